@@ -1,0 +1,1 @@
+"""The science: arrays in, arrays out. Knows torch and numpy, and nothing of Ray, Zarr or files."""

@@ -1,0 +1,98 @@
+"""A trained model as ONE safetensors object: weights, and all that is needed to use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+
+from model.features import Features, SlowFeature
+from model.network import Network, NetworkConfig
+from model.scaling import Scale, Scaler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the order and scales of its inputs, its target, and where it comes from.
+
+    `heads` names the heads that were trained; `origin` holds arm, fold, seed, recipe and digests.
+    """
+
+    network: Network
+    features: Features
+    scaler: Scaler
+    target: Scale
+    heads: tuple[str, ...]
+    origin: dict[str, Any]
+
+
+def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
+    """Tensors and JSON values as one safetensors object."""
+    header = {"soilweave": json.dumps(values, sort_keys=True)}
+    contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    return safetensors.torch.save(contiguous, header)
+
+
+def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Inverse of `pack`.
+
+    Raises:
+      ValueError: the bytes are no whole object of ours.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        return tensors, json.loads(header["soilweave"])
+    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        msg = f"not a whole safetensors object of soilweave: {error}"
+        raise ValueError(msg) from error
+
+
+def save(trained: Trained) -> bytes:
+    """A trained model as bytes; equal models give equal bytes."""
+    features = trained.features
+    values = {
+        "format": FORMAT,
+        "network": trained.network.config.model_dump(),
+        "likelihood": trained.network.likelihood,
+        "forcing": features.forcing,
+        "static": features.static,
+        "slow": [slow.model_dump() for slow in features.slow],
+        "scaler": trained.scaler.as_dict(),
+        "target": [trained.target.mean, trained.target.std],
+        "heads": trained.heads,
+        "origin": trained.origin,
+    }
+    return pack(trained.network.state_dict(), values)
+
+
+def load(data: bytes) -> Trained:
+    """Inverse of `save`.
+
+    Raises:
+      ValueError: the bytes are no checkpoint, or one of another format.
+    """
+    weights, values = unpack(data)
+    if values.get("format") != FORMAT:
+        msg = f"checkpoint of format {values.get('format')}; this version reads {FORMAT}"
+        raise ValueError(msg)
+    slow = tuple(SlowFeature(**item) for item in values["slow"])
+    features = Features(tuple(values["forcing"]), tuple(values["static"]), slow)
+    network = Network(NetworkConfig(**values["network"]), len(features.names), values["likelihood"])
+    network.load_state_dict(weights)
+    return Trained(
+        network.eval(),
+        features,
+        Scaler.from_dict(values["scaler"]),
+        Scale(*values["target"]),
+        tuple(values["heads"]),
+        values["origin"],
+    )

@@ -1,0 +1,144 @@
+"""The training of one model: draw, forward pass, loss, update; stops and goes on bit for bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.lr_scheduler import OneCycleLR
+
+from model.footprint import footprint_mean
+from model.loss import source_loss
+from model.network import Heads, seeded_network
+from model.sampling import DROPOUT, WEIGHTS, Batch, TrainingData, draw_batch, generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model.network import Network
+    from model.recipe import Job, Recipe, TrainConfig
+
+LOGGED = 50  # points of a training curve
+
+
+class Fitting:
+    """One model in training."""
+
+    def __init__(self, recipe: Recipe, job: Job, data: TrainingData, updates: int) -> None:
+        """Start with fresh weights, which depend on (seed, fold) alone."""
+        self.recipe, self.job, self.data, self.updates = recipe, job, data, updates
+        self.step, self.history = 0, list[dict[str, float]]()
+        self.device = data.satellite.device.type
+        self.network = seeded_network(
+            recipe.network,
+            len(data.features.names),
+            recipe.likelihood(job.arm),
+            (job.seed, job.fold + 1, WEIGHTS),
+        ).to(self.device)
+        self.optimiser, self.schedule = _optimiser(self.network, recipe.train, updates)
+        self._sums = torch.zeros(4, device=self.device)  # two losses, two counts of empty batches
+
+    @property
+    def done(self) -> bool:
+        """Whether the last update has been made."""
+        return self.step >= self.updates
+
+    def advance(self, n_steps: int) -> None:
+        """Make up to `n_steps` further updates."""
+        self.network.train()
+        for _ in range(min(n_steps, self.updates - self.step)):
+            self._update()
+            self.step += 1
+            if self.step % max(1, self.updates // LOGGED) == 0 or self.done:
+                self._log()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON values from which `restore` goes on."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        optimiser = self.optimiser.state_dict()
+        for index, slots in optimiser["state"].items():
+            tensors |= {f"optimiser.{index}.{slot}": v for slot, v in slots.items()}
+        values = {
+            "step": self.step,
+            "groups": optimiser["param_groups"],
+            "schedule": self.schedule.state_dict() if self.schedule else None,
+            "history": self.history,
+        }
+        return tensors | {"sums": self._sums}, values
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        prefix = "network."
+        weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        self.network.load_state_dict(weights)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key in tensors:
+            if key.startswith("optimiser."):
+                _, index, slot = key.split(".")
+                slots.setdefault(int(index), {})[slot] = tensors[key]
+        self.optimiser.load_state_dict({"state": slots, "param_groups": values["groups"]})
+        if self.schedule:
+            self.schedule.load_state_dict(values["schedule"])
+        self._sums = tensors["sums"].to(self.device)
+        self.step, self.history = values["step"], list(values["history"])
+
+    def _update(self) -> None:
+        batch = draw_batch(self.recipe, self.job, self.data, self.step)
+        bf16 = self.recipe.train.precision == "bf16"
+        with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
+            mask = generator(self.job, self.step, DROPOUT)
+            heads, _ = self.network(batch.x, generator=mask)
+        satellite, insitu = self._losses(heads, batch)
+        w = self.recipe.insitu_weight(self.job.arm)
+        self.optimiser.zero_grad()
+        torch.autograd.backward((1 - w) * satellite + w * insitu)
+        clip = self.recipe.train.gradient_clip
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        self.optimiser.step()
+        if self.schedule:
+            self.schedule.step()
+        self._sums[:2] += torch.stack([satellite, insitu]).detach()
+
+    def _losses(self, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of the footprints and of the sites; 0 for a source without a value."""
+        warm = slice(self.recipe.train.warmup_days, None)
+        satellite = insitu = heads.site.new_zeros(())
+        n_cells = 0
+        if batch.members is not None and batch.satellite is not None:
+            n_cells = int((batch.members >= 0).sum())
+            mean = footprint_mean(heads.satellite[:n_cells, warm], batch.members)
+            satellite = source_loss(mean, batch.satellite, None, self.recipe.loss)
+            self._sums[2] += ~torch.isfinite(batch.satellite).any()
+        if batch.insitu is not None:
+            width = None if heads.width is None else heads.width[n_cells:, warm]
+            site = heads.site[n_cells:, warm]
+            insitu = source_loss(site, batch.insitu, width, self.recipe.loss)
+            self._sums[3] += ~torch.isfinite(batch.insitu).any()
+        return satellite, insitu
+
+    def _log(self) -> None:
+        """Append the means since the last point, then start anew."""
+        n = self.step - (int(self.history[-1]["step"]) if self.history else 0)
+        losses = self._sums.tolist()
+        self.history.append(
+            {
+                "step": self.step,
+                "loss_satellite": losses[0] / n,
+                "loss_insitu": losses[1] / n,
+                "empty_satellite": losses[2],
+                "empty_insitu": losses[3],
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
+            }
+        )
+        self._sums.zero_()
+
+
+def _optimiser(
+    network: Network, train: TrainConfig, updates: int
+) -> tuple[torch.optim.Optimizer, OneCycleLR | None]:
+    weights, rate, decay = network.parameters(), train.learning_rate, train.weight_decay
+    if train.optimiser == "adadelta":
+        return torch.optim.Adadelta(weights, rate, rho=0.9, weight_decay=decay), None
+    adamw = torch.optim.AdamW(weights, rate, weight_decay=decay)
+    return adamw, OneCycleLR(adamw, rate, total_steps=updates)

@@ -1,0 +1,220 @@
+"""Scores of predicted against observed series, place by place, and how sure they are.
+
+A pair counts only where both values are finite; everything is computed in float64. Scores and
+analytic intervals equal pytesmo's (pearson_r, bias, rmsd, ubrmsd, calc_anomaly).
+"""
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+Bounds: TypeAlias = tuple[Floats, Floats]
+Scores: TypeAlias = dict[str, NDArray[Any]]
+
+METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
+ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value in it is enough, as in pytesmo
+ROUNDING = 1e-13  # a spread below this fraction of the largest value is noise of the arithmetic
+
+
+def scores(prediction: ArrayLike, observation: ArrayLike, times: ArrayLike) -> Scores:
+    """Score every place over the days on which it has both a prediction and an observation.
+
+    The KGE is 1 - sqrt((r - 1)^2 + (alpha - 1)^2 + (beta - 1)^2), with alpha the ratio of standard
+    deviations and beta that of means, prediction over observation (Gupta et al. 2009).
+
+    Args:
+      prediction: (place, time) in any unit; not finite means missing.
+      observation: (place, time) in the same unit; not finite means missing.
+      times: (time,) days, strictly increasing; gaps are allowed.
+
+    Returns:
+      (place,) `n` pairs and METRICS: bias (prediction - observation), rmse, ubrmse in that unit.
+      NaN without a pair; r and KGE for a constant series; KGE for an observed mean of zero.
+    """
+    p, o, valid, day = _pairs(prediction, observation, times)
+    p_least, o_least = (ROUNDING * np.abs(v).max(axis=1, initial=0.0) for v in (p, o))
+    p_dev, o_dev, error_dev = (_deviation(v, valid) for v in (p, o, p - o))
+    p_anomaly, o_anomaly = (_anomaly(v, valid, day) for v in (p_dev, o_dev))
+    r = _correlation(p_dev, o_dev, valid, p_least, o_least)
+    o_mean = _mean(o, valid)
+    defined = np.isfinite(r) & (np.abs(o_mean) > o_least)
+    alpha = _rms(p_dev, valid) / np.where(defined, _rms(o_dev, valid), np.nan)
+    beta = _mean(p, valid) / np.where(defined, o_mean, np.nan)
+    return {
+        "n": valid.sum(axis=1),
+        "bias": _mean(p - o, valid),
+        "rmse": _rms(p - o, valid),
+        "ubrmse": _rms(error_dev, valid),
+        "correlation": r,
+        "anomaly_correlation": _correlation(p_anomaly, o_anomaly, valid, p_least, o_least),
+        "kge": 1.0 - np.sqrt((r - 1.0) ** 2 + (alpha - 1.0) ** 2 + (beta - 1.0) ** 2),
+    }
+
+
+def _pairs(
+    prediction: ArrayLike, observation: ArrayLike, times: ArrayLike
+) -> tuple[Floats, Floats, Bools, NDArray[np.int64]]:
+    """Both as (place, time), zero where not a pair; (place, time) is it a pair; (time,) day."""
+    p, o = np.asarray(prediction, np.float64), np.asarray(observation, np.float64)
+    day = np.asarray(times, "datetime64[D]").astype(np.int64)
+    if p.ndim != 2 or p.shape != o.shape or day.shape != p.shape[1:]:
+        found = f"prediction {p.shape}, observation {o.shape}, times {day.shape}"
+        raise ValueError(f"{found}; expected (place, time), (place, time), (time,)")
+    if (np.diff(day) <= 0).any():
+        raise ValueError("times are not strictly increasing days")
+    valid = np.isfinite(p) & np.isfinite(o)
+    return np.where(valid, p, 0.0), np.where(valid, o, 0.0), valid, day
+
+
+def _mean(values: Floats, valid: Bools) -> Floats:
+    """(place, time) -> (place,) mean over valid times; NaN where there is none."""
+    n = valid.sum(axis=1)
+    total = np.where(valid, values, 0.0).sum(axis=1)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+
+
+def _deviation(values: Floats, valid: Bools) -> Floats:
+    """(place, time) values less their mean over valid times; zero elsewhere."""
+    return np.where(valid, values - _mean(values, valid)[:, None], 0.0)
+
+
+def _rms(values: Floats, valid: Bools) -> Floats:
+    """(place, time) -> (place,) root mean square over valid times; NaN where there is none."""
+    root: Floats = np.sqrt(_mean(values**2, valid))
+    return root
+
+
+def _correlation(x: Floats, y: Floats, valid: Bools, x_least: Floats, y_least: Floats) -> Floats:
+    """Pearson r of (place, time) pairs -> (place,); NaN where a spread is at most its least."""
+    x, y = _deviation(x, valid), _deviation(y, valid)
+    x_spread, y_spread = _rms(x, valid), _rms(y, valid)
+    defined = (x_spread > x_least) & (y_spread > y_least)
+    x = x / np.where(defined, x_spread, np.nan)[:, None]
+    y = y / np.where(defined, y_spread, np.nan)[:, None]
+    return np.clip(_mean(x * y, valid), -1.0, 1.0)
+
+
+def _anomaly(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
+    """(place, time) values less their mean over valid times in ANOMALY_WINDOW; zero elsewhere."""
+    margin, at = ANOMALY_WINDOW // 2, day - day[:1]
+    daily = np.zeros((2, len(values), at.max(initial=0) + 1 + 2 * margin))
+    daily[:, :, at + margin] = np.where(valid, values, 0.0), valid
+    total, n = sliding_window_view(daily, ANOMALY_WINDOW, axis=-1).sum(axis=-1)[:, :, at]
+    return np.where(valid, values - total / np.maximum(n, 1.0), 0.0)
+
+
+def pearson_interval(r: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
+    """Low and high of a correlation of n pairs: Fisher's z of sd 1 / sqrt(n - 3), any one shape.
+
+    As pytesmo's pearson_r_ci (Bonett and Wright 2000). NaN below three pairs.
+    """
+    from scipy import stats
+
+    with np.errstate(divide="ignore", invalid="ignore"):  # r = 1 gives (1, 1), n = 3 (-1, 1)
+        centre = np.arctanh(np.asarray(r, np.float64))
+        margin = stats.norm.ppf((1 + level) / 2) / np.sqrt(np.asarray(n, np.float64) - 3)
+        return np.tanh(centre - margin), np.tanh(centre + margin)
+
+
+def bias_interval(bias: ArrayLike, ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
+    """Low and high of the mean of n differences, Student's t with error ubrmse / sqrt(n - 1).
+
+    As pytesmo's bias_ci, any one shape, in the unit given. NaN below two pairs.
+    """
+    from scipy import stats
+
+    freedom = np.where(np.greater(n, 1), np.subtract(n, 1), np.nan)
+    margin = np.asarray(ubrmse) / np.sqrt(freedom) * stats.t.ppf((1 + level) / 2, freedom)
+    return np.subtract(bias, margin), np.add(bias, margin)
+
+
+def ubrmse_interval(ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
+    """Low and high of ubrmse from n ubrmse^2 / sigma^2 being chi-squared with n - 1.
+
+    As pytesmo's ubrmsd_ci, any one shape, in the unit given. NaN below two pairs.
+    """
+    from scipy import stats
+
+    total, freedom = np.multiply(n, np.square(ubrmse)), np.subtract(n, 1)
+    low, high = (stats.chi2.ppf(q, freedom) for q in ((1 + level) / 2, (1 - level) / 2))
+    return np.sqrt(total / low), np.sqrt(total / high)
+
+
+def block_bootstrap(
+    values: ArrayLike,
+    blocks: ArrayLike,
+    statistic: Literal["median", "mean"] = "median",
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval (low, high) of a statistic over places, in the unit of values.
+
+    Each draw takes as many whole blocks as there are, with replacement; the same seed gives the
+    same interval. values (place,) that are not finite are dropped first; blocks (place,) are
+    integer labels. NaN with fewer than two blocks.
+    """
+    v, labels = np.asarray(values, np.float64), np.asarray(blocks)
+    order = np.argsort(v, kind="stable")
+    order = order[np.isfinite(v[order])]
+    v, (names, block) = v[order], np.unique(labels[order], return_inverse=True)
+    if (k := len(names)) < 2:
+        return np.nan, np.nan
+    drawn = np.random.default_rng(seed).multinomial(k, [1 / k] * k, size=n_draws)
+    weight = drawn[:, block]  # (draw, place): how often each draw takes each place
+    up_to = weight.cumsum(axis=1)
+    n = up_to[:, -1:]
+    middle = [v[(up_to > i).argmax(axis=1)] for i in ((n - 1) // 2, n // 2)]
+    draws = {"median": np.mean(middle, axis=0), "mean": weight @ v / n[:, 0]}[statistic]
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired(
+    a: ArrayLike, b: ArrayLike, blocks: ArrayLike, n_draws: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Median of a - b over the (place,) where both are finite, and its block_bootstrap interval.
+
+    Returns `median_difference`, `ci95` as [low, high] and `n_sites`; NaN without such a place.
+    """
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    both = np.isfinite(x) & np.isfinite(y)
+    difference = x[both] - y[both]
+    interval = block_bootstrap(difference, np.asarray(blocks)[both], "median", n_draws, seed)
+    median = float(np.median(difference)) if len(difference) else np.nan
+    return {"median_difference": median, "ci95": list(interval), "n_sites": len(difference)}
+
+
+def laplace_coverage(error: ArrayLike, std: ArrayLike, level: float) -> Floats:
+    """Share (place,) of (place, time) errors within the central Laplace interval of that std.
+
+    Half its width is std / sqrt(2) * ln(1 / (1 - level)), as P(|e| > h) = exp(-h sqrt(2) / std).
+    Not finite means missing; NaN where nothing is left. std broadcasts to error; level in (0, 1).
+    """
+    e, s = np.broadcast_arrays(np.asarray(error, np.float64), np.asarray(std, np.float64))
+    inside = np.abs(e) <= s * (-np.log1p(-level) / np.sqrt(2.0))
+    return _mean(inside.astype(np.float64), np.isfinite(e) & np.isfinite(s))
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Rank correlation of the finite pairs of two arrays of one shape; ties get their mean rank.
+
+    Zero where either is constant, as it then ranks nothing; NaN with fewer than two pairs.
+    """
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    both = np.isfinite(x) & np.isfinite(y)
+    if both.sum() < 2:
+        return np.nan
+    if np.ptp(x[both]) == 0.0 or np.ptp(y[both]) == 0.0:
+        return 0.0
+    return float(np.corrcoef(_ranks(x[both]), _ranks(y[both]))[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    """Rank of each of (n,) values from 1; equal values share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((counts.cumsum() - (counts - 1) / 2)[inverse])

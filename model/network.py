@@ -1,0 +1,111 @@
+"""The network: forcing and static attributes of a place in, soil moisture of that place out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+State = tuple[Tensor, Tensor]
+MINIMUM_WIDTH = 1e-3  # keeps the Laplace likelihood finite, in scaled units
+
+
+class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
+    """Shape of the network and its regularisation."""
+
+    hidden_size: int = Field(ge=1, description="hidden units of the LSTM")
+    input_layer: bool = Field(description="Linear and ReLU before the LSTM, as published")
+    heads: Literal["one", "two"] = Field(
+        description="one output judged by both sources (published), or one for each of them"
+    )
+    forget_bias: float = Field(description="initial bias of the forget gate")
+    weight_dropout: float = Field(
+        ge=0, lt=1, description="dropout on the LSTM's weights; one mask per forward pass"
+    )
+
+
+class Heads(NamedTuple):
+    """Outputs of the network, each (batch, time) in scaled units.
+
+    `satellite` is the same tensor as `site` where the network has one head; `width` is the
+    Laplace scale of the site head, None without likelihood.
+    """
+
+    site: Tensor
+    satellite: Tensor
+    width: Tensor | None
+
+
+class Network(nn.Module):
+    """LSTM over daily inputs, (batch, time, feature) -> `Heads` of (batch, time)."""
+
+    def __init__(self, config: NetworkConfig, n_features: int, likelihood: bool) -> None:
+        """Build with fresh weights; `likelihood` adds the width of the site head."""
+        super().__init__()
+        hidden = config.hidden_size
+        self.config, self.n_features, self.likelihood = config, n_features, likelihood
+        self.input = nn.Linear(n_features, hidden) if config.input_layer else None
+        self.lstm = nn.LSTM(hidden if config.input_layer else n_features, hidden, batch_first=True)
+        self.output = nn.Linear(hidden, (2 if config.heads == "two" else 1) + likelihood)
+        _, _, b_ih, b_hh = self.lstm.all_weights[0]
+        with torch.no_grad():
+            b_ih[hidden : 2 * hidden] = config.forget_bias
+            b_hh[hidden : 2 * hidden] = 0.0
+
+    def forward(
+        self, x: Tensor, state: State | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Heads, State]:
+        """Run days in order from `state` (zero when None).
+
+        Args:
+          x: (batch, time, feature) scaled inputs without NaN.
+          state: hidden and cell state, each (1, batch, hidden).
+          generator: source of the dropout mask; None switches dropout off.
+        """
+        if self.input is not None:
+            x = torch.relu(self.input(x))
+        if state is None:
+            zero = x.new_zeros(1, x.shape[0], self.config.hidden_size)
+            state = (zero, zero)
+        hidden, h, c = torch.lstm(
+            x, state, self._weights(generator), True, 1, 0.0, self.training, False, True
+        )
+        return self._heads(self.output(hidden).float()), (h, c)
+
+    def _weights(self, generator: torch.Generator | None) -> list[Tensor]:
+        """Weights of the LSTM, W_ih and W_hh under one fresh mask."""
+        w_ih, w_hh, b_ih, b_hh = self.lstm.all_weights[0]
+        if generator is None or self.config.weight_dropout == 0:
+            return [w_ih, w_hh, b_ih, b_hh]
+        return [self._dropped(w_ih, generator), self._dropped(w_hh, generator), b_ih, b_hh]
+
+    def _dropped(self, weight: Tensor, generator: torch.Generator) -> Tensor:
+        # The mask is drawn on the CPU, so that a GPU sees the same one.
+        keep = 1.0 - self.config.weight_dropout
+        mask = torch.rand(weight.shape, generator=generator) < keep
+        return weight * (mask.to(weight.device) / keep)
+
+    def _heads(self, out: Tensor) -> Heads:
+        satellite = out[..., 1] if self.config.heads == "two" else out[..., 0]
+        width = nn.functional.softplus(out[..., -1]) + MINIMUM_WIDTH if self.likelihood else None
+        return Heads(out[..., 0], satellite, width)
+
+
+def seeded_network(
+    config: NetworkConfig, n_features: int, likelihood: bool, key: Iterable[int]
+) -> Network:
+    """A network whose initial weights depend on `key` alone, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(hash_seed(key))
+        return Network(config, n_features, likelihood)
+
+
+def hash_seed(key: Iterable[int]) -> int:
+    """One 63-bit seed of several non-negative numbers (seed, fold, step, stream)."""
+    return int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,239 @@
+"""Random places x windows, drawn from (seed, fold, n) alone and gathered on the device."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from math import ceil, log
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.features import Features, assemble
+from model.footprint import footprint_mean
+from model.network import hash_seed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from model.recipe import Job, Recipe, TrainConfig
+    from model.scaling import Scale, Scaler
+
+SPINUP_DAYS = 365
+FOOTPRINTS, SITES, DROPOUT, NOISE_FOOTPRINTS, NOISE_SITES, WEIGHTS = range(6)  # random streams
+
+
+@dataclass(frozen=True)
+class Places:
+    """Scaled inputs of places over the record: cells, or sites.
+
+    `forcing` is (place, day, forcing) in two bytes, `static` (place, static); NaN where missing.
+    """
+
+    forcing: Tensor
+    static: Tensor
+
+    @classmethod
+    def of(cls, forcing: NDArray[np.float16], static: NDArray[np.float32], device: str) -> Places:
+        """Move arrays to the device; on a CPU the (shared) memory is used as it is."""
+        return cls(as_tensor(forcing, device), as_tensor(static, device))
+
+    @property
+    def n_days(self) -> int:
+        """Length of the record."""
+        return int(self.forcing.shape[1])
+
+    def at(self, chosen: NDArray[np.bool_]) -> Places:
+        """Some of the places."""
+        index = torch.from_numpy(chosen).to(self.static.device)
+        return Places(self.forcing[index], self.static[index])
+
+    def window(self, place: Tensor, start: Tensor, n_days: int, lead: int) -> Tensor:
+        """Forcing of (batch,) places from (batch,) first days, `lead` days more before them.
+
+        Days before the record are its first year (or what there is of it), repeated.
+        """
+        day = start[:, None] + torch.arange(-lead, n_days, device=start.device)
+        day = torch.where(day < 0, day % min(SPINUP_DAYS, self.n_days), day)
+        return self.forcing[place[:, None], day].float()
+
+
+def as_tensor(array: NDArray[np.generic], device: str) -> Tensor:
+    """A tensor over an array, without a copy on the CPU."""
+    with warnings.catch_warnings():
+        # Arrays of Ray's object store are read-only; nothing here writes to them.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)
+
+
+def inputs(
+    places: Places,
+    place: Tensor,
+    start: Tensor,
+    n_days: int,
+    features: Features,
+    scaler: Scaler,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Network input (batch, n_days, feature) of places and windows; `noise` goes on the statics."""
+    static = places.static[place]
+    static = static if noise is None else static + noise
+    forcing = places.window(place, start, n_days, features.lead_days)
+    return assemble(forcing, static, features, scaler, n_days)
+
+
+def draw(
+    key: tuple[int, int, int], stream: int, n_places: int, n_drawn: int, first: int, last: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places and first days of windows of step n of a model.
+
+    Args:
+      key: (seed, fold, n); the draw depends on it and on `stream` alone.
+      stream: which random stream.
+      n_places: places to draw from; none is drawn twice while they suffice.
+      n_drawn: places wanted.
+      first: earliest first day, may be negative.
+      last: latest first day.
+    """
+    rng = np.random.default_rng([*key, stream])
+    place = rng.choice(n_places, n_drawn, replace=n_drawn > n_places)
+    return place, rng.integers(first, last, n_drawn, endpoint=True)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model learns from, on its device.
+
+    `members` (footprint, cells at most) indexes `cells`, -1 for none; `satellite` (footprint, day)
+    and `insitu` (site, day) are observations, NaN where missing or not to be learnt from.
+    `trainable` (training site,) are the sites the model may learn from. The training period begins
+    at `first_day` of the record and has `n_days`.
+    """
+
+    features: Features
+    scaler: Scaler
+    target: Scale
+    first_day: int
+    n_days: int
+    cells: Places
+    members: Tensor
+    satellite: Tensor
+    sites: Places
+    insitu: Tensor
+    trainable: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and targets of one update.
+
+    `x` (sequence, time, feature) holds the cells of all footprints drawn, then the sites;
+    `members` (footprint, cells at most) is -1 where a footprint has no cell. Targets are
+    (footprint, time) and (site, time), over the days of the loss; None for a source not in use.
+    """
+
+    x: Tensor
+    members: Tensor | None
+    satellite: Tensor | None
+    insitu: Tensor | None
+
+
+def draw_batch(recipe: Recipe, job: Job, data: TrainingData, step: int) -> Batch:
+    """The batch of update `step` of a model: what `draw` says, gathered."""
+    weight = recipe.insitu_weight(job.arm)
+    parts, members, satellite, insitu = [], None, None, None
+    if weight < 1:
+        x, members, satellite = _draw_footprints(recipe.train, job, data, step)
+        parts.append(x)
+    if weight > 0:
+        x, insitu = _draw_sites(recipe.train, job, data, step)
+        parts.append(x)
+    return Batch(torch.cat(parts), members, satellite, insitu)
+
+
+def generator(job: Job, step: int, stream: int) -> torch.Generator:
+    """A CPU generator that depends on (seed, fold, step, stream) alone."""
+    return torch.Generator().manual_seed(hash_seed((job.seed, job.fold + 1, step, stream)))
+
+
+def _draw_footprints(
+    train: TrainConfig, job: Job, data: TrainingData, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, stream = train.footprints_per_step, FOOTPRINTS
+    which, start, n_days = _windows(train, job, data, step, stream, len(data.members), n)
+    members = data.members[which]
+    valid = members >= 0
+    row = valid.nonzero()[:, 0]
+    noise = _noise(train, job, data, step, NOISE_FOOTPRINTS, n)
+    x = inputs(
+        data.cells,
+        members[valid],
+        start[row],
+        n_days,
+        data.features,
+        data.scaler,
+        None if noise is None else noise[row],
+    )
+    if train.footprint_operator == "inputs":
+        x = footprint_mean(x, members)
+        members = torch.arange(len(x), device=x.device)[:, None]
+    targets = _targets(data.satellite, which, start, train.warmup_days, n_days)
+    return x, members, data.target.to(targets)
+
+
+def _draw_sites(
+    train: TrainConfig, job: Job, data: TrainingData, step: int
+) -> tuple[Tensor, Tensor]:
+    n = train.sites_per_step
+    drawn, start, n_days = _windows(train, job, data, step, SITES, len(data.trainable), n)
+    which = data.trainable[drawn]
+    noise = _noise(train, job, data, step, NOISE_SITES, n)
+    x = inputs(data.sites, which, start, n_days, data.features, data.scaler, noise)
+    targets = _targets(data.insitu, which, start, train.warmup_days, n_days)
+    return x, data.target.to(targets)
+
+
+def _windows(
+    train: TrainConfig,
+    job: Job,
+    data: TrainingData,
+    step: int,
+    stream: int,
+    n_places: int,
+    n_drawn: int,
+) -> tuple[Tensor, Tensor, int]:
+    """Places, first days and length (warm-up included) of the windows of a step."""
+    window = min(train.window_days, data.n_days)
+    first = data.first_day - train.warmup_days
+    key = (job.seed, job.fold + 1, step)
+    drawn = draw(key, stream, n_places, n_drawn, first, first + data.n_days - window)
+    place, start = (torch.from_numpy(a).to(data.satellite.device) for a in drawn)
+    return place, start, window + train.warmup_days
+
+
+def _noise(
+    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int, n: int
+) -> Tensor | None:
+    """(place, static) noise of a step, constant in time; None where the recipe has none."""
+    if train.static_noise == 0:
+        return None
+    shape = (n, len(data.features.static))
+    noise = torch.randn(shape, generator=generator(job, step, stream)) * train.static_noise
+    return noise.to(data.satellite.device)
+
+
+def _targets(observed: Tensor, which: Tensor, start: Tensor, warmup: int, n_days: int) -> Tensor:
+    """Observations (place, day) of the days after the warm-up."""
+    day = start[:, None] + torch.arange(warmup, n_days, device=start.device)
+    return observed[which[:, None], day]
+
+
+def steps_per_epoch(batch: int, window_days: int, n_places: int, n_days: int) -> int:
+    """Updates after which 99 % of place-days have been drawn (Liu et al. 2022).
+
+    ceil(ln 0.01 / ln(1 - B T / (N D))); 1 where one batch holds them all.
+    """
+    share = batch * window_days / (n_places * n_days)
+    return 1 if share >= 1 else ceil(log(0.01) / log(1 - share))

@@ -1,0 +1,1 @@
+"""The journey: artefact in, artefact out; each stage is one module."""

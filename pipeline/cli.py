@@ -1,0 +1,268 @@
+"""The command line: `soilweave VERB EXPERIMENT`. The only module that prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from pipeline.errors import SoilweaveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.config import Experiment as Resolved
+    from pipeline.files import Json
+    from pipeline.store import Workspace as Place
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Learn soil moisture from satellite footprints and point sensors at once.",
+    epilog="Begin with `soilweave ls`, then `soilweave run scan`. Every verb has --help.",
+)
+out, err = Console(), Console(stderr=True)
+
+Experiment = Annotated[
+    str, typer.Argument(help="An experiment: a preset (see `soilweave ls`), a file.yaml or a URL.")
+]
+Workspace = Annotated[
+    str, typer.Option(help="Folder or URL that holds every experiment's artefacts.")
+]
+Name = Annotated[
+    str | None, typer.Option(help="Folder in the workspace, instead of the experiment's own name.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace artefacts that were made with other settings.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value over the experiment, such as train.updates=50."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def run(
+    experiment: Experiment,
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Prepare, train and evaluate: whatever is missing, in order.
+
+    What is complete stays as it is; what was interrupted goes on where it stopped.
+    """
+    from pipeline import evaluate, folds, prepare, train
+
+    resolved, place = _resolve(experiment, workspace, name, set_)
+    with _progress() as progress:
+        prepare.run(resolved, place, progress, overwrite)
+        folds.run(resolved, place, progress, overwrite)
+        train.run(resolved, place, progress, overwrite)
+        summary = evaluate.run(resolved, place, progress, overwrite)
+    _show(summary)
+    out.print(f"Outputs: {place.root}", soft_wrap=True)
+
+
+@app.command()
+def prepare(
+    experiment: Experiment,
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Bring every source onto one grid and calendar (cube.zarr), and deal the sites into folds."""
+    from pipeline import folds
+    from pipeline import prepare as stage
+
+    resolved, place = _resolve(experiment, workspace, name, set_)
+    with _progress() as progress:
+        stage.run(resolved, place, progress, overwrite)
+        folds.run(resolved, place, progress, overwrite)
+
+
+@app.command()
+def train(
+    experiment: Experiment,
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Train every arm, fold and seed, predict at the sites, calibrate (models/, sites.parquet)."""
+    from pipeline import train as stage
+
+    resolved, place = _resolve(experiment, workspace, name, set_)
+    with _progress() as progress:
+        stage.run(resolved, place, progress, overwrite)
+
+
+@app.command()
+def evaluate(
+    experiment: Experiment,
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Judge arms and baselines at held-out sites (scores.parquet, summary.json, a table)."""
+    from pipeline import evaluate as stage
+
+    resolved, place = _resolve(experiment, workspace, name, set_)
+    with _progress() as progress:
+        summary = stage.run(resolved, place, progress, overwrite)
+    _show(summary)
+
+
+@app.command()
+def score(
+    experiment: Experiment,
+    sites: Annotated[
+        str, typer.Option(help="Probes, in the form of the experiment's in-situ source.")
+    ],
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    json_: Annotated[
+        str | None, typer.Option("--json", help="Write the scores there, as summary.json's form.")
+    ] = None,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Test trained models on probes of your own; trains nothing.
+
+    Sites the models know (by id, or within 1 km) are judged by models that have not seen them, and
+    listed apart from the others.
+    """
+    from pipeline import files
+    from pipeline import score as stage
+
+    resolved, place = _resolve(experiment, workspace, name, set_)
+    with _progress() as progress:
+        summary = stage.run(resolved, place, progress, files.absolute(sites))
+    for group in ("unseen", "out_of_fold"):
+        if group in summary:
+            out.print(f"[bold]{group}[/bold]")
+            _show(summary | summary[group])
+    for item in summary["not_scored"]:
+        out.print(f"not scored: {item['id']} {item['arm']}: {item['reason']}")
+    if json_:
+        files.write_bytes(files.absolute(json_), json.dumps(summary, indent=1).encode())
+
+
+@app.command()
+def ls(
+    experiment: Annotated[str | None, typer.Argument(help="Show this one's artefacts.")] = None,
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of an experiment.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """List presets; or the artefacts of an experiment; or the JSON schema of experiment files."""
+    from pipeline import resolve, store
+    from pipeline.config import Experiment as Model
+
+    if schema:
+        out.print_json(json.dumps(Model.model_json_schema()))
+    elif experiment is None:
+        for kind in ("experiments", "recipes"):
+            out.print(f"[bold]{kind}[/bold]")
+            for preset in resolve.presets(kind):
+                out.print(f"  {preset:12} {resolve.read(kind, preset)['title']}", soft_wrap=True)
+    else:
+        _, place = _resolve(experiment, workspace, name, None)
+        for artefact in store.ARTEFACTS:
+            out.print(f"{artefact:8} {place.artefact(artefact).state()}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run; an error a user can mend is one line and exit code 2."""
+    try:
+        app()
+    except SoilweaveError as error:
+        if "--debug" in sys.argv:
+            raise
+        err.print(
+            f"soilweave {sys.argv[1]}: {error}", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(2)
+
+
+def _resolve(
+    experiment: str, workspace: str, name: str | None, settings: list[str] | None
+) -> tuple[Resolved, Place]:
+    from pipeline import files, resolve, store
+
+    resolved = resolve.experiment(experiment, settings or [], name)
+    return resolved, store.Workspace(files.join(files.absolute(workspace), resolved.name))
+
+
+def _show(summary: Json) -> None:
+    from pipeline import render
+
+    for table in render.tables(summary):
+        out.print(table)
+    out.print(render.caption(summary), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[_Line]:
+    """One line per stage, with rate and remaining time; only its end where nobody looks."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+    with bar:
+        yield _Line(bar)
+
+
+class _Line:
+    """The progress of one stage after the other, on one line of the terminal."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self.stage, self.task = bar, "", TaskID(0)
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.stage = stage
+        self.task = self.bar.add_task(stage, total=total, unit=unit, rate="")
+
+    def advance(self, units: int = 1) -> None:
+        self.bar.advance(self.task, units)
+        speed = self.bar.tasks[-1].speed
+        self.bar.update(self.task, rate=f"{speed:.3g}/s" if speed else "")
+
+    def finish(self, note: str) -> None:
+        self.bar.remove_task(self.task)
+        err.print(f"{self.stage}: {note}", highlight=False, soft_wrap=True)

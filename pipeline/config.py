@@ -1,0 +1,162 @@
+"""The experiment: what data, which region and period, which method. Frozen, strict, described."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from model.loss import LossConfig
+from model.network import NetworkConfig
+from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
+from pipeline.names import VARIABLES, Variable
+
+
+def _in_order(period: tuple[date, date]) -> tuple[date, date]:
+    if period[1] < period[0]:
+        msg = f"last day {period[1]} is before first day {period[0]}"
+        raise ValueError(msg)
+    return period
+
+
+Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
+
+
+class SourcesConfig(BaseModel, frozen=True, extra="forbid"):
+    """Entries of the catalog, by what they are used for."""
+
+    catalog: str = Field(description="Intake catalog: a preset's name, a path or a URL")
+    forcing: tuple[str, ...] = Field(min_length=1, description="entries with forcing of cells")
+    static: tuple[str, ...] = Field((), description="entries with static attributes of cells")
+    satellite: str | None = Field(None, description="entry with footprint values of the target")
+    insitu: str | None = Field(None, description="entry with site values of the target")
+
+
+class DomainConfig(BaseModel, frozen=True, extra="forbid"):
+    """The region, on EASE-Grid 2.0; snapped outward to whole footprints."""
+
+    west_degrees: float = Field(ge=-180, le=180, description="western edge")
+    south_degrees: float = Field(ge=-90, le=90, description="southern edge")
+    east_degrees: float = Field(ge=-180, le=180, description="eastern edge")
+    north_degrees: float = Field(ge=-90, le=90, description="northern edge")
+    refinement: Literal[1, 2, 4, 8] = Field(description="cells along a 36 km footprint's side")
+
+
+class QcConfig(BaseModel, frozen=True, extra="forbid"):
+    """Rules that site values must pass; each value dropped is counted under its rule."""
+
+    provider: bool = Field(True, description="drop what the provider's own flags reject")
+    range: bool = Field(True, description="drop values outside the variable's range")
+    frozen_below_degc: float | None = Field(
+        1.0, description="drop values where measured soil temperature is at or under this"
+    )
+    stuck_days: int | None = Field(
+        30, ge=2, description="drop runs of this many days or more with exactly one value"
+    )
+    exclude_sites: tuple[str, ...] = Field((), description="ids of sites to leave out")
+
+
+class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
+    """How sites are dealt into folds of the spatial cross-validation."""
+
+    kind: Literal["block", "random", "none"] = Field(
+        "block", description="squares of whole footprints never split, single sites, or no folds"
+    )
+    n_folds: int = Field(5, ge=2, description="number of folds")
+    block_km: float = Field(400.0, gt=0, description="side of a block, of whole footprints")
+    block_offset_footprints: tuple[int, int] = Field(
+        (0, 0), description="shift of the blocks, rows and columns: another layout"
+    )
+    seed: int = Field(0, ge=0, description="seed of the dealing")
+    buffer_km: float = Field(
+        0.0, ge=0, description="training sites nearer than this to a held-out site are left out"
+    )
+
+
+class JudgingConfig(BaseModel, frozen=True, extra="forbid"):
+    """How results are judged."""
+
+    min_days: int = Field(90, ge=2, description="fewest pairs of a place that is scored")
+    max_footprint_km: float = Field(
+        36.0, gt=0, description="farthest footprint that stands for a site in none"
+    )
+    footprints: bool = Field(False, description="score arm satellite against the satellite too")
+    bootstrap_draws: int = Field(2000, ge=100, description="resamples of blocks per interval")
+
+
+class ComputeConfig(BaseModel, frozen=True, extra="forbid"):
+    """Where the work is spread; in no artefact's identity."""
+
+    threads_per_worker: int = Field(1, ge=1, description="CPU threads of one training worker")
+    checkpoint_every_updates: int = Field(100, ge=1, description="updates between two savings")
+
+
+class Experiment(BaseModel, frozen=True, extra="forbid"):
+    """One experiment, resolved: data, region, period, and a recipe's four sections."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder in a workspace")
+    title: str = Field(description="one line for people")
+    recipe: str = Field(description="recipe the sections inputs, network, loss, train start from")
+    target: str = Field(description="the variable learnt, by our name")
+    variables: dict[str, Variable] = Field({}, description="variables beyond soilweave's own")
+    sources: SourcesConfig
+    domain: DomainConfig
+    period: Period = Field(description="first and last day of the cube, UTC")
+    train_period: Period = Field(description="days that models are trained on")
+    test_period: Period = Field(description="days that are scored")
+    inputs_from: Literal["cell", "own"] = Field(
+        description="inputs of a site: copied from its cell, or from the in-situ source itself"
+    )
+    qc: QcConfig = Field(default_factory=lambda: QcConfig())
+    folds: FoldsConfig = Field(default_factory=lambda: FoldsConfig())
+    arms: tuple[Arm, ...] = Field(min_length=1, description="which observations train a model")
+    n_seeds: int = Field(ge=1, description="members of an ensemble")
+    inputs: InputsConfig
+    network: NetworkConfig
+    loss: LossConfig
+    train: TrainConfig
+    judging: JudgingConfig = Field(default_factory=lambda: JudgingConfig())
+    compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        problems = [
+            f"{key} {_span(period)} is not inside period {_span(self.period)}"
+            for key, period in (
+                ("train_period", self.train_period),
+                ("test_period", self.test_period),
+            )
+            if period[0] < self.period[0] or period[1] > self.period[1]
+        ]
+        if self.target not in self.table:
+            known = [name for name, v in self.table.items() if v.kind == "target"]
+            problems.append(f"target '{self.target}' is no variable; targets: {known}")
+        needs: dict[Arm, tuple[str, ...]] = {
+            "multiscale": ("satellite", "insitu"),
+            "insitu": ("insitu",),
+            "satellite": ("satellite",),
+        }
+        problems += [
+            f"arm {arm} needs sources.{source}, which is not given"
+            for arm in self.arms
+            for source in needs[arm]
+            if getattr(self.sources, source) is None
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def table(self) -> dict[str, Variable]:
+        """Every variable of this experiment, ours and its own."""
+        return VARIABLES | self.variables
+
+    @property
+    def recipe_sections(self) -> Recipe:
+        """The method: the four sections of a recipe."""
+        return Recipe(inputs=self.inputs, network=self.network, loss=self.loss, train=self.train)
+
+
+def _span(period: tuple[date, date]) -> str:
+    return f"{period[0]}..{period[1]}"

@@ -1,0 +1,89 @@
+"""Reading a cube: arrays of its period, in the order that models want."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import schema, store
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A complete cube: what it holds, and its groups."""
+
+    url: str
+    attrs: dict[str, Any]
+    cells: xr.Dataset
+    footprints: xr.Dataset | None
+    sites: xr.Dataset | None
+    site_ids: tuple[str, ...]
+
+    @classmethod
+    def open(cls, url: str) -> Cube:
+        """Open the groups; arrays are read when asked for."""
+        attrs = store.attributes(url)
+        ids = tuple(store.attributes(url, "sites").get("id", ()))
+        footprints = store.open_group(url, "footprints")
+        return cls(
+            url,
+            attrs,
+            store.open_group(url, "cells"),
+            footprints if attrs["target"] in footprints else None,
+            store.open_group(url, "sites") if ids else None,
+            ids,
+        )
+
+    @property
+    def target(self) -> str:
+        """Name of the target."""
+        return str(self.attrs["target"])
+
+    @property
+    def days(self) -> NDArray[np.datetime64]:
+        """Days of the period."""
+        first, last = (np.datetime64(day, "D") for day in self.attrs["period"])
+        return np.arange(first, last + 1)
+
+    @property
+    def refinement(self) -> int:
+        """Cells along a footprint's side."""
+        return int(self.attrs["refinement"])
+
+    def series(self, group: xr.Dataset, name: str) -> NDArray[np.float32]:
+        """(day, ...) values of a variable on the days of the period."""
+        days = self.days.astype("datetime64[ns]")
+        values: NDArray[np.float32] = group[name].sel(time=slice(days[0], days[-1])).values
+        return values
+
+    def membership(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Valid cells and the footprints they make.
+
+        Returns:
+          (cell, 2) row and column of every valid cell of a usable footprint; (footprint, 2) row
+          and column of every footprint of which at least half is valid; (footprint, refinement^2)
+          index of its cells, -1 for none.
+        """
+        mask = self.cells["mask"].values.astype(bool)
+        r = self.refinement
+        fy, fx = mask.shape[0] // r, mask.shape[1] // r
+        by_footprint = mask.reshape(fy, r, fx, r).transpose(0, 2, 1, 3).reshape(fy, fx, r * r)
+        usable = by_footprint.sum(2) * 2 >= r * r
+        footprints = np.argwhere(usable)
+        valid = by_footprint[usable]
+        number = np.where(valid, valid.cumsum().reshape(valid.shape) - 1, -1)
+        which, inner = np.nonzero(valid)
+        cells = footprints[which] * r + np.stack([inner // r, inner % r], 1)
+        return cells, footprints, number.astype(np.int64)
+
+    def day_index(self, period: tuple[Any, Any]) -> slice:
+        """Days of a period, as indexes into the cube's."""
+        first = schema.epoch_day(np.datetime64(self.attrs["period"][0], "D").item())
+        begin, end = (schema.epoch_day(day) - first for day in period)
+        return slice(begin, end + 1)

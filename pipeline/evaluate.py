@@ -1,0 +1,156 @@
+"""Judge every arm and baseline: sites.parquet -> scores.parquet, summary.json."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import files, judging, satellite, schema, store, tables
+from pipeline.cube import Cube
+from pipeline.judging import Candidate, Sites
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.config import Experiment
+    from pipeline.files import Json
+    from pipeline.progress import Progress
+    from pipeline.store import Workspace
+
+
+def run(
+    experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
+) -> Json:
+    """Write the scores; returns the summary, whether made now or before."""
+    artefact = workspace.artefact("scores")
+    made_of = {name: workspace.artefact(name).digest() for name in ("cube", "folds", "models")}
+    period = [str(day) for day in experiment.test_period]
+    inputs = schema.identity(experiment, "scores", **made_of, test_period="..".join(period))
+    progress.start("evaluate", 1, "table")
+    if artefact.complete(inputs, overwrite):
+        progress.finish("scores complete")
+        return files.read_json(workspace.url("summary.json")) or {}
+    artefact.begin(inputs)
+    workspace.describe(experiment)
+    cube = Cube.open(workspace.url("cube.zarr"))
+    parts: list[pd.DataFrame] = []
+    summary = header(experiment)
+    if files.exists(workspace.url("sites.parquet")):
+        table, judged = judging.judge(*_read(experiment, workspace, cube), experiment.judging)
+        parts.append(table)
+        summary |= judged | {"not_scored": not_scored(table)}
+    if experiment.judging.footprints:
+        rows, summary["footprints"] = _judge_footprints(experiment, workspace)
+        parts.append(rows)
+    tables.write(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
+    files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
+    names = ("scores.parquet", "summary.json")
+    artefact.commit(inputs, [store.record(workspace.root, name) for name in names])
+    progress.finish(f"scores at {summary['n_sites']} sites")
+    return summary
+
+
+def header(experiment: Experiment) -> Json:
+    """What a summary begins with: what was judged, and in which sense it was unseen."""
+    train, test = experiment.train_period, experiment.test_period
+    overlaps = test[0] <= train[1] and train[0] <= test[1]
+    return {
+        "experiment": experiment.name,
+        "recipe": experiment.recipe,
+        "updates": experiment.train.updates,
+        "n_seeds": experiment.n_seeds,
+        "train_period": [str(day) for day in train],
+        "test_period": [str(day) for day in test],
+        "time": "seen" if overlaps else "unseen",
+        "place": "seen" if experiment.folds.kind == "none" else "unseen",
+        "folds": experiment.folds.model_dump(mode="json"),
+        "min_days": experiment.judging.min_days,
+        "n_sites": 0,
+        "arms": {},
+        "baselines": {},
+        "paired": {},
+    }
+
+
+def not_scored(table: pd.DataFrame) -> list[Json]:
+    """Sites without a score, with the reason, per candidate."""
+    lacking = table[(table.reason != "") & (table.metric == "rmse")]
+    return [
+        {"id": row["id"], "arm": row["arm"], "reason": row["reason"]}
+        for row in lacking.to_dict("records")
+    ]
+
+
+def _read(
+    experiment: Experiment, workspace: Workspace, cube: Cube
+) -> tuple[Sites, list[Candidate]]:
+    """Observations and predictions of the test period, and the satellite beside them."""
+    table = tables.read(workspace.url("sites.parquet"))
+    folds = tables.read(workspace.url("folds.parquet")).set_index("site")
+    test = cube.day_index(experiment.test_period)
+    ids, n_days = cube.site_ids, len(cube.days)
+
+    def square(rows: pd.DataFrame, column: str) -> NDArray[Any]:
+        return rows[column].to_numpy().reshape(len(ids), n_days)[:, test]
+
+    candidates = []
+    for name, rows in table.groupby("arm", sort=False):
+        columns = {c: square(rows, c) for c in ("prediction", "std", "std_raw")}
+        is_arm = name in experiment.arms
+        deviations = (columns["std"], columns["std_raw"]) if is_arm else (None, None)
+        fold = square(rows, "fold")[:, 0]
+        candidates.append(Candidate(str(name), is_arm, fold, columns["prediction"], *deviations))
+    observed = square(table[table.arm == table.arm.iloc[0]], "observation")
+    sites = Sites(ids, folds.block.loc[list(ids)].to_numpy(), cube.days[test], observed)
+    if cube.footprints is not None:
+        candidates.append(_footprint(experiment, cube, test))
+    return sites, candidates
+
+
+def _footprint(experiment: Experiment, cube: Cube, test: slice) -> Candidate:
+    """The satellite at every site, over the test period."""
+    assert cube.footprints is not None
+    assert cube.sites is not None
+    values = cube.series(cube.footprints, cube.target)[test]
+    ny, nx = values.shape[1:]
+    lat, lon = np.meshgrid(
+        cube.footprints["lat"].values, cube.footprints["lon"].values, indexing="ij"
+    )
+    fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
+    series, _ = satellite.at_sites(
+        values.reshape(len(values), ny * nx).T,
+        (lat.ravel(), lon.ravel()),
+        (cube.sites["lat"].values, cube.sites["lon"].values),
+        np.where(fy >= 0, fy.astype(np.int64) * nx + fx, -1),
+        experiment.judging.max_footprint_km,
+    )
+    return Candidate("footprint", False, np.full(len(series), ""), series)
+
+
+def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.DataFrame, Json]:
+    """Arm satellite against the satellite itself: on all values, and less those at a ceiling."""
+    table = tables.read(workspace.url("footprints.parquet"))
+    first, last = (pd.Timestamp(day) for day in experiment.test_period)
+    table = table[(table.time >= first) & (table.time <= last)]
+    rows: list[pd.DataFrame] = []
+    summary: Json = {}
+    for seed, own in table.groupby("seed"):
+        ids, days = tuple(own.footprint.unique()), np.unique(own.time.to_numpy())
+        shape = (len(ids), len(days))
+        columns = {
+            c: own[c].to_numpy().reshape(shape) for c in ("prediction", "observation", "at_ceiling")
+        }
+        below = np.where(columns["at_ceiling"], np.nan, columns["observation"])
+        for name, observed in (("all", columns["observation"]), ("without_ceiling", below)):
+            scored = judging.scores_of(
+                columns["prediction"], observed, days, experiment.judging.min_days
+            )
+            made = judging.site_rows("footprint", ids, "satellite", "all", scored)
+            rows.append(made.assign(seed=seed, period=f"test, {name}"))
+            n = int(np.isfinite(scored["rmse"]).sum())
+            medians = {"n_footprints": n, "median": judging.medians(scored)}
+            summary.setdefault(name, {})[str(seed)] = medians
+    return pd.concat(rows, ignore_index=True), summary

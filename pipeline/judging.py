@@ -1,0 +1,201 @@
+"""Scores of arms and baselines on the same sites and days, and what they say together.
+
+A scores table has one row per place, candidate and metric:
+  target (site or footprint), id, arm (or baseline), fold, seed (a number, or ensemble), period,
+  metric, n (pairs), value (NaN where not scored), reason (why not, else empty)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product as pairs_of
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from model import metrics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.config import JudgingConfig
+    from pipeline.files import Json
+
+COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")
+LEVELS = (0.5, 0.9)  # of the intervals whose coverage is reported
+REFERENCE = "multiscale"
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What is judged against: observations (site, day), NaN where missing, and where sites lie."""
+
+    ids: tuple[str, ...]
+    block: NDArray[np.int64]
+    days: NDArray[np.datetime64]
+    observed: NDArray[np.float32]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Sites:
+        """Some of the sites."""
+        ids = tuple(i for i, is_chosen in zip(self.ids, chosen, strict=True) if is_chosen)
+        return Sites(ids, self.block[chosen], self.days, self.observed[chosen])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An arm or a baseline: its prediction (site, day), and its standard deviation if it has one.
+
+    `std_raw` is the one before calibration; `fold` (site,) says which models predicted a site.
+    """
+
+    name: str
+    is_arm: bool
+    fold: NDArray[Any]
+    prediction: NDArray[np.float32]
+    std: NDArray[np.float32] | None = None
+    std_raw: NDArray[np.float32] | None = None
+
+    def only(self, chosen: NDArray[np.bool_]) -> Candidate:
+        """Its predictions at some of the sites."""
+        std, raw = (None if s is None else s[chosen] for s in (self.std, self.std_raw))
+        fold, prediction = self.fold[chosen], self.prediction[chosen]
+        return Candidate(self.name, self.is_arm, fold, prediction, std, raw)
+
+
+def judge(
+    sites: Sites, candidates: list[Candidate], judging: JudgingConfig
+) -> tuple[pd.DataFrame, Json]:
+    """The scores table, and arms, baselines and paired differences for the summary."""
+    scored = {c.name: _scores(sites, c.prediction, judging) for c in candidates}
+    table = [site_rows("site", sites.ids, c.name, c.fold, scored[c.name]) for c in candidates]
+    described = {c.name: _describe(sites, c, scored[c.name], judging) for c in candidates}
+    arms = {c.name: described[c.name] for c in candidates if c.is_arm}
+    baselines = {c.name: described[c.name] for c in candidates if not c.is_arm}
+    n_sites = max((d["n_sites"] for d in described.values()), default=0)
+    summary: Json = {
+        "n_sites": n_sites,
+        "arms": arms,
+        "baselines": baselines,
+        "paired": _paired(sites, candidates, judging),
+    }
+    return pd.concat(table, ignore_index=True), summary
+
+
+def site_rows(
+    target: str, ids: tuple[str, ...], name: str, fold: Any, scored: metrics.Scores
+) -> pd.DataFrame:
+    """Rows of one candidate: place by place, metric by metric."""
+    n_metrics = len(metrics.METRICS)
+    return pd.DataFrame(
+        {
+            "target": target,
+            "id": np.tile(ids, n_metrics),
+            "arm": name,
+            "fold": np.tile(np.asarray(fold, str), n_metrics),
+            "seed": "ensemble",
+            "period": "test",
+            "metric": np.repeat(metrics.METRICS, len(ids)),
+            "n": np.tile(scored["n"], n_metrics),
+            "value": np.concatenate([scored[metric] for metric in metrics.METRICS]),
+            "reason": np.tile(scored["reason"], n_metrics),
+        }
+    )
+
+
+def scores_of(
+    prediction: NDArray[Any], observed: NDArray[Any], days: NDArray[Any], min_days: int
+) -> metrics.Scores:
+    """Scores per place, NaN and a reason where there are fewer than `min_days` pairs."""
+    scored = metrics.scores(prediction, observed, days)
+    few = scored["n"] < min_days
+    reasons = [f"{n} pairs, fewer than {min_days}" if n < min_days else "" for n in scored["n"]]
+    kept = {metric: np.where(few, np.nan, scored[metric]) for metric in metrics.METRICS}
+    return {**kept, "n": scored["n"], "reason": np.array(reasons, object)}
+
+
+def medians(scored: metrics.Scores) -> dict[str, float | None]:
+    """Median over the places that are scored, by metric; None where none is."""
+    return {metric: number(_median(scored[metric])) for metric in metrics.METRICS}
+
+
+def number(value: float) -> float | None:
+    """A number for JSON, None for NaN."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _scores(sites: Sites, prediction: NDArray[Any], judging: JudgingConfig) -> metrics.Scores:
+    return scores_of(prediction, sites.observed, sites.days, judging.min_days)
+
+
+def _describe(
+    sites: Sites, candidate: Candidate, scored: metrics.Scores, judging: JudgingConfig
+) -> Json:
+    """Medians with their intervals, and how far the uncertainty can be trusted."""
+    ok = np.isfinite(scored["rmse"])
+    intervals = {
+        metric: _interval(scored[metric], sites.block, judging.bootstrap_draws)
+        for metric in metrics.METRICS
+    }
+    described: Json = {"n_sites": int(ok.sum()), "median": medians(scored), "ci95": intervals}
+    if candidate.std is not None and candidate.std_raw is not None:
+        error = np.where(ok[:, None], candidate.prediction - sites.observed, np.nan)
+        described["coverage"] = {
+            f"{level:.0%}".rstrip("%"): {
+                "before": _coverage(error, candidate.std_raw, level),
+                "after": _coverage(error, candidate.std, level),
+            }
+            for level in LEVELS
+        }
+        described["width_ranks_errors"] = _ranking(error, candidate.std)
+    return described
+
+
+def _coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> float | None:
+    """Share of errors inside the central interval, as the mean over sites."""
+    share = metrics.laplace_coverage(error, std, level)
+    known = share[np.isfinite(share)]
+    return float(known.mean()) if known.size else None
+
+
+def _ranking(error: NDArray[Any], std: NDArray[Any]) -> Json:
+    """Rank correlation of width and error: over site-days, and over the means of sites."""
+    both = np.isfinite(error) & np.isfinite(std)
+    size, width = np.where(both, np.abs(error), 0.0), np.where(both, std, 0.0)
+    n = both.sum(1)
+    by_site = [np.where(n > 0, v.sum(1) / np.maximum(n, 1), np.nan) for v in (width, size)]
+    days = metrics.spearman(std[both], np.abs(error[both]))
+    return {"sites": number(metrics.spearman(*by_site)), "site_days": number(days)}
+
+
+def _paired(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
+    """The reference arm against every other candidate, and arms against baselines.
+
+    A-B is A minus B, per site on the days that both have.
+    """
+    arms = [c for c in candidates if c.is_arm]
+    firsts = [c for c in arms if c.name == REFERENCE] or arms[:1]
+    chosen = [(a, b) for a, b in pairs_of(firsts, candidates) if a is not b]
+    return {f"{a.name}-{b.name}": _difference(sites, a, b, judging) for a, b in chosen}
+
+
+def _difference(sites: Sites, a: Candidate, b: Candidate, judging: JudgingConfig) -> Json:
+    common = np.isfinite(a.prediction) & np.isfinite(b.prediction)
+    first, second = (
+        _scores(sites, np.where(common, c.prediction, np.nan), judging) for c in (a, b)
+    )
+    draws = judging.bootstrap_draws
+    made = {m: metrics.paired(first[m], second[m], sites.block, draws) for m in COMPARED}
+    for difference in made.values():
+        difference["median_difference"] = number(difference["median_difference"])
+        difference["ci95"] = [number(bound) for bound in difference["ci95"]]
+    return made
+
+
+def _median(values: NDArray[Any]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")
+
+
+def _interval(values: NDArray[Any], block: NDArray[np.int64], draws: int) -> list[float | None]:
+    return [number(bound) for bound in metrics.block_bootstrap(values, block, n_draws=draws)]

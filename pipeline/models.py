@@ -1,0 +1,106 @@
+"""The models of an experiment: which there are, where each lies, and how they are dealt out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from model import checkpoint
+from model.recipe import Job
+from model.ridge import Ridge
+from pipeline import files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.checkpoint import Trained
+    from pipeline.config import Experiment
+
+ALL = -1  # the fold of a model that leaves no site out
+
+
+def jobs(experiment: Experiment) -> list[Job]:
+    """Every model of an experiment, costly ones first.
+
+    An arm that sees sites has one model per fold, to be judged, and one on all sites, the product;
+    arm `satellite` sees no site and has only the latter.
+    """
+    cost = {"multiscale": 0, "insitu": 1, "satellite": 2}
+    return [
+        Job(arm, fold, seed)
+        for arm in sorted(experiment.arms, key=cost.__getitem__)
+        for fold in folds_of(experiment, arm)
+        for seed in range(experiment.n_seeds)
+    ]
+
+
+def folds_of(experiment: Experiment, arm: str) -> list[int]:
+    """Folds of an arm, the model of all sites last."""
+    if arm == "satellite" or experiment.folds.kind == "none":
+        return [ALL]
+    return [*range(experiment.folds.n_folds), ALL]
+
+
+def fold_name(fold: int) -> str:
+    """A fold as people read it."""
+    return "all" if fold == ALL else str(fold)
+
+
+def folder(root: str, job: Job) -> str:
+    """URL of a model's folder, `{root}/{arm}/fold={k or all}/seed={s}`."""
+    return files.join(root, job.arm, f"fold={fold_name(job.fold)}", f"seed={job.seed}")
+
+
+def checkpoint_url(root: str, job: Job) -> str:
+    """URL of a trained model."""
+    return files.join(folder(root, job), "checkpoint.safetensors")
+
+
+def load(root: str, job: Job) -> Trained:
+    """A trained model.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    return checkpoint.load(files.read_bytes(checkpoint_url(root, job)))
+
+
+def unfinished(root: str, every: Sequence[Job]) -> list[Job]:
+    """The models that are not trained to their end."""
+    return [job for job in every if not files.exists(checkpoint_url(root, job))]
+
+
+def deal(every: Sequence[Job], costs: dict[str, float], n_workers: int) -> list[list[Job]]:
+    """Deal models to workers, the costliest first, each to the worker with least to do so far."""
+    shares: list[list[Job]] = [[] for _ in range(n_workers)]
+    load_of = [0.0] * n_workers
+    for job in sorted(every, key=lambda job: -costs[job.arm]):
+        least = load_of.index(min(load_of))
+        shares[least].append(job)
+        load_of[least] += costs[job.arm]
+    return shares
+
+
+def heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:
+    """The heads an arm trains, hence may predict with."""
+    weight = experiment.recipe_sections.insitu_weight(arm)
+    trained = {"site": weight > 0, "satellite": weight < 1}
+    return tuple(head for head, is_trained in trained.items() if is_trained)
+
+
+def ridge_url(root: str, fold: int) -> str:
+    """URL of the linear baseline of a fold."""
+    return files.join(root, "ridge", f"fold={fold_name(fold)}", "ridge.safetensors")
+
+
+def save_ridge(root: str, fold: int, ridge: Ridge) -> None:
+    """Write the linear baseline of a fold."""
+    weights = {"weights": torch.from_numpy(ridge.weights)}
+    files.write_bytes(ridge_url(root, fold), checkpoint.pack(weights, {"penalty": ridge.penalty}))
+
+
+def load_ridge(root: str, fold: int) -> Ridge:
+    """The linear baseline of a fold."""
+    tensors, values = checkpoint.unpack(files.read_bytes(ridge_url(root, fold)))
+    return Ridge(tensors["weights"].numpy(), values["penalty"])

@@ -1,0 +1,95 @@
+"""Every variable once: our name, CF name, units and range. An experiment's `variables:` adds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+Kind = Literal["forcing", "static", "target", "auxiliary"]
+
+
+class Variable(BaseModel, frozen=True, extra="forbid"):
+    """A quantity, under our name, with its unit and the range a value may have."""
+
+    kind: Kind = Field(description="forcing in time, static attribute, target, or auxiliary (QC)")
+    long_name: str = Field(description="what a person reads")
+    standard_name: str | None = Field(None, description="CF standard name, where there is one")
+    units: str = Field(description="units of the cube, in UDUNITS form")
+    minimum: float = Field(description="smallest value accepted, in these units")
+    maximum: float = Field(description="largest value accepted, in these units")
+
+
+def _forcing(
+    long_name: str, standard_name: str, units: str, minimum: float, maximum: float
+) -> Variable:
+    return Variable(
+        kind="forcing",
+        long_name=long_name,
+        standard_name=standard_name,
+        units=units,
+        minimum=minimum,
+        maximum=maximum,
+    )
+
+
+def _static(long_name: str, units: str, minimum: float, maximum: float) -> Variable:
+    return Variable(
+        kind="static", long_name=long_name, units=units, minimum=minimum, maximum=maximum
+    )
+
+
+VARIABLES: dict[str, Variable] = {
+    "soil_moisture": Variable(
+        kind="target",
+        long_name="volumetric soil moisture, 0 to 5 cm",
+        standard_name="volume_fraction_of_condensed_water_in_soil",
+        units="m3 m-3",
+        minimum=0.005,
+        maximum=0.65,
+    ),
+    "precipitation": _forcing("precipitation", "precipitation_flux", "kg m-2 day-1", 0, 2000),
+    "air_temperature": _forcing("air temperature at 2 m", "air_temperature", "K", 180, 340),
+    "specific_humidity": _forcing(
+        "specific humidity at 2 m", "specific_humidity", "kg kg-1", 0, 0.1
+    ),
+    "shortwave": _forcing(
+        "downward shortwave radiation",
+        "surface_downwelling_shortwave_flux_in_air",
+        "W m-2",
+        0,
+        1000,
+    ),
+    "longwave": _forcing(
+        "downward longwave radiation",
+        "surface_downwelling_longwave_flux_in_air",
+        "W m-2",
+        0,
+        1000,
+    ),
+    "surface_pressure": _forcing(
+        "surface air pressure", "surface_air_pressure", "Pa", 40_000, 120_000
+    ),
+    "eastward_wind": _forcing("eastward wind at 10 m", "eastward_wind", "m s-1", -100, 100),
+    "northward_wind": _forcing("northward wind at 10 m", "northward_wind", "m s-1", -100, 100),
+    "sand": _static("sand", "percent", 0, 100),
+    "silt": _static("silt", "percent", 0, 100),
+    "clay": _static("clay", "percent", 0, 100),
+    "bulk_density": _static("soil bulk density", "g cm-3", 0, 3),
+    "water_capacity": _static("soil water capacity", "percent", 0, 100),
+    "ndvi": _static("mean normalised difference vegetation index", "1", -1, 1),
+    "albedo": _static("surface albedo", "1", 0, 1),
+    "land_cover": _static("land cover class (IGBP)", "1", 0, 255),
+    "roughness": _static("surface roughness parameter of the retrieval", "1", 0, 5),
+    "water_fraction": _static("fraction of open water", "1", 0, 1),
+    "dense_vegetation": _static("dense vegetation flag of the retrieval", "1", 0, 1),
+    "surface_flag": _static("extraordinary surface flag of the retrieval", "1", 0, 255),
+    "soil_temperature": Variable(
+        kind="auxiliary",
+        long_name="soil temperature at 5 cm",
+        standard_name="soil_temperature",
+        units="degC",
+        minimum=-60,
+        maximum=80,
+    ),
+}

@@ -1,0 +1,207 @@
+"""What training leaves beside the checkpoints: predictions at places, and calibration.
+
+sites.parquet, one row per arm, site and day:
+  arm (text; `ridge` is the linear baseline), fold (text), site (text), status (out_of_fold: the
+  fold's models have not seen the site; unseen: the arm sees no site; trained), period (train or
+  other), time, observation, prediction, std (calibrated), std_raw, site_head, satellite_head (mean
+  over seeds, NaN where the arm did not train that head); values in the target's unit
+footprints.parquet, where `judging.footprints` is set: seed (text, or ensemble), footprint (row
+  and column, "fy,fx"), time, observation, at_ceiling, prediction of arm satellite
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from model import predict
+from model.calibration import UNCALIBRATED, Calibration, calibrate
+from model.footprint import footprint_mean
+from model.predict import Prediction, product
+from model.recipe import Job
+from model.ridge import Moments
+from pipeline import files, models, packing, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from model.sampling import Places
+    from pipeline.config import Experiment
+    from pipeline.cube import Cube
+    from pipeline.packing import Packed
+    from pipeline.store import Workspace
+
+Members = list[Prediction]
+
+
+def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed) -> None:
+    """Predict at every site with the models it may be judged by, calibrate, write the tables."""
+    root = workspace.url("models")
+    parts = []
+    for arm in experiment.arms:
+        by = judged_by(experiment, arm, packed.fold)
+        members = at_places(experiment, root, arm, packed.sites("cpu"), by)
+        calibrations = _calibrations(experiment, arm, members, packed)
+        values = {name: c.model_dump() for name, c in calibrations.items()}
+        files.write_json(files.join(root, arm, "calibration.json"), values)
+        if len(packed.site_ids):
+            parts.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
+    if np.isfinite(packed.learn_insitu).any():
+        parts.append(_ridge_rows(experiment, root, cube, packed))
+    if parts:
+        tables.write(workspace.url("sites.parquet"), pd.concat(parts, ignore_index=True))
+    if experiment.judging.footprints:
+        rows = _footprint_rows(experiment, root, cube, packed)
+        tables.write(workspace.url("footprints.parquet"), rows)
+
+
+def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(site,) fold of the models each site may be judged by in an arm; `fold` holds it out."""
+    has_folds = models.folds_of(experiment, arm) != [models.ALL]
+    return fold if has_folds else np.full_like(fold, models.ALL)
+
+
+def at_places(
+    experiment: Experiment, root: str, arm: Any, places: Places, by: NDArray[np.int64]
+) -> Members:
+    """Each member's predictions at places, each by the models of its fold `by` (place,)."""
+    members = []
+    for seed in range(experiment.n_seeds):
+        pieces = {
+            fold: predict.predict(models.load(root, Job(arm, fold, seed)), places.at(by == fold))
+            for fold in np.unique(by).tolist()
+        }
+        members.append(predict.gathered(pieces, by))
+    return members
+
+
+def _calibrations(
+    experiment: Experiment, arm: str, members: Members, packed: Packed
+) -> dict[str, Calibration]:
+    """Per fold from the other folds alone, and for `all` from every fold."""
+    folds = models.folds_of(experiment, arm)
+    if folds == [models.ALL]:
+        return {models.fold_name(models.ALL): UNCALIBRATED}
+    heads = models.heads(experiment, arm)
+    return {
+        models.fold_name(fold): calibrate(members, heads, packed.learn_insitu, packed.fold != fold)
+        for fold in folds
+    }
+
+
+def calibrated(
+    members: Sequence[Prediction],
+    heads: tuple[str, ...],
+    by: NDArray[np.int64],
+    calibrations: dict[str, Calibration],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Product, its calibrated and its raw standard deviation, each (site, day)."""
+    shape = members[0].site.shape
+    mean, std, raw = (np.full(shape, np.nan, np.float32) for _ in range(3))
+    for fold in np.unique(by):
+        calibration, here = calibrations[models.fold_name(int(fold))], by == fold
+        mean_here, raw_here = product(members, heads, calibration.level_weight)
+        mean[here], raw[here] = mean_here[here], raw_here[here]
+        std[here] = raw_here[here] * calibration.width_scale
+    return mean, std, raw
+
+
+def _arm_rows(
+    experiment: Experiment,
+    arm: str,
+    members: Members,
+    calibrations: dict[str, Calibration],
+    cube: Cube,
+    packed: Packed,
+) -> pd.DataFrame:
+    heads, by = models.heads(experiment, arm), judged_by(experiment, arm, packed.fold)
+    mean, std, raw = calibrated(members, heads, by, calibrations)
+    unseen = "unseen" if arm == "satellite" else "trained"
+    status = np.where(by == models.ALL, unseen, "out_of_fold")
+    columns = {"prediction": mean, "std": std, "std_raw": raw}
+    for head in ("site", "satellite"):
+        series = np.mean([getattr(member, head) for member in members], 0)
+        columns[f"{head}_head"] = series if head in heads else np.full_like(mean, np.nan)
+    return _rows(experiment, arm, by, status, cube, packed, columns)
+
+
+def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
+    """Fit the baseline for every fold and for `all`, save it, predict at the sites."""
+    places = packed.sites("cpu")
+    moments = Moments(places, packed.learn_insitu)
+    by = (
+        np.full(len(packed.site_ids), models.ALL)
+        if experiment.folds.kind == "none"
+        else packed.fold
+    )
+    prediction = np.full(packed.insitu.shape, np.nan, np.float32)
+    for fold in [*np.unique(by[by >= 0]).tolist(), models.ALL]:
+        trainable = packed.training_sites(fold, experiment.folds.buffer_km)
+        ridge = moments.fit(trainable, packed.fold)
+        models.save_ridge(root, fold, ridge)
+        here = by == fold
+        prediction[here] = ridge.predict(places.at(here))
+    status = np.where(by == models.ALL, "trained", "out_of_fold")
+    missing = np.full_like(prediction, np.nan)
+    names = ("std", "std_raw", "site_head", "satellite_head")
+    columns = {"prediction": prediction} | dict.fromkeys(names, missing)
+    return _rows(experiment, "ridge", by, status, cube, packed, columns)
+
+
+def _rows(
+    experiment: Experiment,
+    arm: str,
+    by: NDArray[np.int64],
+    status: NDArray[Any],
+    cube: Cube,
+    packed: Packed,
+    columns: dict[str, NDArray[np.float32]],
+) -> pd.DataFrame:
+    n_sites, n_days = packed.insitu.shape
+    days = np.arange(n_days)
+    train = cube.day_index(experiment.train_period)
+    period = np.where((days >= train.start) & (days < train.stop), "train", "other")
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "fold": np.repeat([models.fold_name(int(fold)) for fold in by], n_days),
+            "site": np.repeat(packed.site_ids, n_days),
+            "status": np.repeat(status, n_days),
+            "period": np.tile(period, n_sites),
+            "time": np.tile(cube.days.astype("datetime64[ns]"), n_sites),
+            "observation": packed.insitu.ravel(),
+            **{name: values.ravel() for name, values in columns.items()},
+        }
+    )
+
+
+def _footprint_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
+    members = torch.from_numpy(packed.members)
+    series = {}
+    for seed in range(experiment.n_seeds):
+        trained = models.load(root, Job("satellite", models.ALL, seed))
+        cells = torch.from_numpy(predict.predict(trained, packed.cells("cpu")).satellite)
+        series[str(seed)] = footprint_mean(cells, members).numpy()
+    series["ensemble"] = np.mean(list(series.values()), 0)
+    below = np.isfinite(packing.without_ceiling(packed.satellite))
+    at_ceiling = np.isfinite(packed.satellite) & ~below
+    names = [f"{row},{col}" for row, col in packed.footprints.tolist()]
+    n_footprints, n_days = packed.satellite.shape
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "seed": seed,
+                "footprint": np.repeat(names, n_days),
+                "time": np.tile(cube.days.astype("datetime64[ns]"), n_footprints),
+                "observation": packed.satellite.ravel(),
+                "at_ceiling": at_ceiling.ravel(),
+                "prediction": prediction.ravel(),
+            }
+        )
+        for seed, prediction in series.items()
+    )

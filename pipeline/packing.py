@@ -1,0 +1,255 @@
+"""Training data, decoded once: scaled two-byte inputs and observations, ready to be shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from model.features import Features, slow_features
+from model.sampling import Places, TrainingData, as_tensor
+from model.scaling import Scale, Scaler, plain_scale, trimmed_scale
+from pipeline import blocks
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from model.recipe import Job
+    from pipeline.config import Experiment
+    from pipeline.cube import Cube
+
+SLOW_SAMPLE = 512  # cells on which the scales of slow features are fitted
+CEILING_REPEATS = 5  # a footprint's maximum met this often is the retrieval's ceiling
+SITE_FEWEST = 1  # values in the training period that make a site one to learn from
+
+
+@dataclass(frozen=True)
+class Packed:
+    """All data of an experiment's models, in plain arrays.
+
+    Inputs of cells and sites are (place, day, forcing) float16 and (place, static) float32,
+    scaled, NaN where missing; `members` (footprint, cells at most) indexes cells, -1 for none;
+    `satellite` (footprint, day) and `insitu` (site, day) are observations in the target's unit,
+    over the whole period; `learn_satellite`, `learn_insitu` the same, NaN where not to learn from.
+    `footprints` (footprint, 2) row and column.
+    """
+
+    features: Features
+    scaler: Scaler
+    first_day: int
+    n_days: int
+    cell_forcing: NDArray[np.float16]
+    cell_static: NDArray[np.float32]
+    members: NDArray[np.int64]
+    footprints: NDArray[np.int64]
+    satellite: NDArray[np.float32]
+    learn_satellite: NDArray[np.float32]
+    site_forcing: NDArray[np.float16]
+    site_static: NDArray[np.float32]
+    insitu: NDArray[np.float32]
+    learn_insitu: NDArray[np.float32]
+    site_ids: tuple[str, ...]
+    lat: NDArray[np.float64]
+    lon: NDArray[np.float64]
+    fold: NDArray[np.int64]
+
+    def training_sites(self, fold: int, buffer_km: float) -> NDArray[np.int64]:
+        """Sites a model that leaves out `fold` (-1: none) may learn from."""
+        allowed = np.isfinite(self.learn_insitu).sum(1) >= SITE_FEWEST
+        if fold >= 0:
+            allowed &= self.fold != fold
+            allowed &= ~blocks.buffer_mask(self.lat, self.lon, self.fold, fold, buffer_km)
+        return np.flatnonzero(allowed)
+
+    def target(self, trainable: NDArray[np.int64]) -> Scale:
+        """Scale of the target: of the satellite, else of the sites learnt from."""
+        seen = self.learn_satellite
+        return plain_scale(seen if np.isfinite(seen).any() else self.learn_insitu[trainable])
+
+    def cells(self, device: str) -> Places:
+        """Inputs of the cells."""
+        return Places.of(self.cell_forcing, self.cell_static, device)
+
+    def sites(self, device: str) -> Places:
+        """Inputs of the sites."""
+        return Places.of(self.site_forcing, self.site_static, device)
+
+    def data(self, job: Job, buffer_km: float, device: str) -> TrainingData:
+        """What one model learns from; held-out sites are not in it."""
+        trainable = self.training_sites(job.fold, buffer_km)
+        seen = np.isfinite(self.learn_satellite).any(1)
+        return TrainingData(
+            self.features,
+            self.scaler,
+            self.target(trainable),
+            self.first_day,
+            self.n_days,
+            self.cells(device),
+            as_tensor(self.members[seen], device),
+            as_tensor(self.learn_satellite[seen], device),
+            self.sites(device),
+            as_tensor(self.learn_insitu, device),
+            as_tensor(trainable, device),
+        )
+
+
+def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
+    """Read a cube into the form models learn from.
+
+    Raises:
+      ConfigError: the recipe wants variables that the cube lacks.
+    """
+    features = resolve_features(experiment, cube)
+    cells, footprints, members = cube.membership()
+    train = cube.day_index(experiment.train_period)
+    raw = _read_cells(cube, features, cells)
+    scaler = _fit(features, *raw, train)
+    cell_forcing, cell_static = _scaled(features, scaler, *raw)
+    scaler = _with_slow(features, scaler, cell_forcing, train)
+    site_forcing, site_static = _scaled(features, scaler, *_read_sites(cube, features))
+    satellite = _read_footprints(cube, footprints)
+    insitu = np.zeros((0, len(cube.days)), np.float32)
+    if cube.sites is not None:
+        insitu = cube.series(cube.sites, cube.target).T
+    return Packed(
+        features,
+        scaler,
+        train.start,
+        train.stop - train.start,
+        cell_forcing,
+        cell_static,
+        members,
+        footprints,
+        satellite,
+        _only(without_ceiling(satellite) if experiment.train.mask_ceiling else satellite, train),
+        site_forcing,
+        site_static,
+        insitu,
+        _only(insitu, train),
+        cube.site_ids,
+        folds["lat"].to_numpy(),
+        folds["lon"].to_numpy(),
+        folds["fold"].to_numpy(),
+    )
+
+
+def resolve_features(experiment: Experiment, cube: Cube) -> Features:
+    """The features a recipe asks for, in order.
+
+    Raises:
+      ConfigError: naming every variable that the cube lacks and the recipe does not call optional.
+    """
+    wanted, has = experiment.inputs, cube.attrs
+    forcing = tuple(has["forcing"]) if wanted.forcing == "all" else wanted.forcing
+    static = tuple(has["static"]) if wanted.static == "all" else wanted.static
+    problems = [
+        f"{key} {name} is not in the cube, which has {has[key]}"
+        for key, names in (("forcing", forcing), ("static", static))
+        for name in names
+        if name not in has[key] and name not in wanted.optional
+    ]
+    forcing = tuple(name for name in forcing if name in has["forcing"])
+    problems += [
+        f"slow feature of {slow.variable}, which is no forcing of the network: {list(forcing)}"
+        for slow in wanted.slow
+        if slow.variable not in forcing
+    ]
+    if problems:
+        remedy = "add it to the catalog, or list it under inputs.optional"
+        raise ConfigError(f"recipe {experiment.recipe}", *problems, remedy=remedy)
+    return Features(forcing, tuple(n for n in static if n in has["static"]), wanted.slow)
+
+
+def without_ceiling(satellite: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(footprint, day) values less those stuck at their footprint's ceiling.
+
+    A retrieval ends at a porosity, so a wet footprint repeats exactly one largest value.
+    """
+    highest = np.where(np.isfinite(satellite), satellite, -np.inf).max(1, keepdims=True)
+    at_ceiling = satellite == highest
+    stuck = at_ceiling & (at_ceiling.sum(1, keepdims=True) >= CEILING_REPEATS)
+    return np.where(stuck, np.nan, satellite).astype(np.float32)
+
+
+def _only(values: NDArray[np.float32], days: slice) -> NDArray[np.float32]:
+    """The values of some days, NaN on all others."""
+    kept = np.full_like(values, np.nan)
+    kept[:, days] = values[:, days]
+    return kept
+
+
+Raw = tuple["NDArray[np.float32]", "NDArray[np.float32]"]
+
+
+def _read_cells(cube: Cube, features: Features, cells: NDArray[np.int64]) -> Raw:
+    """(cell, day, forcing) and (cell, static), unscaled."""
+    row, col = cells.T
+    forcing = np.empty((len(cells), len(cube.days), len(features.forcing)), np.float32)
+    for i, name in enumerate(features.forcing):
+        forcing[..., i] = cube.series(cube.cells, name)[:, row, col].T
+    static = [cube.cells[name].values[row, col] for name in features.static]
+    return forcing, np.stack(static, 1) if static else np.zeros((len(cells), 0), np.float32)
+
+
+def _read_sites(cube: Cube, features: Features) -> Raw:
+    """(site, day, forcing) and (site, static), unscaled."""
+    n, sites = len(cube.site_ids), cube.sites
+    forcing = np.empty((n, len(cube.days), len(features.forcing)), np.float32)
+    static = np.empty((n, len(features.static)), np.float32)
+    if sites is not None:
+        for i, name in enumerate(features.forcing):
+            forcing[..., i] = cube.series(sites, name).T
+        for i, name in enumerate(features.static):
+            static[:, i] = sites[name].values
+    return forcing, static
+
+
+def _read_footprints(cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.float32]:
+    if cube.footprints is None:
+        return np.full((len(footprints), len(cube.days)), np.nan, np.float32)
+    row, col = footprints.T
+    return cube.series(cube.footprints, cube.target)[:, row, col].T.copy()
+
+
+def _fit(
+    features: Features,
+    forcing: NDArray[np.float32],
+    static: NDArray[np.float32],
+    train: slice,
+) -> Scaler:
+    """Scales of forcing and statics over the cells and the training period."""
+    scales = {n: trimmed_scale(forcing[:, train, i]) for i, n in enumerate(features.forcing)}
+    return Scaler(scales | {n: trimmed_scale(static[:, i]) for i, n in enumerate(features.static)})
+
+
+def _scaled(
+    features: Features,
+    scaler: Scaler,
+    forcing: NDArray[np.float32],
+    static: NDArray[np.float32],
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """Inputs scaled; forcing in two bytes."""
+    mean, std = scaler.arrays(features.forcing)
+    two_bytes = ((forcing - mean) / std).astype(np.float16)
+    mean, std = scaler.arrays(features.static)
+    return two_bytes, ((static - mean) / std).astype(np.float32)
+
+
+def _with_slow(
+    features: Features, scaler: Scaler, forcing: NDArray[np.float16], train: slice
+) -> Scaler:
+    """The scaler with the scales of the slow features, fitted on an even sample of cells."""
+    if not features.slow:
+        return scaler
+    some = forcing[:: max(1, len(forcing) // SLOW_SAMPLE)]
+    places = Places.of(some, np.zeros((len(some), 0), np.float32), "cpu")
+    every, n_days = torch.arange(len(some)), train.stop - train.start
+    start = torch.full_like(every, train.start)
+    window = places.window(every, start, n_days, features.lead_days)
+    slow = slow_features(window, features, scaler, n_days).numpy()
+    fitted = {name: trimmed_scale(slow[..., i]) for i, name in enumerate(features.slow_names)}
+    return Scaler(scaler.scales | fitted)

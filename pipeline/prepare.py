@@ -1,0 +1,179 @@
+"""Bring every source onto one grid and calendar: catalogs -> cube.zarr."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import catalog, cluster, domain, files, schema, store
+from pipeline.block import write_block
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.config import Experiment
+    from pipeline.domain import Sources
+    from pipeline.files import Json
+    from pipeline.progress import Progress
+    from pipeline.store import Workspace
+
+
+def run(
+    experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
+) -> None:
+    """Write the cube; one task per block of 32 days.
+
+    Raises:
+      SoilweaveError: data or workspace cannot be used; no half cube is left then.
+    """
+    cube = workspace.artefact("cube")
+    digests = {f"source {e}": catalog.digest(experiment, e) for e in catalog.entries(experiment)}
+    inputs = schema.identity(experiment, "cube", **digests)
+    blocks = schema.block_range(experiment.period)
+    progress.start("prepare", len(blocks), "blocks")
+    if cube.complete(inputs, overwrite):
+        progress.finish("cube complete")
+        return
+    sources = domain.open_sources(experiment)
+    _check_sites(experiment, sources)
+    cube.begin(inputs)
+    workspace.describe(experiment)
+    url = workspace.url("cube.zarr")
+    store.create_group(url, *_template(experiment, sources))
+    receipts = []
+    for receipt in _receipts(experiment, url, blocks):
+        receipts.append(receipt)
+        progress.advance()
+    problems = sorted({p for receipt in receipts for p in receipt["problems"]})
+    if problems:
+        files.remove(url)
+        raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
+    files.remove(files.join(url, "receipts"))
+    store.consolidate(url)
+    shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    cube.commit(
+        inputs,
+        shards,
+        complete_through=str(experiment.period[1]),
+        dropped=_counts(receipts),
+        entries=_entries(sources),
+    )
+    progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
+
+
+def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]:
+    """The receipt of each block: those of an interrupted run, then of the blocks it left."""
+    todo = []
+    for block in blocks:
+        receipt = files.read_json(files.join(url, "receipts", f"{block}.json"))
+        if receipt is None:
+            todo.append({"block": block})
+        else:
+            yield receipt
+    if not todo:
+        return
+    with cluster.connected():
+        import ray.data
+
+        task = partial(write_block, experiment_json=experiment.model_dump_json(), url=url)
+        tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(task)
+        for row in tasks.iter_rows():
+            yield json.loads(row["receipt"])
+
+
+def _template(
+    experiment: Experiment, sources: Sources
+) -> tuple[list[schema.Array], dict[str, Json]]:
+    """All arrays of the cube, and the attributes of its groups."""
+    window, period, table = sources.window, experiment.period, experiment.table
+    (ny, nx), (fy, fx) = window.cell_shape, window.footprint_shape
+    n_sites = 0 if sources.insitu is None else sources.insitu.sizes["place"]
+    sizes = {"time": len(schema.time_axis(period)), "y": ny, "x": nx, "fy": fy, "fx": fx}
+    sizes["site"] = n_sites
+    target = experiment.target
+    arrays = schema.grid_coordinates(window)
+    arrays += [schema.time_coordinate("cells", period), schema.mask(sizes)]
+    fields: dict[str, tuple[tuple[str, ...], list[str], list[str]]] = {
+        "cells": (("y", "x"), [*sources.forcing], [*sources.static])
+    }
+    if sources.satellite is not None:
+        fields["footprints"] = (("fy", "fx"), [target], [])
+    if sources.insitu is not None:
+        arrays += schema.site_coordinates(window, sources.insitu)
+        fields["sites"] = (("site",), [target, *sources.forcing], [*sources.static])
+    for group, (dims, varying, constant) in fields.items():
+        if group != "cells":
+            arrays.append(schema.time_coordinate(group, period))
+        for name in varying:
+            arrays.append(schema.field_array(group, name, table[name], ("time", *dims), sizes))
+        for name in constant:
+            arrays.append(schema.field_array(group, name, table[name], dims, sizes))
+    attrs: dict[str, Json] = {
+        "": {
+            "title": experiment.title,
+            "period": [str(day) for day in period],
+            "target": target,
+            "forcing": [*sources.forcing],
+            "static": [*sources.static],
+            "refinement": window.refinement,
+            "window": [window.row, window.col, window.height, window.width],
+        }
+    }
+    if sources.insitu is not None:
+        attrs["sites"] = {"id": [str(i) for i in sources.insitu.place.values]}
+    return arrays, attrs
+
+
+def _check_sites(experiment: Experiment, sources: Sources) -> None:
+    """Every site must have inputs: its own, or those of a cell with data.
+
+    Raises:
+      DataError: naming the sites that have none.
+    """
+    insitu = sources.insitu
+    if insitu is None:
+        return
+    if experiment.inputs_from == "own":
+        names = [*sources.forcing, *sources.static]
+        absent = [f"{name} is not in the file" for name in names if name not in insitu]
+        if absent:
+            remedy = "add them to the entry's mapping, or set inputs_from: cell"
+            raise DataError(f"own inputs of {insitu.attrs['entry']}", *absent, remedy=remedy)
+        lacking = np.zeros(insitu.sizes["place"], bool)
+        for name in sources.forcing:
+            lacking |= ~np.isfinite(insitu[name].values).any(0)
+    else:
+        y, x = sources.window.cells_of(insitu.lat.values, insitu.lon.values)
+        first = domain.days_of(schema.block_range(experiment.period).start)
+        inside = first[first >= np.datetime64(experiment.period[0], "ns")]
+        lacking = (y < 0) | ~sources.mask(inside)[y, x]
+    if lacking.any():
+        ids = [str(i) for i in insitu.place.values[lacking]]
+        has = "no own inputs" if experiment.inputs_from == "own" else "no cell with data"
+        problems = [f"site {i} has {has}" for i in ids[:5]]
+        problems += [f"and {len(ids) - 5} more: {', '.join(ids[5:])}"] if len(ids) > 5 else []
+        remedy = "leave them out with qc.exclude_sites, or change inputs_from"
+        raise DataError(f"catalog entry {insitu.attrs['entry']}", *problems, remedy=remedy)
+
+
+def _counts(receipts: list[Json]) -> dict[str, int]:
+    """Values dropped by each rule, over all blocks."""
+    rules = sorted({rule for receipt in receipts for rule in receipt["dropped"]})
+    return {rule: sum(r["dropped"].get(rule, 0) for r in receipts) for rule in rules}
+
+
+def _dropped_line(counts: dict[str, int]) -> str:
+    dropped = [f"{n} {rule}" for rule, n in counts.items() if n]
+    return f"dropped {', '.join(dropped)}" if dropped else "nothing dropped"
+
+
+def _entries(sources: Sources) -> Json:
+    """Metadata of every entry read: licence, DOI, time convention, period of statics."""
+    datasets = [*sources.forcing.values(), *sources.static.values()]
+    datasets += [d for d in (sources.satellite, sources.insitu) if d is not None]
+    keys = ("license", "doi", "time_convention", "period", "static_period", "region")
+    return {d.attrs["entry"]: {k: d.attrs[k] for k in keys if k in d.attrs} for d in datasets}

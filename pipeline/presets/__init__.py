@@ -1,0 +1,1 @@
+"""Experiments and recipes that ship with soilweave, as YAML."""

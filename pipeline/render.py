@@ -1,0 +1,105 @@
+"""Summaries as tables for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.files import Json
+
+COLUMNS = {
+    "correlation": "R",
+    "rmse": "RMSE",
+    "ubrmse": "ubRMSE",
+    "bias": "bias",
+    "anomaly_correlation": "anomaly R",
+}
+PAIRED = ("correlation", "rmse", "ubrmse")
+
+
+def tables(summary: Json) -> Iterator[Table]:
+    """Every table a summary has: medians, paired differences, footprints."""
+    if summary["arms"]:
+        yield _medians(summary)
+        yield _paired(summary)
+    if summary.get("footprints"):
+        yield _footprints(summary)
+
+
+def caption(summary: Json) -> str:
+    """In which sense results are unseen, and what they rest on."""
+    folds = summary["folds"]
+    layout = f"{folds['kind']} folds"
+    if folds["kind"] == "block":
+        layout = f"{folds['n_folds']} folds of {folds['block_km']:g} km blocks"
+    return (
+        f"{summary['experiment']}, recipe {summary['recipe']}, {summary['n_seeds']} seed(s); "
+        f"place {summary['place']}, time {summary['time']}; {layout}; "
+        f"sites with {summary['min_days']} days or more"
+    )
+
+
+def _medians(summary: Json) -> Table:
+    table = Table(
+        title="Median over sites [95 % interval by resampling blocks]", title_justify="left"
+    )
+    table.add_column("")
+    table.add_column("sites", justify="right")
+    for name in COLUMNS.values():
+        table.add_column(name, justify="right")
+    table.add_column("within 50 % / 90 %", justify="right")
+    for kind in ("arms", "baselines"):
+        for name, described in summary[kind].items():
+            cells = [_with_interval(described["median"][m], described["ci95"][m]) for m in COLUMNS]
+            table.add_row(name, str(described["n_sites"]), *cells, _coverage(described))
+        table.add_section()
+    return table
+
+
+def _paired(summary: Json) -> Table:
+    title = "Median of paired differences on common site-days [95 % interval]"
+    table = Table(title=title, title_justify="left")
+    table.add_column("A-B, A minus B")
+    table.add_column("sites", justify="right")
+    for metric in PAIRED:
+        table.add_column(COLUMNS[metric], justify="right")
+    for pair, made in summary["paired"].items():
+        cells = [
+            _with_interval(made[m]["median_difference"], made[m]["ci95"], sign="+") for m in PAIRED
+        ]
+        table.add_row(pair, str(made["rmse"]["n_sites"]), *cells)
+    return table
+
+
+def _footprints(summary: Json) -> Table:
+    table = Table(title="Arm satellite against the satellite, median over footprints")
+    for name in ("values", "seed", "footprints", "R", "RMSE", "ubRMSE"):
+        table.add_column(name, justify="right")
+    for values, by_seed in summary["footprints"].items():
+        for seed, described in by_seed.items():
+            median = described["median"]
+            cells = [_number(median[m]) for m in PAIRED]
+            table.add_row(values, seed, str(described["n_footprints"]), *cells)
+    return table
+
+
+def _coverage(described: Json) -> str:
+    shares = [level["after"] for level in described.get("coverage", {}).values()]
+    if not shares or None in shares:
+        return ""
+    return " / ".join(f"{share:.0%}" for share in shares)
+
+
+def _with_interval(value: float | None, bounds: list[float | None], sign: str = "") -> str:
+    low, high = bounds
+    if value is None or low is None or high is None:
+        return _number(value, sign)
+    return f"{_number(value, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.4f}"

@@ -1,0 +1,149 @@
+"""From a name, a path or a URL to an experiment: preset, recipe and `--set` merged and checked."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from model.recipe import Recipe
+from pipeline import files
+from pipeline.config import Experiment
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Tree = dict[str, Any]
+
+
+def experiment(name: str, settings: Sequence[str] = (), rename: str | None = None) -> Experiment:
+    """The experiment of a preset's name, a path or a URL.
+
+    Args:
+      name: where it is.
+      settings: `key=value` of `--set`, values in YAML, keys dotted.
+      rename: name of its folder in the workspace, None for its own.
+
+    Raises:
+      ConfigError: listing every problem found.
+    """
+    tree = read("experiments", name)
+    chosen = _settings(settings)
+    recipe_name = str(chosen.get("recipe", tree.get("recipe", "default")))
+    recipe = read("recipes", recipe_name)
+    recipe.pop("title", None)
+    sections = [*Recipe.model_fields, "n_seeds"]
+    unknown = [f"unknown section '{key}'" for key in recipe if key not in sections]
+    if unknown:
+        remedy = f"a recipe's sections are {', '.join(sections)}"
+        raise ConfigError(f"recipe {recipe_name}", *unknown, remedy=remedy)
+    merged = _merged(recipe, tree, chosen, {"recipe": recipe_name})
+    if rename:
+        merged["name"] = rename
+    _one_length(merged, tree, chosen)
+    try:
+        return Experiment.model_validate(merged)
+    except ValidationError as error:
+        problems = [_explain(item) for item in error.errors()]
+        raise ConfigError(f"experiment {name}", *problems) from error
+
+
+def read(kind: str, name: str) -> Tree:
+    """YAML of a preset of a kind (`experiments`, `recipes`), a path or a URL.
+
+    Raises:
+      ConfigError: there is none, or it is no mapping.
+    """
+    looks_like_path = name.endswith((".yaml", ".yml")) or "://" in name or "/" in name
+    preset = importlib.resources.files("pipeline.presets") / kind / f"{name}.yaml"
+    if not looks_like_path and preset.is_file():
+        return _parse(name, preset.read_text())
+    if looks_like_path and files.exists(name):
+        return _parse(name, files.read_bytes(name).decode())
+    close = difflib.get_close_matches(name, presets(kind), 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    what = kind.rstrip("s")
+    raise ConfigError(
+        f"{what} '{name}'", f"not found{hint}", remedy="presets: " + ", ".join(presets(kind))
+    )
+
+
+def presets(kind: str) -> list[str]:
+    """Names of the presets of a kind."""
+    folder = importlib.resources.files("pipeline.presets") / kind
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
+
+
+def _parse(name: str, text: str) -> Tree:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(name, f"is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(name, f"holds {type(tree).__name__}, expected keys and values")
+    return tree
+
+
+def _settings(settings: Iterable[str]) -> Tree:
+    tree: Tree = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}", "expected key=value, such as train.updates=50")
+        branch = tree
+        *path, leaf = key.split(".")
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = yaml.safe_load(value)
+    return tree
+
+
+def _merged(*trees: Tree) -> Tree:
+    """Later trees over earlier ones, key by key at every depth."""
+    result: Tree = {}
+    for tree in trees:
+        for key, value in tree.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _one_length(merged: Tree, tree: Tree, chosen: Tree) -> None:
+    """Updates given over a recipe's epochs replace them, and the other way round."""
+    for layer in (tree, chosen):
+        given = layer.get("train") or {}
+        for key, other in (("updates", "epochs"), ("epochs", "updates")):
+            if given.get(key) is not None and given.get(other) is None:
+                merged["train"][key] = given[key]
+                merged["train"][other] = None
+
+
+def _explain(item: Any) -> str:
+    """One problem of pydantic's in our words, with a did-you-mean for unknown keys."""
+    path = [str(part) for part in item["loc"]]
+    place = ".".join(path) or "experiment"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(known)}"
+        return f"unknown key '{place}'; {hint}"
+    if item["type"] == "missing":
+        return f"{place} is missing"
+    found = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
+    return f"{place}: {found}{item['msg'].removeprefix('Value error, ')}"
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    kind: Any = Experiment
+    for part in path:
+        field = kind.model_fields.get(part) if _is_model(kind) else None
+        kind = field.annotation if field else None
+    return list(kind.model_fields) if _is_model(kind) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,0 +1,169 @@
+"""The form of each artefact: dims, dtypes, chunks, attributes; and which settings it is made from.
+
+cube.zarr, Zarr v3, one group per kind of place:
+  cells: forcing (time, y, x) float32, statics (y, x) float32, mask (y, x) uint8: 1 where valid
+  footprints: target (time, fy, fx) float32
+  sites: target and forcing (time, site) float32, statics (site) float32; y, x, fy, fx (site) int32:
+    the cell and footprint that hold the site, -1 outside the domain
+Coordinates: time int32, days since 1970-01-01 (UTC days), whole blocks of 32 days; y, x, lat, lon.
+Values are NaN where missing and on days outside the attribute `period`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from pipeline.config import Experiment
+    from pipeline.grid import Window
+    from pipeline.names import Variable
+
+VERSION = 1
+BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
+
+# Settings that an artefact is made from, beside what it reads: its identity.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "cube": ("target", "variables", "sources", "domain", "period", "inputs_from", "qc"),
+    "folds": ("folds",),
+    "models": (
+        "inputs",
+        "network",
+        "loss",
+        "train",
+        "train_period",
+        "arms",
+        "n_seeds",
+    ),
+    "scores": ("judging",),
+}
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a Zarr group, before it has values."""
+
+    path: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    shards: tuple[int, ...]
+    chunks: tuple[int, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    values: NDArray[Any] | None = None  # coordinates are written with the template
+
+    @property
+    def fill(self) -> Any:
+        """What an unwritten value reads as."""
+        return {"f": np.nan, "i": -1, "u": 0}[np.dtype(self.dtype).kind]
+
+
+def epoch_day(day: date) -> int:
+    """Days since 1970-01-01."""
+    return (day - day.fromordinal(719163)).days
+
+
+def block_range(period: tuple[date, date]) -> range:
+    """Numbers of the 32-day blocks, counted from 1970-01-01, that hold a period."""
+    first, last = (epoch_day(day) // BLOCK_DAYS for day in period)
+    return range(first, last + 1)
+
+
+def time_axis(period: tuple[date, date]) -> NDArray[np.int32]:
+    """Days since 1970-01-01 of all days of the blocks that hold a period."""
+    blocks = block_range(period)
+    return np.arange(blocks.start * BLOCK_DAYS, blocks.stop * BLOCK_DAYS, dtype=np.int32)
+
+
+def coordinate(group: str, dims: tuple[str, ...], name: str, values: Any, **attrs: str) -> Array:
+    """A small array in one chunk, written by the driver."""
+    array = np.asarray(values)
+    shape = array.shape
+    return Array(f"{group}/{name}", dims, shape, array.dtype.str, shape, shape, dict(attrs), array)
+
+
+def time_coordinate(group: str, period: tuple[date, date]) -> Array:
+    """The time coordinate of a group."""
+    return coordinate(
+        group,
+        ("time",),
+        "time",
+        time_axis(period),
+        units="days since 1970-01-01",
+        calendar="proleptic_gregorian",
+        standard_name="time",
+        long_name="UTC day",
+    )
+
+
+def field_array(
+    group: str, name: str, variable: Variable, dims: tuple[str, ...], sizes: dict[str, int]
+) -> Array:
+    """An array of a variable, in whole shards of one block x 256 x 256 (or x 256 sites)."""
+    attrs = {"units": variable.units, "long_name": variable.long_name}
+    if variable.standard_name:
+        attrs["standard_name"] = variable.standard_name
+    shards = tuple(BLOCK_DAYS if dim == "time" else SHARD for dim in dims)
+    chunks = tuple(BLOCK_DAYS if dim == "time" else CHUNK for dim in dims)
+    shape = tuple(sizes[dim] for dim in dims)
+    return Array(f"{group}/{name}", dims, shape, "<f4", shards, chunks, attrs)
+
+
+def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str, Any]:
+    """What an artefact is made from, flat: settings by dotted key, digests by name."""
+    settings = experiment.model_dump(mode="json", include=set(SECTIONS[artefact]))
+    return {"schema": VERSION} | _flat(settings) | dict(sorted(made_of.items()))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def grid_coordinates(window: Window) -> list[Array]:
+    """y, x, lat, lon of the cells and fy, fx, lat, lon of the footprints."""
+    metres = {"units": "m"}
+    made = []
+    for group, dims, projected, lat, lon in (
+        ("cells", ("y", "x"), (window.cell_y, window.cell_x), window.cell_lat, window.cell_lon),
+        ("footprints", ("fy", "fx"), None, window.footprint_lat, window.footprint_lon),
+    ):
+        rows, cols = (dims[0],), (dims[1],)
+        if projected is not None:
+            made.append(coordinate(group, rows, dims[0], projected[0], **metres))
+            made.append(coordinate(group, cols, dims[1], projected[1], **metres))
+        made.append(coordinate(group, rows, "lat", lat, units="degrees_north"))
+        made.append(coordinate(group, cols, "lon", lon, units="degrees_east"))
+    return made
+
+
+def site_coordinates(window: Window, sites: xr.Dataset) -> list[Array]:
+    """lat, lon, and the cell and footprint that hold each site (-1 outside the domain)."""
+    lat, lon = sites.lat.values, sites.lon.values
+    (y, x), (fy, fx) = window.cells_of(lat, lon), window.footprints_of(lat, lon)
+    made = [
+        coordinate("sites", ("site",), "lat", lat, units="degrees_north"),
+        coordinate("sites", ("site",), "lon", lon, units="degrees_east"),
+    ]
+    for name, values in (("y", y), ("x", x), ("fy", fy), ("fx", fx)):
+        made.append(coordinate("sites", ("site",), name, values.astype("int32")))
+    return made
+
+
+def mask(sizes: dict[str, int]) -> Array:
+    """The mask of valid cells."""
+    shape = (sizes["y"], sizes["x"])
+    attrs = {"long_name": "1 where a cell has data", "units": "1"}
+    return Array("cells/mask", ("y", "x"), shape, "|u1", (SHARD, SHARD), (CHUNK, CHUNK), attrs)

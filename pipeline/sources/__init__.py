@@ -1,0 +1,1 @@
+"""One reader per provider's format, each an Intake driver."""

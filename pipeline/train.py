@@ -1,0 +1,188 @@
+"""Train every model of an experiment: cube.zarr, folds -> models/.
+
+Ray Train deals the models to its workers. The data are packed once and shared by all workers of a
+node through Ray's object store. There is no collective between the models, and no
+`ray.train.report`: checkpoints go through the workspace, model by model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING
+
+from model.sampling import steps_per_epoch
+from pipeline import cluster, files, models, outcome, packing, schema, store, tables, worker
+from pipeline.cube import Cube
+from pipeline.errors import SoilweaveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ray.train.v2.api.config import ScalingConfig
+    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.util.queue import Queue
+
+    from pipeline.config import Experiment
+    from pipeline.packing import Packed
+    from pipeline.progress import Progress
+    from pipeline.store import Workspace
+
+MAX_FAILURES = 8  # lost workers or nodes that a run survives
+
+
+def run(
+    experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
+) -> None:
+    """Train what is not trained yet, then predict at the sites and calibrate.
+
+    Raises:
+      SoilweaveError: the recipe does not fit the cube, or the workspace cannot be used.
+    """
+    artefact = workspace.artefact("models")
+    made_of = {name: workspace.artefact(name).digest() for name in ("cube", "folds")}
+    inputs = schema.identity(experiment, "models", **made_of)
+    every = models.jobs(experiment)
+    if artefact.complete(inputs, overwrite):
+        progress.start("train", len(every), "models")
+        progress.finish(f"{len(every)} models complete")
+        return
+    cube = Cube.open(workspace.url("cube.zarr"))
+    packed = packing.pack(experiment, cube, tables.read(workspace.url("folds.parquet")))
+    root = workspace.url("models")
+    artefact.begin(inputs)
+    workspace.describe(experiment)
+    updates = n_updates(experiment, packed)
+    todo = models.unfinished(root, every)
+    progress.start("train", len(todo) * updates, "updates")
+    if todo:
+        identity = files.sha256_of(inputs)
+        _fit(experiment, root, identity, packed, updates, len(todo), progress)
+    outcome.write(experiment, workspace, cube, packed)
+    shards = [store.record(root, key) for key in _keys(experiment)]
+    artefact.commit(inputs, shards, updates=updates, features=packed.features.names)
+    progress.finish(f"{len(every)} models of {updates} updates")
+
+
+def n_updates(experiment: Experiment, packed: Packed) -> int:
+    """Length of a model: as configured, or epochs by the published rule."""
+    train = experiment.train
+    if train.updates is not None:
+        return train.updates
+    assert train.epochs is not None
+    places, n = len(packed.members), train.footprints_per_step
+    if experiment.sources.satellite is None:
+        places, n = len(packed.site_ids), train.sites_per_step
+    return train.epochs * steps_per_epoch(n, train.window_days, places, packed.n_days)
+
+
+def costs(experiment: Experiment, packed: Packed) -> dict[str, float]:
+    """Relative cost of an update of each arm: the sequences it runs."""
+    train = experiment.train
+    inner = 1.0 if train.footprint_operator == "inputs" else (packed.members >= 0).sum(1).mean()
+    satellite = train.footprints_per_step * float(inner)
+    return {
+        "multiscale": satellite + train.sites_per_step,
+        "insitu": float(train.sites_per_step),
+        "satellite": satellite,
+    }
+
+
+def _fit(
+    experiment: Experiment,
+    root: str,
+    identity: str,
+    packed: Packed,
+    updates: int,
+    n_models: int,
+    progress: Progress,
+) -> None:
+    """Run Ray Train over the unfinished models."""
+    with cluster.connected():
+        import ray
+        from ray.train import FailureConfig, RunConfig
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+        from ray.train.v2.api.exceptions import TrainingFailedError
+
+        run_name = f".train-{uuid.uuid4().hex[:8]}"
+        with _told(progress) as queue:
+            orders = worker.Orders(
+                experiment,
+                root,
+                identity,
+                updates,
+                costs(experiment, packed),
+                ray.put(packed),
+                queue,
+            )
+            trainer = DataParallelTrainer(
+                partial(worker.work, orders),
+                scaling_config=_scaling(experiment, n_models),
+                run_config=RunConfig(
+                    name=run_name,
+                    storage_path=files.absolute(root),
+                    failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                ),
+            )
+            try:
+                trainer.fit()
+            except TrainingFailedError as error:
+                raise _cause(error) from error
+            finally:
+                files.remove(files.join(root, run_name))
+
+
+def _scaling(experiment: Experiment, n_models: int) -> ScalingConfig:
+    """A worker per GPU, or per so many threads of a CPU; a lost node makes the group smaller."""
+    import ray
+    from ray.train.v2.api.config import ScalingConfig
+
+    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    threads = experiment.compute.threads_per_worker
+    gpus = int(has.get("GPU", 0))
+    workers = min(n_models, gpus or max(1, int(has["CPU"]) // threads))
+    each = {"GPU": 1.0, "CPU": 1.0} if gpus else {"CPU": float(threads)}
+    return ScalingConfig(num_workers=(1, workers), use_gpu=gpus > 0, resources_per_worker=each)
+
+
+@contextlib.contextmanager
+def _told(progress: Progress) -> Iterator[Queue]:
+    """A queue on the driver's node; what workers put there advances the progress."""
+    import ray
+    from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    over = threading.Event()
+
+    def drain() -> None:
+        while not over.is_set():
+            with contextlib.suppress(Empty):
+                progress.advance(queue.get(timeout=0.5))
+
+    listener = threading.Thread(target=drain, daemon=True)
+    listener.start()
+    try:
+        yield queue
+    finally:
+        over.set()
+        listener.join()
+        queue.shutdown(force=True)
+
+
+def _cause(error: TrainingFailedError) -> Exception:
+    """The worker's own error, where it is one a user can mend."""
+    failures = getattr(error, "worker_failures", {}).values()
+    return next((e for e in failures if isinstance(e, SoilweaveError)), error)
+
+
+def _keys(experiment: Experiment) -> Iterator[str]:
+    """Every object of the artefact."""
+    for job in models.jobs(experiment):
+        folder = models.folder("", job).lstrip("/")
+        yield f"{folder}/checkpoint.safetensors"
+        yield f"{folder}/history.parquet"
+    yield from (f"{arm}/calibration.json" for arm in experiment.arms)
