@@ -23,7 +23,7 @@ def connected() -> Iterator[None]:
     # Never join a cluster by chance: "local" unless an address is given.
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"),
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
         log_to_driver=False,
         include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
     )

@@ -44,7 +44,7 @@ def _rules(
     if qc.provider and "provider_flag" in sites:
         rules |= _provider(sites["provider_flag"])
     if qc.range:
-        rules["range"] = (values <= variable.minimum) | (values > variable.maximum)
+        rules["range"] = (values < variable.minimum) | (values > variable.maximum)
     if qc.frozen_below_degc is not None and "soil_temperature" in sites:
         rules["frozen"] = sites["soil_temperature"].values <= qc.frozen_below_degc
     if qc.stuck_days is not None:

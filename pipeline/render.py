@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ COLUMNS = {
     "rmse": "RMSE",
     "ubrmse": "ubRMSE",
     "bias": "bias",
-    "anomaly_correlation": "anomaly R",
 }
 PAIRED = ("correlation", "rmse", "ubrmse")
 
@@ -44,14 +44,11 @@ def caption(summary: Json) -> str:
 
 
 def _medians(summary: Json) -> Table:
-    table = Table(
-        title="Median over sites [95 % interval by resampling blocks]", title_justify="left"
+    table = _table(
+        "Median over sites [95 % interval by resampling blocks]; % within 50/90 % intervals", ""
     )
-    table.add_column("")
-    table.add_column("sites", justify="right")
-    for name in COLUMNS.values():
-        table.add_column(name, justify="right")
-    table.add_column("within 50 % / 90 %", justify="right")
+    for name in (*COLUMNS.values(), "within"):
+        table.add_column(name, justify="right", no_wrap=True)
     for kind in ("arms", "baselines"):
         for name, described in summary[kind].items():
             cells = [_with_interval(described["median"][m], described["ci95"][m]) for m in COLUMNS]
@@ -61,12 +58,10 @@ def _medians(summary: Json) -> Table:
 
 
 def _paired(summary: Json) -> Table:
-    title = "Median of paired differences on common site-days [95 % interval]"
-    table = Table(title=title, title_justify="left")
-    table.add_column("A-B, A minus B")
-    table.add_column("sites", justify="right")
+    title = "Median of paired differences A minus B on common site-days [95 % interval]"
+    table = _table(title, "A-B")
     for metric in PAIRED:
-        table.add_column(COLUMNS[metric], justify="right")
+        table.add_column(COLUMNS[metric], justify="right", no_wrap=True)
     for pair, made in summary["paired"].items():
         cells = [
             _with_interval(made[m]["median_difference"], made[m]["ci95"], sign="+") for m in PAIRED
@@ -76,14 +71,20 @@ def _paired(summary: Json) -> Table:
 
 
 def _footprints(summary: Json) -> Table:
-    table = Table(title="Arm satellite against the satellite, median over footprints")
-    for name in ("values", "seed", "footprints", "R", "RMSE", "ubRMSE"):
-        table.add_column(name, justify="right")
+    table = _table("Arm satellite against the satellite, median over footprints", "values")
+    for name in ("seed", "R", "RMSE", "ubRMSE"):
+        table.add_column(name, justify="right", no_wrap=True)
     for values, by_seed in summary["footprints"].items():
         for seed, described in by_seed.items():
-            median = described["median"]
-            cells = [_number(median[m]) for m in PAIRED]
-            table.add_row(values, seed, str(described["n_footprints"]), *cells)
+            cells = [_number(described["median"][m]) for m in PAIRED]
+            table.add_row(values, str(described["n_footprints"]), seed, *cells)
+    return table
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
     return table
 
 
@@ -91,15 +92,16 @@ def _coverage(described: Json) -> str:
     shares = [level["after"] for level in described.get("coverage", {}).values()]
     if not shares or None in shares:
         return ""
-    return " / ".join(f"{share:.0%}" for share in shares)
+    return "/".join(f"{100 * share:.0f}" for share in shares)
 
 
 def _with_interval(value: float | None, bounds: list[float | None], sign: str = "") -> str:
+    """A value, and its interval on a line of its own: tables fit 80 columns."""
     low, high = bounds
     if value is None or low is None or high is None:
         return _number(value, sign)
-    return f"{_number(value, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
+    return f"{_number(value, sign)}\n[{_number(low, sign)} {_number(high, sign)}]"
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.4f}"
+    return "-" if value is None else f"{value:{sign}.4f}".replace("0.", ".", 1)

@@ -1,0 +1,74 @@
+"""Fixtures: a small world, a workspace in which all its stages have run, a local Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import ray
+import world as small_world
+
+from pipeline import evaluate, folds, prepare, resolve, train
+from pipeline.progress import Silent
+from pipeline.store import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.config import Experiment
+
+
+@dataclass(frozen=True)
+class World:
+    """The small world: its folder of sources, its experiment, and a finished workspace."""
+
+    folder: Path
+    path: Path
+    experiment: Experiment
+    workspace: Workspace
+    summary: dict
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One local Ray of two CPUs for all tests that need it."""
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=200 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, local_ray) -> World:
+    """Snow on a mountain, all stages run once."""
+    folder = tmp_path_factory.mktemp("snow")
+    path = small_world.write(folder)
+    experiment = resolve.experiment(str(path))
+    workspace = Workspace(str(tmp_path_factory.mktemp("workspace") / "snow"))
+    for stage in (prepare, folds, train):
+        stage.run(experiment, workspace, Silent())
+    summary = evaluate.run(experiment, workspace, Silent())
+    return World(folder, path, experiment, workspace, summary)
+
+
+@pytest.fixture
+def snow(tmp_path) -> Path:
+    """The experiment file of a fresh small world, for tests that spoil it."""
+    return small_world.write(tmp_path / "snow")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real files."""
+    folder = os.environ.get("SOILWEAVE_DATA")
+    if not folder:
+        pytest.skip("SOILWEAVE_DATA is not set: the real SMAP, NLDAS-2 and SCAN files are absent")
+    return Path(folder)

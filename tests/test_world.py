@@ -1,0 +1,2 @@
+def test_x(world):
+    assert world.summary["n_sites"]
