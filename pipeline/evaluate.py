@@ -37,11 +37,11 @@ def run(
     workspace.describe(experiment)
     cube = Cube.open(workspace.url("cube.zarr"))
     parts: list[pd.DataFrame] = []
-    summary = header(experiment)
+    summary = judging.header(experiment)
     if files.exists(workspace.url("sites.parquet")):
         table, judged = judging.judge(*_read(experiment, workspace, cube), experiment.judging)
         parts.append(table)
-        summary |= judged | {"not_scored": not_scored(table)}
+        summary |= judged | {"not_scored": judging.not_scored(table)}
     if experiment.judging.footprints:
         rows, summary["footprints"] = _judge_footprints(experiment, workspace)
         parts.append(rows)
@@ -51,37 +51,6 @@ def run(
     artefact.commit(inputs, [store.record(workspace.root, name) for name in names])
     progress.finish(f"scores at {summary['n_sites']} sites")
     return summary
-
-
-def header(experiment: Experiment) -> Json:
-    """What a summary begins with: what was judged, and in which sense it was unseen."""
-    train, test = experiment.train_period, experiment.test_period
-    overlaps = test[0] <= train[1] and train[0] <= test[1]
-    return {
-        "experiment": experiment.name,
-        "recipe": experiment.recipe,
-        "updates": experiment.train.updates,
-        "n_seeds": experiment.n_seeds,
-        "train_period": [str(day) for day in train],
-        "test_period": [str(day) for day in test],
-        "time": "seen" if overlaps else "unseen",
-        "place": "seen" if experiment.folds.kind == "none" else "unseen",
-        "folds": experiment.folds.model_dump(mode="json"),
-        "min_days": experiment.judging.min_days,
-        "n_sites": 0,
-        "arms": {},
-        "baselines": {},
-        "paired": {},
-    }
-
-
-def not_scored(table: pd.DataFrame) -> list[Json]:
-    """Sites without a score, with the reason, per candidate."""
-    lacking = table[(table.reason != "") & (table.metric == "rmse")]
-    return [
-        {"id": row["id"], "arm": row["arm"], "reason": row["reason"]}
-        for row in lacking.to_dict("records")
-    ]
 
 
 def _read(

@@ -19,7 +19,7 @@ from model import metrics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.config import JudgingConfig
+    from pipeline.config import Experiment, JudgingConfig
     from pipeline.files import Json
 
 COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")
@@ -61,6 +61,37 @@ class Candidate:
         std, raw = (None if s is None else s[chosen] for s in (self.std, self.std_raw))
         fold, prediction = self.fold[chosen], self.prediction[chosen]
         return Candidate(self.name, self.is_arm, fold, prediction, std, raw)
+
+
+def header(experiment: Experiment) -> Json:
+    """What a summary begins with: what was judged, and in which sense it was unseen."""
+    train, test = experiment.train_period, experiment.test_period
+    overlaps = test[0] <= train[1] and train[0] <= test[1]
+    return {
+        "experiment": experiment.name,
+        "recipe": experiment.recipe,
+        "updates": experiment.train.updates,
+        "n_seeds": experiment.n_seeds,
+        "train_period": [str(day) for day in train],
+        "test_period": [str(day) for day in test],
+        "time": "seen" if overlaps else "unseen",
+        "place": "seen" if experiment.folds.kind == "none" else "unseen",
+        "folds": experiment.folds.model_dump(mode="json"),
+        "min_days": experiment.judging.min_days,
+        "n_sites": 0,
+        "arms": {},
+        "baselines": {},
+        "paired": {},
+    }
+
+
+def not_scored(table: pd.DataFrame) -> list[Json]:
+    """Sites without a score, with the reason, per candidate."""
+    lacking = table[(table.reason != "") & (table.metric == "rmse")]
+    return [
+        {"id": row["id"], "arm": row["arm"], "reason": row["reason"]}
+        for row in lacking.to_dict("records")
+    ]
 
 
 def judge(

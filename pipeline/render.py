@@ -44,15 +44,15 @@ def caption(summary: Json) -> str:
 
 
 def _medians(summary: Json) -> Table:
-    table = _table(
-        "Median over sites [95 % interval by resampling blocks]; % within 50/90 % intervals", ""
-    )
-    for name in (*COLUMNS.values(), "within"):
+    table = _table("Median over sites [95 % interval]; share within 50/90 % intervals", "")
+    for name in (*COLUMNS.values(), "50/90"):
         table.add_column(name, justify="right", no_wrap=True)
     for kind in ("arms", "baselines"):
         for name, described in summary[kind].items():
-            cells = [_with_interval(described["median"][m], described["ci95"][m]) for m in COLUMNS]
-            table.add_row(name, str(described["n_sites"]), *cells, _coverage(described))
+            median, bounds = described["median"], described["ci95"]
+            cells = [_with_interval(median[m], bounds[m]) for m in PAIRED]
+            bias, within = _number(median["bias"], "+"), _coverage(described)
+            table.add_row(name, str(described["n_sites"]), *cells, bias, within)
         table.add_section()
     return table
 

@@ -13,7 +13,6 @@ from pipeline import (
     blocks,
     catalog,
     domain,
-    evaluate,
     files,
     grid,
     judging,
@@ -236,9 +235,9 @@ def _summarise(experiment: Experiment, probes: Probes, candidates: list[Candidat
             table, made[name] = judging.judge(
                 probes.sites.only(chosen), [c.only(chosen) for c in candidates], experiment.judging
             )
-            lacking += evaluate.not_scored(table)
+            lacking += judging.not_scored(table)
     main: Json = made.get("unseen") or made.get("out_of_fold") or {}
-    return {**evaluate.header(experiment), **main, **made, "not_scored": lacking}
+    return {**judging.header(experiment), **main, **made, "not_scored": lacking}
 
 
 def _lacking_inputs(probes: Probes) -> list[Json]:

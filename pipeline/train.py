@@ -59,7 +59,7 @@ def run(
     progress.start("train", len(todo) * updates, "updates")
     if todo:
         identity = files.sha256_of(inputs)
-        _fit(experiment, root, identity, packed, updates, len(todo), progress)
+        fit(experiment, root, identity, packed, updates, len(todo), progress)
     outcome.write(experiment, workspace, cube, packed)
     shards = [store.record(root, key) for key in _keys(experiment)]
     artefact.commit(inputs, shards, updates=updates, features=packed.features.names)
@@ -90,7 +90,7 @@ def costs(experiment: Experiment, packed: Packed) -> dict[str, float]:
     }
 
 
-def _fit(
+def fit(
     experiment: Experiment,
     root: str,
     identity: str,
