@@ -44,13 +44,14 @@ def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Pack
     root = workspace.url("models")
     parts = []
     for arm in experiment.arms:
-        by = judged_by(experiment, arm, packed.fold)
-        members = at_places(experiment, root, arm, packed.sites("cpu"), by)
-        calibrations = _calibrations(experiment, arm, members, packed)
+        calibrations = {models.fold_name(models.ALL): UNCALIBRATED}
+        if packed.site_ids:
+            by = judged_by(experiment, arm, packed.fold)
+            members = at_places(experiment, root, arm, packed.sites("cpu"), by)
+            calibrations = _calibrations(experiment, arm, members, packed)
+            parts.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
         values = {name: c.model_dump() for name, c in calibrations.items()}
         files.write_json(files.join(root, arm, "calibration.json"), values)
-        if len(packed.site_ids):
-            parts.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
     if np.isfinite(packed.learn_insitu).any():
         parts.append(_ridge_rows(experiment, root, cube, packed))
     if parts:
