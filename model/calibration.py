@@ -83,5 +83,5 @@ def width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
     weight = (1.0 / np.maximum(valid.sum(1, keepdims=True), 1) * valid)[valid]
     order = np.argsort(ratio)
     share = np.cumsum(weight[order]) / weight.sum()
-    reached = ratio[order][np.minimum(np.searchsorted(share, LEVEL), len(order) - 1)]
+    reached = ratio[order][np.minimum(np.searchsorted(share, LEVEL - 1e-9), len(order) - 1)]
     return float(reached / (np.log(1 / (1 - LEVEL)) / np.sqrt(2)))

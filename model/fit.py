@@ -51,6 +51,8 @@ class Fitting:
             self.step += 1
             if self.step % max(1, self.updates // LOGGED) == 0 or self.done:
                 self._log()
+            if self.schedule:
+                self.schedule.step()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON values from which `restore` goes on."""
@@ -96,8 +98,6 @@ class Fitting:
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimiser.step()
-        if self.schedule:
-            self.schedule.step()
         self._sums[:2] += torch.stack([satellite, insitu]).detach()
 
     def _losses(self, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,8 @@ class LossConfig(BaseModel, frozen=True, extra="forbid"):
 def rmse(error: Tensor, valid: Tensor) -> Tensor:
     """Root of the mean squared error over all valid entries; 0 where there is none."""
     squares = torch.where(valid, error, 0.0).square().sum()
-    return (squares / valid.sum().clamp(min=1) + TINY).sqrt()
+    root = (squares / valid.sum().clamp(min=1) + TINY).sqrt()
+    return torch.where(valid.any(), root, 0.0)
 
 
 def laplace_nll(error: Tensor, width: Tensor, valid: Tensor) -> Tensor:

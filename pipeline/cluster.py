@@ -16,10 +16,10 @@ def connected() -> Iterator[None]:
     """A connection to Ray while the block runs; one that is already there is kept."""
     import ray
 
+    _quiet()
     if ray.is_initialized():
         yield
         return
-    _quiet()
     # Never join a cluster by chance: "local" unless an address is given.
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"),

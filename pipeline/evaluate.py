@@ -49,7 +49,10 @@ def run(
     files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
     names = ("scores.parquet", "summary.json")
     artefact.commit(inputs, [store.record(workspace.root, name) for name in names])
-    progress.finish(f"scores at {summary['n_sites']} sites")
+    places = f"{summary['n_sites']} sites"
+    if experiment.judging.footprints:
+        places += f" and {rows['id'].nunique()} footprints"
+    progress.finish(f"scores at {places}")
     return summary
 
 
@@ -117,7 +120,8 @@ def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.
             scored = judging.scores_of(
                 columns["prediction"], observed, days, experiment.judging.min_days
             )
-            made = judging.site_rows("footprint", ids, "satellite", "all", scored)
+            fold = np.full(len(ids), "all")
+            made = judging.site_rows("footprint", ids, "satellite", fold, scored)
             rows.append(made.assign(seed=seed, period=f"test, {name}"))
             n = int(np.isfinite(scored["rmse"]).sum())
             medians = {"n_footprints": n, "median": judging.medians(scored)}

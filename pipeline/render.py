@@ -33,13 +33,13 @@ def tables(summary: Json) -> Iterator[Table]:
 def caption(summary: Json) -> str:
     """In which sense results are unseen, and what they rest on."""
     folds = summary["folds"]
-    layout = f"{folds['kind']} folds"
+    layout = "no folds" if folds["kind"] == "none" else f"{folds['n_folds']} random folds"
     if folds["kind"] == "block":
         layout = f"{folds['n_folds']} folds of {folds['block_km']:g} km blocks"
     return (
         f"{summary['experiment']}, recipe {summary['recipe']}, {summary['n_seeds']} seed(s); "
         f"place {summary['place']}, time {summary['time']}; {layout}; "
-        f"sites with {summary['min_days']} days or more"
+        f"scored from {summary['min_days']} pairs on"
     )
 
 

@@ -256,4 +256,10 @@ def git_commit() -> str | None:
 
 def _changed(found: Json, wanted: Json) -> str:
     keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-    return ", ".join(f"{key} {found.get(key)} -> {wanted.get(key)}" for key in keys)
+    return ", ".join(f"{key} {_short(found.get(key))} -> {_short(wanted.get(key))}" for key in keys)
+
+
+def _short(value: Any) -> Any:
+    """A digest by its beginning, anything else whole."""
+    is_digest = isinstance(value, str) and len(value) == 64
+    return value[:12] if is_digest else value

@@ -13,10 +13,12 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from model.sampling import steps_per_epoch
 from pipeline import cluster, files, models, outcome, packing, schema, store, tables, worker
 from pipeline.cube import Cube
-from pipeline.errors import SoilweaveError
+from pipeline.errors import ConfigError, SoilweaveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +53,7 @@ def run(
         return
     cube = Cube.open(workspace.url("cube.zarr"))
     packed = packing.pack(experiment, cube, tables.read(workspace.url("folds.parquet")))
+    _check(experiment, packed)
     root = workspace.url("models")
     artefact.begin(inputs)
     workspace.describe(experiment)
@@ -64,6 +67,24 @@ def run(
     shards = [store.record(root, key) for key in _keys(experiment)]
     artefact.commit(inputs, shards, updates=updates, features=packed.features.names)
     progress.finish(f"{len(every)} models of {updates} updates")
+
+
+def _check(experiment: Experiment, packed: Packed) -> None:
+    """Every model must have something to learn from.
+
+    Raises:
+      ConfigError: naming the folds without training sites, or footprints without values.
+    """
+    problems = []
+    if any(arm != "insitu" for arm in experiment.arms):
+        seen = np.isfinite(packed.learn_satellite).any()
+        problems += [] if seen else ["no footprint has a value in train_period"]
+    for fold in sorted({job.fold for job in models.jobs(experiment) if job.arm != "satellite"}):
+        if not len(packed.training_sites(fold, experiment.folds.buffer_km)):
+            problems.append(f"fold {models.fold_name(fold)} has no site to train on")
+    if problems:
+        remedy = "widen train_period or the domain, or deal the folds otherwise"
+        raise ConfigError(f"experiment {experiment.name}", *problems, remedy=remedy)
 
 
 def n_updates(experiment: Experiment, packed: Packed) -> int:

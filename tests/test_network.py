@@ -132,6 +132,8 @@ def test_seeded_weights_depend_on_the_key_alone():
 
 
 def test_seeds_fit_a_generator_and_differ():
-    seeds = {hash_seed((seed, fold, step, 3)) for seed in (0, 1) for fold in (0, 1) for step in (0, 7)}
+    seeds = {
+        hash_seed((seed, fold, step, 3)) for seed in (0, 1) for fold in (0, 1) for step in (0, 7)
+    }
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -52,7 +52,6 @@ def test_draws_depend_on_the_key_and_stream_alone(n_drawn):
         return np.concatenate(draw(key, stream, 8, n_drawn, -2, 99)).tolist()
 
     first = drawn()
-    np.random.default_rng().random(5)
     torch.manual_seed(0)
     assert drawn() == first
     others = [drawn((0, 2, 3)), drawn((1, 0, 3)), drawn((1, 2, 0)), drawn(stream=1)]
@@ -94,7 +93,6 @@ def test_all_valid_cells_of_each_footprint_are_in_the_batch_with_its_targets():
             own, rest = rest[: len(cells)], rest[len(cells) :]
             assert own[:, 0, 1].tolist() == cells
             assert (own[:, WARM:, 0].numpy() == target % 1000).all()
-            assert len(target) == WINDOW
             met.add(footprint)
         assert rest.shape == (4, WARM + WINDOW, 3)  # the sites follow
     assert met == set(range(5))
@@ -106,7 +104,6 @@ def test_held_out_sites_are_never_drawn_and_targets_are_the_right_days():
         sites, target = batch.x[:, 0, 1].numpy(), batch.insitu.numpy()
         assert (target // 1000 == sites[:, None]).all()
         assert (target % 1000 == batch.x[:, WARM:, 0].numpy()).all()
-        assert len(set(sites)) == 4
         met |= set(sites.tolist())
     assert met == {0, 1, 3, 4, 5}
 
@@ -117,9 +114,8 @@ def test_the_loss_is_on_days_of_the_training_period_alone_and_on_all_of_them():
 
 
 def test_a_window_is_no_longer_than_the_training_period():
-    batch = batches(1, window_days=365)[0]
-    assert batch.insitu.shape == (4, DAYS)
-    assert (batch.insitu.numpy() % 1000 == np.arange(FIRST, FIRST + DAYS)).all()
+    judged = batches(1, window_days=365)[0].insitu.numpy() % 1000
+    np.testing.assert_array_equal(judged, [range(FIRST, FIRST + DAYS)] * 4)
 
 
 def test_warm_up_may_begin_before_the_record():
@@ -152,8 +148,8 @@ def test_static_noise_is_one_draw_per_footprint_and_site_constant_in_time(sigma)
         drawn = [round(float(part[0]), 4) for part in parts]
         assert len(set(drawn)) == len(sizes)  # every place its own
         noises += drawn
+    assert len(set(noises)) > 0.9 * len(noises)  # every step its own
     assert np.std(noises) == pytest.approx(sigma, rel=0.15)
-    assert np.mean(noises) == pytest.approx(0, abs=0.2 * sigma)
 
 
 def test_operator_inputs_runs_the_network_once_on_the_mean_of_the_cells():
@@ -168,36 +164,36 @@ def test_operator_inputs_runs_the_network_once_on_the_mean_of_the_cells():
 
 
 def test_inputs_and_targets_are_scaled():
-    data, recipe = tiny.training_data(), tiny.recipe(static_noise=0)
-    values, job = telling(), Job("insitu", 0, 4)
-    actual, told = draw_batch(recipe, job, data, 3), draw_batch(recipe, job, values, 3)
-    for row, (x, target) in enumerate(zip(actual.x, actual.insitu, strict=True)):
-        site, day = int(told.x[row, 0, 1]), int(told.insitu[row, 0]) % 1000
-        by_hand = [tiny.inputs_by_hand(data.sites, site, day + d) for d in range(-WARM, WINDOW)]
+    data, job = tiny.training_data(), Job("multiscale", 0, 4)
+    actual, told = batches(1, job, data)[0], batches(1, job)[0]
+    for name in ("satellite", "insitu"):
+        place, day = np.divmod(getattr(told, name).int().numpy(), 1000)
+        expected = (getattr(data, name).numpy()[place, day] - 0.22) / 0.07
+        np.testing.assert_allclose(getattr(actual, name), expected, rtol=1e-4, atol=1e-6)
+    for x, site, start in zip(actual.x[-4:], place[:, 0], day[:, 0], strict=True):
+        by_hand = [tiny.inputs_by_hand(data.sites, site, start + d) for d in range(-WARM, WINDOW)]
         np.testing.assert_allclose(x.numpy(), by_hand, rtol=1e-4, atol=1e-5)
-        observed = data.insitu[site, day : day + WINDOW].numpy()
-        np.testing.assert_allclose(target.numpy(), (observed - 0.22) / 0.07, rtol=1e-4, atol=1e-6)
+
+
+def test_batches_differ_by_seed_fold_and_step():
+    jobs = [JOB, JOB._replace(seed=1), JOB._replace(fold=-1)]
+    drawn = [b for job in jobs for b in batches(2, job)]
+    assert len({tuple(b.satellite[:, 0].tolist()) for b in drawn}) == 6
+    assert len({tuple(b.insitu[:, 0].tolist()) for b in drawn}) == 6
 
 
 def test_generators_differ_by_seed_fold_step_and_stream():
-    keys = [(JOB, 0, 0), (JOB._replace(seed=1), 0, 0), (JOB._replace(fold=-1), 0, 0)]
-    keys += [(JOB, 1, 0), (JOB, 0, 1)]
-    drawn = [torch.rand(3, generator=generator(*key)).tolist() for key in keys]
-    assert len({tuple(d) for d in drawn}) == 5
-    again = generator(JOB._replace(arm="insitu"), 0, 0)
-    assert torch.rand(3, generator=again).tolist() == drawn[0]
+    others = [JOB._replace(seed=1), JOB._replace(fold=-1)]
+    keys = [(JOB, 0, 0), (JOB, 1, 0), (JOB, 0, 1), *((job, 0, 0) for job in others)]
+    assert len({generator(*key).initial_seed() for key in keys}) == 5
 
 
 @pytest.mark.parametrize(
-    "sizes", [(50, 30, 412, 731), (3, 6, 5, 25), (4, 10, 5, 9), (5, 5, 5, 5), (8, 97, 8, 100)]
+    "sizes", [(50, 30, 412, 731), (3, 6, 5, 25), (50, 30, 40, 30), (5, 5, 5, 5), (8, 97, 8, 100)]
 )
 def test_steps_per_epoch_leave_one_percent_of_place_days_undrawn(sizes):
     missed, steps = max(0.0, 1 - prod(sizes[:2]) / prod(sizes[2:])), 1
     while missed**steps > 0.01:
         steps += 1
     assert steps_per_epoch(*sizes) == steps
-
-
-def test_published_steps_per_epoch():
-    assert steps_per_epoch(50, 30, 412, 731) == 923
-    assert steps_per_epoch(50, 30, 40, 30) == 1
+    assert steps_per_epoch(50, 30, 412, 731) == 923  # as published
