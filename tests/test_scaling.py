@@ -74,12 +74,15 @@ def test_the_target_is_scaled_by_all_its_values():
     check(plain_scale(values), values.ravel().tolist())
 
 
-def test_many_values_are_thinned_evenly(monkeypatch):
-    values = np.random.default_rng(4).normal(size=31)
-    monkeypatch.setattr(scaling, "SAMPLE", 10)
-    thinned = trimmed_scale(values)
-    monkeypatch.undo()
-    assert thinned == trimmed_scale(values[[0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30]])
+def test_many_values_are_sampled_over_all_days(monkeypatch):
+    season = np.sin(2 * np.pi * np.arange(360) / 360)
+    values = np.tile(season, (400, 1))  # a stride of 360 would see one day of the year
+    whole = trimmed_scale(values)
+    monkeypatch.setattr(scaling, "SAMPLE", 2000)
+    sampled = trimmed_scale(values)
+    assert sampled == trimmed_scale(values) != whole
+    assert sampled.std == pytest.approx(whole.std, rel=0.05)
+    assert sampled.mean == pytest.approx(whole.mean, abs=0.05)
 
 
 def test_two_byte_values_are_summed_in_full_precision():
