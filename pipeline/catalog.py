@@ -98,7 +98,11 @@ def _entry(catalog: str, entry: str, url: str | None) -> Any:
         raise ConfigError(f"catalog {catalog}, entry {entry}", *lacking, remedy="add them")
     if url is None:
         _check_environment(catalog, entry, sources[entry])
-    source = intake.open_catalog(locate(catalog))[entry]
+    try:
+        source = intake.open_catalog(locate(catalog))[entry]
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
+        found = f"cannot be opened: {' '.join(str(error).split())}"
+        raise ConfigError(f"catalog {catalog}, entry {entry}", found) from error
     if url is not None:
         source.urlpath = url
     return source
@@ -130,6 +134,10 @@ def _table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str
             problems.append(f"{name}: no variable of that name{hint}")
         elif dataset[name].attrs["units"] != table[name].units:
             found, wanted = dataset[name].attrs["units"], table[name].units
-            conversion(found, wanted)
-            problems.append(f"{name}: units '{found}', expected '{wanted}'; say `to: {wanted}`")
+            try:
+                conversion(found, wanted)
+                hint = f"; say `to: {wanted}`"
+            except DataError as error:
+                hint = f", which it {error.problems[0]}"
+            problems.append(f"{name}: units '{found}', expected '{wanted}'{hint}")
     return problems

@@ -42,6 +42,16 @@ class DomainConfig(BaseModel, frozen=True, extra="forbid"):
     north_degrees: float = Field(ge=-90, le=90, description="northern edge")
     refinement: Literal[1, 2, 4, 8] = Field(description="cells along a 36 km footprint's side")
 
+    @model_validator(mode="after")
+    def _is_a_box(self) -> DomainConfig:
+        west, east = self.west_degrees, self.east_degrees
+        south, north = self.south_degrees, self.north_degrees
+        if west >= east or south >= north:
+            found = f"west {west}, east {east}, south {south}, north {north}"
+            msg = f"{found}: west must be less than east, and south less than north"
+            raise ValueError(msg)
+        return self
+
 
 class QcConfig(BaseModel, frozen=True, extra="forbid"):
     """Rules that site values must pass; each value dropped is counted under its rule."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import catalog, grid, schema
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,6 +67,10 @@ def open_sources(experiment: Experiment) -> Sources:
             found = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
             raise DataError(f"sources.{role} {dataset.attrs['entry']}", found)
     if insitu is not None:
+        unknown = set(experiment.qc.exclude_sites) - set(map(str, insitu.place.values))
+        if unknown:
+            found = f"no site of that id: {', '.join(sorted(unknown))}"
+            raise ConfigError("qc.exclude_sites", found, remedy="correct or drop it")
         insitu = without(insitu, experiment.qc.exclude_sites)
     made = Sources(
         window,

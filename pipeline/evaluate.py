@@ -26,7 +26,9 @@ def run(
 ) -> Json:
     """Write the scores; returns the summary, whether made now or before."""
     artefact = workspace.artefact("scores")
-    made_of = {name: workspace.artefact(name).digest() for name in ("cube", "folds", "models")}
+    made_of = {
+        name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds", "models")
+    }
     period = [str(day) for day in experiment.test_period]
     inputs = schema.identity(experiment, "scores", **made_of, test_period="..".join(period))
     progress.start("evaluate", 1, "table")

@@ -53,8 +53,12 @@ def write_bytes(url: str, data: bytes) -> None:
         if "file" in _protocols(filesystem):
             filesystem.makedirs(filesystem._parent(path), exist_ok=True)
             part = f"{path}.part-{uuid.uuid4().hex}"
-            filesystem.pipe_file(part, data)
-            filesystem.mv(part, path)
+            try:
+                filesystem.pipe_file(part, data)
+                filesystem.mv(part, path)
+            except OSError:
+                remove(part)
+                raise
         else:
             filesystem.pipe_file(path, data)
     except OSError as error:

@@ -31,7 +31,9 @@ def run(
       ConfigError: the sites cannot be dealt as asked.
     """
     artefact = workspace.artefact("folds")
-    inputs = schema.identity(experiment, "folds", cube=workspace.artefact("cube").digest())
+    inputs = schema.identity(
+        experiment, "folds", cube=workspace.artefact("cube").digest(experiment)
+    )
     progress.start("folds", 1, "table")
     if artefact.complete(inputs, overwrite):
         progress.finish("folds complete")

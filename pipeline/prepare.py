@@ -39,7 +39,11 @@ def run(
         progress.finish("cube complete")
         return
     sources = domain.open_sources(experiment)
-    _check_sites(experiment, sources)
+    try:
+        _check_sites(experiment, sources)
+    except OSError as error:
+        found = f"cannot be read, truncated or damaged: {error}"
+        raise DataError("a source", found, remedy="fetch it again") from error
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")

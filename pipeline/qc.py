@@ -32,7 +32,7 @@ def screen(
     values = sites[target].values.astype("float32").copy()
     dropped: dict[str, NDArray[np.bool_]] = {}
     for rule, rejects in _rules(sites, values, variable, qc).items():
-        dropped[rule] = rejects & np.isfinite(values)
+        dropped[rule] = rejects & ~np.isnan(values)
         values[dropped[rule]] = np.nan
     return values, dropped
 
@@ -48,7 +48,7 @@ def _rules(
     if qc.frozen_below_degc is not None and "soil_temperature" in sites:
         rules["frozen"] = sites["soil_temperature"].values <= qc.frozen_below_degc
     if qc.stuck_days is not None:
-        rules["stuck"] = stuck(values, qc.stuck_days)
+        rules["stuck"] = stuck(values, sites["time"].values, qc.stuck_days)
     return rules
 
 
@@ -61,10 +61,13 @@ def _provider(flag: xr.DataArray) -> dict[str, NDArray[np.bool_]]:
     return {f"provider: {meanings.get(value, value)}": found == value for value in bad}
 
 
-def stuck(values: NDArray[np.float32], days: int) -> NDArray[np.bool_]:
-    """(time, place) True in runs of `days` or more with exactly one value; NaN ends a run."""
+def stuck(
+    values: NDArray[np.float32], times: NDArray[np.datetime64], days: int
+) -> NDArray[np.bool_]:
+    """(time, place) True in runs of `days` or more with one value; NaN or no day ends a run."""
     n = len(values)
     same = values[1:] == values[:-1]
+    same &= (np.diff(times) == np.timedelta64(1, "D"))[:, None]
     new = np.vstack([np.ones((1, values.shape[1]), bool), ~same]) if n else same
     run = np.cumsum(new, 0)
     result = np.zeros(values.shape, bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import typing
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -63,7 +64,10 @@ def read(kind: str, name: str) -> Tree:
     if not looks_like_path and preset.is_file():
         return _parse(name, preset.read_text())
     if looks_like_path and files.exists(name):
-        return _parse(name, files.read_bytes(name).decode())
+        try:
+            return _parse(name, files.read_bytes(name).decode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(name, f"is no text file: {error}") from error
     close = difflib.get_close_matches(name, presets(kind), 1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     what = kind.rstrip("s")
@@ -98,7 +102,12 @@ def _settings(settings: Iterable[str]) -> Tree:
         *path, leaf = key.split(".")
         for part in path:
             branch = branch.setdefault(part, {})
-        branch[leaf] = yaml.safe_load(value)
+            if not isinstance(branch, dict):
+                raise ConfigError(f"--set {setting}", f"{part} is set to a value before")
+        try:
+            branch[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}", f"{value} is no YAML value") from error
     return tree
 
 
@@ -115,7 +124,9 @@ def _merged(*trees: Tree) -> Tree:
 def _one_length(merged: Tree, tree: Tree, chosen: Tree) -> None:
     """Updates given over a recipe's epochs replace them, and the other way round."""
     for layer in (tree, chosen):
-        given = layer.get("train") or {}
+        given = layer.get("train")
+        if not isinstance(given, dict):
+            continue
         for key, other in (("updates", "epochs"), ("epochs", "updates")):
             if given.get(key) is not None and given.get(other) is None:
                 merged["train"][key] = given[key]
@@ -140,8 +151,11 @@ def _explain(item: Any) -> str:
 def _known_keys(path: Sequence[str]) -> list[str]:
     kind: Any = Experiment
     for part in path:
-        field = kind.model_fields.get(part) if _is_model(kind) else None
-        kind = field.annotation if field else None
+        if _is_model(kind):
+            field = kind.model_fields.get(part)
+            kind = field.annotation if field else None
+        else:  # an item of a list or of a table
+            kind = next((arg for arg in typing.get_args(kind) if _is_model(arg)), None)
     return list(kind.model_fields) if _is_model(kind) else []
 
 

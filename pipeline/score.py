@@ -62,7 +62,8 @@ def run(experiment: Experiment, workspace: Workspace, progress: Progress, sites_
     Raises:
       SoilweaveError: there are no complete models, or the file is not as the catalog says.
     """
-    workspace.artefact("models").digest()
+    for name in ("cube", "folds", "models"):
+        workspace.artefact(name).digest(experiment)
     root = workspace.url("models")
     progress.start("score", len(experiment.arms) + 1, "arms")
     folds = tables.read(workspace.url("folds.parquet"))
@@ -229,22 +230,26 @@ def _summarise(experiment: Experiment, probes: Probes, candidates: list[Candidat
     """One summary per group of sites; the main one is that of unseen sites, when there are any."""
     groups = {"unseen": ~probes.known, "out_of_fold": probes.known}
     made: Json = {}
-    lacking: list[Json] = _lacking_inputs(probes)
+    lacking, empty = _lacking_inputs(probes)
     for name, chosen in groups.items():
         if chosen.any():
             table, made[name] = judging.judge(
                 probes.sites.only(chosen), [c.only(chosen) for c in candidates], experiment.judging
             )
-            lacking += judging.not_scored(table)
-    main: Json = made.get("unseen") or made.get("out_of_fold") or {}
+            lacking += [i for i in judging.not_scored(table) if i["id"] not in empty]
+    main: Json = next((group for group in made.values() if group["n_sites"]), {})
     return {**judging.header(experiment), **main, **made, "not_scored": lacking}
 
 
-def _lacking_inputs(probes: Probes) -> list[Json]:
-    """Observed days without inputs, per site."""
-    lost = (_without_inputs(probes) & np.isfinite(probes.sites.observed)).sum(1)
-    return [
-        {"id": site, "arm": "every", "reason": f"{n} observed days without inputs"}
-        for site, n in zip(probes.sites.ids, lost.tolist(), strict=True)
-        if n
+def _lacking_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
+    """Observed days without inputs, per site; and the sites that have no others."""
+    observed = np.isfinite(probes.sites.observed)
+    n = observed.sum(1)
+    lost = (_without_inputs(probes) & observed).sum(1)
+    items = [
+        {"id": site, "arm": "every", "reason": f"{days} of {of} observed days without inputs"}
+        for site, days, of in zip(probes.sites.ids, lost.tolist(), n.tolist(), strict=True)
+        if days
     ]
+    whole = (lost == n) & (n > 0)
+    return items, {site for site, gone in zip(probes.sites.ids, whole, strict=True) if gone}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from pipeline import files
+from pipeline import files, schema
 from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -72,20 +72,28 @@ class Artefact:
         n = len(manifest["shards"])
         return f"complete, {n} objects, {size / 1e6:.1f} MB, made {manifest['created']}"
 
-    def digest(self) -> str:
+    def digest(self, experiment: Experiment | None = None) -> str:
         """Digest of the complete artefact.
 
+        Args:
+          experiment: whose settings it must have been made with, None for any.
+
         Raises:
-          StoreError: it is not complete.
+          StoreError: it is not complete, or was made with other settings.
         """
         manifest = self.manifest()
+        verb = {"cube": "prepare", "folds": "prepare", "models": "train"}.get(self.name, "run")
+        place = self.prefix.rstrip("./")
         if manifest is None:
-            verb = {"cube": "prepare", "folds": "prepare", "models": "train"}.get(self.name, "run")
-            raise StoreError(
-                self.prefix.rstrip("./"),
-                f"no complete {self.name} here",
-                remedy=f"make it with: soilweave {verb}",
-            )
+            remedy = f"make it with: soilweave {verb}"
+            raise StoreError(place, f"no complete {self.name} here", remedy=remedy)
+        if experiment is not None:
+            sections = ("schema", *schema.SECTIONS[self.name])
+            found = {k: v for k, v in manifest["inputs"].items() if k.split(".")[0] in sections}
+            if changed := _changed(found, schema.identity(experiment, self.name)):
+                remedy = f"give --name NEW, or make it anew with: soilweave {verb} --overwrite"
+                problem = f"was made with other settings: {changed}"
+                raise StoreError(place, problem, remedy=remedy)
         return str(manifest["inputs_sha256"])
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:

@@ -44,7 +44,7 @@ def run(
       SoilweaveError: the recipe does not fit the cube, or the workspace cannot be used.
     """
     artefact = workspace.artefact("models")
-    made_of = {name: workspace.artefact(name).digest() for name in ("cube", "folds")}
+    made_of = {name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds")}
     inputs = schema.identity(experiment, "models", **made_of)
     every = models.jobs(experiment)
     if artefact.complete(inputs, overwrite):

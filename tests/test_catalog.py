@@ -1,5 +1,7 @@
 """Catalogs: what a source must say of itself, and what is refused, by name and all at once."""
 
+from pathlib import Path
+
 import intake
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.names import VARIABLES
 from pipeline.sources.units import conversion
 
-SCAN = yaml.safe_load(open(catalog.locate("scan")))["sources"]
+SCAN = yaml.safe_load(Path(catalog.locate("scan")).read_text())["sources"]
 
 
 def opened(path, entry="cells"):

@@ -1,5 +1,7 @@
 """Quality control: each rule, what it counts, and that the first rule wins."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -107,6 +109,7 @@ def test_a_run_across_a_block_border_is_found_whole(snow, tmp_path):
         store.create_group(url, *prepare._template(experiment, domain.open_sources(experiment)))
         for number in (border // 32 - 1, border // 32):
             row = block.write_block({"block": number}, experiment.model_dump_json(), url)
+            assert json.loads(row["receipt"])["problems"] == []
         depth = store.open_group(url, "sites")["snow_depth"].isel(site=3)
         kept = depth.sel(time=slice(first, first + 29))
         assert len(kept) == 30

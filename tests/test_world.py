@@ -1,2 +1,88 @@
-def test_x(world):
-    assert world.summary["n_sites"]
+"""Another variable from YAML alone: snow depth, refinement 4, ragged footprints, all verbs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+from world import WINDOW
+
+from pipeline import domain, folds, models, packing, prepare, resolve, score, tables, train
+from pipeline.cube import Cube
+from pipeline.errors import ConfigError
+from pipeline.progress import Silent
+from pipeline.store import Workspace
+
+
+@pytest.fixture(scope="module")
+def packed(world):
+    cube = Cube.open(world.workspace.url("cube.zarr"))
+    table = tables.read(world.workspace.url("folds.parquet"))
+    return packing.pack(world.experiment, cube, table)
+
+
+def test_footprints_are_ragged_and_those_less_than_half_valid_are_left_out(packed):
+    n_cells = (packed.members >= 0).sum(1)
+    # Of 12 footprints one is sea and one keeps 7 of 16 cells; a corner and a side are bitten off.
+    assert len(n_cells) == 10
+    assert sorted(n_cells.tolist()) == [12, 15] + [16] * 8
+    assert packed.cell_forcing.shape == (n_cells.sum(), 160, 2)
+    used = packed.members[packed.members >= 0]
+    np.testing.assert_array_equal(np.sort(used), np.arange(n_cells.sum()))
+    assert WINDOW.refinement == 4
+
+
+def test_every_arm_learns_and_is_judged(world):
+    root = world.workspace.url("models")
+    jobs = models.jobs(world.experiment)
+    assert [(j.arm, j.fold) for j in jobs] == [
+        *(("multiscale", k) for k in (0, 1, 2, -1)),
+        *(("insitu", k) for k in (0, 1, 2, -1)),
+        ("satellite", -1),
+    ]
+    for job in jobs:
+        history = tables.read(f"{models.folder(root, job)}/history.parquet")
+        for source, others in (("satellite", "insitu"), ("insitu", "satellite")):
+            loss = history[f"loss_{source}"]
+            if job.arm == others:
+                assert (loss == 0).all()
+            else:
+                assert loss.iloc[-5:].mean() < loss.iloc[:5].mean()
+    arms = world.summary["arms"]
+    assert list(arms) == ["multiscale", "insitu", "satellite"]
+    assert all(arm["n_sites"] == 24 for arm in arms.values())
+
+
+def test_held_out_sites_are_in_no_training(world):
+    root = world.workspace.url("models")
+    fold = tables.read(world.workspace.url("folds.parquet")).set_index("site").fold
+    for job in models.jobs(world.experiment):
+        trained_on = models.load(root, job).origin["training_sites"]
+        if job.arm != "satellite" and job.fold >= 0:
+            assert set(trained_on) == set(fold.index[fold != job.fold])
+
+
+def test_score_needs_no_sites_of_its_own(world):
+    url = str(world.folder / "sites.nc")
+    summary = score.run(world.experiment, world.workspace, Silent(), url)
+    for arm, described in world.summary["arms"].items():
+        for metric, value in described["median"].items():
+            assert summary["arms"][arm]["median"][metric] == pytest.approx(value, abs=1e-4)
+
+
+def test_a_fold_without_training_sites_is_refused(snow, tmp_path, local_ray):
+    tree = yaml.safe_load(snow.read_text())
+    tree["folds"]["buffer_km"] = 500.0
+    snow.write_text(yaml.safe_dump(tree))
+    experiment, workspace = resolve.experiment(str(snow)), Workspace(str(tmp_path / "w"))
+    for stage in (prepare, folds):
+        stage.run(experiment, workspace, Silent())
+    with pytest.raises(ConfigError, match="fold 0 has no site to train on"):
+        train.run(experiment, workspace, Silent())
+    assert not (tmp_path / "w" / "models").exists()
+
+
+def test_an_unknown_site_to_leave_out_is_refused(snow):
+    experiment = resolve.experiment(str(snow), ["qc.exclude_sites=[snow-03, snow-99]"])
+    with pytest.raises(ConfigError, match="no site of that id: snow-99"):
+        domain.open_sources(experiment)

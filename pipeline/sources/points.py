@@ -55,6 +55,10 @@ class PointsSource(DataSource):  # type: ignore[misc]
         self.urlpath, self.place, self.flag = urlpath, place, flag
         parts = mapping if isinstance(mapping, list) else [mapping]
         self.mapping: Mapping = {name: spec for part in parts for name, spec in part.items()}
+        odd = [n for n, spec in self.mapping.items() if not {"from", "units"} <= spec.keys()]
+        if odd:
+            msg = f"mapping of {', '.join(odd)} lacks `from` or `units`"
+            raise ValueError(msg)
         self.storage_options = storage_options or {}
 
     def to_dask(self) -> xr.Dataset:
@@ -94,6 +98,13 @@ class PointsSource(DataSource):  # type: ignore[misc]
         ]
         if self.place not in raw.dims:
             problems.append(f"dim {self.place} missing; dims are {list(raw.dims)}")
+        if self.place in raw.coords:
+            ids, counts = np.unique(raw[self.place].values.astype(str), return_counts=True)
+            problems += [
+                f"{self.place} {i}: {n} of that id"
+                for i, n in zip(ids, counts, strict=True)
+                if n > 1
+            ]
         wanted = {spec["from"]: spec for spec in self.mapping.values()}
         if self.flag:
             wanted[self.flag["from"]] = {}
@@ -101,9 +112,8 @@ class PointsSource(DataSource):  # type: ignore[misc]
             if name not in raw:
                 have = [str(v) for v in raw.data_vars]
                 problems.append(f"{name}: missing; the file has {have}")
-            elif spec and raw[name].attrs.get("units", spec["units"]) != spec["units"]:
-                found = raw[name].attrs["units"]
-                problems.append(f"{name}: units '{found}', expected '{spec['units']}'")
+            elif spec:
+                problems += _units_problems(name, spec, raw[name].attrs.get("units"))
         if "time" in raw:
             problems += _time_problems(raw["time"].values)
         return problems
@@ -134,6 +144,16 @@ class PointsSource(DataSource):  # type: ignore[misc]
             lon=("place", raw["lon"].values.astype("float64")),
         )
         return dataset.transpose("time", "place")
+
+
+def _units_problems(name: str, spec: dict[str, str], found: str | None) -> list[str]:
+    if found is not None and found != spec["units"]:
+        return [f"{name}: units '{found}', expected '{spec['units']}'"]
+    try:
+        conversion(spec["units"], spec.get("to", spec["units"]))
+    except DataError as error:
+        return [f"{name}: {error}"]
+    return []
 
 
 def _time_problems(times: Any) -> list[str]:
