@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -57,83 +58,54 @@ Set = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-@app.command()
-def run(
-    experiment: Experiment,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    overwrite: Overwrite = False,
-    set_: Set = None,
-    debug: Debug = False,
-) -> None:
-    """Prepare, train and evaluate: whatever is missing, in order.
-
-    What is complete stays as it is; what was interrupted goes on where it stopped.
-    """
-    from pipeline import evaluate, folds, prepare, train
-
-    resolved, place = _resolve(experiment, workspace, name, set_)
-    with _progress() as progress:
-        prepare.run(resolved, place, progress, overwrite)
-        folds.run(resolved, place, progress, overwrite)
-        train.run(resolved, place, progress, overwrite)
-        summary = evaluate.run(resolved, place, progress, overwrite)
-    _show(summary)
-    out.print(f"Outputs: {place.root}", soft_wrap=True)
+STAGES = {
+    "run": (
+        ("prepare", "folds", "train", "evaluate"),
+        "Prepare, train and evaluate: whatever is missing, in order.\n\n"
+        "What is complete stays as it is; what was interrupted goes on where it stopped.\n\n"
+        "Example: soilweave run scan --name published --set recipe=liu2022 "
+        "--set train.updates=2000",
+    ),
+    "prepare": (
+        ("prepare", "folds"),
+        "Bring every source onto one grid and calendar (cube.zarr), deal the sites into folds.",
+    ),
+    "train": (
+        ("train",),
+        "Train every arm, fold and seed, predict at the sites, calibrate (models/, sites.parquet).",
+    ),
+    "evaluate": (
+        ("evaluate",),
+        "Judge arms and baselines at held-out sites (scores.parquet, summary.json, a table).",
+    ),
+}
 
 
-@app.command()
-def prepare(
-    experiment: Experiment,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    overwrite: Overwrite = False,
-    set_: Set = None,
-    debug: Debug = False,
-) -> None:
-    """Bring every source onto one grid and calendar (cube.zarr), and deal the sites into folds."""
-    from pipeline import folds
-    from pipeline import prepare as stage
+def _add_verb(name: str, stages: tuple[str, ...], text: str) -> None:
+    """A verb that runs stages in order; Ray, torch and the rest are imported only then."""
 
-    resolved, place = _resolve(experiment, workspace, name, set_)
-    with _progress() as progress:
-        stage.run(resolved, place, progress, overwrite)
-        folds.run(resolved, place, progress, overwrite)
-
-
-@app.command()
-def train(
-    experiment: Experiment,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    overwrite: Overwrite = False,
-    set_: Set = None,
-    debug: Debug = False,
-) -> None:
-    """Train every arm, fold and seed, predict at the sites, calibrate (models/, sites.parquet)."""
-    from pipeline import train as stage
-
-    resolved, place = _resolve(experiment, workspace, name, set_)
-    with _progress() as progress:
-        stage.run(resolved, place, progress, overwrite)
+    @app.command(name, help=text)
+    def verb(
+        experiment: Experiment,
+        workspace: Workspace = "workspace",
+        name: Name = None,
+        overwrite: Overwrite = False,
+        set_: Set = None,
+        debug: Debug = False,
+    ) -> None:
+        resolved, place = _resolve(experiment, workspace, name, set_)
+        summary = None
+        with _progress() as progress:
+            for stage in stages:
+                module = importlib.import_module(f"pipeline.{stage}")
+                summary = module.run(resolved, place, progress, overwrite)
+        if summary:
+            _show(summary)
+        out.print(f"Outputs: {place.root}", soft_wrap=True)
 
 
-@app.command()
-def evaluate(
-    experiment: Experiment,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    overwrite: Overwrite = False,
-    set_: Set = None,
-    debug: Debug = False,
-) -> None:
-    """Judge arms and baselines at held-out sites (scores.parquet, summary.json, a table)."""
-    from pipeline import evaluate as stage
-
-    resolved, place = _resolve(experiment, workspace, name, set_)
-    with _progress() as progress:
-        summary = stage.run(resolved, place, progress, overwrite)
-    _show(summary)
+for _verb, (_stages, _text) in STAGES.items():
+    _add_verb(_verb, _stages, _text)
 
 
 @app.command()
@@ -154,6 +126,8 @@ def score(
 
     Sites the models know (by id, or within 1 km) are judged by models that have not seen them, and
     listed apart from the others.
+
+    Example: soilweave score scan --sites my_probes.nc --json scores.json
     """
     from pipeline import files
     from pipeline import score as stage

@@ -86,3 +86,11 @@ def test_an_unknown_site_to_leave_out_is_refused(snow):
     experiment = resolve.experiment(str(snow), ["qc.exclude_sites=[snow-03, snow-99]"])
     with pytest.raises(ConfigError, match="no site of that id: snow-99"):
         domain.open_sources(experiment)
+
+
+def test_epochs_become_updates_by_the_published_rule(world, packed):
+    epochs = world.experiment.train.model_copy(update={"updates": None, "epochs": 2})
+    experiment = world.experiment.model_copy(update={"train": epochs})
+    # 10 footprints x 160 days, 4 x 60 drawn per step: ln 0.01 / ln 0.85 = 28.3, so 29 a epoch.
+    assert train.n_updates(experiment, packed) == 2 * 29
+    assert train.n_updates(world.experiment, packed) == 60
