@@ -39,7 +39,7 @@ def run(
     workspace.describe(experiment)
     cube = Cube.open(workspace.url("cube.zarr"))
     parts: list[pd.DataFrame] = []
-    summary = judging.header(experiment)
+    summary = judging.header(experiment, experiment.test_period)
     if files.exists(workspace.url("sites.parquet")):
         table, judged = judging.judge(*_read(experiment, workspace, cube), experiment.judging)
         parts.append(table)

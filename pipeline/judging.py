@@ -17,6 +17,8 @@ import pandas as pd
 from model import metrics
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment, JudgingConfig
@@ -63,9 +65,9 @@ class Candidate:
         return Candidate(self.name, self.is_arm, fold, prediction, std, raw)
 
 
-def header(experiment: Experiment) -> Json:
-    """What a summary begins with: what was judged, and in which sense it was unseen."""
-    train, test = experiment.train_period, experiment.test_period
+def header(experiment: Experiment, test: tuple[date, date]) -> Json:
+    """What a summary begins with: what was judged over the days `test`, and how it was unseen."""
+    train = experiment.train_period
     overlaps = test[0] <= train[1] and train[0] <= test[1]
     return {
         "experiment": experiment.name,

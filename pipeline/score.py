@@ -238,7 +238,9 @@ def _summarise(experiment: Experiment, probes: Probes, candidates: list[Candidat
             )
             lacking += [i for i in judging.not_scored(table) if i["id"] not in empty]
     main: Json = next((group for group in made.values() if group["n_sites"]), {})
-    return {**judging.header(experiment), **main, **made, "not_scored": lacking}
+    days = probes.sites.days[np.isfinite(probes.sites.observed).any(axis=0)]
+    period = (days[0].item(), days[-1].item()) if len(days) else experiment.test_period
+    return {**judging.header(experiment, period), **main, **made, "not_scored": lacking}
 
 
 def _lacking_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
