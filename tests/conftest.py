@@ -33,10 +33,10 @@ class World:
 
 @pytest.fixture(scope="session")
 def local_ray():
-    """One local Ray of two CPUs for all tests that need it."""
+    """One local Ray of three CPUs (logical ones) for all tests that need it."""
     ray.init(
         address="local",
-        num_cpus=2,
+        num_cpus=3,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
