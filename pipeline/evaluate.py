@@ -40,7 +40,7 @@ def run(
     cube = Cube.open(workspace.url("cube.zarr"))
     parts: list[pd.DataFrame] = []
     summary = judging.header(experiment, experiment.test_period)
-    if files.exists(workspace.url("sites.parquet")):
+    if cube.site_ids:
         table, judged = judging.judge(*_read(experiment, workspace, cube), experiment.judging)
         parts.append(table)
         summary |= judged | {"not_scored": judging.not_scored(table)}

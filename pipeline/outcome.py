@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.store import Workspace
 
 Members = list[Prediction]
+TABLES = ("sites.parquet", "footprints.parquet")
 
 
 def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed) -> None:

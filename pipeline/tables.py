@@ -7,6 +7,7 @@ import io
 import pandas as pd
 
 from pipeline import files
+from pipeline.errors import StoreError
 
 
 def write(url: str, table: pd.DataFrame) -> None:
@@ -20,6 +21,10 @@ def read(url: str) -> pd.DataFrame:
     """The whole table.
 
     Raises:
-      FileNotFoundError: there is none.
+      StoreError: there is none.
     """
-    return pd.read_parquet(io.BytesIO(files.read_bytes(url)))
+    try:
+        return pd.read_parquet(io.BytesIO(files.read_bytes(url)))
+    except FileNotFoundError as error:
+        remedy = "the stage that writes it must run again, with --overwrite"
+        raise StoreError(url, "not found", remedy=remedy) from error

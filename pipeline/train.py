@@ -65,7 +65,14 @@ def run(
         fit(experiment, root, identity, packed, updates, len(todo), progress)
     outcome.write(experiment, workspace, cube, packed)
     shards = [store.record(root, key) for key in _keys(experiment)]
-    artefact.commit(inputs, shards, updates=updates, features=packed.features.names)
+    beside = [store.record(workspace.root, name) for name in outcome.TABLES]
+    artefact.commit(
+        inputs,
+        shards,
+        updates=updates,
+        features=packed.features.names,
+        tables=[table for table in beside if table["size"]],
+    )
     progress.finish(f"{len(every)} models of {updates} updates")
 
 

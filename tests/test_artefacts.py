@@ -183,7 +183,7 @@ def test_calibration(world):
     [
         ("cube", {"complete_through", "dropped", "entries"}),
         ("folds", {"digest"}),
-        ("models", {"updates", "features"}),
+        ("models", {"updates", "features", "tables"}),
         ("scores", set()),
     ],
 )

@@ -9,7 +9,7 @@ from world import WINDOW
 
 from pipeline import domain, folds, models, packing, prepare, resolve, score, tables, train
 from pipeline.cube import Cube
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
@@ -94,3 +94,15 @@ def test_epochs_become_updates_by_the_published_rule(world, packed):
     # 10 footprints x 160 days, 4 x 60 drawn per step: ln 0.01 / ln 0.85 = 28.3, so 29 a epoch.
     assert train.n_updates(experiment, packed) == 2 * 29
     assert train.n_updates(world.experiment, packed) == 60
+
+
+def test_the_experiment_a_workspace_keeps_is_one_to_run(world):
+    kept = resolve.experiment(f"{world.workspace.root}/experiment.yaml")
+    assert kept == world.experiment
+
+
+def test_a_table_that_is_gone_is_missed(world, tmp_path):
+    with pytest.raises(StoreError, match="not found; the stage that writes it must run again"):
+        tables.read(str(tmp_path / "sites.parquet"))
+    manifest = world.workspace.artefact("models").manifest()
+    assert [table["key"] for table in manifest["tables"]] == ["sites.parquet"]
