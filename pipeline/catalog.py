@@ -97,7 +97,7 @@ def _entry(catalog: str, entry: str, url: str | None) -> Any:
     if lacking:
         raise ConfigError(f"catalog {catalog}, entry {entry}", *lacking, remedy="add them")
     if url is None:
-        _check_environment(catalog, entry, sources[entry])
+        _check_environment(catalog, sources[entry])
     try:
         source = intake.open_catalog(locate(catalog))[entry]
     except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
@@ -113,14 +113,12 @@ def _sources(catalog: str) -> dict[str, Any]:
     return dict(tree.get("sources") or {})
 
 
-def _check_environment(catalog: str, entry: str, spec: dict[str, Any]) -> None:
+def _check_environment(catalog: str, spec: dict[str, Any]) -> None:
     unset = [name for name in ENVIRONMENT.findall(str(spec)) if not os.environ.get(name)]
     if unset:
         origin = spec.get("metadata", {}).get("origin", "the entry's provider")
         found = f"{unset[0]} is not set; it names the folder with the data"
-        raise DataError(
-            f"catalog {catalog}, entry {entry}", found, remedy=f"get them from {origin}"
-        )
+        raise DataError(f"catalog {catalog}", found, remedy=f"get them from {origin}")
 
 
 def _table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str]:

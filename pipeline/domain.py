@@ -59,7 +59,7 @@ def open_sources(experiment: Experiment) -> Sources:
     window = grid.Window.from_bbox(
         box.west_degrees, box.south_degrees, box.east_degrees, box.north_degrees, box.refinement
     )
-    opened = {name: catalog.open_source(experiment, name) for name in catalog.entries(experiment)}
+    opened = _opened(experiment)
     satellite = opened[sources.satellite] if sources.satellite else None
     insitu = opened[sources.insitu] if sources.insitu else None
     for role, dataset in (("satellite", satellite), ("insitu", insitu)):
@@ -81,6 +81,22 @@ def open_sources(experiment: Experiment) -> Sources:
     )
     _check_positions(made)
     return made
+
+
+def _opened(experiment: Experiment) -> dict[str, xr.Dataset]:
+    """Every entry the experiment reads; the problems of all of them are raised together."""
+    opened, errors = {}, list[DataError]()
+    for name in catalog.entries(experiment):
+        try:
+            opened[name] = catalog.open_source(experiment, name)
+        except DataError as error:
+            errors.append(error)
+    told = {str(error): error for error in errors}
+    if len(told) == 1:
+        raise errors[0]
+    if told:
+        raise DataError(f"catalog {experiment.sources.catalog}", *told)
+    return opened
 
 
 def without(sites: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:

@@ -31,8 +31,7 @@ def run(
       SoilweaveError: data or workspace cannot be used; no half cube is left then.
     """
     cube = workspace.artefact("cube")
-    digests = {f"source {e}": catalog.digest(experiment, e) for e in catalog.entries(experiment)}
-    inputs = schema.identity(experiment, "cube", **digests)
+    inputs = schema.identity(experiment, "cube", **_digests(experiment))
     blocks = schema.block_range(experiment.period)
     progress.start("prepare", len(blocks), "blocks")
     if cube.complete(inputs, overwrite):
@@ -67,6 +66,16 @@ def run(
         entries=_entries(sources),
     )
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
+
+
+def _digests(experiment: Experiment) -> dict[str, str]:
+    """What identifies the content of every source."""
+    names = catalog.entries(experiment)
+    try:
+        return {f"source {name}": catalog.digest(experiment, name) for name in names}
+    except DataError:
+        domain.open_sources(experiment)  # tells the faults of all sources, not of the first alone
+        raise
 
 
 def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]:

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from pipeline import catalog, resolve
+from pipeline import catalog, domain, resolve
 from pipeline.errors import ConfigError, DataError
 from pipeline.names import VARIABLES
 from pipeline.sources.units import conversion
@@ -214,3 +214,17 @@ def test_plain_intake_opens_the_preset(real_data):
             assert dataset[variable].attrs["units"] == VARIABLES[variable].units
     assert entries["scan_sites"].to_dask().place.values[0] == "2038"
     assert set(entries) == set(SCAN)
+
+
+def test_faults_of_several_entries_are_told_together(snow):
+    with xr.open_dataset(snow.parent / "sites.nc", engine="h5netcdf") as opened:
+        sites = opened.load()
+    sites["HS"].attrs["units"] = "cm"
+    sites.to_netcdf(snow.parent / "sites.nc", engine="h5netcdf")
+    (snow.parent / "footprints.nc").unlink()
+    with pytest.raises(DataError) as caught:
+        domain.open_sources(resolve.experiment(str(snow)))
+    told = str(caught.value)
+    assert "2 problems" in told
+    assert "footprints.nc: not found" in told
+    assert "HS: units 'cm', expected 'm'" in told
