@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline import domain, files, qc, schema, store
 from pipeline.config import Experiment
-from pipeline.errors import SoilweaveError
+from pipeline.errors import SoilweaveError, StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,19 +28,22 @@ def write_block(item: Json, experiment_json: str, url: str) -> Json:
       url: the cube.
 
     Returns:
-      {"receipt": JSON of the shards written, the values dropped per rule, and the problems}.
+      {"receipt": JSON of the shards written, the values dropped per rule, the problems of the
+      data, and what could not be written}.
     """
     experiment = Experiment.model_validate_json(experiment_json)
-    receipt: Json = {"shards": [], "dropped": {}, "problems": []}
+    receipt: Json = {"shards": [], "dropped": {}, "problems": [], "unwritten": []}
     try:
         sources = domain.open_sources(experiment)
         Block(experiment, sources, int(item["block"]), url, receipt).write()
+        if not receipt["problems"]:
+            files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
+    except StoreError as error:
+        receipt["unwritten"].append(str(error))
     except SoilweaveError as error:
         receipt["problems"].append(str(error))
     except OSError as error:  # a damaged file shows when its chunks are read
         receipt["problems"].append(f"a source cannot be read, truncated or damaged: {error}")
-    if not receipt["problems"]:
-        files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
     return {"receipt": json.dumps(receipt)}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import catalog, cluster, domain, files, schema, store
 from pipeline.block import write_block
-from pipeline.errors import DataError
+from pipeline.errors import DataError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,8 +51,9 @@ def run(
     for receipt in _receipts(experiment, url, blocks):
         receipts.append(receipt)
         progress.advance()
-    problems = sorted({p for receipt in receipts for p in receipt["problems"]})
-    if problems:
+    if unwritten := _all(receipts, "unwritten"):
+        raise StoreError(url, *unwritten, remedy="mend that and run again; whole blocks are kept")
+    if problems := _all(receipts, "problems"):
         files.remove(url)
         raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
     files.remove(files.join(url, "receipts"))
@@ -171,6 +172,11 @@ def _check_sites(experiment: Experiment, sources: Sources) -> None:
         problems += [f"and {len(ids) - 5} more: {', '.join(ids[5:])}"] if len(ids) > 5 else []
         remedy = "leave them out with qc.exclude_sites, or change inputs_from"
         raise DataError(f"catalog entry {insitu.attrs['entry']}", *problems, remedy=remedy)
+
+
+def _all(receipts: list[Json], key: str) -> list[str]:
+    """What the receipts say under a key, each once."""
+    return sorted({line for receipt in receipts for line in receipt[key]})
 
 
 def _counts(receipts: list[Json]) -> dict[str, int]:

@@ -204,7 +204,10 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
             found = [(p.start, p.stop) for p in region]
             remedy = "write whole shards only"
             raise StoreError(f"{url}/{path}", f"{found} cuts shards of {shards}", remedy=remedy)
-    array[tuple(region)] = values
+    try:
+        array[tuple(region)] = values
+    except OSError as error:
+        raise StoreError(f"{url}/{path}", f"cannot be written: {error}") from error
     counts = [
         range(part.start // shard, -(-part.stop // shard))
         for part, shard in zip(region, shards, strict=True)

@@ -216,3 +216,18 @@ def test_a_workspace_that_cannot_be_written_is_one_clear_line(world, tmp_path):
         prepare.run(world.experiment, Workspace(str(tmp_path / "file" / "mine")), Silent())
     assert str(tmp_path / "file") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_written_is_told_and_can_be_gone_on_with(snow, tmp_path, local_ray):
+    experiment, workspace = resolve.experiment(str(snow)), Workspace(str(tmp_path / "w"))
+    digests = {f"source {e}": catalog.digest(experiment, e) for e in catalog.entries(experiment)}
+    workspace.artefact("cube").begin(schema.identity(experiment, "cube", **digests))
+    obstacle = Path(workspace.url("cube.zarr", "cells", "snowfall", "c"))
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("a file where shards should go")
+    with pytest.raises(StoreError, match="snowfall: cannot be written"):
+        prepare.run(experiment, workspace, Silent())
+    assert workspace.artefact("cube").state() == "begun, not complete"
+    obstacle.unlink()
+    prepare.run(experiment, workspace, Silent())
+    assert workspace.artefact("cube").state().startswith("complete")
