@@ -135,7 +135,7 @@ def score(
     resolved, place = _resolve(experiment, workspace, name, set_)
     with _progress() as progress:
         summary = stage.run(resolved, place, progress, files.absolute(sites))
-    for group in ("unseen", "out_of_fold"):
+    for group in ("unseen", "out_of_fold", "trained"):
         if group in summary:
             out.print(f"[bold]{group}[/bold]")
             _show(summary | summary[group])

@@ -94,14 +94,15 @@ def _footprint(experiment: Experiment, cube: Cube, test: slice) -> Candidate:
         cube.footprints["lat"].values, cube.footprints["lon"].values, indexing="ij"
     )
     fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
-    series, _ = satellite.at_sites(
+    series, distance = satellite.at_sites(
         values.reshape(len(values), ny * nx).T,
         (lat.ravel(), lon.ravel()),
         (cube.sites["lat"].values, cube.sites["lon"].values),
         np.where(fy >= 0, fy.astype(np.int64) * nx + fx, -1),
         experiment.judging.max_footprint_km,
     )
-    return Candidate("footprint", False, np.full(len(series), ""), series)
+    fold = np.full(len(series), "")
+    return Candidate("footprint", False, fold, series, distance_km=distance)
 
 
 def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.DataFrame, Json]:

@@ -48,7 +48,8 @@ class Sites:
 class Candidate:
     """An arm or a baseline: its prediction (site, day), and its standard deviation if it has one.
 
-    `std_raw` is the one before calibration; `fold` (site,) says which models predicted a site.
+    `std_raw` is the one before calibration; `fold` (site,) says which models predicted a site;
+    `distance_km` (site,) is how far away the value stands for the site, for the satellite.
     """
 
     name: str
@@ -57,12 +58,14 @@ class Candidate:
     prediction: NDArray[np.float32]
     std: NDArray[np.float32] | None = None
     std_raw: NDArray[np.float32] | None = None
+    distance_km: NDArray[np.float64] | None = None
 
     def only(self, chosen: NDArray[np.bool_]) -> Candidate:
         """Its predictions at some of the sites."""
         std, raw = (None if s is None else s[chosen] for s in (self.std, self.std_raw))
+        distance = None if self.distance_km is None else self.distance_km[chosen]
         fold, prediction = self.fold[chosen], self.prediction[chosen]
-        return Candidate(self.name, self.is_arm, fold, prediction, std, raw)
+        return Candidate(self.name, self.is_arm, fold, prediction, std, raw, distance)
 
 
 def header(experiment: Experiment, test: tuple[date, date]) -> Json:
@@ -181,6 +184,9 @@ def _describe(
             for level in LEVELS
         }
         described["width_ranks_errors"] = _ranking(error, candidate.std)
+    if candidate.distance_km is not None:
+        kept = zip(sites.ids, candidate.distance_km.tolist(), strict=True)
+        described["distance_km"] = {site: number(km) for site, km in kept}
     return described
 
 

@@ -136,11 +136,7 @@ def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -
     """Fit the baseline for every fold and for `all`, save it, predict at the sites."""
     places = packed.sites("cpu")
     moments = Moments(places, packed.learn_insitu)
-    by = (
-        np.full(len(packed.site_ids), models.ALL)
-        if experiment.folds.kind == "none"
-        else packed.fold
-    )
+    by = packed.fold
     prediction = np.full(packed.insitu.shape, np.nan, np.float32)
     for fold in [*np.unique(by[by >= 0]).tolist(), models.ALL]:
         trainable = packed.training_sites(fold, experiment.folds.buffer_km)

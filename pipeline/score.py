@@ -210,10 +210,11 @@ def _footprint(experiment: Experiment, probes: Probes) -> Candidate:
     lat, lon = source.lat.values, source.lon.values
     held = {place: i for i, place in enumerate(_footprint_of(lat, lon))}
     holding = np.array([held.get(p, -1) for p in _footprint_of(probes.lat, probes.lon)])
-    series, _ = satellite.at_sites(
+    series, distance = satellite.at_sites(
         values, (lat, lon), (probes.lat, probes.lon), holding, experiment.judging.max_footprint_km
     )
-    return Candidate("footprint", False, np.full(len(series), ""), series)
+    fold = np.full(len(series), "")
+    return Candidate("footprint", False, fold, series, distance_km=distance)
 
 
 def _footprint_of(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -228,7 +229,9 @@ def _names(fold: NDArray[np.int64]) -> NDArray[np.str_]:
 
 def _summarise(experiment: Experiment, probes: Probes, candidates: list[Candidate]) -> Json:
     """One summary per group of sites; the main one is that of unseen sites, when there are any."""
-    groups = {"unseen": ~probes.known, "out_of_fold": probes.known}
+    # Without folds every known site was learnt from: no model can judge it unseen.
+    known = "trained" if experiment.folds.kind == "none" else "out_of_fold"
+    groups = {"unseen": ~probes.known, known: probes.known}
     made: Json = {}
     lacking, empty = _lacking_inputs(probes)
     for name, chosen in groups.items():
@@ -237,10 +240,13 @@ def _summarise(experiment: Experiment, probes: Probes, candidates: list[Candidat
                 probes.sites.only(chosen), [c.only(chosen) for c in candidates], experiment.judging
             )
             lacking += [i for i in judging.not_scored(table) if i["id"] not in empty]
-    main: Json = next((group for group in made.values() if group["n_sites"]), {})
+    name = next((name for name, group in made.items() if group["n_sites"]), known)
+    main: Json = made.get(name, {})
+    place = {"place": "seen" if name == "trained" else "unseen"}
     days = probes.sites.days[np.isfinite(probes.sites.observed).any(axis=0)]
     period = (days[0].item(), days[-1].item()) if len(days) else experiment.test_period
-    return {**judging.header(experiment, period), **main, **made, "not_scored": lacking}
+    header = judging.header(experiment, period)
+    return {**header, **place, **main, **made, "not_scored": lacking}
 
 
 def _lacking_inputs(probes: Probes) -> tuple[list[Json], set[str]]:

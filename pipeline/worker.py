@@ -52,8 +52,7 @@ def work(orders: Orders) -> None:
     packed: Packed = ray.get(orders.packed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     every = models.jobs(orders.experiment)
-    left = _agreed([job in models.unfinished(orders.root, every) for job in every])
-    todo = [job for job, is_left in zip(every, left, strict=True) if is_left]
+    todo = _agreed(orders.root, every, context.get_world_rank())
     shares = models.deal(todo, orders.costs, context.get_world_size())
     for job in shares[context.get_world_rank()]:
         train_model(orders, job, packed, device)
@@ -90,12 +89,14 @@ def train_model(orders: Orders, job: Job, packed: Packed, device: str) -> None:
     files.remove(progress)
 
 
-def _agreed(mine: list[bool]) -> list[bool]:
-    """What rank 0 found, on every rank: listings of others may differ by the time."""
+def _agreed(root: str, every: list[Job], rank: int) -> list[Job]:
+    """The unfinished models, as rank 0 lists them once for all: later listings may differ."""
     from ray.train.collective import broadcast_from_rank_zero
 
-    bits = broadcast_from_rank_zero(hex(int("1" + "".join("01"[b] for b in mine), 2)))
-    return [bit == "1" for bit in bin(int(bits, 16))[3:]]
+    left = set(models.unfinished(root, every)) if rank == 0 else set()
+    bits = "1" + "".join("01"[job in left] for job in every)
+    agreed = bin(int(broadcast_from_rank_zero(hex(int(bits, 2))), 16))[3:]
+    return [job for job, bit in zip(every, agreed, strict=True) if bit == "1"]
 
 
 def _resume(fitting: Fitting, progress: str) -> None:

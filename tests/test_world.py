@@ -70,6 +70,27 @@ def test_score_needs_no_sites_of_its_own(world):
             assert summary["arms"][arm]["median"][metric] == pytest.approx(value, abs=1e-4)
 
 
+def test_the_distance_of_the_footprint_that_stands_for_a_site_is_kept(world):
+    kept = world.summary["baselines"]["footprint"]["distance_km"]
+    assert list(kept) == [f"snow-{i:02d}" for i in range(24)]
+    assert all(0 < km <= 36.0 for km in kept.values())  # max_footprint_km
+
+
+def test_without_folds_known_sites_are_said_to_be_trained_on(snow, tmp_path, local_ray):
+    tree = yaml.safe_load(snow.read_text())
+    tree |= {"folds": {"kind": "none"}, "arms": ["insitu"]}
+    tree["train"]["updates"] = 3
+    snow.write_text(yaml.safe_dump(tree))
+    experiment, workspace = resolve.experiment(str(snow)), Workspace(str(tmp_path / "w"))
+    for stage in (prepare, folds, train):
+        stage.run(experiment, workspace, Silent())
+    summary = score.run(experiment, workspace, Silent(), str(snow.parent / "sites.nc"))
+    assert (summary["place"], summary["trained"]["n_sites"]) == ("seen", 24)
+    assert "out_of_fold" not in summary
+    status = tables.read(workspace.url("sites.parquet")).status
+    assert set(status) == {"trained"}
+
+
 def test_a_fold_without_training_sites_is_refused(snow, tmp_path, local_ray):
     tree = yaml.safe_load(snow.read_text())
     tree["folds"]["buffer_km"] = 500.0
