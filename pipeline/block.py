@@ -74,8 +74,7 @@ class Block:
 
     def _cells(self, name: str) -> NDArray[np.float32]:
         dataset = self.sources.forcing[name]
-        field = self.sources.cells(name, self._values(dataset, name))
-        self._check_range(name, field, f"catalog entry {dataset.attrs['entry']}")
+        field = self._field(name, dataset, self._values(dataset, name))
         self._put(f"cells/{name}", field)
         return field
 
@@ -86,9 +85,7 @@ class Block:
         outside = (values < variable.minimum) | (values > variable.maximum)
         self.receipt["dropped"]["satellite: range"] = int(outside.sum())
         values[outside] = np.nan
-        position = self.sources.window.footprints_of(satellite.lat.values, satellite.lon.values)
-        field = domain.scattered(values, position, self.sources.window.footprint_shape)
-        self._put(f"footprints/{target}", field)
+        self._put(f"footprints/{target}", self.sources.footprints(values))
 
     def _sites(self, insitu: xr.Dataset, cells: dict[str, NDArray[np.float32]]) -> None:
         target = self.experiment.target
@@ -117,8 +114,7 @@ class Block:
         self._put("cells/mask", mask.astype("uint8"), constant=True)
         insitu = self.sources.insitu
         for name, dataset in self.sources.static.items():
-            field = self.sources.cells(name, dataset[name].values)
-            self._check_range(name, field, f"catalog entry {dataset.attrs['entry']}")
+            field = self._field(name, dataset, dataset[name].values)
             self._put(f"cells/{name}", field, constant=True)
             if insitu is None:
                 continue
@@ -128,11 +124,20 @@ class Block:
             self._put(f"sites/{name}", values, constant=True)
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
-        """(day, place) values of the block; NaN on days that are missing or outside the period."""
-        days = dataset[name].sel(time=slice(self.days[0], self.days[-1]))
-        values: NDArray[np.float32] = days.reindex(time=self.days).values.astype("float32")
+        """(day, ...) values of the block; NaN on days that are missing or outside the period."""
+        values = domain.on_days(dataset, name, self.days)
         values[~self.inside] = np.nan
         return values
+
+    def _field(
+        self, name: str, dataset: xr.Dataset, values: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """A source's values on the cells, (..., y, x), their range checked."""
+        field = self.sources.cells(name, values)
+        # A mean over several of a grid's cells could hide one that is out of range.
+        checked = values if domain.is_grid(dataset) else field
+        self._check_range(name, checked, f"catalog entry {dataset.attrs['entry']}")
+        return field
 
     def _check_range(self, name: str, values: NDArray[np.float32], place: str) -> None:
         variable = self.experiment.table[name]

@@ -6,6 +6,7 @@ import difflib
 import importlib.resources
 import os
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import intake
@@ -37,7 +38,7 @@ def open_source(experiment: Experiment, entry: str, url: str | None = None) -> x
       ConfigError: no such catalog or entry.
       DataError: the data are absent, damaged or not as the entry says.
     """
-    source = _entry(experiment.sources.catalog, entry, url)
+    source = _entry(experiment, entry, url)
     dataset: xr.Dataset = source.to_dask()
     problems = _table_problems(dataset, experiment.table)
     if problems:
@@ -47,8 +48,11 @@ def open_source(experiment: Experiment, entry: str, url: str | None = None) -> x
 
 
 def digest(experiment: Experiment, entry: str, url: str | None = None) -> str:
-    """Identifies what an entry holds: how it is read, and the content of its file."""
-    source = _entry(experiment.sources.catalog, entry, url)
+    """Identifies what an entry holds: how it is read, and the content of its file or files.
+
+    Not where they are: parameters such as the planet's folder do not count.
+    """
+    source = _entry(experiment, entry, url)
     spec = dict(_sources(experiment.sources.catalog)[entry])
     spec.pop("description", None)
     spec.pop("metadata", None)
@@ -61,7 +65,7 @@ def digest(experiment: Experiment, entry: str, url: str | None = None) -> str:
 
 
 def entries(experiment: Experiment) -> list[str]:
-    """Every entry the experiment reads, each once."""
+    """Every entry the cube is made from, each once; the truth, which only judges, is not in it."""
     sources = experiment.sources
     named = [*sources.forcing, *sources.static, sources.satellite, sources.insitu]
     return list(dict.fromkeys(name for name in named if name))
@@ -85,7 +89,8 @@ def locate(catalog: str) -> str:
     raise ConfigError(f"catalog '{catalog}'", "not found", remedy=remedy)
 
 
-def _entry(catalog: str, entry: str, url: str | None) -> Any:
+def _entry(experiment: Experiment, entry: str, url: str | None) -> Any:
+    catalog = experiment.sources.catalog
     sources = _sources(catalog)
     if entry not in sources:
         close = difflib.get_close_matches(entry, sources, 1)
@@ -96,16 +101,33 @@ def _entry(catalog: str, entry: str, url: str | None) -> Any:
     lacking = [f"metadata '{key}' missing" for key in REQUIRED if key not in metadata]
     if lacking:
         raise ConfigError(f"catalog {catalog}, entry {entry}", *lacking, remedy="add them")
+    given = {}
     if url is None:
         _check_environment(catalog, sources[entry])
+        given = _parameters(experiment, entry, sources[entry])
     try:
-        source = intake.open_catalog(locate(catalog))[entry]
+        with warnings.catch_warnings():
+            # Intake 2.0.9 says this of every parameter that is text.
+            warnings.filterwarnings("ignore", "Shell command not executed", UserWarning)
+            source = intake.open_catalog(locate(catalog))[entry](**given)
     except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         found = f"cannot be opened: {' '.join(str(error).split())}"
         raise ConfigError(f"catalog {catalog}, entry {entry}", found) from error
     if url is not None:
         source.urlpath = url
     return source
+
+
+def _parameters(experiment: Experiment, entry: str, spec: dict[str, Any]) -> dict[str, str]:
+    """Values of the entry's own parameters: `planet`, the folder of the experiment's planet."""
+    if "planet" not in (spec.get("parameters") or {}):
+        return {}
+    planet = experiment.planet.url if experiment.planet else None
+    if planet is None:
+        place = f"catalog {experiment.sources.catalog}, entry {entry}"
+        remedy = "give planet.url, the folder of a planet made before, or make one first"
+        raise ConfigError(place, "reads from a planet, and there is none yet", remedy=remedy)
+    return {"planet": planet.rstrip("/")}
 
 
 def _sources(catalog: str) -> dict[str, Any]:

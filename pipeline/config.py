@@ -20,6 +20,18 @@ def _in_order(period: tuple[date, date]) -> tuple[date, date]:
     return period
 
 
+Ingredient = Literal[
+    "forcing_error",
+    "attribute_error",
+    "satellite_bias",
+    "satellite_noise",
+    "fast_drying",
+    "seasonal_error",
+    "satellite_gaps",
+    "site_error",
+    "site_gaps",
+    "site_faults",
+]
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
 
 
@@ -31,6 +43,21 @@ class SourcesConfig(BaseModel, frozen=True, extra="forbid"):
     static: tuple[str, ...] = Field((), description="entries with static attributes of cells")
     satellite: str | None = Field(None, description="entry with footprint values of the target")
     insitu: str | None = Field(None, description="entry with site values of the target")
+    truth: str | None = Field(None, description="entry with the target in every cell, to judge by")
+
+
+class PlanetConfig(BaseModel, frozen=True, extra="forbid"):
+    """A planet whose truth is known, made before it is observed (an OSSE)."""
+
+    kind: Literal["hard", "easy", "load"] = Field(
+        "hard", description="magnitudes of its errors; the table is in pipeline/osse/planet.py"
+    )
+    seed: int = Field(0, ge=0, description="seed of all its random streams")
+    n_sites: int = Field(30, ge=1, description="number of sites")
+    without: tuple[Ingredient, ...] = Field((), description="errors switched off, by name")
+    url: str | None = Field(
+        None, description="folder of a planet made before; null makes one in the workspace"
+    )
 
 
 class DomainConfig(BaseModel, frozen=True, extra="forbid"):
@@ -110,6 +137,10 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
     recipe: str = Field(description="recipe the sections inputs, network, loss, train start from")
     target: str = Field(description="the variable learnt, by our name")
     variables: dict[str, Variable] = Field({}, description="variables beyond soilweave's own")
+    planet: PlanetConfig | None = Field(None, description="make a planet first, and observe it")
+    models: str | None = Field(
+        None, description="URL of a models/ folder trained elsewhere; nothing is trained here"
+    )
     sources: SourcesConfig
     domain: DomainConfig
     period: Period = Field(description="first and last day of the cube, UTC")
@@ -151,7 +182,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
             f"arm {arm} needs sources.{source}, which is not given"
             for arm in self.arms
             for source in needs[arm]
-            if getattr(self.sources, source) is None
+            if self.models is None and getattr(self.sources, source) is None
         ]
         if problems:
             raise ValueError("; ".join(problems))

@@ -1,7 +1,12 @@
-"""Where the data of an experiment belong: cells, footprints and sites on the grid."""
+"""Where the data of an experiment belong: cells, footprints and sites on the grid.
+
+A source of places is scattered: each place gives its value to the cell that holds it. A source on
+a grid of its own is regridded, conserving totals; only its part over the domain is read.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +14,7 @@ import numpy as np
 
 from pipeline import catalog, grid, schema
 from pipeline.errors import ConfigError, DataError
+from pipeline.regrid import Regridder
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,17 +38,22 @@ class Sources:
     insitu: xr.Dataset | None
 
     def cells(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., place) values of a variable on the cells, (..., y, x); NaN elsewhere."""
-        dataset = (self.forcing | self.static)[name]
-        position = self.window.cells_of(dataset.lat.values, dataset.lon.values)
-        return scattered(values, position, self.window.cell_shape)
+        """A variable's values, (..., place) or (..., lat, lon), on the cells, (..., y, x).
+
+        NaN elsewhere, and in cells of which less than half has values.
+        """
+        return placed((self.forcing | self.static)[name], values, self.window)
+
+    def footprints(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The satellite's values, as those of `cells`, on the footprints, (..., fy, fx)."""
+        assert self.satellite is not None
+        return placed(self.satellite, values, self.window.of_footprints)
 
     def mask(self, first_days: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         """(y, x) cells with every forcing on some of these days, and with any static attribute."""
         valid = np.ones(self.window.cell_shape, bool)
         for name, dataset in self.forcing.items():
-            days = dataset[name].reindex(time=first_days).values
-            valid &= np.isfinite(self.cells(name, days)).any(0)
+            valid &= np.isfinite(self.cells(name, on_days(dataset, name, first_days))).any(0)
         if self.static:
             fields = [self.cells(name, ds[name].values) for name, ds in self.static.items()]
             valid &= np.isfinite(fields).any(0)
@@ -55,11 +66,8 @@ def open_sources(experiment: Experiment) -> Sources:
     Raises:
       DataError: a source is absent, damaged or lacks what the experiment needs.
     """
-    box, sources = experiment.domain, experiment.sources
-    window = grid.Window.from_bbox(
-        box.west_degrees, box.south_degrees, box.east_degrees, box.north_degrees, box.refinement
-    )
-    opened = _opened(experiment)
+    sources, window = experiment.sources, schema.window(experiment)
+    opened = _opened(experiment, window)
     satellite = opened[sources.satellite] if sources.satellite else None
     insitu = opened[sources.insitu] if sources.insitu else None
     for role, dataset in (("satellite", satellite), ("insitu", insitu)):
@@ -67,6 +75,9 @@ def open_sources(experiment: Experiment) -> Sources:
             found = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
             raise DataError(f"sources.{role} {dataset.attrs['entry']}", found)
     if insitu is not None:
+        if is_grid(insitu):
+            found = "a grid; expected sites, read by pipeline.sources.points.PointsSource"
+            raise DataError(f"sources.insitu {insitu.attrs['entry']}", found)
         unknown = set(experiment.qc.exclude_sites) - set(map(str, insitu.place.values))
         if unknown:
             found = f"no site of that id: {', '.join(sorted(unknown))}"
@@ -83,12 +94,43 @@ def open_sources(experiment: Experiment) -> Sources:
     return made
 
 
-def _opened(experiment: Experiment) -> dict[str, xr.Dataset]:
-    """Every entry the experiment reads; the problems of all of them are raised together."""
+@dataclass(frozen=True)
+class Truth:
+    """The target in every cell, where a planet is observed whose truth is known."""
+
+    window: grid.Window
+    dataset: xr.Dataset
+    target: str
+
+    def days(self, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
+        """(day, y, x) truth of some days; NaN where there is none."""
+        return placed(self.dataset, on_days(self.dataset, self.target, days), self.window)
+
+
+def open_truth(experiment: Experiment) -> Truth:
+    """Open the truth of an experiment, nothing read yet.
+
+    Raises:
+      ConfigError: the experiment names none.
+      DataError: it is absent, damaged or lacks the target.
+    """
+    entry = experiment.sources.truth
+    if entry is None:
+        raise ConfigError(f"experiment {experiment.name}", "no truth", remedy="give sources.truth")
+    window = schema.window(experiment)
+    dataset = near(catalog.open_source(experiment, entry), window)
+    if experiment.target not in dataset:
+        found = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
+        raise DataError(f"sources.truth {entry}", found)
+    return Truth(window, dataset, experiment.target)
+
+
+def _opened(experiment: Experiment, window: grid.Window) -> dict[str, xr.Dataset]:
+    """Every entry the cube is made from; the problems of all of them are raised together."""
     opened, errors = {}, list[DataError]()
     for name in catalog.entries(experiment):
         try:
-            opened[name] = catalog.open_source(experiment, name)
+            opened[name] = near(catalog.open_source(experiment, name), window)
         except DataError as error:
             errors.append(error)
     told = {str(error): error for error in errors}
@@ -97,6 +139,82 @@ def _opened(experiment: Experiment) -> dict[str, xr.Dataset]:
     if told:
         raise DataError(f"catalog {experiment.sources.catalog}", *told)
     return opened
+
+
+def is_grid(dataset: xr.Dataset) -> bool:
+    """Whether a source has its own grid, lat and lon; others have places."""
+    return "place" not in dataset.dims
+
+
+def on_days(dataset: xr.Dataset, name: str, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
+    """(day, ...) values of a source's variable; NaN on days that it has not."""
+    part = dataset[name].sel(time=slice(days[0], days[-1]))
+    values: NDArray[np.float32] = part.reindex(time=days).values.astype("float32")
+    return values
+
+
+def placed(
+    dataset: xr.Dataset, values: NDArray[np.float32], window: grid.Window
+) -> NDArray[np.float32]:
+    """Values of a source, (..., place) or (..., lat, lon), on a window's cells, (..., y, x)."""
+    if is_grid(dataset):
+        edges = (_edges(dataset, "lat"), _edges(dataset, "lon"))
+        return _regridder(window, *(tuple(e.tolist()) for e in edges))(values).astype(
+            np.float32, copy=False
+        )
+    position = window.cells_of(dataset.lat.values, dataset.lon.values)
+    return scattered(values, position, window.cell_shape)
+
+
+def near(dataset: xr.Dataset, window: grid.Window) -> xr.Dataset:
+    """A grid's rows and columns over a window; places as they are.
+
+    Raises:
+      DataError: the grid does not reach the window.
+    """
+    if not is_grid(dataset):
+        return dataset
+    lat_edges, lon_edges = window.cell_edges
+    dataset = _turned(dataset, float(lon_edges.mean()))
+    chosen = {}
+    for axis, edges, turns in (("lat", lat_edges, (0,)), ("lon", lon_edges, (-360, 0, 360))):
+        low, high = np.sort(dataset[f"{axis}_bnds"].values, axis=1).T
+        over = [(low + turn < edges.max()) & (high + turn > edges.min()) for turn in turns]
+        index = np.flatnonzero(np.any(over, axis=0))
+        if not index.size:
+            found = f"its {axis} {low.min():g} to {high.max():g} is outside the domain's"
+            domain = f"{edges.min():g} to {edges.max():g}"
+            remedy = "move the domain, or name another source"
+            place = f"catalog entry {dataset.attrs['entry']}"
+            raise DataError(place, f"{found} {domain}", remedy=remedy)
+        chosen[axis] = slice(int(index[0]), int(index[-1]) + 1)
+    return dataset.isel(chosen)
+
+
+def _turned(dataset: xr.Dataset, middle: float) -> xr.Dataset:
+    """A grid round the whole Earth, its columns from opposite `middle` on, eastward.
+
+    So the columns over a window that lies across the file's first column follow one another.
+    """
+    bounds = np.sort(dataset.lon_bnds.values, axis=1)
+    if bounds.max() - bounds.min() < 360 - 1e-3:
+        return dataset
+    lon = middle + (dataset.lon.values - middle + 180) % 360 - 180
+    bounds += (lon - dataset.lon.values)[:, None]
+    turned = dataset.assign_coords(lon=("lon", lon), lon_bnds=(("lon", "bnds"), bounds))
+    return turned.sortby("lon")
+
+
+def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
+    """(n + 1,) edges of a grid's rows or columns, degrees."""
+    bounds = dataset[f"{axis}_bnds"].values
+    return np.append(bounds[:, 0], bounds[-1, 1])
+
+
+@functools.lru_cache(maxsize=8)
+def _regridder(window: grid.Window, lat: tuple[float, ...], lon: tuple[float, ...]) -> Regridder:
+    """From a grid with these edges to a window's cells."""
+    return Regridder(np.array(lat), np.array(lon), *window.cell_edges)
 
 
 def without(sites: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
@@ -139,11 +257,11 @@ def _by_kind(
 
 
 def _check_positions(sources: Sources) -> None:
-    """No two places of a source may fall into one cell, or one footprint."""
+    """No two places of a source may fall into one cell, or one footprint; grids are regridded."""
     unique = {id(ds): ds for ds in (sources.forcing | sources.static).values()}
-    for dataset in unique.values():
+    for dataset in (ds for ds in unique.values() if not is_grid(ds)):
         _check_distinct(dataset, sources.window.cells_of(dataset.lat.values, dataset.lon.values))
-    if (satellite := sources.satellite) is not None:
+    if (satellite := sources.satellite) is not None and not is_grid(satellite):
         position = sources.window.footprints_of(satellite.lat.values, satellite.lon.values)
         _check_distinct(satellite, position)
 

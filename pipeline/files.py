@@ -90,6 +90,18 @@ def listing(url: str) -> list[str]:
     return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
 
+def matching(url: str, **options: Any) -> list[str]:
+    """URLs of the files that a URL with `*` matches, sorted; without `*` itself, if it is there.
+
+    `options` go to fsspec.
+    """
+    filesystem, path = _open(url, **options)
+    if "*" not in url:
+        return [url] if filesystem.exists(path) else []
+    found = sorted(map(str, filesystem.glob(path.replace("[", "[[]"))))
+    return [str(filesystem.unstrip_protocol(f)) for f in found] if "://" in url else found
+
+
 def remove(url: str) -> None:
     """Remove an object or a folder with all that is in it; nothing where there is none."""
     filesystem, path = _open(url)
@@ -108,15 +120,29 @@ def sha256_of(value: Any) -> str:
 
 
 def digest(url: str) -> str:
-    """What identifies an object's content: the store's own tag, else the SHA-256 of its bytes."""
+    """What identifies an object's content: the store's own tag, else the SHA-256 of its bytes.
+
+    With `*` in the URL: of the names and contents of all files it matches.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    if "*" in url:
+        found = matching(url)
+        if not found:
+            raise FileNotFoundError(url)
+        return sha256_of([[part.rsplit("/", 1)[-1], digest(part)] for part in found])
     filesystem, path = _open(url)
     info = filesystem.info(path)
     tag = info.get("ETag") or info.get("md5Hash")
-    return str(tag).strip('"') if tag else sha256(read_bytes(url))
+    if tag:
+        return str(tag).strip('"')
+    with filesystem.open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open(url: str) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+def _open(url: str, **options: Any) -> tuple[Any, str]:
+    filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     return filesystem, str(path)
 
 

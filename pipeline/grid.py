@@ -114,6 +114,13 @@ class Window:
         return self.height * self.refinement, self.width * self.refinement
 
     @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top edge, projected, in metres."""
+        left, top = LEFT_M + self.col * FOOTPRINT_SIZE_M, TOP_M - self.row * FOOTPRINT_SIZE_M
+        right, bottom = left + self.width * FOOTPRINT_SIZE_M, top - self.height * FOOTPRINT_SIZE_M
+        return left, bottom, right, top
+
+    @property
     def cell_y(self) -> FloatArray:
         """(y,) projected y of cell centres in metres, from north to south."""
         return TOP_M - FOOTPRINT_SIZE_M * _centres(self.row, self.height, self.refinement)
@@ -134,14 +141,27 @@ class Window:
         return unproject(self.cell_x, 0.0)[1]
 
     @property
+    def cell_edges(self) -> tuple[FloatArray, FloatArray]:
+        """(y + 1,) latitudes, decreasing, and (x + 1,) longitudes of the cells' edges, degrees."""
+        (left, bottom, right, top), (ny, nx) = self.bounds, self.cell_shape
+        lat, _ = unproject(0.0, np.linspace(top, bottom, ny + 1))
+        _, lon = unproject(np.linspace(left, right, nx + 1), 0.0)
+        return lat, lon
+
+    @property
+    def of_footprints(self) -> Self:
+        """The same rectangle with one cell for every footprint."""
+        return replace(self, refinement=1)
+
+    @property
     def footprint_lat(self) -> FloatArray:
         """(fy,) latitude of footprint centres in degrees north, decreasing."""
-        return replace(self, refinement=1).cell_lat
+        return self.of_footprints.cell_lat
 
     @property
     def footprint_lon(self) -> FloatArray:
         """(fx,) longitude of footprint centres in degrees east, increasing."""
-        return replace(self, refinement=1).cell_lon
+        return self.of_footprints.cell_lon
 
     def cells_of(self, lat: npt.ArrayLike, lon: npt.ArrayLike) -> tuple[IntArray, IntArray]:
         """Return y and x, each (...), of the cell that holds each place; -1 outside the window.

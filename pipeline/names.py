@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil, log10
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -18,6 +19,12 @@ class Variable(BaseModel, frozen=True, extra="forbid"):
     units: str = Field(description="units of the cube, in UDUNITS form")
     minimum: float = Field(description="smallest value accepted, in these units")
     maximum: float = Field(description="largest value accepted, in these units")
+    depth_m: tuple[float, float] | None = Field(None, description="top and bottom of the layer, m")
+
+    @property
+    def scale_factor(self) -> float:
+        """Step of a map in two bytes: a power of ten that leaves room for twice the range."""
+        return float(f"1e{ceil(log10(2 * max(abs(self.minimum), abs(self.maximum)) / 32767))}")
 
 
 def _forcing(
@@ -47,6 +54,7 @@ VARIABLES: dict[str, Variable] = {
         units="m3 m-3",
         minimum=0.005,
         maximum=0.65,
+        depth_m=(0.0, 0.05),
     ),
     "precipitation": _forcing("precipitation", "precipitation_flux", "kg m-2 day-1", 0, 2000),
     "air_temperature": _forcing("air temperature at 2 m", "air_temperature", "K", 180, 340),
@@ -77,6 +85,7 @@ VARIABLES: dict[str, Variable] = {
     "clay": _static("clay", "percent", 0, 100),
     "bulk_density": _static("soil bulk density", "g cm-3", 0, 3),
     "water_capacity": _static("soil water capacity", "percent", 0, 100),
+    "elevation": _static("elevation above sea level", "m", -500, 9000),
     "ndvi": _static("mean normalised difference vegetation index", "1", -1, 1),
     "albedo": _static("surface albedo", "1", 0, 1),
     "land_cover": _static("land cover class (IGBP)", "1", 0, 255),

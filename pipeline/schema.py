@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.grid import Window
+
 if TYPE_CHECKING:
     from datetime import date
 
@@ -23,10 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment
-    from pipeline.grid import Window
     from pipeline.names import Variable
 
-VERSION = 1
+VERSION = 2
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
 
 # Settings that an artefact is made from, beside what it reads: its identity.
@@ -42,7 +43,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "arms",
         "n_seeds",
     ),
+    "planet": ("planet", "domain", "period", "target"),
+    "maps": (),
     "scores": ("judging",),
+    "report": (),
 }
 
 
@@ -58,10 +62,13 @@ class Array:
     chunks: tuple[int, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
     values: NDArray[Any] | None = None  # coordinates are written with the template
+    fill_value: int | None = None
 
     @property
     def fill(self) -> Any:
         """What an unwritten value reads as."""
+        if self.fill_value is not None:
+            return self.fill_value
         return {"f": np.nan, "i": -1, "u": 0}[np.dtype(self.dtype).kind]
 
 
@@ -82,14 +89,15 @@ def time_axis(period: tuple[date, date]) -> NDArray[np.int32]:
     return np.arange(blocks.start * BLOCK_DAYS, blocks.stop * BLOCK_DAYS, dtype=np.int32)
 
 
-def coordinate(group: str, dims: tuple[str, ...], name: str, values: Any, **attrs: str) -> Array:
+def coordinate(group: str, dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> Array:
     """A small array in one chunk, written by the driver."""
     array = np.asarray(values)
     shape = array.shape
-    return Array(f"{group}/{name}", dims, shape, array.dtype.str, shape, shape, dict(attrs), array)
+    path = f"{group}/{name}" if group else name
+    return Array(path, dims, shape, array.dtype.str, shape, shape, dict(attrs), array)
 
 
-def time_coordinate(group: str, period: tuple[date, date]) -> Array:
+def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> Array:
     """The time coordinate of a group."""
     return coordinate(
         group,
@@ -100,6 +108,7 @@ def time_coordinate(group: str, period: tuple[date, date]) -> Array:
         calendar="proleptic_gregorian",
         standard_name="time",
         long_name="UTC day",
+        **attrs,
     )
 
 
@@ -119,6 +128,8 @@ def field_array(
 def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str, Any]:
     """What an artefact is made from, flat: settings by dotted key, digests by name."""
     settings = experiment.model_dump(mode="json", include=set(SECTIONS[artefact]))
+    if settings.get("planet"):
+        del settings["planet"]["url"]  # where a planet lies does not change it
     return {"schema": VERSION} | _flat(settings) | dict(sorted(made_of.items()))
 
 
@@ -130,6 +141,13 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def window(experiment: Experiment) -> Window:
+    """The experiment's region on the grid."""
+    box = experiment.domain
+    edges = (box.west_degrees, box.south_degrees, box.east_degrees, box.north_degrees)
+    return Window.from_bbox(*edges, box.refinement)
 
 
 def grid_coordinates(window: Window) -> list[Array]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.calibration import Calibration
 from model.sampling import Places
 from pipeline import (
     blocks,
@@ -20,6 +19,7 @@ from pipeline import (
     outcome,
     qc,
     satellite,
+    schema,
     tables,
 )
 from pipeline.errors import DataError
@@ -147,16 +147,20 @@ def _inputs(
         y, x = sources.window.cells_of(raw.lat.values, raw.lon.values)
         outside = y < 0
 
-        def at_sites(field: NDArray[np.float32]) -> NDArray[np.float32]:
-            values = field[..., y, x]
-            values[..., outside] = np.nan
-            return values
+        def at_sites(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+            chosen = sources.cells(name, values)[..., y, x]
+            chosen[..., outside] = np.nan
+            return chosen
 
-        forcing = [
-            at_sites(sources.cells(n, sources.forcing[n][n].reindex(time=days).values)).T
-            for n in features.forcing
-        ]
-        static = [at_sites(sources.cells(n, sources.static[n][n].values)) for n in features.static]
+        def series(name: str) -> NDArray[np.float32]:
+            # In parts: the cells of a large domain, over all days, would fill the memory.
+            parts = np.array_split(days, -(-len(days) // schema.BLOCK_DAYS))
+            dataset = sources.forcing[name]
+            read = (domain.on_days(dataset, name, part) for part in parts)
+            return np.concatenate([at_sites(name, values) for values in read]).T
+
+        forcing = [series(n) for n in features.forcing]
+        static = [at_sites(n, sources.static[n][n].values) for n in features.static]
     empty = np.zeros((raw.sizes["place"], 0), np.float32)
     return np.stack(forcing, 2), np.stack(static, 1) if static else empty
 
@@ -180,8 +184,7 @@ def _arm(
 ) -> Candidate:
     by = outcome.judged_by(experiment, arm, probes.fold)
     members = outcome.at_places(experiment, root, arm, _places(probes, trained), by)
-    stored = files.read_json(files.join(root, arm, "calibration.json")) or {}
-    calibrations = {fold: Calibration(**values) for fold, values in stored.items()}
+    calibrations = models.calibrations(root, arm)
     heads = models.heads(experiment, arm)
     series = outcome.calibrated(members, heads, by, calibrations)
     missing = _without_inputs(probes)
@@ -203,11 +206,17 @@ def _footprint(experiment: Experiment, probes: Probes) -> Candidate:
     """The satellite at the probes, from the experiment's catalog."""
     assert experiment.sources.satellite is not None
     source = catalog.open_source(experiment, experiment.sources.satellite)
+    window = schema.window(experiment).of_footprints
+    source = domain.near(source, window)
     days = probes.sites.days.astype("datetime64[ns]")
-    values = source[experiment.target].reindex(time=days).values.T
+    values = domain.on_days(source, experiment.target, days)
     variable = experiment.table[experiment.target]
-    values = np.where((values < variable.minimum) | (values > variable.maximum), np.nan, values)
+    values[(values < variable.minimum) | (values > variable.maximum)] = np.nan
     lat, lon = source.lat.values, source.lon.values
+    if domain.is_grid(source):
+        values = domain.placed(source, values, window).reshape(len(days), -1)
+        lat, lon = (a.ravel() for a in np.meshgrid(window.cell_lat, window.cell_lon, indexing="ij"))
+    values = values.T
     held = {place: i for i, place in enumerate(_footprint_of(lat, lon))}
     holding = np.array([held.get(p, -1) for p in _footprint_of(probes.lat, probes.lon)])
     series, distance = satellite.at_sites(

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import numpy as np
-from intake.source.base import DataSource
 
 from pipeline.errors import DataError
-from pipeline.sources.units import conversion
+from pipeline.sources.form import REMEDY, Mapping, NetcdfSource, days_of, time_problems
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Mapping = dict[str, dict[str, str]]
 
-
-class PointsSource(DataSource):  # type: ignore[misc]
+class PointsSource(NetcdfSource):
     """Intake driver for files of points.
 
     Args:
@@ -37,9 +33,6 @@ class PointsSource(DataSource):  # type: ignore[misc]
     """
 
     name = "soilweave_points"
-    version = "1"
-    container = "xarray"
-    partition_access = False
 
     def __init__(
         self,
@@ -51,15 +44,8 @@ class PointsSource(DataSource):  # type: ignore[misc]
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Keep the arguments; nothing is opened yet."""
-        super().__init__(metadata=metadata)
-        self.urlpath, self.place, self.flag = urlpath, place, flag
-        parts = mapping if isinstance(mapping, list) else [mapping]
-        self.mapping: Mapping = {name: spec for part in parts for name, spec in part.items()}
-        odd = [n for n, spec in self.mapping.items() if not {"from", "units"} <= spec.keys()]
-        if odd:
-            msg = f"mapping of {', '.join(odd)} lacks `from` or `units`"
-            raise ValueError(msg)
-        self.storage_options = storage_options or {}
+        super().__init__(urlpath, mapping, storage_options, metadata)
+        self.place, self.flag = place, flag
 
     def to_dask(self) -> xr.Dataset:
         """The data in our names and units, lazily.
@@ -67,35 +53,19 @@ class PointsSource(DataSource):  # type: ignore[misc]
         Raises:
           DataError: listing every way in which the file is not as the catalog says.
         """
-        raw = self._open()
+        raw = self.opened(self.urlpath, chunks={})
         problems = self._problems(raw)
         if problems:
-            remedy = "correct the file, or its entry in the catalog"
-            raise DataError(self.urlpath, *problems, remedy=remedy)
-        return self._translated(raw)
+            raw.close()
+            raise DataError(self.urlpath, *problems, remedy=REMEDY)
+        dataset = self._dataset(raw)
+        dataset.set_close(raw.close)
+        return dataset
 
     read = to_dask
 
-    def _open(self) -> xr.Dataset:
-        import xarray as xr
-
-        try:
-            local = "://" not in self.urlpath
-            file = (
-                self.urlpath if local else fsspec.open(self.urlpath, **self.storage_options).open()
-            )
-            return xr.open_dataset(file, engine="h5netcdf", chunks={})
-        except FileNotFoundError as error:
-            origin = (self.metadata or {}).get("origin", "see the catalog's README")
-            raise DataError(self.urlpath, "not found", remedy=f"get it from {origin}") from error
-        except (OSError, ValueError) as error:
-            found = f"cannot be read, truncated or no NetCDF-4: {error}"
-            raise DataError(self.urlpath, found, remedy="fetch it again") from error
-
     def _problems(self, raw: xr.Dataset) -> list[str]:
-        problems = [
-            f"coordinate {name} missing" for name in ("time", "lat", "lon") if name not in raw
-        ]
+        problems = [f"coordinate {name} missing" for name in ("lat", "lon") if name not in raw]
         if self.place not in raw.dims:
             problems.append(f"dim {self.place} missing; dims are {list(raw.dims)}")
         if self.place in raw.coords:
@@ -105,61 +75,24 @@ class PointsSource(DataSource):  # type: ignore[misc]
                 for i, n in zip(ids, counts, strict=True)
                 if n > 1
             ]
-        wanted = {spec["from"]: spec for spec in self.mapping.values()}
-        if self.flag:
-            wanted[self.flag["from"]] = {}
-        for name, spec in wanted.items():
-            if name not in raw:
-                have = [str(v) for v in raw.data_vars]
-                problems.append(f"{name}: missing; the file has {have}")
-            elif spec:
-                problems += _units_problems(name, spec, raw[name].attrs.get("units"))
-        if "time" in raw:
-            problems += _time_problems(raw["time"].values)
-        return problems
+        others = (self.flag["from"],) if self.flag else ()
+        return problems + self.variable_problems(raw, others) + time_problems(raw)
 
-    def _translated(self, raw: xr.Dataset) -> xr.Dataset:
+    def _dataset(self, raw: xr.Dataset) -> xr.Dataset:
         import xarray as xr
 
-        days = raw["time"].values.astype("datetime64[D]").astype("datetime64[ns]")
         ids = (
             raw[self.place].values if self.place in raw.coords else np.arange(raw.sizes[self.place])
         )
-        made: dict[str, xr.DataArray] = {}
-        for name, spec in self.mapping.items():
-            slope, offset = conversion(spec["units"], spec.get("to", spec["units"]))
-            values = raw[spec["from"]].astype("float32")
-            made[name] = (
-                values if (slope, offset) == (1.0, 0.0) else values * slope + offset
-            ).astype("float32")
-            made[name].attrs = {"units": spec.get("to", spec["units"]), "source": spec["from"]}
+        made = self.translated(raw)
         if self.flag:
             made["provider_flag"] = raw[self.flag["from"]].assign_attrs(good=self.flag["good"])
         dataset = xr.Dataset({k: v.drop_vars(list(v.coords)) for k, v in made.items()})
         dataset = dataset.rename({self.place: "place"})
         dataset = dataset.assign_coords(
-            time=days,
+            time=days_of(raw),
             place=[str(i) for i in ids],
             lat=("place", raw["lat"].values.astype("float64")),
             lon=("place", raw["lon"].values.astype("float64")),
         )
         return dataset.transpose("time", "place")
-
-
-def _units_problems(name: str, spec: dict[str, str], found: str | None) -> list[str]:
-    if found is not None and found != spec["units"]:
-        return [f"{name}: units '{found}', expected '{spec['units']}'"]
-    try:
-        conversion(spec["units"], spec.get("to", spec["units"]))
-    except DataError as error:
-        return [f"{name}: {error}"]
-    return []
-
-
-def _time_problems(times: Any) -> list[str]:
-    days = times.astype("datetime64[D]")
-    steps = np.diff(days).astype(int)
-    bad = np.flatnonzero(steps <= 0)
-    if not bad.size:
-        return []
-    return [f"time: day {days[bad[0] + 1]} comes after {days[bad[0]]}; days must increase"]
