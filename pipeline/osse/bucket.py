@@ -1,0 +1,170 @@
+"""The truth: water in a column of two layers, 50 mm over 950 mm, under snow, by daily steps.
+
+A day: rain or snow, melt by degree-days; water that reaches the soil runs off by how full the lower
+layer is and fills the upper one; both drain by Brooks and Corey; capillarity draws the layers
+together within some days; evaporation is Priestley and Taylor's, limited by moisture. Every step
+moves water from one store to another, so the balance closes to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.osse.land import FIELD_MM, WILTING_MM, Land, greenness
+from pipeline.osse.weather import FREEZING_K, STEFAN_BOLTZMANN, Weather
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.grid import FloatArray
+    from pipeline.osse.fields import Field
+
+TOP_MM, ROOT_MM = 50.0, 950.0
+_MELT_MM_PER_K = 3.0
+_PRIESTLEY_TAYLOR = 1.26
+# Free, tuned to the e-folding and the spread of SCAN (see `planet`):
+_RUNOFF_POWER = 4.0
+_DRIEST = 0.35  # of the wilting point: what the upper layer keeps
+_TOP_ROOTS = 0.25  # share of transpiration out of the upper layer
+_SOIL_HEAT_DAYS = 5.0
+_FROZEN_FACTOR = 0.1  # of infiltration and evaporation
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the air asks for, (day, y, x) float32 each."""
+
+    bare_mm: Field  # evaporation of a wet bare soil
+    plants_mm: Field  # transpiration of plants with water at will
+
+
+def demand(weather: Weather, land: Land, days: NDArray[np.datetime64]) -> Demand:
+    """Potential evaporation of days (day,), shared by vegetation cover (Priestley, Taylor 1972)."""
+    temperature = weather.air_temperature
+    celsius = np.maximum(temperature - np.float32(FREEZING_K), np.float32(-20))
+    absorbed = (1 - land.albedo).astype(np.float32) * weather.shortwave
+    emitted = np.float32(0.97 * STEFAN_BOLTZMANN) * temperature**4
+    net = np.maximum(absorbed + np.float32(0.97) * weather.longwave - emitted, np.float32(0))
+    vapour = np.float32(0.6108) * np.exp(
+        np.float32(17.27) * celsius / (celsius + np.float32(237.3))
+    )
+    slope = np.float32(4098) * vapour / (celsius + np.float32(237.3)) ** 2  # kPa K-1, FAO 56
+    psychrometric = np.float32(0.665e-6) * weather.surface_pressure
+    millimetres = np.float32(86_400 / 2.45e6 * _PRIESTLEY_TAYLOR) * net
+    potential = millimetres * slope / (slope + psychrometric)
+    cover = np.clip((greenness(days, land.lat, land.ndvi) - 0.05) / 0.8, 0, 1).astype(np.float32)
+    return Demand((1 - cover) * potential, cover * potential)
+
+
+class Bucket:
+    """Stores and fluxes of every cell, (y, x) float64 in mm, summed since the beginning."""
+
+    def __init__(self, land: Land, first_day_temperature_k: FloatArray) -> None:
+        """Begin between wilting point and field capacity, as wet as the climate, without snow."""
+        soil = self.soil = land.soil
+        self.wilting = soil.moisture_at(WILTING_MM)
+        self.field = soil.moisture_at(FIELD_MM)
+        wetness = 0.2 + 0.6 * land.probability_index
+        moisture = self.wilting + wetness * (self.field - self.wilting)
+        self.top, self.root = TOP_MM * moisture, ROOT_MM * moisture
+        self.snow = np.zeros_like(moisture)
+        self.soil_celsius = np.asarray(first_day_temperature_k, float) - FREEZING_K
+        self.precipitation, self.evaporation, self.runoff, self.drainage = np.zeros(
+            (4, *moisture.shape)
+        )
+        self.full_top, self.full_root = TOP_MM * soil.porosity, ROOT_MM * soil.porosity
+        self.power = 2 * soil.exponent + 2  # of Brooks and Corey's conductivity, less one
+        self.rate_top = self.power * soil.conductivity_mm_day / self.full_top
+        self.rate_root = self.power * soil.conductivity_mm_day / self.full_root
+        self.closing = 1 - np.exp(-1 / soil.exchange_days)
+        self.first_storage = self.storage
+
+    @property
+    def storage(self) -> FloatArray:
+        """(y, x) water of all stores, mm."""
+        return np.asarray(self.snow + self.top + self.root)
+
+    @property
+    def residual(self) -> FloatArray:
+        """(y, x) mm that the balance does not close by, since the beginning."""
+        out = self.evaporation + self.runoff + self.drainage
+        return np.asarray(self.first_storage + self.precipitation - out - self.storage)
+
+    @property
+    def moisture(self) -> FloatArray:
+        """(y, x) volumetric moisture of the upper 50 mm, m3 m-3."""
+        return np.asarray(self.top / TOP_MM)
+
+    def day(self, rain_mm: Field, temperature_k: Field, bare_mm: Field, plants_mm: Field) -> None:
+        """Go one day on; all (y, x)."""
+        celsius = temperature_k.astype(float) - FREEZING_K
+        heat = 1 / (_SOIL_HEAT_DAYS * np.where(self.snow > 5, 3.0, 1.0))  # snow insulates
+        self.soil_celsius += heat * (celsius - self.soil_celsius)
+        thawed = np.where(self.soil_celsius < 0, _FROZEN_FACTOR, 1.0)
+        self._infiltrate(self._liquid(rain_mm.astype(float), celsius), thawed)
+        self._drain()
+        self._exchange(thawed)
+        self._evaporate(bare_mm.astype(float) * thawed, plants_mm.astype(float) * thawed)
+
+    def _liquid(self, rain: FloatArray, celsius: FloatArray) -> FloatArray:
+        self.precipitation += rain
+        falls = np.where(celsius < 0, rain, 0.0)
+        melts = np.minimum(self.snow + falls, np.maximum(_MELT_MM_PER_K * celsius, 0.0))
+        self.snow += falls - melts
+        return np.asarray(rain - falls + melts)
+
+    def _infiltrate(self, water: FloatArray, thawed: FloatArray) -> None:
+        wetness = np.minimum(self.root / self.full_root, 1.0)
+        enters = water * (1 - wetness**_RUNOFF_POWER) * thawed
+        self.runoff += water - enters
+        self.top += enters
+        spill = np.maximum(self.top - self.full_top, 0.0)
+        self.top -= spill
+        self._fill_root(spill)
+
+    def _fill_root(self, water: FloatArray) -> None:
+        self.root += water
+        spill = np.maximum(self.root - self.full_root, 0.0)
+        self.root -= spill
+        self.runoff += spill
+
+    def _drain(self) -> None:
+        """Exact over a day: dW/dt = -Ks (W / full)^(2b+3), without other fluxes."""
+        down = self.top - _drained(self.top, self.full_top, self.power, self.rate_top)
+        self.top -= down
+        self._fill_root(down)
+        out = self.root - _drained(self.root, self.full_root, self.power, self.rate_root)
+        self.root -= out
+        self.drainage += out
+
+    def _exchange(self, thawed: FloatArray) -> None:
+        """Equal wetness is equal suction: the upper layer nears the lower one's."""
+        gap = self.root / self.full_root - self.top / self.full_top
+        up = self.closing * thawed * gap * self.full_top
+        self.top += up
+        self.root -= up
+
+    def _evaporate(self, bare: FloatArray, plants: FloatArray) -> None:
+        least = _DRIEST * TOP_MM * self.wilting
+        dry_top = np.clip((self.top - least) / (TOP_MM * self.field - least), 0.0, 1.0)
+        wilted = ROOT_MM * self.wilting
+        dry_root = np.clip((self.root - wilted) / (ROOT_MM * self.field - wilted), 0.0, 1.0)
+        of_top = np.minimum(
+            (bare + _TOP_ROOTS * plants) * dry_top, np.maximum(self.top - least, 0.0)
+        )
+        of_root = np.minimum(
+            (1 - _TOP_ROOTS) * plants * dry_root, np.maximum(self.root - wilted, 0.0)
+        )
+        self.top -= of_top
+        self.root -= of_root
+        self.evaporation += of_top + of_root
+
+
+def _drained(
+    water: FloatArray, full: FloatArray, power: FloatArray, rate: FloatArray
+) -> FloatArray:
+    """(y, x) mm left after a day's drainage; rate is power x Ks / full."""
+    return np.asarray(water * (1 + rate * (water / full) ** power) ** (-1 / power))

@@ -1,0 +1,163 @@
+"""The land of a planet: climate, terrain, vegetation, soil and its hydraulic parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtr
+
+from pipeline.osse.fields import Area, Waves, two_scales
+from pipeline.osse.planet import Magnitudes, stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.grid import FloatArray, Window
+
+# Free: from a dry, high west to a wet, low east, and around that a smooth random variation.
+_CLIMATE_KM, _TREND_SHARE = 150.0, 0.9
+_ELEVATION_M = (1350.0, 350.0, 120.0)  # west, east, sd of hills
+_NDVI = (0.18, 0.60, 0.05)  # dry, wet, sd
+_NDVI_SEASONAL = 0.35
+FIELD_MM, WILTING_MM = 3_300.0, 150_000.0  # suction at field capacity and wilting point
+_WARMEST_DAY, _GREENEST_DAY = 201.0, 213.0
+
+
+@dataclass(frozen=True)
+class Soil:
+    """Hydraulic parameters, (y, x) each; hidden: no file shows them."""
+
+    porosity: FloatArray  # m3 m-3
+    suction_mm: FloatArray  # at saturation, positive
+    exponent: FloatArray  # b of Clapp and Hornberger
+    conductivity_mm_day: FloatArray  # at saturation
+    exchange_days: FloatArray
+
+    def moisture_at(self, suction_mm: float) -> FloatArray:
+        """(y, x) moisture in m3 m-3 at a suction in mm: Clapp and Hornberger 1978."""
+        wetness = (np.maximum(suction_mm, self.suction_mm) / self.suction_mm) ** (
+            -1 / self.exponent
+        )
+        return np.asarray(self.porosity * wetness)
+
+
+@dataclass(frozen=True)
+class Land:
+    """What a planet's surface is, without errors; (y, x) each, lat (y, 1) in degrees."""
+
+    lat: FloatArray
+    probability_index: FloatArray  # 0 dry to 1 wet: how often it rains
+    amount_index: FloatArray  # 0 dry to 1 wet: how much
+    elevation_m: FloatArray
+    ndvi: FloatArray  # mean over the year
+    sand_percent: FloatArray
+    clay_percent: FloatArray
+    bulk_density_g_cm3: FloatArray
+    soil: Soil
+
+    @property
+    def albedo(self) -> FloatArray:
+        """(y, x) albedo: bright where sandy and bare (free)."""
+        return np.asarray(0.27 + 0.0005 * self.sand_percent - 0.2 * self.ndvi)
+
+
+def make_land(window: Window, sizes: Magnitudes, seed: int) -> Land:
+    """The land of a window, from the streams `climate`, `terrain`, `vegetation` and `soil`."""
+    area = Area.of(window, window.cell_y, window.cell_x)
+    probability, amount = _climate(area, seed)
+    hills = two_scales(area, stream(seed, "terrain"), 1, (200.0, 25.0), 0.7)[0]
+    east = (area.x_km / area.width_km)[None, :]
+    west_m, east_m, hills_m = _ELEVATION_M
+    elevation = np.maximum(west_m + (east_m - west_m) * east + hills_m * hills, 0.0)
+    green = two_scales(area, stream(seed, "vegetation"), 1, (100.0, 15.0), 0.6)[0]
+    dry, wet, ndvi_sd = _NDVI
+    ndvi = np.clip(dry + (wet - dry) * probability + ndvi_sd * green, 0.05, 0.85)
+    draws = two_scales(area, stream(seed, "soil"), 7, sizes.soil_lengths_km, sizes.soil_long_share)
+    sand, clay = _texture(draws[0], draws[1], sizes)
+    density = 1.45 + 0.002 * (sand - 44) + sizes.bulk_density_sd_g_cm3 * draws[2]
+    return Land(
+        lat=window.cell_lat[:, None],
+        probability_index=probability,
+        amount_index=amount,
+        elevation_m=elevation,
+        ndvi=ndvi,
+        sand_percent=sand,
+        clay_percent=clay,
+        bulk_density_g_cm3=np.clip(density, 0.9, 1.9),
+        soil=_soil(sand, clay, draws[3:], sizes),
+    )
+
+
+def hydraulics(
+    sand_percent: FloatArray, clay_percent: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Porosity, suction in mm, exponent, conductivity in mm a day, from texture (...).
+
+    Cosby et al. 1984, univariate, in the form of the Community Land Model.
+    """
+    porosity = 0.489 - 0.00126 * sand_percent
+    suction = 10 * 10 ** (1.88 - 0.0131 * sand_percent)
+    exponent = 2.91 + 0.159 * clay_percent
+    conductivity = 86400 * 0.0070556 * 10 ** (-0.884 + 0.0153 * sand_percent)
+    return porosity, suction, exponent, conductivity
+
+
+def capacity_percent(sand_percent: FloatArray, clay_percent: FloatArray) -> FloatArray:
+    """Water between field capacity (3.3 m) and wilting point (150 m) in percent, from texture."""
+    porosity, suction, exponent, _ = hydraulics(sand_percent, clay_percent)
+    at = np.stack([np.maximum(mm, suction) for mm in (FIELD_MM, WILTING_MM)])
+    wet, dry = (at / suction) ** (-1 / exponent)
+    return np.asarray(100 * porosity * (wet - dry))
+
+
+def season(
+    days: NDArray[np.datetime64], lat: FloatArray, peak_day: float = _WARMEST_DAY
+) -> FloatArray:
+    """(day, y, 1) from -1 to 1, highest on a day of the year; half a year later in the south.
+
+    days is (day,), lat is (y, 1) in degrees.
+    """
+    of_year = (days - days.astype("datetime64[Y]")).astype("timedelta64[D]").astype(float)
+    wave = np.cos(2 * np.pi * (of_year + 1 - peak_day) / 365.25)
+    return np.asarray(wave[:, None, None] * np.where(lat >= 0, 1.0, -1.0))
+
+
+def greenness(
+    days: NDArray[np.datetime64], lat: FloatArray, mean: FloatArray
+) -> NDArray[np.float64]:
+    """(day, y, x) NDVI on days, of its mean over the year (y, x) at latitudes (y, 1)."""
+    return np.asarray(mean * (1 + _NDVI_SEASONAL * season(days, lat, _GREENEST_DAY)))
+
+
+def _climate(area: Area, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Two indices (y, x), each about uniform on 0 to 1 over the window, drier in the west."""
+    fields = Waves(area, _CLIMATE_KM).draw(stream(seed, "climate"), 2).astype(float)
+    fields -= fields.mean((1, 2), keepdims=True)  # all planets have the same spread of climates
+    trend = np.sqrt(3) * (2 * area.x_km / area.width_km - 1)[None, :]
+    index = ndtr(np.sqrt(_TREND_SHARE) * trend + np.sqrt(1 - _TREND_SHARE) * fields)
+    return index[0], index[1]
+
+
+def _texture(
+    first: FloatArray, second: FloatArray, sizes: Magnitudes
+) -> tuple[FloatArray, FloatArray]:
+    """Sand and clay in percent; clay is rarer where sand is plentiful (correlation -.6)."""
+    sand = np.clip(sizes.sand_mean_percent + sizes.sand_sd_percent * first, 4, 92)
+    clayey = -0.6 * first + 0.8 * second
+    clay = np.clip(sizes.clay_mean_percent + sizes.clay_sd_percent * clayey, 3, 60)
+    return sand, np.minimum(clay, 97 - sand)
+
+
+def _soil(sand: FloatArray, clay: FloatArray, hidden: FloatArray, sizes: Magnitudes) -> Soil:
+    """Parameters from texture, times variation that no attribute tells: hidden is (4, y, x)."""
+    porosity, suction, exponent, conductivity = hydraulics(sand, clay)
+    factor = np.exp(sizes.hidden_log_sd * hidden)
+    return Soil(
+        porosity=np.clip(porosity + sizes.hidden_porosity * hidden[3], 0.3, 0.6),
+        suction_mm=suction * factor[0],
+        exponent=exponent,
+        conductivity_mm_day=conductivity * factor[1],
+        exchange_days=sizes.exchange_days * factor[2],
+    )

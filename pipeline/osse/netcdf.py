@@ -1,0 +1,140 @@
+"""Files of the planet as bytes: NetCDF-4 by CF, float32, compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from pipeline.osse.fields import cell_edges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from pipeline.grid import FloatArray, Window
+
+_UNITS = {
+    "APCP": ("kg m-2 h-1", "precipitation"),
+    "TMP": ("K", "air temperature at 2 m"),
+    "SPFH": ("kg kg-1", "specific humidity at 2 m"),
+    "PRES": ("Pa", "surface air pressure"),
+    "DLWRF": ("W m-2", "downward longwave radiation"),
+    "DSWRF": ("W m-2", "downward shortwave radiation"),
+    "SAND": ("percent", "sand"),
+    "SILT": ("percent", "silt"),
+    "CLAY": ("percent", "clay"),
+    "BULK": ("g cm-3", "soil bulk density"),
+    "AWC": ("percent", "soil water capacity"),
+    "NDVI": ("1", "mean normalised difference vegetation index"),
+    "ELEV": ("m", "elevation above sea level"),
+    "ALBEDO": ("1", "surface albedo"),
+    "LANDCOVER": ("1", "land cover class (IGBP)"),
+    "SM": ("m3 m-3", "volumetric soil moisture, 0 to 5 cm"),
+    "SM_RETRIEVED": ("m3 m-3", "volumetric soil moisture, 0 to 5 cm, as retrieved"),
+    "ST": ("degC", "soil temperature at 5 cm"),
+}
+_LAT = {"units": "degrees_north", "standard_name": "latitude"}
+_LON = {"units": "degrees_east", "standard_name": "longitude"}
+_CHUNK = (32, 128, 128)  # the first dim, and the two of a grid
+
+
+@dataclass(frozen=True)
+class Axes:
+    """A rectilinear grid: names of its two dims, edges of rows and of columns in degrees."""
+
+    dims: tuple[str, str]
+    lat_edges: FloatArray
+    lon_edges: FloatArray
+    lat: FloatArray
+    lon: FloatArray
+
+    @classmethod
+    def of_cells(cls, window: Window) -> Axes:
+        """The cells of a window: dims y, x; rows from north to south."""
+        return cls(("y", "x"), *cell_edges(window), window.cell_lat, window.cell_lon)
+
+    def coordinates(self) -> dict[str, Any]:
+        """Variables lat, lon and their bounds."""
+        row, col = self.dims
+        return {
+            "lat": (row, self.lat, {**_LAT, "bounds": "lat_bnds"}),
+            "lon": (col, self.lon, {**_LON, "bounds": "lon_bnds"}),
+            "lat_bnds": ((row, "bnds"), _pairs(self.lat_edges)),
+            "lon_bnds": ((col, "bnds"), _pairs(self.lon_edges)),
+        }
+
+
+def gridded(
+    values: Mapping[str, NDArray[Any]],
+    axes: Axes,
+    days: NDArray[np.datetime64] | None = None,
+) -> bytes:
+    """A file of a grid: values (day, row, col) of days (day,), or (row, col) without days."""
+    dims = axes.dims if days is None else ("time", *axes.dims)
+    coordinates = axes.coordinates() | ({} if days is None else _time(days))
+    return _bytes({name: (dims, array) for name, array in values.items()}, coordinates)
+
+
+def points(
+    values: Mapping[str, NDArray[Any]],
+    dim: str,
+    lat: FloatArray,
+    lon: FloatArray,
+    days: NDArray[np.datetime64],
+    ids: list[str] | None = None,
+) -> bytes:
+    """A file of places (dim,): values (place, day), lat and lon (place,), ids where it has any."""
+    coordinates = _time(days) | {"lat": (dim, lat, _LAT), "lon": (dim, lon, _LON)}
+    if ids is not None:
+        coordinates[dim] = (dim, np.array(ids, dtype=object))
+    return _bytes({name: ((dim, "time"), array) for name, array in values.items()}, coordinates)
+
+
+def _bytes(variables: dict[str, Any], coordinates: dict[str, Any]) -> bytes:
+    made, encoding = {}, {}
+    for name, (dims, array) in variables.items():
+        made[name] = (dims, array, _attributes(name))
+        chunks = _CHUNK[-array.ndim :] if "time" in dims[:1] else (*_CHUNK[:1], 4096)
+        if "time" not in dims:
+            chunks = array.shape
+        encoding[name] = {
+            "zlib": True,
+            "complevel": 1,
+            "shuffle": True,
+            "chunksizes": tuple(map(min, zip(chunks, array.shape, strict=True))),
+        }
+        if array.dtype.kind == "f":
+            made[name] = (dims, array.astype(np.float32, copy=False), _attributes(name))
+            encoding[name]["_FillValue"] = np.float32(np.nan)
+    for name, (_, array, *_) in coordinates.items():
+        if array.dtype.kind == "f":
+            encoding[name] = {"_FillValue": None}
+    if "time" in coordinates:
+        encoding["time"] = {"units": "days since 1970-01-01", "dtype": "int32"}
+    attributes = {"Conventions": "CF-1.11", "title": "soilweave OSSE: a planet, no observation"}
+    dataset = xr.Dataset(made, coordinates, attributes)
+    return bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
+
+
+def _attributes(name: str) -> dict[str, Any]:
+    if name == "qc":
+        return {
+            "long_name": "quality flag of the provider",
+            "flag_values": np.array([0, 1, 3], np.int8),
+            "flag_meanings": "good missing frozen_soil",
+        }
+    units, long_name = _UNITS[name]
+    return {"units": units, "long_name": long_name}
+
+
+def _time(days: NDArray[np.datetime64]) -> dict[str, Any]:
+    attributes = {"standard_name": "time", "long_name": "UTC day"}
+    return {"time": ("time", days.astype("datetime64[ns]"), attributes)}
+
+
+def _pairs(edges: FloatArray) -> FloatArray:
+    return np.stack([edges[:-1], edges[1:]], axis=1)

@@ -1,0 +1,146 @@
+"""Make a planet in chunks of days, observe it, and hand over finished files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.osse import attributes, netcdf, satellite, sites, spl3smp
+from pipeline.osse.bucket import Bucket, demand
+from pipeline.osse.forcing import ShownForcing
+from pipeline.osse.land import make_land
+from pipeline.osse.planet import magnitudes
+from pipeline.osse.weather import Sky
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import date
+
+    from numpy.typing import NDArray
+
+    from pipeline.config import PlanetConfig
+    from pipeline.grid import FloatArray, Window
+    from pipeline.osse.fields import Field
+    from pipeline.osse.planet import Magnitudes
+    from pipeline.osse.weather import Weather
+
+CHUNK_DAYS, CHUNK_CELL_DAYS = 366, 10_000_000
+
+
+def generate(
+    planet: PlanetConfig,
+    window: Window,
+    period: tuple[date, date],
+    target: str,
+    write: Callable[[str, bytes], None],
+    advance: Callable[[int], None] = lambda days: None,
+    chunk_cell_days: int = CHUNK_CELL_DAYS,
+) -> None:
+    """Make the files of a planet and hand each to `write(name, bytes)`.
+
+    forcing_{day}.nc, truth_{day}.nc (one per chunk, by its first day), attributes.nc,
+    footprints.nc, sites.nc, and one day as SMAP_L3_SM_P_{day}_R18290_001.h5, whose dataset of
+    moisture is called `target`. Nothing depends on the size of chunks but where files are cut.
+    `advance` hears how many days of the period were made.
+    """
+    made = _Planet(planet, window, period, write)
+    n_spinup, n_days = made.sizes.spinup_days, len(made.days)
+    step = max(1, min(CHUNK_DAYS, chunk_cell_days // made.n_cells))
+    for chunk in _chunks(0, n_spinup, step):
+        made.make(chunk, shown=False)
+    for chunk in _chunks(n_spinup, n_days, step):
+        made.make(chunk, shown=True)
+        advance(chunk.stop - chunk.start)
+    made.observe(target)
+
+
+class _Planet:
+    """A planet under way: its land, sky and bucket, and what is kept for the observers."""
+
+    def __init__(
+        self,
+        planet: PlanetConfig,
+        window: Window,
+        period: tuple[date, date],
+        write: Callable[[str, bytes], None],
+    ) -> None:
+        self.window, self.write, self.seed = window, write, planet.seed
+        sizes: Magnitudes = magnitudes(planet)
+        self.sizes = sizes
+        first, last = (np.datetime64(day, "D") for day in period)
+        self.days = np.arange(first - sizes.spinup_days, last + 1)
+        self.land = make_land(window, sizes, self.seed)
+        self.sky = Sky(window, self.land, sizes, self.seed)
+        self.forcing = ShownForcing(window, sizes, self.seed)
+        edges = (self.forcing.lat_edges, self.forcing.lon_edges)
+        self.grid = netcdf.Axes(("lat", "lon"), *edges, self.forcing.lat, self.forcing.lon)
+        self.sites = sites.place(window, planet.n_sites, self.seed)
+        self.bucket: Bucket | None = None
+        self.cells = netcdf.Axes.of_cells(window)
+        self.n_cells = window.cell_shape[0] * window.cell_shape[1]
+        shape = (len(self.days), *window.footprint_shape)
+        self.footprints = satellite.Passed(self.days, np.empty(shape), np.empty(shape))
+        self.at_sites: FloatArray = np.empty((2, len(self.days), planet.n_sites))
+
+    def make(self, chunk: slice, *, shown: bool) -> None:
+        """The true days of a chunk, which follow those made before; written if shown."""
+        days = self.days[chunk]
+        weather = self.sky.days(days)
+        moisture, soil_celsius = self._truth(weather, days)
+        for kept, values in (
+            (self.footprints.moisture, moisture),
+            (self.footprints.soil_celsius, soil_celsius),
+        ):
+            kept[chunk] = satellite.footprint_mean(values, self.window.refinement)
+        for kept, values in zip(self.at_sites, (moisture, soil_celsius), strict=True):
+            kept[chunk] = values[:, self.sites.y, self.sites.x]
+        if shown:
+            day = str(days[0]).replace("-", "")
+            self.write(f"truth_{day}.nc", netcdf.gridded({"SM": moisture}, self.cells, days))
+            file = netcdf.gridded(self.forcing.days(weather), self.grid, days)
+            self.write(f"forcing_{day}.nc", file)
+
+    def _truth(self, weather: Weather, days: NDArray[np.datetime64]) -> tuple[Field, Field]:
+        """Moisture in m3 m-3 and soil temperature in degC, (day, y, x) float32 each."""
+        wanted = demand(weather, self.land, days)
+        if self.bucket is None:
+            self.bucket = Bucket(self.land, weather.air_temperature[0])
+        moisture, soil_celsius = np.empty((2, len(days), *self.window.cell_shape), np.float32)
+        for day in range(len(days)):
+            self.bucket.day(
+                weather.precipitation[day],
+                weather.air_temperature[day],
+                wanted.bare_mm[day],
+                wanted.plants_mm[day],
+            )
+            moisture[day], soil_celsius[day] = self.bucket.moisture, self.bucket.soil_celsius
+        return moisture, soil_celsius
+
+    def observe(self, target: str) -> None:
+        """Write what shows the planet as a whole: attributes, satellite, sites."""
+        window, land, sizes, seed = self.window, self.land, self.sizes, self.seed
+        shown = attributes.shown(window, land, sizes, seed)
+        self.write("attributes.nc", netcdf.gridded(shown, self.cells))
+        period = slice(sizes.spinup_days, None)
+        days = self.days[period]
+        retrieved = satellite.observe(window, land, sizes, seed, self.footprints, period)
+        lat, lon = np.meshgrid(window.footprint_lat, window.footprint_lon, indexing="ij")
+        flat = {"SM_RETRIEVED": retrieved.reshape(len(days), -1).T}
+        self.write(
+            "footprints.nc", netcdf.points(flat, "footprint", lat.ravel(), lon.ravel(), days)
+        )
+        truth, soil_celsius = self.at_sites[:, period]
+        values, flags = sites.observe(truth, soil_celsius, sizes, seed)
+        table = {"SM": values.T, "qc": flags.T, "ST": soil_celsius.T}
+        where = self.sites
+        file = netcdf.points(table, "site", where.lat, where.lon, days, where.ids)
+        self.write("sites.nc", file)
+        day = spl3smp.fullest_day(retrieved)
+        file = spl3smp.day_bytes(retrieved[day], window, days[day], target)
+        self.write(spl3smp.name(days[day]), file)
+
+
+def _chunks(first: int, stop: int, step: int) -> Iterator[slice]:
+    for start in range(first, stop, step):
+        yield slice(start, min(start + step, stop))
