@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
+import torch
 
 from model.features import Features, SlowFeature
 from model.network import Network, NetworkConfig
 from model.scaling import Scale, Scaler
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from model.network import Heads
 
 FORMAT = 1
 
@@ -31,6 +36,12 @@ class Trained:
     target: Scale
     heads: tuple[str, ...]
     origin: dict[str, Any]
+
+    def physical(self, heads: Heads) -> tuple[NDArray[np.float32], ...]:
+        """Site head, satellite head and width (0 without likelihood) in the target's unit."""
+        site, satellite = self.target.back(heads.site), self.target.back(heads.satellite)
+        width = torch.zeros_like(site) if heads.width is None else heads.width * self.target.std
+        return tuple(t.cpu().numpy() for t in (site, satellite, width))
 
 
 def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:

@@ -52,16 +52,13 @@ def _predict_chunk(
     trained: Trained, places: Places, place: torch.Tensor
 ) -> tuple[NDArray[np.float32], ...]:
     spinup = min(SPINUP_DAYS, places.n_days)
-    warm, state = _run(trained, places, place, -spinup, 0, None)
-    heads, _ = _run(trained, places, place, 0, places.n_days, state)
-    target = trained.target
-    site, satellite = target.back(heads.site), target.back(heads.satellite)
-    width = torch.zeros_like(site) if heads.width is None else heads.width * target.std
-    levels = (target.back(head.mean(1)) for head in (warm.site, warm.satellite))
-    return tuple(t.cpu().numpy() for t in (site, satellite, width, *levels))
+    warm, state = run(trained, places, place, -spinup, 0, None)
+    heads, _ = run(trained, places, place, 0, places.n_days, state)
+    levels = (trained.target.back(head.mean(1)) for head in (warm.site, warm.satellite))
+    return (*trained.physical(heads), *(level.cpu().numpy() for level in levels))
 
 
-def _run(
+def run(
     trained: Trained,
     places: Places,
     place: torch.Tensor,

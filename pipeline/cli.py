@@ -35,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Learn soil moisture from satellite footprints and point sensors at once.",
-    epilog="Begin with `soilweave ls`, then `soilweave run scan`. Every verb has --help.",
+    epilog="Begin with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
 )
 out, err = Console(), Console(stderr=True)
 
@@ -60,23 +60,25 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 STAGES = {
     "run": (
-        ("prepare", "folds", "train", "evaluate"),
-        "Prepare, train and evaluate: whatever is missing, in order.\n\n"
+        ("planet", "prepare", "folds", "train", "predict", "evaluate", "report"),
+        "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
         "What is complete stays as it is; what was interrupted goes on where it stopped.\n\n"
         "Example: soilweave run scan --name published --set recipe=liu2022 "
         "--set train.updates=2000",
     ),
     "prepare": (
-        ("prepare", "folds"),
-        "Bring every source onto one grid and calendar (cube.zarr), deal the sites into folds.",
+        ("planet", "prepare", "folds"),
+        "Bring every source onto one grid and calendar (cube.zarr), deal the sites into folds.\n\n"
+        "An experiment with a planet makes that first.",
     ),
     "train": (
         ("train",),
         "Train every arm, fold and seed, predict at the sites, calibrate (models/, sites.parquet).",
     ),
     "evaluate": (
-        ("evaluate",),
-        "Judge arms and baselines at held-out sites (scores.parquet, summary.json, a table).",
+        ("evaluate", "report"),
+        "Judge arms and baselines (scores.parquet, summary.json, report.html, a table).\n\n"
+        "At held-out sites, and where the truth is known at every cell away from sites.",
     ),
 }
 
@@ -93,19 +95,56 @@ def _add_verb(name: str, stages: tuple[str, ...], text: str) -> None:
         set_: Set = None,
         debug: Debug = False,
     ) -> None:
-        resolved, place = _resolve(experiment, workspace, name, set_)
-        summary = None
-        with _progress() as progress:
-            for stage in stages:
-                module = importlib.import_module(f"pipeline.{stage}")
-                summary = module.run(resolved, place, progress, overwrite)
-        if summary:
-            _show(summary)
-        out.print(f"Outputs: {place.root}", soft_wrap=True)
+        _run(stages, *_resolve(experiment, workspace, name, set_), overwrite)
+
+
+def _run(stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: bool) -> None:
+    """Stages in order, then what they say together, and where the outputs are."""
+    summary = None
+    with _progress() as progress:
+        for stage in stages:
+            module = importlib.import_module(f"pipeline.{stage}")
+            summary = module.run(resolved, place, progress, overwrite) or summary
+    if summary:
+        _show(summary)
+    _say_where(place)
 
 
 for _verb, (_stages, _text) in STAGES.items():
     _add_verb(_verb, _stages, _text)
+
+
+@app.command()
+def predict(
+    experiment: Experiment,
+    models: Annotated[
+        str | None, typer.Option(help="URL of a models/ folder that someone else trained.")
+    ] = None,
+    bbox: Annotated[
+        str | None, typer.Option(help="West,south,east,north in degrees, with --models.")
+    ] = None,
+    period: Annotated[
+        str | None, typer.Option(help="First..last day, such as 2018-01-01..2018-06-30.")
+    ] = None,
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Map every arm, with uncertainty: maps/{arm}.zarr, and state/ to go on from.
+
+    With --models, nothing is trained: the experiment says where forcing and attributes are, and
+    the maps are made by those models, of its own region and period or of those given.
+
+    Example: soilweave predict demo --models workspace/demo/models --name north
+    --bbox=-103.8,39,-97.9,40.85 --period 2018-01-01..2018-06-30
+    """
+    from pipeline import resolve
+
+    settings = [*(set_ or []), *resolve.mapping(models, bbox, period)]
+    stages = ("planet", "prepare", "predict") if models else ("predict",)
+    _run(stages, *_resolve(experiment, workspace, name, settings), overwrite)
 
 
 @app.command()
@@ -191,7 +230,21 @@ def _resolve(
     from pipeline import files, resolve, store
 
     resolved = resolve.experiment(experiment, settings or [], name)
-    return resolved, store.Workspace(files.join(files.absolute(workspace), resolved.name))
+    place = store.Workspace(files.join(files.absolute(workspace), resolved.name))
+    return place.place(resolved), place
+
+
+def _say_where(place: Place) -> None:
+    """Where the outputs are, and how to open them."""
+    from pipeline import files
+
+    out.print(f"Outputs: {place.root}", soft_wrap=True, highlight=False)
+    maps = [n for n in files.listing(place.url("maps")) if n.endswith(".zarr")]
+    if maps:
+        opened = f'xarray.open_zarr("{place.url("maps", maps[-1])}")'
+        out.print(f"  maps: {opened}", soft_wrap=True, highlight=False)
+    if files.exists(place.url("report.html")):
+        out.print(f"  report: {place.url('report.html')}", soft_wrap=True, highlight=False)
 
 
 def _show(summary: Json) -> None:

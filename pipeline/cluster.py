@@ -5,10 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ray.util.queue import Queue
+
+    from pipeline.progress import Progress
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -31,6 +38,43 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def told(progress: Progress) -> Iterator[Queue]:
+    """A queue on the driver's node; what workers put there advances the progress."""
+    import ray
+    from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    over = threading.Event()
+
+    def drain() -> None:
+        while not over.is_set():
+            with contextlib.suppress(Empty):
+                progress.advance(queue.get(timeout=0.5))
+
+    listener = threading.Thread(target=drain, daemon=True)
+    listener.start()
+    try:
+        yield queue
+    finally:
+        over.set()
+        listener.join()
+        queue.shutdown(force=True)
+
+
+def tell(queue: Any, units: int) -> None:
+    """Report progress from a worker; a queue that went with its node stops nothing."""
+    import ray.exceptions
+
+    if queue is not None:
+        try:
+            queue.put_nowait(units)
+        except ray.exceptions.RayError as error:
+            log.warning("progress not reported: %s", error)
 
 
 def _quiet() -> None:

@@ -52,6 +52,12 @@ class Cube:
         return np.arange(first, last + 1)
 
     @property
+    def axis_offset(self) -> int:
+        """Days of the time axis before the first day of the period."""
+        axis = self.cells["time"].values[:1].astype("datetime64[D]")
+        return int((self.days[:1] - axis).astype(int)[0])
+
+    @property
     def refinement(self) -> int:
         """Cells along a footprint's side."""
         return int(self.attrs["refinement"])

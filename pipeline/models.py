@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from model import checkpoint
+from model.calibration import Calibration
 from model.recipe import Job
 from model.ridge import Ridge
 from pipeline import files
+from pipeline.errors import StoreError
+from pipeline.store import Artefact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.checkpoint import Trained
+    from model.recipe import Arm
     from pipeline.config import Experiment
+    from pipeline.store import Workspace
 
 ALL = -1  # the fold of a model that leaves no site out
 
@@ -64,6 +69,43 @@ def load(root: str, job: Job) -> Trained:
       ValueError: it is damaged.
     """
     return checkpoint.load(files.read_bytes(checkpoint_url(root, job)))
+
+
+def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
+    """Where the models that predict lie, and their digest: trained here, or named by URL.
+
+    Raises:
+      StoreError: there are no complete models.
+    """
+    if experiment.models is None:
+        return workspace.url("models"), workspace.artefact("models").digest(experiment)
+    root = files.absolute(experiment.models).rstrip("/")
+    return root, Artefact("models", f"{root}/").digest()
+
+
+def seeds(root: str, arm: str) -> list[int]:
+    """Seeds of the members of an arm's ensemble, as they lie there."""
+    names = files.listing(files.join(root, arm, f"fold={fold_name(ALL)}"))
+    return sorted(int(name.removeprefix("seed=")) for name in names)
+
+
+def ensemble(root: str, arm: Arm) -> list[Trained]:
+    """The members that are an arm's product.
+
+    Raises:
+      StoreError: there is none.
+    """
+    members = [load(root, Job(arm, ALL, seed)) for seed in seeds(root, arm)]
+    if not members:
+        found = f"no models of arm {arm} here; it has {files.listing(root)}"
+        raise StoreError(root, found, remedy="choose among its arms with --set arms=[...]")
+    return members
+
+
+def calibrations(root: str, arm: str) -> dict[str, Calibration]:
+    """Calibration of an arm by fold, as text."""
+    stored = files.read_json(files.join(root, arm, "calibration.json")) or {}
+    return {fold: Calibration(**values) for fold, values in stored.items()}
 
 
 def unfinished(root: str, every: Sequence[Job]) -> list[Job]:

@@ -82,6 +82,38 @@ def presets(kind: str) -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
 
 
+def mapping(models: str | None, bbox: str | None, period: str | None) -> list[str]:
+    """Settings that map with models trained elsewhere: `key=value`, as of `--set`.
+
+    Args:
+      models: URL of their folder; None for the experiment's own.
+      bbox: west,south,east,north in degrees; None for the experiment's domain.
+      period: first..last day; None for the experiment's.
+
+    Raises:
+      ConfigError: one of them is no such thing, or region and period come without models.
+    """
+    if models is None:
+        if bbox or period:
+            remedy = "add --models URL, or set domain and period for every verb with --set"
+            raise ConfigError("--bbox, --period", "models are trained on a cube", remedy=remedy)
+        return []
+    settings = [f"models={models}", "sources.satellite=null", "sources.insitu=null"]
+    if bbox:
+        sides = ("west_degrees", "south_degrees", "east_degrees", "north_degrees")
+        edges = bbox.split(",")
+        if len(edges) != len(sides):
+            raise ConfigError(f"--bbox {bbox}", "expected west,south,east,north in degrees")
+        settings += [f"domain.{s}={edge}" for s, edge in zip(sides, edges, strict=True)]
+    if period:
+        days = period.split("..")
+        if len(days) != 2:
+            raise ConfigError(f"--period {period}", "expected first..last, 2018-01-01..2018-06-30")
+        keys = ("period", "train_period", "test_period")
+        settings += [f"{key}=[{days[0]}, {days[1]}]" for key in keys]
+    return settings
+
+
 def _parse(name: str, text: str) -> Tree:
     try:
         tree = yaml.safe_load(text)

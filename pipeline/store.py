@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.schema import Array
 
-ARTEFACTS = ("cube", "folds", "models", "scores")
-FOLDERS = {"cube": "cube.zarr/", "models": "models/"}  # artefacts with a folder of their own
+ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
+# Artefacts with a folder of their own.
+FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/", "maps": "maps/"}
+VERBS = {"cube": "prepare", "folds": "prepare", "models": "train", "maps": "predict"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,15 @@ class Workspace:
         return files.join(self.root, *parts)
 
     def artefact(self, name: str) -> Artefact:
-        """The artefact of a name: cube, folds, models, scores."""
+        """The artefact of a name, one of ARTEFACTS."""
         return Artefact(name, self.url(FOLDERS.get(name, f"{name}.")))
+
+    def place(self, experiment: Experiment) -> Experiment:
+        """The experiment with the place of its planet, where one is made: in this workspace."""
+        if experiment.planet is None or experiment.planet.url is not None:
+            return experiment
+        planet = experiment.planet.model_copy(update={"url": self.url("planet")})
+        return experiment.model_copy(update={"planet": planet})
 
     def describe(self, experiment: Experiment) -> None:
         """Write `experiment.yaml`, unless it says the same already."""
@@ -82,7 +91,7 @@ class Artefact:
           StoreError: it is not complete, or was made with other settings.
         """
         manifest = self.manifest()
-        verb = {"cube": "prepare", "folds": "prepare", "models": "train"}.get(self.name, "run")
+        verb = VERBS.get(self.name, "run")
         place = self.prefix.rstrip("./")
         if manifest is None:
             remedy = f"make it with: soilweave {verb}"
@@ -120,11 +129,13 @@ class Artefact:
         What was made from other inputs is removed first.
         """
         digest = files.sha256_of(inputs)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         begun = files.read_json(f"{self.prefix}begun.json")
         if begun is not None and begun["inputs_sha256"] == digest:
             return True
         self._remove()
-        files.write_json(f"{self.prefix}begun.json", {"inputs_sha256": digest, "inputs": inputs})
+        record = {"inputs_sha256": digest, "inputs": inputs, "begun": now}
+        files.write_json(f"{self.prefix}begun.json", record)
         return False
 
     def commit(self, inputs: Json, shards: Iterable[Json], **extra: Any) -> None:
@@ -134,6 +145,7 @@ class Artefact:
             "inputs_sha256": files.sha256_of(inputs),
             "inputs": inputs,
             "git_commit": git_commit(),
+            "begun": (files.read_json(f"{self.prefix}begun.json") or {}).get("begun"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **extra,
             "shards": [record for record in records if record["size"]],
@@ -160,7 +172,7 @@ def create_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> N
     import zarr
 
     root = zarr.open_group(url, mode="a", attributes=attrs.get("", {}))
-    for group in sorted({array.path.split("/")[0] for array in arrays}):
+    for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
         root.require_group(group).attrs.update(attrs.get(group, {}))
     for array in arrays:
         if array.path in root:
@@ -241,7 +253,8 @@ def open_group(url: str, group: str) -> xr.Dataset:
     """One group of a Zarr store, lazily, without dask."""
     import xarray as xr
 
-    dataset: xr.Dataset = xr.open_zarr(url, group=group, chunks=None, consolidated=False)
+    where = group or None
+    dataset: xr.Dataset = xr.open_zarr(url, group=where, chunks=None, consolidated=False)
     return dataset
 
 

@@ -7,8 +7,6 @@ node through Ray's object store. There is no collective between the models, and 
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
     from ray.train.v2.api.config import ScalingConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
-    from ray.util.queue import Queue
 
     from pipeline.config import Experiment
     from pipeline.packing import Packed
@@ -43,6 +40,10 @@ def run(
     Raises:
       SoilweaveError: the recipe does not fit the cube, or the workspace cannot be used.
     """
+    if experiment.models is not None:
+        progress.start("train", 0, "models")
+        progress.finish(f"nothing: the models of {experiment.models} are used")
+        return
     artefact = workspace.artefact("models")
     made_of = {name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds")}
     inputs = schema.identity(experiment, "models", **made_of)
@@ -135,7 +136,7 @@ def fit(
         from ray.train.v2.api.exceptions import TrainingFailedError
 
         run_name = f".train-{uuid.uuid4().hex[:8]}"
-        with _told(progress) as queue:
+        with cluster.told(progress) as queue:
             orders = worker.Orders(
                 experiment,
                 root,
@@ -173,32 +174,6 @@ def _scaling(experiment: Experiment, n_models: int) -> ScalingConfig:
     workers = min(n_models, gpus or max(1, int(has["CPU"]) // threads))
     each = {"GPU": 1.0, "CPU": 1.0} if gpus else {"CPU": float(threads)}
     return ScalingConfig(num_workers=(1, workers), use_gpu=gpus > 0, resources_per_worker=each)
-
-
-@contextlib.contextmanager
-def _told(progress: Progress) -> Iterator[Queue]:
-    """A queue on the driver's node; what workers put there advances the progress."""
-    import ray
-    from ray.util.queue import Empty, Queue
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    over = threading.Event()
-
-    def drain() -> None:
-        while not over.is_set():
-            with contextlib.suppress(Empty):
-                progress.advance(queue.get(timeout=0.5))
-
-    listener = threading.Thread(target=drain, daemon=True)
-    listener.start()
-    try:
-        yield queue
-    finally:
-        over.set()
-        listener.join()
-        queue.shutdown(force=True)
 
 
 def _cause(error: TrainingFailedError) -> Exception:

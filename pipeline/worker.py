@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from model import checkpoint
 from model.checkpoint import Trained
 from model.fit import Fitting
-from pipeline import files, models, tables
+from pipeline import cluster, files, models, tables
 
 if TYPE_CHECKING:
     from model.recipe import Job
@@ -70,7 +70,7 @@ def train_model(orders: Orders, job: Job, packed: Packed, device: str) -> None:
         fitting.advance(experiment.compute.checkpoint_every_updates)
         if not fitting.done:
             files.write_bytes(progress, checkpoint.pack(*fitting.state()))
-        _tell(orders.queue, fitting.step - before)
+        cluster.tell(orders.queue, fitting.step - before)
     origin = {
         "arm": job.arm,
         "fold": models.fold_name(job.fold),
@@ -107,17 +107,6 @@ def _resume(fitting: Fitting, progress: str) -> None:
         return
     except ValueError as error:
         log.warning("%s is damaged, the model starts anew: %s", progress, error)
-
-
-def _tell(queue: Any, updates: int) -> None:
-    """Report progress; a queue that went with its node stops nothing."""
-    import ray.exceptions
-
-    if queue is not None:
-        try:
-            queue.put_nowait(updates)
-        except ray.exceptions.RayError as error:
-            log.warning("progress not reported: %s", error)
 
 
 def _write_history(url: str, fitting: Fitting) -> None:

@@ -1,0 +1,198 @@
+"""One column of an arm's maps, walked through all days and written: the task of predict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from model.predict import product
+from model.sampling import SPINUP_DAYS
+from model.walk import Walk
+from pipeline import cluster, files, maps, models, schema, store
+from pipeline.column import Column
+from pipeline.config import Experiment
+from pipeline.cube import Cube
+from pipeline.errors import StoreError
+from pipeline.maps import Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from model.checkpoint import Trained
+    from pipeline.files import Json
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What every task is told; `root` is the workspace, `queue` takes the blocks done."""
+
+    experiment_json: str
+    root: str
+    models_root: str
+    queue: Any
+
+
+class MapColumn:
+    """Ray Data actor: {"arm", "row", "col"} in, {"receipt"} of the shards it has written out."""
+
+    def __init__(self, orders: Orders) -> None:
+        """Open the cube; models are loaded with the first column of their arm."""
+        self.orders = orders
+        self.experiment = Experiment.model_validate_json(orders.experiment_json)
+        self.cube = Cube.open(files.join(orders.root, "cube.zarr"))
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.set_num_threads(self.experiment.compute.threads_per_worker)
+
+    def __call__(self, item: Json) -> Json:
+        """Walk one column and write it; what went wrong is told in the receipt."""
+        arm, row, col = str(item["arm"]), int(item["row"]), int(item["col"])
+        try:
+            members = models.ensemble(self.orders.models_root, arm)  # type: ignore[arg-type]
+            column = Column(self.cube, row, col, members[0])
+            shards = _Writing(self, arm, column, members).write() if column.valid.any() else []
+        except (StoreError, ValueError) as error:
+            return {"receipt": json.dumps({"problems": [f"{arm}: {error}"], "shards": []})}
+        receipt = {"problems": [], "shards": shards}
+        name = receipt_name(arm, row, col)
+        files.write_json(files.join(self.orders.root, "maps", "receipts", name), receipt)
+        return {"receipt": json.dumps(receipt)}
+
+
+def receipt_name(arm: str, row: int, col: int) -> str:
+    """Name of the receipt of a column."""
+    return f"{arm}-{row}-{col}.json"
+
+
+class _Writing:
+    """The walk of one column, block by block, into maps and state."""
+
+    def __init__(
+        self,
+        task: MapColumn,
+        arm: str,
+        column: Column,
+        members: list[Trained],
+    ) -> None:
+        self.column, self.heads = column, members[0].heads
+        calibrations = models.calibrations(task.orders.models_root, arm)
+        self.calibration = calibrations[models.fold_name(models.ALL)]
+        self.variable = task.experiment.table[task.experiment.target]
+        self.target, self.root = task.experiment.target, task.orders.root
+        self.queue = task.orders.queue
+        self.maps_url = files.join(self.root, "maps", f"{arm}.zarr")
+        self.state_url = files.join(self.root, "state", f"{arm}.zarr")
+        self.n_days = len(task.cube.days)
+        self.first = task.cube.axis_offset
+        self.blocks = len(task.cube.cells["time"]) // schema.BLOCK_DAYS
+        self.walks = [Walk(member, column.static, task.device) for member in members]
+        self.shards: list[Json] = []
+
+    def write(self) -> list[Json]:
+        """Records of every shard of the column."""
+        year = min(SPINUP_DAYS, self.n_days)
+        before = self.column.before(year)
+        for walk in self.walks:
+            walk.warm_up(before, (self.column.forcing(days) for days in _pieces(year)))
+        self._levels()
+        pending: list[dict[str, NDArray[Any]]] = []
+        for block in range(self.blocks):
+            self._state(block)
+            pending.append(self._block(block))
+            if len(pending) == maps.SERIES_BLOCKS or block + 1 == self.blocks:
+                start = (block + 1 - len(pending)) * schema.BLOCK_DAYS
+                for name in pending[0]:
+                    whole = np.concatenate([values[name] for values in pending])
+                    self._put(self.maps_url, f"series/{name}", start, whole)
+                pending = []
+            cluster.tell(self.queue, 1)
+        return self.shards
+
+    def _block(self, block: int) -> dict[str, NDArray[Any]]:
+        """One block of days: predicted, packed, put into the root; (day, y, x) by name."""
+        start = block * schema.BLOCK_DAYS
+        edges = np.array([start, start + schema.BLOCK_DAYS]) - self.first
+        days = slice(*np.clip(edges, 0, self.n_days).tolist())
+        forcing = self.column.forcing(days)
+        members = [walk.advance(forcing) for walk in self.walks]
+        mean, raw = product(members, self.heads, self.calibration.level_weight)
+        flags = self._flags(forcing, days, mean)
+        step, scale = self.variable.scale_factor, self.calibration.width_scale
+        shift = self.first - start
+        inside = slice(days.start + shift, days.stop + shift)
+        made: dict[str, NDArray[Any]] = {
+            self.target: self._field(maps.pack(mean, step), maps.FILL, inside),
+            f"{self.target}_std": self._field(maps.pack(raw * scale, step), maps.FILL, inside),
+            "quality_flag": self._field(flags, maps.FLAG_FILL, inside, Quality.NO_INPUTS),
+        }
+        for name, field in made.items():
+            self._put(self.maps_url, name, start, field)
+        return made
+
+    def _flags(
+        self, forcing: NDArray[np.float16], days: slice, mean: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """(cell, day) quality of the valid cells."""
+        missing = np.isnan(forcing).any(2) | np.isnan(self.column.static).any(1)[:, None]
+        outside = (mean < self.variable.minimum) | (mean > self.variable.maximum)
+        flags = Quality.INPUT_MISSING * missing + Quality.FROZEN * self.column.frozen(days)
+        flags = flags + Quality.OUTSIDE_RANGE * outside
+        flags = flags + (0 if self.calibration.calibrated else Quality.UNCALIBRATED)
+        return np.asarray(flags, np.uint8)
+
+    def _field(
+        self, values: NDArray[Any], fill: int, inside: slice, elsewhere: int | None = None
+    ) -> NDArray[Any]:
+        """(cell, day) values of some days of a block as a field (32 days, y, x).
+
+        `elsewhere` goes into cells without inputs, on these days; else the fill value.
+        """
+        field = np.full((schema.BLOCK_DAYS, *self.column.valid.shape), fill, values.dtype)
+        if elsewhere is not None:
+            field[inside] = elsewhere
+        field[inside, self.column.valid] = values.T
+        return field
+
+    def _state(self, block: int) -> None:
+        """The state before a block's first day, where it is one of the last blocks."""
+        kept = block - max(0, self.blocks - maps.STATE_BLOCKS)
+        if kept < 0:
+            return
+        for member, walk in enumerate(self.walks):
+            for name, values in zip(("hidden", "cell"), walk.state(), strict=True):
+                field = np.full((*self.column.valid.shape, values.shape[1]), np.nan, np.float32)
+                field[self.column.valid] = values
+                region = [slice(kept, kept + 1), slice(member, member + 1)]
+                region += [self.column.rows, self.column.cols, slice(0, values.shape[1])]
+                self.shards += self._recorded(self.state_url, name, region, field[None, None])
+
+    def _levels(self) -> None:
+        for member, walk in enumerate(self.walks):
+            for name, values in zip(("site_level", "satellite_level"), walk.levels, strict=True):
+                field = np.full(self.column.valid.shape, np.nan, np.float32)
+                field[self.column.valid] = values
+                region = [slice(member, member + 1), self.column.rows, self.column.cols]
+                self.shards += self._recorded(self.state_url, name, region, field[None])
+
+    def _put(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
+        region = [slice(start, start + len(values)), self.column.rows, self.column.cols]
+        self.shards += self._recorded(url, path, region, values)
+
+    def _recorded(
+        self, url: str, path: str, region: list[slice], values: NDArray[Any]
+    ) -> list[Json]:
+        """Shards written, by their keys in the workspace."""
+        folder = url.removeprefix(self.root).lstrip("/")
+        records = store.write_shards(url, path, region, values)
+        return [record | {"key": f"{folder}/{record['key']}"} for record in records]
+
+
+def _pieces(n_days: int) -> Iterator[slice]:
+    """The first days in pieces of a block."""
+    for start in range(0, n_days, schema.BLOCK_DAYS):
+        yield slice(start, min(start + schema.BLOCK_DAYS, n_days))

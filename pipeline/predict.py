@@ -1,0 +1,151 @@
+"""Map every arm with the models of all sites: cube.zarr, models/ -> maps/, state/."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pipeline import cluster, files, mapper, maps, models, schema, store
+from pipeline.cube import Cube
+from pipeline.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from model.checkpoint import Trained
+    from pipeline.config import Experiment
+    from pipeline.files import Json
+    from pipeline.progress import Progress
+    from pipeline.store import Workspace
+
+
+def run(
+    experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
+) -> None:
+    """Write the maps; one task per arm and column of 256 x 256 cells.
+
+    Raises:
+      SoilweaveError: the models do not fit the cube, or a value does not fit into the maps.
+    """
+    artefact = workspace.artefact("maps")
+    root, digest = models.source(experiment, workspace)
+    cube_digest = workspace.artefact("cube").digest(experiment)
+    inputs = schema.identity(experiment, "maps", cube=cube_digest, models=digest)
+    columns = _columns(experiment)
+    blocks = schema.block_range(experiment.period)
+    progress.start("predict", len(columns) * len(blocks), "blocks")
+    if artefact.complete(inputs, overwrite):
+        progress.finish("maps complete")
+        return
+    cube = Cube.open(workspace.url("cube.zarr"))
+    members = {arm: models.ensemble(root, arm) for arm in experiment.arms}
+    _check(experiment, cube, root, members)
+    if not artefact.begin(inputs):
+        files.remove(workspace.url("state"))
+    workspace.describe(experiment)
+    made_of = {"cube_sha256": cube_digest, "models_sha256": digest}
+    for arm, ensemble in members.items():
+        _template(experiment, workspace, arm, ensemble, made_of)
+    receipts = list(_receipts(experiment, workspace, root, columns, progress))
+    if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
+        remedy = "mend that and run again; whole columns are kept"
+        raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
+    files.remove(workspace.url("maps", "receipts"))
+    for arm in experiment.arms:
+        store.consolidate(workspace.url("maps", f"{arm}.zarr"))
+        store.consolidate(workspace.url("state", f"{arm}.zarr"))
+    shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    artefact.commit(inputs, shards, complete_through=str(experiment.period[1]))
+    size = sum(shard["size"] for shard in shards) / 1e6
+    progress.finish(f"maps of {', '.join(experiment.arms)}, {size:.0f} MB")
+
+
+def _columns(experiment: Experiment) -> list[Json]:
+    """Every arm and column, by its upper left cell."""
+    ny, nx = schema.window(experiment).cell_shape
+    return [
+        {"arm": arm, "row": row, "col": col}
+        for arm in experiment.arms
+        for row in range(0, ny, schema.SHARD)
+        for col in range(0, nx, schema.SHARD)
+    ]
+
+
+def _check(
+    experiment: Experiment, cube: Cube, root: str, members: dict[Any, list[Trained]]
+) -> None:
+    """The models must be of the experiment's target, and the cube must have their inputs.
+
+    Raises:
+      ConfigError: naming what is lacking.
+    """
+    problems = []
+    for arm, ensemble in members.items():
+        features, origin = ensemble[0].features, ensemble[0].origin
+        if origin["target"] != experiment.target:
+            found = f"{arm} predicts {origin['target']}"
+            problems.append(f"{found}, the experiment wants {experiment.target}")
+        for key, names in (("forcing", features.forcing), ("static", features.static)):
+            lacking = [name for name in names if name not in cube.attrs[key]]
+            problems += [f"{arm} needs {key} {name}, which the cube lacks" for name in lacking]
+    if problems:
+        remedy = "name sources that have them, or other models"
+        raise ConfigError(f"models {root}", *problems, remedy=remedy)
+
+
+def _template(
+    experiment: Experiment,
+    workspace: Workspace,
+    arm: str,
+    ensemble: list[Trained],
+    made_of: Json,
+) -> None:
+    """Arrays and attributes of an arm's maps and state; those that are there stay."""
+    window = schema.window(experiment)
+    arrays, attrs = maps.template(experiment, window, arm, len(ensemble))
+    attrs[""] |= made_of | {"code_commit": store.git_commit()}
+    store.create_group(workspace.url("maps", f"{arm}.zarr"), arrays, attrs)
+    blocks = schema.block_range(experiment.period)[-maps.STATE_BLOCKS :]
+    units = ensemble[0].network.config.hidden_size
+    state = maps.state_template(window, blocks, len(ensemble), units)
+    store.create_group(workspace.url("state", f"{arm}.zarr"), state, {"": {"arm": arm} | made_of})
+
+
+def _receipts(
+    experiment: Experiment,
+    workspace: Workspace,
+    root: str,
+    columns: list[Json],
+    progress: Progress,
+) -> Iterator[Json]:
+    """The receipt of each column: those of an interrupted run, then of the columns it left."""
+    todo, n_blocks = [], len(schema.block_range(experiment.period))
+    for column in columns:
+        name = mapper.receipt_name(**column)
+        receipt = files.read_json(workspace.url("maps", "receipts", name))
+        if receipt is None:
+            todo.append(column)
+        else:
+            progress.advance(n_blocks)
+            yield receipt
+    if not todo:
+        return
+    with cluster.connected():
+        import ray
+        import ray.data
+
+        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        threads = experiment.compute.threads_per_worker
+        gpus = int(has.get("GPU", 0))
+        size = min(len(todo), gpus or max(1, int(has["CPU"]) // threads))
+        with cluster.told(progress) as queue:
+            orders = mapper.Orders(experiment.model_dump_json(), workspace.root, root, queue)
+            tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
+                mapper.MapColumn,  # type: ignore[arg-type]  # a class whose objects are called
+                fn_constructor_args=(orders,),
+                compute=ray.data.ActorPoolStrategy(size=size),
+                num_cpus=1 if gpus else threads,
+                num_gpus=1 if gpus else 0,
+            )
+            for row in tasks.iter_rows():
+                yield json.loads(row["receipt"])
