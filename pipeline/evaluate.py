@@ -1,4 +1,4 @@
-"""Judge every arm and baseline: sites.parquet -> scores.parquet, summary.json."""
+"""Judge every arm and baseline: sites.parquet, maps/ -> scores.parquet, summary.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline import files, judging, satellite, schema, store, tables
+from pipeline import catalog, files, judging, models, satellite, schema, store, tables, truth
 from pipeline.cube import Cube
 from pipeline.judging import Candidate, Sites
 
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.store import Workspace
 
+_PLACES = {"site": "sites", "footprint": "footprints", "truth": "cells of known truth"}
+
 
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> Json:
     """Write the scores; returns the summary, whether made now or before."""
     artefact = workspace.artefact("scores")
-    made_of = {
-        name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds", "models")
-    }
+    made_of = {name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds")}
+    made_of["models"] = models.source(experiment, workspace)[1]
+    if experiment.sources.truth is not None:
+        made_of["maps"] = workspace.artefact("maps").digest(experiment)
+        made_of["truth"] = catalog.digest(experiment, experiment.sources.truth)
     period = [str(day) for day in experiment.test_period]
     inputs = schema.identity(experiment, "scores", **made_of, test_period="..".join(period))
     progress.start("evaluate", 1, "table")
@@ -40,20 +44,22 @@ def run(
     cube = Cube.open(workspace.url("cube.zarr"))
     parts: list[pd.DataFrame] = []
     summary = judging.header(experiment, experiment.test_period)
-    if cube.site_ids:
+    if cube.site_ids and experiment.models is None:
         table, judged = judging.judge(*_read(experiment, workspace, cube), experiment.judging)
         parts.append(table)
         summary |= judged | {"not_scored": judging.not_scored(table)}
     if experiment.judging.footprints:
         rows, summary["footprints"] = _judge_footprints(experiment, workspace)
         parts.append(rows)
+    if experiment.sources.truth is not None:
+        rows, summary["truth"] = truth.judge(experiment, workspace, cube)
+        parts.append(rows)
     tables.write(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
     files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
     names = ("scores.parquet", "summary.json")
     artefact.commit(inputs, [store.record(workspace.root, name) for name in names])
-    places = f"{summary['n_sites']} sites"
-    if experiment.judging.footprints:
-        places += f" and {rows['id'].nunique()} footprints"
+    counted = pd.concat(parts).groupby("target").id.nunique().to_dict()
+    places = ", ".join(f"{counted[t]} {name}" for t, name in _PLACES.items() if t in counted)
     progress.finish(f"scores at {places}")
     return summary
 

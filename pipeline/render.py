@@ -24,8 +24,11 @@ PAIRED = ("correlation", "rmse", "ubrmse")
 def tables(summary: Json) -> Iterator[Table]:
     """Every table a summary has: medians, paired differences, footprints."""
     if summary["arms"]:
-        yield _medians(summary)
-        yield _paired(summary)
+        yield _medians(summary, "Median over sites")
+        yield _paired(summary, "on common site-days")
+    if summary.get("truth"):
+        yield _medians(summary["truth"], "Against the truth, median over cells away from sites")
+        yield _paired(summary["truth"], "against the truth")
     if summary.get("footprints"):
         yield _footprints(summary)
 
@@ -43,8 +46,8 @@ def caption(summary: Json) -> str:
     )
 
 
-def _medians(summary: Json) -> Table:
-    table = _table("Median over sites [95 % interval]; share within 50/90 % intervals", "")
+def _medians(summary: Json, what: str) -> Table:
+    table = _table(f"{what} [95 % interval]; share within 50/90 % intervals", "")
     for name in (*COLUMNS.values(), "50/90"):
         table.add_column(name, justify="right", no_wrap=True)
     for kind in ("arms", "baselines"):
@@ -57,8 +60,8 @@ def _medians(summary: Json) -> Table:
     return table
 
 
-def _paired(summary: Json) -> Table:
-    title = "Median of paired differences A minus B on common site-days [95 % interval]"
+def _paired(summary: Json, where: str) -> Table:
+    title = f"Median of paired differences A minus B {where} [95 % interval]"
     table = _table(title, "A-B")
     for metric in PAIRED:
         table.add_column(COLUMNS[metric], justify="right", no_wrap=True)
