@@ -1,0 +1,192 @@
+"""Maps: fields on the grid and values at places, on one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from pipeline.figures.style import Picture
+
+Line = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
+_WIDTH = 3.4  # inches of a map
+_MARGINS = (0.42, 0.22, 0.1, 0.06)  # of its axes, inches: left, bottom, right, top
+_LAND = "#eceef1"  # where a map has no value
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A colour scale: what is shown, its unit, the colours and their ends."""
+
+    name: str
+    unit: str
+    colours: str
+    low: float
+    high: float
+
+    @classmethod
+    def over(
+        cls, name: str, unit: str, colours: str, values: list[NDArray[Any]], centred: bool = False
+    ) -> Scale:
+        """A scale over all but the 2 % of values at either end; `centred` on zero."""
+        known = np.concatenate([v[np.isfinite(v)].ravel() for v in values])
+        if not known.size:
+            return cls(name, unit, colours, 0.0, 1.0)
+        low, high = (float(q) for q in np.quantile(known, (0.02, 0.98)))
+        if centred:
+            high = max(abs(low), abs(high), 1e-9)
+            low = -high
+        return cls(name, unit, colours, low, max(high, low + 1e-9))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The region on the page: edges in metres of the grid, and where degrees lie on them.
+
+    `lines` are borders, each (x, y) in metres; `places` (x, y) are the sites. `scattered` is the
+    number of cells where so few have values that they are drawn as large squares, else 0.
+    """
+
+    bounds: tuple[float, float, float, float]  # left, bottom, right, top
+    lat: NDArray[np.float64]
+    lon: NDArray[np.float64]
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    places: Line
+    lines: list[Line] = field(default_factory=list)
+    scattered: int = 0
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is much wider than high."""
+        left, bottom, right, top = self.bounds
+        return right - left > 1.6 * (top - bottom)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of a map, inches."""
+        left, bottom, right, top = self.bounds
+        high = (_WIDTH - _MARGINS[0] - _MARGINS[2]) * (top - bottom) / (right - left)
+        return _WIDTH, min(high, 2 * _WIDTH) + _MARGINS[1] + _MARGINS[3]
+
+
+def mapped(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Picture:
+    """A field (y, x), cells or footprints that fill the frame; sites as dots."""
+    with style.canvas(*frame.size, layout="none") as figure:
+        axes = _axes(figure, frame)
+        colours: dict[str, Any] = {"cmap": scale.colours, "vmin": scale.low, "vmax": scale.high}
+        if frame.scattered:
+            _squares(axes, frame, values, colours)
+        else:
+            left, bottom, right, top = frame.bounds
+            shown = np.ma.masked_invalid(values)
+            extent = (left, right, bottom, top)
+            axes.imshow(shown, extent=extent, interpolation="nearest", **colours)
+            axes.scatter(*frame.places, s=9, c="white", edgecolors="black", linewidths=0.7)
+        return style.picture(figure, alt, "png")
+
+
+def at_places(
+    frame: Frame, values: NDArray[Any], blocks: NDArray[Any], scale: Scale, alt: str
+) -> Picture:
+    """Values of the sites; `blocks` (fy, fx) chequers the ground, 0 or 1, -1 for none."""
+    from matplotlib.colors import ListedColormap
+
+    with style.canvas(*frame.size, layout="none") as figure:
+        axes = _axes(figure, frame)
+        left, bottom, right, top = frame.bounds
+        axes.imshow(
+            np.ma.masked_less(blocks, 0),
+            extent=(left, right, bottom, top),
+            cmap=ListedColormap(["#ffffff", "#e6eaf0"]),
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
+        known = np.isfinite(values)
+        x, y = frame.places
+        axes.scatter(x[~known], y[~known], s=14, marker="x", c="#888888", linewidths=0.8)
+        axes.scatter(
+            x[known],
+            y[known],
+            s=float(np.clip(2000 / max(len(x), 1), 13, 34)),
+            c=values[known],
+            cmap=scale.colours,
+            vmin=scale.low,
+            vmax=scale.high,
+            edgecolors="black",
+            linewidths=0.6,
+        )
+        return style.picture(figure, alt, "png")
+
+
+def colour_bar(scale: Scale) -> Picture:
+    """The scale of maps, as a picture of its own."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    with style.canvas(_WIDTH, 0.62) as figure:
+        axes = figure.subplots()
+        colours = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
+        bar = figure.colorbar(colours, cax=axes, orientation="horizontal", extend="both")
+        bar.outline.set_visible(False)
+        style.short_ticks(axes.xaxis)
+        axes.set_xlabel(style.quantity(scale.name, scale.unit))
+        ends = f"{style.number(round(scale.low, 4))} to {style.number(round(scale.high, 4))}"
+        return style.picture(figure, f"Colour scale of {scale.name}, {ends} {scale.unit}")
+
+
+def _squares(axes: Axes, frame: Frame, values: NDArray[Any], colours: dict[str, Any]) -> None:
+    """Values of few cells as squares that nearly touch where the cells are evenly spread."""
+    left, bottom, right, top = frame.bounds
+    ny, nx = values.shape
+    row, col = np.nonzero(np.isfinite(values))
+    x = left + (col + 0.5) * (right - left) / nx
+    y = top - (row + 0.5) * (top - bottom) / ny
+    width, height = frame.size
+    points = 72 * 72 * width * height / frame.scattered
+    axes.set_facecolor("white")
+    axes.scatter(x, y, s=0.3 * points, c=values[row, col], marker="s", linewidths=0, **colours)
+
+
+def _axes(figure: Figure, frame: Frame) -> Axes:
+    """Axes in metres, labelled in degrees, with borders."""
+    width, height = frame.size
+    low_x, low_y, high_x, high_y = _MARGINS
+    wide, high = (width - low_x - high_x) / width, (height - low_y - high_y) / height
+    axes = figure.add_axes((low_x / width, low_y / height, wide, high))
+    axes.set_facecolor(_LAND)
+    left, bottom, right, top = frame.bounds
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.set_aspect("equal")
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+    for line in frame.lines:
+        axes.plot(*line, color="#5b6472", linewidth=0.5, zorder=2)
+    lon, lat = _degrees(frame.lon), _degrees(frame.lat)
+    axes.set_xticks(np.interp(lon, frame.lon, frame.x), [_name(v, "EW") for v in lon])
+    axes.set_yticks(np.interp(lat, frame.lat[::-1], frame.y[::-1]), [_name(v, "NS") for v in lat])
+    axes.tick_params(length=2.5, labelsize=7.5, pad=2)
+    return axes
+
+
+def _degrees(along: NDArray[np.float64]) -> list[float]:
+    """Round degrees inside the frame, three or four."""
+    low, high = float(along.min()), float(along.max())
+    steps = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60)
+    step = next((s for s in steps if (high - low) / s <= 4), 60)
+    return [k * step for k in range(int(np.ceil(low / step)), int(high // step) + 1)]
+
+
+def _name(degrees: float, sides: str) -> str:
+    side = "" if degrees == 0 else sides[0] if degrees > 0 else sides[1]
+    return f"{abs(degrees):g}°{side}"
