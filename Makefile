@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup test lint unit scores clean
+.PHONY: setup demo test lint unit scores studies clean
 
 setup: .venv/ready
 
@@ -13,6 +13,10 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
+
+# A small planet whose truth is known: maps, scores, a report. A few minutes on 2 cores.
+demo: setup
+	$(BIN)/soilweave run demo --workspace $(WORKSPACE)
 
 test: lint unit
 
@@ -25,11 +29,16 @@ lint: setup
 unit: setup
 	$(BIN)/pytest $(ARGS)
 
-# The full experiments, and their tables; about half an hour on 2 cores. Needs SOILWEAVE_DATA.
+# The full experiments, and their tables; an hour on 2 cores. scan needs SOILWEAVE_DATA.
 scores: setup
+	$(BIN)/soilweave run demo-full --workspace $(WORKSPACE)
 	$(BIN)/soilweave run scan --workspace $(WORKSPACE)
 	$(BIN)/soilweave run scan-coarse --workspace $(WORKSPACE)
 	$(BIN)/soilweave run scan --workspace $(WORKSPACE) --name scan-liu2022 --set recipe=liu2022 --set train.updates=2000
+
+# Arms, heads, levels and footprint operators on eight planets; an hour on 2 cores.
+studies: setup
+	$(BIN)/python tests/studies/planets.py --folder $(WORKSPACE)/studies
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

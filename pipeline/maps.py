@@ -156,16 +156,22 @@ def _coordinates(
         made(("time", "bnds"), "time_bnds", np.stack([days, days + 1], 1)),
         made(("y",), "y", window.cell_y, units="m", standard_name="projection_y_coordinate"),
         made(("x",), "x", window.cell_x, units="m", standard_name="projection_x_coordinate"),
-        made(("y",), "lat", window.cell_lat, units="degrees_north", standard_name="latitude"),
-        made(("x",), "lon", window.cell_lon, units="degrees_east", standard_name="longitude"),
+        made(("y",), "lat", window.cell_lat, **_degrees("latitude", "north")),
+        made(("x",), "lon", window.cell_lon, **_degrees("longitude", "east")),
         made((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf()),
     ]
     if variable.depth_m is not None:
-        attrs = {"units": "m", "standard_name": "depth", "positive": "down"}
+        attrs = {"units": "m", "standard_name": "depth", "long_name": "depth", "positive": "down"}
         bounds = np.array(variable.depth_m)
         arrays.append(made((), "depth", bounds.mean(), bounds="depth_bnds", **attrs))
         arrays.append(made(("bnds",), "depth_bnds", bounds))
     return arrays
+
+
+def _degrees(name: str, towards: str) -> dict[str, str]:
+    """Attributes of a coordinate in degrees, of the cells' centres."""
+    long_name = f"{name} of the cell's centre"
+    return {"units": f"degrees_{towards}", "standard_name": name, "long_name": long_name}
 
 
 def _attributes(experiment: Experiment, window: Window, arm: str, members: int) -> Json:
@@ -173,7 +179,9 @@ def _attributes(experiment: Experiment, window: Window, arm: str, members: int) 
     size = (right - left) / window.cell_shape[1]
     conventions = [{"name": "proj:"}, {"name": "spatial:"}]
     return {
-        "Conventions": "CF-1.11 ACDD-1.3",
+        "Conventions": "CF-1.11, ACDD-1.3",
+        "keywords": f"{experiment.target}, daily, EASE-Grid 2.0",
+        "processing_level": "L4",
         "title": f"Daily {experiment.target} of {experiment.title}, arm {arm}",
         "summary": f"Mean and standard deviation over {members} model(s), from soilweave.",
         "source": "soilweave: an LSTM trained on satellite footprints and point sensors",

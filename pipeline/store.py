@@ -47,9 +47,10 @@ class Workspace:
 
     def place(self, experiment: Experiment) -> Experiment:
         """The experiment with the place of its planet, where one is made: in this workspace."""
-        if experiment.planet is None or experiment.planet.url is not None:
+        if experiment.planet is None:
             return experiment
-        planet = experiment.planet.model_copy(update={"url": self.url("planet")})
+        url = files.absolute(experiment.planet.url or self.url("planet"))
+        planet = experiment.planet.model_copy(update={"url": url})
         return experiment.model_copy(update={"planet": planet})
 
     def describe(self, experiment: Experiment) -> None:

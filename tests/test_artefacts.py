@@ -95,6 +95,28 @@ def test_cube_coordinates_and_mask(cube):
         assert units == ["degrees_north", "degrees_east"]
 
 
+def test_maps_and_state(world):
+    maps = zarr.open_group(world.workspace.url("maps/insitu.zarr"), mode="r")
+    assert maps.metadata.consolidated_metadata is not None
+    coordinates = {"time", "time_bnds", "y", "x", "lat", "lon", "crs"}
+    fields = {TARGET: "<i2", f"{TARGET}_std": "<i2", "quality_flag": "|u1"}
+    for group, chunks in ((maps, (1, 256, 256)), (maps["series"], (384, 16, 16))):
+        assert {name for name, _ in group.arrays()} == coordinates | fields.keys()
+        for name, dtype in fields.items():
+            array = group[name]
+            assert (array.metadata.dimension_names, array.dtype.str) == (("time", "y", "x"), dtype)
+            assert (array.shape, array.chunks) == ((192, 12, 16), chunks)
+        assert group["time"].attrs["bounds"] == "time_bnds"
+    assert maps[TARGET].attrs.keys() >= {"scale_factor", "add_offset", "_FillValue", "units"}
+    assert maps["quality_flag"].attrs["flag_masks"] == [1, 2, 4, 8, 16]
+    state = zarr.open_group(world.workspace.url("state/insitu.zarr"), mode="r")
+    dims = {name: array.metadata.dimension_names for name, array in state.arrays()}
+    walked = ("block", "member", "y", "x", "unit")
+    levels = dict.fromkeys(("site_level", "satellite_level"), ("member", "y", "x"))
+    assert dims == {"hidden": walked, "cell": walked, "block": ("block",), **levels}
+    assert state["hidden"].shape == (3, 1, 12, 16, 16)
+
+
 def test_folds(world):
     folds = table(world, "folds.parquet")
     places = {"site": TEXT, "lat": REAL, "lon": REAL}
@@ -184,17 +206,20 @@ def test_calibration(world):
         ("cube", {"complete_through", "dropped", "entries"}),
         ("folds", {"digest"}),
         ("models", {"updates", "features", "tables"}),
+        ("maps", {"complete_through"}),
         ("scores", set()),
     ],
 )
 def test_manifests(world, name, extra):
     artefact = world.workspace.artefact(name)
     manifest = artefact.manifest()
-    always = {"inputs_sha256", "inputs", "git_commit", "created", "shards", "empty"}
+    always = {"inputs_sha256", "inputs", "git_commit", "begun", "created"}
+    always |= {"shards", "empty"}
     assert manifest.keys() == always | extra
-    assert manifest["inputs"]["schema"] == 1
+    assert manifest["inputs"]["schema"] == 2
     assert manifest["inputs_sha256"] == files.sha256_of(manifest["inputs"])
-    root = artefact.prefix if artefact.prefix.endswith("/") else world.workspace.root
+    own = artefact.prefix.endswith("/") and name != "maps"  # maps and state lie side by side
+    root = artefact.prefix if own else world.workspace.root
     for record in manifest["shards"]:
         data = files.read_bytes(files.join(root, record["key"]))
         assert (record["size"], record["sha256"]) == (len(data), files.sha256(data))

@@ -14,10 +14,11 @@ from pipeline import cli, files, grid, store
 from pipeline.config import Experiment
 
 VERBS = {
-    "run": "Prepare, train and evaluate: whatever is missing",
+    "run": "Prepare, train, predict and evaluate: whatever is missing",
     "prepare": "Bring every source onto one grid and calendar",
     "train": "Train every arm, fold and seed",
-    "evaluate": "Judge arms and baselines at held-out sites",
+    "predict": "Map every arm, with uncertainty",
+    "evaluate": "Judge arms and baselines (scores.parquet",
     "score": "Test trained models on probes of your own; trains nothing",
     "ls": "List presets; or the artefacts of an experiment",
 }
