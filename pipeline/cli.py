@@ -107,7 +107,7 @@ def _run(stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: b
             summary = module.run(resolved, place, progress, overwrite) or summary
     if summary:
         _show(summary)
-    _say_where(place)
+    _say_where(resolved, place)
 
 
 for _verb, (_stages, _text) in STAGES.items():
@@ -134,11 +134,12 @@ def predict(
 ) -> None:
     """Map every arm, with uncertainty: maps/{arm}.zarr, and state/ to go on from.
 
-    With --models, nothing is trained: the experiment says where forcing and attributes are, and
-    the maps are made by those models, of its own region and period or of those given.
+    With --models nothing is trained: the experiment says where forcing and attributes are, the
+    models of that folder map its region and period, or those given.
 
     Example: soilweave predict demo --models workspace/demo/models --name north
-    --bbox=-103.8,39,-97.9,40.85 --period 2018-01-01..2018-06-30
+    --bbox=-103.8,39,-97.9,40.85 --period 2017-01-01..2018-06-30
+    --set planet.url=workspace/demo/planet
     """
     from pipeline import resolve
 
@@ -206,8 +207,10 @@ def ls(
             for preset in resolve.presets(kind):
                 out.print(f"  {preset:12} {resolve.read(kind, preset)['title']}", soft_wrap=True)
     else:
-        _, place = _resolve(experiment, workspace, name, None)
+        resolved, place = _resolve(experiment, workspace, name, None)
         for artefact in store.ARTEFACTS:
+            if artefact == "planet" and resolved.planet is None:
+                continue
             out.print(f"{artefact:8} {place.artefact(artefact).state()}", soft_wrap=True)
 
 
@@ -234,17 +237,16 @@ def _resolve(
     return place.place(resolved), place
 
 
-def _say_where(place: Place) -> None:
+def _say_where(resolved: Resolved, place: Place) -> None:
     """Where the outputs are, and how to open them."""
     from pipeline import files
 
     out.print(f"Outputs: {place.root}", soft_wrap=True, highlight=False)
-    maps = [n for n in files.listing(place.url("maps")) if n.endswith(".zarr")]
-    if maps:
-        opened = f'xarray.open_zarr("{place.url("maps", maps[-1])}")'
-        out.print(f"  maps: {opened}", soft_wrap=True, highlight=False)
-    if files.exists(place.url("report.html")):
-        out.print(f"  report: {place.url('report.html')}", soft_wrap=True, highlight=False)
+    maps, page = place.url("maps", f"{resolved.arms[0]}.zarr"), place.url("report.html")
+    if files.exists(maps):
+        out.print(f'  maps: xarray.open_zarr("{maps}")', soft_wrap=True, highlight=False)
+    if files.exists(page):
+        out.print(f"  report: {page}", soft_wrap=True, highlight=False)
 
 
 def _show(summary: Json) -> None:

@@ -12,7 +12,7 @@ import pytest
 import ray
 import world as small_world
 
-from pipeline import evaluate, folds, predict, prepare, resolve, train
+from pipeline import evaluate, folds, predict, prepare, report, resolve, train
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
@@ -56,6 +56,7 @@ def world(tmp_path_factory, local_ray) -> World:
     for stage in (prepare, folds, train, predict):
         stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
+    report.run(experiment, workspace, Silent())
     return World(folder, path, experiment, workspace, summary)
 
 
