@@ -27,8 +27,6 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Ray's core warns on the terminal of what Ray Data does with its own actors (ray#53727).
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Never join a cluster by chance: "local" unless an address is given.
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"),

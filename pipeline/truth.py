@@ -50,10 +50,10 @@ def judge(experiment: Experiment, workspace: Workspace, cube: Cube) -> tuple[pd.
     return table.assign(target="truth"), judged | about
 
 
-def away_from_sites(cube: Cube) -> NDArray[np.int64]:
+def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
     """(cell, 2) row and column of valid cells at least AWAY cells from every site.
 
-    Their footprint holds no site, and is one that has at least half of its cells.
+    Their footprint has at least half of its cells and, where `empty`, holds no site.
     """
     cells, _, _ = cube.membership()
     if cube.sites is None:
@@ -63,7 +63,7 @@ def away_from_sites(cube: Cube) -> NDArray[np.int64]:
     sites = np.stack([y[inside], x[inside]], 1)
     refinement = cube.refinement
     steps = np.abs(cells[:, None] - sites).max(2)
-    shares = (cells[:, None] // refinement == sites // refinement).all(2)
+    shares = empty & (cells[:, None] // refinement == sites // refinement).all(2)
     near = np.asarray(((steps < AWAY) | shares).any(1))
     return np.asarray(cells[~near])
 

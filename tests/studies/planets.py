@@ -35,6 +35,7 @@ REPORTED = ("correlation", "rmse", "ubrmse", "bias")
 ONE_HEAD = ("network.heads=one", "arms=[multiscale]", "folds.kind=none")
 INPUTS = ("train.footprint_operator=inputs", "arms=[multiscale]", "folds.kind=none")
 ONE_ARM = ("arms=[multiscale]",)
+CROWDED = 100  # sites from which on footprints without one are too few to judge at
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ class Journey:
         table = tables.read(self.workspace.url("folds.parquet"))
         self.packed = packing.pack(self.experiment, self.cube, table)
         cells, _, _ = self.cube.membership()
-        away = {tuple(cell) for cell in away_from_sites(self.cube).tolist()}
+        # 200 sites leave no footprint empty: there, 2 cells from any site must do.
+        empty = case.n_sites < CROWDED
+        away = {tuple(cell) for cell in away_from_sites(self.cube, empty).tolist()}
         self.away = np.array([tuple(cell) in away for cell in cells.tolist()])
         y, x = cells.T
         days = self.cube.days.astype("datetime64[ns]")
