@@ -154,7 +154,7 @@ def test_ls_lists_presets_artefacts_and_the_schema(soilweave, world, at):
         [name, "complete,"] for name in store.ARTEFACTS if name != "planet"
     ]
     _, out, _ = soilweave("ls", world.path, "--workspace", world.folder)
-    assert out.count("absent") == 4
+    assert out.count("absent") == 6
     assert json.loads(soilweave("ls", "--schema")[1]) == Experiment.model_json_schema()
 
 

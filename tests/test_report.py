@@ -58,8 +58,9 @@ class Page(HTMLParser):
 
 
 def copied(world, folder):
-    """A copy of the small world's workspace, which may be changed."""
-    root = shutil.copytree(world.workspace.root, folder / "snow")
+    """A copy of the small world's workspace, without its report, which may be changed."""
+    without = shutil.ignore_patterns("report.*")
+    root = shutil.copytree(world.workspace.root, folder / "snow", ignore=without)
     return Workspace(str(root))
 
 
