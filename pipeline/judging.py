@@ -74,6 +74,7 @@ def header(experiment: Experiment, test: tuple[date, date]) -> Json:
     overlaps = test[0] <= train[1] and train[0] <= test[1]
     return {
         "experiment": experiment.name,
+        "title": experiment.title,
         "recipe": experiment.recipe,
         "updates": experiment.train.updates,
         "n_seeds": experiment.n_seeds,

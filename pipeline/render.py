@@ -40,8 +40,8 @@ def caption(summary: Json) -> str:
     if folds["kind"] == "block":
         layout = f"{folds['n_folds']} folds of {folds['block_km']:g} km blocks"
     return (
-        f"{summary['experiment']}, recipe {summary['recipe']}, {summary['n_seeds']} seed(s); "
-        f"place {summary['place']}, time {summary['time']}; {layout}; "
+        f"{summary['experiment']} ({summary['title']}), "
+        f"recipe {summary['recipe']}, {summary['n_seeds']} seed(s); place {summary['place']}, time {summary['time']}; {layout}; "
         f"scored from {summary['min_days']} pairs on"
     )
 
