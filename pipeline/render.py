@@ -41,7 +41,8 @@ def caption(summary: Json) -> str:
         layout = f"{folds['n_folds']} folds of {folds['block_km']:g} km blocks"
     return (
         f"{summary['experiment']} ({summary['title']}), "
-        f"recipe {summary['recipe']}, {summary['n_seeds']} seed(s); place {summary['place']}, time {summary['time']}; {layout}; "
+        f"recipe {summary['recipe']}, {summary['n_seeds']} seed(s); "
+        f"place {summary['place']}, time {summary['time']}; {layout}; "
         f"scored from {summary['min_days']} pairs on"
     )
 
