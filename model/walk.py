@@ -30,6 +30,7 @@ class Walk:
     def __init__(self, trained: Trained, static: NDArray[np.float32], device: str) -> None:
         """Places with `static` (place, static), scaled; nothing is run yet."""
         self.trained, self.device = trained, device
+        trained.network.to(device)
         self.static = as_tensor(static, device)
         self.parts = torch.split(torch.arange(len(static), device=device), PLACES)
         self.states: list[State | None] = [None] * len(self.parts)

@@ -42,7 +42,7 @@ class MapColumn:
     """Ray Data actor: {"arm", "row", "col"} in, {"receipt"} of the shards it has written out."""
 
     def __init__(self, orders: Orders) -> None:
-        """Open the cube; models are loaded with the first column of their arm."""
+        """Open the cube; models are small, and loaded with every column."""
         self.orders = orders
         self.experiment = Experiment.model_validate_json(orders.experiment_json)
         self.cube = Cube.open(files.join(orders.root, "cube.zarr"))
