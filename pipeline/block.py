@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import domain, files, qc, schema, store
+from pipeline import arrays, cluster, domain, files, qc, schema
 from pipeline.config import Experiment
 from pipeline.errors import SoilweaveError, StoreError
 
@@ -32,7 +32,13 @@ def write_block(item: Json, experiment_json: str, url: str) -> Json:
       data, and what could not be written}.
     """
     experiment = Experiment.model_validate_json(experiment_json)
-    receipt: Json = {"shards": [], "dropped": {}, "problems": [], "unwritten": []}
+    receipt: Json = {
+        "node": cluster.node(),
+        "shards": [],
+        "dropped": {},
+        "problems": [],
+        "unwritten": [],
+    }
     try:
         sources = domain.open_sources(experiment)
         Block(experiment, sources, int(item["block"]), url, receipt).write()
@@ -151,4 +157,4 @@ class Block:
         region = [slice(0, size) for size in values.shape]
         if not constant:
             region[0] = self.time
-        self.receipt["shards"] += store.write_shards(self.url, path, region, values)
+        self.receipt["shards"] += arrays.write_shards(self.url, path, region, values)

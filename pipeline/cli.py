@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from pipeline.errors import SoilweaveError
+from pipeline import console
+from pipeline.console import err, out
+from pipeline.errors import ConfigError, SoilweaveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipeline.config import Experiment as Resolved
     from pipeline.files import Json
     from pipeline.store import Workspace as Place
@@ -37,7 +24,6 @@ app = typer.Typer(
     help="Learn soil moisture from satellite footprints and point sensors at once.",
     epilog="Begin with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
 )
-out, err = Console(), Console(stderr=True)
 
 Experiment = Annotated[
     str, typer.Argument(help="An experiment: a preset (see `soilweave ls`), a file.yaml or a URL.")
@@ -58,33 +44,23 @@ Set = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-STAGES = {
-    "run": (
-        ("planet", "prepare", "folds", "train", "predict", "evaluate", "report"),
-        "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
-        "What is complete stays as it is; what was interrupted goes on where it stopped.\n\n"
-        "Example: soilweave run scan --name published --set recipe=liu2022 "
-        "--set train.updates=2000",
-    ),
-    "prepare": (
-        ("planet", "prepare", "folds"),
-        "Bring every source onto one grid and calendar (cube.zarr), deal the sites into folds.\n\n"
-        "An experiment with a planet makes that first.",
-    ),
-    "train": (
-        ("train",),
-        "Train every arm, fold and seed, predict at the sites, calibrate (models/, sites.parquet).",
-    ),
-    "evaluate": (
-        ("evaluate", "report"),
-        "Judge arms and baselines (scores.parquet, summary.json, report.html, a table).\n\n"
-        "At held-out sites, and where the truth is known at every cell away from sites.",
-    ),
+TEXTS = {
+    "run": "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
+    "What is complete stays as it is; what was interrupted goes on where it stopped.\n\n"
+    "Example: soilweave run scan --name published --set recipe=liu2022 "
+    "--set train.updates=2000",
+    "prepare": "Bring every source onto one grid and calendar (cube.zarr), deal the sites into "
+    "folds.\n\nAn experiment with a planet makes that first.",
+    "train": "Train every arm, fold and seed, predict at the sites, calibrate (models/, "
+    "sites.parquet).",
+    "evaluate": "Judge arms and baselines (scores.parquet, summary.json, report.html, a table)."
+    "\n\nAt held-out sites, and where the truth is known at every cell away from sites.",
 }
 
 
-def _add_verb(name: str, stages: tuple[str, ...], text: str) -> None:
+def _add_verb(name: str, text: str) -> None:
     """A verb that runs stages in order; Ray, torch and the rest are imported only then."""
+    verb_name = name
 
     @app.command(name, help=text)
     def verb(
@@ -95,23 +71,24 @@ def _add_verb(name: str, stages: tuple[str, ...], text: str) -> None:
         set_: Set = None,
         debug: Debug = False,
     ) -> None:
-        _run(stages, *_resolve(experiment, workspace, name, set_), overwrite)
+        from pipeline.journey import STAGES
+
+        _run(STAGES[verb_name], *_resolve(experiment, workspace, name, set_), overwrite)
 
 
 def _run(stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: bool) -> None:
     """Stages in order, then what they say together, and where the outputs are."""
-    summary = None
-    with _progress() as progress:
-        for stage in stages:
-            module = importlib.import_module(f"pipeline.{stage}")
-            summary = module.run(resolved, place, progress, overwrite) or summary
+    from pipeline import journey
+
+    with console.progress() as progress:
+        summary = journey.run(stages, resolved, place, progress, overwrite)
     if summary:
         _show(summary)
     _say_where(resolved, place)
 
 
-for _verb, (_stages, _text) in STAGES.items():
-    _add_verb(_verb, _stages, _text)
+for _name, _text in TEXTS.items():
+    _add_verb(_name, _text)
 
 
 @app.command()
@@ -173,7 +150,7 @@ def score(
     from pipeline import score as stage
 
     resolved, place = _resolve(experiment, workspace, name, set_)
-    with _progress() as progress:
+    with console.progress() as progress:
         summary = stage.run(resolved, place, progress, files.absolute(sites))
     for group in ("unseen", "out_of_fold", "trained"):
         if group in summary:
@@ -183,6 +160,60 @@ def score(
         out.print(f"not scored: {item['id']} {item['arm']}: {item['reason']}")
     if json_:
         files.write_bytes(files.absolute(json_), json.dumps(summary, indent=1).encode())
+
+
+@app.command()
+def submit(
+    experiment: Annotated[
+        str | None, typer.Argument(help="An experiment: a preset, a file.yaml or a URL.")
+    ] = None,
+    follow: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Follow this job again; submit nothing.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="The cluster's dashboard, http://HEAD:8265; else RAY_API_SERVER_ADDRESS, "
+            "RAY_ADDRESS, or this machine's."
+        ),
+    ] = None,
+    verb: Annotated[str, typer.Option(help="The verb to run.")] = "run",
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Run a verb as a job on a Ray cluster and follow it; it goes on without this machine.
+
+    The code and the resolved experiment are uploaded (with its catalog and recipe, where these are
+    files); data, keys and tokens are not: nodes have their own. The exit status is the job's.
+
+    Example: soilweave submit scan --address http://head:8265 --workspace s3://bucket/ws
+    """
+    from pipeline import jobs
+
+    dashboard = jobs.dashboard(address)
+    if (experiment is None) == (follow is None):
+        raise ConfigError("arguments", "expected EXPERIMENT, or --follow JOB")
+    if experiment is not None:
+        order = jobs.Order(experiment, verb, workspace, name, overwrite, tuple(set_ or ()))
+        follow = jobs.submit(order, dashboard)
+        err.print(f"job {follow}: submitted to {dashboard}", highlight=False, soft_wrap=True)
+    job = str(follow)
+    try:
+        code = jobs.follow(job, dashboard, _line)
+    except KeyboardInterrupt:
+        again = f"soilweave submit --follow {job} --address {dashboard}"
+        stop = f"ray job stop {job} --address {dashboard}"
+        said = f"job {job} goes on; follow it with: {again}; stop it with: {stop}"
+        err.print(said, markup=False, highlight=False, soft_wrap=True)
+        code = 130
+    raise typer.Exit(code)
+
+
+def _line(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -255,43 +286,3 @@ def _show(summary: Json) -> None:
     for table in render.tables(summary):
         out.print(table)
     out.print(render.caption(summary), soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[_Line]:
-    """One line per stage, with rate and remaining time; only its end where nobody looks."""
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )
-    with bar:
-        yield _Line(bar)
-
-
-class _Line:
-    """The progress of one stage after the other, on one line of the terminal."""
-
-    def __init__(self, bar: Progress) -> None:
-        self.bar, self.stage, self.task = bar, "", TaskID(0)
-
-    def start(self, stage: str, total: int, unit: str) -> None:
-        self.stage = stage
-        self.task = self.bar.add_task(stage, total=total, unit=unit, rate="")
-
-    def advance(self, units: int = 1) -> None:
-        self.bar.advance(self.task, units)
-        speed = self.bar.tasks[-1].speed
-        self.bar.update(self.task, rate=f"{speed:.3g}/s" if speed else "")
-
-    def finish(self, note: str) -> None:
-        self.bar.remove_task(self.task)
-        err.print(f"{self.stage}: {note}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The Ray cluster a stage runs on: the one of RAY_ADDRESS, or a local one for its time."""
+"""The Ray cluster that stages run on: the one of RAY_ADDRESS, or a local one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,46 @@ import contextlib
 import logging
 import os
 import threading
+import uuid
+from collections import Counter
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from pipeline import files
+from pipeline.errors import SoilweaveError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ray.util.queue import Queue
-
     from pipeline.progress import Progress
 
 log = logging.getLogger(__name__)
+PROBE_S = 60.0  # a node that has not answered by then cannot reach the storage
+_session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
+
+
+@contextlib.contextmanager
+def session(url: str) -> Iterator[None]:
+    """One connection to Ray for all stages of a verb; a local Ray starts only when one needs it.
+
+    On a cluster every node must be able to read and write `url` before anything is computed.
+
+    Raises:
+      StoreError: naming the nodes that cannot.
+    """
+    with contextlib.ExitStack() as stack:
+        token = _session.set(stack)
+        stack.callback(_session.reset, token)
+        if "RAY_ADDRESS" in os.environ:
+            stack.enter_context(connected())
+            probe(url)
+        yield
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
-    """A connection to Ray while the block runs; one that is already there is kept."""
+    """A connection to Ray while the block runs, or the session it runs in."""
     import ray
 
     _quiet()
@@ -28,42 +53,117 @@ def connected() -> Iterator[None]:
         yield
         return
     # Never join a cluster by chance: "local" unless an address is given.
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS", "local"),
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
-    )
     try:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+        )
+    except ConnectionError as error:
+        remedy = "start it with `ray start --head`, or unset RAY_ADDRESS to work on this machine"
+        raise StoreError(os.environ["RAY_ADDRESS"], "no Ray cluster", remedy=remedy) from error
+    with contextlib.ExitStack() as own:
+        (_session.get() or own).callback(ray.shutdown)
         yield
+
+
+def probe(url: str) -> None:
+    """Write and read from every node, and from the driver what the nodes have written.
+
+    Raises:
+      StoreError: naming every node that cannot, and why.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    folder = files.join(url, f".probe-{uuid.uuid4().hex[:8]}")
+    files.write_bytes(files.join(folder, "driver"), b"driver")
+    task = ray.remote(num_cpus=0, max_retries=0)(_try)
+    try:
+        waiting = {}
+        for each in (n for n in ray.nodes() if n["Alive"]):  # type: ignore[no-untyped-call]
+            there = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
+            run = task.options(scheduling_strategy=there)
+            waiting[run.remote(folder, each["NodeID"])] = each
+        done, late = ray.wait([*waiting], num_returns=len(waiting), timeout=PROBE_S)
+        problems = [f"node {waiting[r]['NodeManagerAddress']}: no answer" for r in late]
+        for ref in done:
+            each = waiting[ref]
+            try:
+                problem = ray.get(ref) or _seen(folder, each["NodeID"])
+            except ray.exceptions.RayError as error:
+                problem = str(error).strip().splitlines()[-1]
+            if problem:
+                problems.append(f"node {each['NodeManagerAddress']}: {problem}")
     finally:
-        ray.shutdown()
+        files.remove(folder)
+    if problems:
+        remedy = "give all nodes the keys and the endpoint, or a workspace that all of them share"
+        raise StoreError(url, *sorted(problems), remedy=remedy)
+
+
+def _try(folder: str, node_id: str) -> str:
+    """What goes wrong on this node, empty where nothing does."""
+    try:
+        if files.read_bytes(files.join(folder, "driver")) != b"driver":
+            return "reads something else than the driver wrote"
+        files.write_bytes(files.join(folder, node_id), node_id.encode())
+    except FileNotFoundError:
+        return "does not see what the driver has written"
+    except SoilweaveError as error:
+        return error.problems[0]
+    except files.failures() as error:
+        return f"cannot be read: {' '.join(str(error).split())}"
+    return ""
+
+
+def _seen(folder: str, node_id: str) -> str:
+    written = files.join(folder, node_id)
+    return "" if files.exists(written) else "what it has written is not seen by the driver"
+
+
+def node() -> str:
+    """Address of the node this runs on."""
+    import ray.util
+
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What workers have told so far: `nodes` counts the units of each node's address."""
+
+    queue: Any
+    nodes: Counter[str] = field(default_factory=Counter)
 
 
 @contextlib.contextmanager
-def told(progress: Progress) -> Iterator[Queue]:
+def told(progress: Progress) -> Iterator[Told]:
     """A queue on the driver's node; what workers put there advances the progress."""
     import ray
     from ray.util.queue import Empty, Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    listened = Told(Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}))
     over = threading.Event()
 
     def drain() -> None:
         while not over.is_set():
             with contextlib.suppress(Empty):
-                progress.advance(queue.get(timeout=0.5))
+                units, place = listened.queue.get(timeout=0.5)
+                listened.nodes[place] += units
+                progress.advance(units)
 
     listener = threading.Thread(target=drain, daemon=True)
     listener.start()
     try:
-        yield queue
+        yield listened
     finally:
         over.set()
         listener.join()
-        queue.shutdown(force=True)
+        listened.queue.shutdown(force=True)
 
 
 def tell(queue: Any, units: int) -> None:
@@ -72,7 +172,7 @@ def tell(queue: Any, units: int) -> None:
 
     if queue is not None:
         try:
-            queue.put_nowait(units)
+            queue.put_nowait((units, node()))
         except ray.exceptions.RayError as error:
             log.warning("progress not reported: %s", error)
 

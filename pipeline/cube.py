@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import schema, store
+from pipeline import arrays, schema
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,15 +28,15 @@ class Cube:
     @classmethod
     def open(cls, url: str) -> Cube:
         """Open the groups; arrays are read when asked for."""
-        attrs = store.attributes(url)
-        ids = tuple(store.attributes(url, "sites").get("id", ()))
-        footprints = store.open_group(url, "footprints")
+        attrs = arrays.attributes(url)
+        ids = tuple(arrays.attributes(url, "sites").get("id", ()))
+        footprints = arrays.open_group(url, "footprints")
         return cls(
             url,
             attrs,
-            store.open_group(url, "cells"),
+            arrays.open_group(url, "cells"),
             footprints if attrs["target"] in footprints else None,
-            store.open_group(url, "sites") if ids else None,
+            arrays.open_group(url, "sites") if ids else None,
             ids,
         )
 

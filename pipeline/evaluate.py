@@ -36,7 +36,7 @@ def run(
     period = [str(day) for day in experiment.test_period]
     inputs = schema.identity(experiment, "scores", **made_of, test_period="..".join(period))
     progress.start("evaluate", 1, "table")
-    if artefact.complete(inputs, overwrite):
+    if not artefact.claim(inputs, overwrite, progress):
         progress.finish("scores complete")
         return files.read_json(workspace.url("summary.json")) or {}
     artefact.begin(inputs)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import sys
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
 from pipeline.errors import StoreError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow.fs
+
 Json = dict[str, Any]
+# Other processes write into the same folders, so a listing is never remembered.
+OPTIONS = {"use_listings_cache": False}
+KEYS = "endpoint and keys come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
 
 
 def join(url: str, *parts: str) -> str:
@@ -29,7 +40,8 @@ def absolute(url: str) -> str:
 def exists(url: str) -> bool:
     """Whether there is a file or a folder."""
     filesystem, path = _open(url)
-    return bool(filesystem.exists(path))
+    with _answering(url):
+        return bool(filesystem.exists(path))
 
 
 def read_bytes(url: str) -> bytes:
@@ -37,9 +49,11 @@ def read_bytes(url: str) -> bytes:
 
     Raises:
       FileNotFoundError: there is none.
+      StoreError: the store of a URL does not answer, or refuses.
     """
     filesystem, path = _open(url)
-    return bytes(filesystem.cat_file(path))
+    with _answering(url):
+        return bytes(filesystem.cat_file(path))
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -61,10 +75,102 @@ def write_bytes(url: str, data: bytes) -> None:
                 raise
         else:
             filesystem.pipe_file(path, data)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        remedy = "give a workspace that can be written with --workspace"
-        raise StoreError(url, f"cannot be written: {reason}", remedy=remedy) from error
+    except failures() as error:
+        raise _unwritable(url, error) from error
+
+
+def swap(url: str, data: bytes, expected: bytes | None) -> bool:
+    """Write an object if it still is what was expected: of several who try, one succeeds.
+
+    On S3 by a conditional put, locally under a lock of the folder; elsewhere only the creation is
+    exclusive.
+
+    Args:
+      url: the object.
+      data: its new content, unlike any before.
+      expected: its content now, None where there must be none.
+
+    Raises:
+      StoreError: the place cannot be written.
+    """
+    filesystem, path = _open(url)
+    try:
+        if "file" in _protocols(filesystem):
+            return _swap_file(url, path, data, expected)
+        options: Json = {"mode": "create"}
+        if expected is not None:
+            info = filesystem.info(path)
+            if filesystem.cat_file(path) != expected:
+                return False
+            options = {"IfMatch": info["ETag"]} if "s3" in _protocols(filesystem) else {}
+        filesystem.pipe_file(path, data, **options)
+    except FileNotFoundError as error:
+        if expected is None:
+            raise _unwritable(url, error) from error
+        return False
+    except failures() as error:
+        try:
+            found = filesystem.cat_file(path)
+        except failures():
+            raise _unwritable(url, error) from error
+        return bool(found == data)  # a put that was answered twice, or somebody else's
+    return True
+
+
+def _swap_file(url: str, path: str, data: bytes, expected: bytes | None) -> bool:
+    import fcntl
+
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = read_bytes(url) if os.path.exists(path) else None
+        if found != expected:
+            return False
+        write_bytes(url, data)
+        return True
+    finally:
+        os.close(lock)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a place that cannot be reached, read or written raises, by its file system."""
+    botocore = sys.modules.get("botocore.exceptions")  # there once s3fs is
+    return (OSError, botocore.BotoCoreError) if botocore else (OSError,)
+
+
+def arrow(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """A folder as libraries on Arrow want it: with the endpoint and credentials of all others."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    filesystem, path = _open(url)
+    return PyFileSystem(FSSpecHandler(filesystem)), path
+
+
+@contextlib.contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """An object store that is away or refuses is told as such; what is not there is not."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except failures() as error:
+        if "://" not in url:
+            raise
+        raise StoreError(url, f"cannot be read: {_reason(error)}", remedy=KEYS) from error
+
+
+def _unwritable(url: str, error: Exception) -> StoreError:
+    remedy = "give a workspace that can be written with --workspace"
+    if "://" in url:
+        remedy += f"; {KEYS}"
+    return StoreError(url, f"cannot be written: {_reason(error)}", remedy=remedy)
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(reason.split())
 
 
 def read_json(url: str) -> Json | None:
@@ -84,7 +190,8 @@ def listing(url: str) -> list[str]:
     """Names in a folder, sorted; empty where there is none."""
     filesystem, path = _open(url)
     try:
-        entries = filesystem.ls(path, detail=False, refresh=True)
+        with _answering(url):
+            entries = filesystem.ls(path, detail=False, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
@@ -142,7 +249,7 @@ def digest(url: str) -> str:
 
 
 def _open(url: str, **options: Any) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+    filesystem, path = fsspec.core.url_to_fs(url, **OPTIONS, **options)
     return filesystem, str(path)
 
 

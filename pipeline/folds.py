@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline import blocks, files, schema, store, tables
+from pipeline import arrays, blocks, files, schema, store, tables
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def run(
         experiment, "folds", cube=workspace.artefact("cube").digest(experiment)
     )
     progress.start("folds", 1, "table")
-    if artefact.complete(inputs, overwrite):
+    if not artefact.claim(inputs, overwrite, progress):
         progress.finish("folds complete")
         return
     table = _dealt(experiment.folds, workspace)
@@ -52,12 +52,12 @@ def run(
 def _dealt(folds: FoldsConfig, workspace: Workspace) -> pd.DataFrame:
     """The table of sites with their block and fold."""
     cube = workspace.url("cube.zarr")
-    ids = store.attributes(cube, "sites").get("id", [])
+    ids = arrays.attributes(cube, "sites").get("id", [])
     if not ids:
         empty: NDArray[np.int64] = np.zeros(0, np.int64)
         table = pd.DataFrame({"site": [], "lat": [], "lon": [], "block": empty, "fold": empty})
         return table.astype({"site": str, "lat": float, "lon": float})
-    sites = store.open_group(cube, "sites")
+    sites = arrays.open_group(cube, "sites")
     lat, lon = sites["lat"].values, sites["lon"].values
     block = blocks.block_labels(lat, lon, folds.block_km, folds.block_offset_footprints)
     try:

@@ -12,7 +12,7 @@ import torch
 from model.predict import product
 from model.sampling import SPINUP_DAYS
 from model.walk import Walk
-from pipeline import cluster, files, maps, models, schema, store
+from pipeline import arrays, cluster, files, maps, models, schema
 from pipeline.column import Column
 from pipeline.config import Experiment
 from pipeline.cube import Cube
@@ -57,8 +57,8 @@ class MapColumn:
             column = Column(self.cube, row, col, members[0])
             shards = _Writing(self, arm, column, members).write() if column.valid.any() else []
         except (StoreError, ValueError) as error:
-            return {"receipt": json.dumps({"problems": [f"{arm}: {error}"], "shards": []})}
-        receipt = {"problems": [], "shards": shards}
+            return {"receipt": json.dumps({"problems": [f"{arm}: {error}"]})}
+        receipt = {"node": cluster.node(), "problems": [], "shards": shards}
         name = receipt_name(arm, row, col)
         files.write_json(files.join(self.orders.root, "maps", "receipts", name), receipt)
         return {"receipt": json.dumps(receipt)}
@@ -188,7 +188,7 @@ class _Writing:
     ) -> list[Json]:
         """Shards written, by their keys in the workspace."""
         folder = url.removeprefix(self.root).lstrip("/")
-        records = store.write_shards(url, path, region, values)
+        records = arrays.write_shards(url, path, region, values)
         return [record | {"key": f"{folder}/{record['key']}"} for record in records]
 
 

@@ -37,7 +37,7 @@ def run(
         return
     artefact = workspace.artefact("planet")
     inputs = schema.identity(experiment, "planet")
-    if artefact.complete(inputs, overwrite):
+    if not artefact.claim(inputs, overwrite, progress):
         progress.finish("planet complete")
         return
     artefact.begin(inputs)

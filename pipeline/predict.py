@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pipeline import cluster, files, mapper, maps, models, schema, store
+from pipeline import arrays, cluster, files, mapper, maps, models, schema, store
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, StoreError
 
@@ -34,7 +35,7 @@ def run(
     columns = _columns(experiment)
     blocks = schema.block_range(experiment.period)
     progress.start("predict", len(columns) * len(blocks), "blocks")
-    if artefact.complete(inputs, overwrite):
+    if not artefact.claim(inputs, overwrite, progress):
         progress.finish("maps complete")
         return
     cube = Cube.open(workspace.url("cube.zarr"))
@@ -52,10 +53,11 @@ def run(
         raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
     files.remove(workspace.url("maps", "receipts"))
     for arm in experiment.arms:
-        store.consolidate(workspace.url("maps", f"{arm}.zarr"))
-        store.consolidate(workspace.url("state", f"{arm}.zarr"))
+        arrays.consolidate(workspace.url("maps", f"{arm}.zarr"))
+        arrays.consolidate(workspace.url("state", f"{arm}.zarr"))
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
-    artefact.commit(inputs, shards, complete_through=str(experiment.period[1]))
+    nodes = Counter(receipt["node"] for receipt in receipts)
+    artefact.commit(inputs, shards, complete_through=str(experiment.period[1]), nodes=nodes)
     size = sum(shard["size"] for shard in shards) / 1e6
     progress.finish(f"maps of {', '.join(experiment.arms)}, {size:.0f} MB")
 
@@ -102,13 +104,13 @@ def _template(
 ) -> None:
     """Arrays and attributes of an arm's maps and state; those that are there stay."""
     window = schema.window(experiment)
-    arrays, attrs = maps.template(experiment, window, arm, len(ensemble))
+    form, attrs = maps.template(experiment, window, arm, len(ensemble))
     attrs[""] |= made_of | {"code_commit": store.git_commit()}
-    store.create_group(workspace.url("maps", f"{arm}.zarr"), arrays, attrs)
+    arrays.create_group(workspace.url("maps", f"{arm}.zarr"), form, attrs)
     blocks = schema.block_range(experiment.period)[-maps.STATE_BLOCKS :]
     units = ensemble[0].network.config.hidden_size
     state = maps.state_template(window, blocks, len(ensemble), units)
-    store.create_group(workspace.url("state", f"{arm}.zarr"), state, {"": {"arm": arm} | made_of})
+    arrays.create_group(workspace.url("state", f"{arm}.zarr"), state, {"": {"arm": arm} | made_of})
 
 
 def _receipts(
@@ -137,9 +139,9 @@ def _receipts(
         has = ray.cluster_resources()  # type: ignore[no-untyped-call]
         threads = experiment.compute.threads_per_worker
         gpus = int(has.get("GPU", 0))
-        size = min(len(todo), gpus or max(1, int(has["CPU"]) // threads))
-        with cluster.told(progress) as queue:
-            orders = mapper.Orders(experiment.model_dump_json(), workspace.root, root, queue)
+        size = min(len(todo), gpus or max(1, int(has.get("CPU", 1)) // threads))
+        with cluster.told(progress) as told:
+            orders = mapper.Orders(experiment.model_dump_json(), workspace.root, root, told.queue)
             tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
                 mapper.MapColumn,  # type: ignore[arg-type]  # a class whose objects are called
                 fn_constructor_args=(orders,),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import catalog, cluster, domain, files, schema, store
+from pipeline import arrays, catalog, cluster, domain, files, schema
 from pipeline.block import write_block
 from pipeline.errors import DataError, StoreError
 
@@ -34,7 +35,7 @@ def run(
     inputs = schema.identity(experiment, "cube", **_digests(experiment))
     blocks = schema.block_range(experiment.period)
     progress.start("prepare", len(blocks), "blocks")
-    if cube.complete(inputs, overwrite):
+    if not cube.claim(inputs, overwrite, progress):
         progress.finish("cube complete")
         return
     sources = domain.open_sources(experiment)
@@ -46,7 +47,7 @@ def run(
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
-    store.create_group(url, *_template(experiment, sources))
+    arrays.create_group(url, *_template(experiment, sources))
     receipts = []
     for receipt in _receipts(experiment, url, blocks):
         receipts.append(receipt)
@@ -57,13 +58,14 @@ def run(
         files.remove(url)
         raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
     files.remove(files.join(url, "receipts"))
-    store.consolidate(url)
+    arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
     cube.commit(
         inputs,
         shards,
         complete_through=str(experiment.period[1]),
         dropped=_counts(receipts),
+        nodes=Counter(receipt["node"] for receipt in receipts),
         entries=_entries(sources),
     )
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
@@ -109,23 +111,23 @@ def _template(
     sizes = {"time": len(schema.time_axis(period)), "y": ny, "x": nx, "fy": fy, "fx": fx}
     sizes["site"] = n_sites
     target = experiment.target
-    arrays = schema.grid_coordinates(window)
-    arrays += [schema.time_coordinate("cells", period), schema.mask(sizes)]
+    form = schema.grid_coordinates(window)
+    form += [schema.time_coordinate("cells", period), schema.mask(sizes)]
     fields: dict[str, tuple[tuple[str, ...], list[str], list[str]]] = {
         "cells": (("y", "x"), [*sources.forcing], [*sources.static])
     }
     if sources.satellite is not None:
         fields["footprints"] = (("fy", "fx"), [target], [])
     if sources.insitu is not None:
-        arrays += schema.site_coordinates(window, sources.insitu)
+        form += schema.site_coordinates(window, sources.insitu)
         fields["sites"] = (("site",), [target, *sources.forcing], [*sources.static])
     for group, (dims, varying, constant) in fields.items():
         if group != "cells":
-            arrays.append(schema.time_coordinate(group, period))
+            form.append(schema.time_coordinate(group, period))
         for name in varying:
-            arrays.append(schema.field_array(group, name, table[name], ("time", *dims), sizes))
+            form.append(schema.field_array(group, name, table[name], ("time", *dims), sizes))
         for name in constant:
-            arrays.append(schema.field_array(group, name, table[name], dims, sizes))
+            form.append(schema.field_array(group, name, table[name], dims, sizes))
     attrs: dict[str, Json] = {
         "": {
             "title": experiment.title,
@@ -139,7 +141,7 @@ def _template(
     }
     if sources.insitu is not None:
         attrs["sites"] = {"id": [str(i) for i in sources.insitu.place.values]}
-    return arrays, attrs
+    return form, attrs
 
 
 def _check_sites(experiment: Experiment, sources: Sources) -> None:

@@ -17,6 +17,9 @@ class Progress(Protocol):
     def finish(self, note: str) -> None:
         """The stage is over; the note is one line of what was made, or that it was there."""
 
+    def note(self, text: str) -> None:
+        """Something a person should know now, in one line."""
+
 
 class Silent:
     """Tells nobody."""
@@ -28,4 +31,7 @@ class Silent:
         """Say nothing."""
 
     def finish(self, note: str) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
         """Say nothing."""

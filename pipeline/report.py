@@ -40,7 +40,7 @@ def run(
     }
     inputs = schema.identity(experiment, "report", **made_of)
     progress.start("report", 1, "page")
-    if artefact.complete(inputs, overwrite):
+    if not artefact.claim(inputs, overwrite, progress):
         progress.finish("report complete")
         return
     artefact.begin(inputs)

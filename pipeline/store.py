@@ -1,29 +1,25 @@
-"""The workspace on any URL: identity, template, whole-shard writes, manifest."""
+"""The workspace on any URL: identity of artefacts, lease, manifest."""
 
 from __future__ import annotations
 
 import subprocess
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
-from pipeline import files, schema
+from pipeline import files, lease, schema
 from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    import xarray as xr
-    from numpy.typing import NDArray
+    from collections.abc import Iterable
 
     from pipeline.config import Experiment
     from pipeline.files import Json
-    from pipeline.schema import Array
+    from pipeline.lease import Lease
+    from pipeline.progress import Progress
 
 ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
 # Artefacts with a folder of their own.
@@ -43,7 +39,12 @@ class Workspace:
 
     def artefact(self, name: str) -> Artefact:
         """The artefact of a name, one of ARTEFACTS."""
-        return Artefact(name, self.url(FOLDERS.get(name, f"{name}.")))
+        return Artefact(name, self.url(FOLDERS.get(name, f"{name}.")), self.lease)
+
+    @property
+    def lease(self) -> Lease:
+        """The right to write here, one driver's at a time."""
+        return lease.of(self.url("lease.json"))
 
     def place(self, experiment: Experiment) -> Experiment:
         """The experiment with the place of its planet, where one is made: in this workspace."""
@@ -67,6 +68,7 @@ class Artefact:
 
     name: str
     prefix: str
+    lease: Lease | None = None
 
     def manifest(self) -> Json | None:
         """The manifest, None while the artefact is not complete."""
@@ -124,6 +126,20 @@ class Artefact:
         place = self.prefix.rstrip("./")
         raise StoreError(place, f"was made with other settings: {changed}", remedy=remedy)
 
+    def claim(self, inputs: Json, overwrite: bool, progress: Progress) -> bool:
+        """Whether there is work to do; then this driver alone has the right to do it.
+
+        A complete artefact is recognised before the lease is taken, and nothing is touched.
+
+        Raises:
+          StoreError: it was made from other inputs, or another driver is at work here.
+        """
+        if self.complete(inputs, overwrite):
+            return False
+        if self.lease is not None:
+            self.lease.take(progress.note)
+        return not self.complete(inputs, overwrite)  # the driver before may have made it
+
     def begin(self, inputs: Json) -> bool:
         """Mark the artefact as begun; True where the same one was begun before and goes on.
 
@@ -140,7 +156,13 @@ class Artefact:
         return False
 
     def commit(self, inputs: Json, shards: Iterable[Json], **extra: Any) -> None:
-        """Write the manifest: from now on the artefact is complete."""
+        """Write the manifest: from now on the artefact is complete.
+
+        Raises:
+          StoreError: another driver has taken over meanwhile; nothing is written then.
+        """
+        if self.lease is not None:
+            self.lease.check()
         records = sorted(shards, key=lambda record: str(record["key"]))
         manifest = {
             "inputs_sha256": files.sha256_of(inputs),
@@ -162,73 +184,6 @@ class Artefact:
             files.remove(f"{self.prefix}manifest.json")
 
 
-def create_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> None:
-    """Write the template of a Zarr store: every array with its metadata, coordinates with values.
-
-    Args:
-      url: where; an existing template is replaced, shards stay as they are.
-      arrays: all arrays.
-      attrs: attributes by group; "" is the root.
-    """
-    import zarr
-
-    root = zarr.open_group(url, mode="a", attributes=attrs.get("", {}))
-    for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
-        root.require_group(group).attrs.update(attrs.get(group, {}))
-    for array in arrays:
-        if array.path in root:
-            continue
-        made = root.create_array(
-            array.path,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=array.chunks,
-            shards=None if array.values is not None else array.shards,
-            fill_value=array.fill,
-            dimension_names=array.dims,
-            attributes=array.attrs,
-        )
-        if array.values is not None:
-            made[...] = array.values
-
-
-def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[Any]) -> list[Json]:
-    """Write whole shards of one array and read them back.
-
-    Args:
-      url: the Zarr store.
-      path: the array.
-      region: one slice per dim; every edge on a shard's edge or at the end of the array.
-      values: of the region's shape.
-
-    Returns:
-      For each shard {"key", "size", "sha256"}; size 0 where all is fill and nothing is stored.
-
-    Raises:
-      StoreError: a slice cuts a shard, which two writers would then lose data in.
-    """
-    import zarr
-
-    array = zarr.open_array(url, path=path, mode="r+")
-    shards = array.shards or array.chunks
-    aligned = zip(region, shards, array.shape, strict=True)
-    for part, shard, size in aligned:
-        if part.start % shard or (part.stop % shard and part.stop != size):
-            found = [(p.start, p.stop) for p in region]
-            remedy = "write whole shards only"
-            raise StoreError(f"{url}/{path}", f"{found} cuts shards of {shards}", remedy=remedy)
-    try:
-        array[tuple(region)] = values
-    except OSError as error:
-        raise StoreError(f"{url}/{path}", f"cannot be written: {error}") from error
-    counts = [
-        range(part.start // shard, -(-part.stop // shard))
-        for part, shard in zip(region, shards, strict=True)
-    ]
-    keys = np.stack(np.meshgrid(*counts, indexing="ij"), -1).reshape(-1, len(counts))
-    return [record(url, f"{path}/c/{'/'.join(map(str, key))}") for key in keys.tolist()]
-
-
 def record(url: str, key: str) -> Json:
     """{"key", "size", "sha256"} of an object under a URL; size 0 where there is none."""
     try:
@@ -238,39 +193,11 @@ def record(url: str, key: str) -> Json:
     return {"key": key, "size": len(data), "sha256": files.sha256(data)}
 
 
-def consolidate(url: str) -> None:
-    """Put all metadata into the root, so that a reader needs one request."""
-    import zarr
-
-    with warnings.catch_warnings():
-        # Consolidated metadata is no part of the Zarr v3 text yet; readers we serve want it.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        # begun.json lies beside the arrays until the manifest takes its place.
-        warnings.filterwarnings("ignore", ".*not recognized as a component of a Zarr hierarchy")
-        zarr.consolidate_metadata(url)
-
-
-def open_group(url: str, group: str) -> xr.Dataset:
-    """One group of a Zarr store, lazily, without dask."""
-    import xarray as xr
-
-    where = group or None
-    dataset: xr.Dataset = xr.open_zarr(url, group=where, chunks=None, consolidated=False)
-    return dataset
-
-
-def attributes(url: str, group: str = "") -> Json:
-    """Attributes of a group of a Zarr store; empty where there is no such group."""
-    import zarr
-
-    try:
-        return dict(zarr.open_group(url, path=group, mode="r").attrs)
-    except FileNotFoundError:
-        return {}
-
-
 def git_commit() -> str | None:
-    """Commit of the code, None where it is no checkout."""
+    """Commit of the code, None where it is neither a checkout nor sent from one with a job."""
+    sent = Path(__file__).with_name("COMMIT")
+    if sent.exists():
+        return sent.read_text().strip()
     folder = Path(__file__).resolve().parents[1]
     command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     try:

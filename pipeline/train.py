@@ -8,6 +8,7 @@ node through Ray's object store. There is no collective between the models, and 
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def run(
     made_of = {name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds")}
     inputs = schema.identity(experiment, "models", **made_of)
     every = models.jobs(experiment)
-    if artefact.complete(inputs, overwrite):
+    if not artefact.claim(inputs, overwrite, progress):
         progress.start("train", len(every), "models")
         progress.finish(f"{len(every)} models complete")
         return
@@ -61,9 +62,10 @@ def run(
     updates = n_updates(experiment, packed)
     todo = models.unfinished(root, every)
     progress.start("train", len(todo) * updates, "updates")
+    nodes: Counter[str] = Counter()
     if todo:
         identity = files.sha256_of(inputs)
-        fit(experiment, root, identity, packed, updates, len(todo), progress)
+        nodes = fit(experiment, root, identity, packed, updates, len(todo), progress)
     outcome.write(experiment, workspace, cube, packed)
     shards = [store.record(root, key) for key in _keys(experiment)]
     beside = [store.record(workspace.root, name) for name in outcome.TABLES]
@@ -71,6 +73,7 @@ def run(
         inputs,
         shards,
         updates=updates,
+        nodes=nodes,
         features=packed.features.names,
         tables=[table for table in beside if table["size"]],
     )
@@ -127,16 +130,17 @@ def fit(
     updates: int,
     n_models: int,
     progress: Progress,
-) -> None:
-    """Run Ray Train over the unfinished models."""
+) -> Counter[str]:
+    """Run Ray Train over the unfinished models; returns the updates made on each node."""
     with cluster.connected():
         import ray
         from ray.train import FailureConfig, RunConfig
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError
 
+        filesystem, path = files.arrow(files.absolute(root))
         run_name = f".train-{uuid.uuid4().hex[:8]}"
-        with cluster.told(progress) as queue:
+        with cluster.told(progress) as told:
             orders = worker.Orders(
                 experiment,
                 root,
@@ -144,14 +148,15 @@ def fit(
                 updates,
                 costs(experiment, packed),
                 ray.put(packed),
-                queue,
+                told.queue,
             )
             trainer = DataParallelTrainer(
                 partial(worker.work, orders),
                 scaling_config=_scaling(experiment, n_models),
                 run_config=RunConfig(
                     name=run_name,
-                    storage_path=files.absolute(root),
+                    storage_path=path,
+                    storage_filesystem=filesystem,
                     failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 ),
             )
@@ -161,6 +166,7 @@ def fit(
                 raise _cause(error) from error
             finally:
                 files.remove(files.join(root, run_name))
+    return told.nodes
 
 
 def _scaling(experiment: Experiment, n_models: int) -> ScalingConfig:
@@ -171,7 +177,7 @@ def _scaling(experiment: Experiment, n_models: int) -> ScalingConfig:
     has = ray.cluster_resources()  # type: ignore[no-untyped-call]
     threads = experiment.compute.threads_per_worker
     gpus = int(has.get("GPU", 0))
-    workers = min(n_models, gpus or max(1, int(has["CPU"]) // threads))
+    workers = min(n_models, gpus or max(1, int(has.get("CPU", 1)) // threads))
     each = {"GPU": 1.0, "CPU": 1.0} if gpus else {"CPU": float(threads)}
     return ScalingConfig(num_workers=(1, workers), use_gpu=gpus > 0, resources_per_worker=each)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import blocks, domain, judging, models, schema, store
+from pipeline import arrays, blocks, domain, judging, models, schema
 from pipeline.judging import Candidate, Sites
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _arm(
     days: NDArray[np.datetime64],
 ) -> Candidate:
     """An arm's map, at some cells."""
-    mapped = store.open_group(workspace.url("maps", f"{arm}.zarr"), "")
+    mapped = arrays.open_group(workspace.url("maps", f"{arm}.zarr"), "")
     y, x = cells.T
     series = {
         name: np.concatenate(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import ray
+import servers
+import small_demo
 import world as small_world
 
 from pipeline import evaluate, folds, predict, prepare, report, resolve, train
@@ -57,6 +59,7 @@ def world(tmp_path_factory, local_ray) -> World:
         stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
+    workspace.lease.release()
     return World(folder, path, experiment, workspace, summary)
 
 
@@ -73,3 +76,19 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("SOILWEAVE_DATA is not set: the real SMAP, NLDAS-2 and SCAN files are absent")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory, local_ray):
+    """The small demo: its workspace's folder, and the exit code of `run`."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, small_demo.run(folder)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """A real S3 server of this session, its keys in the environment."""
+    with servers.seaweed(tmp_path_factory.mktemp("s3")) as made, pytest.MonkeyPatch.context() as to:
+        for name, value in made.environment.items():
+            to.setenv(name, value)
+        yield made

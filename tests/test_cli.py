@@ -10,7 +10,7 @@ import pytest
 import world as small_world
 import xarray as xr
 
-from pipeline import cli, files, grid, store
+from pipeline import arrays, cli, files, grid, store
 from pipeline.config import Experiment
 
 VERBS = {
@@ -183,7 +183,7 @@ def medians(summary):
 
 def strangers(world, sites):
     """The sites under new ids, in cells of land that held none."""
-    land = np.argwhere(store.open_group(world.workspace.url("cube.zarr"), "cells")["mask"].values)
+    land = np.argwhere(arrays.open_group(world.workspace.url("cube.zarr"), "cells")["mask"].values)
     taken = set(zip(*small_world.WINDOW.cells_of(sites.lat, sites.lon), strict=True))
     free = np.array([cell for cell in land.tolist() if tuple(cell) not in taken])
     y, x = free[np.linspace(0, len(free) - 1, sites.sizes["station"]).astype(int)].T

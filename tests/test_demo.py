@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from small_demo import SETTINGS, run
 
-from pipeline import cli, files, resolve, tables, truth
+from pipeline import arrays, files, resolve, tables, truth
 from pipeline.cube import Cube
 from pipeline.store import Workspace
-
-PERIOD = "[2016-03-01, 2016-12-20]"
-SETTINGS = (
-    *(f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")),
-    "domain.east_degrees=-102.0",  # 6 footprints
-    "domain.south_degrees=39.0",  # 6 footprints
-    "planet.n_sites=7",
-    "folds.n_folds=2",
-    "network.hidden_size=12",
-    "train.updates=12",
-    "train.window_days=60",
-    "judging.min_days=40",
-)
-OPTIONS = [part for setting in SETTINGS for part in ("--set", setting)]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory, local_ray):
-    """The workspace folder after `run`, and what was printed."""
-    folder = tmp_path_factory.mktemp("demo")
-    return folder, run(folder)
-
-
-def run(folder, *more):
-    argv = sys.argv
-    sys.argv = ["soilweave", "run", "demo", "--workspace", str(folder), *OPTIONS, *more]
-    try:
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    finally:
-        sys.argv = argv
-    return end.value.code or 0
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +80,7 @@ def test_scores_against_the_truth_are_those_of_plain_xarray(place):
 
 
 def test_a_planet_made_elsewhere_is_used_as_it_is(place, tmp_path, local_ray):
-    from pipeline import planet, prepare, store
+    from pipeline import planet, prepare
     from pipeline.errors import StoreError
     from pipeline.progress import Silent
 
@@ -124,7 +92,7 @@ def test_a_planet_made_elsewhere_is_used_as_it_is(place, tmp_path, local_ray):
     planet.run(experiment, other, Silent())
     prepare.run(experiment, other, Silent())
     assert not files.exists(other.url("planet"))
-    ours, theirs = (store.open_group(w.url("cube.zarr"), "cells") for w in (other, first))
+    ours, theirs = (arrays.open_group(w.url("cube.zarr"), "cells") for w in (other, first))
     np.testing.assert_array_equal(ours.precipitation.values, theirs.precipitation.values)
     lost = resolve.experiment("demo", [f"planet.url={tmp_path}/none"])
     with pytest.raises(StoreError, match="no planet here"):

@@ -10,6 +10,7 @@ import xarray as xr
 import yaml
 
 from pipeline import (
+    arrays,
     catalog,
     domain,
     evaluate,
@@ -19,7 +20,6 @@ from pipeline import (
     resolve,
     schema,
     score,
-    store,
     train,
 )
 from pipeline.errors import ConfigError, DataError
@@ -144,8 +144,8 @@ def test_the_cube_is_the_sum_over_overlaps(gridded, tmp_path, local_ray):
     experiment = resolve.experiment(str(gridded), settings)
     workspace = Workspace(str(tmp_path / "w"))
     prepare.run(experiment, workspace, Silent())
-    cells = store.open_group(workspace.url("cube.zarr"), "cells")
-    sites = store.open_group(workspace.url("cube.zarr"), "sites")
+    cells = arrays.open_group(workspace.url("cube.zarr"), "cells")
+    sites = arrays.open_group(workspace.url("cube.zarr"), "sites")
     inside, index = cube_days(experiment)
     snowfall, celsius, elevation = nature()
     fields = {"snowfall": plain(24 * snowfall), "air_temperature": plain(celsius + 273.15)}
@@ -158,7 +158,7 @@ def test_the_cube_is_the_sum_over_overlaps(gridded, tmp_path, local_ray):
     mask = cells["mask"].values
     np.testing.assert_array_equal(mask, np.isfinite(fields["snowfall"][0]))
     assert 0 < mask.sum() < mask.size
-    footprints = store.open_group(workspace.url("cube.zarr"), "footprints")
+    footprints = arrays.open_group(workspace.url("cube.zarr"), "footprints")
     assert np.isfinite(footprints.snow_depth.values[inside]).any()
 
 

@@ -19,7 +19,7 @@ from model.predict import predict as whole_series
 from model.predict import product
 from model.sampling import Places
 from model.walk import Walk
-from pipeline import files, maps, models, packing, predict, resolve, store, tables
+from pipeline import arrays, files, maps, models, packing, predict, resolve, tables
 from pipeline.column import Column
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, StoreError
@@ -130,7 +130,7 @@ def test_quality_flags(world, cube):
 
 def test_the_state_goes_on_where_the_walk_was(world, cube):
     member = models.ensemble(world.workspace.url("models"), "multiscale")[0]
-    state = store.open_group(world.workspace.url("state/multiscale.zarr"), "")
+    state = arrays.open_group(world.workspace.url("state/multiscale.zarr"), "")
     blocks = state["block"].values.tolist()
     assert len(blocks) == 3
     column = Column(cube, 0, 0, member)

@@ -7,7 +7,18 @@ import pytest
 import world as small_world
 import xarray as xr
 
-from pipeline import block, catalog, domain, evaluate, folds, prepare, resolve, schema, store, train
+from pipeline import (
+    arrays,
+    block,
+    catalog,
+    domain,
+    evaluate,
+    folds,
+    prepare,
+    resolve,
+    schema,
+    train,
+)
 from pipeline.cube import Cube
 from pipeline.errors import DataError, SoilweaveError, StoreError
 from pipeline.progress import Silent
@@ -68,7 +79,7 @@ def plain(folder, period):
 def compare(url, expected, chosen=slice(None)):
     for path, values in expected.items():
         group, name = path.split("/")
-        found = store.open_group(url, group)[name].values
+        found = arrays.open_group(url, group)[name].values
         wanted = values[..., chosen] if group == "sites" else values
         np.testing.assert_allclose(found, wanted, rtol=1e-6, err_msg=path)
 
@@ -81,7 +92,7 @@ def test_the_cube_is_the_plain_answer(world):
     doubtful = int(((sites.qc == 1) & sites.HS.notnull()).sum())
     dropped = world.workspace.artefact("cube").manifest()["dropped"]
     assert {rule: n for rule, n in dropped.items() if n} == {"insitu: provider: doubtful": doubtful}
-    days = store.open_group(url, "cells").time.values.astype("datetime64[D]").astype(int)
+    days = arrays.open_group(url, "cells").time.values.astype("datetime64[D]").astype(int)
     assert days[0] % 32 == 0
     assert len(days) == 192
     assert (np.diff(days) == 1).all()
@@ -105,7 +116,7 @@ def test_an_interrupted_run_goes_on_and_keeps_what_was_done(snow, tmp_path, loca
     artefact, url = workspace.artefact("cube"), workspace.url("cube.zarr")
     digests = {f"source {e}": catalog.digest(experiment, e) for e in catalog.entries(experiment)}
     artefact.begin(schema.identity(experiment, "cube", **digests))
-    store.create_group(url, *prepare._template(experiment, domain.open_sources(experiment)))
+    arrays.create_group(url, *prepare._template(experiment, domain.open_sources(experiment)))
     blocks = list(schema.block_range(experiment.period))
     done = [blocks[2], blocks[0]]  # any of them, in any order
     for number in done:
@@ -119,7 +130,9 @@ def test_an_interrupted_run_goes_on_and_keeps_what_was_done(snow, tmp_path, loca
     assert artefact.manifest()["complete_through"] == SHORT[1]
     chosen = np.arange(small_world.N_SITES) != 5
     compare(url, plain(snow.parent, experiment.period), chosen)
-    assert store.attributes(url, "sites")["id"] == [f"snow-{i:02d}" for i in np.flatnonzero(chosen)]
+    assert arrays.attributes(url, "sites")["id"] == [
+        f"snow-{i:02d}" for i in np.flatnonzero(chosen)
+    ]
     prepare.run(experiment, workspace, Silent())
     assert mtimes(tmp_path / "mine") == after
 

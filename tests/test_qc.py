@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import block, catalog, domain, prepare, qc, resolve, schema, store
+from pipeline import arrays, block, catalog, domain, prepare, qc, resolve, schema
 from pipeline.config import QcConfig
 from pipeline.names import VARIABLES
 
@@ -106,11 +106,11 @@ def test_a_run_across_a_block_border_is_found_whole(snow, tmp_path):
         rules = [f"qc.stuck_days={stuck_days}"]
         experiment = resolve.experiment(str(snow), rules)
         url = str(tmp_path / f"{stuck_days}.zarr")
-        store.create_group(url, *prepare._template(experiment, domain.open_sources(experiment)))
+        arrays.create_group(url, *prepare._template(experiment, domain.open_sources(experiment)))
         for number in (border // 32 - 1, border // 32):
             row = block.write_block({"block": number}, experiment.model_dump_json(), url)
             assert json.loads(row["receipt"])["problems"] == []
-        depth = store.open_group(url, "sites")["snow_depth"].isel(site=3)
+        depth = arrays.open_group(url, "sites")["snow_depth"].isel(site=3)
         kept = depth.sel(time=slice(first, first + 29))
         assert len(kept) == 30
         assert int(kept.isnull().sum()) == dropped

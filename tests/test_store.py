@@ -12,7 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import files, store
+from pipeline import arrays, files
 from pipeline.errors import StoreError
 from pipeline.schema import BLOCK_DAYS, Array, block_range, epoch_day, time_axis
 from pipeline.store import Workspace
@@ -25,7 +25,7 @@ def template(url, path="cells/depth"):
     """One array of N_BLOCKS blocks, its shards SHARD x SHARD cells."""
     shape, shards = (N_BLOCKS * BLOCK_DAYS, N_Y, N_X), (BLOCK_DAYS, SHARD, SHARD)
     array = Array(path, ("time", "y", "x"), shape, "<f4", shards, (BLOCK_DAYS, 2, 2))
-    store.create_group(url, [array], {"": {"title": "test"}})
+    arrays.create_group(url, [array], {"": {"title": "test"}})
     return shape
 
 
@@ -118,7 +118,7 @@ def test_a_region_that_cuts_a_shard_is_refused_and_writes_nothing(tmp_path, regi
     template(url)
     values = np.ones([part.stop - part.start for part in region], np.float32)
     with pytest.raises(StoreError, match=r"cells/depth: .* cuts shards of \(32, 4, 4\)"):
-        store.write_shards(url, "cells/depth", region, values)
+        arrays.write_shards(url, "cells/depth", region, values)
     assert np.isnan(zarr.open_array(url, path="cells/depth")[...]).all()
 
 
@@ -127,7 +127,7 @@ def test_regions_end_on_shards_or_with_the_array(tmp_path):
     template(url)
     region = (block_slice(3), slice(4, N_Y), slice(4, N_X))
     values = np.arange(32 * 3 * 1, dtype=np.float32).reshape(32, 3, 1)
-    (record,) = store.write_shards(url, "cells/depth", region, values)
+    (record,) = arrays.write_shards(url, "cells/depth", region, values)
     assert record["key"] == "cells/depth/c/3/1/1"
     np.testing.assert_array_equal(zarr.open_array(url, path="cells/depth")[region], values)
 
@@ -138,7 +138,7 @@ def test_records_tell_the_real_bytes_and_an_all_fill_shard_has_none(tmp_path):
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)[:64]
     values[32:64, 0:4, 4:5] = np.nan
     region = (block_slice(0, 2), slice(0, N_Y), slice(0, N_X))
-    records = {r["key"]: r for r in store.write_shards(url, "cells/depth", region, values)}
+    records = {r["key"]: r for r in arrays.write_shards(url, "cells/depth", region, values)}
     expected = {f"cells/depth/c/{t}/{y}/{x}" for t in (0, 1) for y in (0, 1) for x in (0, 1)}
     assert records.keys() == expected
     empty = records.pop("cells/depth/c/1/0/1")
@@ -164,7 +164,7 @@ def test_blocks_written_in_any_order_and_grouping_give_the_same_array(data, seed
         for first, last in [*spans, twice]:  # writing twice changes nothing
             time = block_slice(first, last)
             region = (time, slice(0, N_Y), slice(0, N_X))
-            store.write_shards(url, "cells/depth", region, values[time])
+            arrays.write_shards(url, "cells/depth", region, values[time])
         np.testing.assert_array_equal(zarr.open_array(url, path="cells/depth")[...], values)
 
 

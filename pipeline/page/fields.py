@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import domain, schema, store
+from pipeline import arrays, domain, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ class Fields:
 
     def arm(self, arm: str, name: str = "") -> Reader:
         """Reader of an arm's map, or of its standard deviation with `name` "_std"."""
-        mapped = store.open_group(self.workspace.url("maps", f"{arm}.zarr"), "")
+        mapped = arrays.open_group(self.workspace.url("maps", f"{arm}.zarr"), "")
         array = mapped[f"{self.experiment.target}{name}"]
         return lambda days: np.asarray(array.sel(time=days).values, np.float32)
 

@@ -1,0 +1,45 @@
+"""A verb: its stages in order, on one connection to Ray; under one lease."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from pipeline import cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.config import Experiment
+    from pipeline.files import Json
+    from pipeline.progress import Progress
+    from pipeline.store import Workspace
+
+RUN = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
+STAGES = {
+    "run": RUN,
+    "prepare": ("planet", "prepare", "folds"),
+    "train": ("train",),
+    "predict": ("predict",),
+    "evaluate": ("evaluate", "report"),
+}
+
+
+def run(
+    stages: Sequence[str],
+    experiment: Experiment,
+    workspace: Workspace,
+    progress: Progress,
+    overwrite: bool = False,
+) -> Json | None:
+    """Run stages in order; returns the summary of scores, if one of them makes it.
+
+    Raises:
+      SoilweaveError: something a user can mend; what is complete stays as it is.
+    """
+    summary = None
+    with workspace.lease.given_back(), cluster.session(workspace.root):
+        for name in stages:
+            stage = importlib.import_module(f"pipeline.{name}")
+            summary = stage.run(experiment, workspace, progress, overwrite) or summary
+    return summary

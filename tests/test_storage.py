@@ -1,0 +1,116 @@
+"""A workspace in a bucket: everything as on a local path, and read from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import intake
+import numpy as np
+import pandas as pd
+import pytest
+import small_demo
+import xarray as xr
+
+from pipeline import files, tables
+
+ARMS = ("multiscale", "insitu", "satellite")
+GROUPS = [("cube.zarr", g) for g in ("cells", "footprints", "sites")]
+GROUPS += [(f"maps/{arm}.zarr", g) for arm in ARMS for g in (None, "series")]
+GROUPS += [(f"state/{arm}.zarr", None) for arm in ARMS]
+# What differs from run to run, not from place to place.
+OF_A_RUN = {"date_created", "history", "id", "code_commit", "cube_sha256", "models_sha256"}
+
+
+def soilweave(*args, **environment):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *args],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def places(demo, s3):
+    """The same small demo on a local path and in a bucket."""
+    workspace = s3.url("ws")
+    made = soilweave("run", "demo", "--workspace", workspace, *small_demo.OPTIONS)
+    assert made.returncode == 0, made.stderr
+    return f"{demo[0]}/demo", f"{workspace}/demo"
+
+
+@pytest.mark.parametrize(("store", "group"), GROUPS)
+def test_arrays_are_equal(places, store, group):
+    local, remote = (xr.open_zarr(files.join(place, store), group=group) for place in places)
+    xr.testing.assert_equal(local.load(), remote.load())
+    for ours, theirs in ((local, remote), *((local[n], remote[n]) for n in local.variables)):
+        assert _lasting(ours.attrs) == _lasting(theirs.attrs)
+
+
+def _lasting(attrs):
+    return {name: value for name, value in attrs.items() if name not in OF_A_RUN}
+
+
+@pytest.mark.parametrize("name", ["folds", "sites", "scores"])
+def test_tables_are_equal(places, name):
+    local, remote = (tables.read(files.join(place, f"{name}.parquet")) for place in places)
+    pd.testing.assert_frame_equal(local, remote)
+
+
+def test_every_object_is_there_too(places):
+    local, remote = places
+    here = {str(p.relative_to(local)) for p in Path(local).rglob("*") if p.is_file()}
+    import s3fs
+
+    root = remote.removeprefix("s3://")
+    there = {k.removeprefix(f"{root}/") for k in s3fs.S3FileSystem().find(root)}
+    assert here - there <= {"mlflow.json"}
+    assert there - here <= {"mlflow.json"}
+    one, other = (json.loads(files.read_bytes(f"{place}/summary.json")) for place in places)
+    assert one == other
+
+
+def test_a_catalog_opens_the_maps(places):
+    catalog = intake.open_catalog("catalogs/products.yaml")
+    workspace = places[1].rsplit("/", 1)[0]
+    for entry, group in (("maps", None), ("series", "series")):
+        opened = catalog[entry](workspace=workspace, experiment="demo", arm="insitu").to_dask()
+        plain = xr.open_zarr(f"{places[1]}/maps/insitu.zarr", group=group)
+        xr.testing.assert_identical(opened, plain)
+        assert np.isfinite(opened.soil_moisture_std.isel(time=200)).any()
+
+
+def test_a_second_run_writes_nothing(places):
+    import s3fs
+
+    root = places[1].removeprefix("s3://")
+    before = s3fs.S3FileSystem(use_listings_cache=False).find(root, detail=True)
+    again = soilweave(
+        "run", "demo", "--workspace", places[1].rsplit("/", 1)[0], *small_demo.OPTIONS
+    )
+    assert again.returncode == 0
+    assert "maps complete" in again.stderr
+    after = s3fs.S3FileSystem(use_listings_cache=False).find(root, detail=True)
+    assert {k: v["LastModified"] for k, v in after.items()} == {
+        k: v["LastModified"] for k, v in before.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"AWS_SECRET_ACCESS_KEY": "wrong"}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}],
+    ids=["wrong key", "no server"],
+)
+def test_storage_that_cannot_be_used_is_told_first(s3, environment):
+    told = soilweave("prepare", "demo", "--workspace", s3.url("refused"), **environment)
+    assert told.returncode == 2, told.stderr
+    assert "cannot be read" in told.stderr
+    assert "AWS_ENDPOINT_URL" in told.stderr
+    assert len(told.stderr.strip().splitlines()) == 1, told.stderr
