@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test lint unit scores studies clean
+.PHONY: setup demo test test-cluster lint unit scores studies clean
 
 setup: .venv/ready
 
@@ -28,6 +28,10 @@ lint: setup
 
 unit: setup
 	$(BIN)/pytest $(ARGS)
+
+# Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow.
+test-cluster: setup
+	$(BIN)/pytest -o addopts=-ra -s tests/cluster
 
 # The full experiments, and their tables; an hour on 2 cores. scan needs SOILWEAVE_DATA.
 scores: setup

@@ -20,6 +20,7 @@ VERBS = {
     "predict": "Map every arm, with uncertainty",
     "evaluate": "Judge arms and baselines (scores.parquet",
     "score": "Test trained models on probes of your own; trains nothing",
+    "submit": "Run a verb as a job on a Ray cluster and follow it",
     "ls": "List presets; or the artefacts of an experiment",
 }
 SHORT = "[2019-12-05, 2020-03-10]"  # the sources go on until 27 April
