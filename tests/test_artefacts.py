@@ -203,10 +203,10 @@ def test_calibration(world):
 @pytest.mark.parametrize(
     ("name", "extra"),
     [
-        ("cube", {"complete_through", "dropped", "entries"}),
+        ("cube", {"complete_through", "dropped", "entries", "nodes"}),
         ("folds", {"digest"}),
-        ("models", {"updates", "features", "tables"}),
-        ("maps", {"complete_through"}),
+        ("models", {"updates", "features", "tables", "nodes"}),
+        ("maps", {"complete_through", "nodes"}),
         ("scores", set()),
     ],
 )
