@@ -24,7 +24,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-START_S, STOP_S, POLL_S = 60, 15, 0.1
+START_S, STOP_S, POLL_S = 120, 15, 0.1
 MARK = {"SOILWEAVE_TEST": f"{os.getpid()}-{secrets.token_hex(4)}"}
 BIN = Path(sys.executable).parent
 Process = tuple[int, float]  # id and time of creation: ids are used again
