@@ -1,11 +1,11 @@
-"""A verb: its stages in order, on one connection to Ray; under one lease."""
+"""A verb: its stages in order, on one connection to Ray; under one lease, mirrored in MLflow."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
-from pipeline import cluster
+from pipeline import cluster, tracking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,14 @@ def run(
     """
     summary = None
     with workspace.lease.given_back(), cluster.session(workspace.root):
-        for name in stages:
-            stage = importlib.import_module(f"pipeline.{name}")
-            summary = stage.run(experiment, workspace, progress, overwrite) or summary
+        try:
+            for name in stages:
+                stage = importlib.import_module(f"pipeline.{name}")
+                summary = stage.run(experiment, workspace, progress, overwrite) or summary
+                tracking.mirror(experiment, workspace, progress, "RUNNING")
+        except BaseException:
+            if workspace.lease.held:
+                tracking.mirror(experiment, workspace, progress, "FAILED")
+            raise
+        tracking.mirror(experiment, workspace, progress, "FINISHED")
     return summary

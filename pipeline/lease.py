@@ -7,13 +7,13 @@ STALE_S seconds, by the clock of the one who waits, is of a dead driver and is t
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import functools
 import json
 import os
 import platform
+import signal
 import threading
 import time
 import uuid
@@ -172,14 +172,16 @@ class Lease:
             with contextlib.suppress(StoreError):
                 if _read(self.url) is not None:
                     self.lost = True
-                    _thread.interrupt_main()
+                    main = threading.main_thread().ident
+                    assert main is not None
+                    signal.pthread_kill(main, signal.SIGINT)  # wakes it, whatever it waits for
             return
 
 
 def _read(url: str) -> bytes | None:
     try:
         return files.read_bytes(url)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -14,7 +14,7 @@ import servers
 import small_demo
 import world as small_world
 
-from pipeline import evaluate, folds, predict, prepare, report, resolve, train
+from pipeline import evaluate, folds, predict, prepare, report, resolve, tracking, train
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
@@ -59,6 +59,9 @@ def world(tmp_path_factory, local_ray) -> World:
         stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
+    with pytest.MonkeyPatch.context() as clean:
+        clean.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.mirror(experiment, workspace, Silent(), "FINISHED")
     workspace.lease.release()
     return World(folder, path, experiment, workspace, summary)
 

@@ -155,7 +155,7 @@ def test_a_job_is_followed_again_from_its_first_line_to_its_status(prepared):
     *_, (code, out, err) = prepared
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    for begin in ("Running entrypoint", "prepare: ", "folds: ", "Outputs: "):
+    for begin in ("Running entrypoint", "prepare: cube", "folds: ", "Outputs: "):
         assert len([line for line in lines if line.startswith(begin)]) == 1
     assert ": python -m pipeline prepare experiment.yaml --workspace /" in out
 

@@ -37,7 +37,10 @@ def block_slice(first, last=None):
 @pytest.fixture(params=["cube", "folds"])
 def artefact(request, tmp_path):
     """An artefact with a folder of its own, and one of single files."""
-    return Workspace(str(tmp_path / "mine")).artefact(request.param)
+    workspace = Workspace(str(tmp_path / "mine"))
+    workspace.lease.take(print)
+    yield workspace.artefact(request.param)
+    workspace.lease.release()
 
 
 def test_an_artefact_is_absent_then_begun_then_complete(artefact):

@@ -80,10 +80,9 @@ def _erroneous(truth: FloatArray, sizes: Magnitudes, seed: int) -> FloatArray:
     rng, (n_days, n_sites) = stream(seed, "site_error"), truth.shape
     offset, scale = rng.standard_normal((2, n_sites))
     offset -= offset.mean()  # centred: probes as a whole are unbiased
-    noise = rng.standard_normal((n_days, n_sites))
     values = truth + sizes.site_offset_m3_m3 * offset
     values += sizes.site_scale * scale * (truth - truth.mean(0))
-    values += sizes.site_noise_m3_m3 * noise
+    values += sizes.site_noise_m3_m3 * rng.standard_normal((n_days, n_sites))
     room = _KNEE_M3_M3 - _LOWEST_M3_M3
     below = np.minimum(values - _KNEE_M3_M3, 0.0) / room
     return np.asarray(np.where(below < 0, _LOWEST_M3_M3 + room * np.exp(below), values))
@@ -99,8 +98,7 @@ def _gaps(shape: tuple[int, ...], sizes: Magnitudes, seed: int) -> NDArray[np.bo
     now = np.zeros(shape[1:], bool)
     for day, draw in enumerate(chance):
         threshold = np.where(now, 1 - ends, begins) if day else np.full(shape[1:], share)
-        now = draw < threshold
-        missing[day] = now
+        now = missing[day] = draw < threshold
     return missing
 
 
