@@ -69,7 +69,10 @@ def mirror(
     """
     try:
         note = _mirror(experiment, workspace, progress, status)
-    except (SoilweaveError, *files.failures()) as error:
+    except Exception as error:
+        # Asked only now: what a store raises is known once its file system is loaded.
+        if not isinstance(error, (SoilweaveError, *files.failures())):
+            raise
         note = f"not logged: {error}"
     if note and status != "RUNNING":
         progress.start("mlflow", 0, "runs")
