@@ -106,6 +106,8 @@ class Lease:
         """
         try:
             yield
+            if self.lost:
+                self.check()
         except KeyboardInterrupt:
             if self.lost:
                 self.check()
