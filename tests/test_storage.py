@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import small_demo
 import xarray as xr
 
-from pipeline import files, tables
+from pipeline import cluster, files, tables
 
 ARMS = ("multiscale", "insitu", "satellite")
 GROUPS = [("cube.zarr", g) for g in ("cells", "footprints", "sites")]
@@ -114,3 +115,33 @@ def test_storage_that_cannot_be_used_is_told_first(s3, environment):
     assert "cannot be read" in told.stderr
     assert "AWS_ENDPOINT_URL" in told.stderr
     assert len(told.stderr.strip().splitlines()) == 1, told.stderr
+
+
+UNEQUAL_NODES = """
+import os, sys
+import ray
+from pipeline import cluster
+from pipeline.errors import StoreError
+
+right = os.environ["AWS_SECRET_ACCESS_KEY"]
+os.environ["AWS_SECRET_ACCESS_KEY"] = "wrong"  # what the node and its workers are started with
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+os.environ["AWS_SECRET_ACCESS_KEY"] = right
+try:
+    cluster.probe(sys.argv[1])
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_node_without_the_keys_is_named_before_anything_is_computed(s3):
+    command = [sys.executable, "-c", UNEQUAL_NODES, s3.url("probed")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert re.search(r"s3://soilweave/probed: node [\d.]+: cannot be read: Forbidden", told), told
+    assert "give all nodes the keys" in told
+    assert s3.keys("probed") == []
+
+
+def test_every_node_is_probed_and_nothing_is_left(local_ray, tmp_path):
+    cluster.probe(str(tmp_path))
+    assert [*tmp_path.iterdir()] == []
