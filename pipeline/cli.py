@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import console
+from pipeline import console, inquiries
 from pipeline.console import err, out
 from pipeline.errors import ConfigError, SoilweaveError
+from pipeline.options import Debug, Experiment, Name, Overwrite, Set, Workspace, resolve_named
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment as Resolved
@@ -24,25 +25,6 @@ app = typer.Typer(
     help="Learn soil moisture from satellite footprints and point sensors at once.",
     epilog="Begin with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
 )
-
-Experiment = Annotated[
-    str, typer.Argument(help="An experiment: a preset (see `soilweave ls`), a file.yaml or a URL.")
-]
-Workspace = Annotated[
-    str, typer.Option(help="Folder or URL that holds every experiment's artefacts.")
-]
-Name = Annotated[
-    str | None, typer.Option(help="Folder in the workspace, instead of the experiment's own name.")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace artefacts that were made with other settings.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key=value over the experiment, such as train.updates=50."),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
 
 TEXTS = {
     "run": "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
@@ -73,7 +55,7 @@ def _add_verb(name: str, text: str) -> None:
     ) -> None:
         from pipeline.journey import STAGES
 
-        _run(STAGES[verb_name], *_resolve(experiment, workspace, name, set_), overwrite)
+        _run(STAGES[verb_name], *resolve_named(experiment, workspace, name, set_), overwrite)
 
 
 def _run(stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: bool) -> None:
@@ -122,7 +104,7 @@ def predict(
 
     settings = [*(set_ or []), *resolve.mapping(models, bbox, period)]
     stages = ("planet", "prepare", "predict") if models else ("predict",)
-    _run(stages, *_resolve(experiment, workspace, name, settings), overwrite)
+    _run(stages, *resolve_named(experiment, workspace, name, settings), overwrite)
 
 
 @app.command()
@@ -149,7 +131,7 @@ def score(
     from pipeline import files
     from pipeline import score as stage
 
-    resolved, place = _resolve(experiment, workspace, name, set_)
+    resolved, place = resolve_named(experiment, workspace, name, set_)
     with console.progress() as progress:
         summary = stage.run(resolved, place, progress, files.absolute(sites))
     for group in ("unseen", "out_of_fold", "trained"):
@@ -216,33 +198,7 @@ def _line(text: str) -> None:
     out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
-def ls(
-    experiment: Annotated[str | None, typer.Argument(help="Show this one's artefacts.")] = None,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of an experiment.")
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """List presets; or the artefacts of an experiment; or the JSON schema of experiment files."""
-    from pipeline import resolve, store
-    from pipeline.config import Experiment as Model
-
-    if schema:
-        out.print_json(json.dumps(Model.model_json_schema()))
-    elif experiment is None:
-        for kind in ("experiments", "recipes"):
-            out.print(f"[bold]{kind}[/bold]")
-            for preset in resolve.presets(kind):
-                out.print(f"  {preset:12} {resolve.read(kind, preset)['title']}", soft_wrap=True)
-    else:
-        resolved, place = _resolve(experiment, workspace, name, None)
-        for artefact in store.ARTEFACTS:
-            if artefact == "planet" and resolved.planet is None:
-                continue
-            out.print(f"{artefact:8} {place.artefact(artefact).state()}", soft_wrap=True)
+inquiries.add_to(app)
 
 
 def main() -> None:
@@ -256,16 +212,6 @@ def main() -> None:
             f"soilweave {sys.argv[1]}: {error}", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)
-
-
-def _resolve(
-    experiment: str, workspace: str, name: str | None, settings: list[str] | None
-) -> tuple[Resolved, Place]:
-    from pipeline import files, resolve, store
-
-    resolved = resolve.experiment(experiment, settings or [], name)
-    place = store.Workspace(files.join(files.absolute(workspace), resolved.name))
-    return place.place(resolved), place
 
 
 def _say_where(resolved: Resolved, place: Place) -> None:

@@ -226,20 +226,22 @@ def sha256_of(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True, default=str).encode())
 
 
-def digest(url: str) -> str:
+def digest(url: str, **options: Any) -> str:
     """What identifies an object's content: the store's own tag, else the SHA-256 of its bytes.
 
     With `*` in the URL: of the names and contents of all files it matches.
+
+    `options` go to fsspec.
 
     Raises:
       FileNotFoundError: there is none.
     """
     if "*" in url:
-        found = matching(url)
+        found = matching(url, **options)
         if not found:
             raise FileNotFoundError(url)
-        return sha256_of([[part.rsplit("/", 1)[-1], digest(part)] for part in found])
-    filesystem, path = _open(url)
+        return sha256_of([[part.rsplit("/", 1)[-1], digest(part, **options)] for part in found])
+    filesystem, path = _open(url, **options)
     info = filesystem.info(path)
     tag = info.get("ETag") or info.get("md5Hash")
     if tag:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import numpy as np
 from intake.source.base import DataSource
 
+from pipeline import files
 from pipeline.errors import DataError
+from pipeline.sources import remote
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -20,15 +23,27 @@ Mapping = dict[str, dict[str, str]]
 REMEDY = "correct the file, or its entry in the catalog"
 
 
-class NetcdfSource(DataSource):  # type: ignore[misc]
-    """Intake driver of NetCDF-4 files, under a provider's own names.
+class Source(DataSource):  # type: ignore[misc]
+    """What every driver is: an entry's files, under a provider's own names, brought to ours.
+
+    A driver has `to_dask()`, in one of three forms, lazy where it is large:
+      points: dims time, place; coords time (datetime64[ns], a day), place (id as text), lat, lon
+      grid: dims time, lat, lon, bnds; coords time, lat, lon (degrees), lat_bnds, lon_bnds
+      projected: dims time, y, x; coords time, y, x (centres, evenly spaced), attribute crs (WKT)
+    Variables are float32 under our names, with the attribute `units`; constants have no time.
 
     Args:
       urlpath: the file, or the files.
       mapping: {our name: {"from": provider's name, "units": its units, "to": our units}}, or a
         list of such.
+      login: `earthdata`, where the provider wants to know who reads.
       storage_options: passed to fsspec.
       metadata: what the catalog says of the entry.
+
+    Attributes:
+      period: first and last day that are wanted, None for all there are; a driver need not look
+        for others.
+      region: west, south, east, north in degrees, likewise.
     """
 
     version = "1"
@@ -39,12 +54,16 @@ class NetcdfSource(DataSource):  # type: ignore[misc]
         self,
         urlpath: str,
         mapping: Mapping | list[Mapping],
+        login: str | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Keep the arguments; nothing is opened yet."""
         super().__init__(metadata=metadata)
-        self.urlpath, self.storage_options = urlpath, storage_options or {}
+        self.urlpath, self.login = urlpath, login
+        self.storage_options = storage_options or {}
+        self.period: tuple[date, date] | None = None
+        self.region: tuple[float, float, float, float] | None = None
         parts = mapping if isinstance(mapping, list) else [mapping]
         self.mapping: Mapping = {name: spec for part in parts for name, spec in part.items()}
         odd = [n for n, spec in self.mapping.items() if not {"from", "units"} <= spec.keys()]
@@ -52,32 +71,13 @@ class NetcdfSource(DataSource):  # type: ignore[misc]
             msg = f"mapping of {', '.join(odd)} lacks `from` or `units`"
             raise ValueError(msg)
 
-    def opened(self, url: str, chunks: dict[str, int] | None) -> xr.Dataset:
-        """One file as it is, nothing read yet.
-
-        Args:
-          url: the file.
-          chunks: of dask, as xarray has it; {} for the file's own, None for no dask arrays yet.
+    def digest(self) -> str:
+        """Identifies the content, without reading all of it.
 
         Raises:
-          DataError: it is absent, or no NetCDF-4.
+          FileNotFoundError: there is none.
         """
-        import xarray as xr
-
-        with contextlib.ExitStack() as stack:
-            try:
-                file = url
-                if "://" in url:
-                    file = fsspec.open(url, **self.storage_options).open()
-                    stack.callback(file.close)
-                dataset = xr.open_dataset(file, engine="h5netcdf", chunks=chunks)
-                stack.pop_all()
-            except FileNotFoundError as error:
-                raise self.absent(url, "not found") from error
-            except (OSError, ValueError) as error:
-                found = f"cannot be read, truncated or no NetCDF-4: {error}"
-                raise DataError(url, found, remedy="fetch it again") from error
-        return dataset
+        return files.digest(self.urlpath, **remote.options(self.urlpath, self.storage_options))
 
     def absent(self, url: str, found: str) -> DataError:
         """The error of a file that is not there, saying where it comes from."""
@@ -108,6 +108,37 @@ class NetcdfSource(DataSource):  # type: ignore[misc]
             values.attrs = {"units": units, "source": spec["from"]}
             made[name] = values
         return made
+
+
+class NetcdfSource(Source):
+    """What drivers of NetCDF-4 files share."""
+
+    def opened(self, url: str, chunks: dict[str, int] | None) -> xr.Dataset:
+        """One file as it is, nothing read yet.
+
+        Args:
+          url: the file.
+          chunks: of dask, as xarray has it; {} for the file's own, None for no dask arrays yet.
+
+        Raises:
+          DataError: it is absent, or no NetCDF-4.
+        """
+        import xarray as xr
+
+        with contextlib.ExitStack() as stack:
+            try:
+                file = url
+                if "://" in url:
+                    file = remote.opened(url, self.storage_options, self.login)
+                    stack.callback(file.close)
+                dataset = xr.open_dataset(file, engine="h5netcdf", chunks=chunks)
+                stack.pop_all()
+            except FileNotFoundError as error:
+                raise self.absent(url, "not found") from error
+            except (OSError, ValueError) as error:
+                found = f"cannot be read, truncated or no NetCDF-4: {error}"
+                raise DataError(url, found, remedy="fetch it again") from error
+        return dataset
 
 
 def days_of(raw: xr.Dataset) -> NDArray[np.datetime64]:

@@ -40,11 +40,12 @@ class PointsSource(NetcdfSource):
         place: str,
         mapping: Mapping | list[Mapping],
         flag: dict[str, Any] | None = None,
+        login: str | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Keep the arguments; nothing is opened yet."""
-        super().__init__(urlpath, mapping, storage_options, metadata)
+        super().__init__(urlpath, mapping, login, storage_options, metadata)
         self.place, self.flag = place, flag
 
     def to_dask(self) -> xr.Dataset:
