@@ -142,6 +142,9 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
         None, description="URL of a models/ folder trained elsewhere; nothing is trained here"
     )
     sources: SourcesConfig
+    baselines: tuple[str, ...] = Field(
+        (), description="entries of products that are scored at the sites, beside the arms"
+    )
     domain: DomainConfig
     period: Period = Field(description="first and last day of the cube, UTC")
     train_period: Period = Field(description="days that models are trained on")

@@ -46,6 +46,19 @@ def _static(long_name: str, units: str, minimum: float, maximum: float) -> Varia
     )
 
 
+COVERS = {
+    "tree": "under trees",
+    "shrub": "shrubland",
+    "grass": "grassland",
+    "crop": "cropland",
+    "built": "built up",
+    "bare": "bare or sparsely vegetated",
+    "snow": "snow and ice",
+    "water": "open water",
+    "wetland": "wetland",
+    "moss": "under moss and lichen",
+}
+
 VARIABLES: dict[str, Variable] = {
     "soil_moisture": Variable(
         kind="target",
@@ -80,12 +93,17 @@ VARIABLES: dict[str, Variable] = {
     ),
     "eastward_wind": _forcing("eastward wind at 10 m", "eastward_wind", "m s-1", -100, 100),
     "northward_wind": _forcing("northward wind at 10 m", "northward_wind", "m s-1", -100, 100),
+    "wind_speed": _forcing("wind speed at 10 m", "wind_speed", "m s-1", 0, 100),
     "sand": _static("sand", "percent", 0, 100),
     "silt": _static("silt", "percent", 0, 100),
     "clay": _static("clay", "percent", 0, 100),
     "bulk_density": _static("soil bulk density", "g cm-3", 0, 3),
     "water_capacity": _static("soil water capacity", "percent", 0, 100),
     "elevation": _static("elevation above sea level", "m", -500, 9000),
+    "slope": _static("slope of the ground", "degree", 0, 90),
+    "organic_carbon": _static("soil organic carbon", "g kg-1", 0, 600),
+    "porosity": _static("soil porosity", "m3 m-3", 0, 1),
+    "lai": _static("mean leaf area index", "1", 0, 10),
     "ndvi": _static("mean normalised difference vegetation index", "1", -1, 1),
     "albedo": _static("surface albedo", "1", 0, 1),
     "land_cover": _static("land cover class (IGBP)", "1", 0, 255),
@@ -93,6 +111,10 @@ VARIABLES: dict[str, Variable] = {
     "water_fraction": _static("fraction of open water", "1", 0, 1),
     "dense_vegetation": _static("dense vegetation flag of the retrieval", "1", 0, 1),
     "surface_flag": _static("extraordinary surface flag of the retrieval", "1", 0, 255),
+    **{
+        f"cover_{kind}": _static(f"fraction of the land that is {what}", "1", 0, 1)
+        for kind, what in COVERS.items()
+    },
     "soil_temperature": Variable(
         kind="auxiliary",
         long_name="soil temperature at 5 cm",

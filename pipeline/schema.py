@@ -45,7 +45,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "planet": ("planet", "domain", "period", "target"),
     "maps": (),
-    "scores": ("judging",),
+    "scores": ("judging", "baselines"),
     "report": (),
 }
 
