@@ -7,12 +7,12 @@ import importlib.resources
 import os
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import intake
 import yaml
 
-from pipeline import files
+from pipeline import copies, files
 from pipeline.errors import ConfigError, DataError
 from pipeline.sources.units import conversion
 
@@ -20,55 +20,131 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.config import Experiment
+    from pipeline.files import Json
     from pipeline.names import Variable
 
 REQUIRED = ("support", "license", "time_convention", "period", "auth")
 ENVIRONMENT = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
 
 
-def open_source(experiment: Experiment, entry: str, url: str | None = None) -> xr.Dataset:
-    """One entry of the experiment's catalog, checked against our table.
+class Found(NamedTuple):
+    """An entry: the URL of the catalog that has it, its name there, what the catalog says."""
+
+    catalog: str
+    name: str
+    spec: Json
+
+
+def source(experiment: Experiment, entry: str, url: str | None = None, period: Any = None) -> Any:
+    """The driver of an entry, nothing opened yet, told which days and region are wanted.
 
     Args:
       experiment: names the catalog.
-      entry: its name there.
+      entry: its name there, `inner.name` in a nested one, `CATALOG:name` in another.
       url: another file of the same form, instead of the entry's own.
+      period: first and last day wanted, the experiment's by default.
+
+    Raises:
+      ConfigError: no such catalog or entry, or it lacks what every entry must say.
+    """
+    found = find(experiment.sources.catalog, entry)
+    metadata = found.spec.get("metadata") or {}
+    place = f"catalog {found.catalog}, entry {found.name}"
+    lacking = [f"metadata '{key}' missing" for key in REQUIRED if key not in metadata]
+    if lacking:
+        raise ConfigError(place, *lacking, remedy="add them")
+    given = {}
+    if url is None:
+        _check_environment(found)
+        given = parameters(experiment, found)
+    made = driver_of(found, given)
+    if url is not None:
+        made.urlpath = url
+    else:
+        made.period = period or experiment.period
+        box = experiment.domain
+        made.region = (
+            box.west_degrees,
+            box.south_degrees,
+            box.east_degrees,
+            box.north_degrees,
+        )
+    return made
+
+
+def driver_of(found: Found, given: dict[str, str]) -> Any:
+    """The driver of an entry with values of its parameters, nothing opened yet.
+
+    Raises:
+      ConfigError: the entry is none that Intake can make a driver of.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Intake 2.0.9 says this of every parameter that is text.
+            warnings.filterwarnings("ignore", "Shell command not executed", UserWarning)
+            made = intake.open_catalog(found.catalog)[found.name](**given)
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
+        problem = f"cannot be opened: {' '.join(str(error).split())}"
+        raise ConfigError(f"catalog {found.catalog}, entry {found.name}", problem) from error
+    return made
+
+
+def open_source(
+    experiment: Experiment, entry: str, url: str | None = None, period: Any = None
+) -> xr.Dataset:
+    """One entry of the experiment's catalog, checked against our table.
+
+    From the copy that `prepare --stage-to` made, where the experiment names one.
+
+    Args:
+      experiment: names the catalog.
+      entry: as of `source`.
+      url: another file of the same form, instead of the entry's own.
+      period: first and last day wanted, the experiment's by default.
 
     Raises:
       ConfigError: no such catalog or entry.
       DataError: the data are absent, damaged or not as the entry says.
     """
-    source = _entry(experiment, entry, url)
-    dataset: xr.Dataset = source.to_dask()
-    problems = _table_problems(dataset, experiment.table)
+    if _is_staged(experiment, entry, url):
+        return copies.open_copy(str(experiment.sources.staged), entry)
+    driver = source(experiment, entry, url, period)
+    dataset: xr.Dataset = driver.to_dask()
+    problems = table_problems(dataset, experiment.table)
     if problems:
         remedy = "correct the entry's mapping; `variables:` of the experiment adds to the table"
         raise DataError(f"catalog entry {entry}", *problems, remedy=remedy)
-    return dataset.assign_attrs(entry=entry, **(source.metadata or {}))
+    return dataset.assign_attrs(entry=entry, **(driver.metadata or {}))
 
 
 def digest(experiment: Experiment, entry: str, url: str | None = None) -> str:
     """Identifies what an entry holds: how it is read, and the content of its file or files.
 
-    Not where they are: parameters such as the planet's folder do not count.
+    Not where they are: parameters such as the planet's folder do not count, nor does a copy.
     """
-    source = _entry(experiment, entry, url)
-    spec = dict(_sources(experiment.sources.catalog)[entry])
-    spec.pop("description", None)
-    spec.pop("metadata", None)
+    if _is_staged(experiment, entry, url):
+        return copies.digest_of(str(experiment.sources.staged), entry)
+    driver = source(experiment, entry, url)
+    spec = find(experiment.sources.catalog, entry).spec
+    told = {key: spec[key] for key in ("driver", "args", "parameters") if key in spec}
     try:
-        content = files.digest(source.urlpath)
+        content = driver.digest()
     except FileNotFoundError:
-        source.to_dask()  # says where to get it
+        driver.to_dask()  # says where to get it
         raise
-    return files.sha256_of([spec, content])
+    return files.sha256_of([told, content])
 
 
 def entries(experiment: Experiment) -> list[str]:
     """Every entry the cube is made from, each once; the truth, which only judges, is not in it."""
     sources = experiment.sources
-    named = [*sources.forcing, *sources.static, sources.satellite, sources.insitu]
+    named = [*sources.forcing, *sources.static, sources.satellite, *sources.insitu]
     return list(dict.fromkeys(name for name in named if name))
+
+
+def _is_staged(experiment: Experiment, entry: str, url: str | None) -> bool:
+    """Whether a copy stands for an entry: of what the cube is made from, not of what judges."""
+    return bool(experiment.sources.staged) and url is None and entry in entries(experiment)
 
 
 def locate(catalog: str) -> str:
@@ -89,61 +165,75 @@ def locate(catalog: str) -> str:
     raise ConfigError(f"catalog '{catalog}'", "not found", remedy=remedy)
 
 
-def _entry(experiment: Experiment, entry: str, url: str | None) -> Any:
-    catalog = experiment.sources.catalog
-    sources = _sources(catalog)
-    if entry not in sources:
-        close = difflib.get_close_matches(entry, sources, 1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        accepted = f"entries: {', '.join(sources)}"
-        raise ConfigError(f"catalog {catalog}", f"no entry '{entry}'{hint}", remedy=accepted)
-    metadata = sources[entry].get("metadata") or {}
-    lacking = [f"metadata '{key}' missing" for key in REQUIRED if key not in metadata]
-    if lacking:
-        raise ConfigError(f"catalog {catalog}, entry {entry}", *lacking, remedy="add them")
-    given = {}
-    if url is None:
-        _check_environment(catalog, sources[entry])
-        given = _parameters(experiment, entry, sources[entry])
+def find(catalog: str, entry: str) -> Found:
+    """An entry of a catalog, of one nested in it (`inner.name`) or of another (`CATALOG:name`).
+
+    Raises:
+      ConfigError: there is none.
+    """
+    other, colon, name = entry.rpartition(":")
+    if colon and not name.startswith("//"):
+        return find(other, name)
+    url = locate(catalog)
+    entries = tree(url)
+    if name in entries:
+        return Found(url, name, entries[name])
+    outer, dot, inner = name.partition(".")
+    if dot and (below := nested(url, entries.get(outer))):
+        return find(below, inner)
+    close = difflib.get_close_matches(name, entries, 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    accepted = f"entries: {', '.join(entries)}"
+    raise ConfigError(f"catalog {catalog}", f"no entry '{entry}'{hint}", remedy=accepted)
+
+
+def tree(url: str) -> dict[str, Json]:
+    """What the catalog at a URL says of each of its entries.
+
+    Raises:
+      ConfigError: it is no catalog.
+    """
     try:
-        with warnings.catch_warnings():
-            # Intake 2.0.9 says this of every parameter that is text.
-            warnings.filterwarnings("ignore", "Shell command not executed", UserWarning)
-            source = intake.open_catalog(locate(catalog))[entry](**given)
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
-        found = f"cannot be opened: {' '.join(str(error).split())}"
-        raise ConfigError(f"catalog {catalog}, entry {entry}", found) from error
-    if url is not None:
-        source.urlpath = url
-    return source
+        found = yaml.safe_load(files.read_bytes(url))
+    except yaml.YAMLError as error:
+        raise ConfigError(url, f"is no YAML: {' '.join(str(error).split())}") from error
+    sources = found.get("sources") if isinstance(found, dict) else None
+    if not isinstance(sources, dict):
+        raise ConfigError(url, "no `sources`", remedy="catalogs/README.md tells the form")
+    return sources
 
 
-def _parameters(experiment: Experiment, entry: str, spec: dict[str, Any]) -> dict[str, str]:
+def nested(url: str, spec: Json | None) -> str | None:
+    """URL of the catalog that an entry of a catalog stands for; None where it is data."""
+    if not spec or spec.get("driver") != "yaml_file_cat":
+        return None
+    folder = url.rpartition("/")[0]
+    path: str = re.sub(r"\{\{\s*CATALOG_DIR\s*\}\}", lambda _: folder, spec["args"]["path"])
+    return path
+
+
+def parameters(experiment: Experiment, found: Found) -> dict[str, str]:
     """Values of the entry's own parameters: `planet`, the folder of the experiment's planet."""
-    if "planet" not in (spec.get("parameters") or {}):
+    if "planet" not in (found.spec.get("parameters") or {}):
         return {}
     planet = experiment.planet.url if experiment.planet else None
     if planet is None:
-        place = f"catalog {experiment.sources.catalog}, entry {entry}"
+        place = f"catalog {found.catalog}, entry {found.name}"
         remedy = "give planet.url, the folder of a planet made before, or make one first"
         raise ConfigError(place, "reads from a planet, and there is none yet", remedy=remedy)
     return {"planet": planet.rstrip("/")}
 
 
-def _sources(catalog: str) -> dict[str, Any]:
-    tree = yaml.safe_load(files.read_bytes(locate(catalog)))
-    return dict(tree.get("sources") or {})
-
-
-def _check_environment(catalog: str, spec: dict[str, Any]) -> None:
-    unset = [name for name in ENVIRONMENT.findall(str(spec)) if not os.environ.get(name)]
+def _check_environment(found: Found) -> None:
+    unset = [name for name in ENVIRONMENT.findall(str(found.spec)) if not os.environ.get(name)]
     if unset:
-        origin = spec.get("metadata", {}).get("origin", "the entry's provider")
-        found = f"{unset[0]} is not set; it names the folder with the data"
-        raise DataError(f"catalog {catalog}", found, remedy=f"get them from {origin}")
+        origin = found.spec.get("metadata", {}).get("origin", "the entry's provider")
+        problem = f"{unset[0]} is not set; it names the folder with the data"
+        raise DataError(f"catalog {found.catalog}", problem, remedy=f"get them from {origin}")
 
 
-def _table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str]:
+def table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str]:
+    """Variables of a source that our table has not, or has in other units."""
     problems = []
     for name in map(str, dataset.data_vars):
         if name == "provider_flag":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from model.loss import LossConfig
 from model.network import NetworkConfig
@@ -32,6 +32,16 @@ Ingredient = Literal[
     "site_gaps",
     "site_faults",
 ]
+
+
+def _listed(value: object) -> object:
+    """One name is a list of one; none is an empty list."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
 
 
@@ -39,11 +49,14 @@ class SourcesConfig(BaseModel, frozen=True, extra="forbid"):
     """Entries of the catalog, by what they are used for."""
 
     catalog: str = Field(description="Intake catalog: a preset's name, a path or a URL")
-    forcing: tuple[str, ...] = Field(min_length=1, description="entries with forcing of cells")
-    static: tuple[str, ...] = Field((), description="entries with static attributes of cells")
+    forcing: Names = Field(min_length=1, description="entries with forcing of cells")
+    static: Names = Field((), description="entries with static attributes of cells")
     satellite: str | None = Field(None, description="entry with footprint values of the target")
-    insitu: str | None = Field(None, description="entry with site values of the target")
+    insitu: Names = Field((), description="entries with site values of the target")
     truth: str | None = Field(None, description="entry with the target in every cell, to judge by")
+    staged: str | None = Field(
+        None, description="folder of the copies that `prepare --stage-to` made, read instead"
+    )
 
 
 class PlanetConfig(BaseModel, frozen=True, extra="forbid"):
@@ -81,7 +94,7 @@ class DomainConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class QcConfig(BaseModel, frozen=True, extra="forbid"):
-    """Rules that site values must pass; each value dropped is counted under its rule."""
+    """Rules that observations must pass; each value dropped is counted under its rule."""
 
     provider: bool = Field(True, description="drop what the provider's own flags reject")
     range: bool = Field(True, description="drop values outside the variable's range")
@@ -90,6 +103,21 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
     )
     stuck_days: int | None = Field(
         30, ge=2, description="drop runs of this many days or more with exactly one value"
+    )
+    spike: bool = Field(
+        False, description="drop single-step spikes (Dorigo et al. 2013), made for hourly values"
+    )
+    depth_m: tuple[float, float] | None = Field(
+        (0.0, 0.075), description="depths a sensor may have, where its source says; null: any"
+    )
+    min_days: int = Field(
+        0, ge=0, description="leave out sites with fewer good days than this in the period"
+    )
+    several: Literal["keep", "longest", "mean"] = Field(
+        "keep", description="of several sites in one cell: keep all, the longest record, the mean"
+    )
+    satellite_bits: int | None = Field(
+        1, description="drop retrievals with any of these bits of their quality flag; null: none"
     )
     exclude_sites: tuple[str, ...] = Field((), description="ids of sites to leave out")
 
@@ -142,7 +170,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
         None, description="URL of a models/ folder trained elsewhere; nothing is trained here"
     )
     sources: SourcesConfig
-    baselines: tuple[str, ...] = Field(
+    baselines: Names = Field(
         (), description="entries of products that are scored at the sites, beside the arms"
     )
     domain: DomainConfig
@@ -185,7 +213,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
             f"arm {arm} needs sources.{source}, which is not given"
             for arm in self.arms
             for source in needs[arm]
-            if self.models is None and getattr(self.sources, source) is None
+            if self.models is None and not getattr(self.sources, source)
         ]
         if problems:
             raise ValueError("; ".join(problems))

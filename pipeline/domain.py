@@ -6,21 +6,20 @@ a grid of its own is regridded, conserving totals; only its part over the domain
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import catalog, grid, schema
+from pipeline import catalog, grid, placing, schema, sites
 from pipeline.errors import ConfigError, DataError
-from pipeline.regrid import Regridder
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment
+    from pipeline.sites import Records
 
 
 @dataclass(frozen=True)
@@ -35,63 +34,80 @@ class Sources:
     forcing: dict[str, xr.Dataset]
     static: dict[str, xr.Dataset]
     satellite: xr.Dataset | None
-    insitu: xr.Dataset | None
+    insitu: Records | None
 
     def cells(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """A variable's values, (..., place) or (..., lat, lon), on the cells, (..., y, x).
 
         NaN elsewhere, and in cells of which less than half has values.
         """
-        return placed((self.forcing | self.static)[name], values, self.window)
+        return placing.placed((self.forcing | self.static)[name], values, self.window)
 
     def footprints(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The satellite's values, as those of `cells`, on the footprints, (..., fy, fx)."""
         assert self.satellite is not None
-        return placed(self.satellite, values, self.window.of_footprints)
+        return placing.placed(self.satellite, values, self.window.of_footprints)
 
     def mask(self, first_days: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         """(y, x) cells with every forcing on some of these days, and with any static attribute."""
         valid = np.ones(self.window.cell_shape, bool)
         for name, dataset in self.forcing.items():
-            valid &= np.isfinite(self.cells(name, on_days(dataset, name, first_days))).any(0)
+            valid &= np.isfinite(self.cells(name, placing.on_days(dataset, name, first_days))).any(
+                0
+            )
         if self.static:
             fields = [self.cells(name, ds[name].values) for name, ds in self.static.items()]
             valid &= np.isfinite(fields).any(0)
         return valid
 
 
-def open_sources(experiment: Experiment) -> Sources:
+def open_sources(experiment: Experiment, days: NDArray[np.datetime64] | None = None) -> Sources:
     """Open every source of an experiment and check that together they make a cube.
+
+    Args:
+      experiment: names them.
+      days: days that are wanted, without the sites then; all days, and the sites' records, when
+        None.
 
     Raises:
       DataError: a source is absent, damaged or lacks what the experiment needs.
     """
     sources, window = experiment.sources, schema.window(experiment)
-    opened = _opened(experiment, window)
+    names = catalog.entries(experiment)
+    if days is not None:
+        names = [name for name in names if name not in sources.insitu]
+    opened = _opened(experiment, window, names, days)
     satellite = opened[sources.satellite] if sources.satellite else None
-    insitu = opened[sources.insitu] if sources.insitu else None
-    for role, dataset in (("satellite", satellite), ("insitu", insitu)):
+    insitu = [opened[name] for name in sources.insitu] if days is None else []
+    roles = [("satellite", satellite), *(("insitu", dataset) for dataset in insitu)]
+    for role, dataset in roles:
         if dataset is not None and experiment.target not in dataset:
             found = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
             raise DataError(f"sources.{role} {dataset.attrs['entry']}", found)
-    if insitu is not None:
-        if is_grid(insitu):
+    for dataset in insitu:
+        if placing.is_grid(dataset):
             found = "a grid; expected sites, read by pipeline.sources.points.PointsSource"
-            raise DataError(f"sources.insitu {insitu.attrs['entry']}", found)
-        unknown = set(experiment.qc.exclude_sites) - set(map(str, insitu.place.values))
-        if unknown:
-            found = f"no site of that id: {', '.join(sorted(unknown))}"
-            raise ConfigError("qc.exclude_sites", found, remedy="correct or drop it")
-        insitu = without(insitu, experiment.qc.exclude_sites)
+            raise DataError(f"sources.insitu {dataset.attrs['entry']}", found)
+    insitu = _without_excluded(experiment, insitu)
     made = Sources(
         window,
         _by_kind(experiment, opened, sources.forcing, "forcing"),
         _by_kind(experiment, opened, sources.static, "static"),
         satellite,
-        insitu,
+        sites.records(experiment, insitu, window) if insitu else None,
     )
     _check_positions(made)
     return made
+
+
+def _without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
+    excluded = experiment.qc.exclude_sites
+    known = {str(i) for dataset in insitu for i in dataset.place.values}
+    unknown = set(excluded) - known
+    if insitu and unknown:
+        found = f"no site of that id: {', '.join(sorted(unknown))}"
+        raise ConfigError("qc.exclude_sites", found, remedy="correct or drop it")
+    return [without(dataset, excluded) for dataset in insitu]
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,9 @@ class Truth:
 
     def days(self, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
         """(day, y, x) truth of some days; NaN where there is none."""
-        return placed(self.dataset, on_days(self.dataset, self.target, days), self.window)
+        return placing.placed(
+            self.dataset, placing.on_days(self.dataset, self.target, days), self.window
+        )
 
 
 def open_truth(experiment: Experiment) -> Truth:
@@ -118,19 +136,29 @@ def open_truth(experiment: Experiment) -> Truth:
     if entry is None:
         raise ConfigError(f"experiment {experiment.name}", "no truth", remedy="give sources.truth")
     window = schema.window(experiment)
-    dataset = near(catalog.open_source(experiment, entry), window)
+    dataset = placing.near(catalog.open_source(experiment, entry), window)
     if experiment.target not in dataset:
         found = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
         raise DataError(f"sources.truth {entry}", found)
     return Truth(window, dataset, experiment.target)
 
 
-def _opened(experiment: Experiment, window: grid.Window) -> dict[str, xr.Dataset]:
-    """Every entry the cube is made from; the problems of all of them are raised together."""
+def _opened(
+    experiment: Experiment,
+    window: grid.Window,
+    names: list[str],
+    days: NDArray[np.datetime64] | None,
+) -> dict[str, xr.Dataset]:
+    """Entries by name; the problems of all of them are raised together."""
     opened, errors = {}, list[DataError]()
-    for name in catalog.entries(experiment):
+    period = (
+        None if days is None else tuple(d.astype("datetime64[D]").item() for d in days[[0, -1]])
+    )
+    for name in names:
         try:
-            opened[name] = near(catalog.open_source(experiment, name), window)
+            opened[name] = placing.near(
+                catalog.open_source(experiment, name, period=period), window
+            )
         except DataError as error:
             errors.append(error)
     told = {str(error): error for error in errors}
@@ -141,96 +169,9 @@ def _opened(experiment: Experiment, window: grid.Window) -> dict[str, xr.Dataset
     return opened
 
 
-def is_grid(dataset: xr.Dataset) -> bool:
-    """Whether a source has its own grid, lat and lon; others have places."""
-    return "place" not in dataset.dims
-
-
-def on_days(dataset: xr.Dataset, name: str, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
-    """(day, ...) values of a source's variable; NaN on days that it has not."""
-    part = dataset[name].sel(time=slice(days[0], days[-1]))
-    values: NDArray[np.float32] = part.reindex(time=days).values.astype("float32")
-    return values
-
-
-def placed(
-    dataset: xr.Dataset, values: NDArray[np.float32], window: grid.Window
-) -> NDArray[np.float32]:
-    """Values of a source, (..., place) or (..., lat, lon), on a window's cells, (..., y, x)."""
-    if is_grid(dataset):
-        edges = (_edges(dataset, "lat"), _edges(dataset, "lon"))
-        return _regridder(window, *(tuple(e.tolist()) for e in edges))(values).astype(
-            np.float32, copy=False
-        )
-    position = window.cells_of(dataset.lat.values, dataset.lon.values)
-    return scattered(values, position, window.cell_shape)
-
-
-def near(dataset: xr.Dataset, window: grid.Window) -> xr.Dataset:
-    """A grid's rows and columns over a window; places as they are.
-
-    Raises:
-      DataError: the grid does not reach the window.
-    """
-    if not is_grid(dataset):
-        return dataset
-    lat_edges, lon_edges = window.cell_edges
-    dataset = _turned(dataset, float(lon_edges.mean()))
-    chosen = {}
-    for axis, edges, turns in (("lat", lat_edges, (0,)), ("lon", lon_edges, (-360, 0, 360))):
-        low, high = np.sort(dataset[f"{axis}_bnds"].values, axis=1).T
-        over = [(low + turn < edges.max()) & (high + turn > edges.min()) for turn in turns]
-        index = np.flatnonzero(np.any(over, axis=0))
-        if not index.size:
-            found = f"its {axis} {low.min():g} to {high.max():g} is outside the domain's"
-            domain = f"{edges.min():g} to {edges.max():g}"
-            remedy = "move the domain, or name another source"
-            place = f"catalog entry {dataset.attrs['entry']}"
-            raise DataError(place, f"{found} {domain}", remedy=remedy)
-        chosen[axis] = slice(int(index[0]), int(index[-1]) + 1)
-    return dataset.isel(chosen)
-
-
-def _turned(dataset: xr.Dataset, middle: float) -> xr.Dataset:
-    """A grid round the whole Earth, its columns from opposite `middle` on, eastward.
-
-    So the columns over a window that lies across the file's first column follow one another.
-    """
-    bounds = np.sort(dataset.lon_bnds.values, axis=1)
-    if bounds.max() - bounds.min() < 360 - 1e-3:
-        return dataset
-    lon = middle + (dataset.lon.values - middle + 180) % 360 - 180
-    bounds += (lon - dataset.lon.values)[:, None]
-    turned = dataset.assign_coords(lon=("lon", lon), lon_bnds=(("lon", "bnds"), bounds))
-    return turned.sortby("lon")
-
-
-def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
-    """(n + 1,) edges of a grid's rows or columns, degrees."""
-    bounds = dataset[f"{axis}_bnds"].values
-    return np.append(bounds[:, 0], bounds[-1, 1])
-
-
-@functools.lru_cache(maxsize=8)
-def _regridder(window: grid.Window, lat: tuple[float, ...], lon: tuple[float, ...]) -> Regridder:
-    """From a grid with these edges to a window's cells."""
-    return Regridder(np.array(lat), np.array(lon), *window.cell_edges)
-
-
-def without(sites: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
+def without(dataset: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
     """The sites that are not excluded by id."""
-    return sites.isel(place=~np.isin(sites.place.values, np.array(excluded, str)))
-
-
-def scattered(
-    values: NDArray[np.float32], position: tuple[NDArray[np.int64], ...], shape: tuple[int, int]
-) -> NDArray[np.float32]:
-    """(..., place) values on a grid of `shape`; NaN where no place is."""
-    row, col = position
-    inside = row >= 0
-    field = np.full((*values.shape[:-1], *shape), np.nan, np.float32)
-    field[..., row[inside], col[inside]] = values[..., inside]
-    return field
+    return dataset.isel(place=~np.isin(dataset.place.values, np.array(excluded, str)))
 
 
 def days_of(block: int) -> NDArray[np.datetime64]:
@@ -259,9 +200,9 @@ def _by_kind(
 def _check_positions(sources: Sources) -> None:
     """No two places of a source may fall into one cell, or one footprint; grids are regridded."""
     unique = {id(ds): ds for ds in (sources.forcing | sources.static).values()}
-    for dataset in (ds for ds in unique.values() if not is_grid(ds)):
+    for dataset in (ds for ds in unique.values() if not placing.is_grid(ds)):
         _check_distinct(dataset, sources.window.cells_of(dataset.lat.values, dataset.lon.values))
-    if (satellite := sources.satellite) is not None and not is_grid(satellite):
+    if (satellite := sources.satellite) is not None and not placing.is_grid(satellite):
         position = sources.window.footprints_of(satellite.lat.values, satellite.lon.values)
         _check_distinct(satellite, position)
 

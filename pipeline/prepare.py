@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import arrays, catalog, cluster, domain, files, schema
+from pipeline import arrays, catalog, cluster, domain, files, schema, sites
 from pipeline.block import write_block
 from pipeline.errors import DataError, StoreError
 
@@ -48,7 +48,7 @@ def run(
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
     arrays.create_group(url, *_template(experiment, sources))
-    receipts = []
+    receipts = [_sites(experiment, sources, url)]
     for receipt in _receipts(experiment, url, blocks):
         receipts.append(receipt)
         progress.advance()
@@ -69,6 +69,19 @@ def run(
         entries=_entries(sources),
     )
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
+
+
+def _sites(experiment: Experiment, sources: Sources, url: str) -> Json:
+    """Write what the sites report; the receipt of it."""
+    receipt: Json = {"node": cluster.node(), "shards": [], "dropped": {}}
+    receipt |= {"problems": [], "unwritten": []}
+    if (insitu := sources.insitu) is not None:
+        receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
+        try:
+            receipt["shards"] = sites.write(insitu, experiment, url)
+        except DataError as error:
+            receipt["problems"] += error.problems
+    return receipt
 
 
 def _digests(experiment: Experiment) -> dict[str, str]:
@@ -107,7 +120,7 @@ def _template(
     """All arrays of the cube, and the attributes of its groups."""
     window, period, table = sources.window, experiment.period, experiment.table
     (ny, nx), (fy, fx) = window.cell_shape, window.footprint_shape
-    n_sites = 0 if sources.insitu is None else sources.insitu.sizes["place"]
+    n_sites = 0 if sources.insitu is None else sources.insitu.data.sizes["place"]
     sizes = {"time": len(schema.time_axis(period)), "y": ny, "x": nx, "fy": fy, "fx": fx}
     sizes["site"] = n_sites
     target = experiment.target
@@ -119,7 +132,7 @@ def _template(
     if sources.satellite is not None:
         fields["footprints"] = (("fy", "fx"), [target], [])
     if sources.insitu is not None:
-        form += schema.site_coordinates(window, sources.insitu)
+        form += schema.site_coordinates(window, sources.insitu.data)
         fields["sites"] = (("site",), [target, *sources.forcing], [*sources.static])
     for group, (dims, varying, constant) in fields.items():
         if group != "cells":
@@ -140,7 +153,7 @@ def _template(
         }
     }
     if sources.insitu is not None:
-        attrs["sites"] = {"id": [str(i) for i in sources.insitu.place.values]}
+        attrs["sites"] = {"id": [str(i) for i in sources.insitu.data.place.values]}
     return form, attrs
 
 
@@ -150,9 +163,9 @@ def _check_sites(experiment: Experiment, sources: Sources) -> None:
     Raises:
       DataError: naming the sites that have none.
     """
-    insitu = sources.insitu
-    if insitu is None:
+    if sources.insitu is None:
         return
+    insitu = sources.insitu.data
     if experiment.inputs_from == "own":
         names = [*sources.forcing, *sources.static]
         absent = [f"{name} is not in the file" for name in names if name not in insitu]
@@ -195,6 +208,9 @@ def _dropped_line(counts: dict[str, int]) -> str:
 def _entries(sources: Sources) -> Json:
     """Metadata of every entry read: licence, DOI, time convention, period of statics."""
     datasets = [*sources.forcing.values(), *sources.static.values()]
-    datasets += [d for d in (sources.satellite, sources.insitu) if d is not None]
+    if sources.satellite is not None:
+        datasets.append(sources.satellite)
+    told = {str(d.attrs["entry"]): d.attrs for d in datasets}
+    told |= sources.insitu.told if sources.insitu else {}
     keys = ("license", "doi", "time_convention", "period", "static_period", "region")
-    return {d.attrs["entry"]: {k: d.attrs[k] for k in keys if k in d.attrs} for d in datasets}
+    return {name: {k: attrs[k] for k in keys if k in attrs} for name, attrs in told.items()}

@@ -98,7 +98,7 @@ def mapping(models: str | None, bbox: str | None, period: str | None) -> list[st
             remedy = "add --models URL, or set domain and period for every verb with --set"
             raise ConfigError("--bbox, --period", "models are trained on a cube", remedy=remedy)
         return []
-    settings = [f"models={models}", "sources.satellite=null", "sources.insitu=null"]
+    settings = [f"models={models}", "sources.satellite=null", "sources.insitu=[]"]
     if bbox:
         sides = ("west_degrees", "south_degrees", "east_degrees", "north_degrees")
         edges = bbox.split(",")

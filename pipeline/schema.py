@@ -128,6 +128,8 @@ def field_array(
 def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str, Any]:
     """What an artefact is made from, flat: settings by dotted key, digests by name."""
     settings = experiment.model_dump(mode="json", include=set(SECTIONS[artefact]))
+    for place in ("catalog", "staged"):  # where the sources lie; their digests tell what they hold
+        settings.get("sources", {}).pop(place, None)
     if settings.get("planet"):
         del settings["planet"]["url"]  # where a planet lies does not change it
     return {"schema": VERSION} | _flat(settings) | dict(sorted(made_of.items()))

@@ -17,6 +17,7 @@ from pipeline import (
     judging,
     models,
     outcome,
+    placing,
     qc,
     satellite,
     schema,
@@ -84,10 +85,11 @@ def run(experiment: Experiment, workspace: Workspace, progress: Progress, sites_
 
 def _read(experiment: Experiment, folds: pd.DataFrame, trained: Trained, sites_url: str) -> Probes:
     """Observations that pass QC, and the inputs of every site."""
-    if experiment.sources.insitu is None:
+    if not experiment.sources.insitu:
         found = "names no in-situ source, so the form of a file of sites is not known"
         raise DataError(f"experiment {experiment.name}", found, remedy="give sources.insitu")
-    raw = catalog.open_source(experiment, experiment.sources.insitu, sites_url)
+    entry = experiment.sources.insitu[0]
+    raw = catalog.open_source(experiment, entry, sites_url)
     raw = domain.without(raw, experiment.qc.exclude_sites).load()
     variable = experiment.table[experiment.target]
     values, _ = qc.screen(raw, experiment.target, variable, experiment.qc)
@@ -156,7 +158,7 @@ def _inputs(
             # In parts: the cells of a large domain, over all days, would fill the memory.
             parts = np.array_split(days, -(-len(days) // schema.BLOCK_DAYS))
             dataset = sources.forcing[name]
-            read = (domain.on_days(dataset, name, part) for part in parts)
+            read = (placing.on_days(dataset, name, part) for part in parts)
             return np.concatenate([at_sites(name, values) for values in read]).T
 
         forcing = [series(n) for n in features.forcing]
@@ -207,14 +209,14 @@ def _footprint(experiment: Experiment, probes: Probes) -> Candidate:
     assert experiment.sources.satellite is not None
     source = catalog.open_source(experiment, experiment.sources.satellite)
     window = schema.window(experiment).of_footprints
-    source = domain.near(source, window)
+    source = placing.near(source, window)
     days = probes.sites.days.astype("datetime64[ns]")
-    values = domain.on_days(source, experiment.target, days)
+    values = placing.on_days(source, experiment.target, days)
     variable = experiment.table[experiment.target]
     values[(values < variable.minimum) | (values > variable.maximum)] = np.nan
     lat, lon = source.lat.values, source.lon.values
-    if domain.is_grid(source):
-        values = domain.placed(source, values, window).reshape(len(days), -1)
+    if placing.is_grid(source):
+        values = placing.placed(source, values, window).reshape(len(days), -1)
         lat, lon = (a.ravel() for a in np.meshgrid(window.cell_lat, window.cell_lon, indexing="ij"))
     values = values.T
     held = {place: i for i, place in enumerate(_footprint_of(lat, lon))}

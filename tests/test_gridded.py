@@ -16,6 +16,7 @@ from pipeline import (
     evaluate,
     files,
     folds,
+    placing,
     prepare,
     resolve,
     schema,
@@ -202,7 +203,7 @@ def test_a_satellite_and_a_truth_on_a_grid(gridded):
     settings = ["sources.satellite=seen", "sources.truth=seen"]
     experiment = resolve.experiment(str(gridded), settings)
     sources = domain.open_sources(experiment)
-    held = domain.on_days(sources.satellite, "snow_depth", DAYS[10:88])
+    held = placing.on_days(sources.satellite, "snow_depth", DAYS[10:88])
     assert held.shape[1:] < values.shape[1:]  # the rows and columns over the window alone
     found = sources.footprints(held)
     assert found.shape == (78, 3, 4)
@@ -413,9 +414,9 @@ def test_columns_round_the_earth_follow_one_another_over_the_window():
     bounds = {f"{n}_bnds": ((n, "bnds"), np.stack([e[:-1], e[1:]], 1)) for n, e in edges.items()}
     dataset = xr.Dataset({"a": (("lat", "lon"), values)}, {"lat": lat, "lon": lon, **bounds})
     window = type(WINDOW).from_bbox(-7, 30, 12, 48, 1)
-    part = domain.near(dataset, window)
+    part = placing.near(dataset, window)
     np.testing.assert_allclose(np.diff(part.lon), 1)
     assert part.lon[0] < 0 < part.lon[-1]
-    found = domain.placed(part, part.a.values, window)
-    np.testing.assert_allclose(found, domain.placed(dataset, values, window), rtol=1e-6)
+    found = placing.placed(part, part.a.values, window)
+    np.testing.assert_allclose(found, placing.placed(dataset, values, window), rtol=1e-6)
     assert np.isfinite(found).all()

@@ -1,17 +1,21 @@
 """Quality control: each rule, what it counts, and that the first rule wins."""
 
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import arrays, block, catalog, domain, prepare, qc, resolve, schema
+from pipeline import arrays, catalog, domain, prepare, qc, resolve, schema
 from pipeline.config import QcConfig
 from pipeline.names import VARIABLES
 
 SOIL = VARIABLES["soil_moisture"]
-OFF = {"provider": False, "range": False, "frozen_below_degc": None, "stuck_days": None}
+OFF = {
+    "provider": False,
+    "range": False,
+    "frozen_below_degc": None,
+    "stuck_days": None,
+    "depth_m": None,
+}
 
 
 def sites(values, temperature=None, flag=None):
@@ -30,6 +34,53 @@ def sites(values, temperature=None, flag=None):
 def screened(dataset, **rules):
     values, dropped = qc.screen(dataset, "soil_moisture", SOIL, QcConfig(**(OFF | rules)))
     return values, {rule: int(rejected.sum()) for rule, rejected in dropped.items()}
+
+
+def spiky(jump, n=40):
+    """A slow drying with one step that stands out, (time, 1)."""
+    values = 0.30 * 0.99 ** np.arange(n) + 0.002 * np.sin(np.arange(n))
+    values[20] *= jump
+    return values[:, None]
+
+
+@pytest.mark.parametrize(("jump", "found"), [(1.4, [20]), (0.7, [20]), (1.1, []), (1.0, [])])
+def test_a_spike_is_one_step_that_stands_out(jump, found):
+    values, counts = screened(sites(spiky(jump)), spike=True)
+    assert np.flatnonzero(np.isnan(values[:, 0])).tolist() == found
+    assert counts["spike"] == len(found)
+
+
+def test_rain_that_drains_over_days_is_no_spike():
+    values = spiky(1.0)
+    values[20:, 0] += 0.12 * 0.8 ** np.arange(20)
+    assert screened(sites(values), spike=True)[1]["spike"] == 0
+
+
+def test_a_spike_needs_its_neighbours_and_even_steps():
+    values = spiky(1.4)
+    values[18] = np.nan
+    assert screened(sites(values), spike=True)[1]["spike"] == 0
+    assert screened(sites(spiky(1.4)[18:22]), spike=True)[1]["spike"] == 0
+
+
+def test_a_sensor_at_another_depth_is_dropped_and_counted():
+    depths = {"depth_from": ("place", [0.05, 0.0, 0.2]), "depth_to": ("place", [0.05, 0.075, 0.2])}
+    dataset = sites(np.full((4, 3), 0.2)).assign_coords(depths)
+    values, counts = screened(dataset, depth_m=(0.0, 0.075))
+    assert np.isnan(values).all(0).tolist() == [False, False, True]
+    assert counts["depth"] == 4
+    assert screened(dataset, depth_m=None)[1] == {}
+
+
+@pytest.mark.parametrize(("bits", "flagged"), [(1, 2), (2, 1), (3, 3), (None, 0)])
+def test_retrievals_are_dropped_by_the_bits_that_are_chosen(bits, flagged):
+    values = np.float32([0.1, 0.2, np.nan, 0.3, 0.9, 0.4])
+    flags = np.float32([1, 2, 1, 0, 1, np.nan])
+    rejects = qc.retrievals(values, flags, SOIL, QcConfig(satellite_bits=bits))
+    assert {rule: int(r.sum()) for rule, r in rejects.items()} == {
+        **({} if bits is None else {"flag": flagged}),
+        "range": 0 if bits in (1, 3) else 1,  # a value counts under the first rule
+    }
 
 
 def test_no_rule_drops_nothing():
@@ -106,10 +157,11 @@ def test_a_run_across_a_block_border_is_found_whole(snow, tmp_path):
         rules = [f"qc.stuck_days={stuck_days}"]
         experiment = resolve.experiment(str(snow), rules)
         url = str(tmp_path / f"{stuck_days}.zarr")
-        arrays.create_group(url, *prepare._template(experiment, domain.open_sources(experiment)))
-        for number in (border // 32 - 1, border // 32):
-            row = block.write_block({"block": number}, experiment.model_dump_json(), url)
-            assert json.loads(row["receipt"])["problems"] == []
+        sources = domain.open_sources(experiment)
+        arrays.create_group(url, *prepare._template(experiment, sources))
+        receipt = prepare._sites(experiment, sources, url)
+        assert receipt["problems"] == []
+        assert receipt["dropped"]["insitu: stuck"] == dropped
         depth = arrays.open_group(url, "sites")["snow_depth"].isel(site=3)
         kept = depth.sel(time=slice(first, first + 29))
         assert len(kept) == 30
