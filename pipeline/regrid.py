@@ -15,6 +15,8 @@ import numpy as np
 import scipy.sparse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     FloatArray = npt.NDArray[np.float64]
@@ -71,22 +73,35 @@ class Regridder:
         Source cells that are NaN are left out; NaN where less than half of a target cell's area
         is covered by source cells with values.
         """
-        fields = values.reshape(-1, *values.shape[-2:])
         shape = (self._rows.shape[0], self._cols.shape[0])
-        means = np.empty((len(fields), *shape), np.result_type(values.dtype, np.float32))
-        last: npt.NDArray[np.bool_] | None = None
-        for field, mean in zip(fields, means, strict=True):
-            valid = np.isfinite(field)
-            if last is None or not np.array_equal(valid, last):  # mostly the same day after day
-                covered = self._summed(valid.astype(float))
-                enough = covered >= LEAST_COVERED - _ROUNDING
-                scale = np.divide(1, covered, out=np.full(shape, np.nan), where=enough)
-                last = valid
-            mean[:] = self._summed(np.where(valid, field, 0.0)) * scale
-        return means.reshape(*values.shape[:-2], *shape)
+        return covered_means(values, shape, self._summed)
 
     def _summed(self, field: FloatArray) -> FloatArray:
         return np.asarray((self._cols @ (self._rows @ field).T).T)
+
+
+def covered_means(
+    values: npt.NDArray[np.floating],
+    shape: tuple[int, int],
+    summed: Callable[[FloatArray], FloatArray],
+) -> npt.NDArray[np.floating]:
+    """Return the (..., *shape) means over target cells of (..., row, column) values; see Regridder.
+
+    `summed` gives of a (row, column) field the (*shape) sum of value times share of the target
+    cell's area.
+    """
+    fields = values.reshape(-1, *values.shape[-2:])
+    means = np.empty((len(fields), *shape), np.result_type(values.dtype, np.float32))
+    last: npt.NDArray[np.bool_] | None = None
+    for field, mean in zip(fields, means, strict=True):
+        valid = np.isfinite(field)
+        if last is None or not np.array_equal(valid, last):  # mostly the same day after day
+            covered = summed(valid.astype(float))
+            enough = covered >= LEAST_COVERED - _ROUNDING
+            scale = np.divide(1, covered, out=np.full(shape, np.nan), where=enough)
+            last = valid
+        mean[:] = summed(np.where(valid, field, 0.0)) * scale
+    return means.reshape(*values.shape[:-2], *shape)
 
 
 def _shares(source: FloatArray, target: FloatArray, period: float) -> Shares:
