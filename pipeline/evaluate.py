@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline import catalog, files, judging, models, satellite, schema, store, tables, truth
+from pipeline import (
+    catalog,
+    files,
+    judging,
+    models,
+    products,
+    satellite,
+    schema,
+    store,
+    tables,
+    truth,
+)
 from pipeline.cube import Cube
 from pipeline.judging import Candidate, Sites
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment
@@ -26,10 +38,15 @@ _PLACES = {"site": "sites", "footprint": "footprints", "truth": "cells of known 
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> Json:
-    """Write the scores; returns the summary, whether made now or before."""
+    """Write the scores; returns the summary, whether made now or before.
+
+    Raises:
+      SoilweaveError: what is judged is not complete, or a product is not as the catalog says.
+    """
     artefact = workspace.artefact("scores")
     made_of = {name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds")}
     made_of["models"] = models.source(experiment, workspace)[1]
+    made_of |= products.digests(experiment)
     if experiment.sources.truth is not None:
         made_of["maps"] = workspace.artefact("maps").digest(experiment)
         made_of["truth"] = catalog.digest(experiment, experiment.sources.truth)
@@ -39,13 +56,17 @@ def run(
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("scores complete")
         return files.read_json(workspace.url("summary.json")) or {}
+    opened = products.opened(experiment)
     artefact.begin(inputs)
     workspace.describe(experiment)
     cube = Cube.open(workspace.url("cube.zarr"))
     parts: list[pd.DataFrame] = []
     summary = judging.header(experiment, experiment.test_period)
+    dropped: dict[str, int] = {}
     if cube.site_ids and experiment.models is None:
-        table, judged = judging.judge(*_read(experiment, workspace, cube), experiment.judging)
+        sites, candidates = _read(experiment, workspace, cube)
+        made, dropped = _products(experiment, cube, opened, sites)
+        table, judged = judging.judge(sites, candidates + made, experiment.judging)
         parts.append(table)
         summary |= judged | {"not_scored": judging.not_scored(table)}
     if experiment.judging.footprints:
@@ -57,7 +78,8 @@ def run(
     tables.write(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
     files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
     names = ("scores.parquet", "summary.json")
-    artefact.commit(inputs, [store.record(workspace.root, name) for name in names])
+    records = [store.record(workspace.root, name) for name in names]
+    artefact.commit(inputs, records, dropped=dropped, entries=products.entries(opened))
     counted = pd.concat(parts).groupby("target").id.nunique().to_dict()
     places = ", ".join(f"{counted[t]} {name}" for t, name in _PLACES.items() if t in counted)
     progress.finish(f"scores at {places}")
@@ -109,6 +131,26 @@ def _footprint(experiment: Experiment, cube: Cube, test: slice) -> Candidate:
     )
     fold = np.full(len(series), "")
     return Candidate("footprint", False, fold, series, distance_km=distance)
+
+
+def _products(
+    experiment: Experiment, cube: Cube, opened: dict[str, xr.Dataset], sites: Sites
+) -> tuple[list[Candidate], dict[str, int]]:
+    """Every product at every site, over the test period; and the values that rules drop."""
+    if not opened:
+        return [], {}
+    assert cube.sites is not None
+    where = cube.sites["lat"].values, cube.sites["lon"].values
+    sampled = products.at_sites(experiment, opened, where, sites.days)
+    fold = np.full(len(sites.ids), "")
+    made = [
+        Candidate(name, False, fold, product.series, distance_km=product.distance_km)
+        for name, product in sampled.items()
+    ]
+    dropped = {
+        f"{name}: {rule}": n for name, found in sampled.items() for rule, n in found.dropped.items()
+    }
+    return made, dropped
 
 
 def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.DataFrame, Json]:

@@ -207,7 +207,7 @@ def test_calibration(world):
         ("folds", {"digest"}),
         ("models", {"updates", "features", "tables", "nodes"}),
         ("maps", {"complete_through", "nodes"}),
-        ("scores", set()),
+        ("scores", {"dropped", "entries"}),
     ],
 )
 def test_manifests(world, name, extra):

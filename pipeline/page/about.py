@@ -11,6 +11,7 @@ import yaml
 from pipeline import files, judging, store
 from pipeline.figures import style
 from pipeline.page import text
+from pipeline.products import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,21 +76,24 @@ def notes(experiment: Experiment, summary: Json) -> list[str]:
         found.append(TUNED[experiment.sources.catalog])
     if "multiscale" in experiment.arms and experiment.folds.kind != "none":
         found.append("Footprints that hold a held-out site stay in the satellite training.")
+    if products := ", ".join(map(name_of, experiment.baselines)):
+        found.append(f"Products ({products}) have at a site the value of their own cell there.")
     if n := len({row["id"] for row in summary.get("not_scored", ())}):
         found.append(f"Sites with too few days to be scored by some arm or baseline: {n}.")
     return found
 
 
 def quality(workspace: Workspace) -> Json:
-    """Values dropped by each rule, and the catalog entries the cube was made from."""
-    manifest = workspace.artefact("cube").manifest() or {}
+    """Values dropped by each rule, and the catalog entries that were read."""
+    manifests = [workspace.artefact(name).manifest() or {} for name in ("cube", "scores")]
     dropped = []
-    for rule, n in manifest.get("dropped", {}).items():
+    for rule, n in (item for m in manifests for item in m.get("dropped", {}).items()):
         source, _, name = rule.partition(": ")
         dropped.append({"source": source, "rule": name.replace("_", " "), "n": text.count(n)})
     entries = [
         {"name": name}
         | {k: said.get(k, text.ABSENT) for k in ("license", "doi", "time_convention")}
+        for manifest in manifests
         for name, said in manifest.get("entries", {}).items()
     ]
     return {"dropped": dropped, "entries": entries}
