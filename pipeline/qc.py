@@ -87,8 +87,11 @@ def _provider(flag: xr.DataArray) -> dict[str, NDArray[np.bool_]]:
     good, found = set(flag.attrs["good"]), flag.values
     values = np.atleast_1d(flag.attrs.get("flag_values", [])).tolist()
     meanings = dict(zip(values, str(flag.attrs.get("flag_meanings", "")).split(), strict=False))
+    masks = np.atleast_1d(flag.attrs.get("flag_masks", [])).tolist()
     bad: list[Any] = sorted(set(np.unique(found).tolist()) - good)
-    return {f"provider: {meanings.get(value, value)}": found == value for value in bad}
+    for value in set(bad) - meanings.keys():
+        meanings[value] = ",".join(meanings[mask] for mask in masks if value & mask) or value
+    return {f"provider: {meanings[value]}": found == value for value in bad}
 
 
 def spikes(values: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.bool_]:

@@ -1,0 +1,206 @@
+"""The International Soil Moisture Network: an archive that its user downloaded, as daily sites.
+
+In: a zip of ismn.earth or the folder it unpacks to, hourly values in UTC with flags. Out, as
+`to_dask()` gives it to anyone:
+
+  dims time, place; coords time (datetime64, a day), place (network_site), lat, lon (degrees),
+  network, sensor, elevation (m), depth_from, depth_to (m), utc_offset_hours
+  our names, float32, in our units; provider_flag (time, place), sums of bits, with flag_masks,
+  flag_values and flag_meanings; attribute time_convention
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.sources import daily, ismn_archive, places
+from pipeline.sources.daily import Codes
+from pipeline.sources.form import Mapping, Source
+from pipeline.sources.ismn_archive import BITS, Sensor
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+CODES = Codes(BITS["G"], BITS["too_few_hours"], BITS["M"])
+TOLD = {
+    "good": [CODES.good],
+    "flag_masks": list(BITS.values()),
+    "flag_values": list(BITS.values()),
+    "flag_meanings": " ".join(BITS),
+}
+CONVENTION = {"utc": "UTC day", "local": "local standard time day"}
+
+
+class IsmnSource(Source):
+    """Intake driver for archives of the International Soil Moisture Network.
+
+    Args:
+      urlpath: the zip, or the folder it unpacks to; a zip elsewhere is copied to the user's cache.
+      mapping: {our name: {"from": ISMN's name, "units": its units, "to": our units}}, or a list
+        of such. The first is what places must have, and what provider_flag is of.
+      depth: top and bottom of the class of depths, m; a sensor lies within it.
+      day: `utc`, or `local` for days of local standard time by the longitude.
+      min_hours: good hours that make a good day. Half a day by default: readings follow the
+        soil's temperature through the day, and the mean of a night is not that of a day.
+        Networks that report every third hour need 4.
+      several: of several sensors at one site in the class: the `longest` record, or the `mean`.
+      login: as of Source.
+      storage_options: passed to fsspec.
+      metadata: what the catalog says of the entry.
+    """
+
+    name = "soilweave_ismn"
+
+    def __init__(
+        self,
+        urlpath: str,
+        mapping: Mapping | list[Mapping],
+        depth: tuple[float, float] = (0.0, 0.075),
+        day: Literal["utc", "local"] = "utc",
+        min_hours: int = 12,
+        several: Literal["longest", "mean"] = "longest",
+        login: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep the arguments; nothing is opened yet."""
+        super().__init__(urlpath, mapping, login, storage_options, metadata)
+        if day not in CONVENTION:
+            raise ValueError(f"day '{day}'; accepted: {', '.join(CONVENTION)}")
+        if several not in ("longest", "mean"):
+            raise ValueError(f"several '{several}'; accepted: longest, mean")
+        if not 1 <= min_hours <= 24:
+            raise ValueError(f"min_hours {min_hours}; accepted: 1 to 24")
+        self.depth = (float(depth[0]), float(depth[1]))
+        self.day, self.min_hours, self.several = day, min_hours, several
+
+    def digest(self) -> str:
+        """Identifies the sensors' files, wherever and in whichever form the archive lies.
+
+        Raises:
+          DataError: there is none, or it is damaged.
+        """
+        return ismn_archive.digest(self.urlpath, self.storage_options, self.login)
+
+    def to_dask(self) -> xr.Dataset:
+        """The data in our names and units; the records are read when they are asked for.
+
+        Raises:
+          DataError: the archive is absent or damaged, or has no such sensor in the region.
+        """
+        import xarray as xr
+        from dask.delayed import delayed
+
+        path = ismn_archive.local(self.urlpath, self.storage_options, self.login)
+        sites = self._sites(path)
+        sensors = [chosen[0][0] for chosen in sites]
+        offsets = [daily.utc_offset(s.lon) if self.day == "local" else 0 for s in sensors]
+        days = self._days(sites, offsets)
+        where = (path, self.urlpath, self.storage_options, self.login)
+        read = delayed(_record, nout=2)
+        parts = [
+            read(where, [[s.member for s in h] for h in chosen], days, self.min_hours, offset)
+            for chosen, offset in zip(sites, offsets, strict=True)
+        ]
+        names = self._variables()
+        held = places.side_by_side([part[0] for part in parts], len(days), names, "float32")
+        flags = places.side_by_side([part[1] for part in parts], len(days), ["flag"], "int32")
+        raw = xr.Dataset({name: (("time", "place"), values) for name, values in held.items()})
+        made = self.translated(raw)
+        made["provider_flag"] = xr.DataArray(flags["flag"], dims=("time", "place"), attrs=TOLD)
+        coords = _coordinates(sensors) | {"utc_offset_hours": ("place", np.array(offsets))}
+        coords["time"] = ("time", days.astype("datetime64[ns]"))
+        return xr.Dataset(made, coords, {"time_convention": CONVENTION[self.day]})
+
+    read = to_dask
+
+    def _variables(self) -> list[str]:
+        return list(dict.fromkeys(spec["from"] for spec in self.mapping.values()))
+
+    def _sites(self, path: str) -> list[list[list[Sensor]]]:
+        """For each site, for each variable, the sensors that are read; none where it lacks one."""
+        names = self._variables()
+        found, others = ismn_archive.sensors(path, names, self.depth)
+        groups: dict[tuple[str, str], list[Sensor]] = {}
+        for sensor in found:
+            groups.setdefault((sensor.network, sensor.site), []).append(sensor)
+        sites = []
+        for _, group in sorted(groups.items()):
+            first = self._chosen(group, names[0], None)
+            if first and places.inside(first[0].lat, first[0].lon, self.region):
+                rest = [self._chosen(group, name, first[0]) for name in names[1:]]
+                sites.append([first, *rest])
+        if not sites:
+            top, bottom = self.depth
+            place = "" if self.region is None else " in the region"
+            wanted = f"no {names[0]} at {top:g} to {bottom:g} m{place}"
+            has = f"; it has {'; '.join(others)}" if others else ""
+            raise DataError(self.urlpath, wanted + has, remedy="choose another depth or region")
+        return sites
+
+    def _chosen(self, group: list[Sensor], name: str, beside: Sensor | None) -> list[Sensor]:
+        """Sensors of a variable at a site, longest record first; at the depth of another first."""
+
+        def order(sensor: Sensor) -> tuple[float, float, str]:
+            away = 0.0 if beside is None else abs(sensor.depth_to - beside.depth_to)
+            return away, -float((sensor.last - sensor.first).astype(float)), sensor.member
+
+        held = sorted((sensor for sensor in group if sensor.variable == name), key=order)
+        return held if self.several == "mean" else held[:1]
+
+    def _days(self, sites: list[list[list[Sensor]]], offsets: list[int]) -> NDArray[np.datetime64]:
+        """(time,) the days that are wanted, or all that the sensors have."""
+        if self.period is not None:
+            first, last = (np.datetime64(day, "D") for day in self.period)
+            return np.arange(first, last + 1)
+        ends = [
+            np.array([sensor.first, sensor.last]) + np.timedelta64(offset, "h")
+            for chosen, offset in zip(sites, offsets, strict=True)
+            for sensor in chosen[0]
+        ]
+        days = np.array(ends).astype("datetime64[D]")
+        return np.arange(days.min(), days.max() + 1)
+
+
+def _record(
+    where: tuple[str, str, dict[str, Any], str | None],
+    members: list[list[str]],
+    days: NDArray[np.datetime64],
+    min_hours: int,
+    offset: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """A site: (time, variable) values, and (time, 1) flags of the first variable."""
+    path, url, given, login = where
+    if not os.path.exists(path):  # on another machine
+        path = ismn_archive.local(url, given, login)
+    values = np.full((len(days), len(members)), np.nan, np.float32)
+    flags = np.zeros((len(days), 1), np.int32)
+    for i, held in enumerate(members):
+        parts = [
+            daily.means(ismn_archive.hours(path, member), days, CODES, min_hours, offset)
+            for member in held
+        ]
+        if not parts:
+            continue
+        found = daily.mean_of(parts, CODES.good)
+        values[:, i] = found.values
+        if i == 0:
+            flags[:, 0] = found.flags
+        else:
+            values[found.flags != CODES.good, i] = np.nan
+    return values, flags
+
+
+def _coordinates(sensors: list[Sensor]) -> dict[str, Any]:
+    ids = [f"{sensor.network}_{sensor.site}" for sensor in sensors]
+    made: dict[str, Any] = {"place": ("place", ids)}
+    for name in ("lat", "lon", "elevation", "depth_from", "depth_to"):
+        made[name] = ("place", np.array([getattr(sensor, name) for sensor in sensors], float))
+    made["network"] = ("place", [sensor.network for sensor in sensors])
+    made["sensor"] = ("place", [sensor.instrument for sensor in sensors])
+    return made
