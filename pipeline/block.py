@@ -43,7 +43,7 @@ def write_block(item: Json, experiment_json: str, url: str) -> Json:
     try:
         block = int(item["block"])
         days = domain.days_of(block)
-        sources = domain.open_sources(experiment, _inside(experiment, days))
+        sources = domain.open_sources(experiment, domain.within(experiment, days))
         Block(experiment, sources, block, url, receipt).write()
         if not receipt["problems"]:
             files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
@@ -68,7 +68,8 @@ class Block:
         self.first = block == blocks.start
         start = (block - blocks.start) * schema.BLOCK_DAYS
         self.time = slice(start, start + schema.BLOCK_DAYS)
-        self.inside = np.isin(self.days, _inside(experiment, self.days))
+        first, last = (np.datetime64(day, "ns") for day in experiment.period)
+        self.inside = (self.days >= first) & (self.days <= last)
         self.sites = _positions(url) if experiment.inputs_from == "cell" else None
 
     def write(self) -> None:
@@ -135,12 +136,6 @@ class Block:
         if not constant:
             region[0] = self.time
         self.receipt["shards"] += arrays.write_shards(self.url, path, region, values)
-
-
-def _inside(experiment: Experiment, days: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    """The days that are in the experiment's period."""
-    first, last = (np.datetime64(day, "ns") for day in experiment.period)
-    return days[(days >= first) & (days <= last)]
 
 
 def _positions(url: str) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:

@@ -31,8 +31,6 @@ TEXTS = {
     "What is complete stays as it is; what was interrupted goes on where it stopped.\n\n"
     "Example: soilweave run scan --name published --set recipe=liu2022 "
     "--set train.updates=2000",
-    "prepare": "Bring every source onto one grid and calendar (cube.zarr), deal the sites into "
-    "folds.\n\nAn experiment with a planet makes that first.",
     "train": "Train every arm, fold and seed, predict at the sites, calibrate (models/, "
     "sites.parquet).",
     "evaluate": "Judge arms and baselines (scores.parquet, summary.json, report.html, a table)."
@@ -71,6 +69,38 @@ def _run(stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: b
 
 for _name, _text in TEXTS.items():
     _add_verb(_name, _text)
+
+
+@app.command()
+def prepare(
+    experiment: Experiment,
+    stage_to: Annotated[
+        str | None,
+        typer.Option(help="Copy what the sources hold there first, and read it from there."),
+    ] = None,
+    workspace: Workspace = "workspace",
+    name: Name = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Bring every source onto one grid and calendar (cube.zarr), deal the sites into folds.
+
+    An experiment with a planet makes that first. With --stage-to, the window and period of every
+    source is copied once to a folder of your own, in your bucket say; the bytes and requests that
+    takes are told first, and an interrupted copy goes on. Other verbs read it with
+    --set sources.staged=URL.
+
+    Example: soilweave prepare conus --stage-to s3://bucket/sources --workspace s3://bucket/ws
+    """
+    from pipeline import files
+    from pipeline.journey import STAGES
+
+    stages, settings = STAGES["prepare"], [*(set_ or [])]
+    if stage_to:
+        settings.append(f"sources.staged={files.absolute(stage_to)}")
+        stages = (stages[0], "stage", *stages[1:])
+    _run(stages, *resolve_named(experiment, workspace, name, settings), overwrite)
 
 
 @app.command()

@@ -15,6 +15,8 @@ from pipeline import catalog, grid, placing, schema, sites
 from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -61,24 +63,24 @@ class Sources:
         return valid
 
 
-def open_sources(experiment: Experiment, days: NDArray[np.datetime64] | None = None) -> Sources:
+def open_sources(experiment: Experiment, period: tuple[date, date] | None = None) -> Sources:
     """Open every source of an experiment and check that together they make a cube.
 
     Args:
       experiment: names them.
-      days: days that are wanted, without the sites then; all days, and the sites' records, when
-        None.
+      period: first and last day that are wanted, without the sites then; all days, and the
+        sites' records, when None.
 
     Raises:
       DataError: a source is absent, damaged or lacks what the experiment needs.
     """
     sources, window = experiment.sources, schema.window(experiment)
     names = catalog.entries(experiment)
-    if days is not None:
+    if period is not None:
         names = [name for name in names if name not in sources.insitu]
-    opened = _opened(experiment, window, names, days)
+    opened = _opened(experiment, window, names, period)
     satellite = opened[sources.satellite] if sources.satellite else None
-    insitu = [opened[name] for name in sources.insitu] if days is None else []
+    insitu = [opened[name] for name in sources.insitu] if period is None else []
     roles = [("satellite", satellite), *(("insitu", dataset) for dataset in insitu)]
     for role, dataset in roles:
         if dataset is not None and experiment.target not in dataset:
@@ -147,13 +149,10 @@ def _opened(
     experiment: Experiment,
     window: grid.Window,
     names: list[str],
-    days: NDArray[np.datetime64] | None,
+    period: tuple[date, date] | None,
 ) -> dict[str, xr.Dataset]:
     """Entries by name; the problems of all of them are raised together."""
     opened, errors = {}, list[DataError]()
-    period = (
-        None if days is None else tuple(d.astype("datetime64[D]").item() for d in days[[0, -1]])
-    )
     for name in names:
         try:
             opened[name] = placing.near(
@@ -179,6 +178,12 @@ def days_of(block: int) -> NDArray[np.datetime64]:
     first = block * schema.BLOCK_DAYS
     days = np.arange(first, first + schema.BLOCK_DAYS).astype("datetime64[D]")
     return days.astype("datetime64[ns]")
+
+
+def within(experiment: Experiment, days: NDArray[np.datetime64]) -> tuple[date, date]:
+    """The first and the last of some days that are in the experiment's period."""
+    first, last = (day.astype("datetime64[D]").item() for day in days[[0, -1]])
+    return max(first, experiment.period[0]), min(last, experiment.period[1])
 
 
 def _by_kind(

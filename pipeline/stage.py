@@ -1,1 +1,185 @@
-"""To be written."""
+"""Copy the window of every source once into a folder of one's own: catalogs -> copies.
+
+One Ray task per entry and block of 32 days, one for the records of sites. A copy is an artefact:
+begun, resumed by receipts, complete with its manifest. Several experiments share a folder where
+window and period agree.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import (
+    arrays,
+    catalog,
+    cluster,
+    copies,
+    domain,
+    files,
+    lease,
+    placing,
+    schema,
+    store,
+    volume,
+)
+from pipeline.config import Experiment
+from pipeline.errors import DataError, SoilweaveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date
+
+    import xarray as xr
+
+    from pipeline.files import Json
+    from pipeline.progress import Progress
+    from pipeline.store import Artefact, Workspace
+
+
+def run(
+    experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
+) -> None:
+    """Copy every entry of the cube to `sources.staged`; what is complete there stays.
+
+    Raises:
+      SoilweaveError: a source cannot be read, or the folder cannot be written.
+    """
+    folder = str(experiment.sources.staged)
+    sources = experiment.sources.model_copy(update={"staged": None})
+    origin = experiment.model_copy(update={"sources": sources})
+    held = lease.of(files.join(folder, "lease.json"))
+    with held.given_back():
+        todo = {}
+        for entry in catalog.entries(origin):
+            artefact = store.Artefact(f"copy of {entry}", f"{copies.url_of(folder, entry)}/", held)
+            inputs = _inputs(origin, entry)
+            if artefact.claim(inputs, overwrite, progress):
+                todo[entry] = (artefact, inputs)
+        blocks = schema.block_range(origin.period)
+        n = sum(len(_tasks(origin, entry, blocks)) for entry in todo)
+        progress.start("stage", n, "pieces")
+        if not todo:
+            progress.finish(f"every source is copied to {folder}")
+            return
+        progress.note(f"stage: {volume.told(origin, list(todo))}, to {folder}")
+        for entry, (artefact, inputs) in todo.items():
+            artefact.begin(inputs)
+            arrays.create_group(copies.url_of(folder, entry), *_template(origin, entry))
+        receipts: dict[str, list[Json]] = {entry: [] for entry in todo}
+        for entry, receipt in _receipts(origin, folder, list(todo), blocks):
+            receipts[entry].append(receipt)
+            progress.advance()
+        size = _commit(origin, folder, todo, receipts)
+    progress.finish(f"{len(todo)} entries, {size / 1e6:.1f} MB in {folder}")
+
+
+def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
+    """Copy blocks of 32 days of one entry; a Ray Data task.
+
+    Args:
+      item: {"entry": its name, "block": number of the first block, "n": of blocks}.
+      experiment_json: the experiment, reading from the sources themselves.
+      folder: of the copies.
+
+    Returns:
+      {"entry": its name, "receipt": JSON of the shards, or of the problem}.
+    """
+    experiment = Experiment.model_validate_json(experiment_json)
+    entry, block = str(item["entry"]), int(item["block"])
+    url = copies.url_of(folder, entry)
+    receipt: Json = {"shards": [], "problem": None}
+    blocks = range(block, block + int(item["n"]))
+    days = np.concatenate([domain.days_of(number) for number in blocks])
+    start = (block - schema.block_range(experiment.period).start) * schema.BLOCK_DAYS
+    try:
+        dataset = _opened(experiment, entry, domain.within(experiment, days))
+        receipt["shards"] = copies.write(dataset, url, days, start, constants=start == 0)
+        files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
+    except SoilweaveError as error:
+        receipt["problem"] = str(error)
+    except OSError as error:
+        receipt["problem"] = f"catalog entry {entry}: cannot be read ({type(error).__name__})"
+    return {"entry": entry, "receipt": json.dumps(receipt)}
+
+
+def _inputs(origin: Experiment, entry: str) -> Json:
+    """What a copy is made from."""
+    window = schema.window(origin)
+    edges = [window.row, window.col, window.height, window.width]
+    period = [str(day) for day in origin.period]
+    digest = catalog.digest(origin, entry)
+    return {"schema": schema.VERSION, "window": edges, "period": period, "source": digest}
+
+
+def _opened(origin: Experiment, entry: str, period: tuple[date, date] | None = None) -> xr.Dataset:
+    dataset = catalog.open_source(origin, entry, period=period)
+    dataset = placing.near(dataset, schema.window(origin))
+    return dataset.drop_vars([n for n in dataset.coords if not dataset[n].dims])
+
+
+def _template(origin: Experiment, entry: str) -> tuple[list[schema.Array], dict[str, Json]]:
+    return copies.template(_opened(origin, entry), origin.period)
+
+
+def _receipts(
+    origin: Experiment, folder: str, entries: list[str], blocks: range
+) -> Iterator[tuple[str, Json]]:
+    """Entry and receipt of each block: those of an interrupted run, then of what it left."""
+    todo = []
+    for entry in entries:
+        for block, n in _tasks(origin, entry, blocks):
+            url = files.join(copies.url_of(folder, entry), "receipts", f"{block}.json")
+            receipt = files.read_json(url)
+            if receipt is None:
+                todo.append({"entry": entry, "block": block, "n": n})
+            else:
+                yield entry, receipt
+    if not todo:
+        return
+    with cluster.connected():
+        import ray.data
+
+        task = partial(copy_block, experiment_json=origin.model_dump_json(), folder=folder)
+        tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(task)
+        for row in tasks.iter_rows():
+            yield row["entry"], json.loads(row["receipt"])
+
+
+def _tasks(origin: Experiment, entry: str, blocks: range) -> list[tuple[int, int]]:
+    """First block and number of blocks of each task: one by one, but records of sites at once."""
+    if entry in origin.sources.insitu:
+        return [(blocks.start, len(blocks))]
+    return [(block, 1) for block in blocks]
+
+
+def _commit(
+    origin: Experiment,
+    folder: str,
+    todo: dict[str, tuple[Artefact, Json]],
+    receipts: dict[str, list[Json]],
+) -> int:
+    """Write the manifests of the copies that are whole; returns the bytes in them.
+
+    Raises:
+      DataError: what kept the others from being whole.
+    """
+    problems, size = set[str](), 0
+    for entry, (artefact, inputs) in todo.items():
+        wrong = {receipt["problem"] for receipt in receipts[entry]} - {None}
+        problems |= wrong
+        if wrong:
+            continue
+        url = copies.url_of(folder, entry)
+        files.remove(files.join(url, "receipts"))
+        arrays.consolidate(url)
+        shards = [shard for receipt in receipts[entry] for shard in receipt["shards"]]
+        size += sum(int(shard["size"]) for shard in shards)
+        artefact.commit(inputs, shards, digest=inputs["source"], period=inputs["period"])
+    if problems:
+        remedy = "mend that and run again; what was copied is kept"
+        raise DataError("sources", *sorted(problems), remedy=remedy)
+    return size

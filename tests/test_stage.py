@@ -1,0 +1,144 @@
+"""Copies of sources: the cube made of them is the cube made of the sources, and resumable."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from pipeline import catalog, copies, prepare, resolve, stage, volume
+from pipeline.cube import Cube
+from pipeline.errors import DataError, SoilweaveError
+from pipeline.store import Workspace
+
+SHORT = "[2019-12-05, 2020-02-20]"
+PERIODS = [f"{key}={SHORT}" for key in ("period", "train_period", "test_period")]
+
+
+class Heard:
+    """Keeps what a stage says."""
+
+    def __init__(self):
+        self.notes = []
+
+    def start(self, stage, total, unit):
+        self.notes.append(f"{stage} {total} {unit}")
+
+    def advance(self, units=1):
+        pass
+
+    def finish(self, note):
+        self.notes.append(note)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def experiments(snow, folder):
+    """Reading from the sources, and from their copies."""
+    plain = resolve.experiment(str(snow), PERIODS)
+    return plain, resolve.experiment(str(snow), [*PERIODS, f"sources.staged={folder}"])
+
+
+def arrays_of(url):
+    cube = Cube.open(url)
+    groups = {"cells": cube.cells, "footprints": cube.footprints, "sites": cube.sites}
+    return {f"{g}/{n}": ds[n].values for g, ds in groups.items() for n in ds.variables}
+
+
+def tell(snow, **said):
+    file = snow.parent / "catalog.yaml"
+    tree = yaml.safe_load(file.read_text())
+    tree["sources"]["cells"]["metadata"]["volume"] = said
+    file.write_text(yaml.safe_dump(tree))
+
+
+def test_the_cube_of_the_copies_is_the_cube_of_the_sources(snow, tmp_path, local_ray):
+    tell(snow, days=10, degrees=[10, 10], per="variable", megabytes=2.5, basis="estimated")
+    plain, staged = experiments(snow, tmp_path / "copies")
+    heard = Heard()
+    direct = Workspace(str(tmp_path / "direct"))
+    prepare.run(plain, direct, heard)
+    copied = Workspace(str(tmp_path / "copied"))
+    stage.run(staged, copied, heard)
+    box = plain.domain
+    tiles = 1
+    for low, high in ((box.south_degrees, box.north_degrees), (box.west_degrees, box.east_degrees)):
+        tiles *= int(np.ceil(high / 10) - np.floor(low / 10))
+    n = 8 * tiles * 3  # blocks of ten days, tiles, variables
+    said = [note for note in heard.notes if "requests" in note]
+    assert said == [
+        f"stage: about {n * 2.5:.1f} MB in {n} requests; not known of footprints, sites, "
+        f"to {tmp_path}/copies"
+    ]
+    for file in ("cells", "footprints", "sites"):
+        (snow.parent / f"{file}.nc").unlink()  # nothing but the copies is read from here on
+    prepare.run(staged, copied, heard)
+    made = [arrays_of(w.url("cube.zarr")) for w in (direct, copied)]
+    assert made[0].keys() == made[1].keys()
+    for name, values in made[0].items():
+        np.testing.assert_array_equal(values, made[1][name], err_msg=name)
+    first, second = (w.artefact("cube").manifest() for w in (direct, copied))
+    assert first["inputs_sha256"] == second["inputs_sha256"]
+    assert first["dropped"] == second["dropped"]
+
+
+def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
+    _, staged = experiments(snow, tmp_path / "copies")
+    broken = snow.parent / "footprints.nc"
+    whole = broken.read_bytes()
+    with xr.open_dataset(broken, engine="h5netcdf") as dataset:
+        longer = dataset.load()
+    workspace = Workspace(str(tmp_path / "w"))
+    real, calls = copies.write, []
+
+    def write(dataset, *args, **kwargs):
+        if dataset.attrs["entry"] == "footprints" and len(calls) == 2:
+            raise OSError("the line was cut")
+        calls.append(dataset.attrs["entry"])
+        return real(dataset, *args, **kwargs)
+
+    def here(origin, folder, entries, blocks):  # in this process, where writing can be cut
+        for entry in entries:
+            for block, n in stage._tasks(origin, entry, blocks):
+                item = {"entry": entry, "block": block, "n": n}
+                made = stage.copy_block(item, origin.model_dump_json(), folder)
+                yield made["entry"], json.loads(made["receipt"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "write", write)
+        patch.setattr(stage, "_receipts", here)
+        patch.setattr(catalog, "entries", lambda experiment: ["footprints"])
+        with pytest.raises(DataError, match=r"footprints: cannot be read .OSError.; mend that"):
+            stage.run(staged, workspace, Heard())
+    url = Path(copies.url_of(f"{tmp_path}/copies", "footprints"))
+    kept = {p: p.stat().st_mtime_ns for p in url.glob("data/*/c/**/*") if p.is_file()}
+    assert kept
+    assert not (url / "manifest.json").exists()
+    with pytest.raises(DataError, match="no complete copy of footprints"):
+        copies.open_copy(f"{tmp_path}/copies", "footprints")
+    heard = Heard()
+    stage.run(staged, workspace, heard)
+    assert kept.items() <= {p: p.stat().st_mtime_ns for p in kept}.items()
+    assert not (url / "receipts").exists()
+    stage.run(staged, workspace, heard)
+    assert heard.notes[-1] == f"every source is copied to {tmp_path}/copies"
+    # Another content at the origin is another copy.
+    longer["SD"] = longer["SD"] + 1
+    longer.to_netcdf(broken, engine="h5netcdf")
+    with pytest.raises(SoilweaveError, match=r"made with other settings.*source"):
+        stage.run(staged, workspace, heard)
+    broken.write_bytes(whole)
+    stage.run(staged, workspace, heard)
+
+
+def test_volumes_count_objects_in_time_and_space(snow):
+    tell(snow, days=0, per="all", megabytes=5)
+    assert volume.of(resolve.experiment(str(snow)), "cells") == (1, 5.0, "estimated")
+    tell(snow, days=365, degrees=[180, 360], per="all", megabytes=1500, basis="published")
+    found = volume.of(resolve.experiment(str(snow)), "cells")
+    assert found == volume.Volume(found.requests, found.requests * 1500.0, "published")
+    assert volume.size(found.megabytes).endswith("GB")
+    assert volume.of(resolve.experiment(str(snow)), "sites") is None
