@@ -1,0 +1,210 @@
+"""The U.S. Climate Reference Network: daily texts of the NCEI, one for each site and year.
+
+In: {urlpath}/YYYY/CRND0103-YYYY-{ST_Location_vector}.txt, 28 columns, days of local standard time,
+values that did not pass the provider's control left out by it; and the provider's list of sites.
+Out, as `to_dask()` gives it to anyone:
+
+  dims time, place; coords time (datetime64, a day of local standard time), place (ST_Location_...),
+  lat, lon (degrees), elevation (m), network; attribute time_convention
+  our names, float32, in our units
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+
+from pipeline import files
+from pipeline.errors import DataError
+from pipeline.sources import places, remote, uscrn_text
+from pipeline.sources.form import Mapping, Source
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+FILE = re.compile(r"CRND0103-(\d{4})-(\w[^/]*)\.txt$")
+AT_ONCE = 16
+Access = tuple[dict[str, Any], str | None]  # storage options and login
+
+
+class UscrnSource(Source):
+    """Intake driver for the daily texts of the U.S. Climate Reference Network.
+
+    Each year's folder is listed, so a site without a file in a year was not yet, or no longer,
+    there; files are fetched for the wanted years and region only, when they are asked for.
+
+    Args:
+      urlpath: the folder of the years.
+      mapping: {our name: {"from": a column, "units": its units, "to": our units}}, or a list of
+        such.
+      sites: URL of the provider's list, stations.tsv beside the folder by default.
+      login: as of Source.
+      storage_options: passed to fsspec.
+      metadata: what the catalog says of the entry.
+    """
+
+    name = "soilweave_uscrn"
+
+    def __init__(
+        self,
+        urlpath: str,
+        mapping: Mapping | list[Mapping],
+        sites: str | None = None,
+        login: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep the arguments; nothing is opened yet."""
+        super().__init__(urlpath, mapping, login, storage_options, metadata)
+        self.sites = sites
+        unknown = [
+            spec["from"] for spec in self.mapping.values() if spec["from"] not in uscrn_text.NUMBERS
+        ]
+        if unknown:
+            accepted = ", ".join(uscrn_text.NUMBERS)
+            raise ValueError(f"no column of numbers {', '.join(unknown)}; accepted: {accepted}")
+
+    def digest(self) -> str:
+        """Identifies the wanted texts: it fetches them.
+
+        Raises:
+          DataError: a file is absent, refused, or its server does not answer.
+        """
+        urls = [url for held in self._found()[1].values() for url in held]
+        texts = _fetched(urls, self._access())
+        return files.sha256_of(
+            sorted((_name(url), files.sha256(text)) for url, text in texts.items())
+        )
+
+    def to_dask(self) -> xr.Dataset:
+        """The data in our names and units; the texts are fetched when they are asked for.
+
+        Raises:
+          DataError: there are no files for these years and region, or the list of sites is not
+            as expected.
+        """
+        import xarray as xr
+        from dask.delayed import delayed
+
+        sites, urls = self._found()
+        years = [int(_year(url)) for held in urls.values() for url in held]
+        first, last = np.datetime64(f"{min(years)}-01-01"), np.datetime64(f"{max(years)}-12-31")
+        if self.period is not None:
+            first, last = (np.datetime64(day, "D") for day in self.period)
+        days = np.arange(first, last + 1)
+        read = delayed(_record)
+        parts = [read(held, self._access(), days, sites[name].wban) for name, held in urls.items()]
+        columns = places.side_by_side(parts, len(days), uscrn_text.NUMBERS, "float32")
+        raw = xr.Dataset({name: (("time", "place"), values) for name, values in columns.items()})
+        coords = {
+            "time": ("time", days.astype("datetime64[ns]")),
+            "place": ("place", list(urls)),
+            "network": ("place", [sites[name].network for name in urls]),
+        }
+        for axis in ("lat", "lon", "elevation"):
+            coords[axis] = ("place", np.array([getattr(sites[name], axis) for name in urls]))
+        told = {"time_convention": "local standard time day"}
+        return xr.Dataset(self.translated(raw), coords, told)
+
+    read = to_dask
+
+    def _access(self) -> Access:
+        return self.storage_options, self.login
+
+    def _found(self) -> tuple[dict[str, uscrn_text.Site], dict[str, list[str]]]:
+        """Sites by name, and for those that are wanted the URLs of their files, by year."""
+        root = self.urlpath.rstrip("/")
+        table = self.sites or f"{root.rpartition('/')[0]}/stations.tsv"
+        sites = uscrn_text.listed(remote.read(table, *self._access()), remote.shown(table))
+        urls: dict[str, list[str]] = {}
+        for year in self._years():
+            for url in _listed(f"{root}/{year}", self._access()):
+                if match := FILE.search(url):
+                    urls.setdefault(match[2], []).append(url)
+        if not urls:
+            raise self.absent(remote.shown(root), f"no file of {self._told()}")
+        for name in urls.keys() - sites.keys():
+            sites[name] = _unlisted(max(urls[name]), self._access())
+        names = sorted(urls)
+        kept = places.inside(
+            [sites[n].lat for n in names], [sites[n].lon for n in names], self.region
+        )
+        wanted = {name: urls[name] for name, inside in zip(names, kept, strict=True) if inside}
+        if not wanted:
+            found = f"none of its {len(names)} sites of {self._told()} lies in the region"
+            raise DataError(remote.shown(root), found, remedy="choose another region")
+        return sites, wanted
+
+    def _years(self) -> list[int]:
+        if self.period is not None:
+            return list(range(self.period[0].year, self.period[1].year + 1))
+        names = (_name(url.rstrip("/")) for url in _listed(self.urlpath, self._access()))
+        return sorted({int(name) for name in names if re.fullmatch(r"\d{4}", name)})
+
+    def _told(self) -> str:
+        if self.period is None:
+            return "any year"
+        return f"the years {self.period[0].year} to {self.period[1].year}"
+
+
+def _listed(folder: str, access: Access) -> list[str]:
+    """URLs in a folder; none where there is no such folder."""
+    given, login = access
+    with remote.answering(folder, login):
+        filesystem, path = fsspec.core.url_to_fs(folder, **remote.options(folder, given, login))
+        try:
+            found = filesystem.ls(path.rstrip("/") + "/", detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    return sorted({str(filesystem.unstrip_protocol(entry)) for entry in found})
+
+
+def _fetched(urls: list[str], access: Access) -> dict[str, bytes]:
+    """Files, several at once.
+
+    Raises:
+      DataError: one is absent, refused, or its server does not answer.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(urls, pool.map(lambda url: remote.read(url, *access), urls), strict=True))
+
+
+def _record(
+    urls: list[str], access: Access, days: NDArray[np.datetime64], wban: str
+) -> NDArray[np.float32]:
+    """(time, column) values of a site.
+
+    Raises:
+      DataError: a file is absent, damaged, or another site's.
+    """
+    values = np.full((len(days), len(uscrn_text.NUMBERS)), np.nan, np.float32)
+    for url, text in _fetched(urls, access).items():
+        place = remote.shown(url)
+        held = uscrn_text.year(text, place)
+        if held.wban != wban:
+            found = f"of site {held.wban}, expected {wban}"
+            raise DataError(place, found, remedy="does the list of sites belong to these files?")
+        at = (held.days - days[0]).astype(np.int64)
+        inside = (at >= 0) & (at < len(days))
+        values[at[inside]] = held.values[inside]
+    return values
+
+
+def _unlisted(url: str, access: Access) -> uscrn_text.Site:
+    """A site that the list lacks, from its latest file."""
+    held = uscrn_text.year(remote.read(url, *access), remote.shown(url))
+    lon, lat = held.values[-1, :2]
+    return uscrn_text.Site(held.wban, float(lat), float(lon), float("nan"), "")
+
+
+def _year(url: str) -> str:
+    return _name(url).split("-")[1]
+
+
+def _name(url: str) -> str:
+    return url.rsplit("/", 1)[-1]
