@@ -46,8 +46,8 @@ class AwdbSource(Source):
         "temperature": our name of the air temperature that makes humidity specific}}.
       flag: {"from": the element whose flags are given, "good": letters that are kept}; values of
         other elements whose flag is not good are missing.
-      day: `local` for days of the site's clock, `UTC` where all elements are HOURLY.
-      hours: fewest hours that make a day's mean.
+      day: `local` for days of the site's clock, `utc` where all elements are HOURLY.
+      min_hours: fewest hours that make a day's mean.
       sites: ids wanted, in this order; all of the network by default.
     """
 
@@ -60,7 +60,7 @@ class AwdbSource(Source):
         mapping: Mapping | list[Mapping],
         flag: dict[str, Any],
         day: str = "local",
-        hours: int = 12,
+        min_hours: int = 12,
         sites: list[Any] | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -71,15 +71,15 @@ class AwdbSource(Source):
           ValueError: the arguments do not fit together.
         """
         super().__init__(urlpath, mapping, None, storage_options, metadata)
-        self.network, self.flag, self.day, self.hours = network, flag, day, hours
+        self.network, self.flag, self.day, self.min_hours = network, flag, day, min_hours
         self.wanted = [str(site) for site in sites or []]
         self.elements = tuple(_element(name, spec) for name, spec in self.mapping.items())
         odd = [e.name for e in self.elements if e.duration not in PER_DAY]
-        if day == "UTC":
+        if day == "utc":
             odd += [e.name for e in self.elements if e.duration != "HOURLY"]
         unknown = sorted(set(flag["good"]) - set(FLAGS))
-        if odd or unknown or day not in ("UTC", "local"):
-            msg = f"day '{day}' (UTC or local; UTC needs HOURLY), {odd}, unknown flags {unknown}"
+        if odd or unknown or day not in ("utc", "local"):
+            msg = f"day '{day}' (utc or local; utc needs HOURLY), {odd}, unknown flags {unknown}"
             raise ValueError(msg)
 
     def to_dask(self) -> xr.Dataset:
@@ -106,7 +106,7 @@ class AwdbSource(Source):
             name: (("time", "place"), da.concatenate(found, axis=1), self._attrs(name))
             for name, found in columns.items()
         }
-        clock = "UTC" if self.day == "UTC" else "local standard time"
+        clock = "UTC" if self.day == "utc" else "local standard time"
         dataset = xr.Dataset(made, attrs={"time_convention": f"{clock} day"})
         return dataset.assign_coords(time=days, **self._coordinates(sites))
 
@@ -168,9 +168,9 @@ class AwdbSource(Source):
     def _part(self, sites: tuple[Site, ...], first: np.datetime64, days: int) -> Part:
         flag = (str(self.flag["from"]), tuple(self.flag["good"]))
         options = json.dumps(self.storage_options, sort_keys=True, default=str)
-        utc = self.day == "UTC"
+        utc = self.day == "utc"
         return Part(
-            self.urlpath, sites, self.elements, first, days, *flag, self.hours, utc, options
+            self.urlpath, sites, self.elements, first, days, *flag, self.min_hours, utc, options
         )
 
     def _period(self) -> tuple[np.datetime64, np.datetime64]:

@@ -1,0 +1,338 @@
+"""The public scan: from the set's repository and AWDB comes what the files of `scan` hold."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from datetime import date
+
+import intake
+import miniatures_scan as miniatures
+import numpy as np
+import pytest
+import web
+import xarray as xr
+
+from pipeline import catalog, config, names, qc, resolve
+from pipeline.errors import DataError
+from pipeline.sources import awdb, filled, geolearn
+from pipeline.sources.awdb_series import specific_humidity
+
+PUBLIC = importlib.resources.files("catalogs").joinpath("scan-public.yaml").read_text()
+SETS = re.search(r"https://raw\.githubusercontent\.com\S+", PUBLIC).group()
+SERVICE = re.search(r"https://wcc\.sc\S+", PUBLIC).group()
+# A leap day, frozen soil, and the step from one year's folder to the next.
+PERIOD = (date(2016, 2, 20), date(2016, 4, 10))
+DAYS = np.arange(*(np.datetime64(day) for day in PERIOD)).astype("datetime64[D]")
+DAYS = np.append(DAYS, np.datetime64(PERIOD[1]))
+# Half a step of what the service states: 0.01 in, 0.1 degF, 0.1 langley.
+RAIN, DEGREES, LIGHT = 0.128, 0.0279, 0.025
+
+
+def published(folder, ids):
+    """A copy of the public catalog that reads from a loopback server, and fewer sites."""
+    with web.serve(folder) as site:
+        site_list = f"sites: [{', '.join(ids)}]"
+        text = PUBLIC.replace(SETS, f"{site.url}/set").replace(
+            SERVICE, f"{site.url}/awdbRestApi/services/v1"
+        )
+        text, n = re.subn(r"sites: \[[^\]]*\]", site_list, text)
+        assert n == 1
+        (folder / "catalog.yaml").write_text(text)
+        yield site, str(folder / "catalog.yaml")
+
+
+def opened(path, name, period=PERIOD):
+    source = intake.open_catalog(path)[name]
+    source.period = period
+    return source
+
+
+CELLS, SITES = ((40.0, -100.0), (41.0, -101.0)), ("2001:NE:SCAN", "2002:NE:SCAN")
+SERIES = ("APCP", "TMP_2", "SPFH_2", "DSWRF", "DLWRF", "UGRD_10", "VGRD_10")
+CONSTANTS = re.findall(r"from: const/(\w+)", PUBLIC)
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """Two cells and two sites, the second beside the second cell, of round numbers."""
+    rng = np.random.default_rng(5)
+    series = {f"{n}_FORA": rng.random((2, len(DAYS))).astype("float32") for n in SERIES}
+    series["TMP_2_FORA"] += 280
+    series["SMAP_AM"] = np.where(rng.random((2, len(DAYS))) < 0.5, np.nan, 0.2).astype("float32")
+    constants = {n: rng.random(2).astype("float32") for n in CONSTANTS}
+    miniatures.geolearn(tmp_path / "set", np.array(CELLS), DAYS, series, constants)
+    mini = miniatures.Awdb()
+    for triplet, lat in zip(SITES, (40.1, 40.8), strict=True):
+        mini.add_site(triplet, lat, -100.1 - (lat > 40.5), 0.0, -6.0)
+        hours = np.full((len(DAYS), 24), 20.0)
+        mini.add(triplet, "SMS:-2", DAYS, hours)
+        mini.add(triplet, "STO:-2", DAYS, hours + 30)
+        mini.add(triplet, "TAVG", DAYS, np.full(len(DAYS), 50.0))
+        mini.add(triplet, "RHUM", DAYS, hours * 4)
+    mini.add(SITES[0], "PRCP", DAYS, np.where(np.arange(len(DAYS)) == 3, 99.0, 0.5))
+    mini.add(SITES[0], "LRADT", DAYS, np.full(len(DAYS), 500.0))
+    for one in publication(tmp_path, mini, ["2001", "2002"]):
+        yield *one, series, constants
+
+
+def publication(folder, mini, ids):
+    for site, path in published(folder, ids):
+        mini.serve(site)
+        yield site, path
+
+
+def test_cells_of_the_repository(made_up):
+    site, path, series, constants = made_up
+    source = opened(path, "cells36")
+    made = source.to_dask()
+    fetched = [p.rpartition("/")[2] for p in site.paths()]
+    assert fetched == ["crd.csv", "timeStr.csv", "timeStr.csv"]  # the rest is lazy
+    assert list(made.place.values) == ["0", "1"]
+    np.testing.assert_array_equal(np.stack([made.lat, made.lon], 1), CELLS)
+    np.testing.assert_array_equal(made.time.values.astype("datetime64[D]"), DAYS)
+    np.testing.assert_array_equal(made.shortwave.values, series["DSWRF_FORA"].T)
+    np.testing.assert_allclose(made.precipitation, series["APCP_FORA"].T * 24, rtol=1e-6)
+    assert made.precipitation.attrs["units"] == "kg m-2 day-1"
+    np.testing.assert_array_equal(made.sand.values, constants["Sand"])
+    satellite = opened(path, "smap36").to_dask()["soil_moisture"]
+    np.testing.assert_array_equal(satellite.values, series["SMAP_AM"].T)
+    assert satellite.dtype == np.float32
+    assert np.isnan(satellite.values).any()
+
+
+def test_only_years_of_the_period_are_fetched(made_up):
+    site, path, _, _ = made_up
+    source = opened(path, "cells36", (date(2016, 3, 30), date(2016, 3, 31)))
+    made = source.to_dask()
+    assert str(made.time.values[-1])[:10] == "2016-03-31"
+    made.load()
+    assert not [p for p in site.paths() if "/2016/" in p]
+    with pytest.raises(DataError, match=r"has 2015-04-01\.\.2018-03-31"):
+        opened(path, "cells36", (date(2019, 1, 1), date(2019, 2, 1))).to_dask()
+
+
+def test_damaged_files_of_the_repository_are_told(made_up, tmp_path):
+    _, path, _, _ = made_up
+    folder = tmp_path / "set" / "2015"
+    good = (folder / "DSWRF_FORA.csv").read_text()
+    for bad, words in (
+        (good[: len(good) * 3 // 4], "truncated"),  # in the middle of a row
+        (good[: good.index("\n") + 1], "1 x 41 numbers, expected 2 x 41"),
+        ("<html>", "no table of numbers"),
+    ):
+        (folder / "DSWRF_FORA.csv").write_text(bad)
+        with pytest.raises(DataError, match=words) as error:
+            opened(path, "cells36").to_dask().shortwave.load()
+        assert "set/2015/DSWRF_FORA.csv" in str(error.value)
+    (folder / "DSWRF_FORA.csv").unlink()
+    with pytest.raises(DataError, match=r"DSWRF_FORA.csv: not found"):
+        opened(path, "cells36").to_dask().shortwave.load()
+    days = (folder / "timeStr.csv").read_text().splitlines()
+    (folder / "timeStr.csv").write_text("\n".join(days[:4] + days[5:]))
+    with pytest.raises(DataError, match="do not follow one another at 2016-02-25"):
+        opened(path, "cells36").to_dask()
+
+
+def test_the_digest_of_the_set_tells_its_values_alone(made_up, tmp_path):
+    _, path, _, _ = made_up
+    first = opened(path, "smap36").digest()
+    source = opened(path, "smap36")
+    source.urlpath = str(tmp_path / "set")  # a copy
+    assert source.digest() == first
+    file = tmp_path / "set" / "2016" / "SMAP_AM.csv"
+    file.write_text(file.read_text().replace("0.2", "0.3", 1))
+    geolearn.table.cache_clear()
+    assert source.digest() != first
+
+
+def test_what_a_site_lacks_comes_from_the_nearest_cell(made_up):
+    _, path, series, constants = made_up
+    made = opened(path, "scan_sites").to_dask().load()
+    assert list(made.place.values) == ["2001", "2002"]
+    assert (made.distance_km.values < 30).all()
+    rain = np.full(len(DAYS), 12.7)
+    rain[3] = series["APCP_FORA"][0, 3] * 24  # 99 inches are not believed
+    np.testing.assert_allclose(made.precipitation[:, 0], rain, rtol=1e-6)
+    np.testing.assert_allclose(made.precipitation[:, 1], series["APCP_FORA"][1] * 24, rtol=1e-6)
+    np.testing.assert_allclose(made.shortwave[:, 0], 500 * 41840 / 86400, rtol=1e-6)
+    np.testing.assert_array_equal(made.shortwave[:, 1], series["DSWRF_FORA"][1])
+    np.testing.assert_array_equal(made.longwave.values, series["DLWRF_FORA"].T)
+    np.testing.assert_array_equal(made.clay.values, constants["Clay"])
+    np.testing.assert_allclose(made.air_temperature, 283.15, rtol=1e-6)
+    humidity = specific_humidity(80.0, 283.15, 0.0)
+    np.testing.assert_allclose(made.specific_humidity, humidity, rtol=1e-5)
+    np.testing.assert_allclose(made["soil_moisture"], 0.2, rtol=1e-6)
+    np.testing.assert_allclose(made.soil_temperature, 10.0, rtol=1e-6)
+    assert made.precipitation.attrs["units"] == "kg m-2 day-1"
+    assert made.precipitation.dtype == np.float32
+    assert made.provider_flag.attrs["good"]
+
+
+def test_the_digest_of_both_tells_either(made_up):
+    _, path, _, _ = made_up
+    first = opened(path, "scan_sites").digest()
+    assert first == opened(path, "scan_sites").digest()
+    other = opened(path, "scan_sites", (PERIOD[0], date(2016, 4, 9)))
+    assert other.digest() != first
+    with pytest.raises(ValueError, match="opened without one"):
+        filled.FilledSource("a", "b").to_dask()
+
+
+def test_nearest_across_the_antimeridian():
+    places = (np.array([0.0]), np.array([179.9]))
+    nearest, distance = filled.nearest_of(places, (np.zeros(2), np.array([170.0, -179.9])))
+    assert nearest.tolist() == [1]
+    np.testing.assert_allclose(distance, 0.2 * 111.195, rtol=1e-3)
+
+
+def test_the_experiment_differs_from_scan_in_its_catalog_alone():
+    mine, theirs = (resolve.experiment(n).model_dump() for n in ("scan-public", "scan"))
+    differing = {key for key in mine if mine[key] != theirs[key]}
+    assert differing == {"name", "title", "sources"}
+    assert mine["sources"] == theirs["sources"] | {"catalog": "scan-public"}
+
+
+def test_the_pipeline_opens_the_entries(made_up, tmp_path):
+    _, path, _, _ = made_up
+    period = [str(day) for day in PERIOD]
+    settings = [f"{key}={period}" for key in ("period", "train_period", "test_period")]
+    experiment = resolve.experiment("scan-public", [f"sources.catalog={path}", *settings])
+    for entry in catalog.entries(experiment):
+        assert catalog.open_source(experiment, entry).sizes["place"] == 2
+        assert len(catalog.digest(experiment, entry)) == 64
+
+
+# From here on: the values of the real files, in the providers' form.
+
+ROWS = [8, 15, 26, 30, 58, 66]  # sites with frozen soil or values out of range
+
+
+@pytest.fixture(scope="module")
+def real(real_data, tmp_path_factory):
+    """Some real sites and their nearest cells in the providers' form; and the files' own."""
+    folder = tmp_path_factory.mktemp("public")
+    cells, sites = (
+        xr.open_dataset(real_data / file, engine="h5netcdf").load()
+        for file in ("conus36_smap_nldas.nc", "scan_sites.nc")
+    )
+    sites = sites.isel(site=ROWS)
+    used = np.unique(sites.cell.values)
+    cells = cells.sel(cell=used)
+    inside = cells.sel(time=slice(*map(str, PERIOD)))
+    varying = [n for n in cells.data_vars if "time" in cells[n].dims]
+    miniatures.geolearn(
+        folder / "set",
+        np.stack([cells.lat, cells.lon], 1),
+        DAYS,
+        {n: inside[n].transpose("cell", "time").values for n in varying},
+        {n: cells[n].values for n in CONSTANTS},
+    )
+    mini = measured(sites.sel(time=slice(*map(str, PERIOD))))
+    ids = [str(i) for i in sites.site.values]
+    for site, path in published(folder, ids):
+        mini.serve(site)
+        yield path, ids, used
+
+
+def measured(sites):
+    """AWDB's series with the stations' own values, in inches, degF, percent and langleys."""
+    mini = miniatures.Awdb()
+    for number in range(sites.sizes["site"]):
+        one = sites.isel(site=number)
+        triplet = f"{one.site.item()}:XX:SCAN"
+        feet = one.elev_m.item() / 0.3048
+        mini.add_site(triplet, one.lat.item(), one.lon.item(), feet, -6.0)
+
+        def own(name, one=one):
+            values = one[name].values.astype(float)
+            flag = f"{name}_from_station"
+            return np.where(one[flag].values == 1, values, np.nan) if flag in one else values
+
+        kelvin, humidity = own("TMP_2_FORA"), own("SPFH_2_FORA")
+        saturated = specific_humidity(100.0, kelvin, one.elev_m.item())
+        pressure = 101325.0 * (1 - 2.25577e-5 * one.elev_m.item()) ** 5.25588
+        vapour, most = (q * pressure / (0.622 + 0.378 * q) for q in (humidity, saturated))
+        hourly = {
+            "SMS:-2": (own("sm_insitu") * 100, 1),
+            "STO:-2": (own("st_2in") * 1.8 + 32, 1),
+            "RHUM": (100 * vapour / most, 0),
+        }
+        daily = {
+            "PRCP": (own("APCP_FORA") * 24 / 25.4, 2),
+            "TAVG": ((kelvin - 273.15) * 1.8 + 32, 1),
+            "LRADT": (own("DSWRF_FORA") / 0.4842593, 1),
+        }
+        for element, (values, digits) in daily.items():
+            mini.add(triplet, element, DAYS, np.round(values, digits))
+        for element, (values, digits) in hourly.items():
+            hours = np.repeat(np.round(values, digits)[:, None], 24, 1)
+            mini.add(triplet, element, DAYS, hours)
+    return mini
+
+
+def held(name, real_data, monkeypatch):
+    """What the files give, through the catalog of `scan`."""
+    monkeypatch.setenv("SOILWEAVE_DATA", str(real_data))
+    path = importlib.resources.files("catalogs").joinpath("scan.yaml")
+    return intake.open_catalog(str(path))[name].to_dask().sel(time=slice(*map(str, PERIOD)))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["cells36", "smap36"])
+def test_cells_are_those_of_the_files(real, real_data, monkeypatch, name):
+    path, _, used = real
+    found, wanted = opened(path, name).to_dask(), held(name, real_data, monkeypatch)
+    wanted = wanted.isel(place=used)
+    assert set(found.data_vars) == set(wanted.data_vars)
+    np.testing.assert_array_equal(found.lat, wanted.lat)
+    np.testing.assert_array_equal(found.time, wanted.time)
+    for variable in wanted.data_vars:
+        np.testing.assert_array_equal(found[variable], wanted[variable], err_msg=variable)
+
+
+@pytest.mark.data
+def test_sites_are_those_of_the_files_within_the_services_rounding(real, real_data, monkeypatch):
+    path, ids, _ = real
+    found = opened(path, "scan_sites").to_dask().load()
+    wanted = held("scan_sites", real_data, monkeypatch).isel(place=ROWS).load()
+    assert list(found.place.values) == ids == list(wanted.place.values)
+    assert set(found.data_vars) == set(wanted.data_vars)
+    within = {
+        "precipitation": {"atol": RAIN},
+        "air_temperature": {"atol": DEGREES},
+        "soil_temperature": {"atol": DEGREES},
+        "shortwave": {"atol": LIGHT},
+        "specific_humidity": {"rtol": 2.5e-3},  # of the temperature's rounding
+        "soil_moisture": {"rtol": 1e-6},
+    }
+    for name in set(wanted.data_vars) - {"provider_flag"}:
+        close = {"rtol": 1e-6, "atol": 1e-6} | within.get(name, {})
+        if name not in within:
+            close = {"rtol": 0, "atol": 0}
+        np.testing.assert_allclose(found[name], wanted[name], err_msg=name, **close)
+    assert (wanted.precipitation.values > 1).any()
+
+
+@pytest.mark.data
+def test_own_rules_of_qc_drop_what_the_files_flags_drop(real, real_data, monkeypatch):
+    path, _, _ = real
+    found = opened(path, "scan_sites").to_dask()
+    wanted = held("scan_sites", real_data, monkeypatch).isel(place=ROWS)
+    kept, dropped = [], []
+    for dataset in (found, wanted):
+        variable = names.VARIABLES["soil_moisture"]
+        values, told = qc.screen(dataset, "soil_moisture", variable, config.QcConfig())
+        kept.append(values)
+        dropped.append({rule: int(n.sum()) for rule, n in told.items() if n.any()})
+    np.testing.assert_allclose(kept[0], kept[1], rtol=1e-6)
+    mine, theirs = dropped
+    assert mine == {"range": 7, "frozen": 152}
+    assert theirs == {"provider: out_of_range": 7, "provider: frozen_soil": 152}
+
+
+def test_the_miniatures_are_not_kept_between_tests(made_up):
+    _, path, _, _ = made_up
+    before = awdb.fetched.cache_info().hits
+    opened(path, "scan_measured").to_dask().load()
+    assert awdb.fetched.cache_info().hits == before  # another port, another service
