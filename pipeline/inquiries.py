@@ -73,6 +73,10 @@ def doctor(
         str | None,
         typer.Option(help="Of probes.csv: write a catalog entry, CATALOG.yaml:NAME."),
     ] = None,
+    plots: Annotated[
+        str | None,
+        typer.Option(help="Of probes.csv: folder for a picture of each, FILE-probes with --write."),
+    ] = None,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
@@ -80,7 +84,9 @@ def doctor(
 
     Every entry, every year that is needed: variables, units, ranges, gaps, times, licence,
     credentials. Of a table of probes: columns, units, depth, coordinates, time zone, quality; the
-    cell and footprint each falls in, a plot of each. The exit status is 1 where something is wrong.
+    cell and footprint each falls in, a plot of each. What is guessed of a table, --set says
+    otherwise: units=percent, time_zone=UTC-06:00, depth=0.05, columns.lat=NAME, license=...
+    The exit status is 1 where something is wrong.
 
     Example: soilweave doctor conus; soilweave doctor my_probes.csv --write my.yaml:my_probes
     """
@@ -88,7 +94,7 @@ def doctor(
         if target.endswith(".csv"):
             from pipeline import probes
 
-            healthy, parts = probes.examine(target, write, progress)
+            healthy, parts = probes.examine(target, write, progress, set_ or [], plots)
         else:
             from pipeline import doctor as examination
 

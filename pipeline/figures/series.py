@@ -60,7 +60,7 @@ def at_site(series: Series, arm: str, what: str, bounds: tuple[float, float], al
         axes.set_xlim(series.days[0], series.days[-1])
         axes.set_ylabel(what)
         style.short_ticks(axes.yaxis)
-        _months(axes)
+        months(axes)
         axes.grid(axis="y")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, columnspacing=1.4)
         return style.picture(figure, alt)
@@ -88,7 +88,8 @@ def losses(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]], which: str) -> 
         return style.picture(figure, f"Training loss on {which} by update, for each arm.")
 
 
-def _months(axes: Axes) -> None:
+def months(axes: Axes) -> None:
+    """A time axis with few ticks, written short."""
     from matplotlib import dates
 
     locator = dates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
