@@ -1,0 +1,212 @@
+"""Steps of hours to days: which day a step belongs to, means, sums, and de-accumulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import dask.array
+    from numpy.typing import NDArray
+
+    Times = NDArray[np.datetime64]
+
+Stamp = Literal["start", "middle", "end", "instant"]
+How = Literal["mean", "sum", "max", "min"]
+STAMPS = ("start", "middle", "end", "instant")
+HOWS = ("mean", "sum", "max", "min")
+DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class Day:
+    """What a day is.
+
+    Attributes:
+      stamp: where in its interval the time of a step lies; `instant` has none.
+      offset_hours: of the day's clock from UTC: -6 lets days begin at 06 UTC.
+      min_steps: of a day, below which it has no value; None for all.
+    """
+
+    stamp: str = "instant"
+    offset_hours: float = 0
+    min_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a stamp that is none."""
+        if self.stamp not in STAMPS:
+            raise ValueError(f"day.stamp: '{self.stamp}', expected one of {', '.join(STAMPS)}")
+
+    @property
+    def convention(self) -> str:
+        """What to call such days."""
+        return f"UTC{self.offset_hours:+g} h day" if self.offset_hours else "UTC day"
+
+    def labels(self, times: Times, step: np.timedelta64, stamp: str) -> Times:
+        """(time,) the day, datetime64[D], that holds the interval of each step."""
+        back = {"end": step, "middle": step // 2}.get(stamp, np.timedelta64(0, "ns"))
+        offset = np.timedelta64(round(self.offset_hours * 3600), "s")
+        labels: Times = (times - back + offset).astype("datetime64[D]")
+        return labels
+
+    def least(self, step: np.timedelta64) -> int:
+        """Steps that a day must have."""
+        return self.min_steps or steps_of(step)
+
+
+def steps_of(step: np.timedelta64) -> int:
+    """Steps of a whole day."""
+    return max(round(float(DAY / step)), 1)
+
+
+def step_of(times: Times) -> np.timedelta64:
+    """The usual time between steps; a day for one step alone."""
+    if len(times) < 2:
+        return np.timedelta64(24 * 3600 * 10**9, "ns")
+    usual = int(np.median(np.diff(times).astype("timedelta64[ns]").astype(np.int64)))
+    return np.timedelta64(usual, "ns")
+
+
+def decoded(times: NDArray[Any]) -> NDArray[Any]:
+    """Times as datetime64[ns]; those of a calendar without leap days too, others as they are."""
+    if times.dtype != object or not times.size:
+        return times
+    if getattr(times.flat[0], "calendar", "") not in ("noleap", "365_day", "standard", "gregorian"):
+        return times
+    return np.array([np.datetime64(time.isoformat(), "ns") for time in times.flat])
+
+
+def order_problems(times: NDArray[Any]) -> list[str]:
+    """What is wrong with times of less than a day's step: no dates, twice, or not increasing."""
+    if times.dtype.kind != "M":
+        return [
+            f"time: {times.dtype} values; expected dates in units like 'hours since 2015-01-01'"
+        ]
+    bad = np.flatnonzero(np.diff(times) <= np.timedelta64(0, "ns"))
+    if not bad.size:
+        return []
+    before, after = (times[bad[0] + i].astype("datetime64[m]") for i in (0, 1))
+    found = f"{after} is there twice" if before == after else f"{after} comes after {before}"
+    return [f"time: {found}; times must increase"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Days of a series, and what they lack.
+
+    Attributes:
+      days: from the first to the last, without holes.
+      missing: those of which a variable has no step.
+      partial: those with some steps, but too few for a value.
+    """
+
+    days: Times
+    missing: Times
+    partial: Times
+
+
+def coverage(
+    labels: list[Times], least: int, wanted: tuple[np.datetime64, np.datetime64] | None
+) -> Coverage:
+    """Which days there are.
+
+    Args:
+      labels: the days of all steps, for each way in which variables are stamped.
+      least: steps that a day must have.
+      wanted: first and last day; None for those from the first to the last that are whole.
+    """
+    held = [dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in labels]
+    if wanted is None:
+        every = sorted(set.union(*map(set, held)))
+        whole = [day for day in every if all(count.get(day, 0) >= least for count in held)]
+        wanted = (whole[0], whole[-1]) if whole else (every[0], every[-1])
+    days = np.arange(wanted[0], wanted[1] + DAY).astype("datetime64[D]")
+    fewest = np.array([min(count.get(day, 0) for count in held) for day in days])
+    return Coverage(days, days[fewest == 0], days[(fewest > 0) & (fewest < least)])
+
+
+def daily(
+    values: dask.array.Array, labels: Times, how: str, least: int, full: int
+) -> dask.array.Array:
+    """One value for each day that has steps, lazily.
+
+    A sum over fewer steps than a whole day's is their mean times the steps of a day.
+
+    Args:
+      values: (time, row, column), NaN where missing.
+      labels: (time,) the day of each step, in order.
+      how: mean, sum, max or min.
+      least: steps with a value that a day must have; fewer give NaN.
+      full: steps of a whole day.
+
+    Returns:
+      (day, row, column) float32, in the order of the days in `labels`.
+    """
+    import dask.array
+
+    da: Any = dask.array
+    days, first = np.unique(labels, return_index=True)
+    edges = np.append(first, len(labels))
+    ends = np.cumsum(values.chunks[0])
+    bounds = np.unique(np.concatenate([[0], edges[np.searchsorted(edges, ends)]]))
+    aligned = da.rechunk(values, {0: tuple(np.diff(bounds).tolist())})
+    index = np.searchsorted(days, labels).reshape(-1, 1, 1)
+    made: dask.array.Array = da.map_blocks(
+        _reduced,
+        aligned,
+        da.from_array(index, chunks=(aligned.chunks[0], 1, 1)),
+        how=how,
+        least=least,
+        full=full,
+        dtype="float32",
+        meta=np.empty((0, 0, 0), "float32"),
+        chunks=(tuple(np.diff(np.searchsorted(first, bounds)).tolist()), *aligned.chunks[1:]),
+    )
+    return made
+
+
+def _reduced(
+    block: NDArray[Any], index: NDArray[Any], *, how: str, least: int, full: int
+) -> NDArray[np.float32]:
+    starts = np.flatnonzero(np.diff(index.ravel(), prepend=-1))
+    valid = np.isfinite(block)
+    count = np.add.reduceat(valid, starts, axis=0, dtype=np.int32)
+    if how in ("max", "min"):
+        empty, reduce = (-np.inf, np.maximum) if how == "max" else (np.inf, np.minimum)
+        made = reduce.reduceat(np.where(valid, block, empty), starts, axis=0)
+    else:
+        total = np.add.reduceat(np.where(valid, block, 0), starts, axis=0, dtype=np.float64)
+        made = total / np.maximum(count, 1) * (full if how == "sum" else 1)
+    return np.where(count >= least, made, np.nan).astype(np.float32)
+
+
+def increments(values: dask.array.Array, times: Times, step: np.timedelta64) -> dask.array.Array:
+    """What accumulated in each step, of what accumulates from 00 UTC on, lazily.
+
+    The value at 00 UTC is the total of the day before; NaN where the step before is missing.
+
+    Args:
+      values: (time, row, column).
+      times: (time,), each at the end of its step.
+      step: between them.
+    """
+    import dask.array
+
+    da: Any = dask.array
+    nothing = da.full((1, *values.shape[1:]), np.nan, dtype=values.dtype)
+    before = da.rechunk(da.concatenate([nothing, values[:-1]]), values.chunks)
+    begun = times - step
+    fresh = begun == begun.astype("datetime64[D]")
+    follows = np.diff(times, prepend=times[:1] - step) == step
+    follows[0] = False
+    masks = (
+        da.from_array(mask.reshape(-1, 1, 1), chunks=(values.chunks[0], 1, 1))
+        for mask in (fresh, follows)
+    )
+    is_fresh, does_follow = masks
+    made: dask.array.Array = da.where(
+        is_fresh, values, da.where(does_follow, values - before, np.nan)
+    )
+    return made

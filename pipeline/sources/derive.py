@@ -1,0 +1,202 @@
+"""What an entry's mapping asks for: names, units, how to a day, and variables made from others.
+
+{from: NAME, units: UNITS, to: OUR UNITS}             as it is, in our units
+daily: mean | sum | max | min                         where steps are shorter than a day; a sum
+                                                      of UNITS has UNITS day-1
+accumulated: hourly | since_00                        amounts since the step before, or since
+                                                      00 UTC; stamped at their end
+stamp: start | middle | end | instant                 other than the entry's `day.stamp`
+{from: [NAME, ...], units: [UNITS, ...], by: RULE}    one of RULES, at the provider's steps
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import DataError
+from pipeline.sources.days import HOWS, STAMPS
+from pipeline.sources.units import conversion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import xarray as xr
+
+    Arrays = list[Any]
+
+KEYS = {"from", "units", "to", "daily", "accumulated", "stamp", "by"}
+SPELLINGS = {"degrees C": "degC", "degrees Celsius": "degC", "deg C": "degC", "Kelvin": "K"}
+GAS_RATIO = 287.0597 / 461.5250  # of dry air's constant to vapour's, as the IFS has them
+WATER = 1000.0  # kg m-3
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A variable made from others: what it takes, in which units (None: the first's), and gives."""
+
+    takes: tuple[str | None, ...]
+    gives: str | None
+    make: Callable[..., Any]
+
+
+def _saturated(temperature: Any) -> Any:
+    """Vapour pressure (Pa) over water at a temperature (K): IFS documentation, part IV, eq. 7.5."""
+    import numpy as np
+
+    return 611.21 * np.exp(17.502 * (temperature - 273.16) / (temperature - 32.19))
+
+
+def _humidity(vapour: Any, pressure: Any) -> Any:
+    """Specific humidity of vapour pressure and pressure (Pa): IFS documentation, part IV, 7.4."""
+    return GAS_RATIO * vapour / (pressure - (1 - GAS_RATIO) * vapour)
+
+
+def _speed(east: Any, north: Any) -> Any:
+    return (east**2 + north**2) ** 0.5
+
+
+RULES = {
+    "speed": Rule(("m s-1", "m s-1"), "m s-1", _speed),
+    "dew_point": Rule(("K", "Pa"), "kg kg-1", lambda dew, p: _humidity(_saturated(dew), p)),
+    "vapour_pressure": Rule(("Pa", "Pa"), "kg kg-1", _humidity),
+    "relative_humidity": Rule(
+        ("1", "K", "Pa"), "kg kg-1", lambda part, t, p: _humidity(part * _saturated(t), p)
+    ),
+    "middle": Rule((None, None), None, lambda low, high: (low + high) / 2),
+    "daylight": Rule(("W m-2", "s"), "W m-2", lambda mean, lasting: mean * lasting / 86400),
+    "water": Rule(("m",), "kg m-2", lambda depth: WATER * depth),
+}
+
+
+@dataclass(frozen=True)
+class Term:
+    """One of our variables, as the mapping has it.
+
+    Attributes:
+      inputs: the provider's names and units.
+      rule: how it is made from them; None where it is the one input.
+      how: from steps to a day, None for data that are daily.
+      since_00: whether it accumulates from 00 UTC on.
+      stamp: of its steps, None for the entry's.
+      units: of what the rule and the day make.
+      to: ours.
+    """
+
+    inputs: tuple[tuple[str, str], ...]
+    rule: str | None
+    how: str | None
+    since_00: bool
+    stamp: str | None
+    units: str
+    to: str
+
+    def make(self, arrays: Arrays) -> Any:
+        """The variable at the provider's steps, from arrays of its inputs, in their units."""
+        if self.rule is None:
+            return arrays[0]
+        rule, first = RULES[self.rule], self.inputs[0][1]
+        taken = [
+            linear(array, units, wanted or first)
+            for array, (_, units), wanted in zip(arrays, self.inputs, rule.takes, strict=True)
+        ]
+        return rule.make(*taken).astype("float32")
+
+
+def linear(values: Any, units: str, wanted: str) -> Any:
+    """Values in other units, float32."""
+    slope, offset = conversion(_known(units), _known(wanted))
+    if (slope, offset) == (1.0, 0.0):
+        return values
+    return (values * slope + offset).astype("float32")
+
+
+def terms(mapping: dict[str, dict[str, Any]]) -> dict[str, Term]:
+    """The mapping, checked.
+
+    Raises:
+      ValueError: listing what cannot be understood in it.
+    """
+    problems = [f"{name}: {told}" for name, spec in mapping.items() for told in _wrong(spec)]
+    if problems:
+        raise ValueError(f"mapping: {'; '.join(problems)}")
+    return {name: _term(spec) for name, spec in mapping.items()}
+
+
+def inputs_of(made: dict[str, Term]) -> dict[str, str]:
+    """{provider's name: its units} of all that a mapping reads."""
+    return {name: units for term in made.values() for name, units in term.inputs}
+
+
+def input_problems(raw: xr.Dataset, made: dict[str, Term]) -> list[str]:
+    """Inputs that a file lacks or has in other units, and units that are not of one dimension."""
+    problems = []
+    for name, units in inputs_of(made).items():
+        if name not in raw:
+            problems.append(f"{name}: missing; the file has {[str(v) for v in raw.data_vars]}")
+            continue
+        found = raw[name].attrs.get("units")
+        if found is not None and not _same(str(found), units):
+            problems.append(f"{name}: units '{found}', expected '{units}'")
+    for term in made.values():
+        pairs = [(term.units, term.to)]
+        if term.rule:
+            takes = zip(term.inputs, RULES[term.rule].takes, strict=True)
+            pairs += [(units, wanted) for (_, units), wanted in takes if wanted]
+        for found, wanted in pairs:
+            try:
+                conversion(_known(found), _known(wanted))
+            except DataError as error:
+                problems.append(f"{', '.join(name for name, _ in term.inputs)}: {error}")
+    return problems
+
+
+def _term(spec: dict[str, Any]) -> Term:
+    names, units = _listed(spec["from"]), _listed(spec["units"])
+    inputs = tuple(zip(names, units * len(names) if len(units) == 1 else units, strict=True))
+    rule, how = spec.get("by"), spec.get("daily")
+    result = (RULES[rule].gives if rule else None) or units[0]
+    result = f"{_known(result)} day-1" if how == "sum" else result
+    accumulated = spec.get("accumulated")
+    stamp = "end" if accumulated else spec.get("stamp")
+    since = accumulated == "since_00"
+    return Term(inputs, rule, how, since, stamp, result, spec.get("to", result))
+
+
+def _wrong(spec: dict[str, Any]) -> list[str]:
+    told = [f"no key '{key}'" for key in spec.keys() - KEYS]
+    for key, accepted in (
+        ("daily", HOWS),
+        ("accumulated", ("hourly", "since_00")),
+        ("stamp", STAMPS),
+        ("by", tuple(RULES)),
+    ):
+        if key in spec and spec[key] not in accepted:
+            told.append(f"{key} '{spec[key]}', expected {', '.join(accepted)}")
+    names, units = _listed(spec["from"]), _listed(spec["units"])
+    if len(units) not in (1, len(names)):
+        told.append(f"{len(names)} names and {len(units)} units")
+    takes = len(RULES[spec["by"]].takes) if spec.get("by") in RULES else 1
+    if len(names) != takes:
+        told.append(f"from {len(names)} variables, expected {takes}; `by` says how")
+    if "accumulated" in spec and spec.get("daily") != "sum":
+        told.append("accumulated amounts need `daily: sum`")
+    return told
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def _known(units: str) -> str:
+    return SPELLINGS.get(units, units)
+
+
+def _same(found: str, said: str) -> bool:
+    """Whether two are the same unit, however spelled."""
+    if found == said:
+        return True
+    try:
+        return conversion(_known(found), _known(said)) == (1.0, 0.0)
+    except DataError:
+        return False

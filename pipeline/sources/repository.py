@@ -1,0 +1,94 @@
+"""Icechunk repositories: opened at a branch, a tag or a snapshot."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import DataError
+from pipeline.sources import remote
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Chosen = tuple[tuple[str, str], ...]
+
+
+@functools.lru_cache(maxsize=8)
+def opened(url: str, group: str | None, chosen: Chosen, options: str) -> xr.Dataset:
+    """A group of an Icechunk repository, opened once in a process, nothing read yet.
+
+    Args:
+      url: the repository: s3, gs, or a folder.
+      group: in it, None for its root.
+      chosen: (("branch", name),), or tag or snapshot.
+      options: of fsspec, as JSON.
+
+    Raises:
+      FileNotFoundError: there is none.
+      PermissionError: it is refused.
+      ConnectionError: its store does not answer.
+    """
+    import xarray as xr
+
+    session, _ = session_of(url, chosen, options)
+    raw: xr.Dataset = xr.open_zarr(session.store, group=group, chunks=None, consolidated=False)
+    return raw
+
+
+def session_of(url: str, chosen: Chosen, options: str) -> tuple[Any, str]:
+    """A session of a repository, and the id of the snapshot that it reads.
+
+    Raises:
+      FileNotFoundError: there is none.
+      PermissionError: it is refused.
+      ConnectionError: its store does not answer.
+    """
+    import icechunk
+
+    given: dict[str, Any] = {
+        ("snapshot_id" if key == "snapshot" else key): name for key, name in chosen
+    }
+    try:
+        repository = icechunk.Repository.open(_storage(url, json.loads(options)))
+        session = repository.readonly_session(**given)
+    except icechunk.IcechunkError as error:
+        told = " ".join(str(error).split())
+        if "doesn't exist" in told or "not found" in told:
+            raise FileNotFoundError(url) from error
+        refused = any(
+            word in told for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")
+        )
+        raise (PermissionError if refused else ConnectionError)(url) from error
+    return session, str(session.snapshot_id)
+
+
+def _storage(url: str, options: dict[str, Any]) -> Any:
+    """Where Icechunk finds a repository: s3, gs, or a folder; options as s3fs has them."""
+    import icechunk
+
+    scheme, separator, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if not separator or scheme == "file":
+        if not os.path.isdir(rest if separator else url):
+            raise FileNotFoundError(url)
+        return icechunk.local_filesystem_storage(rest if separator else url)
+    if scheme == "gs":
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix)
+    if scheme != "s3":
+        raise DataError(remote.shown(url), f"Icechunk on {scheme}://, expected s3, gs or a folder")
+    client = options.get("client_kwargs", {})
+    endpoint = client.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL")
+    anonymous = bool(options.get("anon"))
+    return icechunk.s3_storage(
+        bucket=bucket,
+        prefix=prefix,
+        region=client.get("region_name") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+        endpoint_url=endpoint,
+        allow_http=bool(endpoint and endpoint.startswith("http://")),
+        force_path_style=endpoint is not None,
+        anonymous=anonymous,
+        from_env=not anonymous,
+    )
