@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from datetime import date
 
@@ -150,7 +151,7 @@ def test_hours_make_days_of_the_clock_or_of_utc(service, tmp_path):
     np.testing.assert_allclose(local.soil_moisture[:, 1] * 100, expected, rtol=1e-6)
     assert (local.provider_flag == awdb_series.CODES["V"]).sum() == 11
     assert local.attrs["time_convention"] == "local standard time day"
-    utc = entry(service, tmp_path, mapping=mapping, sites=[2057], day="UTC").to_dask()
+    utc = entry(service, tmp_path, mapping=mapping, sites=[2057], day="utc").to_dask()
     shifted = hours.ravel()[24 - 6 : -24 - 6].reshape(-1, 24).mean(1)
     np.testing.assert_allclose(utc.soil_moisture[:, 0] * 100, shifted, rtol=1e-6)
     assert utc.attrs["time_convention"] == "UTC day"
@@ -158,8 +159,8 @@ def test_hours_make_days_of_the_clock_or_of_utc(service, tmp_path):
 
 
 def test_days_of_utc_need_hours(service, tmp_path):
-    with pytest.raises(ValueError, match="UTC needs HOURLY"):
-        awdb.AwdbSource(service.url, "SCAN", MAPPING, FLAG, day="UTC")
+    with pytest.raises(ValueError, match="utc needs HOURLY"):
+        awdb.AwdbSource(service.url, "SCAN", MAPPING, FLAG, day="utc")
 
 
 def test_a_request_holds_many_sites_and_never_too_many_values(service, tmp_path, monkeypatch):
@@ -290,3 +291,28 @@ def test_the_answer_of_the_miniature_is_the_services(service):
     assert sensor["stationElement"]["storedUnitCode"] == "pct"
     told = {"date": "2016-02-27", "value": 20.0, "qcFlag": "V", "qaFlag": "P"}
     assert sensor["values"] == [told]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "convention"),
+    [
+        ("scan", "2198", "local standard time day"),
+        ("scan_hourly", "2198", "UTC day"),
+        ("snotel", "515", "local standard time day"),
+    ],
+)
+def test_entries_of_the_catalog_open(service, tmp_path, name, place, convention):
+    text = importlib.resources.files("catalogs").joinpath("insitu.yaml").read_text()
+    path = tmp_path / "insitu.yaml"
+    path.write_text(
+        text.replace("https://wcc.sc.egov.usda.gov/awdbRestApi/services/v1", service.url)
+    )
+    for triplet in ("2198:WA:SCAN", "515:WA:SNTL"):
+        service.add(triplet, "SMS:-2", DAYS, np.repeat(PCT[:, None], 24, 1))
+    source = intake.open_catalog(str(path))[name]
+    source.period, source.region = (DAYS[1].item(), DAYS[1].item()), (-125.0, 45.0, -110.0, 50.0)
+    made = source.to_dask().load()
+    assert list(made.place.values) == [place]
+    assert made.attrs["time_convention"] == convention
+    mean = (PCT[0] * 8 + PCT[1] * 16) / 24 if name == "scan_hourly" else PCT[1]
+    np.testing.assert_allclose(made.soil_moisture, mean / 100, rtol=1e-6)
