@@ -1,15 +1,159 @@
-"""Earthdata Login: credentials that refresh, and the exact names of granules, through CMR."""
+"""Earthdata Login: credentials that are asked of nobody, shown to nobody else, and refresh.
+
+They come from EARTHDATA_TOKEN, from EARTHDATA_USERNAME and EARTHDATA_PASSWORD, or from ~/.netrc.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import os
 from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.errors import DataError
+from pipeline.sources import remote
+
+# A token is sent to these alone, and to a server on this machine: a catalog is anybody's text.
+HOSTS = (".earthdata.nasa.gov", ".earthdatacloud.nasa.gov", ".eosdis.nasa.gov")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+REGION = "us-west-2"  # the buckets answer from within this region only
+ENDPOINTS = {
+    "nsidc-cumulus-prod-protected": "https://data.nsidc.earthdatacloud.nasa.gov/s3credentials",
+    "gesdisc-cumulus-prod-protected": "https://data.gesdisc.earthdata.nasa.gov/s3credentials",
+    "ornl-cumulus-prod-protected": "https://data.ornldaac.earthdata.nasa.gov/s3credentials",
+    "lp-prod-protected": "https://data.lpdaac.earthdatacloud.nasa.gov/s3credentials",
+    "prod-giovanni-cache": "https://api.giovanni.earthdata.nasa.gov/s3credentials",
+}
+_TIMEOUT_S = 60
+_PLACE = "Earthdata Login"
 
 
-def headers() -> dict[str, str]:
-    """Headers of HTTPS requests to Earthdata."""
-    raise NotImplementedError
+def headers(url: str) -> dict[str, str]:
+    """Headers of HTTPS requests for a file of Earthdata: the token of its reader.
+
+    Raises:
+      DataError: the URL is of no host of Earthdata; there are no credentials, or no valid ones.
+    """
+    check_host(url)
+    return {"Authorization": f"Bearer {str(login().token['access_token']).strip()}"}
 
 
 def s3_options(url: str) -> dict[str, Any]:
-    """Options of s3fs for a bucket of Earthdata."""
-    raise NotImplementedError(url)
+    """Options of s3fs for a bucket of Earthdata, with keys that are renewed before they end.
+
+    Raises:
+      DataError: the bucket is none of Earthdata's.
+    """
+    bucket = url.partition("://")[2].partition("/")[0]
+    if bucket not in ENDPOINTS:
+        found = (
+            f"bucket {bucket} gives no keys to an Earthdata Login; known: {', '.join(ENDPOINTS)}"
+        )
+        remedy = "leave `login: earthdata` out of the entry where the bucket is your own"
+        raise DataError(remote.shown(url), found, remedy=remedy)
+    return {"session": _session(ENDPOINTS[bucket]), "client_kwargs": {"region_name": REGION}}
+
+
+def check_host(url: str) -> None:
+    """Refuse to send a token to anybody but Earthdata.
+
+    Raises:
+      DataError: the URL is of another host, or not encrypted.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in LOOPBACK or (parts.scheme == "https" and f".{host}".endswith(HOSTS)):
+        return
+    found = f"{parts.scheme}://{host} is no place of Earthdata; your token is not sent there"
+    remedy = "correct the entry, or leave `login: earthdata` out of it"
+    raise DataError(remote.shown(url), found, remedy=remedy)
+
+
+def login() -> Any:
+    """The reader's `earthaccess.Auth`, logged in.
+
+    Raises:
+      DataError: there are no credentials, or they are refused.
+    """
+    names = ("EARTHDATA_TOKEN", "EARTHDATA_USERNAME", "EARTHDATA_PASSWORD", "NETRC", "HOME")
+    return _login(*(os.environ.get(name) or None for name in names))
+
+
+def patient(session: Any) -> None:
+    """Let a session of requests ask again while a server is busy."""
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    waits = Retry(
+        total=remote.ATTEMPTS - 1,
+        backoff_factor=remote.FIRST_WAIT_S,
+        backoff_max=remote.LONGEST_WAIT_S,
+        status_forcelist=remote.BUSY,
+        raise_on_status=False,
+    )
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=waits))
+
+
+@functools.lru_cache(maxsize=1)
+def _login(*told: str | None) -> Any:
+    from earthaccess import Auth
+    from earthaccess.exceptions import LoginAttemptFailure, LoginStrategyUnavailable
+
+    remedy = remote.REMEDIES["earthdata"]
+    for strategy in ("environment", "netrc"):
+        auth = Auth()
+        try:
+            with remote.answering("https://urs.earthdata.nasa.gov", "earthdata"):
+                auth.login(strategy=strategy)
+        except LoginStrategyUnavailable:
+            continue
+        except LoginAttemptFailure:  # its text is the server's answer
+            raise DataError(_PLACE, "refuses this name and password", remedy=remedy) from None
+        if auth.authenticated and auth.token:
+            return auth
+    raise DataError(_PLACE, "no credentials, and this entry needs them", remedy=remedy)
+
+
+@functools.lru_cache
+def _session(endpoint: str) -> Any:
+    """A session of aiobotocore whose keys come from an endpoint of Earthdata, anew in time."""
+    from aiobotocore import credentials  # type: ignore[import-untyped]
+    from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+    from botocore.credentials import CredentialProvider  # type: ignore[import-untyped]
+
+    async def renewed() -> dict[str, str]:
+        return await asyncio.to_thread(_keys, endpoint)
+
+    class Provider(CredentialProvider):  # type: ignore[misc]
+        METHOD = CANONICAL_NAME = "earthdata"
+
+        async def load(self) -> Any:
+            return credentials.AioDeferredRefreshableCredentials(renewed, self.METHOD)
+
+    made = AioSession()
+    made.register_component("credential_provider", credentials.AioCredentialResolver([Provider()]))
+    return made
+
+
+def _keys(endpoint: str) -> dict[str, str]:
+    """Keys of an hour, in botocore's words.
+
+    Raises:
+      DataError: they are refused, or the answer is something else.
+    """
+    check_host(endpoint)
+    auth = login()
+    with remote.answering(endpoint, "earthdata"), auth.get_session() as session:
+        patient(session)
+        answer = session.get(endpoint, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+    try:
+        told = answer.json()
+        names = ("accessKeyId", "secretAccessKey", "sessionToken", "expiration")
+        values = [told[name] for name in names]
+    except (ValueError, KeyError, TypeError):
+        found = "answers something else than keys, as it does where the login is not accepted"
+        raise DataError(endpoint, found, remedy=remote.REMEDIES["earthdata"]) from None
+    return dict(zip(("access_key", "secret_key", "token", "expiry_time"), values, strict=True))

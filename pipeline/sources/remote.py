@@ -41,7 +41,7 @@ def options(url: str, given: dict[str, Any], login: str | None = None) -> dict[s
         if login == "earthdata":
             from pipeline.sources import earthdata
 
-            made["headers"] = {**made.get("headers", {}), **earthdata.headers()}
+            made["headers"] = {**made.get("headers", {}), **earthdata.headers(url)}
     elif url.startswith("s3://") and login == "earthdata":
         from pipeline.sources import earthdata
 
@@ -82,11 +82,13 @@ def answering(url: str, login: str | None = None, origin: str | None = None) -> 
         yield
     except DataError:
         raise
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        remedy = f"get it from {origin}" if origin else "has it moved? correct the entry's urlpath"
-        raise DataError(place, "not found", remedy=remedy) from error
     except Exception as error:
-        status = _status(error)
+        status = _status(error)  # fsspec 2026 calls a file not found whatever it is answered
+        absent = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+        if absent and status in (None, 404, 410):
+            remedy = "has it moved? correct the entry's urlpath"
+            remedy = f"get it from {origin}" if origin else remedy
+            raise DataError(place, "not found", remedy=remedy) from error
         if status in (401, 403) or isinstance(error, PermissionError):
             found = f"refused ({status})" if status else "refused"
             remedy = REMEDIES.get(login or "", "check the credentials that the entry's auth names")
