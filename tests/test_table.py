@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.resources
 import os
 import time
 
@@ -400,3 +401,13 @@ def test_the_machines_own_zone_does_not_matter(table, monkeypatch):
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_the_catalogs_own_entry(tmp_path, monkeypatch):
+    path = tmp_path / "mine.csv"
+    path.write_text("id,lat,lon,depth_m,time,soil_moisture\n" + rows(["2019-05-01T12:00Z"], [0.2]))
+    monkeypatch.setenv("SOILWEAVE_PROBES", str(path))
+    catalog = importlib.resources.files("catalogs").joinpath("insitu.yaml")
+    data = intake.open_catalog(str(catalog))["probes"].to_dask()
+    assert data.soil_moisture.values.tolist() == [[np.float32(0.2)]]
+    assert data.time_convention == "UTC day"
