@@ -15,8 +15,8 @@ import xarray as xr
 
 from pipeline import catalog, config, names, qc, resolve
 from pipeline.errors import DataError
-from pipeline.sources import awdb, filled, geolearn
-from pipeline.sources.awdb_series import specific_humidity
+from pipeline.sources import awdb_parts, filled, geolearn_tables
+from pipeline.sources.awdb_days import specific_humidity
 
 PUBLIC = importlib.resources.files("catalogs").joinpath("scan-public.yaml").read_text()
 SETS = re.search(r"https://raw\.githubusercontent\.com\S+", PUBLIC).group()
@@ -142,7 +142,7 @@ def test_the_digest_of_the_set_tells_its_values_alone(made_up, tmp_path):
     assert source.digest() == first
     file = tmp_path / "set" / "2016" / "SMAP_AM.csv"
     file.write_text(file.read_text().replace("0.2", "0.3", 1))
-    geolearn.table.cache_clear()
+    geolearn_tables.table.cache_clear()
     assert source.digest() != first
 
 
@@ -333,6 +333,6 @@ def test_own_rules_of_qc_drop_what_the_files_flags_drop(real, real_data, monkeyp
 
 def test_the_miniatures_are_not_kept_between_tests(made_up):
     _, path, _, _ = made_up
-    before = awdb.fetched.cache_info().hits
+    before = awdb_parts.fetched.cache_info().hits
     opened(path, "scan_measured").to_dask().load()
-    assert awdb.fetched.cache_info().hits == before  # another port, another service
+    assert awdb_parts.fetched.cache_info().hits == before  # another port, another service

@@ -8,23 +8,22 @@ the reading; their mean over the readings from 0:00 to 23:00 is the day's.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
-from pipeline.sources.awdb_series import CODES, FLAGS, PER_DAY, Answers, Arrays, Element, factors
+from pipeline.sources.awdb_elements import CODES, FLAGS, PER_DAY, element
+from pipeline.sources.awdb_parts import Part, fetched
 from pipeline.sources.awdb_sites import Site, chosen, listed
 from pipeline.sources.form import Mapping, Source
+from pipeline.sources.spans import span
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
 BATCH = 60  # sites of one request
 VALUES = 400_000  # of one request; the service refuses more than 500,000
@@ -73,7 +72,7 @@ class AwdbSource(Source):
         super().__init__(urlpath, mapping, None, storage_options, metadata)
         self.network, self.flag, self.day, self.min_hours = network, flag, day, min_hours
         self.wanted = [str(site) for site in sites or []]
-        self.elements = tuple(_element(name, spec) for name, spec in self.mapping.items())
+        self.elements = tuple(element(name, spec) for name, spec in self.mapping.items())
         odd = [e.name for e in self.elements if e.duration not in PER_DAY]
         if day == "utc":
             odd += [e.name for e in self.elements if e.duration != "HOURLY"]
@@ -146,9 +145,9 @@ class AwdbSource(Source):
         }
         return {name: ("place", values) for name, values in made.items()}
 
-    def _plan(self) -> tuple[list[Site], np.ndarray[Any, Any], list[list[Part]]]:
+    def _plan(self) -> tuple[list[Site], NDArray[np.datetime64], list[list[Part]]]:
         """Sites, days, and per batch of sites the parts of the period."""
-        first, last = self._period()
+        first, last = span(self.urlpath, self.metadata, self.period)
         days = np.arange(first, last + np.timedelta64(1, "D"))
         code, period = str(self.flag["from"]), None if self.wanted else (first, last)
         sites = listed(self.urlpath, self.network, code, period, self.storage_options)
@@ -172,94 +171,3 @@ class AwdbSource(Source):
         return Part(
             self.urlpath, sites, self.elements, first, days, *flag, self.min_hours, utc, options
         )
-
-    def _period(self) -> tuple[np.datetime64, np.datetime64]:
-        """First and last day wanted, of those the entry has."""
-        begin, _, end = str((self.metadata or {}).get("period", "")).partition("..")
-        today = datetime.now(UTC).date()
-        known = [_day(begin, date(1980, 1, 1)), min(_day(end, today), today)]
-        first, last = self.period or known
-        if begin:
-            first, last = max(first, known[0]), min(last, known[1])
-        if first > last:
-            asked = f"{self.period[0]}..{self.period[1]}" if self.period else "none"
-            found = f"has {begin}..{end}, and {asked} is asked for"
-            raise DataError(self.urlpath, found, remedy="change the period, or name another entry")
-        return np.datetime64(first, "D"), np.datetime64(last, "D")
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is asked together: a batch of sites over a part of the period."""
-
-    service: str
-    sites: tuple[Site, ...]
-    elements: tuple[Element, ...]
-    first: np.datetime64
-    days: int
-    flagged: str
-    good: tuple[str, ...]
-    hours: int
-    utc: bool
-    options: str
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Days and sites."""
-        return self.days, len(self.sites)
-
-    def urls(self) -> list[str]:
-        """The requests, one for each duration."""
-        triplets = ",".join(site.triplet for site in self.sites)
-        margin = np.timedelta64(int(self.utc), "D")
-        begin, end = self.first - margin, self.first + np.timedelta64(self.days - 1, "D") + margin
-        urls = []
-        for duration in sorted({element.duration for element in self.elements}):
-            codes = dict.fromkeys(e.code for e in self.elements if e.duration == duration)
-            query = f"stationTriplets={triplets}&elements={','.join(codes)}&duration={duration}"
-            query += f"&beginDate={begin}&endDate={end}"
-            query += f"&periodRef={'END' if duration == 'DAILY' else 'START'}"
-            urls.append(f"{self.service}/data?{query}&returnFlags=true&returnSuspectData=true")
-        return urls
-
-
-@functools.lru_cache(maxsize=512)
-def fetched(part: Part) -> Arrays:
-    """(day, site) arrays of a part, under our names and in our units, and provider_flag.
-
-    Raises:
-      DataError: the service refuses, or answers with other units or in another form.
-    """
-    triplets = tuple(site.triplet for site in part.sites)
-    offsets = tuple(site.offset if part.utc else 0.0 for site in part.sites)
-    answers = Answers(
-        triplets, part.elements, part.first, part.days, part.flagged, part.good, part.hours, offsets
-    )
-    for url in part.urls():
-        try:
-            answers.take(url, remote.read(url, json.loads(part.options)))
-        except DataError as error:
-            where = f"sites {triplets[0]} to {triplets[-1]}, from {part.first}"
-            problems = [f"{where}: {problem}" for problem in error.problems]
-            raise DataError(error.place, *problems, remedy=error.remedy) from error
-    return answers.ours(np.array([site.elevation for site in part.sites]))
-
-
-def _element(name: str, spec: dict[str, Any]) -> Element:
-    units, to, times = str(spec["units"]), spec.get("to", spec["units"]), spec.get("times")
-    if "temperature" not in spec:
-        factors(units, to, times)  # says at once where units do not fit
-    return Element(
-        name,
-        str(spec["from"]),
-        (units, *spec.get("also", ())),
-        to,
-        times,
-        spec.get("duration", "DAILY"),
-        tuple(spec["valid"]) if "valid" in spec else None,
-        spec.get("temperature"),
-    )
-
-
-def _day(text: str, otherwise: date) -> date:
-    return date.fromisoformat(text) if text else otherwise

@@ -15,54 +15,13 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import remote
-from pipeline.sources.units import conversion
+from pipeline.sources.awdb_days import daily, specific_humidity
+from pipeline.sources.awdb_elements import CODES, Arrays, Element, factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Arrays = dict[str, "NDArray[Any]"]
-# Quality control flags of the service, the surer ones first; a code is a place in this list.
-FLAGS = {
-    "": "unflagged",
-    "V": "valid",
-    "N": "no_profile",
-    "E": "edit",
-    "B": "back_estimate",
-    "K": "estimate",
-    "X": "external_estimate",
-    "S": "suspect",
-    "?": "unknown",
-}
-CODES = {letter: code for code, letter in enumerate(FLAGS)}
-UNITS = {"pct": "percent", "in": "inch"}  # the service's spelling, and pint's
 MISSING = -99.9
-PER_DAY = {"DAILY": 1, "HOURLY": 24}
-
-
-@dataclass(frozen=True)
-class Element:
-    """One variable: its element, units, and how a day's value is made.
-
-    Attributes:
-      name: ours.
-      code: element code of the service, with `:depth` in inches where it has one.
-      units: accepted of the service; the first is the common one.
-      to: our units.
-      times: factor to our units, where they are no matter of spelling (inches of rain a day).
-      duration: DAILY, or HOURLY, whose mean over the day is taken.
-      valid: smallest and largest value taken, in the first of `units`.
-      temperature: our name of the air temperature (K) that, with the site's elevation, makes
-        specific humidity of a relative one (percent).
-    """
-
-    name: str
-    code: str
-    units: tuple[str, ...]
-    to: str
-    times: float | None = None
-    duration: str = "DAILY"
-    valid: tuple[float, float] | None = None
-    temperature: str | None = None
 
 
 @dataclass
@@ -180,53 +139,6 @@ class Answers:
                 values = values * slope + offset
             made[element.name] = values.astype("float32")
         return made
-
-
-def daily(
-    day: NDArray[np.int64],
-    values: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    good: NDArray[np.bool_],
-    least: int,
-    days: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """(days,) mean of a day's values, and the least sure of their flags.
-
-    Of the good values, where a day has `least` of them; else of all of them, and the flag tells;
-    NaN where there are fewer.
-    """
-    mean, flag = np.full(days, np.nan), np.zeros(days, "int8")
-    for chosen in (np.ones_like(good), good):
-        count = np.bincount(day[chosen], minlength=days)
-        total = np.bincount(day[chosen], values[chosen], minlength=days)
-        worst = np.zeros(days, "int8")
-        np.maximum.at(worst, day[chosen], codes[chosen].astype("int8"))
-        enough = count >= least
-        mean[enough], flag[enough] = total[enough] / count[enough], worst[enough]
-    return mean, flag
-
-
-def factors(units: str, to: str, times: float | None = None) -> tuple[float, float]:
-    """Slope and offset from the service's units to ours."""
-    return (times, 0.0) if times is not None else conversion(UNITS.get(units, units), to)
-
-
-def specific_humidity(
-    relative: NDArray[np.float64],
-    temperature: NDArray[np.float64],
-    elevation: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Specific humidity, kg kg-1, by Bolton's vapour pressure in the standard atmosphere.
-
-    Args:
-      relative: relative humidity, percent.
-      temperature: air temperature, K.
-      elevation: m above the sea.
-    """
-    degrees = temperature - 273.15
-    vapour = relative / 100 * 611.2 * np.exp(17.67 * degrees / (degrees + 243.5))
-    pressure = 101325.0 * (1 - 2.25577e-5 * elevation) ** 5.25588
-    return np.asarray(0.622 * vapour / (pressure - 0.378 * vapour))
 
 
 def _ordinal(sensor: dict[str, Any]) -> int:

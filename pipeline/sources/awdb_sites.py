@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import remote
+from pipeline.sources.places import Region, inside
 
 FOOT = 0.3048
 
@@ -53,9 +54,7 @@ def listed(
     return sites
 
 
-def chosen(
-    sites: list[Site], wanted: list[str], region: tuple[float, float, float, float] | None
-) -> list[Site]:
+def chosen(sites: list[Site], wanted: list[str], region: Region | None) -> list[Site]:
     """The wanted sites in their order, or all, as far as they lie in the region.
 
     Raises:
@@ -68,7 +67,8 @@ def chosen(
             remedy = "correct the entry's `sites`"
             raise DataError(f"site {', '.join(absent)}", found, remedy=remedy)
         sites = [known[name] for name in wanted]
-    return [site for site in sites if region is None or _within(site, region)]
+    lies_inside = inside([site.lat for site in sites], [site.lon for site in sites], region)
+    return [site for site, is_inside in zip(sites, lies_inside, strict=True) if is_inside]
 
 
 def _site(told: dict[str, Any]) -> Site:
@@ -88,9 +88,3 @@ def _overlaps(told: dict[str, Any], first: np.datetime64, last: np.datetime64) -
     late = bool(begin) and np.datetime64(begin[:10]) > last
     early = bool(end) and np.datetime64(end[:10]) < first
     return not (late or early)
-
-
-def _within(site: Site, region: tuple[float, float, float, float]) -> bool:
-    west, south, east, north = region
-    along = west <= site.lon <= east if west <= east else site.lon >= west or site.lon <= east
-    return south <= site.lat <= north and along

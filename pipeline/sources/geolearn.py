@@ -7,25 +7,20 @@ header, -9999 where missing; `{year}/timeStr.csv` the days, `crd.csv` lat and lo
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import io
 import json
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import DataError
-from pipeline.sources import remote
 from pipeline.sources.form import Source
+from pipeline.sources.geolearn_tables import converted, days, table
+from pipeline.sources.spans import span
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
-
-MISSING = -9999.0
 
 
 class GeolearnSource(Source):
@@ -95,7 +90,7 @@ class GeolearnSource(Source):
 
         def later(folder: str, shape: tuple[int, int]) -> Any:
             url = f"{self.urlpath}/{folder}{spec['from']}.csv"
-            read = delayed(_converted)(url, self._options(), shape, factors)
+            read = delayed(converted)(url, self._options(), shape, factors)
             return da.from_delayed(read, shape, "float32").T
 
         if _is_constant(spec["from"]):
@@ -105,34 +100,15 @@ class GeolearnSource(Source):
 
     def _years(self) -> list[int]:
         """Folders that hold days of the period."""
-        begin, _, end = str((self.metadata or {})["period"]).partition("..")
-        first, last = date.fromisoformat(begin), date.fromisoformat(end)
-        if self.period:
-            first, last = max(first, self.period[0]), min(last, self.period[1])
-        if first > last:
-            found = f"has {begin}..{end}, nothing of {self.period[0]}..{self.period[1]}"  # type: ignore[index]
-            raise DataError(self.urlpath, found, remedy="change the period, or name another entry")
-        return list(range(_folder(first), _folder(last) + 1))
+        first, last = (_folder(day) for day in span(self.urlpath, self.metadata, self.period))
+        return list(range(first, last + 1))
 
     def _places(self) -> NDArray[np.float64]:
         """(cell, 2) lat and lon."""
         return self._table(f"{self.urlpath}/crd.csv")
 
-    def _days(self, year: int) -> NDArray[Any]:
-        url = f"{self.urlpath}/{year}/timeStr.csv"
-        text = remote.read(url, self.storage_options).decode()
-        try:
-            days = np.array(text.split(), "datetime64[D]")
-        except ValueError as error:
-            raise DataError(
-                remote.shown(url), f"no days: {error}", remedy="fetch it again"
-            ) from error
-        steps = np.diff(days).astype(int)
-        if not days.size or (steps != 1).any():
-            at = days[1:][steps != 1]
-            found = f"days do not follow one another at {at[0]}" if at.size else "no days"
-            raise DataError(remote.shown(url), found, remedy="fetch it again")
-        return days
+    def _days(self, year: int) -> NDArray[np.datetime64]:
+        return days(f"{self.urlpath}/{year}/timeStr.csv", self.storage_options)
 
     def _table(self, url: str) -> NDArray[np.float64]:
         return table(url, self._options())
@@ -141,37 +117,11 @@ class GeolearnSource(Source):
         return json.dumps(self.storage_options, sort_keys=True)
 
 
-@functools.lru_cache(maxsize=64)
-def table(url: str, options: str = "{}") -> NDArray[np.float64]:
-    """A file of numbers, (row, column), as it is.
-
-    Raises:
-      DataError: it is absent, or truncated: rows of several lengths, or no numbers.
-    """
-    text = remote.read(url, json.loads(options)).decode()
-    try:
-        return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
-    except ValueError as error:
-        found = f"no table of numbers, truncated or damaged: {error}"
-        raise DataError(remote.shown(url), found, remedy="fetch it again") from error
-
-
-def _converted(
-    url: str, options: str, shape: tuple[int, int], factors: tuple[float, float]
-) -> NDArray[np.float32]:
-    values = table(url, options)
-    if values.shape != shape:
-        table.cache_clear()  # a damaged file may be mended
-        found = f"{values.shape[0]} x {values.shape[1]} numbers, expected {shape[0]} x {shape[1]}"
-        raise DataError(remote.shown(url), found, remedy="fetch it again")
-    raw = np.where(values == MISSING, np.nan, values).astype("float32")
-    return (raw * factors[0] + factors[1]).astype("float32") if factors != (1.0, 0.0) else raw
-
-
 def _is_constant(name: str) -> bool:
     return name.startswith("const/")
 
 
-def _folder(day: date) -> int:
-    """The year of the folder that holds a day."""
-    return day.year if day.month >= 4 else day.year - 1
+def _folder(day: np.datetime64) -> int:
+    """The year of the folder that holds a day, from 1 April on."""
+    months = int(day.astype("datetime64[M]").astype(int)) - 3
+    return 1970 + months // 12
