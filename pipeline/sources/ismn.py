@@ -11,28 +11,20 @@ In: a zip of ismn.earth or the folder it unpacks to, hourly values in UTC with f
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import daily, ismn_archive, places
-from pipeline.sources.daily import Codes
+from pipeline.sources import daily, ismn_archive, ismn_days, ismn_sensors, places, remote
 from pipeline.sources.form import Mapping, Source
-from pipeline.sources.ismn_archive import BITS, Sensor
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-CODES = Codes(BITS["G"], BITS["too_few_hours"], BITS["M"])
-TOLD = {
-    "good": [CODES.good],
-    "flag_masks": list(BITS.values()),
-    "flag_values": list(BITS.values()),
-    "flag_meanings": " ".join(BITS),
-}
+    from pipeline.sources.ismn_sensors import Sensor
+
 CONVENTION = {"utc": "UTC day", "local": "local standard time day"}
 
 
@@ -102,7 +94,7 @@ class IsmnSource(Source):
         offsets = [daily.utc_offset(s.lon) if self.day == "local" else 0 for s in sensors]
         days = self._days(sites, offsets)
         where = (path, self.urlpath, self.storage_options, self.login)
-        read = delayed(_record, nout=2)
+        read = delayed(ismn_days.record, nout=2)
         parts = [
             read(where, [[s.member for s in h] for h in chosen], days, self.min_hours, offset)
             for chosen, offset in zip(sites, offsets, strict=True)
@@ -112,7 +104,9 @@ class IsmnSource(Source):
         flags = places.side_by_side([part[1] for part in parts], len(days), ["flag"], "int32")
         raw = xr.Dataset({name: (("time", "place"), values) for name, values in held.items()})
         made = self.translated(raw)
-        made["provider_flag"] = xr.DataArray(flags["flag"], dims=("time", "place"), attrs=TOLD)
+        made["provider_flag"] = xr.DataArray(
+            flags["flag"], dims=("time", "place"), attrs=ismn_days.TOLD
+        )
         coords = _coordinates(sensors) | {"utc_offset_hours": ("place", np.array(offsets))}
         coords["time"] = ("time", days.astype("datetime64[ns]"))
         return xr.Dataset(made, coords, {"time_convention": CONVENTION[self.day]})
@@ -125,7 +119,7 @@ class IsmnSource(Source):
     def _sites(self, path: str) -> list[list[list[Sensor]]]:
         """For each site, for each variable, the sensors that are read; none where it lacks one."""
         names = self._variables()
-        found, others = ismn_archive.sensors(path, names, self.depth)
+        found, others = ismn_sensors.sensors(path, names, self.depth)
         groups: dict[tuple[str, str], list[Sensor]] = {}
         for sensor in found:
             groups.setdefault((sensor.network, sensor.site), []).append(sensor)
@@ -137,10 +131,11 @@ class IsmnSource(Source):
                 sites.append([first, *rest])
         if not sites:
             top, bottom = self.depth
-            place = "" if self.region is None else " in the region"
-            wanted = f"no {names[0]} at {top:g} to {bottom:g} m{place}"
+            where = "" if self.region is None else " in the region"
+            wanted = f"no {names[0]} at {top:g} to {bottom:g} m{where}"
             has = f"; it has {'; '.join(others)}" if others else ""
-            raise DataError(self.urlpath, wanted + has, remedy="choose another depth or region")
+            place = remote.shown(self.urlpath)
+            raise DataError(place, wanted + has, remedy="choose another depth or region")
         return sites
 
     def _chosen(self, group: list[Sensor], name: str, beside: Sensor | None) -> list[Sensor]:
@@ -165,35 +160,6 @@ class IsmnSource(Source):
         ]
         days = np.array(ends).astype("datetime64[D]")
         return np.arange(days.min(), days.max() + 1)
-
-
-def _record(
-    where: tuple[str, str, dict[str, Any], str | None],
-    members: list[list[str]],
-    days: NDArray[np.datetime64],
-    min_hours: int,
-    offset: int,
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """A site: (time, variable) values, and (time, 1) flags of the first variable."""
-    path, url, given, login = where
-    if not os.path.exists(path):  # on another machine
-        path = ismn_archive.local(url, given, login)
-    values = np.full((len(days), len(members)), np.nan, np.float32)
-    flags = np.zeros((len(days), 1), np.int32)
-    for i, held in enumerate(members):
-        parts = [
-            daily.means(ismn_archive.hours(path, member), days, CODES, min_hours, offset)
-            for member in held
-        ]
-        if not parts:
-            continue
-        found = daily.mean_of(parts, CODES.good)
-        values[:, i] = found.values
-        if i == 0:
-            flags[:, 0] = found.flags
-        else:
-            values[found.flags != CODES.good, i] = np.nan
-    return values, flags
 
 
 def _coordinates(sensors: list[Sensor]) -> dict[str, Any]:

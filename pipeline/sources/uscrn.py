@@ -12,24 +12,19 @@ Out, as `to_dask()` gives it to anyone:
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import places, remote, uscrn_text
+from pipeline.sources import places, remote, uscrn_files, uscrn_text
 from pipeline.sources.form import Mapping, Source
 
 if TYPE_CHECKING:
     import xarray as xr
-    from numpy.typing import NDArray
 
 FILE = re.compile(r"CRND0103-(\d{4})-(\w[^/]*)\.txt$")
-AT_ONCE = 16
-Access = tuple[dict[str, Any], str | None]  # storage options and login
 
 
 class UscrnSource(Source):
@@ -76,7 +71,7 @@ class UscrnSource(Source):
           DataError: a file is absent, refused, or its server does not answer.
         """
         urls = [url for held in self._found()[1].values() for url in held]
-        texts = _fetched(urls, self._access())
+        texts = uscrn_files.fetched(urls, self._access())
         return files.sha256_of(
             sorted((_name(url), files.sha256(text)) for url, text in texts.items())
         )
@@ -97,7 +92,7 @@ class UscrnSource(Source):
         if self.period is not None:
             first, last = (np.datetime64(day, "D") for day in self.period)
         days = np.arange(first, last + 1)
-        read = delayed(_record)
+        read = delayed(uscrn_files.record)
         parts = [read(held, self._access(), days, sites[name].wban) for name, held in urls.items()]
         columns = places.side_by_side(parts, len(days), uscrn_text.NUMBERS, "float32")
         raw = xr.Dataset({name: (("time", "place"), values) for name, values in columns.items()})
@@ -113,7 +108,7 @@ class UscrnSource(Source):
 
     read = to_dask
 
-    def _access(self) -> Access:
+    def _access(self) -> uscrn_files.Access:
         return self.storage_options, self.login
 
     def _found(self) -> tuple[dict[str, uscrn_text.Site], dict[str, list[str]]]:
@@ -123,13 +118,13 @@ class UscrnSource(Source):
         sites = uscrn_text.listed(remote.read(table, *self._access()), remote.shown(table))
         urls: dict[str, list[str]] = {}
         for year in self._years():
-            for url in _listed(f"{root}/{year}", self._access()):
+            for url in uscrn_files.listed(f"{root}/{year}", self._access()):
                 if match := FILE.search(url):
                     urls.setdefault(match[2], []).append(url)
         if not urls:
             raise self.absent(remote.shown(root), f"no file of {self._told()}")
         for name in urls.keys() - sites.keys():
-            sites[name] = _unlisted(max(urls[name]), self._access())
+            sites[name] = uscrn_files.unlisted(max(urls[name]), self._access())
         names = sorted(urls)
         kept = places.inside(
             [sites[n].lat for n in names], [sites[n].lon for n in names], self.region
@@ -143,63 +138,13 @@ class UscrnSource(Source):
     def _years(self) -> list[int]:
         if self.period is not None:
             return list(range(self.period[0].year, self.period[1].year + 1))
-        names = (_name(url.rstrip("/")) for url in _listed(self.urlpath, self._access()))
+        names = (_name(url.rstrip("/")) for url in uscrn_files.listed(self.urlpath, self._access()))
         return sorted({int(name) for name in names if re.fullmatch(r"\d{4}", name)})
 
     def _told(self) -> str:
         if self.period is None:
             return "any year"
         return f"the years {self.period[0].year} to {self.period[1].year}"
-
-
-def _listed(folder: str, access: Access) -> list[str]:
-    """URLs in a folder; none where there is no such folder."""
-    given, login = access
-    with remote.answering(folder, login):
-        filesystem, path = fsspec.core.url_to_fs(folder, **remote.options(folder, given, login))
-        try:
-            found = filesystem.ls(path.rstrip("/") + "/", detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-    return sorted({str(filesystem.unstrip_protocol(entry)) for entry in found})
-
-
-def _fetched(urls: list[str], access: Access) -> dict[str, bytes]:
-    """Files, several at once.
-
-    Raises:
-      DataError: one is absent, refused, or its server does not answer.
-    """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(urls, pool.map(lambda url: remote.read(url, *access), urls), strict=True))
-
-
-def _record(
-    urls: list[str], access: Access, days: NDArray[np.datetime64], wban: str
-) -> NDArray[np.float32]:
-    """(time, column) values of a site.
-
-    Raises:
-      DataError: a file is absent, damaged, or another site's.
-    """
-    values = np.full((len(days), len(uscrn_text.NUMBERS)), np.nan, np.float32)
-    for url, text in _fetched(urls, access).items():
-        place = remote.shown(url)
-        held = uscrn_text.year(text, place)
-        if held.wban != wban:
-            found = f"of site {held.wban}, expected {wban}"
-            raise DataError(place, found, remedy="does the list of sites belong to these files?")
-        at = (held.days - days[0]).astype(np.int64)
-        inside = (at >= 0) & (at < len(days))
-        values[at[inside]] = held.values[inside]
-    return values
-
-
-def _unlisted(url: str, access: Access) -> uscrn_text.Site:
-    """A site that the list lacks, from its latest file."""
-    held = uscrn_text.year(remote.read(url, *access), remote.shown(url))
-    lon, lat = held.values[-1, :2]
-    return uscrn_text.Site(held.wban, float(lat), float(lon), float("nan"), "")
 
 
 def _year(url: str) -> str:
