@@ -1,13 +1,190 @@
-"""To be written."""
+"""What an experiment will take, before any data are read: from the catalog and the settings alone.
+
+Bytes and requests come from what the catalog says of its objects; shards, models and steps from
+the settings; hours from a few steps of the same network on random numbers, timed on this machine.
+Every cell of the window is counted as land, and every day as seen: an upper bound.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline import catalog, maps, models, pace, schema, volume
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment
+    from pipeline.pace import Pace
+
+MEGABYTES_PER_SECOND = 50.0  # of a network, assumed
+BASE_MB = 700  # of a worker of Ray with torch and xarray, before it has data
+FLOAT, HALF = 4, 2  # bytes
+
+
+class Work(NamedTuple):
+    """What one stage takes."""
+
+    stage: str
+    tasks: str
+    objects: int
+    megabytes: float
+    task_megabytes: float
+    hours: float
+
+
+class Sizes(NamedTuple):
+    """How large an experiment is."""
+
+    cells: int
+    rows: int
+    cols: int
+    days: int
+    blocks: int
+    forcing: int
+    static: int
+    features: int
 
 
 def tables(experiment: Experiment) -> list[Any]:
-    """What is shown."""
-    raise NotImplementedError
+    """Two tables, of sources and of stages, and what they rest on."""
+    sizes = sizes_of(experiment)
+    measured = pace.measure(experiment, sizes.features)
+    lines = work(experiment, sizes, measured)
+    return [_sources(experiment), _stages(lines), _basis(experiment, sizes, measured)]
+
+
+def sizes_of(experiment: Experiment) -> Sizes:
+    """Cells, days and inputs of an experiment, by its settings and what its entries map."""
+    window = schema.window(experiment)
+    rows, cols = window.cell_shape
+    first, last = experiment.period
+    kinds = {"forcing": 0, "static": 0}
+    for kind, entries in (
+        ("forcing", experiment.sources.forcing),
+        ("static", experiment.sources.static),
+    ):
+        named = {n for e in entries for n in _mapped(experiment, e)}
+        known = [n for n in named if n in experiment.table and experiment.table[n].kind == kind]
+        kinds[kind] = len(known)
+    slow = sum(len(feature.days) for feature in experiment.inputs.slow)
+    n_blocks = len(schema.block_range(experiment.period))
+    inputs = kinds["forcing"] + kinds["static"] + slow
+    days = (last - first).days + 1
+    forcing, static = kinds["forcing"], kinds["static"]
+    return Sizes(rows * cols, rows, cols, days, n_blocks, forcing, static, inputs)
+
+
+def updates(experiment: Experiment, sizes: Sizes) -> int:
+    """Updates of one model: as configured, or by the published rule over all footprints."""
+    train = experiment.train
+    if train.updates is not None:
+        return train.updates
+    from model.sampling import steps_per_epoch
+
+    footprints = sizes.cells // experiment.domain.refinement**2
+    days = (experiment.train_period[1] - experiment.train_period[0]).days + 1
+    steps = steps_per_epoch(train.footprints_per_step, train.window_days, footprints, days)
+    return int(train.epochs or 0) * steps
+
+
+def work(experiment: Experiment, sizes: Sizes, measured: Pace) -> list[Work]:
+    """What prepare, train and predict take."""
+    return [
+        _prepare(experiment, sizes),
+        _train(experiment, sizes, measured),
+        _predict(experiment, sizes, measured),
+    ]
+
+
+def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
+    shards = _columns(sizes) * sizes.blocks
+    field = schema.BLOCK_DAYS * sizes.cells * FLOAT / 1e6
+    held = sizes.forcing * sizes.blocks * field + sizes.static * sizes.cells * FLOAT / 1e6
+    volumes = [volume.of(experiment, e) for e in catalog.entries(experiment)]
+    read = sum(v.megabytes for v in volumes if v is not None)
+    # A block of one variable at a time: as read (decoded, twice while it is worked on), as placed.
+    largest = max((v.megabytes for v in volumes if v is not None), default=0.0)
+    source = 4 * largest / sizes.blocks / max(sizes.forcing, 1)
+    hours = (read + held) / MEGABYTES_PER_SECOND / 3600
+    tasks = f"{sizes.blocks} blocks"
+    objects = shards * sizes.forcing + _columns(sizes) * sizes.static
+    return Work("prepare", tasks, objects, held, BASE_MB + 3 * field + 2 * source, hours)
+
+
+def _train(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
+    jobs = models.jobs(experiment)
+    steps = updates(experiment, sizes)
+    inputs = sizes.cells * (sizes.days * sizes.forcing * HALF + sizes.static * FLOAT) / 1e6
+    hours = len(jobs) * steps * measured.step_s / measured.side_by_side / 3600
+    tasks = f"{len(jobs)} models x {steps:,} updates"
+    size = len(jobs) * measured.checkpoint_mb
+    return Work("train", tasks, len(jobs) * 2, size, BASE_MB + inputs + measured.step_mb, hours)
+
+
+def _predict(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
+    arms, columns = len(experiment.arms), _columns(sizes)
+    days = sizes.blocks * schema.BLOCK_DAYS
+    held = arms * sizes.cells * days * 2 * (HALF + HALF + 1) / 1e6  # root and series
+    runs = arms * experiment.n_seeds * sizes.cells * (sizes.days + min(sizes.days, 366))
+    hours = runs / measured.cell_days_per_s / measured.side_by_side / 3600
+    shard = min(schema.SHARD**2, sizes.cells)
+    year = maps.SERIES_BLOCKS * schema.BLOCK_DAYS * shard * (HALF + HALF + 1) / 1e6
+    block = schema.BLOCK_DAYS * shard * (sizes.forcing + 2) * FLOAT / 1e6
+    per_block = 3 * columns * arms
+    objects = per_block * sizes.blocks + per_block * math.ceil(sizes.blocks / maps.SERIES_BLOCKS)
+    tasks = f"{columns * arms} columns"
+    return Work("predict", tasks, objects, held, BASE_MB + year + 2 * block, hours)
+
+
+def _columns(sizes: Sizes) -> int:
+    return math.ceil(sizes.rows / schema.SHARD) * math.ceil(sizes.cols / schema.SHARD)
+
+
+def _mapped(experiment: Experiment, entry: str) -> set[str]:
+    """Our names of what an entry maps."""
+    args = catalog.find(experiment.sources.catalog, entry).spec.get("args") or {}
+    mapping = args.get("mapping") or {}
+    parts = mapping if isinstance(mapping, list) else [mapping]
+    return {name for part in parts for name in part} | set(args.get("classes") or {})
+
+
+def _sources(experiment: Experiment) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{experiment.name}: what is read", title_justify="left")
+    for name in ("entry", "requests", "size", "basis", "login"):
+        table.add_column(name, justify="right" if name in ("requests", "size") else "left")
+    for entry in [*catalog.entries(experiment), *experiment.baselines]:
+        said = catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
+        found = volume.of(experiment, entry)
+        auth = str(said.get("auth", "not said"))
+        if found is None:
+            table.add_row(entry, "?", "?", "not said", auth)
+        else:
+            size = volume.size(found.megabytes)
+            table.add_row(entry, f"{found.requests:,}", size, found.basis, auth)
+    return table
+
+
+def _stages(lines: list[Work]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="what is computed, on this machine", title_justify="left")
+    for name in ("stage", "tasks", "shards", "writes", "memory per task", "hours"):
+        table.add_column(name, justify="left" if name in ("stage", "tasks") else "right")
+    for line in lines:
+        memory, size = volume.size(line.task_megabytes), volume.size(line.megabytes)
+        hours = f"{line.hours:.2f}" if line.hours < 10 else f"{line.hours:,.0f}"
+        table.add_row(line.stage, line.tasks, f"{line.objects:,}", size, memory, hours)
+    return table
+
+
+def _basis(experiment: Experiment, sizes: Sizes, measured: Pace) -> str:
+    return (
+        f"{sizes.rows} x {sizes.cols} cells, {sizes.days:,} days, {sizes.forcing} forcings, "
+        f"{sizes.static} statics. Upper bounds: all cells land, sizes before compression. "
+        f"Measured now, {measured.device}: {measured.step_s:.3f} s a training step, "
+        f"{measured.cell_days_per_s:,.0f} cell-days a second in prediction, "
+        f"{measured.side_by_side} side by side; reading and writing assumed at "
+        f"{MEGABYTES_PER_SECOND:g} MB/s."
+    )
