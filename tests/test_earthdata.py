@@ -167,6 +167,21 @@ def test_a_search_goes_through_years_and_pages():
     assert queries[0]["bounding_box"] == "-125.0,25.0,-67.0,50.0"
 
 
+def test_no_password_of_netrc_goes_to_the_repository(monkeypatch, tmp_path):
+    told = answer(monkeypatch, 200, TOKEN)
+    netrc = tmp_path / ".netrc"
+    netrc.write_text(
+        "machine urs.earthdata.nasa.gov login a password b\ndefault login c password d\n"
+    )
+    netrc.chmod(0o600)
+    with earthdata_server.serve(token="made", repository=Repository([])) as nasa:
+        cmr.search(SPL3SMP, PERIOD, cmr=nasa.url)
+        assert {authorization for _, authorization in nasa.asked} == {None}
+        monkeypatch.setitem(earthdata.ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
+        assert frozen("s3://bucket/a.h5")[:2] == ("key", "secret")  # by the token, not by c and d
+    assert told == [("a", "b")]
+
+
 def test_a_search_that_fails():
     with earthdata_server.serve(repository=Repository([])) as nasa:
         nasa.statuses = [503, 503]

@@ -1,4 +1,4 @@
-"""SMAP's retrievals and Level 4, as published: days, passes, flags, versions, and faults."""
+"""SMAP's daily retrievals, as published: days, passes, flags, versions, and faults."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 import web
 import yaml
-from miniatures_smap import L3, L4, Repository, Seen, item
+from miniatures_smap import L3, Repository, Seen, item
 
 from pipeline import grid
 from pipeline.errors import DataError
+from pipeline.osse import spl3smp
 from pipeline.sources import earthdata, remote
 from pipeline.sources.smap import SmapL3Source
-from pipeline.sources.smap4 import SmapL4Source
 
 if TYPE_CHECKING:
     import xarray as xr
 
 MAPPING = {"soil_moisture": {"from": "soil_moisture", "units": "cm**3/cm**3", "to": "m3 m-3"}}
-SURFACE = {"soil_moisture": {"from": "sm_surface", "units": "m3 m-3"}}
 CATALOG = importlib.resources.files("catalogs").joinpath("satellite.yaml")
 ROW, COL = 100, 240  # in CONUS
 CONUS = (-125.0, 25.0, -67.0, 50.0)
@@ -153,6 +152,31 @@ def test_the_enhanced_product(tmp_path):
     )
     assert found.values == np.float32(0.21)
     assert np.isfinite(dataset.soil_moisture.values).sum() == 1
+
+
+def test_a_region_across_180_degrees(tmp_path):
+    time = "2015-04-06T18:30:00.000Z"
+    day(6, Seen(200, 0, 0.1, time), Seen(200, 963, 0.2, time), Seen(20, 0, 0.3, time)).write(
+        tmp_path
+    )
+    dataset = source(tmp_path, region=(175.0, -10.0, -175.0, 10.0)).to_dask()
+    assert dataset.sizes["lon"] == 964
+    assert at(dataset, "soil_moisture", 200, 0) == np.float32(0.1)
+    assert at(dataset, "soil_moisture", 200, 963) == np.float32(0.2)
+    assert dataset.lat.max() < 11
+
+
+def test_the_files_that_a_planet_publishes(tmp_path):
+    """What soilweave writes in this form is read as NASA's is."""
+    window = grid.Window.from_bbox(-100, 35, -95, 40, 1)
+    truth = np.full(window.footprint_shape, np.nan, np.float32)
+    truth[2, 3] = 0.25
+    when = np.datetime64("2015-04-06")
+    (tmp_path / spl3smp.name(when)).write_bytes(
+        spl3smp.day_bytes(truth, window, when, "soil_moisture")
+    )
+    values = source(tmp_path, region=(-100, 35, -95, 40)).to_dask().soil_moisture.values[0]
+    np.testing.assert_array_equal(values, truth)
 
 
 def test_the_latest_production_of_a_day_wins(tmp_path):
@@ -338,71 +362,6 @@ def test_directly_from_the_bucket(tmp_path, s3, monkeypatch):
         entry = catalog(tmp_path, ENTRY, repository=nasa.url, direct=True)
         assert at(entry.to_dask(), "soil_moisture", ROW, COL) == np.float32(0.2)
         assert nasa.times("/s3credentials") == 1
-
-
-def steps(n: int, value: float = 0.1, **args) -> list[L4]:
-    """The first steps of a day, their values rising by 0.01."""
-    return [
-        L4(f"2015-04-06T{3 * i + 1:02d}:30:00", {(400, 970): value + i / 100}, **args)
-        for i in range(n)
-    ]
-
-
-@pytest.fixture(scope="module")
-def a_day(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("l4")
-    for one in steps(8):
-        one.write(folder)
-    return folder
-
-
-def level4(folder, period=(date(2015, 4, 5), date(2015, 4, 6)), **args) -> SmapL4Source:
-    made = SmapL4Source(SURFACE, urlpath=f"{folder}/SMAP_L4_SM_gph_*.h5", **args)
-    made.period, made.region = period, CONUS
-    return made
-
-
-def test_a_day_of_level_4_is_the_mean_of_its_steps(a_day):
-    dataset = level4(a_day).to_dask()
-    whole = grid.Window(0, 0, 406, 964, 4)
-    assert dataset.soil_moisture.dtype == "float32"
-    found = dataset.soil_moisture.sel(
-        lat=whole.cell_lat[400], lon=whole.cell_lon[970], method="nearest", tolerance=1e-6
-    )
-    np.testing.assert_allclose(found.values, [np.nan, 0.135], rtol=1e-6)
-    assert np.isfinite(dataset.soil_moisture.values).sum() == 1
-
-
-def test_a_day_with_too_few_steps_is_a_gap(a_day, tmp_path):
-    for path in sorted(a_day.iterdir())[:6]:
-        (tmp_path / path.name).symlink_to(path)
-    day6 = (date(2015, 4, 6), date(2015, 4, 6))
-    assert np.isnan(level4(tmp_path, day6).to_dask().soil_moisture.values).all()
-    enough = level4(tmp_path, day6, min_steps=6).to_dask().soil_moisture.values
-    np.testing.assert_allclose(np.nanmax(enough), 0.125, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("spoiled", "told"),
-    [
-        ({"group": "Analysis_Data"}, "group Geophysical_Data: missing; the file has"),
-        ({"flip": True}, "cell_lat: .* where the grid has"),
-    ],
-)
-def test_faults_of_level_4_are_named(tmp_path, spoiled, told):
-    steps(1, **spoiled)[0].write(tmp_path)
-    with pytest.raises(DataError, match=f"gph_20150406T013000_Vv8011_001.h5: {told}"):
-        level4(tmp_path, min_steps=1).to_dask()
-
-
-def test_a_later_step_that_is_damaged_is_named(a_day, tmp_path):
-    for path in sorted(a_day.iterdir()):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    last = tmp_path / sorted(a_day.iterdir())[-1].name
-    last.write_bytes(last.read_bytes()[:-5000])
-    dataset = level4(tmp_path).to_dask()
-    with pytest.raises(DataError, match=r"T223000_Vv8011_001\.h5: cannot be read, truncated"):
-        dataset.compute()
 
 
 def test_the_catalog(tmp_path, published):

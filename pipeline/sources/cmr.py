@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import warnings
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
-from pipeline.sources import earthdata, remote
+from pipeline.sources import remote, sessions
+from pipeline.sources.named import Granule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,22 +21,6 @@ CMR = "https://cmr.earthdata.nasa.gov"
 BEGIN = date(2015, 3, 31)  # SMAP's first day, of which is asked where no period is given
 MOST = 1_000_000  # granules of a year
 LINKS = {False: "GET DATA", True: "GET DATA VIA DIRECT ACCESS"}
-
-
-class Granule(NamedTuple):
-    """One file of a collection.
-
-    Attributes:
-      name: the provider's file name.
-      url: where it is.
-      size: its bytes, None where that is not known.
-      made: when it was produced; of two for the same time the greater is the later one.
-    """
-
-    name: str
-    url: str
-    size: int | None
-    made: tuple[str, ...]
 
 
 def search(
@@ -65,7 +50,7 @@ def search(
     for begin, end in _years(first, last):  # an answer of a year at a time is kept small
         query = DataGranules()
         query.mode(f"{cmr.rstrip('/')}/search/")
-        earthdata.patient(query.session)
+        sessions.patient(query.session)
         query.short_name(collection["short_name"]).version(collection["version"])
         query.temporal(begin, end)
         if region is not None:

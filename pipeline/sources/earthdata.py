@@ -5,14 +5,13 @@ They come from EARTHDATA_TOKEN, from EARTHDATA_USERNAME and EARTHDATA_PASSWORD, 
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import earthdata_keys, remote
 
 # A token is sent to these alone, and to a server on this machine: a catalog is anybody's text.
 HOSTS = (".earthdata.nasa.gov", ".earthdatacloud.nasa.gov", ".eosdis.nasa.gov")
@@ -25,7 +24,6 @@ ENDPOINTS = {
     "lp-prod-protected": "https://data.lpdaac.earthdatacloud.nasa.gov/s3credentials",
     "prod-giovanni-cache": "https://api.giovanni.earthdata.nasa.gov/s3credentials",
 }
-_TIMEOUT_S = 60
 _PLACE = "Earthdata Login"
 
 
@@ -52,7 +50,10 @@ def s3_options(url: str) -> dict[str, Any]:
         )
         remedy = "leave `login: earthdata` out of the entry where the bucket is your own"
         raise DataError(remote.shown(url), found, remedy=remedy)
-    return {"session": _session(ENDPOINTS[bucket]), "client_kwargs": {"region_name": REGION}}
+    return {
+        "session": earthdata_keys.session(ENDPOINTS[bucket]),
+        "client_kwargs": {"region_name": REGION},
+    }
 
 
 def check_host(url: str) -> None:
@@ -80,22 +81,6 @@ def login() -> Any:
     return _login(*(os.environ.get(name) or None for name in names))
 
 
-def patient(session: Any) -> None:
-    """Let a session of requests ask again while a server is busy."""
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-
-    waits = Retry(
-        total=remote.ATTEMPTS - 1,
-        backoff_factor=remote.FIRST_WAIT_S,
-        backoff_max=remote.LONGEST_WAIT_S,
-        status_forcelist=remote.BUSY,
-        raise_on_status=False,
-    )
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=waits))
-
-
 @functools.lru_cache(maxsize=1)
 def _login(*told: str | None) -> Any:
     from earthaccess import Auth
@@ -114,46 +99,3 @@ def _login(*told: str | None) -> Any:
         if auth.authenticated and auth.token:
             return auth
     raise DataError(_PLACE, "no credentials, and this entry needs them", remedy=remedy)
-
-
-@functools.lru_cache
-def _session(endpoint: str) -> Any:
-    """A session of aiobotocore whose keys come from an endpoint of Earthdata, anew in time."""
-    from aiobotocore import credentials  # type: ignore[import-untyped]
-    from aiobotocore.session import AioSession  # type: ignore[import-untyped]
-    from botocore.credentials import CredentialProvider  # type: ignore[import-untyped]
-
-    async def renewed() -> dict[str, str]:
-        return await asyncio.to_thread(_keys, endpoint)
-
-    class Provider(CredentialProvider):  # type: ignore[misc]
-        METHOD = CANONICAL_NAME = "earthdata"
-
-        async def load(self) -> Any:
-            return credentials.AioDeferredRefreshableCredentials(renewed, self.METHOD)
-
-    made = AioSession()
-    made.register_component("credential_provider", credentials.AioCredentialResolver([Provider()]))
-    return made
-
-
-def _keys(endpoint: str) -> dict[str, str]:
-    """Keys of an hour, in botocore's words.
-
-    Raises:
-      DataError: they are refused, or the answer is something else.
-    """
-    check_host(endpoint)
-    auth = login()
-    with remote.answering(endpoint, "earthdata"), auth.get_session() as session:
-        patient(session)
-        answer = session.get(endpoint, timeout=_TIMEOUT_S)
-        answer.raise_for_status()
-    try:
-        told = answer.json()
-        names = ("accessKeyId", "secretAccessKey", "sessionToken", "expiration")
-        values = [told[name] for name in names]
-    except (ValueError, KeyError, TypeError):
-        found = "answers something else than keys, as it does where the login is not accepted"
-        raise DataError(endpoint, found, remedy=remote.REMEDIES["earthdata"]) from None
-    return dict(zip(("access_key", "secret_key", "token", "expiry_time"), values, strict=True))

@@ -6,7 +6,6 @@ only when their values are asked for.
 
 from __future__ import annotations
 
-import re
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,13 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import cmr, remote
-from pipeline.sources.cmr import Granule
+from pipeline.sources import cmr, named, remote
 from pipeline.sources.form import Mapping, Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STAMP = re.compile(r"_(\d{8})(?:T(\d{6}))?_")
+    from pipeline.sources.named import Granule
 
 
 class GranuleSource(Source):
@@ -71,14 +69,14 @@ class GranuleSource(Source):
         """
         wanted = self._widened()
         if self.urlpath:
-            found = self._files()
+            found = named.listed(self.urlpath, self.storage_options, self.login)
         else:
             found = cmr.search(
                 self.collection or {}, wanted, cmr=self.repository, direct=self.direct
             )
         latest: dict[np.datetime64, Granule] = {}
         for granule in sorted(found, key=lambda granule: granule.made):
-            time = stamp(granule)
+            time = named.stamp(granule)
             if wanted is None or wanted[0] <= time.astype("datetime64[D]").item() <= wanted[1]:
                 latest[time] = granule
         if not latest:
@@ -112,32 +110,6 @@ class GranuleSource(Source):
             size = filesystem.info(path)["size"]
         return None if size is None else int(size)
 
-    def _files(self) -> list[Granule]:
-        urls = [self.urlpath] if isinstance(self.urlpath, str) else list(self.urlpath)
-        found = []
-        for url in map(str, urls):
-            if "*" not in url:
-                name = url.partition("?")[0].rsplit("/", 1)[-1]
-                found.append(Granule(name, url, None, (name,)))
-            elif url.startswith("http"):
-                remedy = "give the URLs of the files, or `collection` to find them through CMR"
-                raise DataError(remote.shown(url), "HTTP cannot be listed", remedy=remedy)
-            else:
-                found += self._listed(url)
-        return found
-
-    def _listed(self, url: str) -> list[Granule]:
-        with remote.answering(url, self.login):
-            options = remote.options(url, self.storage_options, self.login) | files.OPTIONS
-            filesystem, path = fsspec.core.url_to_fs(url, **options)
-            found = filesystem.glob(path.replace("[", "[[]"), detail=True)
-        made = []
-        for place, info in found.items():
-            name = place.rsplit("/", 1)[-1]
-            full = str(filesystem.unstrip_protocol(place)) if "://" in url else str(place)
-            made.append(Granule(name, full, info["size"], (name,)))
-        return made
-
     def _widened(self) -> tuple[date, date] | None:
         if self.period is None:
             return None
@@ -155,25 +127,6 @@ class GranuleSource(Source):
         if self.urlpath:
             return f"get them from {(self.metadata or {}).get('origin', 'the provider')}"
         return f"is there a newer version? see {(self.metadata or {}).get('origin', 'its page')}"
-
-
-def stamp(granule: Granule) -> np.datetime64:
-    """The time that a file's name tells, in seconds.
-
-    Raises:
-      DataError: it tells none.
-    """
-    told = STAMP.search(granule.name)
-    try:
-        if told is None:
-            raise ValueError
-        day, clock = told[1], told[2] or "000000"
-        text = f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
-        return np.datetime64(text, "s")
-    except ValueError:
-        found = "its name tells no date, as SMAP_L3_SM_P_20150401_R19240_001.h5 does"
-        remedy = "keep the provider's names"
-        raise DataError(remote.shown(granule.url), found, remedy=remedy) from None
 
 
 def _span(wanted: tuple[date, date] | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ABSENT = 65535  # a flag with every bit set: it is good in no sense
+MEANINGS = {
+    1: "not_recommended",
+    2: "retrieval_not_attempted",
+    4: "retrieval_not_successful",
+    8: "freeze_thaw_retrieval_not_successful",
+}
 
 
 class Pass(NamedTuple):
@@ -84,3 +90,15 @@ def _chosen(passes: dict[int, Pass], names: list[str], shape: tuple[int, int]) -
 def _valued(one: Pass) -> NDArray[np.bool_]:
     """(row, column) whether every dataset of the mapping has a value."""
     return np.asarray(np.all([np.isfinite(field) for field in one.fields.values()], axis=0))
+
+
+def flag_attributes(bad_bits: int) -> dict[str, Any]:
+    """What says how the flags are to be read."""
+    return {
+        "bad_bits": bad_bits,
+        "good": [flag for flag in range(2 * max(MEANINGS)) if not flag & bad_bits],
+        "flag_masks": list(MEANINGS),
+        "flag_meanings": " ".join(MEANINGS.values()),
+        "absent": ABSENT,
+        "source": "retrieval_qual_flag",
+    }

@@ -9,7 +9,7 @@ UTC day of its `tb_time_utc`, and the files of both neighbouring days are read t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,39 +17,13 @@ from pipeline.errors import DataError
 from pipeline.sources import cmr, ease, hdf5, remote
 from pipeline.sources.form import REMEDY, Mapping
 from pipeline.sources.granules import GranuleSource
-from pipeline.sources.retrievals import ABSENT, Pass, of_day
+from pipeline.sources.retrievals import flag_attributes, of_day
+from pipeline.sources.smap_files import FLAG, GROUPS, Task, problems, read
 
 if TYPE_CHECKING:
-    import h5py
     import xarray as xr
-    from numpy.typing import NDArray
 
-    from pipeline.sources.cmr import Granule
-
-GROUPS = {
-    "am": ("Soil_Moisture_Retrieval_Data_AM", ""),
-    "pm": ("Soil_Moisture_Retrieval_Data_PM", "_pm"),
-}
-FLAG, TIME = "retrieval_qual_flag", "tb_time_utc"
-INDICES = ("EASE_row_index", "EASE_column_index")
-NO_FLAG, NO_INDEX = 65534, 65534  # the provider's fills
-MEANINGS = {
-    1: "not_recommended",
-    2: "retrieval_not_attempted",
-    4: "retrieval_not_successful",
-    8: "freeze_thaw_retrieval_not_successful",
-}
-
-
-class Task(NamedTuple):
-    """What to read of every file: datasets and their units, passes, the part, and how."""
-
-    units: dict[str, str]
-    passes: tuple[str, ...]
-    part: ease.Part
-    shape: tuple[int, int]
-    options: dict[str, Any]
-    login: str | None
+    from pipeline.sources.named import Granule
 
 
 class SmapL3Source(GranuleSource):
@@ -109,8 +83,8 @@ class SmapL3Source(GranuleSource):
         task = Task(
             units, self.passes, ease.part_of(window), shape, self.storage_options, self.login
         )
-        read, joined = delayed(_read, pure=True), delayed(of_day, pure=True)
-        parts = {time.astype("datetime64[D]"): read(task, g) for time, g in granules.items()}
+        opened, joined = delayed(read, pure=True), delayed(of_day, pure=True)
+        parts = {time.astype("datetime64[D]"): opened(task, g) for time, g in granules.items()}
 
         def made(day: np.datetime64) -> Any:
             around = {shift: parts[day + shift] for shift in (0, -1, 1) if day + shift in parts}
@@ -120,7 +94,7 @@ class SmapL3Source(GranuleSource):
         days = self.days(granules)
         raw = ease.dataset(window, days, ease.stacked(made, days, types, window))
         dataset = xr.Dataset(self.translated(raw), raw.coords)
-        dataset["provider_flag"] = raw[FLAG].assign_attrs(_flag_attributes(self.reject_bits))
+        dataset["provider_flag"] = raw[FLAG].assign_attrs(flag_attributes(self.reject_bits))
         return dataset
 
     read = to_dask
@@ -130,9 +104,7 @@ class SmapL3Source(GranuleSource):
         with hdf5.opened(granule.url, self.storage_options, self.login) as file:
             found = []
             for key in self.passes:
-                found += _problems(
-                    file, key, {s["from"]: s["units"] for s in self.mapping.values()}
-                )
+                found += problems(file, key, {s["from"]: s["units"] for s in self.mapping.values()})
             if not found:
                 group, suffix = GROUPS[self.passes[0]]
                 shape = file[f"{group}/{FLAG}{suffix}"].shape
@@ -140,103 +112,3 @@ class SmapL3Source(GranuleSource):
                     return (int(shape[0]), int(shape[1]))
                 found = [f"{group}/{FLAG}{suffix}: shape {shape}, expected {list(ease.SHAPES)}"]
         raise DataError(remote.shown(granule.url), *found, remedy=REMEDY)
-
-
-def _flag_attributes(reject_bits: int) -> dict[str, Any]:
-    return {
-        "bad_bits": reject_bits,
-        "good": [flag for flag in range(2 * max(MEANINGS)) if not flag & reject_bits],
-        "flag_masks": list(MEANINGS),
-        "flag_meanings": " ".join(MEANINGS.values()),
-        "absent": ABSENT,
-        "source": FLAG,
-    }
-
-
-def _problems(file: h5py.File, key: str, units: dict[str, str]) -> list[str]:
-    group, suffix = GROUPS[key]
-    fields = {f"{name}{suffix}": unit for name, unit in units.items()}
-    others = {f"{name}{suffix}": None for name in (FLAG, TIME, *INDICES)}
-    return hdf5.problems(file, group, {**fields, **others})
-
-
-def _read(task: Task, granule: Granule) -> list[Pass]:
-    """The passes of a file.
-
-    Raises:
-      DataError: it cannot be read, or is not as the first file was.
-    """
-    place = remote.shown(granule.url)
-    with hdf5.opened(granule.url, task.options, task.login) as file:
-        found = [text for key in task.passes for text in _problems(file, key, task.units)]
-        if not found:
-            found = [text for key in task.passes for text in _misplaced(file, key, task)]
-        if found:
-            raise DataError(place, *found, remedy=REMEDY)
-        return [_pass(file, key, task, granule) for key in task.passes]
-
-
-def _misplaced(file: h5py.File, key: str, task: Task) -> list[str]:
-    """Datasets of another shape, and cells whose row or column is not that of their index."""
-    group, suffix = GROUPS[key]
-    names = [*task.units, FLAG, TIME, *INDICES]
-    found = [
-        f"{group}/{name}{suffix}: shape {file[f'{group}/{name}{suffix}'].shape}, "
-        f"expected {task.shape}"
-        for name in names
-        if file[f"{group}/{name}{suffix}"].shape != task.shape
-    ]
-    if found:
-        return found
-    for axis, name in enumerate(INDICES):
-        told = file[f"{group}/{name}{suffix}"][task.part].astype(np.int64)
-        here = np.arange(task.part[axis].start, task.part[axis].stop)
-        here = np.broadcast_to(here[:, None] if axis == 0 else here, told.shape)
-        wrong = (told != NO_INDEX) & (told != here)
-        if wrong.any():
-            found.append(
-                f"{group}/{name}{suffix}: {int(wrong.sum())} cells are elsewhere, such as index "
-                f"{told[wrong][0]} at {here[wrong][0]}"
-            )
-    return found
-
-
-def _pass(file: h5py.File, key: str, task: Task, granule: Granule) -> Pass:
-    group, suffix = GROUPS[key]
-    place = remote.shown(granule.url)
-    fields = {
-        name: hdf5.values(file, f"{group}/{name}{suffix}", task.part, place) for name in task.units
-    }
-    flag = file[f"{group}/{FLAG}{suffix}"][task.part].astype(np.uint16)
-    flag[flag == NO_FLAG] = ABSENT
-    path = f"{group}/{TIME}{suffix}"
-    days = np.asarray(file[path][task.part]).astype("S10")
-    return Pass(_offsets(days, flag != ABSENT, granule, path), flag, fields)
-
-
-def _offsets(
-    days: NDArray[np.bytes_], observed: NDArray[np.bool_], granule: Granule, path: str
-) -> NDArray[np.int8]:
-    """(row, column) day of each observation less that of the file; 0 where the time is not told.
-
-    Raises:
-      DataError: one is neither of the file's day nor of a neighbouring one.
-    """
-    from pipeline.sources.granules import stamp
-
-    day = stamp(granule).astype("datetime64[D]")
-    offsets = np.zeros(days.shape, np.int8)
-    known = np.zeros(days.shape, bool)
-    for offset in (-1, 0, 1):
-        same = days == str(day + offset).encode()
-        offsets[same] = offset
-        known |= same
-    odd = observed & ~known & np.char.startswith(days, b"2")
-    if odd.any():
-        found = f"{path}: {int(odd.sum())} of another day, such as {days[odd][0].decode()}"
-        raise DataError(
-            remote.shown(granule.url),
-            f"{found}, expected {day} or a day beside it",
-            remedy="was the file renamed? fetch it again",
-        )
-    return offsets
