@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.resources
 import json
+import re
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import intake
 import numpy as np
+import web
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
     from web import Site
 
+PUBLIC = importlib.resources.files("catalogs").joinpath("scan-public.yaml").read_text()
+SETS = re.search(r"https://raw\.githubusercontent\.com\S+", PUBLIC).group()
+SERVICE = re.search(r"https://wcc\.sc\S+", PUBLIC).group()
+# A leap day, frozen soil, and the step from one year's folder to the next.
+PERIOD = (date(2016, 2, 20), date(2016, 4, 10))
+DAYS = np.arange(*(np.datetime64(day) for day in PERIOD)).astype("datetime64[D]")
+DAYS = np.append(DAYS, np.datetime64(PERIOD[1]))
+CONSTANTS = re.findall(r"from: const/(\w+)", PUBLIC)
 UNITS = {"SMS": "pct", "STO": "degF", "PRCP": "in", "TAVG": "degF", "RHUM": "pct"}
 UNITS["LRADT"] = "langley"
 LONGEST = 500_000
@@ -152,6 +167,24 @@ def geolearn(
         (folder / str(one) / "timeStr.csv").write_text("".join(f"{d}\n" for d in days[chosen]))
         for name, values in series.items():
             _write(folder / str(one) / f"{name}.csv", values[:, chosen])
+
+
+@contextlib.contextmanager
+def published(folder: Path, service: Awdb, ids: list[str]) -> Iterator[tuple[Site, str]]:
+    """A copy of the public catalog that reads from a loopback server, and fewer sites."""
+    with web.serve(folder) as site:
+        text = PUBLIC.replace(SETS, f"{site.url}/set").replace(SERVICE, service.serve(site))
+        text, n = re.subn(r"sites: \[[^\]]*\]", f"sites: [{', '.join(ids)}]", text)
+        assert n == 1
+        (folder / "catalog.yaml").write_text(text)
+        yield site, str(folder / "catalog.yaml")
+
+
+def opened(path: str, name: str, period: tuple[date, date] = PERIOD) -> Any:
+    """The driver of an entry, told the period."""
+    source = intake.open_catalog(path)[name]
+    source.period = period
+    return source
 
 
 def _write(file: Path, values: NDArray[np.floating[Any]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 from datetime import date
 
 import intake
@@ -80,13 +79,8 @@ def test_values_units_and_flags_of_daily_elements(service, tmp_path):
         codes[x] for x in ("V", "E", "S", "", "N", "X")
     ]
     assert found.provider_flag.attrs["good"] == [codes[x] for x in ("", "V", "N", "E")]
-    meanings = dict(
-        zip(
-            found.provider_flag.attrs["flag_values"],
-            found.provider_flag.attrs["flag_meanings"].split(),
-            strict=True,
-        )
-    )
+    attrs = found.provider_flag.attrs
+    meanings = dict(zip(attrs["flag_values"], attrs["flag_meanings"].split(), strict=True))
     assert meanings[codes["S"]] == "suspect"
     assert found.network.values.tolist() == ["SCAN"] * 3
     np.testing.assert_allclose(found.elevation, 304.8)
@@ -98,8 +92,7 @@ def test_flags_count_as_rules_of_qc(service, tmp_path):
     from pipeline import config, names, qc
 
     service.add("2057:AL:SCAN", "SMS:-2", DAYS, PCT, flags=["V", "?", "S", "V", "N", "B"])
-    found = entry(service, tmp_path).to_dask().load()
-    table = names.VARIABLES["soil_moisture"]
+    found, table = entry(service, tmp_path).to_dask().load(), names.VARIABLES["soil_moisture"]
     values, dropped = qc.screen(found, "soil_moisture", table, config.QcConfig())
     told = {rule: int(n.sum()) for rule, n in dropped.items() if n.any()}
     told = {rule.rpartition("provider: ")[2]: n for rule, n in told.items()}
@@ -277,20 +270,9 @@ def test_one_number_in_two_states_is_told_by_its_triplet(service, tmp_path):
 
 
 def test_humidity_is_that_of_the_tables():
-    relative, kelvin, height = np.array([100.0, 50.0]), np.array([293.15, 273.15]), np.zeros(2)
-    made = awdb_days.specific_humidity(relative, kelvin, height)
+    made = awdb_days.specific_humidity(np.array([100.0, 50.0]), np.array([293.15, 273.15]), 0.0)
     # Saturation at 20 degC is 23.37 hPa, at 0 degC 6.112 hPa, at 1013.25 hPa.
     np.testing.assert_allclose(made, [0.01448, 0.001877], rtol=2e-3)
-
-
-def test_the_answer_of_the_miniature_is_the_services(service):
-    path = f"{service.url}/data?stationTriplets=2057:AL:SCAN&elements=SMS:-2&duration=DAILY"
-    path += "&beginDate=2016-02-27&endDate=2016-02-27&periodRef=END"
-    (answer,) = json.loads(remote.read(path + "&returnFlags=true&returnSuspectData=true"))
-    (sensor,) = answer["data"]
-    assert sensor["stationElement"]["storedUnitCode"] == "pct"
-    told = {"date": "2016-02-27", "value": 20.0, "qcFlag": "V", "qaFlag": "P"}
-    assert sensor["values"] == [told]
 
 
 @pytest.mark.parametrize(
