@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline import grid
 from pipeline.errors import DataError
+from pipeline.regrid import edges_between
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     Places = tuple[NDArray[np.float64], NDArray[np.float64]]  # latitude, longitude, in degrees
 
-_EDGE = 1e-6  # of a cell's width: centres, and edges made from them, are rounded
+_EDGE = 1e-3  # of a cell's width: bounds are often float32
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ def _projected(dataset: xr.Dataset, places: Places) -> Holding:
 
 
 def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
-    """(n, 2) edges of evenly spaced rows or columns, half a cell from their centres."""
+    """(n, 2) edges of rows or columns, halfway between their centres."""
     centre = dataset[axis].values.astype("float64")
     if len(centre) < 2:
         found = f"{axis}: {len(centre)} values; two are needed to tell how wide a cell is"
         raise DataError(f"catalog entry {dataset.attrs['entry']}", found, remedy="read more of it")
-    half = (centre[-1] - centre[0]) / (len(centre) - 1) / 2
-    return np.stack([centre - half, centre + half], 1)
+    edges = edges_between(centre)
+    return np.stack([edges[:-1], edges[1:]], 1)
 
 
 def _interval(

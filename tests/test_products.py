@@ -4,14 +4,16 @@ import io
 import re
 import shutil
 
+import dask.array
 import numpy as np
 import pytest
 import rich.console
 import xarray as xr
 import yaml
 
-from pipeline import evaluate, files, render, report, tables
+from pipeline import evaluate, files, products, render, report, tables
 from pipeline.cube import Cube
+from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
@@ -102,6 +104,8 @@ def judged(world, tmp_path_factory):
     shelf.on_the_cells("shifted", shelf.observed + SHIFT)
     shelf.points("half", shelf.observed[::2], shelf.cube.days[::2])
     experiment = shelf.experiment("perfect", "shifted", "half")
+    fewer = {"judging": experiment.judging.model_copy(update={"bootstrap_draws": 100})}
+    experiment = experiment.model_copy(update=fewer)
     summary = evaluate.run(experiment, shelf.workspace, Silent())
     report.run(experiment, shelf.workspace, Silent())
     return shelf, experiment, summary
@@ -110,9 +114,9 @@ def judged(world, tmp_path_factory):
 def test_products_stand_in_the_summary_beside_the_other_baselines(judged, world):
     _, _, summary = judged
     assert list(summary["baselines"]) == ["ridge", "footprint", "perfect", "shifted", "half"]
-    for name in ("ridge", "footprint"):
-        assert summary["baselines"][name] == world.summary["baselines"][name]
-    assert summary["arms"] == world.summary["arms"]
+    for kind in ("arms", "baselines"):
+        for name, made in world.summary[kind].items():
+            assert summary[kind][name]["median"] == made["median"]
     perfect, shifted, half = (summary["baselines"][n] for n in ("perfect", "shifted", "half"))
     n_sites = world.summary["arms"]["insitu"]["n_sites"]
     assert (perfect["n_sites"], shifted["n_sites"]) == (n_sites, n_sites)
@@ -186,3 +190,155 @@ def test_and_on_the_page_with_their_licence(judged):
     cells = re.search(r"<tr><td>shifted</td>.*?</tr>", html[html.index('data-table="entries"') :])
     assert "CC0-1.0" in cells[0]
     assert "10.1000/snow" in cells[0]
+
+
+def test_scores_are_made_anew_when_a_product_is(shelf, judged):
+    shelf.points("own", shelf.observed)
+    experiment = shelf.experiment("own")
+    made = {"own": products.digests(experiment)}
+    assert made["own"].keys() == {"baseline own"}
+    shelf.points("own", shelf.observed + SHIFT)
+    assert products.digests(experiment) != made["own"]
+    inputs = judged[0].workspace.artefact("scores").manifest()["inputs"]
+    assert inputs["baseline half"] == products.digests(judged[1])["baseline half"]
+    judged[0].points("half", judged[0].observed[::2] + SHIFT, judged[0].cube.days[::2])
+    with pytest.raises(StoreError, match="baseline half"):
+        evaluate.run(judged[1], judged[0].workspace, Silent())
+
+
+def test_every_product_that_fails_is_named_at_once(shelf):
+    shelf.points("good", shelf.observed)
+    shelf.points("late", shelf.observed, shelf.cube.days + 400)
+    shelf.points("other", shelf.observed)
+    other = {"air_temperature": {"from": "SD", "units": "cm", "to": "K"}}
+    shelf.entries["other"]["args"]["mapping"] = other
+    shelf.put("other", shelf.entries["other"])
+    shelf.put("gone", entry("points.PointsSource", shelf.folder / "gone.nc", place="spot"))
+    with pytest.raises(DataError) as error:
+        evaluate.run(shelf.experiment("good", "late", "other", "gone"), shelf.workspace, Silent())
+    told = str(error.value)
+    late = "its days are 2020-12-24 to 2021-06-01, none of them in the test period 2019-11-20 to"
+    assert late in told
+    assert "move test_period, or drop it from baselines" in told
+    assert "gone.nc: not found" in told
+    assert "cannot be turned into 'K'" in told
+    assert "good" not in told
+    assert shelf.workspace.artefact("scores").manifest() is None
+
+
+def test_a_product_without_the_target_is_refused(shelf):
+    shelf.points("other", shelf.observed)
+    shelf.entries["other"]["args"]["mapping"] = {
+        "snowfall": {"from": "SD", "units": "cm", "to": "cm"}
+    }
+    snowfall = shelf.world.experiment.table["snowfall"].model_copy(update={"units": "cm"})
+    variables = shelf.world.experiment.variables | {"snowfall": snowfall}
+    shelf.put("other", shelf.entries["other"])
+    with pytest.raises(DataError, match=r"no snow_depth; it has \['snowfall'\]; map its variable"):
+        products.opened(shelf.experiment("other", variables=variables))
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("ridge",), "called ridge"),
+        (("mine", "shelf.mine"), "called mine"),
+    ],
+)
+def test_names_that_are_taken_are_refused(shelf, names, found):
+    with pytest.raises(ConfigError, match=found):
+        products.digests(shelf.experiment(*names))
+
+
+def test_products_need_sites(shelf):
+    for changes in ({"models": "s3://elsewhere"}, {"sources": {"insitu": ()}}):
+        if "sources" in changes:
+            sources = shelf.world.experiment.sources.model_copy(update=changes["sources"])
+            changes = {"sources": sources}
+        with pytest.raises(ConfigError, match=r"give sources.insitu, or --set baselines=\[\]"):
+            products.digests(shelf.experiment("mine", **changes))
+    assert products.digests(shelf.experiment(models="s3://elsewhere")) == {}
+
+
+LAT, LON = np.array([40.2, 39.6]), np.array([-100.1, 179.95])
+
+
+def bounded(lat, lon, width):
+    half = np.array([-width / 2, width / 2])
+    axes = {"lat": lat, "lon": lon}
+    bounds = {f"{n}_bnds": ((n, "bnds"), v[:, None] + half) for n, v in axes.items()}
+    return xr.Dataset(coords=axes | bounds, attrs={"entry": "made"})
+
+
+def test_only_chunks_with_a_site_on_days_that_are_judged_are_read(world):
+    """A field that would take 26 GB, of which each chunk that is read is noted."""
+    seen = []
+
+    def block(block_info):
+        (day, lat, lon), shape = block_info[None]["chunk-location"], block_info[None]["chunk-shape"]
+        seen.append((day, lat, lon))
+        return np.full(shape, day + lat / 100, np.float32)
+
+    chunks, empty = ((1,) * 10, (1000,) * 18, (1000,) * 36), np.empty((0, 0, 0), "f4")
+    field = dask.array.map_blocks(block, chunks=chunks, dtype="f4", meta=empty)
+    dataset = bounded(np.arange(-89.995, 90, 0.01), np.arange(-179.995, 180, 0.01), 0.01)
+    days = np.datetime64("2015-01-01") + np.arange(10)
+    dataset = dataset.assign_coords(time=days.astype("datetime64[ns]"))
+    dataset["snow_depth"] = (("time", "lat", "lon"), field)
+    experiment = world.experiment.model_copy(update={"baselines": ("huge",)})
+    places = LAT[[0, 1, 1]], LON[[0, 1, 1]]
+    sampled = products.at_sites(experiment, {"huge": dataset}, places, days[3:5])["huge"]
+    assert sorted(set(seen)) == [(day, *at) for day in (3, 4) for at in ((12, 35), (13, 7))]
+    assert len(seen) == len(set(seen))
+    expected = [[3.13, 4.13], [3.12, 4.12], [3.12, 4.12]]
+    np.testing.assert_allclose(sampled.series, expected, rtol=1e-6)
+    assert sampled.distance_km.max() < 1
+
+
+def test_flags_and_ranges_drop_values_and_count_them(world):
+    days = np.datetime64("2020-01-01") + np.arange(4)
+    values = np.array([[1.0, 2.0], [3.0, 4.0], [-1.0, 6.0], [7.0, 8.0]], "float32")
+    flag = np.array([[0, 1], [8, 0], [0, 2], [0, 0]], "uint16")
+    experiment = world.experiment.model_copy(update={"baselines": ("flagged",)})
+
+    def sampled(dims, coords, shape, **attrs):
+        made = xr.Dataset(
+            {
+                "snow_depth": (("time", *dims), values.reshape(4, *shape)),
+                "provider_flag": (("time", *dims), flag.reshape(4, *shape), attrs),
+            },
+            {"time": days.astype("datetime64[ns]"), **coords},
+            {"entry": "flagged"},
+        )
+        where = np.array([40.2, 40.2]), np.array([-100.1, -99.1])
+        return products.at_sites(experiment, {"flagged": made}, where, days)["flagged"]
+
+    places = {"lat": ("place", [40.2, 40.2]), "lon": ("place", [-100.1, -99.1])}
+    found = sampled(["place"], places, [2], good=[0])
+    expected = [[1, np.nan, np.nan, 7], [np.nan, 4, np.nan, 8]]
+    np.testing.assert_array_equal(found.series, expected)
+    assert found.dropped == {"provider": 3, "range": 1}
+    cells = bounded(np.array([40.0]), np.array([-100.0, -99.0]), 1).coords
+    found = sampled(["lat", "lon"], cells, [1, 2])
+    expected = [[1, 3, np.nan, 7], [np.nan, 4, 6, 8]]
+    np.testing.assert_array_equal(found.series, expected)
+    assert found.dropped == {"flag": 1, "range": 1}
+
+
+def test_a_file_that_cannot_be_read_is_named(world):
+    def fail(block_info=None):
+        raise OSError("unexpected end of file")
+
+    field = dask.array.map_blocks(
+        fail, chunks=((1,), (1,), (1,)), dtype="f4", meta=np.empty((0, 0, 0))
+    )
+    dataset = bounded(np.array([40.0]), np.array([-100.0]), 1)
+    days = np.array(["2020-01-01"], "datetime64[D]")
+    dataset = dataset.assign_coords(time=days.astype("datetime64[ns]"))
+    dataset["snow_depth"] = (("time", "lat", "lon"), field)
+    names = ("one", "two")
+    experiment = world.experiment.model_copy(update={"baselines": names})
+    with pytest.raises(DataError) as error:
+        products.at_sites(experiment, dict.fromkeys(names, dataset), (LAT[:1], LON[:1]), days)
+    for name in names:
+        assert f"catalog entry {name}: cannot be read, truncated or damaged" in str(error.value)
