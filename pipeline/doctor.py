@@ -44,7 +44,7 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     counts = f"{len(seen)} entries, {years} years of them: {len(seen) - ill} healthy"
     if problems:
         counts += f"; {problems} problems in {ill}"
-    progress.finish(counts)
+    progress.finish(f"{years} years of {len(seen)} entries looked at")
     shown: list[Any] = [_table(seen), counts]
     unproven = [case.label for case, _, _ in seen if case.metadata.get("verified") is False]
     if unproven:

@@ -52,18 +52,20 @@ def of_values(name: str, values: NDArray[np.float32], variable: Variable) -> lis
         return []
     inside = _share(given, variable)
     few = FEW if variable.kind in ("target", "auxiliary") else 0.0
+    outside = given[(given < variable.minimum) | (given > variable.maximum)]
+    fill = next(
+        (f for f in FILLS if outside.size and np.isclose(outside, f, rtol=1e-4).all()), None
+    )
     spread = f"{given.min():.4g} to {given.max():.4g}"
-    meant = _meant(given, inside, variable)
+    meant = "" if fill is not None else _meant(given, inside, variable)
     if meant:
         found = f"{name}: {spread} {variable.units}; these look like {meant}"
         remedy = f"correct `units` and `to` of {name} in the mapping"
         return [Symptom("units", found, remedy)]
     if 1 - inside <= few:
         return []
-    outside = given[(given < variable.minimum) | (given > variable.maximum)]
     allowed = f"{variable.minimum:g} to {variable.maximum:g} {variable.units}"
     found = f"{name}: {_percent(1 - inside)} of the sample is outside {allowed}: {spread}"
-    fill = next((f for f in FILLS if np.isclose(outside, f, rtol=1e-4).all()), None)
     remedy = "ask the provider, or correct the mapping"
     if fill is not None:
         remedy = f"{fill:g} looks like a fill value that is not masked; correct the driver or file"

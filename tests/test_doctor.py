@@ -11,7 +11,7 @@ import pytest
 import web
 import yaml
 
-from pipeline import cases, doctor
+from pipeline import cases, cli, doctor
 from pipeline.errors import ConfigError
 from pipeline.progress import Silent
 
@@ -415,3 +415,40 @@ def test_a_target_that_is_neither_is_refused(target):
 def test_settings_are_those_of_an_experiment(ward):
     with pytest.raises(ConfigError, match="is a catalog"):
         doctor.examine(str(ward.parent / "catalog.yaml"), ["period=x"], Silent())
+
+
+@pytest.fixture
+def soilweave(monkeypatch, capsys):
+    """Run `doctor` on the command line, on a wide terminal: exit code, output, errors."""
+
+    def command(*args):
+        monkeypatch.setenv("COLUMNS", "400")
+        monkeypatch.setattr("sys.argv", ["soilweave", "doctor", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (end.value.code or 0, *capsys.readouterr())
+
+    return command
+
+
+def test_the_exit_status_is_that_of_the_health(ward, soilweave, monkeypatch):
+    alone(monkeypatch, "attributes", "sites")
+    code, out, _ = soilweave(ward)
+    assert code == 0
+    assert "2 entries, 4 years of them: 2 healthy\n" in out
+    in_entry("sites", lambda spec: spec["metadata"].pop("license"))(ward.parent)
+    in_file("attributes.nc", lambda ds: ds.rename(ELEV="[red]"))(ward.parent)
+    code, out, _ = soilweave(ward)
+    assert code == 1
+    assert re.search(r"sites +│ +│ metadata +│ license missing +│ add it to the entry", out)
+    assert "ELEV: missing; the file has ['[red]', 'SAND']" in out
+    assert "2 entries, 4 years of them: 0 healthy; 2 problems in 2\n" in out
+
+
+def test_on_the_command_line_settings_and_targets_are_taken_and_refused(soilweave, ward):
+    code, out, err = soilweave("scam")
+    assert (code, out) == (2, "")
+    assert "experiment 'scam': not found; did you mean 'scan'?" in err
+    code, out, err = soilweave(ward, "--set", "train.updtes=3")
+    assert code == 2
+    assert "did you mean 'updates'" in err
