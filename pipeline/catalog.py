@@ -207,7 +207,7 @@ def nested(url: str, spec: Json | None) -> str | None:
     """URL of the catalog that an entry of a catalog stands for; None where it is data."""
     if not spec or spec.get("driver") != "yaml_file_cat":
         return None
-    folder = url.rpartition("/")[0]
+    folder = files.absolute(url).rpartition("/")[0]
     path: str = re.sub(r"\{\{\s*CATALOG_DIR\s*\}\}", lambda _: folder, spec["args"]["path"])
     return path
 

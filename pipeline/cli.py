@@ -203,13 +203,13 @@ def submit(
 
     Example: soilweave submit scan --address http://head:8265 --workspace s3://bucket/ws
     """
-    from pipeline import jobs
+    from pipeline import jobs, upload
 
     dashboard = jobs.dashboard(address)
     if (experiment is None) == (follow is None):
         raise ConfigError("arguments", "expected EXPERIMENT, or --follow JOB")
     if experiment is not None:
-        order = jobs.Order(experiment, verb, workspace, name, overwrite, tuple(set_ or ()))
+        order = upload.Order(experiment, verb, workspace, name, overwrite, tuple(set_ or ()))
         follow = jobs.submit(order, dashboard)
         err.print(f"job {follow}: submitted to {dashboard}", highlight=False, soft_wrap=True)
     job = str(follow)

@@ -8,17 +8,13 @@ import logging
 import os
 import secrets
 import shlex
-import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from pipeline import files, resolve, store
+from pipeline import upload
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,9 +22,9 @@ if TYPE_CHECKING:
 
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+    from pipeline.upload import Order
+
 VERBS = ("run", "prepare", "train", "predict", "evaluate")
-PACKAGES = ("model", "pipeline", "catalogs")
-LIMIT_MB = 4  # ours are under one; Ray's own limit, 100 MiB, would let a data set pass
 DASHBOARD = "http://127.0.0.1:8265"
 TIMEOUT_S = (5, 30)  # of a request: to connect, between two bytes
 QUIET_S = 60.0  # a connection that says nothing for so long may be dead: it is made anew
@@ -36,18 +32,6 @@ PATIENCE_S = 60.0  # a server that has not answered for so long is given up
 PAUSE_S = 0.5
 CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env")
 UNKNOWN = "status code 404"
-
-
-@dataclass(frozen=True)
-class Order:
-    """`soilweave VERB EXPERIMENT` with its options, to run as a job."""
-
-    experiment: str
-    verb: str
-    workspace: str
-    name: str | None = None
-    overwrite: bool = False
-    settings: tuple[str, ...] = ()
 
 
 def dashboard(address: str | None = None) -> str:
@@ -75,7 +59,7 @@ def submit(order: Order, address: str) -> str:
     """
     _check(order)
     with tempfile.TemporaryDirectory(prefix="soilweave-") as folder:
-        name = stage(order, Path(folder))
+        name = upload.gather(order, Path(folder))
         job = f"{name}-{secrets.token_hex(4)}"
         parts = ["python", "-m", "pipeline", order.verb, "experiment.yaml"]
         parts += ["--workspace", order.workspace, *(["--overwrite"] if order.overwrite else [])]
@@ -88,39 +72,6 @@ def submit(order: Order, address: str) -> str:
                 metadata={"soilweave": order.verb, "name": name, "workspace": order.workspace},
             )
     return job
-
-
-def stage(order: Order, folder: Path) -> str:
-    """Put what a job needs into a folder: the code, its commit, the experiment resolved.
-
-    A catalog and a recipe that are local files come along. Returns the experiment's name.
-
-    Raises:
-      ConfigError: listing every problem of the experiment, or what makes the upload too large.
-    """
-    from pipeline.catalog import locate
-
-    tree = resolve.experiment(order.experiment, order.settings, order.name).model_dump(mode="json")
-    if _is_local(tree["recipe"]):
-        shutil.copyfile(tree["recipe"], folder / "recipe.yaml")
-        tree["recipe"] = "recipe.yaml"
-    name = tree["sources"]["catalog"]
-    found = name if "://" in name else locate(name)
-    if _is_local(name):
-        shutil.copyfile(found, folder / "catalog.yaml")
-        tree["sources"]["catalog"] = "catalog.yaml"
-    for section, key in ((tree, "models"), (tree["planet"] or {}, "url")):
-        if section.get(key):  # nodes have another working directory
-            section[key] = files.absolute(section[key])
-    (folder / "experiment.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    ignored = shutil.ignore_patterns("__pycache__", ".*")
-    for package in PACKAGES:
-        source = Path(__file__).resolve().parents[1] / package
-        shutil.copytree(source, folder / package, ignore=ignored)
-    if commit := store.git_commit():
-        (folder / "pipeline" / "COMMIT").write_text(f"{commit}\n")
-    _check_size(folder)
-    return str(tree["name"])
 
 
 def follow(job: str, address: str, write: Callable[[str], None]) -> int:
@@ -148,20 +99,6 @@ def _check(order: Order) -> None:
     if urlsplit(order.workspace).password:
         remedy = "leave it out; nodes have keys in their own environment"
         raise ConfigError("--workspace", "whoever sees the job sees its password", remedy=remedy)
-
-
-def _is_local(name: str) -> bool:
-    """Whether a recipe or a catalog is a local file, not a preset or a URL."""
-    return "://" not in name and name.endswith((".yaml", ".yml"))
-
-
-def _check_size(folder: Path) -> None:
-    size = {p: p.stat().st_size / 2**20 for p in folder.rglob("*") if p.is_file()}
-    if (total := sum(size.values())) > LIMIT_MB:
-        largest = sorted(size, key=lambda p: -size[p])[:3]
-        told = ", ".join(f"{p.relative_to(folder)} {size[p]:.1f} MB" for p in largest)
-        found = f"{total:.1f} MB, at most {LIMIT_MB}; the largest: {told}"
-        raise ConfigError("upload", found, remedy="move data out of the packages")
 
 
 def _client(address: str) -> JobSubmissionClient:

@@ -24,7 +24,19 @@ import world as small_world
 import xarray as xr
 import yaml
 
-from pipeline import cli, files, folds, jobs, journey, prepare, resolve, store, tables
+from pipeline import (
+    catalog,
+    cli,
+    files,
+    folds,
+    jobs,
+    journey,
+    prepare,
+    resolve,
+    store,
+    tables,
+    upload,
+)
 from pipeline.errors import ConfigError
 from pipeline.progress import Silent
 
@@ -392,7 +404,7 @@ def test_every_verb_that_is_a_row_of_stages_can_be_a_job():
 
 
 def test_a_password_is_not_shown_around():
-    order = jobs.Order("demo", "run", "ftp://me:mine@host/ws")
+    order = upload.Order("demo", "run", "ftp://me:mine@host/ws")
     with pytest.raises(ConfigError, match="leave it out") as error:
         jobs.submit(order, "http://127.0.0.1:1")
     assert "mine" not in str(error.value)
@@ -409,7 +421,8 @@ def test_a_password_is_not_shown_around():
 )
 def test_a_resolved_experiment_is_read_again_as_it_is(tmp_path, name, settings):
     assert (
-        jobs.stage(jobs.Order(name, "run", REMOTE, "again", settings=settings), tmp_path) == "again"
+        upload.gather(upload.Order(name, "run", REMOTE, "again", settings=settings), tmp_path)
+        == "again"
     )
     again = resolve.experiment(str(tmp_path / "experiment.yaml"))
     assert again == resolve.experiment(name, settings, "again")
@@ -423,8 +436,29 @@ def staged(snow, tmp_path, monkeypatch):
     settings = ("recipe=mine.yaml", "sources.catalog=catalog.yaml", "models=other/models")
     folder = tmp_path / "staged"
     folder.mkdir()
-    jobs.stage(jobs.Order("snow.yaml", "run", REMOTE, settings=settings), folder)
+    upload.gather(upload.Order("snow.yaml", "run", REMOTE, settings=settings), folder)
     return folder
+
+
+def test_every_catalog_that_is_a_file_comes_along(snow, tmp_path, monkeypatch):
+    """One named by an entry, and one nested in the experiment's."""
+    monkeypatch.chdir(snow.parent)
+    nest = {"all": {"driver": "yaml_file_cat", "args": {"path": "{{CATALOG_DIR}}/catalog.yaml"}}}
+    Path("main.yaml").write_text(yaml.safe_dump({"sources": nest}))
+    Path("mine.yaml").write_text(Path("catalog.yaml").read_text())
+    settings = (
+        *("sources.catalog=main.yaml", "sources.forcing=all.cells", "sources.static=all.cells"),
+        *("sources.satellite=all.footprints", "sources.insitu=[mine.yaml:sites]"),
+    )
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    upload.gather(upload.Order("snow.yaml", "run", REMOTE, settings=settings), folder)
+    before = resolve.experiment("snow.yaml", settings)
+    wanted = [catalog.source(before, name).urlpath for name in catalog.entries(before)]
+    Path("catalog.yaml").unlink()
+    monkeypatch.chdir(folder)
+    after = resolve.experiment("experiment.yaml")
+    assert [catalog.source(after, name).urlpath for name in catalog.entries(after)] == wanted
 
 
 def test_what_is_uploaded_is_little(staged):
@@ -433,7 +467,7 @@ def test_what_is_uploaded_is_little(staged):
     root = Path(jobs.__file__).parents[1]
     code = {
         str(p.relative_to(root))
-        for package in jobs.PACKAGES
+        for package in upload.PACKAGES
         for p in (root / package).rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     }
@@ -453,9 +487,9 @@ def test_what_is_named_by_a_relative_path_comes_along(staged, snow, monkeypatch,
 
 
 def test_too_much_is_not_uploaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "LIMIT_MB", 0.1)
+    monkeypatch.setattr(upload, "LIMIT_MB", 0.1)
     with pytest.raises(ConfigError, match=r"at most 0.1; the largest: pipeline/page/borders.json"):
-        jobs.stage(jobs.Order("demo", "run", REMOTE), tmp_path)
+        upload.gather(upload.Order("demo", "run", REMOTE), tmp_path)
 
 
 def test_a_log_told_anew_and_in_other_pieces_gives_every_line_once():
