@@ -39,6 +39,24 @@ def part_of(window: Window) -> Part:
     )
 
 
+def elsewhere(told: NDArray[np.int64], part: Part, axis: int, fill: int) -> str:
+    """What is wrong with the rows (axis 0) or columns (1) that a file tells; "" if nothing.
+
+    Args:
+      told: (row, column) indices.
+      part: where they are in the whole.
+      axis: which of the two they are.
+      fill: what stands where none is told.
+    """
+    here = np.moveaxis(np.arange(part[axis].start, part[axis].stop)[:, None], 0, axis)
+    here = np.broadcast_to(here, told.shape)
+    wrong = (told != fill) & (told != here)
+    if not wrong.any():
+        return ""
+    example = f"index {told[wrong][0]} at {here[wrong][0]}"
+    return f"{int(wrong.sum())} cells are elsewhere, such as {example}"
+
+
 def dataset(
     window: Window, days: NDArray[np.datetime64], variables: dict[str, da.Array]
 ) -> xr.Dataset:

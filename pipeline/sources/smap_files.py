@@ -76,14 +76,8 @@ def _misplaced(file: h5py.File, key: str, task: Task) -> list[str]:
         return found
     for axis, name in enumerate(INDICES):
         told = file[f"{group}/{name}{suffix}"][task.part].astype(np.int64)
-        here = np.arange(task.part[axis].start, task.part[axis].stop)
-        here = np.broadcast_to(here[:, None] if axis == 0 else here, told.shape)
-        wrong = (told != NO_INDEX) & (told != here)
-        if wrong.any():
-            found.append(
-                f"{group}/{name}{suffix}: {int(wrong.sum())} cells are elsewhere, such as index "
-                f"{told[wrong][0]} at {here[wrong][0]}"
-            )
+        wrong = ease.elsewhere(told, task.part, axis, NO_INDEX)
+        found += [f"{group}/{name}{suffix}: {wrong}"] if wrong else []
     return found
 
 
