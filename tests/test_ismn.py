@@ -268,3 +268,11 @@ def test_regions():
     np.testing.assert_array_equal(places.inside(lat, lon, (-180, -90, 180, 90)), [1, 1, 1, 1])
     np.testing.assert_array_equal(places.inside(lat, lon, (-175, 0, -160, 20)), [0, 1, 1, 0])
     assert places.inside(lat, lon, None).all()
+
+
+def test_the_target_leads_whatever_the_order(folder):
+    turned = dict(reversed(MAPPING.items()))
+    assert places.by_target(turned) == ["soil_moisture", "soil_temperature"]
+    xr.testing.assert_identical(
+        IsmnSource(str(folder), turned).to_dask().load(), opened(folder).load()
+    )

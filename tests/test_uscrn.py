@@ -83,6 +83,7 @@ def test_values_in_our_units(daily01):
         [mary.lat, mary.lon, mary.elevation], [48.74, -113.43, 4555 * 0.3048]
     )
     assert str(mary.network.values) == "USCRN"
+    assert float(mary.depth_from) == float(mary.depth_to) == 0.05
     tiksi = dataset.sel(place=TIKSI).soil_moisture
     assert np.isfinite(tiksi.values).sum() == 2  # closed with 2019
 

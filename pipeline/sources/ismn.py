@@ -34,7 +34,7 @@ class IsmnSource(Source):
     Args:
       urlpath: the zip, or the folder it unpacks to; a zip elsewhere is copied to the user's cache.
       mapping: {our name: {"from": ISMN's name, "units": its units, "to": our units}}, or a list
-        of such. The first is what places must have, and what provider_flag is of.
+        of such. Places are where the target (else the first) is measured; provider_flag is its.
       depth: top and bottom of the class of depths, m; a sensor lies within it.
       day: `utc`, or `local` for days of local standard time by the longitude.
       min_hours: good hours that make a good day. Half a day by default: readings follow the
@@ -99,7 +99,7 @@ class IsmnSource(Source):
             read(where, [[s.member for s in h] for h in chosen], days, self.min_hours, offset)
             for chosen, offset in zip(sites, offsets, strict=True)
         ]
-        names = self._variables()
+        names = places.by_target(self.mapping)
         held = places.side_by_side([part[0] for part in parts], len(days), names, "float32")
         flags = places.side_by_side([part[1] for part in parts], len(days), ["flag"], "int32")
         raw = xr.Dataset({name: (("time", "place"), values) for name, values in held.items()})
@@ -113,12 +113,9 @@ class IsmnSource(Source):
 
     read = to_dask
 
-    def _variables(self) -> list[str]:
-        return list(dict.fromkeys(spec["from"] for spec in self.mapping.values()))
-
     def _sites(self, path: str) -> list[list[list[Sensor]]]:
         """For each site, for each variable, the sensors that are read; none where it lacks one."""
-        names = self._variables()
+        names = places.by_target(self.mapping)
         found, others = ismn_sensors.sensors(path, names, self.depth)
         groups: dict[tuple[str, str], list[Sensor]] = {}
         for sensor in found:

@@ -7,6 +7,8 @@ all of them and write what it learns beside them; here single files are asked fo
 
 from __future__ import annotations
 
+import functools
+import os
 import tempfile
 import threading
 import warnings
@@ -33,6 +35,7 @@ BITS = {flag: 1 << i for i, flag in enumerate(FLAGS)}
 FILL = -999.0  # and all below; -9999 stands for missing
 DAMAGES = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
 CEOP_COLUMNS = 15
+HEAD = 4096  # bytes; its first two lines tell what a file is
 _TINY = 1e-6  # m
 # What hides a warning hides it in all threads, until the first of them is done.
 _ONE_AT_A_TIME = threading.Lock()
@@ -112,8 +115,6 @@ def hours(path: str, member: str) -> Hours:
     Raises:
       DataError: the file is absent or damaged, naming its line.
     """
-    from ismn.base import IsmnRoot
-
     place = f"{path}: {member}"
     remedy = "download the archive again"
     try:
@@ -121,8 +122,9 @@ def hours(path: str, member: str) -> Hours:
             _ONE_AT_A_TIME,
             warnings.catch_warnings(),
             tempfile.TemporaryDirectory(prefix="soilweave-ismn-") as scratch,
-            IsmnRoot(path) as root,
         ):
+            held = os.stat(path)
+            root = _root(path, held.st_mtime_ns, held.st_size)
             # ismn 1.5.4 calls pandas in a way that pandas 3.1 says will go.
             warnings.filterwarnings("ignore", "The inplace keyword", DeprecationWarning)
             file = _described(root, member, scratch)
@@ -152,12 +154,21 @@ def code(flag: str) -> int:
     return sum(BITS.get(part, BITS["other"]) for part in set(flag.split(",")))
 
 
+@functools.lru_cache(maxsize=1)
+def _root(path: str, changed: int, size: int) -> Any:
+    """An archive, kept open: to open a zip of many files takes longer than to read one of them."""
+    from ismn.base import IsmnRoot
+
+    return IsmnRoot(path)
+
+
 def _described(root: Any, member: str, scratch: str = ".") -> Any:
     """A sensor's file as `ismn` has it, described by its name, first lines and last line."""
     from ismn.filehandlers import DataFile
 
     data = root.zip.read(member) if root.zip else (root.path / member).read_bytes()
-    lines = [line for line in data.splitlines() if line.strip()]
+    first = [line for line in data[:HEAD].splitlines() if line.strip()]
+    lines = [first[0], first[min(1, len(first) - 1)], data.rstrip().rsplit(b"\n", 1)[-1]]
     file = DataFile(
         *(root, PurePosixPath(member)),
         load_metadata=False,
@@ -166,8 +177,8 @@ def _described(root: Any, member: str, scratch: str = ".") -> Any:
         verify_temp_root=False,
     )
     told: dict[str, list[str]] = {"fname": PurePosixPath(member).name.split("_")}
-    for part, line in (("headr", 0), ("scnd", min(1, len(lines) - 1)), ("last", -1)):
-        told[part] = lines[line].decode("ascii").split()
+    for part, line in zip(("headr", "scnd", "last"), lines, strict=True):
+        told[part] = line.decode("ascii").split()
     if len(told["headr"]) == len(told["scnd"]) == CEOP_COLUMNS:
         file.file_type, (file.metadata, _) = "ceop_sep", file.get_metadata_ceop_sep(told)
     else:

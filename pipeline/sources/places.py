@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.names import VARIABLES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
+    from pipeline.sources.form import Mapping
+
 Region = tuple[float, float, float, float]
+
+
+def by_target(mapping: Mapping) -> list[str]:
+    """The provider's names in a mapping, each once: the target's first, whatever their order."""
+    targets = [ours for ours in mapping if ours in VARIABLES and VARIABLES[ours].kind == "target"]
+    return list(dict.fromkeys(mapping[ours]["from"] for ours in [*targets, *mapping]))
 
 
 def inside(lat: ArrayLike, lon: ArrayLike, region: Region | None) -> NDArray[np.bool_]:

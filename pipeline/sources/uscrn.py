@@ -5,7 +5,8 @@ values that did not pass the provider's control left out by it; and the provider
 Out, as `to_dask()` gives it to anyone:
 
   dims time, place; coords time (datetime64, a day of local standard time), place (ST_Location_...),
-  lat, lon (degrees), elevation (m), network; attribute time_convention
+  lat, lon (degrees), elevation, depth_from, depth_to (m; of the target), network;
+  attribute time_convention
   our names, float32, in our units
 """
 
@@ -24,6 +25,7 @@ from pipeline.sources.form import Mapping, Source
 if TYPE_CHECKING:
     import xarray as xr
 
+DEPTH = re.compile(r"^SOIL_\w+_(\d+)_DAILY$")
 FILE = re.compile(r"CRND0103-(\d{4})-(\w[^/]*)\.txt$")
 
 
@@ -103,6 +105,9 @@ class UscrnSource(Source):
         }
         for axis in ("lat", "lon", "elevation"):
             coords[axis] = ("place", np.array([getattr(sites[name], axis) for name in urls]))
+        if depth := DEPTH.search(places.by_target(self.mapping)[0]):
+            depths = np.full(len(urls), int(depth[1]) / 100)
+            coords |= {"depth_from": ("place", depths), "depth_to": ("place", depths)}
         told = {"time_convention": "local standard time day"}
         return xr.Dataset(self.translated(raw), coords, told)
 
