@@ -5,25 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
-from pipeline import files, probed
+from pipeline import files, probe_entry, probe_table, probed
 from pipeline.errors import ConfigError
 from pipeline.names import VARIABLES
-from pipeline.sources import entry, remote
-from pipeline.sources.table_guess import TARGET
+from pipeline.sources import entry
+from pipeline.sources.table_words import TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import xarray as xr
 
-    from pipeline.files import Json
     from pipeline.probed import Examined
     from pipeline.progress import Progress
 
-LICENSE = "own data, not published"
 SETTINGS = (
     *("columns", "units", "temperature_units", "depth", "depth_units", "depth_class_m"),
     *("time_zone", "good", "sensors", "min_share", "missing", "license"),
@@ -53,13 +50,13 @@ def examine(
       SoilweaveError: the file cannot be read, or the settings or the catalog not be used.
     """
     given = _given(settings)
-    license_ = str(given.pop("license", LICENSE))
+    license_ = str(given.pop("license", probe_entry.LICENSE))
     catalog = entry.parts(write) if write else None
     found = probed.examined(files.absolute(target), given)
     progress.start("doctor", len(found.places), "probes")
     healthy = not found.problems
-    shown: list[Any] = [probed.table(found)] if found.places else []
-    shown += [f"mind: {note}" for note in [*found.guess.notes, *probed.minds(found)]]
+    shown: list[Any] = [probe_table.table(found)] if found.places else []
+    shown += [f"mind: {note}" for note in [*found.guess.notes, *probe_table.minds(found)]]
     shown += [f"wrong: {problem}" for problem in found.problems]
     if (plots or catalog) and found.data is not None:
         folder = plots or f"{found.url.removesuffix('.csv')}-probes"
@@ -68,7 +65,7 @@ def examine(
     if catalog and not healthy:
         shown.append(f"nothing was written to {catalog[0]}: mend what is wrong first")
     elif catalog and found.data is not None:
-        shown.append(_written(found, found.data, *catalog, license_))
+        shown.append(probe_entry.write(found, found.data, *catalog, license_))
     ill = f"{len(found.problems)} problems" if found.problems else "healthy"
     progress.finish(f"{len(found.places)} probes: {ill}")
     return healthy, [_escaped(part) for part in shown]
@@ -101,7 +98,7 @@ def _draw(found: Examined, data: xr.Dataset, folder: str, progress: Progress) ->
     for at, site in enumerate(data.place.values.tolist()):
         place = found.places[site]
         where = place.shown.replace("\n", " ")
-        title = f"{site}: {where}, cell {probed.pair(place.cell)}, {data.time_convention}s"
+        title = f"{site}: {where}, cell {probe_table.pair(place.cell)}, {data.time_convention}s"
         dropped = {rule: bad[:, at] for rule, bad in found.dropped.items()}
         record = probes.Record(days, data[TARGET].values[:, at], dropped)
         name = re.sub(r"[^\w.-]+", "_", site)
@@ -111,51 +108,6 @@ def _draw(found: Examined, data: xr.Dataset, folder: str, progress: Progress) ->
         picture = probes.record(record, title, what, bounds)
         files.write_bytes(files.join(folder, f"{name}.png"), picture)
         progress.advance()
-
-
-def _written(found: Examined, data: xr.Dataset, catalog: str, name: str, license_: str) -> str:
-    """Write the entry; what is said of it."""
-    if "://" in found.url and remote.shown(found.url) != found.url:
-        problem = "the URL holds a name, password or query, and credentials are in no catalog"
-        raise ConfigError(remote.shown(found.url), problem, remedy="give a plain URL, or a file")
-    done = entry.put(catalog, name, _entry(found, data, license_))
-    told = "" if license_ != LICENSE else f" (license: {LICENSE}; --set license=... for another)"
-    return (
-        f"{name} {done} in {catalog}{told}; an experiment names it as "
-        f"sources.insitu=[{catalog}:{name}]"
-    )
-
-
-def _entry(found: Examined, data: xr.Dataset, license_: str) -> Json:
-    """The entry of the table, complete."""
-    lat, lon = data.lat.values, data.lon.values
-    days = data.time.values[np.isfinite(data[TARGET].values).any(1)].astype("datetime64[D]")
-    mapping = found.guess.args["mapping"]
-    edges = (lon.min(), lon.max(), lat.min(), lat.max())
-    return {
-        "driver": "pipeline.sources.table.TableSource",
-        "description": f"own probes of {found.url.rpartition('/')[2]}, {len(lat)} sites",
-        "args": {"urlpath": found.url, **found.guess.args},
-        "metadata": {
-            "support": "site",
-            "license": license_,
-            "doi": "none",
-            "auth": "anonymous" if "://" in found.url else "none",
-            "region": "longitude {:g}..{:g}, latitude {:g}..{:g}".format(*edges),
-            "native_grid": "points",
-            "native_units": ", ".join(f"{s['from']} {s['units']}" for s in mapping.values()),
-            "time_convention": data.time_convention,
-            "period": f"{days[0]}..{days[-1]}",
-            "origin": found.url,
-            "verified": True,
-            "volume": {
-                "days": int((days[-1] - days[0]).astype(int)) + 1,
-                "per": "all",
-                "megabytes": max(round(found.size / 1e6, 3), 0.001),
-                "basis": "measured",
-            },
-        },
-    }
 
 
 def _escaped(part: Any) -> Any:

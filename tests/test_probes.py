@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import files, grid, probes
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.progress import Silent
-from pipeline.sources import entry, table_guess, table_places, table_rows
+from pipeline.sources import entry, table_places, table_text, table_words
 
 HEADER = "site,lat,lon,depth_m,time,vwc_m3m3\n"
 
@@ -188,7 +188,7 @@ def test_coordinates_unlike_those_of_the_others(doctor):
         (HEADER + daily() + daily("B", lat=42.1234, depth=0.5), "B: left out, no sensor in the"),
         (HEADER + daily().replace("2019-", "2219-"), "days in the future"),
         (HEADER + daily(d1=-9999), "taken as missing: -9999"),
-        (HEADER.replace("_m,", ",") + daily(depth=5), "depth: from 5 on, taken to be cm"),
+        (HEADER.replace("_m,", ",") + daily(depth=5), "depth: 5 to 5, taken to be cm"),
         (HEADER.replace("_m3m3", "") + daily(), "taken to be m3 m-3, from its magnitude"),
         (HEADER + daily().replace(",0.2", "T06:00,0.2").replace(",0.1", "T06:00,0.1"), "no offset"),
     ],
@@ -223,13 +223,12 @@ def test_what_is_to_be_minded_is_no_fault(doctor, text, says):
     ],
 )
 def test_spellings_of_headers(header, role, units):
-    raw, _ = table_rows.split(f"{header}\n5\n".encode())
-    made = table_guess.Guess()
-    hints = table_guess._recognised(raw, {}, made)
-    ours = {"value": table_guess.TARGET, "temperature": table_guess.TEMPERATURE}
+    raw, _ = table_text.split(f"{header}\n5\n".encode())
+    made = table_words.recognised(raw, {})
+    ours = {"value": table_words.TARGET, "temperature": table_words.TEMPERATURE}
     found = {ours.get(role, role): header} if role else {}
     assert made.columns == found
-    assert hints == ({ours.get(role, role): units} if units else {})
+    assert made.hints == ({ours.get(role, role): units} if units else {})
 
 
 def test_everything_of_a_richer_table_is_guessed(doctor, tmp_path):

@@ -329,6 +329,11 @@ def test_many_lines_of_one_fault_are_counted(table):
         (HEADER, {}, "no rows"),
         (DAILY.replace("vwc", "theta"), {}, r"column 'vwc' missing; the header has site, lat"),
         (DAILY.replace("depth", "lat", 1), {}, "column 'depth' missing"),
+        (
+            DAILY.replace("depth", "lat ", 1),
+            {"columns": COLUMNS | {"depth": "lat"}},
+            "'lat': more than",
+        ),
         (DAILY, {"time_zone": "offset"}, "time without an offset, .* line 2, '2019-05-01'"),
         (DAILY.replace("-02,", "-02T00:00Z,"), {}, "time without an offset.*line 2"),
         (

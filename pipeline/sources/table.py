@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.names import VARIABLES
-from pipeline.sources import remote, table_days, table_rows
+from pipeline.sources import remote, table_days, table_form, table_rows, table_stamps, table_text
 from pipeline.sources.form import REMEDY, Mapping, Source
 from pipeline.sources.units import conversion
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-ROLES = ("id", "lat", "lon", "time", "depth", "depth_from", "depth_to", "sensor", "flag")
-NEEDED = ("id", "lat", "lon", "time")
 _TINY = 1e-6  # m
 
 
@@ -76,37 +74,9 @@ class TableSource(Source):
         self.depth, self.depth_units, self.depth_class_m = depth, depth_units, depth_class_m
         self.good = {_plain(value) for value in good or []}
         self.sensors, self.min_share, self.missing = sensors, min_share, tuple(missing)
-        problems = self._faults()
+        problems = table_form.faults(self)
         if problems:
             raise ValueError("; ".join(problems))
-
-    def _faults(self) -> list[str]:
-        """What is wrong with the arguments."""
-        roles = self.columns.keys()
-        problems = [f"columns: {role} missing" for role in NEEDED if role not in roles]
-        problems += [f"columns: no such role: {r}" for r in roles if r not in ROLES]
-        if ("depth_from" in roles) != ("depth_to" in roles):
-            problems.append("columns: depth_from and depth_to go together")
-        depths = ("depth" in roles) + ("depth_from" in roles) + (self.depth is not None)
-        if depths != 1:
-            problems.append("expected one of columns.depth, columns.depth_from and _to, or depth")
-        if "flag" in roles and not self.good:
-            problems.append("columns.flag: say which are good, in `good`")
-        if self.sensors not in ("mean", "longest"):
-            problems.append(f"sensors '{self.sensors}': expected mean or longest")
-        if not 0 <= self.min_share <= 1:
-            problems.append(f"min_share {self.min_share}: expected 0..1")
-        try:
-            table_days.zone(self.time_zone or table_days.LOCAL)
-        except ValueError as error:
-            problems.append(str(error))
-        pairs = [(s["units"], s.get("to", s["units"])) for s in self.mapping.values()]
-        for units, wanted in [*pairs, (self.depth_units, "m")]:
-            try:
-                conversion(units, wanted)
-            except DataError as error:
-                problems.append(str(error))
-        return problems
 
     @cached_property
     def _content(self) -> bytes:
@@ -133,7 +103,7 @@ class TableSource(Source):
 
     def _rows(self) -> tuple[pd.DataFrame, str]:
         """Checked rows of sensors in the depth class, with their days; and the days' convention."""
-        raw, problems = table_rows.split(self._content)
+        raw, problems = table_text.split(self._content)
         if raw.empty:
             raise DataError(remote.shown(self.urlpath), *(problems or ["no rows"]), remedy=REMEDY)
         numbers = {name: spec["from"] for name, spec in self.mapping.items()}
@@ -141,12 +111,12 @@ class TableSource(Source):
         problems += found
         convention = ""
         if len(rows):
-            stamps, found = table_days.stamps(rows, self.time_zone)
+            stamps, found = table_stamps.stamps(rows, self.time_zone)
             rows = self._with_depths(rows.assign(time=stamps.times))
             rows["day"] = rows["time"].dt.floor("D")
             convention = stamps.convention
             whole = rows.dropna(subset=["time", "depth_from", "depth_to"])
-            problems += found + table_rows.duplicates(whole, [*table_days.KEYS, "time"])
+            problems += found + table_rows.duplicates(whole, [*table_stamps.KEYS, "time"])
         if problems:
             raise DataError(remote.shown(self.urlpath), *problems, remedy=REMEDY)
         top, bottom = self.depth_class_m

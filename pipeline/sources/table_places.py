@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import grid
-from pipeline.sources import table_days
+from pipeline.sources import table_stamps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,14 +78,14 @@ def places(found: pd.DataFrame, hours: float | None) -> tuple[dict[str, Place], 
 
 def clock_hours(text: pd.Series, time_zone: str) -> float | None:
     """Offset from UTC of the probes' clocks, hours, where stamps or their zone tell; else None."""
-    if time_zone == table_days.OFFSET:
+    if time_zone == table_stamps.OFFSET:
         ends = text.str.extract(r"([+-])(\d{2}):?(\d{2})?$").dropna(subset=[0])
         if ends.empty:
             return None
         hours = ends[1].astype(float) + ends[2].fillna("0").astype(float) / 60
         mean = float((hours * np.where(ends[0] == "-", -1.0, 1.0)).mean())
         return mean or None  # +00:00 is UTC, which is kept anywhere
-    where = table_days.zone(time_zone)
+    where = table_stamps.zone(time_zone)
     if where is None or time_zone == "UTC":
         return None
     january, july = (datetime(2019, month, 1, tzinfo=UTC).astimezone(where) for month in (1, 7))

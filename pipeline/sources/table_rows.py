@@ -1,63 +1,17 @@
-"""Rows of a long CSV: text with line numbers, then numbers and places, and what is wrong there."""
+"""Rows of a table: numbers and places of what is text, and everything that is wrong with them."""
 
 from __future__ import annotations
 
-import csv
-import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.sources.table_text import SHOWN, at_lines, listed
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
-
-EMPTY = ("", "na", "n/a", "nan", "null", "none")
-SHOWN = 5  # lines named of one kind of problem
-
-
-def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
-    """Cells of a CSV as text, stripped, the index the number of their line; and problems.
-
-    The separator is the comma, semicolon or tab that its header has most of; with semicolons or
-    tabs a comma in a number is a decimal point. Lines before the header that begin with `#`, and
-    empty lines, are skipped; what stands for nothing (NA, nan, ...) becomes "".
-    """
-    import pandas as pd
-
-    text = data.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.split("\n")
-    above = 0
-    while above < len(lines) and (not lines[above].strip() or lines[above].startswith("#")):
-        above += 1
-    if above == len(lines):
-        return pd.DataFrame(), ["empty: expected a header and rows"]
-    separator = max(",;\t", key=lines[above].count)
-    width = len(next(csv.reader([lines[above]], delimiter=separator)))
-    kept, problems = _even(lines[above:], separator, width, above + 1)
-    options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False}
-    raw = pd.read_csv(io.StringIO(kept), skip_blank_lines=False, index_col=False, **options)
-    raw = raw.fillna("")
-    raw.index = pd.RangeIndex(above + 2, above + 2 + len(raw), name="line")
-    raw.columns = [str(name).strip() for name in raw.columns]
-    raw = raw.apply(lambda column: column.str.strip())
-    raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY)), "")
-    raw.attrs["decimal"] = "." if separator == "," else ","
-    blank = (raw == "").all(axis=1)
-    return raw[~blank], problems
-
-
-def _even(lines: Sequence[str], separator: str, width: int, first: int) -> tuple[str, list[str]]:
-    """The lines, without those that have too many cells; and those as a problem."""
-    wide = [i for i, line in enumerate(lines) if line.count(separator) >= width]
-    wide = [i for i in wide if len(next(csv.reader([lines[i]], delimiter=separator))) > width]
-    if not wide:
-        return "\n".join(lines).rstrip("\n"), []
-    bad = set(wide)
-    kept = "\n".join("" if i in bad else line for i, line in enumerate(lines))
-    return kept.rstrip("\n"), [_listed(f"more than the header's {width} columns", _at(wide, first))]
 
 
 def checked(
@@ -66,7 +20,7 @@ def checked(
     """Rows with numbers, and every problem of the file, with the lines it is at.
 
     Args:
-      raw: of `split`.
+      raw: of `table_text.split`.
       columns: name in the file of id, lat, lon, time, and of sensor, depth, depth_from, depth_to
         and flag where there are such.
       numbers: names in the file of measured variables, under ours.
@@ -84,7 +38,7 @@ def checked(
         return pd.DataFrame(), [
             f"column '{name}' missing; the header has {', '.join(raw.columns)}" for name in absent
         ]
-    twice = [name for name in dict.fromkeys(wanted) if list(raw.columns).count(name) > 1]
+    twice = [name for name in dict.fromkeys(wanted) if name in raw.attrs["twice"]]
     if twice:
         return pd.DataFrame(), [f"column '{name}': more than one of that name" for name in twice]
     rows = pd.DataFrame(index=raw.index)
@@ -116,7 +70,7 @@ def _numbers(raw: pd.DataFrame, name: str, *, required: bool) -> tuple[pd.Series
     if not wrong.any():
         return values, []
     found = [f"'{raw[name][line]}'" for line in raw.index[wrong][:SHOWN]]
-    return values, [_listed(f"{name} is no number", raw.index[wrong], found)]
+    return values, [listed(f"{name} is no number", raw.index[wrong], found)]
 
 
 def _place_problems(rows: pd.DataFrame) -> list[str]:
@@ -126,12 +80,12 @@ def _place_problems(rows: pd.DataFrame) -> list[str]:
         if beyond.any():
             found = [f"{value:g}" for value in rows[name][beyond][:SHOWN]]
             accepted = f"{name} outside -{most} to {most}"
-            problems.append(_listed(accepted, rows.index[beyond], found))
+            problems.append(listed(accepted, rows.index[beyond], found))
     known = rows[rows["id"] != ""].dropna(subset=["lat", "lon"])
     first = known.groupby("id")[["lat", "lon"]].transform("first")
     moved = (first != known[["lat", "lon"]]).any(axis=1)
     for site, odd in known[moved].groupby("id"):
-        problems.append(_listed(f"id {site}: other lat, lon than in its first row", odd.index))
+        problems.append(listed(f"id {site}: other lat, lon than in its first row", odd.index))
     for name in ("depth", "depth_from", "depth_to"):
         if name in rows:
             below = f"{name} below 0; depths count downward from the surface"
@@ -146,25 +100,3 @@ def duplicates(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     """Rows that have the keys of another before them, as one problem."""
     again = rows.duplicated(list(keys))
     return at_lines("another row of the same id, time, depth and sensor", again)
-
-
-def at_lines(what: str, wrong: pd.Series, values: pd.Series | None = None) -> list[str]:
-    """One problem of the rows that are wrong, with their lines; none where none is."""
-    if not wrong.any():
-        return []
-    found = [] if values is None else [f"'{value}'" for value in values[wrong][:SHOWN]]
-    return [_listed(what, wrong.index[wrong], found)]
-
-
-def _at(indices: Sequence[int], first: int) -> list[int]:
-    return [first + i for i in indices]
-
-
-def _listed(what: str, lines: Iterable[Any] | NDArray[Any], values: Sequence[str] = ()) -> str:
-    """`what: line 3, 'x'; line 5, 'y'; and 12 more`."""
-    numbers = [int(line) for line in lines]
-    shown = [f"line {line}" for line in numbers[:SHOWN]]
-    if values:
-        shown = [f"{line}, {value}" for line, value in zip(shown, values, strict=False)]
-    more = len(numbers) - SHOWN
-    return f"{what}: {'; '.join(shown)}{f'; and {more} more' if more > 0 else ''}"

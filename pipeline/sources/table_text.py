@@ -1,0 +1,86 @@
+"""The cells of a CSV as text, each row with the number of its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+
+EMPTY = ("", "na", "n/a", "nan", "null", "none")
+SHOWN = 5  # lines named of one kind of problem
+
+
+def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
+    """Cells of a CSV as text, stripped, the index the number of their line; and problems.
+
+    The separator is the comma, semicolon or tab that its header has most of; with semicolons or
+    tabs a comma in a number is a decimal point. Lines before the header that begin with `#`, and
+    empty lines, are skipped; what stands for nothing (NA, nan, ...) becomes "".
+    """
+    import pandas as pd
+
+    text = data.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    above = 0
+    while above < len(lines) and (not lines[above].strip() or lines[above].startswith("#")):
+        above += 1
+    if above == len(lines):
+        return pd.DataFrame(), ["empty: expected a header and rows"]
+    separator = max(",;\t", key=lines[above].count)
+    width = len(next(csv.reader([lines[above]], delimiter=separator)))
+    kept, problems = _even(lines[above:], separator, width, above + 1)
+    options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False}
+    raw = pd.read_csv(io.StringIO(kept), skip_blank_lines=False, index_col=False, **options)
+    raw = raw.fillna("")
+    raw.index = pd.RangeIndex(above + 2, above + 2 + len(raw), name="line")
+    names = [name.strip() for name in next(csv.reader([lines[above]], delimiter=separator))]
+    raw.columns = [name if n == 0 else f"{name}.{n}" for name, n in _counted(names)]
+    raw = raw.apply(lambda column: column.str.strip())
+    raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY)), "")
+    raw.attrs["twice"] = [name for name, n in _counted(names) if n == 1]
+    raw.attrs["decimal"] = "." if separator == "," else ","
+    blank = (raw == "").all(axis=1)
+    return raw[~blank], problems
+
+
+def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Names, with how many of them came before."""
+    return [(name, names[:i].count(name)) for i, name in enumerate(names)]
+
+
+def _even(lines: Sequence[str], separator: str, width: int, first: int) -> tuple[str, list[str]]:
+    """The lines, without those that have too many cells; and those as a problem."""
+    wide = [i for i, line in enumerate(lines) if line.count(separator) >= width]
+    wide = [i for i in wide if len(next(csv.reader([lines[i]], delimiter=separator))) > width]
+    if not wide:
+        return "\n".join(lines).rstrip("\n"), []
+    bad = set(wide)
+    kept = "\n".join("" if i in bad else line for i, line in enumerate(lines))
+    return kept.rstrip("\n"), [listed(f"more than the header's {width} columns", _at(wide, first))]
+
+
+def at_lines(what: str, wrong: pd.Series, values: pd.Series | None = None) -> list[str]:
+    """One problem of the rows that are wrong, with their lines; none where none is."""
+    if not wrong.any():
+        return []
+    found = [] if values is None else [f"'{value}'" for value in values[wrong][:SHOWN]]
+    return [listed(what, wrong.index[wrong], found)]
+
+
+def _at(indices: Sequence[int], first: int) -> list[int]:
+    return [first + i for i in indices]
+
+
+def listed(what: str, lines: Iterable[Any], values: Sequence[str] = ()) -> str:
+    """`what: line 3, 'x'; line 5, 'y'; and 12 more`."""
+    numbers = [int(line) for line in lines]
+    shown = [f"line {line}" for line in numbers[:SHOWN]]
+    if values:
+        shown = [f"{line}, {value}" for line, value in zip(shown, values, strict=False)]
+    more = len(numbers) - SHOWN
+    return f"{what}: {'; '.join(shown)}{f'; and {more} more' if more > 0 else ''}"
