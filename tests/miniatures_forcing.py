@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 
+import h5py
 import numpy as np
 import pyproj
 import xarray as xr
@@ -134,7 +136,7 @@ def daymet(folder) -> xr.Dataset:
         "tmax": "degrees C",
         "prcp": "mm/day",
         "srad": "W/m2",
-        "dayl": "s/day",
+        "dayl": "s",
         "vp": "Pa",
     }
     size = {"tmin": -10, "tmax": 20, "srad": 400, "dayl": 40000, "vp": 900, "prcp": 12}
@@ -222,13 +224,20 @@ def nldas2(folder, first: str, last: str) -> xr.Dataset:
     }
     dataset = xr.Dataset(held, {"time": time, "lat": lat, "lon": lon})
     encoding = {name: {"_FillValue": np.float32(-9999)} for name in held}
-    encoding["time"] = {"units": "hours since 1979-01-01"}
+    encoding["time"] = {"units": "hours since 1979-01-01", "dtype": "float64"}
+    template = folder / "template.nc"
+    dataset.isel(time=[0]).to_netcdf(template, engine="h5netcdf", encoding=encoding)
     for i, each in enumerate(time):
         stamp = each.astype("datetime64[s]").item()
-        name = f"NLDAS_FORA0125_H.A{stamp:%Y%m%d}.{stamp:%H}00.020.nc"
-        (folder / f"{stamp:%Y/%j}").mkdir(parents=True, exist_ok=True)
-        path = folder / f"{stamp:%Y/%j}" / name
-        dataset.isel(time=[i]).to_netcdf(path, engine="h5netcdf", encoding=encoding)
+        place = folder / f"{stamp:%Y/%j}"
+        place.mkdir(parents=True, exist_ok=True)
+        path = place / f"NLDAS_FORA0125_H.A{stamp:%Y%m%d}.{stamp:%H}00.020.nc"
+        shutil.copy(template, path)
+        with h5py.File(path, "r+") as file:
+            file["time"][:] = (each - np.datetime64("1979-01-01")) / np.timedelta64(1, "h")
+            for name in held:
+                file[name][:] = dataset[name].values[i : i + 1]
+    template.unlink()
     return dataset
 
 

@@ -39,14 +39,17 @@ def assembled(
     times = np.concatenate([part.times for part in parts])
     step = days.step_of(times)
     timed = {
-        name: any("time" in template[held].dims for held, _ in term.inputs)
+        name: any("time" in template[native].dims for native, _ in term.inputs)
         for name, term in source.terms.items()
     }
     begin, end = _wanted(source, times, step)
     series = Series(source, tuple(parts), window, begin, end)
+    hourly_files = dated.span(source.urlpath) == "h"
+    names = list(derive.inputs_of(source.terms))
+    held = series.arrays(names, template, days.steps_of(step), together=hourly_files)
     made: dict[str, Any] = {}
     for name, term in source.terms.items():
-        arrays = [series.array(n, template[n], days.steps_of(step)) for n, _ in term.inputs]
+        arrays = [held[n] for n, _ in term.inputs]
         if term.since_00:
             arrays = [days.increments(a, times[begin:end], step) for a in arrays]
         made[name] = term.make(arrays)
@@ -58,7 +61,7 @@ def assembled(
     variables = {}
     for name, term in source.terms.items():
         dims = (("time",) if timed[name] else ()) + window.axes
-        told = {"units": term.to, "source": ", ".join(held for held, _ in term.inputs)}
+        told = {"units": term.to, "source": ", ".join(native for native, _ in term.inputs)}
         variables[name] = (dims, derive.linear(made[name], term.units, term.to), told)
     return xr.Dataset(variables, coords, attrs)
 

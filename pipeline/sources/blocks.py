@@ -78,14 +78,27 @@ class Series:
         """(part + 1,) number of the first step of each part."""
         return np.cumsum([0, *(len(part.times) for part in self.parts)])
 
-    def array(self, name: str, stored: xr.DataArray, steps_a_day: int) -> da.Array:
-        """A variable, (time, row, column) or (row, column), float32, NaN where missing, lazily.
+    def arrays(
+        self, names: list[str], template: xr.Dataset, steps_a_day: int, *, together: bool
+    ) -> dict[str, da.Array]:
+        """Variables, (time, row, column) or (row, column), float32, NaN where missing, lazily.
 
         Args:
-          name: its name in the files.
-          stored: as the first file has it, which tells its chunks.
+          names: theirs in the files.
+          template: one of the files, which tells their dims and chunks.
           steps_a_day: how many steps belong together.
+          together: whether a file is opened once for all of them, which many small files need.
         """
+        timed = all("time" in template[name].dims for name in names)
+        groups = [names] if together and timed else [[name] for name in names]
+        made: dict[str, da.Array] = {}
+        for group in groups:
+            stack = self._stack(tuple(group), template[group[0]], steps_a_day)
+            made |= {name: stack[i] for i, name in enumerate(group)}
+        return made
+
+    def _stack(self, names: tuple[str, ...], stored: xr.DataArray, steps_a_day: int) -> Any:
+        """(variable, time, row, column) or (variable, row, column), lazily."""
         import dask.array
 
         make: Any = dask.array.map_blocks
@@ -99,22 +112,19 @@ class Series:
         if "time" in stored.dims:
             area = 4 * max(chunks[0]) * max(chunks[1])
             many = max(_BLOCK_BYTES // area // steps_a_day * steps_a_day, steps_a_day)
-            at_once = min(max(READ_AT_ONCE["time"], steps_a_day), many)
+            at_once = min(steps_a_day if steps_a_day > 1 else READ_AT_ONCE["time"], many)
             chunks.insert(0, self._steps(native.get("time", 1), at_once))
-        identity = files.sha256_of(
-            [name, [p.url for p in self.parts], self.begin, self.end, chunks]
-        )
         taken_as = [[s.start, s.stop] for s in self.grid.taken]
-        made: da.Array = make(
+        identity = [names, [p.url for p in self.parts], self.begin, self.end, chunks, taken_as]
+        return make(
             _read,
             series=self,
-            name_in_file=name,
-            chunks=tuple(chunks),
+            names_in_file=names,
+            chunks=((len(names),), *chunks),
             dtype="float32",
-            meta=np.empty((0,) * len(chunks), "float32"),
-            name=f"grid-{name}-{files.sha256_of([identity, taken_as])[:24]}",
+            meta=np.empty((0,) * (len(chunks) + 1), "float32"),
+            name=f"grid-{names[0]}-{files.sha256_of(identity)[:24]}",
         )
-        return made
 
     def _steps(self, native: int, at_once: int) -> tuple[int, ...]:
         """Sizes of blocks along time: whole chunks of long files, several short files at once."""
@@ -131,8 +141,8 @@ class Series:
             sizes += new
         return tuple(sizes)
 
-    def read(self, name: str, block: tuple[slice, ...]) -> NDArray[np.float32]:
-        """Values of a block, counted in what is wanted.
+    def read(self, names: tuple[str, ...], block: tuple[slice, ...]) -> NDArray[np.float32]:
+        """(variable, ...) values of a block, counted in what is wanted.
 
         Raises:
           DataError: a file is absent, damaged or unlike the first.
@@ -141,37 +151,41 @@ class Series:
             slice((taken.start or 0) + part.start, (taken.start or 0) + part.stop)
             for taken, part in zip(self.grid.taken, block[-2:], strict=True)
         )
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
         where = dict(zip(self.grid.dims, (rows, columns), strict=True))
         if len(block) == 2:
-            return self._values(self.parts[0], name, where, ())
+            return np.asarray(self._values(self.parts[0], names, where))
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
         begin, end = block[0].start + self.begin, block[0].stop + self.begin
-        made = np.full((end - begin, *shape), np.nan, np.float32)
+        made = np.full((len(names), end - begin, *shape), np.nan, np.float32)
         for part, first in zip(self.parts, self.firsts, strict=False):
             low, high = max(begin, int(first)), min(end, int(first) + len(part.times))
             if low < high:
                 steps = slice(low - int(first), high - int(first))
-                made[low - begin : high - begin] = self._values(
-                    part, name, {"time": steps, **where}, (high - low, *shape)
+                made[:, low - begin : high - begin] = self._values(
+                    part, names, {"time": steps, **where}
                 )
         return made
 
     def _values(
-        self, part: Part, name: str, where: dict[str, slice], shape: tuple[int, ...]
-    ) -> NDArray[np.float32]:
+        self, part: Part, names: tuple[str, ...], where: dict[str, slice]
+    ) -> NDArray[np.float32] | np.float32:
+        """Values of variables in one file; NaN where it is absent, and may be."""
         try:
             raw = self.source.opened_part(part.url)
         except DataError as error:
             if part.optional and any("not found" in problem for problem in error.problems):
-                return np.full(shape, np.nan, np.float32)
+                return np.float32(np.nan)
             raise
         try:
             if not part.known:
                 self._check(raw, part)
-            held = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
-            ordered = held.transpose(*(dim for dim in where if dim in held.dims))
-            with remote.answering(part.url, self.source.login), _readable(part.url, name):
-                return np.asarray(ordered.values, dtype=np.float32)
+            made = []
+            for name in names:
+                held = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
+                ordered = held.transpose(*(dim for dim in where if dim in held.dims))
+                with remote.answering(part.url, self.source.login), _readable(part.url, name):
+                    made.append(np.asarray(ordered.values, dtype=np.float32))
+            return np.stack(made)
         finally:
             raw.close()
 
@@ -217,6 +231,8 @@ def _sizes(start: int, stop: int, native: int, at_least: int) -> tuple[int, ...]
     return tuple(np.diff(edges).tolist())
 
 
-def _read(*, series: Series, name_in_file: str, block_info: Any = None) -> NDArray[np.float32]:
+def _read(
+    *, series: Series, names_in_file: tuple[str, ...], block_info: Any = None
+) -> NDArray[np.float32]:
     where = tuple(slice(*each) for each in block_info[None]["array-location"])
-    return series.read(name_in_file, where)
+    return series.read(names_in_file, where[1:])

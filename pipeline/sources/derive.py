@@ -65,7 +65,10 @@ RULES = {
     ),
     "middle": Rule((None, None), None, lambda low, high: (low + high) / 2),
     "daylight": Rule(("W m-2", "s"), "W m-2", lambda mean, lasting: mean * lasting / 86400),
+    "mixing_ratio": Rule(("1",), "kg kg-1", lambda ratio: ratio / (1 + ratio)),
     "water": Rule(("m",), "kg m-2", lambda depth: WATER * depth),
+    "in_10_cm": Rule(("kg m-2",), "m3 m-3", lambda water: water / (0.1 * WATER)),
+    "water_rate": Rule(("m day-1",), "kg m-2 day-1", lambda depth: WATER * depth),
 }
 
 
