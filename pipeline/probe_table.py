@@ -64,6 +64,17 @@ def _record(found: Examined, site: str) -> list[str]:
     ]
 
 
+def schema(found: Examined) -> str:
+    """How the table is read: the column of each role, with its units or zone."""
+    args = found.guess.args
+    told = {"time": args["time_zone"], "depth": args["depth_units"]}
+    told |= {"depth_from": args["depth_units"], "depth_to": args["depth_units"]}
+    parts = [(role, column, told.get(role, "")) for role, column in args["columns"].items()]
+    parts += [(name, spec["from"], spec["units"]) for name, spec in args["mapping"].items()]
+    named = [f"{role} {column}" + (f" ({of})" if of else "") for role, column, of in parts]
+    return f"read as: {', '.join(named)}"
+
+
 def minds(found: Examined) -> list[str]:
     """What to mind of the probes, each with the probes it is true of."""
     told = defaultdict(list)

@@ -98,7 +98,7 @@ def _coordinates(raw: pd.DataFrame, guess: Guess) -> pd.DataFrame:
 
     names = {name: guess.columns[name] for name in ("lat", "lon")}
     ids = raw[guess.columns["id"]]
-    made = pd.DataFrame({name: table_units.numbers(raw, c) for name, c in names.items()})
+    made = pd.DataFrame({name: table_units.numbers(raw, c, ()) for name, c in names.items()})
     written = [raw[c].str.extract(r"[.,](\d+)$")[0].fillna("").str.len() for c in names.values()]
     made["decimals"] = pd.concat(written, axis=1).max(axis=1)
     known = made[ids != ""].dropna()

@@ -56,10 +56,13 @@ def examine(
     progress.start("doctor", len(found.places), "probes")
     healthy = not found.problems
     shown: list[Any] = [probe_table.table(found)] if found.places else []
+    if found.guess.args:
+        shown.append(probe_table.schema(found))
     shown += [f"mind: {note}" for note in [*found.guess.notes, *probe_table.minds(found)]]
     shown += [f"wrong: {problem}" for problem in found.problems]
     if (plots or catalog) and found.data is not None:
-        folder = plots or f"{found.url.removesuffix('.csv')}-probes"
+        beside = found.url.rpartition("/")[2] if "://" in found.url else found.url
+        folder = plots or f"{beside.removesuffix('.csv')}-probes"
         _draw(found, found.data, folder, progress)
         shown.append(f"a picture of each probe is in {folder}")
     if catalog and not healthy:

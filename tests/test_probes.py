@@ -10,7 +10,7 @@ import yaml
 from matplotlib.image import imread
 from rich.console import Console
 
-from pipeline import files, grid, probes
+from pipeline import cli, files, grid, probes
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.progress import Silent
 from pipeline.sources import entry, table_places, table_text, table_words
@@ -269,6 +269,44 @@ def test_what_is_guessed_can_be_told(doctor):
         with pytest.raises(ConfigError, match="expected key=value; keys of a table"):
             doctor(text, setting)
     assert "time_zone 'Mars': expected" in doctor(text, "columns.id=who", "time_zone=Mars")[1]
+
+
+def test_the_longitude_of_kansas_is_a_number(doctor):
+    healthy, told = doctor(HEADER + daily(lon=-99.0))
+    assert healthy, told
+    assert "99.0000 W" in told
+
+
+def test_it_says_how_the_table_is_read(doctor):
+    text = HEADER.strip() + ",[colour]\n" + daily().replace("\n", ",[red]\n")
+    _, told = doctor(text)
+    assert (
+        "read as: id site, lat lat, lon lon, time time (local standard), depth depth_m (m), "
+        "soil_moisture vwc_m3m3 (m3 m-3)\n"
+    ) in told
+    assert "mind: columns not used: [colour]" in told
+
+
+def test_the_verb(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").write_text(HEADER + daily())
+    (tmp_path / "bad.csv").write_text(HEADER + daily(d0="[x]"))
+
+    def soilweave(*args):
+        monkeypatch.setattr("sys.argv", ["soilweave", *args])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr().out
+
+    zone = "time_zone=UTC-07:00"
+    code, told = soilweave("doctor", "mine.csv", "--write", "my.yaml:mine", "--set", zone)
+    assert code == 0
+    assert "sources.insitu=[my.yaml:mine]" in told
+    assert (tmp_path / "mine-probes" / "A.png").exists()
+    code, told = soilweave("doctor", "bad.csv", "--plots", "seen")
+    assert code == 1
+    assert "wrong: vwc_m3m3 is no number: line 2, '[x]'" in told
+    assert not (tmp_path / "seen").exists()
 
 
 def test_no_table(doctor, tmp_path):

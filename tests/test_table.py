@@ -328,6 +328,7 @@ def test_many_lines_of_one_fault_are_counted(table):
         ("", {}, "empty: expected a header and rows"),
         (HEADER, {}, "no rows"),
         (DAILY.replace("vwc", "theta"), {}, r"column 'vwc' missing; the header has site, lat"),
+        (DAILY.replace("-105", "254"), {}, "lon outside -180 to 180 .of 0 to 360: subtract 360"),
         (DAILY.replace("depth", "lat", 1), {}, "column 'depth' missing"),
         (
             DAILY.replace("depth", "lat ", 1),

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.sources import table_stamps, table_units
 from pipeline.sources.table_form import NEEDED
-from pipeline.sources.table_units import FILLS
+from pipeline.sources.table_units import FILLS, numbers
 from pipeline.sources.table_words import TARGET, TEMPERATURE, WORDS, recognised
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def guess(raw: pd.DataFrame, given: dict[str, Any]) -> Guess:
     """
     found = recognised(raw, given.get("columns") or {})
     made = Guess(found.columns, problems=found.problems)
+    if idle := [name for name in raw.columns if name not in found.columns.values()]:
+        made.notes.append(f"columns not used: {', '.join(idle)}")
     lacking = [name for name in (*NEEDED, TARGET) if name not in made.columns]
     for name in lacking:
         told = "value" if name == TARGET else name
@@ -101,7 +103,7 @@ def _fills(raw: pd.DataFrame, made: Guess) -> list[float]:
     import pandas as pd
 
     columns = [made.columns[name] for name in (TARGET, TEMPERATURE) if name in made.columns]
-    values = pd.concat([pd.to_numeric(raw[column], errors="coerce") for column in columns])
+    values = pd.concat([numbers(raw, column, ()) for column in columns])
     found = [fill for fill in FILLS if np.isclose(values, fill).any()]
     if found:
         shown = ", ".join(f"{fill:g}" for fill in found)

@@ -80,6 +80,8 @@ def _place_problems(rows: pd.DataFrame) -> list[str]:
         if beyond.any():
             found = [f"{value:g}" for value in rows[name][beyond][:SHOWN]]
             accepted = f"{name} outside -{most} to {most}"
+            if name == "lon" and rows[name][beyond].between(180, 360).all():
+                accepted += " (of 0 to 360: subtract 360 above 180)"
             problems.append(listed(accepted, rows.index[beyond], found))
     known = rows[rows["id"] != ""].dropna(subset=["lat", "lon"])
     first = known.groupby("id")[["lat", "lon"]].transform("first")

@@ -47,15 +47,15 @@ def seen(raw: pd.DataFrame, found: Recognised, given: dict[str, Any]) -> Seen:
     return made
 
 
-def numbers(raw: pd.DataFrame, column: str) -> pd.Series:
-    """(row,) a column as numbers, NaN where there is none or what stands for none."""
+def numbers(raw: pd.DataFrame, column: str, fills: tuple[float, ...] = FILLS) -> pd.Series:
+    """(row,) a column as numbers, NaN where there is none or one that stands for none."""
     import pandas as pd
 
     text = raw[column]
     if raw.attrs.get("decimal") == ",":
         text = text.str.replace(",", ".", regex=False)
     values: pd.Series = pd.to_numeric(text, errors="coerce")
-    return values.mask(values.isin(FILLS))
+    return values.mask(values.isin(list(fills)))
 
 
 def _target(raw: pd.DataFrame, found: Recognised, given: dict[str, Any], made: Seen) -> None:
