@@ -91,10 +91,12 @@ class Block:
 
     def _footprints(self, satellite: xr.Dataset) -> None:
         target = self.experiment.target
-        values = self._values(satellite, target)
-        flag = None
-        if "provider_flag" in satellite:
-            flag = placing.on_days(satellite, "provider_flag", self.days)
+        names = [name for name in (target, "provider_flag") if name in satellite]
+        # Both come from one file, which is read once.
+        part = satellite[names].sel(time=slice(self.days[0], self.days[-1])).load()
+        values, flag = self._values(part, target), None
+        if "provider_flag" in part:
+            flag = placing.on_days(part, "provider_flag", self.days)
         variable = self.experiment.table[target]
         rejects = qc.retrievals(values, flag, variable, self.experiment.qc)
         for rule, rejected in rejects.items():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.names import Variable
 
 REQUIRED = ("support", "license", "time_convention", "period", "auth")
+WHERE = ("urlpath", "storage_options", "login", "cmr", "direct", "repository")
 ENVIRONMENT = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
 
 
@@ -126,13 +127,13 @@ def digest(experiment: Experiment, entry: str, url: str | None = None) -> str:
         return copies.digest_of(str(experiment.sources.staged), entry)
     driver = source(experiment, entry, url)
     spec = find(experiment.sources.catalog, entry).spec
-    told = {key: spec[key] for key in ("driver", "args", "parameters") if key in spec}
+    read = {key: value for key, value in (spec.get("args") or {}).items() if key not in WHERE}
     try:
         content = driver.digest()
     except FileNotFoundError:
         driver.to_dask()  # says where to get it
         raise
-    return files.sha256_of([told, content])
+    return files.sha256_of([spec["driver"], read, content])
 
 
 def entries(experiment: Experiment) -> list[str]:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+
+SECRET = re.compile("TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY|CREDENTIAL")
+SHORTEST_SECRET = 8  # shorter values would be found in ordinary words
+
 
 class SoilweaveError(Exception):
     """A problem of the user's making or surroundings; the command line shows it in one line.
@@ -14,8 +20,9 @@ class SoilweaveError(Exception):
 
     def __init__(self, place: str, *problems: str, remedy: str = "") -> None:
         """Keep the parts; `str()` joins them."""
-        self.place, self.problems, self.remedy = place, problems, remedy
-        super().__init__(place, *problems)
+        self.place, self.problems = bare(place), tuple(map(bare, problems))
+        self.remedy = remedy
+        super().__init__(self.place, *self.problems)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the remedy through pickling: errors travel back from Ray workers."""
@@ -40,6 +47,18 @@ class DataError(SoilweaveError):
 
 class StoreError(SoilweaveError):
     """A workspace or an artefact in it that cannot be read, written or continued."""
+
+
+def bare(text: str) -> str:
+    """A text without secrets: those of the environment, and those that URLs carry.
+
+    A signed URL has them in its query, others before the host's `@`.
+    """
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    text = re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1", text)
+    return re.sub(r"(\w+://[^\s?'\"]+)\?[^\s'\"),]+", r"\1", text)
 
 
 def _rebuild(
