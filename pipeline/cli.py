@@ -141,7 +141,10 @@ def predict(
 def score(
     experiment: Experiment,
     sites: Annotated[
-        str, typer.Option(help="Probes, in the form of the experiment's in-situ source.")
+        str,
+        typer.Option(
+            help="A file in the form of the experiment's in-situ source, or CATALOG.yaml:NAME."
+        ),
     ],
     workspace: Workspace = "workspace",
     name: Name = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,11 +86,7 @@ def run(experiment: Experiment, workspace: Workspace, progress: Progress, sites_
 
 def _read(experiment: Experiment, folds: pd.DataFrame, trained: Trained, sites_url: str) -> Probes:
     """Observations that pass QC, and the inputs of every site."""
-    if not experiment.sources.insitu:
-        found = "names no in-situ source, so the form of a file of sites is not known"
-        raise DataError(f"experiment {experiment.name}", found, remedy="give sources.insitu")
-    entry = experiment.sources.insitu[0]
-    raw = catalog.open_source(experiment, entry, sites_url)
+    raw = _opened(experiment, sites_url)
     raw = domain.without(raw, experiment.qc.exclude_sites).load()
     variable = experiment.table[experiment.target]
     values, _ = qc.screen(raw, experiment.target, variable, experiment.qc)
@@ -104,6 +101,17 @@ def _read(experiment: Experiment, folds: pd.DataFrame, trained: Trained, sites_u
     observed = raw[experiment.target].reindex(time=days).values.T
     sites = Sites(tuple(map(str, raw.place.values)), label, days.astype("datetime64[D]"), observed)
     return Probes(sites, lat, lon, fold, known, forcing, static)
+
+
+def _opened(experiment: Experiment, sites_url: str) -> xr.Dataset:
+    """An entry, `CATALOG.yaml:name`; or a file in the form of the experiment's in-situ source."""
+    if re.search(r"\.ya?ml:[^/]+$", sites_url):
+        return catalog.open_source(experiment, sites_url)
+    if not experiment.sources.insitu:
+        found = "names no in-situ source, so the form of a file of sites is not known"
+        remedy = "give sources.insitu, or --sites CATALOG.yaml:NAME"
+        raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
+    return catalog.open_source(experiment, experiment.sources.insitu[0], sites_url)
 
 
 def _days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
