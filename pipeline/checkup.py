@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline import cases, catalog, magnitudes, samples, symptoms
+from pipeline import admission, catalog, coverage, gaps, readings, samples, symptoms
 from pipeline.errors import DataError
 from pipeline.symptoms import Symptom
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.cases import Case, Period
-    from pipeline.samples import Part
 
 
 class Seen(NamedTuple):
@@ -37,11 +36,13 @@ def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
       first: whether it is the first year of this entry: what no year changes is then checked too.
     """
     try:
-        dataset, mapped = cases.opened(case, driver, year)
+        dataset, mapped = admission.opened(case, driver, year)
     except Exception as error:  # noqa: BLE001  # whatever a provider's file provokes is a finding
         return Seen(symptoms.of_error(error), False, "")
     try:
         found, note = _of_dataset(dataset, mapped, case, year, first)
+    except Exception as error:  # noqa: BLE001  # so is a form that no driver should give
+        found, note = symptoms.of_error(error), ""
     finally:
         dataset.close()
     return Seen(found, True, note)
@@ -51,25 +52,25 @@ def _of_dataset(
     dataset: xr.Dataset, mapped: set[str], case: Case, year: Period | None, first: bool
 ) -> tuple[list[Symptom], str]:
     found = _of_variables(dataset, mapped, case)
-    found += symptoms.of_positions(dataset, case.region)
-    part = samples.over(dataset, case.domain)
+    found += coverage.of_positions(dataset, case.region)
+    part = coverage.over(dataset, case.domain)
     if case.domain and not any(symptom.check == "latitude" for symptom in found):
-        found += samples.of_coverage(dataset, part, case.domain)
+        found += coverage.of_coverage(dataset, part, case.domain)
     names = [name for name in _used(dataset, case) if first or "time" in dataset[name].dims]
     held = dataset
     if "time" in dataset.dims and any("time" in dataset[name].dims for name in names):
         times = dataset.time.values
-        found += symptoms.of_days(times, _wanted(case, year, times), sparse=case.sparse)
+        found += gaps.of_days(times, _wanted(case, year, times), sparse=case.sparse)
         held = dataset.isel(time=_within(times, year))
     if not all(index.size for index in part.at.values()) or not all(held.sizes.values()):
         return found, ""
     looked = samples.first(held, part)
-    values, unread = _read(looked, names)
+    values, unread = readings.read(looked, names)
     found += unread
     for name, given in values.items():
-        found += _of_values(name, given, held, part, case)
+        found += readings.of_values(name, given, held, part, case)
     if first and not unread:
-        found += _of_orientation(held, names, part, case)
+        found += readings.of_orientation(held, names, part, case)
     return found, samples.told(looked, held)
 
 
@@ -103,13 +104,7 @@ def _wanted(case: Case, year: Period | None, times: NDArray[np.datetime64]) -> P
         return year
     last = times.max().astype("datetime64[D]").item()
     goes_on = str(case.metadata.get("period", "")).strip().endswith("..")
-    return (year[0], last) if goes_on and year[0] <= last < year[1] == _today() else year
-
-
-def _today() -> object:
-    from datetime import date
-
-    return date.today()
+    return (year[0], last) if goes_on and year[0] <= last < year[1] == date.today() else year
 
 
 def _within(times: NDArray[np.datetime64], year: Period | None) -> NDArray[np.bool_]:
@@ -117,55 +112,3 @@ def _within(times: NDArray[np.datetime64], year: Period | None) -> NDArray[np.bo
         return np.ones(len(times), bool)
     days = times.astype("datetime64[D]")
     return np.asarray((days >= np.datetime64(year[0])) & (days <= np.datetime64(year[1])))
-
-
-def _read(
-    looked: xr.Dataset, names: list[str]
-) -> tuple[dict[str, NDArray[np.float32]], list[Symptom]]:
-    """Values of the variables of a sample; and what could not be read, told once."""
-    values, failed = {}, dict[Symptom, list[str]]()
-    for name in names:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # means over nothing but NaN
-                values[name] = looked[name].values.astype("float32")
-        except Exception as error:  # noqa: BLE001  # as in `of`
-            for symptom in symptoms.of_error(error):
-                failed.setdefault(symptom, []).append(name)
-    told = [
-        symptom._replace(found=f"{', '.join(names)}: {symptom.found}")
-        for symptom, names in failed.items()
-    ]
-    return values, told
-
-
-def _of_values(
-    name: str, values: NDArray[np.float32], held: xr.Dataset, part: Part, case: Case
-) -> list[Symptom]:
-    """What is wrong with a variable; where a sample has no value, a wider one is read."""
-    if np.isnan(values).all():
-        wider, unread = _read(samples.second(held, part), [name])
-        if unread:
-            return unread
-        values = wider[name]
-        if np.isnan(values).all():
-            return [magnitudes.all_fill(name)]
-    return magnitudes.of_values(name, values, case.table[name])
-
-
-def _of_orientation(held: xr.Dataset, names: list[str], part: Part, case: Case) -> list[Symptom]:
-    """Whether air temperature looks upside down."""
-    warm = [name for name in names if case.table[name].standard_name == "air_temperature"]
-    if not warm or "lat" not in held.coords or "time" not in held[warm[0]].dims:
-        return []
-    across = samples.profile(held, part)
-    values, unread = _read(across, warm[:1])
-    if unread:
-        return unread
-    rows = values[warm[0]]
-    if rows.ndim == 3:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # rows of nothing but NaN
-            rows = np.nanmean(rows, axis=2)
-    lat = np.asarray(across.lat.values, float)
-    return magnitudes.upside_down(warm[0], rows, lat, across.time.values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pipeline import cases, checkup
+from pipeline import admission, checkup, targets
 from pipeline.errors import SoilweaveError
 from pipeline.symptoms import of_error
 
@@ -35,7 +35,7 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     Raises:
       ConfigError: the target is neither.
     """
-    to_do = cases.of(target, settings)
+    to_do = targets.of(target, settings)
     years = sum(len(case.years()) for case in to_do)
     progress.start("doctor", years, "years of entries")
     seen = [(case, *_examined(case, progress)) for case in to_do]
@@ -55,23 +55,24 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
 def _examined(case: Case, progress: Progress) -> tuple[Found, str]:
     """What is wrong with a case, each with its years; the years and what was looked at."""
     years = case.years()
-    found: Found = {symptom: [] for symptom in cases.of_description(case)}
-    unfit = cases.unfit(case)
+    found: Found = {symptom: [] for symptom in admission.of_description(case)}
+    unfit = admission.unfit(case)
     if not unfit:
         try:
-            driver = cases.driver(case)
+            driver = admission.driver(case)
         except SoilweaveError as error:
             unfit = of_error(error)
     if unfit:
         progress.advance(len(years))
         return found | {symptom: [] for symptom in unfit}, ""
     reached, note = 0, ""
-    for turn, year in enumerate(years):
-        seen = checkup.of(case, driver, year, first=turn == 0)
+    for year in years:
+        label = str(year[0].year) if year else ""
+        seen = checkup.of(case, driver, year, first=not reached)
         reached += seen.opened
-        note = seen.note or note
+        note = f"{seen.note} in {label}".removesuffix(" in ") if seen.note else note
         for symptom in seen.symptoms:
-            found.setdefault(symptom, []).append(str(year[0].year) if year else "")
+            found.setdefault(symptom, []).append(label)
         progress.advance()
     found = _joined(_missing_years(found, reached))
     return found, f"{_told([str(year[0].year) for year in years if year])} {note}"
@@ -90,13 +91,15 @@ def _missing_years(found: Found, reached: int) -> Found:
 
 
 def _joined(found: Found) -> Found:
-    """Magnitudes of one variable that are wrong in several years as one: those of the first."""
+    """Wrong magnitudes of a variable and refusals, told once, as of the first year."""
     alike: dict[tuple[str, ...], Symptom] = {}
     joined: Found = {}
     for symptom, years in found.items():
         key: tuple[str, ...] = symptom
         if symptom.check in ("units", "range"):
             key = (symptom.check, symptom.found.partition(":")[0], symptom.remedy)
+        elif symptom.check == "credentials":
+            key = (symptom.check, symptom.remedy)
         joined.setdefault(alike.setdefault(key, symptom), []).extend(years)
     return joined
 

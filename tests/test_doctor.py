@@ -9,9 +9,10 @@ import dask
 import numpy as np
 import pytest
 import web
+import xarray as xr
 import yaml
 
-from pipeline import cases, cli, doctor
+from pipeline import cli, doctor, targets
 from pipeline.errors import ConfigError
 from pipeline.progress import Silent
 
@@ -58,15 +59,16 @@ def test_a_healthy_experiment_is_called_healthy_with_what_was_looked_at(ward):
         **dict.fromkeys(clinic.ENTRIES, "2019..2021"),
         "attributes": "",
     }
-    assert table[0][3] == "looked at 3 of 15 days, 12 of 16 lat, 12 of 17 lon"
+    assert table[0][3] == "looked at 3 of 15 days, 12 of 16 lat, 12 of 17 lon in 2021"
+    assert re.fullmatch(r"looked at 12 of \d+ lat, 12 of \d+ lon", table[1][3])
     assert lines == ["5 entries, 13 years of them: 5 healthy"]
 
 
 def alone(monkeypatch, *entries):
     """Examine these entries of a target only: they are many, and each takes its time."""
-    all_of = cases.of
+    all_of = targets.of
     chosen = lambda *of: [case for case in all_of(*of) if case.label in entries]  # noqa: E731
-    monkeypatch.setattr(cases, "of", chosen)
+    monkeypatch.setattr(targets, "of", chosen)
 
 
 def in_file(file, change):
@@ -452,3 +454,9 @@ def test_on_the_command_line_settings_and_targets_are_taken_and_refused(soilweav
     code, out, err = soilweave(ward, "--set", "train.updtes=3")
     assert code == 2
     assert "did you mean 'updates'" in err
+
+
+def test_a_form_that_no_driver_should_give_is_a_finding_too(ward, monkeypatch):
+    alone(monkeypatch, "product")
+    monkeypatch.setattr(clinic.GriddedSource, "to_dask", lambda self: xr.Dataset({"a": 1.0}))
+    assert found(ward)[0] == [("product", "2019..2021", "opening")]
