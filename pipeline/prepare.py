@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import arrays, catalog, cluster, domain, files, schema, sites
+from pipeline import arrays, catalog, cluster, domain, files, products, schema, sites
 from pipeline.block import write_block
 from pipeline.errors import DataError, StoreError
 
@@ -39,6 +39,8 @@ def run(
         progress.finish("cube complete")
         return
     sources = domain.open_sources(experiment)
+    if experiment.models is None:
+        products.opened(experiment)  # their faults are told before hours of training
     try:
         _check_sites(experiment, sources)
     except OSError as error:

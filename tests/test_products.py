@@ -11,7 +11,7 @@ import rich.console
 import xarray as xr
 import yaml
 
-from pipeline import evaluate, files, products, render, report, tables
+from pipeline import evaluate, files, prepare, products, render, report, resolve, tables
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.progress import Silent
@@ -224,6 +224,14 @@ def test_every_product_that_fails_is_named_at_once(shelf):
     assert "cannot be turned into 'K'" in told
     assert "good" not in told
     assert shelf.workspace.artefact("scores").manifest() is None
+
+
+def test_prepare_tells_it_before_anything_is_trained(snow, tmp_path):
+    experiment = resolve.experiment(str(snow), ["baselines=[nowhere]"])
+    workspace = Workspace(str(tmp_path / "fresh"))
+    with pytest.raises(ConfigError, match="no entry 'nowhere'"):
+        prepare.run(experiment, workspace, Silent())
+    assert workspace.artefact("cube").manifest() is None
 
 
 def test_a_product_without_the_target_is_refused(shelf):
