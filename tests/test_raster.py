@@ -112,6 +112,20 @@ def test_scale_and_offset_of_the_file_are_honoured(tmp_path):
     np.testing.assert_allclose(found.sand, values * 0.01 + 5, rtol=1e-6)
 
 
+def test_stored_values_may_have_a_range_and_a_scale_that_the_file_does_not_say(tmp_path):
+    values = np.full((8, 8), 25, "uint8")
+    values[0, 0], values[0, 1] = 249, 100
+    made.write(tmp_path / "lai.tif", values, "EPSG:4326", (0, 8), 1.0)
+    mapping = {"lai": {"from": "1", "units": "1", "scale": 0.1, "valid": [0, 100]}}
+    found = source(tmp_path / "lai.tif", mapping).to_dask().lai
+    np.testing.assert_allclose(found[0, :3], [np.nan, 10, 2.5], rtol=1e-6)
+    made.write(tmp_path / "lai.tif", values, "EPSG:4326", (0, 8), 1.0, scale=0.1)
+    np.testing.assert_allclose(source(tmp_path / "lai.tif", mapping).to_dask().lai[1], 2.5)
+    made.write(tmp_path / "lai.tif", values, "EPSG:4326", (0, 8), 1.0, scale=0.01)
+    with pytest.raises(DataError, match=r"lai: scale 0\.01, not 0\.1"):
+        source(tmp_path / "lai.tif", mapping).to_dask()
+
+
 def test_one_file_a_variable_through_plain_intake(web):
     site, folder = web
     for n, name in enumerate(("clay", "silt")):

@@ -31,6 +31,8 @@ class Layer:
       classes: values of the band of which it is the fraction.
       derive: `slope`, of elevations in m.
       nodata: value that stands for none, where the file does not say.
+      valid: least and greatest stored value that is one; None for all.
+      scale: of stored values, where the file does not say: AppEEARS' LAI is in tenths.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Layer:
     classes: tuple[int, ...] = ()
     derive: str | None = None
     nodata: float | None = None
+    valid: tuple[float, float] | None = None
+    scale: float = 1.0
 
     @classmethod
     def of(cls, name: str, spec: dict[str, Any], band: str, nodata: float | None) -> Layer:
@@ -54,7 +58,18 @@ class Layer:
         if derive and classes:
             raise ValueError(f"{name}: both derive and classes, expected one")
         units = spec["units"]
-        return cls(name, str(band), units, spec.get("to", units), classes, derive, nodata)
+        valid = tuple(spec["valid"]) if "valid" in spec else None
+        return cls(
+            name=name,
+            band=band,
+            units=units,
+            to=spec.get("to", units),
+            classes=classes,
+            derive=derive,
+            nodata=nodata,
+            valid=valid,
+            scale=float(spec.get("scale", 1)),
+        )
 
     def index(self, dataset: rasterio.DatasetReader) -> int:
         """Number of the band, 0 for none."""
@@ -80,6 +95,8 @@ class Layer:
         if self.classes and np.dtype(dataset.dtypes[index - 1]).kind not in "iu":
             kind = dataset.dtypes[index - 1]
             found.append(f"{self.name}: {kind} values, expected whole numbers of classes")
+        if self.scale != 1 and dataset.scales[index - 1] not in (1, self.scale):
+            found.append(f"{self.name}: scale {dataset.scales[index - 1]:g}, not {self.scale:g}")
         try:
             conversion(self.units, self.to)
         except DataError as error:
@@ -102,13 +119,18 @@ class Layer:
         if self.classes:
             return fractions(values, valid, self.classes, shape)
         index = self.index(dataset) - 1
-        numbers = values * dataset.scales[index] + dataset.offsets[index]
+        numbers = values * self._scale(dataset) + dataset.offsets[index]
         if self.derive == "slope":
             numbers = slope(np.where(valid, numbers, np.nan), *_spacing(dataset, grown, step))
             numbers = numbers[inner]
             valid = np.isfinite(numbers)
         factor, offset = conversion(self.units, self.to)
         return (block_means(numbers, valid, shape) * factor + offset).astype("float32")
+
+    def _scale(self, dataset: rasterio.DatasetReader) -> float:
+        """The file's own, else the entry's."""
+        held = float(dataset.scales[self.index(dataset) - 1])
+        return self.scale if held == 1 else held
 
     def _read(
         self, dataset: rasterio.DatasetReader, window: Window, step: int
@@ -122,6 +144,8 @@ class Layer:
         none = dataset.nodatavals[index - 1]
         none = self.nodata if none is None else none
         valid = np.isfinite(values)
+        if self.valid:
+            valid &= (values >= self.valid[0]) & (values <= self.valid[1])
         if none is not None and np.isfinite(none):
             valid &= values != float(none)
         return values, valid

@@ -43,7 +43,8 @@ class RasterSource(Source):
         of its south-west corner, or `{south}`, `{west}`, `{north}`, `{east}`; and a day, `%Y%m%d`.
       mapping: {our name: {"from": number or description of the band, or what the URL says,
         "units": the file's, "to": ours, "classes": values of which it is the fraction,
-        "derive": "slope"}}, or a list of such.
+        "derive": "slope", "valid": least and greatest stored value, "scale": of stored values
+        where the file says none}}, or a list of such.
       crs: that the file must have.
       nodata: value that stands for none, where the file says none; another one is an error.
       band: that is read, where `from` is in the URL.
