@@ -199,12 +199,13 @@ def test_nldas2_in_a_file_for_each_hour(tmp_path):
     (tmp_path / "2019/365/NLDAS_FORA0125_H.A20191231.0500.020.nc").unlink()
     with pytest.raises(DataError, match="missing: 2019-12-31; get them from https://disc"):
         source.to_dask()
-    lenient = {"period": period, "gaps": "allowed"}
-    holed = opened("nldas2", tmp_path / pattern, login=None, **lenient).to_dask()
+    mapping = {"air_temperature": {"from": "Tair", "units": "K", "daily": "mean"}}
+    lenient = {"login": None, "period": period, "gaps": "allowed", "mapping": mapping}
+    holed = opened("nldas2", tmp_path / pattern, **lenient).to_dask()
     assert holed.attrs["partial_days"] == "2019-12-31"
     assert np.isnan(holed.air_temperature[0]).all()
     lenient["day"] = {"min_steps": 22}
-    enough = opened("nldas2", tmp_path / pattern, login=None, **lenient).to_dask()
+    enough = opened("nldas2", tmp_path / pattern, **lenient).to_dask()
     expected = np.delete(held.Tair.values[:24], 5, axis=0).mean(0)
     close(enough.air_temperature[0], expected)
 

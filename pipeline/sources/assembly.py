@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import dated, days, derive
+from pipeline.sources import dated, days, derive, remote
 from pipeline.sources.blocks import Part, Series
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def _wanted(source: GridSource, times: days.Times, step: np.timedelta64) -> tupl
     if begin == end:
         held = f"{labels[0]} to {labels[-1]}"
         found = f"holds {held}, and nothing of {wanted[0]} to {wanted[1]}"
-        raise DataError(source.urlpath, found, remedy="name another period, or another source")
+        raise DataError(
+            remote.shown(source.urlpath), found, remedy="name another period, or another source"
+        )
     return begin, end
 
 
@@ -95,7 +97,9 @@ def _on_days(
     undecided = [name for name in names if hourly and source.terms[name].how is None]
     if undecided:
         found = f"{days.steps_of(step)} steps a day, and no `daily` for {', '.join(undecided)}"
-        raise DataError(source.urlpath, found, remedy="say mean, sum, max or min in the mapping")
+        raise DataError(
+            remote.shown(source.urlpath), found, remedy="say mean, sum, max or min in the mapping"
+        )
     stamps = {name: (source.terms[name].stamp or source.day.stamp) for name in names}
     labels = {
         stamp: source.day.labels(times, step, stamp) if hourly else times.astype("datetime64[D]")
@@ -109,7 +113,7 @@ def _on_days(
     lacking = source.may_not_lack(cover.missing)
     if lacking.size:
         found = f"missing: {dated.shown(lacking)}"
-        raise DataError(source.urlpath, found, remedy=source.remedy_of_gaps())
+        raise DataError(remote.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
     for name in names:
         own = labels[stamps[name]]
         if hourly:

@@ -117,9 +117,7 @@ class Series:
         taken_as = [[s.start, s.stop] for s in self.grid.taken]
         identity = [names, [p.url for p in self.parts], self.begin, self.end, chunks, taken_as]
         return make(
-            _read,
-            series=self,
-            names_in_file=names,
+            functools.partial(_read, self, names),  # dask looks into arguments, not into this
             chunks=((len(names),), *chunks),
             dtype="float32",
             meta=np.empty((0,) * (len(chunks) + 1), "float32"),
@@ -231,8 +229,6 @@ def _sizes(start: int, stop: int, native: int, at_least: int) -> tuple[int, ...]
     return tuple(np.diff(edges).tolist())
 
 
-def _read(
-    *, series: Series, names_in_file: tuple[str, ...], block_info: Any = None
-) -> NDArray[np.float32]:
+def _read(series: Series, names: tuple[str, ...], block_info: Any = None) -> NDArray[np.float32]:
     where = tuple(slice(*each) for each in block_info[None]["array-location"])
-    return series.read(names_in_file, where[1:])
+    return series.read(names, where[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from intake.source.base import DataSource
@@ -113,12 +113,15 @@ class Source(DataSource):  # type: ignore[misc]
 class NetcdfSource(Source):
     """What drivers of NetCDF-4 files share."""
 
-    def opened(self, url: str, chunks: dict[str, int] | None) -> xr.Dataset:
+    def opened(
+        self, url: str, chunks: dict[str, int] | None, held: BinaryIO | None = None
+    ) -> xr.Dataset:
         """One file as it is, nothing read yet.
 
         Args:
           url: the file.
           chunks: of dask, as xarray has it; {} for the file's own, None for no dask arrays yet.
+          held: its content, where that has been fetched.
 
         Raises:
           DataError: it is absent, or no NetCDF-4.
@@ -127,17 +130,17 @@ class NetcdfSource(Source):
 
         with contextlib.ExitStack() as stack:
             try:
-                file = url
-                if "://" in url:
+                file: Any = held or url
+                if held is None and "://" in url:
                     file = remote.opened(url, self.storage_options, self.login)
                     stack.callback(file.close)
                 dataset = xr.open_dataset(file, engine="h5netcdf", chunks=chunks)
                 stack.pop_all()
             except FileNotFoundError as error:
-                raise self.absent(url, "not found") from error
+                raise self.absent(remote.shown(url), "not found") from error
             except (OSError, ValueError) as error:
                 found = f"cannot be read, truncated or no NetCDF-4: {error}"
-                raise DataError(url, found, remedy="fetch it again") from error
+                raise DataError(remote.shown(url), found, remedy="fetch it again") from error
         return dataset
 
 

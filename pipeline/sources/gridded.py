@@ -13,6 +13,7 @@ become days as the mapping says. Out, as `to_dask()` gives it to anyone:
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class GridSource(Source):
         with self.opened_part(next(part.url for part in parts if part.known)) as template:
             grid, problems = self.checked(template)
             if grid is None or problems:
-                raise DataError(self.urlpath, *problems)
+                raise DataError(remote.shown(self.urlpath), *problems)
             return assembled(self, template, grid, parts)
 
     read = to_dask
@@ -113,7 +114,7 @@ class GridSource(Source):
             urls = self.matching()
             if not urls:
                 found = "no file matches" if "*" in self.urlpath else "not found"
-                raise self.absent(self.urlpath, found)
+                raise self.absent(remote.shown(self.urlpath), found)
             return looked_at(self, [(url, False) for url in urls])
         wanted = self._dated()
         if unit == "Y":
@@ -138,7 +139,9 @@ class GridSource(Source):
             last = None
         if last is None:
             found = f"its files are named by date, and the entry's period is '{told}'"
-            raise DataError(self.urlpath, found, remedy="say which with period: first..last")
+            raise DataError(
+                remote.shown(self.urlpath), found, remedy="say which with period: first..last"
+            )
         return np.datetime64(first), np.datetime64(last)
 
     def may_not_lack(self, missing: days.Times) -> days.Times:
@@ -215,6 +218,9 @@ class GriddedSource(GridSource, NetcdfSource):
         Raises:
           DataError: it is absent, refused, or no NetCDF-4.
         """
+        if "://" in url and dated.span(self.urlpath) == "h":  # small, and many: each in one piece
+            held = io.BytesIO(remote.read(url, self.storage_options, self.login))
+            return with_time(self.opened(url, chunks=None, held=held))
         return with_time(self.opened(url, chunks=None))
 
 

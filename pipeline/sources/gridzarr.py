@@ -15,7 +15,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources import dated, remote, repository
-from pipeline.sources.gridded import GridSource, with_time
+from pipeline.sources.gridded import TIMES, GridSource, with_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (".zmetadata", "zarr.json")
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
+FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # of what is in a store
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
 
 
@@ -145,12 +146,11 @@ def _opening(url: str, login: str | None) -> Iterator[None]:
     with remote.answering(url, login):
         try:
             yield
-        except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-            told = " ".join(str(error).split())
-            kind = "its time cannot be decoded" if "time" in told.lower() else "cannot be opened"
-            raise DataError(
-                remote.shown(url), f"{kind}: {told[:300]}", remedy="tell its provider"
-            ) from error
+        except FileNotFoundError:
+            raise
+        except FAULTS as error:
+            found = f"cannot be opened: {' '.join(str(error).split())[:300]}"
+            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -161,8 +161,19 @@ def _in_store(url: str, group: str | None, options: _Options) -> xr.Dataset:
     with warnings.catch_warnings():
         # Stores without consolidated metadata, of both formats, are read without complaint.
         warnings.filterwarnings("ignore", ".*onsolidated metadata.*")
-        raw = xr.open_zarr(url, group=group, chunks=None, storage_options=dict(options) or None)
-    return with_time(raw)
+        how: dict[str, Any] = {
+            "group": group,
+            "chunks": None,
+            "storage_options": dict(options) or None,
+        }
+        try:
+            return with_time(xr.open_zarr(url, **how))
+        except FileNotFoundError:
+            raise
+        except FAULTS as error:
+            xr.open_zarr(url, **how, drop_variables=TIMES)  # fails too where it is not the time
+            found = f"its time cannot be decoded: {' '.join(str(error).split())[:300]}"
+            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
 
 
 def _within_validity(raw: xr.Dataset) -> xr.Dataset:

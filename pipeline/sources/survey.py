@@ -36,7 +36,7 @@ def looked_at(source: GridSource, wanted: list[tuple[str, bool]]) -> list[Part]:
     """
     parts: dict[str, Part] = {}
     grids: dict[str, Grid] = {}
-    problems = []
+    problems, remedies = [], []
     for url, optional in wanted:
         prefix = f"{short(url)}: " if len(wanted) > 1 else ""
         try:
@@ -44,6 +44,7 @@ def looked_at(source: GridSource, wanted: list[tuple[str, bool]]) -> list[Part]:
         except DataError as error:
             if not (optional and is_absence(error)):
                 problems += [prefix + problem for problem in error.problems]
+                remedies.append(error.remedy)
             continue
         with raw:
             grid, wrong = source.checked(raw)
@@ -55,7 +56,8 @@ def looked_at(source: GridSource, wanted: list[tuple[str, bool]]) -> list[Part]:
     if not problems and not parts:
         problems = ["not found"]
     if problems:
-        raise DataError(source.urlpath, *problems, remedy=REMEDY)
+        remedy = remedies[0] if len(problems) == len(remedies) == 1 else REMEDY
+        raise DataError(remote.shown(source.urlpath), *problems, remedy=remedy)
     return sorted(parts.values(), key=lambda p: p.times[0].astype(int) if len(p.times) else 0)
 
 
@@ -74,14 +76,14 @@ def from_template(source: GridSource, wanted: Wanted) -> list[Part]:
     lacking = [held[0] for url, held, optional in wanted if url in gone and not optional]
     if lacking:
         found = f"missing: {dated.shown(np.array(lacking))}"
-        raise DataError(source.urlpath, found, remedy=source.remedy_of_gaps())
+        raise DataError(remote.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
     there = [each for each in wanted if each[0] not in gone]
     for url, held, optional in there:
         try:
             with source.opened_part(url) as raw:
                 _, problems = source.checked(raw)
                 if problems:
-                    raise DataError(url, *problems, remedy=REMEDY)
+                    raise DataError(remote.shown(url), *problems, remedy=REMEDY)
                 offsets = _times_of(raw, source) - held[0]
         except DataError as error:
             if optional and is_absence(error):
@@ -91,7 +93,7 @@ def from_template(source: GridSource, wanted: Wanted) -> list[Part]:
             Part(each, _expected(span, held, offsets), known=each == url, optional=may_lack)
             for each, span, may_lack in there
         ]
-    raise source.absent(source.urlpath, "not found: none of its files")
+    raise source.absent(remote.shown(source.urlpath), "not found: none of its files")
 
 
 def is_absence(error: DataError) -> bool:
