@@ -158,7 +158,7 @@ def test_classes_become_fractions_and_an_absent_tile_nothing(web):
     opened = source(
         f"{site.url}/{WORLDCOVER}",
         COVERS,
-        region=(-107.9, 39.5, -104, 41.9),
+        region=(-107.5, 39.5, -104, 41.5),
         tiles={"degrees": 3, "like": [39, -108]},
         resolution=0.1,
         nodata=0,
@@ -177,7 +177,7 @@ def test_classes_become_fractions_and_an_absent_tile_nothing(web):
     assert (tree[0, 0], water[0, 0]) == (1, 0)  # half of it none, the other of class 95
     assert (tree[1, 0], water[1, 0]) == (0, 1)
     zero = source(
-        f"{site.url}/{WORLDCOVER}", COVERS, (-107.9, 39.5, -104, 41.9),
+        f"{site.url}/{WORLDCOVER}", COVERS, (-107.5, 39.5, -104, 41.5),
         tiles={"degrees": 3}, resolution=0.1, absent=0, read_step=2,
     ).to_dask()  # fmt: skip
     assert (zero.cover_tree[:, 30:] == 0).all()
@@ -192,7 +192,7 @@ def test_elevation_and_slope_of_tiles_of_several_widths(web):
     made.copernicus(folder, 50, 10, hill[:, :80] + 6000)
     url = f"{site.url}/{NAME}/{NAME}.tif"
     args = {"tiles": {"degrees": 1}, "resolution": 0.1}
-    found = source(url, DEM | STEEP, (10.1, 49.1, 10.9, 50.9), **args).to_dask().compute()
+    found = source(url, DEM | STEEP, (10.45, 49.5, 10.55, 50.5), **args).to_dask().compute()
     assert found.elevation.shape == (20, 10)
     np.testing.assert_allclose(found.lat_bnds[0, 0], 51 + 0.5 / 120)
     np.testing.assert_allclose(found.elevation[:, 0], 11675 - 600 * np.arange(20), rtol=1e-6)
@@ -200,6 +200,19 @@ def test_elevation_and_slope_of_tiles_of_several_widths(web):
     expected = np.degrees(np.arctan(50 * 120 / north))
     np.testing.assert_allclose(found.slope[[4, 14], 3], expected, rtol=2e-5)
     assert np.ptp(found.slope.values) < 0.1
+
+
+def test_tiles_reach_over_every_footprint_of_a_region(tmp_path):
+    made.worldcover(tmp_path, 39, -108, np.full((30, 30), 10, "uint8"))
+    args = {"tiles": {"degrees": 3, "like": [39, -108]}, "resolution": 0.1}
+    region = (-107.95, 39.05, -106, 41)
+    found = source(tmp_path / WORLDCOVER, COVERS, region, **args).to_dask()
+    lat, lon = Window.from_bbox(*region, 1).cell_edges
+    assert lon.min() < -108
+    assert float(found.lon_bnds.min()) == -111
+    assert float(found.lat_bnds.min()) <= lat.min() < 39
+    polar = source(tmp_path / WORLDCOVER, COVERS, (-108, 86, -106, 88), **args)
+    assert polar._tiles().souths == [87, 84]
 
 
 def test_slope_of_a_plane_and_beside_nodata():
@@ -312,7 +325,7 @@ def test_a_moved_mosaic_is_no_ocean(web):
         "resolution": 0.1,
         "metadata": {"origin": "esa-worldcover.org"},
     }
-    opened = source(f"{site.url}/moved/{WORLDCOVER}", COVERS, (0, 40, 6, 43), **args)
+    opened = source(f"{site.url}/moved/{WORLDCOVER}", COVERS, (0.5, 40, 5.5, 43), **args)
     with pytest.raises(DataError, match=r"none of the 4 files looked for is there.*esa-worldcover"):
         opened.to_dask()
 

@@ -128,7 +128,7 @@ def test_polaris_tiles(web, entry):
         values = np.full((100, 100), value, "float32")
         values[0] = -9999
         made.write(path, values, "EPSG:4326", (-96, 39), 0.01, nodata=-9999)
-    found = entry("polaris", (-95.9, 38.1, -94.5, 38.9)).compute()
+    found = entry("polaris", (-95.5, 38.45, -94.5, 38.55)).compute()
     assert found.porosity.shape == (100, 200)
     np.testing.assert_allclose(found.porosity[1:, :100], 0.45, rtol=1e-6)
     np.testing.assert_allclose(found.bulk_density[1:, :100], 1.4, rtol=1e-6)
@@ -141,7 +141,7 @@ def test_worldcover_fractions_add_up_to_one(web, entry):
     values = np.array([10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100], "uint8")
     classes = np.random.default_rng(0).choice(values, (1200, 1200))
     made.worldcover(folder / "v200/2021/map", 39, -108, classes)
-    found = entry("worldcover", (-107.9, 39.1, -105.1, 41.9)).compute()
+    found = entry("worldcover", (-107.5, 39.5, -105.5, 41.5)).compute()
     total = sum(found[name] for name in found)
     np.testing.assert_allclose(total, 1, rtol=1e-6)
     assert found.cover_tree.shape == (300, 300)
@@ -173,7 +173,7 @@ def test_copernicus_dem(web, entry, name, arc):
         named = path.parent.name.replace("_30_", f"_{arc}_")
         (folder / named).mkdir(exist_ok=True)
         path.rename(folder / named / f"{named}.tif")
-    found = entry(name, (-104.9, 40.1, -104.1, 40.9)).compute()
+    found = entry(name, (-104.55, 40.45, -104.45, 40.55)).compute()
     np.testing.assert_allclose(found.elevation[50], 10.0 * (2 * np.arange(100) + 0.5), rtol=1e-6)
     east = 111_320 * np.cos(np.radians(40.5)) / 200
     np.testing.assert_allclose(found.slope[50], np.degrees(np.arctan(10 / east)), rtol=2e-3)

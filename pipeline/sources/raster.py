@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
+from pipeline.grid import Window
 from pipeline.sources import dated, mosaic, remote
 from pipeline.sources.form import REMEDY, Mapping, Source
 from pipeline.sources.geotiff import Absent, opened
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 T = TypeVar("T")
+Box = tuple[float, float, float, float]  # west, south, east, north
 MOST_LOOKS = 400  # for a tile or a day that has a file
 
 
@@ -153,7 +155,8 @@ class RasterSource(Source):
         if self.tiles is None:
             return None
         like = self.tiles.get("like")
-        return Tiles(int(self.tiles["degrees"]), self.region, tuple(like) if like else None)
+        region = _of_footprints(self.region) if self.region else None
+        return Tiles(int(self.tiles["degrees"]), region, tuple(like) if like else None)
 
     def _days(self) -> tuple[datetime.datetime, ...]:
         """Days of the files that are wanted; none where the URL names no day."""
@@ -259,6 +262,15 @@ class RasterSource(Source):
             coords["time"] = ("time", np.array(days, "datetime64[ns]"))
         dataset = xr.Dataset(made, coords, {"crs": layout.crs} if layout.crs else {})
         return dataset.mean("time", keep_attrs=True) if self.mean_over_time else dataset
+
+
+def _of_footprints(region: Box) -> Box:
+    """A region widened to whole footprints, which the cube is made of; or itself, off the grid."""
+    try:
+        lat, lon = Window.from_bbox(*region, 1).cell_edges
+    except ValueError:
+        return region
+    return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
 
 
 def _short(url: str) -> str:
