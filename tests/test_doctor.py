@@ -356,10 +356,10 @@ def clinic_web(ward, monkeypatch):
 @pytest.mark.parametrize(
     ("statuses", "expected", "says"),
     [
-        ([403] * 99, ("sites", "2019..2021", "credentials"), r"refused \(403\)"),
-        ([401] * 99, ("sites", "2019..2021", "credentials"), r"refused \(401\)"),
+        ([403] * 99, ("sites", "2019..2020", "credentials"), r"refused \(403\)"),
+        ([401] * 99, ("sites", "2019..2020", "credentials"), r"refused \(401\)"),
         ([404] * 99, ("sites", "2019..2021", "opening"), "not found"),
-        ([503] * 99, ("sites", "2019..2021", "opening"), "answers 503, asked 5 times"),
+        ([503] * 99, ("sites", "2019..2020", "opening"), "answers 503, asked 5 times"),
     ],
 )
 def test_what_a_server_refuses_is_told_without_secrets(ward, clinic_web, statuses, expected, says):
@@ -367,6 +367,7 @@ def test_what_a_server_refuses_is_told_without_secrets(ward, clinic_web, statuse
     short, ill = found(ward)
     assert short == [expected], ill
     assert re.search(says, ill[0][3])
+    assert ill[0][3].endswith("; years not tried: 1") == (statuses[0] != 404)
     assert "s3cr3t" not in str(ill)
 
 
