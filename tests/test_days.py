@@ -1,23 +1,33 @@
 """From hours to days: which day a step belongs to, sums and means, amounts since 00 UTC, rules."""
 
-import dask.array as da
 import numpy as np
 import pytest
 from miniatures_forcing import hours
 
 from pipeline.sources import dated, derive
-from pipeline.sources.days import Day, coverage, daily, decoded, increments, order_problems, step_of
+from pipeline.sources.days import (
+    Calendar,
+    Day,
+    coverage,
+    daily,
+    decoded,
+    increments,
+    order_problems,
+    step_of,
+)
 
 HOUR = np.timedelta64(1, "h")
 
 
-def lazy(values, chunk=5):
-    """(time, 1, 1) dask array."""
-    return da.from_array(np.asarray(values, "float32").reshape(-1, 1, 1), chunks=(chunk, 1, 1))
+def cube(values):
+    """(time, 1, 1)."""
+    return np.asarray(values, "float32").reshape(-1, 1, 1)
 
 
-def by_day(values, labels, how, least=24, full=24, chunk=5):
-    return daily(lazy(values, chunk), labels, how, least, full).compute().ravel()
+def by_day(values, labels, how, least=24, full=24):
+    days = np.unique(labels)
+    calendar = Calendar.of(days, {"end": labels}, least, full)
+    return daily(cube(values), calendar, "end", how, slice(0, len(days))).ravel()
 
 
 def test_the_stamp_and_the_offset_say_which_day_holds_a_step():
@@ -35,16 +45,15 @@ def test_the_stamp_and_the_offset_say_which_day_holds_a_step():
         Day(stamp="noon")
 
 
-@pytest.mark.parametrize("chunk", [5, 24, 100])
 @pytest.mark.parametrize("stamp", ["instant", "end"])
-def test_means_sums_and_extremes_of_whole_days(chunk, stamp):
+def test_means_sums_and_extremes_of_whole_days(stamp):
     times = hours("2020-02-28", "2020-03-02")
     values = np.random.default_rng(1).normal(size=len(times))
     labels = Day().labels(times, HOUR, stamp)
     held = [values[labels == day] for day in np.unique(labels)]
     for how, function in {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}.items():
         expected = [function(part) if len(part) == 24 else np.nan for part in held]
-        found = by_day(values, labels, how, chunk=chunk)
+        found = by_day(values, labels, how)
         np.testing.assert_allclose(found, np.array(expected, "float32"), rtol=1e-6)
     assert len(held) == (3 if stamp == "instant" else 4)  # a leap day among them
 
@@ -61,17 +70,16 @@ def test_a_day_needs_all_its_steps_or_as_many_as_are_said():
     np.testing.assert_array_equal(by_day(np.ones(45), fewer, "mean"), [1, np.nan])
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 96])
-def test_amounts_since_00_utc_become_those_of_each_hour(chunk):
+def test_amounts_since_00_utc_become_those_of_each_hour():
     times = hours("2020-02-28T23", "2020-03-01T03")
     amounts = np.random.default_rng(3).uniform(size=len(times)).astype("float32")
     begun = (times - HOUR).astype("datetime64[D]")
     since = np.concatenate([np.cumsum(amounts[begun == day]) for day in np.unique(begun)])
-    found = increments(lazy(since, chunk), times, HOUR).compute().ravel()
+    found = increments(cube(since), times, HOUR).ravel()
     assert np.isnan(found[0])  # 23 UTC, and nothing before it
     np.testing.assert_allclose(found[1:], amounts[1:], rtol=1e-5, atol=1e-6)
     holed = np.delete(np.arange(len(times)), 10)
-    found = increments(lazy(since[holed], chunk), times[holed], HOUR).compute().ravel()
+    found = increments(cube(since[holed]), times[holed], HOUR).ravel()
     assert np.isnan(found[10])
     assert np.isfinite(found[11:]).all()
     whole = by_day(found, Day().labels(times[holed], HOUR, "end"), "sum", least=20)

@@ -190,7 +190,6 @@ def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path):
     path = tmp_path / "2020.zarr" / "TMP_2maboveground" / "1.0.0"
     path.write_bytes(b"no chunk")
     source = GridZarrSource(str(tmp_path / "%Y.zarr"), AORC, period="2020-01-01..2020-01-02")
-    assert np.isfinite(source.to_dask().air_temperature[0, 1:].values).all()
     told = problem(source, compute=True)
     assert "2020.zarr: TMP_2maboveground: cannot be read, damaged" in told
 
@@ -247,7 +246,7 @@ def test_a_long_axis_makes_no_long_graph(tmp_path):
     source.period = (datetime.date(2019, 5, 1), datetime.date(2019, 5, 2))
     found = source.to_dask()
     assert found.sizes["time"] == 2
-    assert len(dict(found.air_temperature.__dask_graph__())) < 40
+    assert len(dict(found.air_temperature.__dask_graph__())) < 10
 
 
 def test_dated_files_are_read_when_asked_for_and_checked_then(tmp_path):

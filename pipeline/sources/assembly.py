@@ -36,113 +36,83 @@ def assembled(
     import xarray as xr
 
     window = grid.over(source.region)
-    times = np.concatenate([part.times for part in parts])
-    step = days.step_of(times)
     timed = {
         name: any("time" in template[native].dims for native, _ in term.inputs)
         for name, term in source.terms.items()
     }
-    begin, end = _wanted(source, times, step)
-    series = Series(source, tuple(parts), window, begin, end)
-    hourly_files = dated.span(source.urlpath) == "h"
-    names = list(derive.inputs_of(source.terms))
-    held = series.arrays(names, template, days.steps_of(step), together=hourly_files)
-    made: dict[str, Any] = {}
-    for name, term in source.terms.items():
-        arrays = [held[n] for n, _ in term.inputs]
-        if term.since_00:
-            arrays = [days.increments(a, times[begin:end], step) for a in arrays]
-        made[name] = term.make(arrays)
+    parts, times = _wanted(source, parts)
+    calendar, told = _calendar(source, times, [name for name, has in timed.items() if has])
+    series = Series(source, tuple(parts), window, times, calendar, source.day.stamp)
+    together = dated.span(source.urlpath) == "h" and all(timed.values())
+    made = series.variables(source.terms, template, together=together)
     coords: dict[str, Any] = dict(window.coords)
-    attrs: dict[str, Any] = {"crs": window.crs} if window.crs else {}
     if any(timed.values()):
-        attrs |= _on_days(source, made, timed, times[begin:end], step)
-        coords["time"] = ("time", attrs.pop("days").astype("datetime64[ns]"))
+        coords["time"] = ("time", calendar.days.astype("datetime64[ns]"))
     variables = {}
     for name, term in source.terms.items():
-        dims = (("time",) if timed[name] else ()) + window.axes
-        told = {"units": term.to, "source": ", ".join(native for native, _ in term.inputs)}
-        variables[name] = (dims, derive.linear(made[name], term.units, term.to), told)
-    return xr.Dataset(variables, coords, attrs)
+        attrs = {"units": term.to, "source": ", ".join(native for native, _ in term.inputs)}
+        variables[name] = ((("time",) if timed[name] else ()) + window.axes, made[name], attrs)
+    return xr.Dataset(variables, coords, told | ({"crs": window.crs} if window.crs else {}))
 
 
-def _wanted(source: GridSource, times: days.Times, step: np.timedelta64) -> tuple[int, int]:
-    """First wanted step, and one after the last: a day more on both sides of a period."""
+def _wanted(source: GridSource, parts: list[Part]) -> tuple[list[Part], days.Times]:
+    """Files with wanted steps, a day more on both sides of a period, and their times."""
     wanted = source.wanted_days()
+    times = np.concatenate([part.times for part in parts])
     if wanted is None or not len(times):
-        return 0, len(times)
-    margin = days.DAY if step < days.DAY else np.timedelta64(0, "D")
-    labels = times.astype("datetime64[D]")
-    begin = int(np.searchsorted(labels, wanted[0] - margin))
-    end = int(np.searchsorted(labels, wanted[1] + margin, side="right"))
-    if begin == end:
-        held = f"{labels[0]} to {labels[-1]}"
+        return parts, times
+    reach = wanted[0] - days.DAY, wanted[1] + days.DAY
+    kept = [
+        part
+        for part in parts
+        if len(part.times)
+        and part.times[-1].astype("datetime64[D]") >= reach[0]
+        and part.times[0].astype("datetime64[D]") <= reach[1]
+    ]
+    there = (times.astype("datetime64[D]") >= wanted[0]) & (
+        times.astype("datetime64[D]") <= wanted[1]
+    )
+    if not kept or not there.any():
+        held = f"{times[0].astype('datetime64[D]')} to {times[-1].astype('datetime64[D]')}"
         found = f"holds {held}, and nothing of {wanted[0]} to {wanted[1]}"
-        raise DataError(
-            remote.shown(source.urlpath), found, remedy="name another period, or another source"
-        )
-    return begin, end
+        remedy = "name another period, or another source"
+        raise DataError(remote.shown(source.urlpath), found, remedy=remedy)
+    return kept, np.concatenate([part.times for part in kept])
 
 
-def _on_days(
-    source: GridSource,
-    made: dict[str, Any],
-    timed: dict[str, bool],
-    times: days.Times,
-    step: np.timedelta64,
-) -> dict[str, Any]:
-    """Bring variables to days, in place; returns the days, and attributes that tell of them."""
-    names = [name for name, has_time in timed.items() if has_time]
+def _calendar(
+    source: GridSource, times: days.Times, names: list[str]
+) -> tuple[days.Calendar, dict[str, Any]]:
+    """Which steps make which day, and attributes that tell of them.
+
+    Args:
+      source: what is wanted.
+      times: of all steps.
+      names: of the variables that change in time.
+    """
+    if not names:
+        return days.Calendar(times.astype("datetime64[D]"), {}, 1, 1), {}
+    step = days.step_of(times)
     hourly = step < days.DAY
     undecided = [name for name in names if hourly and source.terms[name].how is None]
     if undecided:
         found = f"{days.steps_of(step)} steps a day, and no `daily` for {', '.join(undecided)}"
-        raise DataError(
-            remote.shown(source.urlpath), found, remedy="say mean, sum, max or min in the mapping"
-        )
-    stamps = {name: (source.terms[name].stamp or source.day.stamp) for name in names}
+        remedy = "say mean, sum, max or min in the mapping"
+        raise DataError(remote.shown(source.urlpath), found, remedy=remedy)
     labels = {
         stamp: source.day.labels(times, step, stamp) if hourly else times.astype("datetime64[D]")
-        for stamp in set(stamps.values())
+        for stamp in {source.terms[name].stamp or source.day.stamp for name in names}
     }
-    least = source.day.least(step) if hourly else 1
-    wanted = source.wanted_days()
+    least, full = (source.day.least(step), days.steps_of(step)) if hourly else (1, 1)
     if not (hourly or source.strict or dated.span(source.urlpath)):
-        return {"days": labels[next(iter(labels))]}
-    cover = days.coverage(list(labels.values()), least, wanted)
+        return days.Calendar.of(times.astype("datetime64[D]"), labels, least, full), {}
+    cover = days.coverage(list(labels.values()), least, source.wanted_days())
     lacking = source.may_not_lack(cover.missing)
     if lacking.size:
         found = f"missing: {dated.shown(lacking)}"
         raise DataError(remote.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
-    for name in names:
-        own = labels[stamps[name]]
-        if hourly:
-            how = str(source.terms[name].how)
-            made[name] = days.daily(made[name], own, how, least, days.steps_of(step))
-        made[name] = _reindexed(made[name], np.unique(own), cover.days)
-    told: dict[str, Any] = {"days": cover.days}
-    if hourly:
-        told["time_convention"] = source.day.convention
+    told = {"time_convention": source.day.convention} if hourly else {}
     for key, lacks in (("missing_days", cover.missing), ("partial_days", cover.partial)):
         if lacks.size:
             told[key] = dated.shown(lacks)
-    return told
-
-
-def _reindexed(values: Any, held: days.Times, wanted: days.Times) -> Any:
-    """Values of the held days on the wanted ones, NaN on those that are not held."""
-    import dask.array
-
-    da: Any = dask.array
-    place = np.searchsorted(held, wanted)
-    there = (place < len(held)) & (held[np.minimum(place, len(held) - 1)] == wanted)
-    if there.all() and np.array_equal(place, np.arange(place[0], place[0] + len(place))):
-        return values[place[0] : place[0] + len(place)]
-    runs, pieces = np.flatnonzero(np.diff(there)) + 1, []
-    for run in np.split(np.arange(len(wanted)), runs):
-        if there[run[0]]:
-            pieces.append(values[place[run[0]] : place[run[-1]] + 1])
-        else:
-            shape = (len(run), *values.shape[1:])
-            pieces.append(da.full(shape, np.nan, dtype="float32", chunks=(-1, *values.chunks[1:])))
-    return da.concatenate(pieces)
+    return days.Calendar.of(cover.days, labels, least, full), told

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    import dask.array
     from numpy.typing import NDArray
 
     Times = NDArray[np.datetime64]
+    Steps = NDArray[np.int64]
+    Values = NDArray[np.float32]
 
 Stamp = Literal["start", "middle", "end", "instant"]
 How = Literal["mean", "sum", "max", "min"]
@@ -107,6 +108,42 @@ class Coverage:
     partial: Times
 
 
+@dataclass(frozen=True, eq=False)
+class Calendar:
+    """Which steps make which day.
+
+    Attributes:
+      days: (day,).
+      edges: for each stamp, (day,) the first step of each day, and (day,) one after its last.
+      least: steps with a value that a day must have.
+      full: steps of a whole day; 1 where steps are days.
+    """
+
+    days: Times
+    edges: dict[str, tuple[Steps, Steps]]
+    least: int
+    full: int
+
+    @classmethod
+    def of(cls, wanted: Times, labels: dict[str, Times], least: int, full: int) -> Calendar:
+        """From the days of all steps, for each stamp."""
+        edges = {
+            stamp: (np.searchsorted(each, wanted), np.searchsorted(each, wanted, side="right"))
+            for stamp, each in labels.items()
+        }
+        return cls(wanted, edges, least, full)
+
+    def reach(self, block: slice, stamps: set[str]) -> tuple[int, int]:
+        """First step of a block of days, and one after its last."""
+        begin = min(int(self.edges[stamp][0][block].min()) for stamp in stamps)
+        return begin, max(int(self.edges[stamp][1][block].max()) for stamp in stamps)
+
+    def since(self, step: int) -> Calendar:
+        """The same with steps counted from a later one."""
+        edges = {key: (begin - step, end - step) for key, (begin, end) in self.edges.items()}
+        return Calendar(self.days, edges, self.least, self.full)
+
+
 def coverage(
     labels: list[Times], least: int, wanted: tuple[np.datetime64, np.datetime64] | None
 ) -> Coverage:
@@ -127,63 +164,41 @@ def coverage(
     return Coverage(days, days[fewest == 0], days[(fewest > 0) & (fewest < least)])
 
 
-def daily(
-    values: dask.array.Array, labels: Times, how: str, least: int, full: int
-) -> dask.array.Array:
-    """One value for each day that has steps, lazily.
+def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice) -> Values:
+    """One value for each day of a block.
 
     A sum over fewer steps than a whole day's is their mean times the steps of a day.
 
     Args:
       values: (time, row, column), NaN where missing.
-      labels: (time,) the day of each step, in order.
+      calendar: which of these steps make a day.
+      stamp: of the steps.
       how: mean, sum, max or min.
-      least: steps with a value that a day must have; fewer give NaN.
-      full: steps of a whole day.
+      block: of the calendar's days.
 
     Returns:
-      (day, row, column) float32, in the order of the days in `labels`.
+      (day, row, column) float32; NaN where fewer steps than `calendar.least` have a value.
     """
-    import dask.array
-
-    da: Any = dask.array
-    days, first = np.unique(labels, return_index=True)
-    edges = np.append(first, len(labels))
-    ends = np.cumsum(values.chunks[0])
-    bounds = np.unique(np.concatenate([[0], edges[np.searchsorted(edges, ends)]]))
-    aligned = da.rechunk(values, {0: tuple(np.diff(bounds).tolist())})
-    index = np.searchsorted(days, labels).reshape(-1, 1, 1)
-    made: dask.array.Array = da.map_blocks(
-        _reduced,
-        aligned,
-        da.from_array(index, chunks=(aligned.chunks[0], 1, 1)),
-        how=how,
-        least=least,
-        full=full,
-        dtype="float32",
-        meta=np.empty((0, 0, 0), "float32"),
-        chunks=(tuple(np.diff(np.searchsorted(first, bounds)).tolist()), *aligned.chunks[1:]),
-    )
+    begin, end = (edge[block] for edge in calendar.edges[stamp])
+    made = np.full((len(begin), *values.shape[1:]), np.nan, np.float32)
+    for i, (first, last) in enumerate(zip(begin, end, strict=True)):
+        if last - first < calendar.least:
+            continue
+        steps = values[first:last]
+        valid = np.isfinite(steps)
+        count = valid.sum(0)
+        if how in ("max", "min"):
+            empty, reduce = (-np.inf, np.max) if how == "max" else (np.inf, np.min)
+            found = reduce(np.where(valid, steps, empty), axis=0)
+        else:
+            total = np.where(valid, steps, 0).sum(0, dtype=np.float64)
+            found = total / np.maximum(count, 1) * (calendar.full if how == "sum" else 1)
+        made[i] = np.where(count >= calendar.least, found, np.nan)
     return made
 
 
-def _reduced(
-    block: NDArray[Any], index: NDArray[Any], *, how: str, least: int, full: int
-) -> NDArray[np.float32]:
-    starts = np.flatnonzero(np.diff(index.ravel(), prepend=-1))
-    valid = np.isfinite(block)
-    count = np.add.reduceat(valid, starts, axis=0, dtype=np.int32)
-    if how in ("max", "min"):
-        empty, reduce = (-np.inf, np.maximum) if how == "max" else (np.inf, np.minimum)
-        made = reduce.reduceat(np.where(valid, block, empty), starts, axis=0)
-    else:
-        total = np.add.reduceat(np.where(valid, block, 0), starts, axis=0, dtype=np.float64)
-        made = total / np.maximum(count, 1) * (full if how == "sum" else 1)
-    return np.where(count >= least, made, np.nan).astype(np.float32)
-
-
-def increments(values: dask.array.Array, times: Times, step: np.timedelta64) -> dask.array.Array:
-    """What accumulated in each step, of what accumulates from 00 UTC on, lazily.
+def increments(values: Values, times: Times, step: np.timedelta64) -> Values:
+    """What accumulated in each step, of what accumulates from 00 UTC on.
 
     The value at 00 UTC is the total of the day before; NaN where the step before is missing.
 
@@ -192,21 +207,9 @@ def increments(values: dask.array.Array, times: Times, step: np.timedelta64) -> 
       times: (time,), each at the end of its step.
       step: between them.
     """
-    import dask.array
-
-    da: Any = dask.array
-    nothing = da.full((1, *values.shape[1:]), np.nan, dtype=values.dtype)
-    before = da.rechunk(da.concatenate([nothing, values[:-1]]), values.chunks)
     begun = times - step
-    fresh = begun == begun.astype("datetime64[D]")
-    follows = np.diff(times, prepend=times[:1] - step) == step
-    follows[0] = False
-    masks = (
-        da.from_array(mask.reshape(-1, 1, 1), chunks=(values.chunks[0], 1, 1))
-        for mask in (fresh, follows)
-    )
-    is_fresh, does_follow = masks
-    made: dask.array.Array = da.where(
-        is_fresh, values, da.where(does_follow, values - before, np.nan)
-    )
-    return made
+    fresh = (begun == begun.astype("datetime64[D]")).reshape(-1, 1, 1)
+    follows = (np.diff(times) == step).reshape(-1, 1, 1)
+    made = np.full_like(values, np.nan)
+    made[1:] = np.where(follows, values[1:] - values[:-1], np.nan)
+    return np.where(fresh, values, made)

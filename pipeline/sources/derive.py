@@ -105,6 +105,16 @@ class Term:
         ]
         return rule.make(*taken).astype("float32")
 
+    def ours(self, arrays: Arrays, to_days: Callable[[Any], Any] | None = None) -> Any:
+        """The variable in our units, from arrays of its inputs, in their units.
+
+        Args:
+          arrays: of the inputs, at the provider's steps.
+          to_days: what makes days of steps.
+        """
+        made = self.make(arrays)
+        return linear(to_days(made) if to_days else made, self.units, self.to)
+
 
 def linear(values: Any, units: str, wanted: str) -> Any:
     """Values in other units, float32."""
