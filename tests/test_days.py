@@ -5,16 +5,8 @@ import pytest
 from miniatures_forcing import hours
 
 from pipeline.sources import dated, derive
-from pipeline.sources.days import (
-    Calendar,
-    Day,
-    coverage,
-    daily,
-    decoded,
-    increments,
-    order_problems,
-    step_of,
-)
+from pipeline.sources.calendars import Calendar, coverage
+from pipeline.sources.days import Day, daily, decoded, increments, order_problems, step_of
 
 HOUR = np.timedelta64(1, "h")
 

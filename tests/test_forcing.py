@@ -25,7 +25,8 @@ from miniatures_forcing import (
 import catalogs
 from pipeline.errors import DataError
 from pipeline.names import VARIABLES
-from pipeline.sources.derive import RULES, terms
+from pipeline.sources.derive import terms
+from pipeline.sources.rules import RULES
 
 CATALOG = f"{catalogs.__path__[0]}/forcing.yaml"
 ENTRIES = yaml.safe_load(Path(CATALOG).read_text())["sources"]

@@ -8,13 +8,15 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import dated, days, derive, remote
-from pipeline.sources.blocks import Part, Series
+from pipeline.sources.blocks import Series
+from pipeline.sources.calendars import Calendar, coverage
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.sources.axes import Grid
-    from pipeline.sources.gridded import GridSource
+    from pipeline.sources.gridsource import GridSource
+    from pipeline.sources.parts import Part
 
     Names = dict[str, derive.Term]
 
@@ -82,7 +84,7 @@ def _wanted(source: GridSource, parts: list[Part]) -> tuple[list[Part], days.Tim
 
 def _calendar(
     source: GridSource, times: days.Times, names: list[str]
-) -> tuple[days.Calendar, dict[str, Any]]:
+) -> tuple[Calendar, dict[str, Any]]:
     """Which steps make which day, and attributes that tell of them.
 
     Args:
@@ -91,7 +93,7 @@ def _calendar(
       names: of the variables that change in time.
     """
     if not names:
-        return days.Calendar(times.astype("datetime64[D]"), {}, 1, 1), {}
+        return Calendar(times.astype("datetime64[D]"), {}, 1, 1), {}
     step = days.step_of(times)
     hourly = step < days.DAY
     undecided = [name for name in names if hourly and source.terms[name].how is None]
@@ -105,8 +107,8 @@ def _calendar(
     }
     least, full = (source.day.least(step), days.steps_of(step)) if hourly else (1, 1)
     if not (hourly or source.strict or dated.span(source.urlpath)):
-        return days.Calendar.of(times.astype("datetime64[D]"), labels, least, full), {}
-    cover = days.coverage(list(labels.values()), least, source.wanted_days())
+        return Calendar.of(times.astype("datetime64[D]"), labels, least, full), {}
+    cover = coverage(list(labels.values()), least, source.wanted_days())
     lacking = source.may_not_lack(cover.missing)
     if lacking.size:
         found = f"missing: {dated.shown(lacking)}"
@@ -115,4 +117,4 @@ def _calendar(
     for key, lacks in (("missing_days", cover.missing), ("partial_days", cover.partial)):
         if lacks.size:
             told[key] = dated.shown(lacks)
-    return days.Calendar.of(cover.days, labels, least, full), told
+    return Calendar.of(cover.days, labels, least, full), told

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.regrid import edges_between
+from pipeline.sources.latlon import AXES, GAP, axis_problems, edges_of, name_of
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
     Coords = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
-
-AXES = {"lat": ("lat", "latitude"), "lon": ("lon", "longitude")}
-_GAP = 1e-3  # of a cell's width: bounds are often float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +87,16 @@ def grid_of(raw: xr.Dataset, variables: list[str]) -> tuple[Grid | None, list[st
     mapping = _projection(raw, held)
     if mapping is not None:
         return _projected(raw, mapping)
-    problems = [problem for axis in AXES for problem in _axis_problems(raw, axis)]
+    problems = [problem for axis in AXES for problem in axis_problems(raw, axis)]
     if problems:
         return None, problems
-    names = {axis: str(_name(raw, axis)) for axis in AXES}
+    names = {axis: str(name_of(raw, axis)) for axis in AXES}
     rows, columns = (str(raw[name].dims[0]) for name in names.values())
     if rows == columns:
         return None, [f"lat and lon are both along {rows}: points, not a grid"]
     coords: Coords = {}
     for axis, name in names.items():
-        edges = _edges(raw, axis)
+        edges = edges_of(raw, axis)
         coords[axis] = ((axis,), raw[name].values.astype("float64"))
         coords[f"{axis}_bnds"] = ((axis, "bnds"), np.stack([edges[:-1], edges[1:]], 1))
     grid = Grid((rows, columns), ("lat", "lon"), coords, None, (slice(None), slice(None)))
@@ -137,7 +134,7 @@ def _projected(raw: xr.Dataset, mapping: dict[str, Any]) -> tuple[Grid | None, l
         if raw[axis].attrs.get("units") == "km":
             metres = metres * 1000
         steps = np.diff(metres)
-        if np.abs(steps - steps.mean()).max() > _GAP * abs(steps.mean()) or not steps.mean():
+        if np.abs(steps - steps.mean()).max() > GAP * abs(steps.mean()) or not steps.mean():
             problems.append(f"{axis}: its steps are {steps.min():g} to {steps.max():g} m; expected")
             problems[-1] += " them to be one"
         coords[axis] = ((axis,), metres)
@@ -187,61 +184,3 @@ def _projected_over(grid: Grid, region: tuple[float, float, float, float]) -> tu
         near = (centres + half > low) & (centres - half < high)
         made.append(_span(near if np.isfinite([low, high]).all() else np.ones_like(near)))
     return made[0], made[1]
-
-
-def _name(raw: xr.Dataset, axis: str) -> str | None:
-    return next((name for name in AXES[axis] if name in raw), None)
-
-
-def _bounds(raw: xr.Dataset, axis: str) -> NDArray[np.float64] | None:
-    """(n, 2) lower and upper bound of each row or column; None where the file has none."""
-    name = str(_name(raw, axis))
-    held = raw[name].attrs.get("bounds") or raw[name].encoding.get("bounds") or f"{name}_bnds"
-    if held not in raw:
-        return None
-    bounds = np.sort(raw[held].values.astype("float64"), axis=1)
-    return np.asarray(np.clip(bounds, -90, 90) if axis == "lat" else bounds)
-
-
-def _edges(raw: xr.Dataset, axis: str) -> NDArray[np.float64]:
-    """(n + 1,) edges of rows or columns in degrees, in the file's order."""
-    centres = raw[str(_name(raw, axis))].values.astype("float64")
-    bounds = _bounds(raw, axis)
-    if bounds is None:
-        edges = edges_between(centres)
-    elif len(centres) > 1 and centres[1] < centres[0]:
-        edges = np.append(bounds[:, 1], bounds[-1, 0])
-    else:
-        edges = np.append(bounds[:, 0], bounds[-1, 1])
-    return np.clip(edges, -90, 90) if axis == "lat" else edges
-
-
-def _axis_problems(raw: xr.Dataset, axis: str) -> list[str]:
-    """What is wrong with the latitudes or longitudes of a file."""
-    name = _name(raw, axis)
-    if name is None:
-        return [f"coordinate {axis} missing, or {AXES[axis][1]}"]
-    if raw[name].ndim != 1 or not raw[name].size:
-        dims = ", ".join(f"{dim} {size}" for dim, size in raw[name].sizes.items())
-        return [f"{name}: dims ({dims}), expected one: a grid of rows and columns has one each"]
-    centres = raw[name].values.astype("float64")
-    step = np.diff(centres)
-    if not (np.all(step > 0) or np.all(step < 0)):
-        bad = int(np.flatnonzero(~(step * np.sign(step[0]) > 0))[0])
-        found = f"{centres[bad + 1]:g} comes after {centres[bad]:g}"
-        return [f"{name}: {found}; it must only increase, or only decrease"]
-    limit = 90 if axis == "lat" else 360
-    if np.abs(centres).max() > limit:
-        found = f"{centres.min():g} to {centres.max():g}"
-        return [f"{name}: {found}, expected degrees of at most {limit}"]
-    bounds = _bounds(raw, axis)
-    if bounds is None and len(centres) == 1:
-        return [f"{name}: one value, and no {name}_bnds to tell its width"]
-    edges = _edges(raw, axis)
-    if bounds is not None:
-        touching = np.sort(np.stack([edges[:-1], edges[1:]], 1), axis=1)
-        if np.abs(touching - bounds).max() > _GAP * np.abs(np.diff(edges)).max():
-            return [f"{name}: bounds overlap or leave gaps; each must end where the next begins"]
-    if axis == "lon" and (width := abs(edges[-1] - edges[0])) > 360 + _GAP:
-        return [f"{name}: {width:g} degrees wide, expected 360 at most; is a column there twice?"]
-    return []

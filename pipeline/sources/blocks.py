@@ -2,58 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import files
-from pipeline.errors import DataError
-from pipeline.sources import days, derive, remote
+from pipeline.sources import days, derive
+from pipeline.sources.parts import Opener, Part, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.sources.axes import Grid
+    from pipeline.sources.calendars import Calendar
 
     Values = NDArray[np.float32]
 
 READ_AT_ONCE, DAYS_AT_ONCE = 256, 32  # rows and columns, days; or more: whole chunks of a file
 _BLOCK_BYTES = 64 * 2**20
-
-
-class Opener(Protocol):
-    """What opens a file of a source, and checks it."""
-
-    login: str | None
-
-    def opened_part(self, url: str) -> xr.Dataset:
-        """One file, its time called `time`, nothing read yet."""
-
-    def part_problems(self, raw: xr.Dataset, grid: Grid) -> list[str]:
-        """What is wrong with a file that has not been looked at before."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A file, and the steps in it.
-
-    Attributes:
-      url: of the file.
-      times: (time,) datetime64[ns] of its steps; empty for constants.
-      known: whether it has been opened and checked.
-      optional: whether it gives NaN where it is absent.
-    """
-
-    url: str
-    times: NDArray[np.datetime64]
-    known: bool = True
-    optional: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +42,7 @@ class Series:
     parts: tuple[Part, ...]
     grid: Grid
     times: NDArray[np.datetime64]
-    calendar: days.Calendar
+    calendar: Calendar
     stamp: str
 
     @functools.cached_property
@@ -144,7 +113,7 @@ class Series:
         each = list(terms.values())
         names = tuple(dict.fromkeys(name for term in each for name, _ in term.inputs))
         if len(where) == 2:
-            held = self._values(self.parts[0], names, self._at(where))
+            held = values_of(self.source, self.grid, self.parts[0], names, self._at(where))
             arrays = dict(zip(names, held, strict=True))
             return np.stack([term.ours([arrays[name] for name, _ in term.inputs]) for term in each])
         begin, end = self.calendar.reach(where[0], {self.stamp_of(term) for term in each})
@@ -195,57 +164,10 @@ class Series:
             if low >= high:
                 break
             steps = {"time": slice(low - int(first), high - int(first)), **self._at(where)}
-            made[:, low - begin : high - begin] = self._values(part, names, steps)
+            made[:, low - begin : high - begin] = values_of(
+                self.source, self.grid, part, names, steps
+            )
         return made
-
-    def _values(self, part: Part, names: tuple[str, ...], where: dict[str, slice]) -> Any:
-        """Values of variables in one file; NaN where it is absent, and may be."""
-        try:
-            raw = self.source.opened_part(part.url)
-        except DataError as error:
-            if part.optional and any("not found" in problem for problem in error.problems):
-                return np.float32(np.nan)
-            raise
-        try:
-            if not part.known:
-                self._check(raw, part)
-            made = []
-            for name in names:
-                held = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
-                ordered = held.transpose(*(dim for dim in where if dim in held.dims))
-                with remote.answering(part.url, self.source.login), _readable(part.url, name):
-                    made.append(np.asarray(ordered.values, dtype=np.float32))
-            return np.stack(made)
-        finally:
-            raw.close()
-
-    def _check(self, raw: xr.Dataset, part: Part) -> None:
-        problems = self.source.part_problems(raw, self.grid)
-        if not problems and len(raw["time"]) != len(part.times):
-            problems = [f"time: {len(raw['time'])} steps, expected {len(part.times)}"]
-        if not problems:
-            off = np.flatnonzero(raw["time"].values != part.times)
-            if off.size:
-                found, wanted = raw["time"].values[off[0]], part.times[off[0]]
-                problems = [
-                    f"time: {found.astype('datetime64[m]')}, expected "
-                    f"{wanted.astype('datetime64[m]')}, as its name says"
-                ]
-        if problems:
-            raise DataError(remote.shown(part.url), *problems, remedy="fetch it again")
-
-
-@contextlib.contextmanager
-def _readable(url: str, name: str) -> Iterator[None]:
-    """Say which file and variable cannot be read, where it is not its server that fails."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        local = "://" not in url or url.startswith("file://")
-        if isinstance(error, OSError) and not local and not str(error).startswith("Can't"):
-            raise
-        found = f"{name}: cannot be read, damaged: {' '.join(str(error).split())}"
-        raise DataError(remote.shown(url), found, remedy="fetch it again") from error
 
 
 def _within(start: int, stop: int, offset: int, native: int, at_least: int) -> list[int]:

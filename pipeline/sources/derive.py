@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
 from pipeline.sources.days import HOWS, STAMPS
+from pipeline.sources.rules import RULES, known, linear, same
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
@@ -26,50 +27,6 @@ if TYPE_CHECKING:
     Arrays = list[Any]
 
 KEYS = {"from", "units", "to", "daily", "accumulated", "stamp", "by"}
-SPELLINGS = {"degrees C": "degC", "degrees Celsius": "degC", "deg C": "degC", "Kelvin": "K"}
-GAS_RATIO = 287.0597 / 461.5250  # of dry air's constant to vapour's, as the IFS has them
-WATER = 1000.0  # kg m-3
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A variable made from others: what it takes, in which units (None: the first's), and gives."""
-
-    takes: tuple[str | None, ...]
-    gives: str | None
-    make: Callable[..., Any]
-
-
-def _saturated(temperature: Any) -> Any:
-    """Vapour pressure (Pa) over water at a temperature (K): IFS documentation, part IV, eq. 7.5."""
-    import numpy as np
-
-    return 611.21 * np.exp(17.502 * (temperature - 273.16) / (temperature - 32.19))
-
-
-def _humidity(vapour: Any, pressure: Any) -> Any:
-    """Specific humidity of vapour pressure and pressure (Pa): IFS documentation, part IV, 7.4."""
-    return GAS_RATIO * vapour / (pressure - (1 - GAS_RATIO) * vapour)
-
-
-def _speed(east: Any, north: Any) -> Any:
-    return (east**2 + north**2) ** 0.5
-
-
-RULES = {
-    "speed": Rule(("m s-1", "m s-1"), "m s-1", _speed),
-    "dew_point": Rule(("K", "Pa"), "kg kg-1", lambda dew, p: _humidity(_saturated(dew), p)),
-    "vapour_pressure": Rule(("Pa", "Pa"), "kg kg-1", _humidity),
-    "relative_humidity": Rule(
-        ("1", "K", "Pa"), "kg kg-1", lambda part, t, p: _humidity(part * _saturated(t), p)
-    ),
-    "middle": Rule((None, None), None, lambda low, high: (low + high) / 2),
-    "daylight": Rule(("W m-2", "s"), "W m-2", lambda mean, lasting: mean * lasting / 86400),
-    "mixing_ratio": Rule(("1",), "kg kg-1", lambda ratio: ratio / (1 + ratio)),
-    "water": Rule(("m",), "kg m-2", lambda depth: WATER * depth),
-    "in_10_cm": Rule(("kg m-2",), "m3 m-3", lambda water: water / (0.1 * WATER)),
-    "water_rate": Rule(("m day-1",), "kg m-2 day-1", lambda depth: WATER * depth),
-}
 
 
 @dataclass(frozen=True)
@@ -116,14 +73,6 @@ class Term:
         return linear(to_days(made) if to_days else made, self.units, self.to)
 
 
-def linear(values: Any, units: str, wanted: str) -> Any:
-    """Values in other units, float32."""
-    slope, offset = conversion(_known(units), _known(wanted))
-    if (slope, offset) == (1.0, 0.0):
-        return values
-    return (values * slope + offset).astype("float32")
-
-
 def terms(mapping: dict[str, dict[str, Any]]) -> dict[str, Term]:
     """The mapping, checked.
 
@@ -149,7 +98,7 @@ def input_problems(raw: xr.Dataset, made: dict[str, Term]) -> list[str]:
             problems.append(f"{name}: missing; the file has {[str(v) for v in raw.data_vars]}")
             continue
         found = raw[name].attrs.get("units")
-        if found is not None and not _same(str(found), units):
+        if found is not None and not same(str(found), units):
             problems.append(f"{name}: units '{found}', expected '{units}'")
     for term in made.values():
         pairs = [(term.units, term.to)]
@@ -158,7 +107,7 @@ def input_problems(raw: xr.Dataset, made: dict[str, Term]) -> list[str]:
             pairs += [(units, wanted) for (_, units), wanted in takes if wanted]
         for found, wanted in pairs:
             try:
-                conversion(_known(found), _known(wanted))
+                conversion(known(found), known(wanted))
             except DataError as error:
                 problems.append(f"{', '.join(name for name, _ in term.inputs)}: {error}")
     return problems
@@ -169,7 +118,7 @@ def _term(spec: dict[str, Any]) -> Term:
     inputs = tuple(zip(names, units * len(names) if len(units) == 1 else units, strict=True))
     rule, how = spec.get("by"), spec.get("daily")
     result = (RULES[rule].gives if rule else None) or units[0]
-    result = f"{_known(result)} day-1" if how == "sum" else result
+    result = f"{known(result)} day-1" if how == "sum" else result
     accumulated = spec.get("accumulated")
     stamp = "end" if accumulated else spec.get("stamp")
     since = accumulated == "since_00"
@@ -199,17 +148,3 @@ def _wrong(spec: dict[str, Any]) -> list[str]:
 
 def _listed(value: Any) -> list[str]:
     return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
-
-
-def _known(units: str) -> str:
-    return SPELLINGS.get(units, units)
-
-
-def _same(found: str, said: str) -> bool:
-    """Whether two are the same unit, however spelled."""
-    if found == said:
-        return True
-    try:
-        return conversion(_known(found), _known(said)) == (1.0, 0.0)
-    except DataError:
-        return False

@@ -15,14 +15,14 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources import dated, remote, repository
-from pipeline.sources.gridded import TIMES, GridSource, with_time
+from pipeline.sources.gridsource import TIMES, GridSource, with_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import xarray as xr
 
-    from pipeline.sources.blocks import Part
+    from pipeline.sources.parts import Part
 
 DOCUMENTS = (".zmetadata", "zarr.json")
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")

@@ -9,14 +9,14 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import dated, days, derive, remote
-from pipeline.sources.blocks import Part
 from pipeline.sources.form import REMEDY
+from pipeline.sources.parts import Part
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.sources.axes import Grid
-    from pipeline.sources.gridded import GridSource
+    from pipeline.sources.gridsource import GridSource
 
     Wanted = list[tuple[str, days.Times, bool]]
 
