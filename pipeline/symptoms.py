@@ -33,6 +33,7 @@ KINDS = (
     ),
     (r"units '", "units", "correct the mapping's units, or ask the provider what has changed"),
     (r"the file has|no variable of that name", "variables", "correct `from` in the mapping"),
+    (r"does not answer|asked \d+ times", "opening", "try again later; is this machine online?"),
     (r"cannot be read|truncated", "opening", _DAMAGED),
     (r"not found|no file matches|nothing of", "opening", "has it moved? correct the entry"),
     (r"\btime\b|\bdays? ", "time axis", "sort the file's days, each once, or ask the provider"),

@@ -191,11 +191,6 @@ PLANTED = {
         ("forcing", "2020", "range"),
         "-9999 to",
     ),
-    "infinite": (
-        in_file("forcing/2020.nc", one_day("T2", np.inf)),
-        ("forcing", "2020", "range"),
-        "air_temperature: 144 values are infinite",
-    ),
     "rain too heavy by hours": (
         in_file("forcing/2020.nc", scaled("PR", 3600)),
         ("forcing", "2020", "units"),
