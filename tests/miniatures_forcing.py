@@ -215,12 +215,12 @@ NLDAS2_UNITS = {
 }
 
 
-def nldas2(folder, first: str, last: str) -> xr.Dataset:
+def nldas2(folder, first: str, last: str, names=tuple(NLDAS2_UNITS)) -> xr.Dataset:
     """NLDAS-2 FORA0125_H 2.0: a NetCDF-4 file for each hour, in folders by day of the year."""
     time, lat, lon = hours(first, last), 25.0625 + np.arange(4) / 8, -124.9375 + np.arange(5) / 8
     held = {
-        name: (("time", "lat", "lon"), noise(i, len(time), 4, 5), {"units": told})
-        for i, (name, told) in enumerate(NLDAS2_UNITS.items())
+        name: (("time", "lat", "lon"), noise(i, len(time), 4, 5), {"units": NLDAS2_UNITS[name]})
+        for i, name in enumerate(names)
     }
     dataset = xr.Dataset(held, {"time": time, "lat": lat, "lon": lon})
     encoding = {name: {"_FillValue": np.float32(-9999)} for name in held}

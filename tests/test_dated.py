@@ -65,7 +65,7 @@ def test_dated_files_over_http_that_are_missing_or_refused(tmp_path):
 
 
 def test_files_of_hours_are_fetched_in_one_piece_and_once_for_all_variables(tmp_path):
-    held = nldas2(tmp_path, "2020-02-29", "2020-03-01")
+    held = nldas2(tmp_path, "2020-02-29", "2020-03-01", ("Tair", "PSurf"))
     name = "NLDAS_FORA0125_H.A%Y%m%d.%H00.020.nc"
     mapping = {
         ours: {"from": theirs, "units": "K" if theirs == "Tair" else "Pa", "daily": "mean"}
