@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 def read(
     looked: xr.Dataset, names: list[str]
 ) -> tuple[dict[str, NDArray[np.float32]], list[Symptom]]:
-    """Values of the variables of a sample; and what could not be read, told once."""
-    values, failed = {}, dict[Symptom, list[str]]()
+    """Values of the variables of a sample; and what could not be read, told once.
+
+    All together, so that what they share is read once; where that fails, one after the other.
+    """
+    try:
+        return _values(looked, names), []
+    except Exception:  # noqa: BLE001  # said below, of the variables it is of
+        pass
+    values, failed = dict[str, "NDArray[np.float32]"](), dict[Symptom, list[str]]()
     for name in names:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # means over nothing but NaN
-                values[name] = looked[name].values.astype("float32")
+            values |= _values(looked, [name])
         except Exception as error:  # noqa: BLE001  # a finding, as in opening
             for symptom in of_error(error):
                 failed.setdefault(symptom, []).append(name)
@@ -36,6 +41,13 @@ def read(
         for symptom, names in failed.items()
     ]
     return values, told
+
+
+def _values(looked: xr.Dataset, names: list[str]) -> dict[str, NDArray[np.float32]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means over nothing but NaN
+        read = looked[names].compute()
+    return {name: read[name].values.astype("float32") for name in names}
 
 
 def of_values(

@@ -6,6 +6,7 @@ import re
 
 import clinic
 import dask
+import dask.array
 import numpy as np
 import pytest
 import web
@@ -13,7 +14,7 @@ import xarray as xr
 import yaml
 
 from pipeline import cli, doctor, targets
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.progress import Silent
 
 
@@ -456,3 +457,29 @@ def test_a_form_that_no_driver_should_give_is_a_finding_too(ward, monkeypatch):
     alone(monkeypatch, "product")
     monkeypatch.setattr(clinic.GriddedSource, "to_dask", lambda self: xr.Dataset({"a": 1.0}))
     assert found(ward)[0] == [("product", "2019..2021", "opening")]
+
+
+def refuse():
+    raise DataError("granule.h5", "cannot be read, truncated")
+
+
+class BrokenSource(clinic.YearlySource):
+    """Rain that a deferred read fails to give; temperature that is all fill."""
+
+    def to_dask(self):
+        lazy = super().to_dask()
+        rain = lazy.precipitation
+        failing = dask.array.from_delayed(dask.delayed(refuse)(), rain.shape, rain.dtype)
+        kelvin = lazy.air_temperature.astype("float32") * np.float32(np.nan)
+        kelvin.attrs = lazy.air_temperature.attrs
+        return lazy.assign(precipitation=rain.copy(data=failing), air_temperature=kelvin)
+
+
+def test_a_variable_that_cannot_be_read_hides_no_other(ward, monkeypatch):
+    alone(monkeypatch, "forcing")
+    monkeypatch.setattr(clinic, "BrokenSource", BrokenSource, raising=False)
+    in_entry("forcing", lambda spec: spec.update(driver="clinic.BrokenSource"))(ward.parent)
+    short, ill = found(ward)
+    assert short == [("forcing", "2019..2021", "opening"), ("forcing", "2019..2021", "all fill")]
+    assert ill[0][3] == "precipitation: granule.h5: cannot be read, truncated"
+    assert ill[1][3] == "air_temperature: no value in the sample"
