@@ -42,8 +42,7 @@ def write_block(item: Json, experiment_json: str, url: str) -> Json:
     }
     try:
         block = int(item["block"])
-        days = domain.days_of(block)
-        sources = domain.open_sources(experiment, domain.within(experiment, days))
+        sources = domain.open_sources(experiment, block)
         Block(experiment, sources, block, url, receipt).write()
         if not receipt["problems"]:
             files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
@@ -74,14 +73,16 @@ class Block:
 
     def write(self) -> None:
         """Cells, footprints, and what the sites have of their cells."""
+        valid = np.ones(self.sources.window.cell_shape, bool)
         for name in self.sources.forcing:
             field = self._cells(name)
+            valid &= np.isfinite(field[self.inside]).any(0)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[:, *self.sites])
         if self.sources.satellite is not None:
             self._footprints(self.sources.satellite)
         if self.first:
-            self._constants()
+            self._constants(valid)
 
     def _cells(self, name: str) -> NDArray[np.float32]:
         dataset = self.sources.forcing[name]
@@ -104,15 +105,17 @@ class Block:
             values[rejected] = np.nan
         self._put(f"footprints/{target}", self.sources.footprints(values))
 
-    def _constants(self) -> None:
-        """Statics and mask, by the task of the first block."""
-        mask = self.sources.mask(self.days[self.inside])
-        self._put("cells/mask", mask.astype("uint8"), constant=True)
+    def _constants(self, valid: NDArray[np.bool_]) -> None:
+        """Statics, and the mask: cells with every forcing on some day, and with any static."""
+        seen = np.zeros(valid.shape, bool)
         for name, dataset in self.sources.static.items():
-            field = self._field(name, dataset, dataset[name].values)
+            field = self._field(name, dataset, self.sources.constants[name])
+            seen |= np.isfinite(field)
             self._put(f"cells/{name}", field, constant=True)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[self.sites], constant=True)
+        mask = valid & seen if self.sources.static else valid
+        self._put("cells/mask", mask.astype("uint8"), constant=True)
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
         """(day, ...) values of the block; NaN on days that are missing or outside the period."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import intake
 import yaml
 
-from pipeline import copies, files
+from pipeline import copies, files, schema
 from pipeline.errors import ConfigError, DataError
 from pipeline.sources.units import conversion
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.names import Variable
 
 REQUIRED = ("support", "license", "time_convention", "period", "auth")
-WHERE = ("urlpath", "storage_options", "login", "cmr", "direct", "repository")
+WHERE = ("urlpath", "storage_options", "login", "direct", "repository")
 ENVIRONMENT = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
 
 
@@ -63,13 +63,8 @@ def source(experiment: Experiment, entry: str, url: str | None = None, period: A
         made.urlpath = url
     else:
         made.period = period or experiment.period
-        box = experiment.domain
-        made.region = (
-            box.west_degrees,
-            box.south_degrees,
-            box.east_degrees,
-            box.north_degrees,
-        )
+        lat, lon = schema.window(experiment).cell_edges  # whole footprints, beyond the domain
+        made.region = (lon.min(), lat.min(), lon.max(), lat.max())
     return made
 
 

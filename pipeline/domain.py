@@ -6,6 +6,7 @@ a grid of its own is regridded, conserving totals; only its part over the domain
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,37 +51,38 @@ class Sources:
         assert self.satellite is not None
         return placing.placed(self.satellite, values, self.window.of_footprints)
 
-    def mask(self, first_days: NDArray[np.datetime64]) -> NDArray[np.bool_]:
-        """(y, x) cells with every forcing on some of these days, and with any static attribute."""
-        valid = np.ones(self.window.cell_shape, bool)
-        for name, dataset in self.forcing.items():
-            valid &= np.isfinite(self.cells(name, placing.on_days(dataset, name, first_days))).any(
-                0
-            )
-        if self.static:
-            fields = [self.cells(name, ds[name].values) for name, ds in self.static.items()]
-            valid &= np.isfinite(fields).any(0)
-        return valid
+    @functools.cached_property
+    def constants(self) -> dict[str, NDArray[np.float32]]:
+        """Statics as their sources have them, read together: one file may hold several."""
+        datasets = {id(dataset): dataset for dataset in self.static.values()}
+        read: dict[str, NDArray[np.float32]] = {}
+        for dataset in datasets.values():
+            names = [name for name, held in self.static.items() if held is dataset]
+            read |= {str(name): held.values for name, held in dataset[names].load().items()}
+        return {name: read[name].astype("float32") for name in self.static}
 
 
-def open_sources(experiment: Experiment, period: tuple[date, date] | None = None) -> Sources:
+def open_sources(experiment: Experiment, block: int | None = None) -> Sources:
     """Open every source of an experiment and check that together they make a cube.
 
     Args:
       experiment: names them.
-      period: first and last day that are wanted, without the sites then; all days, and the
-        sites' records, when None.
+      block: number of the block that is wanted, without the sites, and with the statics only
+        where it is the first; None for everything.
 
     Raises:
       DataError: a source is absent, damaged or lacks what the experiment needs.
     """
     sources, window = experiment.sources, schema.window(experiment)
-    names = catalog.entries(experiment)
-    if period is not None:
-        names = [name for name in names if name not in sources.insitu]
+    names, period, static = catalog.entries(experiment), None, sources.static
+    if block is not None:
+        period = within(experiment, days_of(block))
+        static = static if block == schema.block_range(experiment.period).start else ()
+        names = [*dict.fromkeys([*sources.forcing, *static])]
+        names += [sources.satellite] if sources.satellite else []
     opened = _opened(experiment, window, names, period)
     satellite = opened[sources.satellite] if sources.satellite else None
-    insitu = [opened[name] for name in sources.insitu] if period is None else []
+    insitu = [opened[name] for name in sources.insitu] if block is None else []
     roles = [("satellite", satellite), *(("insitu", dataset) for dataset in insitu)]
     for role, dataset in roles:
         if dataset is not None and experiment.target not in dataset:
@@ -94,7 +96,7 @@ def open_sources(experiment: Experiment, period: tuple[date, date] | None = None
     made = Sources(
         window,
         _by_kind(experiment, opened, sources.forcing, "forcing"),
-        _by_kind(experiment, opened, sources.static, "static"),
+        _by_kind(experiment, opened, static, "static"),
         satellite,
         sites.records(experiment, insitu, window) if insitu else None,
     )

@@ -41,19 +41,18 @@ def run(
     sources = domain.open_sources(experiment)
     if experiment.models is None:
         products.opened(experiment)  # their faults are told before hours of training
-    try:
-        _check_sites(experiment, sources)
-    except OSError as error:
-        found = f"cannot be read, truncated or damaged: {error}"
-        raise DataError("a source", found, remedy="fetch it again") from error
+    _check_own_inputs(experiment, sources)
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
     arrays.create_group(url, *_template(experiment, sources))
-    receipts = [_sites(experiment, sources, url)]
-    for receipt in _receipts(experiment, url, blocks):
-        receipts.append(receipt)
-        progress.advance()
+    receipts: list[Json] = []
+    for part in (blocks[:1], blocks[1:]):  # the mask of cells is in the first
+        for receipt in _receipts(experiment, url, part):
+            receipts.append(receipt)
+            progress.advance()
+        if part.start == blocks.start and not _failed(receipts):
+            receipts.append(_sites(experiment, sources, url, progress))
     if unwritten := _all(receipts, "unwritten"):
         raise StoreError(url, *unwritten, remedy="mend that and run again; whole blocks are kept")
     if problems := _all(receipts, "problems"):
@@ -73,16 +72,24 @@ def run(
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
 
 
-def _sites(experiment: Experiment, sources: Sources, url: str) -> Json:
+def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
     """Write what the sites report; the receipt of it."""
     receipt: Json = {"node": cluster.node(), "shards": [], "dropped": {}}
     receipt |= {"problems": [], "unwritten": []}
-    if (insitu := sources.insitu) is not None:
+    if (insitu := sources.insitu) is None:
+        return receipt
+    try:
+        if experiment.inputs_from == "cell":
+            mask = arrays.open_group(url, "cells")["mask"].values.astype(bool)
+            insitu, lost = sites.on_land(insitu, experiment, sources.window, mask)
+            if lost:
+                progress.note(f"prepare: no cell with data, not used: {', '.join(lost)}")
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
-        try:
-            receipt["shards"] = sites.write(insitu, experiment, url)
-        except DataError as error:
-            receipt["problems"] += error.problems
+        receipt["shards"] = sites.write(insitu, experiment, url)
+    except DataError as error:
+        receipt["problems"] += [str(error)]
+    except StoreError as error:
+        receipt["unwritten"] += [str(error)]
     return receipt
 
 
@@ -159,36 +166,33 @@ def _template(
     return form, attrs
 
 
-def _check_sites(experiment: Experiment, sources: Sources) -> None:
-    """Every site must have inputs: its own, or those of a cell with data.
+def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
+    """Where sites bring their own inputs, each must have all of them.
 
     Raises:
-      DataError: naming the sites that have none.
+      DataError: naming the variables, or the sites, that are lacking.
     """
-    if sources.insitu is None:
+    if sources.insitu is None or experiment.inputs_from == "cell":
         return
     insitu = sources.insitu.data
-    if experiment.inputs_from == "own":
-        names = [*sources.forcing, *sources.static]
-        absent = [f"{name} is not in the file" for name in names if name not in insitu]
-        if absent:
-            remedy = "add them to the entry's mapping, or set inputs_from: cell"
-            raise DataError(f"own inputs of {insitu.attrs['entry']}", *absent, remedy=remedy)
-        lacking = np.zeros(insitu.sizes["place"], bool)
-        for name in sources.forcing:
-            lacking |= ~np.isfinite(insitu[name].values).any(0)
-    else:
-        y, x = sources.window.cells_of(insitu.lat.values, insitu.lon.values)
-        first = domain.days_of(schema.block_range(experiment.period).start)
-        inside = first[first >= np.datetime64(experiment.period[0], "ns")]
-        lacking = (y < 0) | ~sources.mask(inside)[y, x]
+    names = [*sources.forcing, *sources.static]
+    absent = [f"{name} is not in the file" for name in names if name not in insitu]
+    if absent:
+        remedy = "add them to the entry's mapping, or set inputs_from: cell"
+        raise DataError(f"own inputs of {insitu.attrs['entry']}", *absent, remedy=remedy)
+    lacking = np.zeros(insitu.sizes["place"], bool)
+    for name in sources.forcing:
+        lacking |= ~np.isfinite(insitu[name].values).any(0)
     if lacking.any():
         ids = [str(i) for i in insitu.place.values[lacking]]
-        has = "no own inputs" if experiment.inputs_from == "own" else "no cell with data"
-        problems = [f"site {i} has {has}" for i in ids[:5]]
+        problems = [f"site {i} has no own inputs" for i in ids[:5]]
         problems += [f"and {len(ids) - 5} more: {', '.join(ids[5:])}"] if len(ids) > 5 else []
-        remedy = "leave them out with qc.exclude_sites, or change inputs_from"
+        remedy = "leave them out with qc.exclude_sites, or set inputs_from: cell"
         raise DataError(f"catalog entry {insitu.attrs['entry']}", *problems, remedy=remedy)
+
+
+def _failed(receipts: list[Json]) -> bool:
+    return bool(_all(receipts, "problems") or _all(receipts, "unwritten"))
 
 
 def _all(receipts: list[Json], key: str) -> list[str]:

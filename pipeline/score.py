@@ -170,7 +170,7 @@ def _inputs(
             return np.concatenate([at_sites(name, values) for values in read]).T
 
         forcing = [series(n) for n in features.forcing]
-        static = [at_sites(n, sources.static[n][n].values) for n in features.static]
+        static = [at_sites(n, sources.constants[n]) for n in features.static]
     empty = np.zeros((raw.sizes["place"], 0), np.float32)
     return np.stack(forcing, 2), np.stack(static, 1) if static else empty
 

@@ -56,7 +56,7 @@ def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Windo
     if (n > 1).any():
         found = f"site {ids[n > 1][0]} is in more than one of them"
         raise DataError("sources.insitu", found, remedy="leave it out with qc.exclude_sites")
-    for rule in (_short, _several):
+    for rule in (_outside, _short, _several):
         joined, lost = rule(joined, experiment, window)
         dropped.update(lost)
     told = {str(source.attrs["entry"]): dict(source.attrs) for source in sources}
@@ -91,6 +91,36 @@ def screened(experiment: Experiment, source: xr.Dataset) -> tuple[xr.Dataset, di
         if n == target or experiment.table.get(str(n), variable).kind in ("forcing", "static")
     ]
     return around[names].reindex(time=days), dropped
+
+
+def on_land(
+    records: Records, experiment: Experiment, window: Window, mask: NDArray[np.bool_]
+) -> tuple[Records, list[str]]:
+    """Without the values of sites whose cell has no data; and the ids of those that had some.
+
+    Args:
+      records: of the sites.
+      experiment: its target.
+      window: the cells.
+      mask: (y, x) cells that have data.
+
+    Raises:
+      DataError: no site is left.
+    """
+    data, target = records.data, experiment.target
+    y, x = window.cells_of(data.lat.values, data.lon.values)
+    lacking = ~mask[y, x]
+    if lacking.all():
+        found = f"none of its {len(y)} sites lies in a cell with data"
+        remedy = "are forcing and sites of one region? soilweave doctor tells"
+        raise DataError(f"catalog entry {data.attrs['entry']}", found, remedy=remedy)
+    days = _good_days(data, target)
+    kept = data[target].transpose("time", "place").values.copy()
+    kept[:, lacking] = np.nan
+    dropped = records.dropped | {"no cell with data": int(days[lacking].sum())}
+    lost = [str(i) for i in data.place.values[lacking & (days > 0)]]
+    made = data.assign({target: (("time", "place"), kept)})
+    return records._replace(data=made, dropped=dropped), lost
 
 
 def write(records: Records, experiment: Experiment, url: str) -> list[Json]:
@@ -138,6 +168,21 @@ def range_problems(name: str, values: NDArray[np.float32], table: Json, entry: s
 
 def _good_days(data: xr.Dataset, target: str) -> NDArray[np.int64]:
     return np.asarray(np.isfinite(data[target].transpose("time", "place").values).sum(0))
+
+
+def _outside(
+    data: xr.Dataset, experiment: Experiment, window: Window
+) -> tuple[xr.Dataset, dict[str, int]]:
+    """Without the sites that lie outside the domain, where inputs are those of its cells."""
+    if experiment.inputs_from == "own":
+        return data, {}
+    inside = window.cells_of(data.lat.values, data.lon.values)[0] >= 0
+    if not inside.any():
+        found = f"none of its {len(inside)} sites lies in the domain"
+        entry = str(data.attrs.get("entry", "sources.insitu"))
+        raise DataError(f"catalog entry {entry}", found, remedy="widen the domain")
+    days = _good_days(data, experiment.target)
+    return data.isel(place=inside), {"outside the domain": int(days[~inside].sum())}
 
 
 def _short(

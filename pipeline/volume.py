@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import catalog
 
@@ -72,9 +72,9 @@ def _in_space(experiment: Experiment, degrees: Sequence[float] | None) -> int:
     return math.prod(math.ceil(high / d) - math.floor(low / d) for low, high, d in spans)
 
 
-def _variables(spec: Json) -> set[str]:
+def _variables(spec: Json) -> set[Any]:
     """The provider's variables that a mapping reads."""
     mapping = spec["args"]["mapping"]
     parts = mapping if isinstance(mapping, list) else [mapping]
     named = [item["from"] for part in parts for item in part.values()]
-    return {name for item in named for name in ([item] if isinstance(item, str) else item)}
+    return {name for item in named for name in (item if isinstance(item, list) else [item])}

@@ -162,16 +162,36 @@ def refused(experiment, workspace):
     return str(caught.value)
 
 
-def test_sites_in_no_cell_with_data_are_named_and_no_cube_is_left(snow):
+def test_sites_in_no_cell_with_data_are_left_out_counted_and_told(snow, local_ray):
     def move(sites):
         sites.lat.values[3] += 10  # out of the domain
         sites.lat.values[7], sites.lon.values[7] = WINDOW.cell_lat[0], WINDOW.cell_lon[0]  # sea
 
-    text = refused(*spoil(snow, "sites.nc", move))
-    assert "site snow-03 has no cell with data" in text
-    assert "site snow-07 has no cell with data" in text
-    assert "snow-04" not in text
-    assert "qc.exclude_sites" in text
+    told = []
+    progress = Silent()
+    progress.note = told.append
+    experiment, workspace = spoil(snow, "sites.nc", move)
+    prepare.run(experiment, workspace, progress)
+    assert told == ["prepare: no cell with data, not used: snow-07"]
+    good = read(snow.parent / "sites.nc")
+    days = (good.HS.where(good.qc == 0).notnull()).sum("time").values
+    dropped = workspace.artefact("cube").manifest()["dropped"]
+    assert dropped["insitu: outside the domain"] == days[3]
+    assert dropped["insitu: no cell with data"] == days[7]
+    url = workspace.url("cube.zarr")
+    ids = arrays.attributes(url, "sites")["id"]
+    assert "snow-03" not in ids
+    depth = arrays.open_group(url, "sites")["snow_depth"]
+    assert depth[:, ids.index("snow-07")].isnull().all()
+    assert depth[:, ids.index("snow-04")].notnull().any()
+
+
+def test_no_site_in_a_cell_with_data_is_refused(snow, local_ray):
+    def drown(sites):
+        sites.lat.values[:], sites.lon.values[:] = WINDOW.cell_lat[0], WINDOW.cell_lon[0]
+
+    text = refused(*spoil(snow, "sites.nc", drown))
+    assert "none of its 24 sites lies in a cell with data" in text
 
 
 def test_forcing_out_of_range_is_refused_with_value_and_range_and_no_cube_is_left(snow, local_ray):

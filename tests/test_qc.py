@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from pipeline import arrays, catalog, domain, prepare, qc, resolve, schema
+from pipeline import sites as records
 from pipeline.config import QcConfig
 from pipeline.names import VARIABLES
 
@@ -159,9 +160,8 @@ def test_a_run_across_a_block_border_is_found_whole(snow, tmp_path):
         url = str(tmp_path / f"{stuck_days}.zarr")
         sources = domain.open_sources(experiment)
         arrays.create_group(url, *prepare._template(experiment, sources))
-        receipt = prepare._sites(experiment, sources, url)
-        assert receipt["problems"] == []
-        assert receipt["dropped"]["insitu: stuck"] == dropped
+        assert sources.insitu.dropped["stuck"] == dropped
+        assert records.write(sources.insitu, experiment, url)
         depth = arrays.open_group(url, "sites")["snow_depth"].isel(site=3)
         kept = depth.sel(time=slice(first, first + 29))
         assert len(kept) == 30
