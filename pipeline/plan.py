@@ -15,9 +15,11 @@ from pipeline import catalog, maps, models, pace, schema, volume
 if TYPE_CHECKING:
     from pipeline.config import Experiment
     from pipeline.pace import Pace
+    from pipeline.volume import Volume
 
 MEGABYTES_PER_SECOND = 50.0  # of a network, assumed
 BASE_MB = 700  # of a worker of Ray with torch and xarray, before it has data
+DECODED = 4  # times the size as stored
 FLOAT, HALF = 4, 2  # bytes
 
 
@@ -100,11 +102,11 @@ def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
     shards = _columns(sizes) * sizes.blocks
     field = schema.BLOCK_DAYS * sizes.cells * FLOAT / 1e6
     held = sizes.forcing * sizes.blocks * field + sizes.static * sizes.cells * FLOAT / 1e6
-    volumes = [volume.of(experiment, e) for e in catalog.entries(experiment)]
-    read = sum(v.megabytes for v in volumes if v is not None)
-    # A block of one variable at a time: as read (decoded, twice while it is worked on), as placed.
-    largest = max((v.megabytes for v in volumes if v is not None), default=0.0)
-    source = 4 * largest / sizes.blocks / max(sizes.forcing, 1)
+    volumes = {e: volume.of(experiment, e) for e in catalog.entries(experiment)}
+    read = sum(v.megabytes * v.blocks for v in volumes.values() if v is not None)
+    # A block of one variable as read, of days (hours become days chunk by chunk), decoded.
+    daily = [_daily_megabytes(experiment, e, v) for e, v in volumes.items() if v is not None]
+    source = DECODED * max(daily, default=0.0) / sizes.blocks / max(sizes.forcing, 1)
     hours = (read + held) / MEGABYTES_PER_SECOND / 3600
     tasks = f"{sizes.blocks} blocks"
     objects = shards * sizes.forcing + _columns(sizes) * sizes.static
@@ -136,6 +138,13 @@ def _predict(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
     return Work("predict", tasks, objects, held, BASE_MB + year + 2 * block, hours)
 
 
+def _daily_megabytes(experiment: Experiment, entry: str, found: Volume) -> float:
+    """Megabytes of an entry once its hours are days."""
+    spec = catalog.find(experiment.sources.catalog, entry).spec
+    mapping = (spec.get("args") or {}).get("mapping") or {}
+    return found.megabytes / (24 if "daily" in str(mapping) else 1)
+
+
 def _columns(sizes: Sizes) -> int:
     return math.ceil(sizes.rows / schema.SHARD) * math.ceil(sizes.cols / schema.SHARD)
 
@@ -152,17 +161,21 @@ def _sources(experiment: Experiment) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{experiment.name}: what is read", title_justify="left")
-    for name in ("entry", "requests", "size", "basis", "login"):
-        table.add_column(name, justify="right" if name in ("requests", "size") else "left")
+    table.add_column("entry", no_wrap=True)
+    for name in ("requests", "size", "times"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("basis")
+    table.add_column("login")
     for entry in [*catalog.entries(experiment), *experiment.baselines]:
         said = catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
         found = volume.of(experiment, entry)
         auth = str(said.get("auth", "not said"))
         if found is None:
-            table.add_row(entry, "?", "?", "not said", auth)
+            table.add_row(entry, "?", "?", "1", "not said", auth)
         else:
             size = volume.size(found.megabytes)
-            table.add_row(entry, f"{found.requests:,}", size, found.basis, auth)
+            times = str(found.blocks)
+            table.add_row(entry, f"{found.requests:,}", size, times, found.basis, auth)
     return table
 
 
@@ -181,6 +194,7 @@ def _stages(lines: list[Work]) -> Any:
 
 def _basis(experiment: Experiment, sizes: Sizes, measured: Pace) -> str:
     return (
+        "Times: how often prepare reads an object, block by block; with --stage-to once.\n"
         f"{sizes.rows} x {sizes.cols} cells, {sizes.days:,} days, {sizes.forcing} forcings, "
         f"{sizes.static} statics. Upper bounds: all cells land, sizes before compression. "
         f"Measured now, {measured.device}: {measured.step_s:.3f} s a training step, "

@@ -1,8 +1,8 @@
 """Copy the window of every source once into a folder of one's own: catalogs -> copies.
 
-One Ray task per entry and block of 32 days, one for the records of sites. A copy is an artefact:
-begun, resumed by receipts, complete with its manifest. Several experiments share a folder where
-window and period agree.
+One Ray task per entry and block of 32 days, or per so many blocks as an object of the source
+spans; one for the records of sites. A copy is an artefact: begun, resumed by receipts, complete
+with its manifest. Several experiments share a folder where window and period agree.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.progress import Progress
     from pipeline.store import Artefact, Workspace
+
+
+MOST_BLOCKS = 12  # of one task, which holds them in memory
 
 
 def run(
@@ -150,10 +153,13 @@ def _receipts(
 
 
 def _tasks(origin: Experiment, entry: str, blocks: range) -> list[tuple[int, int]]:
-    """First block and number of blocks of each task: one by one, but records of sites at once."""
+    """First block and number of blocks of each task: those that share objects, read at once."""
     if entry in origin.sources.insitu:
         return [(blocks.start, len(blocks))]
-    return [(block, 1) for block in blocks]
+    found = volume.of(origin, entry)
+    step = min(found.blocks, MOST_BLOCKS) if found else 1
+    starts = range(blocks.start, blocks.stop, step)
+    return [(block, min(step, blocks.stop - block)) for block in starts]
 
 
 def _commit(

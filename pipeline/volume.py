@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import catalog
+from pipeline import catalog, schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 
 class Volume(NamedTuple):
-    """Objects that must be read, their bytes, and how well that is known."""
+    """Objects that must be read, their bytes, and how well that is known.
+
+    `blocks` is how many blocks of 32 days an object spans: whoever reads one block after the
+    other, as `prepare` does without a copy, reads it so many times.
+    """
 
     requests: int
     megabytes: float
     basis: str
+    blocks: int
 
 
 def of(experiment: Experiment, entry: str) -> Volume | None:
@@ -36,7 +41,10 @@ def of(experiment: Experiment, entry: str) -> Volume | None:
     objects = _in_time(experiment, float(said["days"])) * _in_space(experiment, said.get("degrees"))
     if said.get("per") == "variable":
         objects *= len(_variables(spec))
-    return Volume(objects, objects * float(said["megabytes"]), str(said.get("basis", "estimated")))
+    size, basis = objects * float(said["megabytes"]), str(said.get("basis", "estimated"))
+    chunked = said.get("degrees") and said.get("per") == "variable"
+    blocks = math.ceil(float(said["days"]) / schema.BLOCK_DAYS) if chunked else 1
+    return Volume(objects, size, basis, max(1, blocks))
 
 
 def told(experiment: Experiment, entries: Sequence[str]) -> str:

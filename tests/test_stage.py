@@ -136,9 +136,17 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
 
 def test_volumes_count_objects_in_time_and_space(snow):
     tell(snow, days=0, per="all", megabytes=5)
-    assert volume.of(resolve.experiment(str(snow)), "cells") == (1, 5.0, "estimated")
+    assert volume.of(resolve.experiment(str(snow)), "cells") == (1, 5.0, "estimated", 1)
     tell(snow, days=365, degrees=[180, 360], per="all", megabytes=1500, basis="published")
     found = volume.of(resolve.experiment(str(snow)), "cells")
-    assert found == volume.Volume(found.requests, found.requests * 1500.0, "published")
+    assert found == volume.Volume(found.requests, found.requests * 1500.0, "published", 1)
     assert volume.size(found.megabytes).endswith("GB")
     assert volume.of(resolve.experiment(str(snow)), "sites") is None
+    # An object of three blocks is read three times block by block, and copied in one piece.
+    tell(snow, days=90, degrees=[180, 360], per="variable", megabytes=1)
+    experiment = resolve.experiment(str(snow))
+    assert volume.of(experiment, "cells").blocks == 3
+    blocks = range(100, 108)
+    assert stage._tasks(experiment, "cells", blocks) == [(100, 3), (103, 3), (106, 2)]
+    assert stage._tasks(experiment, "sites", blocks) == [(100, 8)]
+    assert stage._tasks(experiment, "footprints", blocks)[:2] == [(100, 1), (101, 1)]
