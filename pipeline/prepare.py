@@ -83,7 +83,7 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
             mask = arrays.open_group(url, "cells")["mask"].values.astype(bool)
             insitu, lost = sites.on_land(insitu, experiment, sources.window, mask)
             if lost:
-                progress.note(f"prepare: no cell with data, not used: {', '.join(lost)}")
+                progress.note(f"no cell with data, not used: {', '.join(lost)}")
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
         receipt["shards"] = sites.write(insitu, experiment, url)
     except DataError as error:

@@ -68,7 +68,7 @@ def run(
         if not todo:
             progress.finish(f"every source is copied to {folder}")
             return
-        progress.note(f"stage: {volume.told(origin, list(todo))}, to {folder}")
+        progress.note(f"{volume.told(origin, list(todo))}, to {folder}")
         for entry, (artefact, inputs) in todo.items():
             artefact.begin(inputs)
             arrays.create_group(copies.url_of(folder, entry), *_template(origin, entry))

@@ -52,9 +52,10 @@ def told(experiment: Experiment, entries: Sequence[str]) -> str:
     known = {entry: of(experiment, entry) for entry in entries}
     volumes = [v for v in known.values() if v is not None]
     requests, megabytes = sum(v.requests for v in volumes), sum(v.megabytes for v in volumes)
-    line = f"about {size(megabytes)} in {requests:,} requests"
+    line = f"about {size(megabytes)} in {requests:,} requests" if volumes else "bytes and requests"
     unknown = [entry for entry, v in known.items() if v is None]
-    return f"{line}; not known of {', '.join(unknown)}" if unknown else line
+    join = "; not known of " if volumes else " not known of "
+    return line + join + ", ".join(unknown) if unknown else line
 
 
 def size(megabytes: float) -> str:

@@ -172,7 +172,7 @@ def test_sites_in_no_cell_with_data_are_left_out_counted_and_told(snow, local_ra
     progress.note = told.append
     experiment, workspace = spoil(snow, "sites.nc", move)
     prepare.run(experiment, workspace, progress)
-    assert told == ["prepare: no cell with data, not used: snow-07"]
+    assert told == ["no cell with data, not used: snow-07"]
     good = read(snow.parent / "sites.nc")
     days = (good.HS.where(good.qc == 0).notnull()).sum("time").values
     dropped = workspace.artefact("cube").manifest()["dropped"]

@@ -70,7 +70,7 @@ def test_the_cube_of_the_copies_is_the_cube_of_the_sources(snow, tmp_path, local
     n = 8 * tiles * 3  # blocks of ten days, tiles, variables
     said = [note for note in heard.notes if "requests" in note]
     assert said == [
-        f"stage: about {n * 2.5:.1f} MB in {n} requests; not known of footprints, sites, "
+        f"about {n * 2.5:.1f} MB in {n} requests; not known of footprints, sites, "
         f"to {tmp_path}/copies"
     ]
     for file in ("cells", "footprints", "sites"):
@@ -138,10 +138,12 @@ def test_volumes_count_objects_in_time_and_space(snow):
     tell(snow, days=0, per="all", megabytes=5)
     assert volume.of(resolve.experiment(str(snow)), "cells") == (1, 5.0, "estimated", 1)
     tell(snow, days=365, degrees=[180, 360], per="all", megabytes=1500, basis="published")
-    found = volume.of(resolve.experiment(str(snow)), "cells")
+    experiment = resolve.experiment(str(snow))
+    found = volume.of(experiment, "cells")
     assert found == volume.Volume(found.requests, found.requests * 1500.0, "published", 1)
     assert volume.size(found.megabytes).endswith("GB")
     assert volume.of(resolve.experiment(str(snow)), "sites") is None
+    assert volume.told(experiment, ["sites"]) == "bytes and requests not known of sites"
     # An object of three blocks is read three times block by block, and copied in one piece.
     tell(snow, days=90, degrees=[180, 360], per="variable", megabytes=1)
     experiment = resolve.experiment(str(snow))
