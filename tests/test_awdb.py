@@ -13,7 +13,9 @@ import web
 import yaml
 
 from pipeline.errors import DataError
-from pipeline.sources import awdb, awdb_days, awdb_elements, awdb_parts, remote
+from pipeline.sources import awdb, remote
+from pipeline.sources.awdb import elements, parts
+from pipeline.sources.awdb.days import specific_humidity
 
 DAYS = np.arange("2016-02-27", "2016-03-04", dtype="datetime64[D]")  # a leap day
 PERIOD = (date(2016, 2, 27), date(2016, 3, 3))
@@ -74,7 +76,7 @@ def test_values_units_and_flags_of_daily_elements(service, tmp_path):
     np.testing.assert_allclose(found.soil_moisture.sel(place="2057"), PCT / 100, rtol=1e-6)
     np.testing.assert_allclose(found.soil_temperature[:, 0], 10.0, rtol=1e-6)
     np.testing.assert_allclose(found.soil_temperature[:, 1], 50.0, rtol=1e-6)
-    codes = awdb_elements.CODES
+    codes = elements.CODES
     assert found.provider_flag[:, 0].values.tolist() == [
         codes[x] for x in ("V", "E", "S", "", "N", "X")
     ]
@@ -142,7 +144,7 @@ def test_hours_make_days_of_the_clock_or_of_utc(service, tmp_path):
     expected = spoiled[1:-1].mean(1)
     expected[2] = hours[3, 5:].mean()  # suspect hours are left out
     np.testing.assert_allclose(local.soil_moisture[:, 1] * 100, expected, rtol=1e-6)
-    assert (local.provider_flag == awdb_elements.CODES["V"]).sum() == 11
+    assert (local.provider_flag == elements.CODES["V"]).sum() == 11
     assert local.attrs["time_convention"] == "local standard time day"
     utc = entry(service, tmp_path, mapping=mapping, sites=[2057], day="utc").to_dask()
     shifted = hours.ravel()[24 - 6 : -24 - 6].reshape(-1, 24).mean(1)
@@ -182,7 +184,7 @@ def test_the_digest_tells_revised_values_and_not_where_they_are(service, tmp_pat
         url = service.serve(other)
         assert entry(service, tmp_path, urlpath=url).digest() == first
     service.add("2057:AL:SCAN", "SMS:-2", DAYS, PCT + 0.1)
-    awdb_parts.fetched.cache_clear()
+    parts.fetched.cache_clear()
     assert entry(service, tmp_path).digest() != first
 
 
@@ -228,7 +230,7 @@ def test_a_busy_service_is_asked_again_and_a_failed_batch_is_named(service, tmp_
     service.site.fails(r"/data\?", 503)
     found = entry(service, tmp_path).to_dask().soil_moisture.values
     assert np.isfinite(found).sum() == 15
-    awdb_parts.fetched.cache_clear()
+    parts.fetched.cache_clear()
     for status, words in ((404, "not found"), (403, "refused"), (400, "answers 400")):
         service.site.fails(r"/data\?", status)
         with pytest.raises(DataError) as error:
@@ -270,7 +272,7 @@ def test_one_number_in_two_states_is_told_by_its_triplet(service, tmp_path):
 
 
 def test_humidity_is_that_of_the_tables():
-    made = awdb_days.specific_humidity(np.array([100.0, 50.0]), np.array([293.15, 273.15]), 0.0)
+    made = specific_humidity(np.array([100.0, 50.0]), np.array([293.15, 273.15]), 0.0)
     # Saturation at 20 degC is 23.37 hPa, at 0 degC 6.112 hPa, at 1013.25 hPa.
     np.testing.assert_allclose(made, [0.01448, 0.001877], rtol=2e-3)
 

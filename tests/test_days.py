@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from miniatures_forcing import hours
 
-from pipeline.sources import dated, derive
-from pipeline.sources.calendars import Calendar, coverage
-from pipeline.sources.days import Day, daily, decoded, increments, order_problems, step_of
+from pipeline.sources import dated
+from pipeline.sources.grids import derive
+from pipeline.sources.grids.calendars import Calendar, coverage
+from pipeline.sources.grids.days import Day, daily, decoded, increments, order_problems, step_of
 
 HOUR = np.timedelta64(1, "h")
 

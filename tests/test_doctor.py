@@ -13,7 +13,8 @@ import web
 import xarray as xr
 import yaml
 
-from pipeline import cli, doctor, targets
+from pipeline import cli, doctor
+from pipeline.doctor import targets
 from pipeline.errors import ConfigError, DataError
 from pipeline.progress import Silent
 

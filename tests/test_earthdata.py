@@ -12,7 +12,8 @@ from earthaccess import Auth
 from miniatures_smap import Repository, item
 
 from pipeline.errors import DataError
-from pipeline.sources import cmr, earthdata, remote
+from pipeline.sources import earthdata, remote
+from pipeline.sources.earthdata import cmr
 
 DATA = "https://data.nsidc.earthdatacloud.nasa.gov/SMAP/a.h5"
 PERIOD = (date(2015, 12, 30), date(2016, 1, 2))

@@ -25,8 +25,8 @@ from miniatures_forcing import (
 import catalogs
 from pipeline.errors import DataError
 from pipeline.names import VARIABLES
-from pipeline.sources.derive import terms
-from pipeline.sources.rules import RULES
+from pipeline.sources.grids.derive import terms
+from pipeline.sources.grids.rules import RULES
 
 CATALOG = f"{catalogs.__path__[0]}/forcing.yaml"
 ENTRIES = yaml.safe_load(Path(CATALOG).read_text())["sources"]

@@ -12,7 +12,7 @@ from miniatures_forcing import aorc, days, era5, hours, noise, to_zarr
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources.axes import grid_of
+from pipeline.sources.grids.axes import grid_of
 from pipeline.sources.gridzarr import GridZarrSource
 
 TEMPERATURE = {"air_temperature": {"from": "t2m", "units": "K", "daily": "mean"}}

@@ -17,8 +17,8 @@ from pipeline import qc
 from pipeline.config import QcConfig
 from pipeline.errors import DataError
 from pipeline.names import VARIABLES
-from pipeline.sources import daily, ismn_sensors, places
-from pipeline.sources.ismn import IsmnSource
+from pipeline.sources import daily, places
+from pipeline.sources.ismn import IsmnSource, sensors
 
 MAPPING = {
     "soil_moisture": {"from": "soil_moisture", "units": "m3 m-3"},
@@ -99,7 +99,7 @@ def test_days_of_both_layouts(tmp_path, layout):
     )
     codes = of(dataset, "RSMN_Adamclisi", "provider_flag")
     assert [meanings.get(code) for code in codes] == ["G", "G", None, "M", "too_few_hours"]
-    assert codes[2] == ismn_sensors.code("D03,D02")
+    assert codes[2] == sensors.code("D03,D02")
     warm = of(dataset, "RSMN_Adamclisi", "soil_temperature")
     np.testing.assert_allclose(warm, [16.5, 16.5, np.nan, 16.5, np.nan])
     assert np.isnan(of(dataset, "FR_Aqui_fraye", "soil_temperature")).all()

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from pipeline import cli, files, grid, probes
 from pipeline.errors import ConfigError, DataError, StoreError
+from pipeline.probes import places, words, written
 from pipeline.progress import Silent
-from pipeline.sources import entry, table_places, table_text, table_words
+from pipeline.sources.table.text import split
 
 HEADER = "site,lat,lon,depth_m,time,vwc_m3m3\n"
 
@@ -223,9 +224,9 @@ def test_what_is_to_be_minded_is_no_fault(doctor, text, says):
     ],
 )
 def test_spellings_of_headers(header, role, units):
-    raw, _ = table_text.split(f"{header}\n5\n".encode())
-    made = table_words.recognised(raw, {})
-    ours = {"value": table_words.TARGET, "temperature": table_words.TEMPERATURE}
+    raw, _ = split(f"{header}\n5\n".encode())
+    made = words.recognised(raw, {})
+    ours = {"value": words.TARGET, "temperature": words.TEMPERATURE}
     found = {ours.get(role, role): header} if role else {}
     assert made.columns == found
     assert made.hints == ({ours.get(role, role): units} if units else {})
@@ -377,7 +378,7 @@ LINES = """  {}:
 def test_a_catalog_keeps_its_text(tmp_path, name, before, after, done):
     catalog = tmp_path / "c.yaml"
     catalog.write_text(CATALOG)
-    assert entry.put(str(catalog), name, ENTRY) == done
+    assert written.put(str(catalog), name, ENTRY) == done
     assert catalog.read_text() == CATALOG.replace(before, after)
     assert [f.name for f in tmp_path.iterdir()] == ["c.yaml"]
 
@@ -389,9 +390,9 @@ def test_a_catalog_without_entries(tmp_path, text):
     catalog = tmp_path / "c.yaml"
     if text:
         catalog.write_text(text)
-    entry.put(str(catalog), "mine", ENTRY)
+    written.put(str(catalog), "mine", ENTRY)
     assert yaml.safe_load(catalog.read_text())["sources"] == {"mine": ENTRY}
-    entry.put(str(catalog), "other", ENTRY)
+    written.put(str(catalog), "other", ENTRY)
     assert yaml.safe_load(catalog.read_text())["sources"] == {"mine": ENTRY, "other": ENTRY}
 
 
@@ -409,7 +410,7 @@ def test_a_catalog_that_cannot_be_edited_stays(tmp_path, text):
     catalog = tmp_path / "c.yaml"
     catalog.write_text(text)
     with pytest.raises(ConfigError, match="name another file"):
-        entry.put(str(catalog), "mine", ENTRY)
+        written.put(str(catalog), "mine", ENTRY)
     assert catalog.read_text() == text
 
 
@@ -422,7 +423,7 @@ def test_a_write_that_fails_leaves_the_catalog(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "write_bytes", fails)
     with pytest.raises(StoreError, match="full"):
-        entry.put(str(catalog), "mine", ENTRY)
+        written.put(str(catalog), "mine", ENTRY)
     assert catalog.read_text() == CATALOG
 
 
@@ -433,7 +434,7 @@ def test_places_on_edges_of_the_world():
         {"lat": [0.0, 10.0, -84.0], "lon": [180.0, -180.0, 0.0], "decimals": [4, 4, 4]},
         index=["a", "b", "c"],
     )
-    places, problems = table_places.places(found, None)
+    placed, problems = places.places(found, None)
     assert problems == []
-    assert places["a"].cell[1] == places["b"].cell[1] == 0
-    assert places["c"].footprint[0] < grid.FOOTPRINT_ROWS
+    assert placed["a"].cell[1] == placed["b"].cell[1] == 0
+    assert placed["c"].footprint[0] < grid.FOOTPRINT_ROWS

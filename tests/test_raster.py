@@ -17,9 +17,9 @@ from pipeline.grid import Window
 from pipeline.overlap import ProjectedRegridder, reach
 from pipeline.regrid import Regridder, edges_between
 from pipeline.sources import remote
-from pipeline.sources.covers import block_means
 from pipeline.sources.raster import RasterSource
-from pipeline.sources.terrain import metres_per_degree, slope
+from pipeline.sources.raster.covers import block_means
+from pipeline.sources.raster.terrain import metres_per_degree, slope
 
 RNG = np.random.default_rng
 SAND = {"sand": {"from": 1, "units": "g kg-1", "to": "percent"}}
@@ -97,7 +97,7 @@ def test_blocks_follow_one_another(tmp_path, monkeypatch):
     sand(tmp_path, (128, 200))
     args = {"resolution": 1000}
     whole = source(tmp_path / "sand.tif", SAND, **args).to_dask().sand
-    monkeypatch.setattr("pipeline.sources.mosaic._PIECE", 28)
+    monkeypatch.setattr("pipeline.sources.raster.mosaic._PIECE", 28)
     parts = source(tmp_path / "sand.tif", SAND, **args).to_dask().sand
     assert parts.chunks == ((7, 7, 7, 7, 4), (7,) * 7 + (1,))
     np.testing.assert_array_equal(parts, whole)
@@ -231,7 +231,7 @@ def test_slope_in_a_raster_of_blocks_has_no_seams(tmp_path, monkeypatch):
     made.write(tmp_path / "dem.tif", dem, "EPSG:5070", (0, 2e6), 30.0, units="metre")
     args = {"resolution": 120}
     whole = source(tmp_path / "dem.tif", STEEP, **args).to_dask().slope.values
-    monkeypatch.setattr("pipeline.sources.mosaic._PIECE", 16)
+    monkeypatch.setattr("pipeline.sources.raster.mosaic._PIECE", 16)
     np.testing.assert_allclose(source(tmp_path / "dem.tif", STEEP, **args).to_dask().slope, whole)
     steep = slope(dem, np.full(64, 30.0), np.full(64, 30.0)).reshape(16, 4, 24, 4).mean((1, 3))
     np.testing.assert_allclose(whole, steep, rtol=1e-5)

@@ -11,8 +11,9 @@ from miniatures_scan import CONSTANTS, DAYS, PERIOD, opened
 
 from pipeline import catalog, resolve
 from pipeline.errors import DataError
-from pipeline.sources import filled, geolearn_tables
-from pipeline.sources.awdb_days import specific_humidity
+from pipeline.sources import filled
+from pipeline.sources.awdb.days import specific_humidity
+from pipeline.sources.geolearn import tables
 
 CELLS, SITES = ((40.0, -100.0), (41.0, -101.0)), ("2001:NE:SCAN", "2002:NE:SCAN")
 SERIES = ("APCP", "TMP_2", "SPFH_2", "DSWRF", "DLWRF", "UGRD_10", "VGRD_10")
@@ -101,7 +102,7 @@ def test_the_digest_of_the_set_tells_its_values_alone(made_up, tmp_path):
     assert source.digest() == first
     file = tmp_path / "set" / "2016" / "SMAP_AM.csv"
     file.write_text(file.read_text().replace("0.2", "0.3", 1))
-    geolearn_tables.table.cache_clear()
+    tables.table.cache_clear()
     assert source.digest() != first
 
 

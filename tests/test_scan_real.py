@@ -11,7 +11,7 @@ import xarray as xr
 from miniatures_scan import CONSTANTS, DAYS, PERIOD, Awdb, geolearn, opened, published
 
 from pipeline import config, names, qc
-from pipeline.sources.awdb_days import specific_humidity
+from pipeline.sources.awdb.days import specific_humidity
 
 # Half a step of what the service states: 0.01 in, 0.1 degF, 0.1 langley.
 RAIN, DEGREES, LIGHT = 0.128, 0.0279, 0.025

@@ -9,7 +9,7 @@ import pyproj
 import pytest
 import xarray as xr
 
-from pipeline import coverage, gaps, magnitudes, orientation, samples, symptoms
+from pipeline.doctor import coverage, gaps, magnitudes, orientation, samples, symptoms
 from pipeline.errors import DataError
 from pipeline.names import VARIABLES
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.sources import dated, remote
 from pipeline.sources.form import NetcdfSource
-from pipeline.sources.gridsource import GridSource, with_time
+from pipeline.sources.grids.gridsource import GridSource, with_time
 
 if TYPE_CHECKING:
     import xarray as xr

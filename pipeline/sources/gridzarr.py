@@ -14,15 +14,16 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote, repository
-from pipeline.sources.gridsource import TIMES, GridSource, with_time
+from pipeline.sources import dated, remote
+from pipeline.sources.grids import repository
+from pipeline.sources.grids.gridsource import TIMES, GridSource, with_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import xarray as xr
 
-    from pipeline.sources.parts import Part
+    from pipeline.sources.grids.parts import Part
 
 DOCUMENTS = (".zmetadata", "zarr.json")
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
@@ -36,7 +37,7 @@ class GridZarrSource(GridSource):
     Args:
       urlpath: the store; with `%Y`, `%m`, ... in it, the stores of a period, all of which are
         opened where each holds a year.
-      mapping: as `pipeline.sources.derive` has it, or a list of such.
+      mapping: as `pipeline.sources.grids.derive` has it, or a list of such.
       group: in the store, None for its root.
       icechunk: {branch: NAME}, {tag: NAME} or {snapshot: ID} of a repository; None for plain Zarr.
       day, gaps, period, login, storage_options, metadata: as `GridSource` has them.

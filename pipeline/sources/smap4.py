@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import cmr, ease, hdf5, remote
+from pipeline.sources import remote
+from pipeline.sources.earthdata import cmr
 from pipeline.sources.form import REMEDY, Mapping
-from pipeline.sources.granules import GranuleSource
-from pipeline.sources.smap4_files import Task, mean, misplaced, problems
+from pipeline.sources.smap import ease, hdf5
+from pipeline.sources.smap.granules import GranuleSource
+from pipeline.sources.smap.level4_files import Task, mean, misplaced, problems
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.grid import Window
-    from pipeline.sources.named import Granule
+    from pipeline.sources.earthdata.named import Granule
 
 STEPS = 8  # of a day, centred 01:30, 04:30 .. 22:30
 

@@ -1,0 +1,169 @@
+"""The International Soil Moisture Network: an archive that its user downloaded, as daily sites.
+
+In: a zip of ismn.earth or the folder it unpacks to, hourly values in UTC with flags. Out, as
+`to_dask()` gives it to anyone:
+
+  dims time, place; coords time (datetime64, a day), place (network_site), lat, lon (degrees),
+  network, sensor, elevation (m), depth_from, depth_to (m), utc_offset_hours
+  our names, float32, in our units; provider_flag (time, place), sums of bits, with flag_masks,
+  flag_values and flag_meanings; attribute time_convention
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.sources import daily, places, remote
+from pipeline.sources.form import Mapping, Source
+from pipeline.sources.ismn import archive, sensors
+from pipeline.sources.ismn.days import TOLD, record
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from pipeline.sources.ismn.sensors import Sensor
+
+CONVENTION = {"utc": "UTC day", "local": "local standard time day"}
+
+
+class IsmnSource(Source):
+    """Intake driver for archives of the International Soil Moisture Network.
+
+    Args:
+      urlpath: the zip, or the folder it unpacks to; a zip elsewhere is copied to the user's cache.
+      mapping: {our name: {"from": ISMN's name, "units": its units, "to": our units}}, or a list
+        of such. Places are where the target (else the first) is measured; provider_flag is its.
+      depth: top and bottom of the class of depths, m; a sensor lies within it.
+      day: `utc`, or `local` for days of local standard time by the longitude.
+      min_hours: good hours that make a good day. Half a day by default: readings follow the
+        soil's temperature through the day, and the mean of a night is not that of a day.
+        Networks that report every third hour need 4.
+      several: of several sensors at one site in the class: the `longest` record, or the `mean`.
+      login: as of Source.
+      storage_options: passed to fsspec.
+      metadata: what the catalog says of the entry.
+    """
+
+    name = "soilweave_ismn"
+
+    def __init__(
+        self,
+        urlpath: str,
+        mapping: Mapping | list[Mapping],
+        depth: tuple[float, float] = (0.0, 0.075),
+        day: Literal["utc", "local"] = "utc",
+        min_hours: int = 12,
+        several: Literal["longest", "mean"] = "longest",
+        login: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep the arguments; nothing is opened yet."""
+        super().__init__(urlpath, mapping, login, storage_options, metadata)
+        if day not in CONVENTION:
+            raise ValueError(f"day '{day}'; accepted: {', '.join(CONVENTION)}")
+        if several not in ("longest", "mean"):
+            raise ValueError(f"several '{several}'; accepted: longest, mean")
+        if not 1 <= min_hours <= 24:
+            raise ValueError(f"min_hours {min_hours}; accepted: 1 to 24")
+        self.depth = (float(depth[0]), float(depth[1]))
+        self.day, self.min_hours, self.several = day, min_hours, several
+
+    def digest(self) -> str:
+        """Identifies the sensors' files, wherever and in whichever form the archive lies.
+
+        Raises:
+          DataError: there is none, or it is damaged.
+        """
+        return archive.digest(self.urlpath, self.storage_options, self.login)
+
+    def to_dask(self) -> xr.Dataset:
+        """The data in our names and units; the records are read when they are asked for.
+
+        Raises:
+          DataError: the archive is absent or damaged, or has no such sensor in the region.
+        """
+        import xarray as xr
+        from dask.delayed import delayed
+
+        path = archive.local(self.urlpath, self.storage_options, self.login)
+        sites = self._sites(path)
+        firsts = [chosen[0][0] for chosen in sites]
+        offsets = [daily.utc_offset(s.lon) if self.day == "local" else 0 for s in firsts]
+        days = self._days(sites, offsets)
+        where = (path, self.urlpath, self.storage_options, self.login)
+        read = delayed(record, nout=2)
+        parts = [
+            read(where, [[s.member for s in h] for h in chosen], days, self.min_hours, offset)
+            for chosen, offset in zip(sites, offsets, strict=True)
+        ]
+        names = places.by_target(self.mapping)
+        held = places.side_by_side([part[0] for part in parts], len(days), names, "float32")
+        flags = places.side_by_side([part[1] for part in parts], len(days), ["flag"], "int32")
+        raw = xr.Dataset({name: (("time", "place"), values) for name, values in held.items()})
+        made = self.translated(raw)
+        made["provider_flag"] = xr.DataArray(flags["flag"], dims=("time", "place"), attrs=TOLD)
+        coords = _coordinates(firsts) | {"utc_offset_hours": ("place", np.array(offsets))}
+        coords["time"] = ("time", days.astype("datetime64[ns]"))
+        return xr.Dataset(made, coords, {"time_convention": CONVENTION[self.day]})
+
+    read = to_dask
+
+    def _sites(self, path: str) -> list[list[list[Sensor]]]:
+        """For each site, for each variable, the sensors that are read; none where it lacks one."""
+        names = places.by_target(self.mapping)
+        found, others = sensors.sensors(path, names, self.depth)
+        groups: dict[tuple[str, str], list[Sensor]] = {}
+        for sensor in found:
+            groups.setdefault((sensor.network, sensor.site), []).append(sensor)
+        sites = []
+        for _, group in sorted(groups.items()):
+            first = self._chosen(group, names[0], None)
+            if first and places.inside(first[0].lat, first[0].lon, self.region):
+                rest = [self._chosen(group, name, first[0]) for name in names[1:]]
+                sites.append([first, *rest])
+        if not sites:
+            top, bottom = self.depth
+            where = "" if self.region is None else " in the region"
+            wanted = f"no {names[0]} at {top:g} to {bottom:g} m{where}"
+            has = f"; it has {'; '.join(others)}" if others else ""
+            place = remote.shown(self.urlpath)
+            raise DataError(place, wanted + has, remedy="choose another depth or region")
+        return sites
+
+    def _chosen(self, group: list[Sensor], name: str, beside: Sensor | None) -> list[Sensor]:
+        """Sensors of a variable at a site, longest record first; at the depth of another first."""
+
+        def order(sensor: Sensor) -> tuple[float, float, str]:
+            away = 0.0 if beside is None else abs(sensor.depth_to - beside.depth_to)
+            return away, -float((sensor.last - sensor.first).astype(float)), sensor.member
+
+        held = sorted((sensor for sensor in group if sensor.variable == name), key=order)
+        return held if self.several == "mean" else held[:1]
+
+    def _days(self, sites: list[list[list[Sensor]]], offsets: list[int]) -> NDArray[np.datetime64]:
+        """(time,) the days that are wanted, or all that the sensors have."""
+        if self.period is not None:
+            first, last = (np.datetime64(day, "D") for day in self.period)
+            return np.arange(first, last + 1)
+        ends = [
+            np.array([sensor.first, sensor.last]) + np.timedelta64(offset, "h")
+            for chosen, offset in zip(sites, offsets, strict=True)
+            for sensor in chosen[0]
+        ]
+        days = np.array(ends).astype("datetime64[D]")
+        return np.arange(days.min(), days.max() + 1)
+
+
+def _coordinates(sensors: list[Sensor]) -> dict[str, Any]:
+    ids = [f"{sensor.network}_{sensor.site}" for sensor in sensors]
+    made: dict[str, Any] = {"place": ("place", ids)}
+    for name in ("lat", "lon", "elevation", "depth_from", "depth_to"):
+        made[name] = ("place", np.array([getattr(sensor, name) for sensor in sensors], float))
+    made["network"] = ("place", [sensor.network for sensor in sensors])
+    made["sensor"] = ("place", [sensor.instrument for sensor in sensors])
+    return made

@@ -1,0 +1,116 @@
+"""SMAP's daily composites of retrievals (SPL3SMP of 36 km, SPL3SMP_E of 9 km), HDF5.
+
+A file has a group for the descending passes, at 6 in the morning of local solar time, and one for
+the ascending, at 6 in the evening, whose datasets end in `_pm`. A composite takes whole half-orbits
+and, at a place, the one nearest to that hour: around the meridian where it is midnight UTC (90 E
+in the morning) some of its observations are of the day before or after. So each value goes to the
+UTC day of its `tb_time_utc`, and the files of both neighbouring days are read too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.sources import remote
+from pipeline.sources.earthdata import cmr
+from pipeline.sources.form import REMEDY, Mapping
+from pipeline.sources.smap import ease, hdf5
+from pipeline.sources.smap.files import FLAG, GROUPS, Task, problems, read
+from pipeline.sources.smap.granules import GranuleSource
+from pipeline.sources.smap.retrievals import flag_attributes, of_day
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from pipeline.sources.earthdata.named import Granule
+
+
+class SmapL3Source(GranuleSource):
+    """Intake driver for SMAP's daily retrievals: the grid form, with `provider_flag`.
+
+    `provider_flag` (time, lat, lon) is `retrieval_qual_flag`, uint16, 65535 where nothing was
+    observed; no value is dropped for it. Its attributes: `flag_masks` and `flag_meanings` (CF),
+    `bad_bits`, any of which is a reason to drop a value, and `good`, the flags without them.
+
+    Args:
+      passes: `am`, `pm` or both. Of two passes in a day the recommended ones count, by their mean;
+        where none is recommended, both.
+      reject_bits: bits of the flag that make a value one not recommended; 1 is the provider's own
+        judgement.
+      others: as `GranuleSource` has them.
+    """
+
+    name = "soilweave_smap_l3"
+    beside = 1
+
+    def __init__(
+        self,
+        mapping: Mapping | list[Mapping],
+        collection: dict[str, str] | None = None,
+        urlpath: str | list[str] = "",
+        passes: list[str] | None = None,
+        reject_bits: int = 1,
+        direct: bool = False,
+        repository: str = cmr.CMR,
+        login: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep the arguments; nothing is opened yet."""
+        super().__init__(
+            mapping, collection, urlpath, direct, repository, login, storage_options, metadata
+        )
+        self.passes, self.reject_bits = tuple(passes or ["am"]), reject_bits
+        if not set(self.passes) <= GROUPS.keys():
+            msg = f"passes {list(self.passes)}: expected `am`, `pm` or both"
+            raise ValueError(msg)
+
+    def to_dask(self) -> xr.Dataset:
+        """The data in our names and units, one block a day; the first file alone is opened.
+
+        Raises:
+          DataError: there are no files, or the first is not as the catalog says. Others that are
+            not raise it when they are read.
+        """
+        import xarray as xr
+        from dask.delayed import delayed
+
+        granules = self.granules()
+        shape = self._shape_of(next(iter(granules.values())))
+        window = ease.window_over(self.region, ease.SHAPES[shape])
+        units = {spec["from"]: spec["units"] for spec in self.mapping.values()}
+        task = Task(
+            units, self.passes, ease.part_of(window), shape, self.storage_options, self.login
+        )
+        opened, joined = delayed(read, pure=True), delayed(of_day, pure=True)
+        parts = {time.astype("datetime64[D]"): opened(task, g) for time, g in granules.items()}
+
+        def made(day: np.datetime64) -> Any:
+            around = {shift: parts[day + shift] for shift in (0, -1, 1) if day + shift in parts}
+            return joined(around, list(units), window.cell_shape, self.reject_bits)
+
+        types: dict[str, type] = {**dict.fromkeys(units, np.float32), FLAG: np.uint16}
+        days = self.days(granules)
+        raw = ease.dataset(window, days, ease.stacked(made, days, types, window))
+        dataset = xr.Dataset(self.translated(raw), raw.coords)
+        dataset["provider_flag"] = raw[FLAG].assign_attrs(flag_attributes(self.reject_bits))
+        return dataset
+
+    read = to_dask
+
+    def _shape_of(self, granule: Granule) -> tuple[int, int]:
+        """Rows and columns of the product, by its first file, whose faults are told at once."""
+        with hdf5.opened(granule.url, self.storage_options, self.login) as file:
+            found = []
+            for key in self.passes:
+                found += problems(file, key, {s["from"]: s["units"] for s in self.mapping.values()})
+            if not found:
+                group, suffix = GROUPS[self.passes[0]]
+                shape = file[f"{group}/{FLAG}{suffix}"].shape
+                if shape in ease.SHAPES:
+                    return (int(shape[0]), int(shape[1]))
+                found = [f"{group}/{FLAG}{suffix}: shape {shape}, expected {list(ease.SHAPES)}"]
+        raise DataError(remote.shown(granule.url), *found, remedy=REMEDY)
