@@ -7,6 +7,9 @@ node through Ray's object store. There is no collective between the models, and 
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import uuid
 from collections import Counter
 from functools import partial
@@ -161,12 +164,30 @@ def fit(
                 ),
             )
             try:
-                trainer.fit()
+                with interruptible():
+                    trainer.fit()
             except TrainingFailedError as error:
                 raise _cause(error) from error
             finally:
                 files.remove(files.join(root, run_name))
     return told.nodes
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT ends the block as KeyboardInterrupt, and afterwards is what it was.
+
+    Ray Train 2.60 sets a handler of its own, which ends the process with status 0, as if training
+    had been completed, and leaves it behind.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _scaling(experiment: Experiment, n_models: int) -> ScalingConfig:

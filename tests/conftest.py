@@ -16,6 +16,7 @@ import world as small_world
 
 from pipeline import evaluate, folds, predict, prepare, report, resolve, tracking, train
 from pipeline.progress import Silent
+from pipeline.sources import remote
 from pipeline.store import Workspace
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ class World:
     experiment: Experiment
     workspace: Workspace
     summary: dict
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Busy servers are asked again as often as ever, but soon."""
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
 
 
 @pytest.fixture(scope="session")

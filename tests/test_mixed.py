@@ -272,7 +272,7 @@ def experiment(path, folder):
         **{key: [FIRST, LAST] for key in ("period", "train_period", "test_period")},
         "inputs_from": "cell",
         "folds": {"kind": "block", "n_folds": 2, "block_km": 36.0},
-        "arms": ["multiscale", "insitu", "satellite"],
+        "arms": ["multiscale"],
         "n_seeds": 1,
         "network": {"hidden_size": 8},
         "train": {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import numpy as np
 import pytest
 import yaml
@@ -127,3 +130,16 @@ def test_a_table_that_is_gone_is_missed(world, tmp_path):
         tables.read(str(tmp_path / "sites.parquet"))
     manifest = world.workspace.artefact("models").manifest()
     assert [table["key"] for table in manifest["tables"]] == ["sites.parquet"]
+
+
+def test_an_interrupt_is_an_interrupt_during_training_and_after_it(world):
+    """Ray Train's own handler of SIGINT exits with 0; and it would stay."""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def rude():
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), train.interruptible():
+        rude()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

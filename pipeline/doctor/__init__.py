@@ -52,7 +52,9 @@ def _table(seen: list[tuple[Case, Found, str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("entry", "year", "check", "found", "remedy", show_lines=False)
+    table = Table()
+    for name in ("entry", "year", "check", "found", "remedy"):
+        table.add_column(name, overflow="fold")
     for case, found, note in seen:
         for symptom, years in found.items():
             row = (case.label, rounds.span(years), symptom.check, symptom.found, symptom.remedy)
