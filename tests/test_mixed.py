@@ -7,11 +7,11 @@ metres (GeoTIFF, HTTP); SMAP's granules by way of CMR, with a token; USCRN's tex
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import earthdata_server
 import miniatures_insitu
@@ -290,7 +290,14 @@ def experiment(path, folder):
 
 
 @pytest.fixture(scope="module")
-def journey(tmp_path_factory, s3):
+def ray_folder():
+    """Of Ray's sessions, whose sockets need a short path."""
+    with processes.temporary("sw-r-") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory, s3, ray_folder):
     """The experiment run from the command line: what it printed, and where its workspace is."""
     folder = tmp_path_factory.mktemp("mixed")
     (folder / "rasters").mkdir()
@@ -303,6 +310,7 @@ def journey(tmp_path_factory, s3):
         "EARTHDATA_TOKEN": TOKEN,
         "MY_STORE_PASSWORD": PASSWORD,
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "RAY_TMPDIR": str(ray_folder),
     }
     environment.pop("RAY_ADDRESS", None)
     with (
@@ -388,7 +396,7 @@ def test_an_expired_token_is_told_in_one_line(journey):
     assert "EARTHDATA_TOKEN" in last[0]
 
 
-def test_no_secret_is_anywhere(journey, s3, caplog):
+def test_no_secret_is_anywhere(journey, s3, ray_folder):
     """In what was printed, in the workspace on S3, in MLflow's store and in Ray's logs."""
     folder, ran, refused, _ = journey
     secrets = [TOKEN, PASSWORD, s3.secret, s3.key]
@@ -397,6 +405,9 @@ def test_no_secret_is_anywhere(journey, s3, caplog):
         texts["mlflow"] = "\n".join(database.iterdump())
     database.close()
     assert "mixed" in texts["mlflow"]
+    logs = [p for p in Path(ray_folder).rglob("session_*/logs/**/*") if p.is_file()]
+    assert logs
+    texts |= {str(path): path.read_bytes().decode("latin-1") for path in logs}
     client = s3.client()
     for key in s3.keys("mixed/workspace"):
         if "/c/" not in key:
@@ -407,4 +418,3 @@ def test_no_secret_is_anywhere(journey, s3, caplog):
     for place, text in texts.items():
         found = [secret for secret in secrets if secret in text]
         assert not found, place
-    assert json.dumps(secrets)
