@@ -29,7 +29,7 @@ from miniatures_smap import L3, Repository, Seen, item
 from pipeline import arrays, grid
 
 BOX = (-104.0, 39.0, -102.4, 40.3)  # west, south, east, north
-FIRST, LAST = "2016-10-20", "2017-01-25"
+FIRST, LAST = "2016-12-01", "2017-01-25"
 WINDOW = grid.Window.from_bbox(*BOX, 4)
 TOKEN, PASSWORD = "eyJ-planted-token-of-a-reader", "planted-password-of-a-store"
 ALBERS = "EPSG:5070"
@@ -282,7 +282,7 @@ def experiment(path, folder):
             "sites_per_step": 4,
             "updates": 20,
         },
-        "judging": {"min_days": 30},
+        "judging": {"min_days": 15},
     }
     made = folder / "mixed.yaml"
     made.write_text(yaml.safe_dump(tree))
