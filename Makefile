@@ -31,7 +31,7 @@ unit: setup
 
 # Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow.
 test-cluster: setup
-	$(BIN)/pytest -o addopts=-ra -o faulthandler_timeout=900 -s tests/cluster
+	$(BIN)/pytest -o addopts=-ra -o faulthandler_timeout=900 -s tests/cluster tests/test_faults.py
 
 # The full experiments, and their tables; an hour on 2 cores. scan needs SOILWEAVE_DATA.
 scores: setup
