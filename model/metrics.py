@@ -1,7 +1,8 @@
 """Scores of predicted against observed series, place by place, and how sure they are.
 
-A pair counts only where both values are finite; everything is computed in float64. Scores and
-analytic intervals equal pytesmo's (pearson_r, bias, rmsd, ubrmsd, calc_anomaly).
+A pair counts only where both values are finite; everything is computed in float64. Scores equal
+pytesmo's (pearson_r, bias, rmsd, ubrmsd, calc_anomaly). Where pytesmo raises, as of no pair, or
+tells a correlation of a series that is constant up to rounding, ours are NaN, without a warning.
 """
 
 from typing import Any, Literal, TypeAlias
@@ -12,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
-Bounds: TypeAlias = tuple[Floats, Floats]
 Scores: TypeAlias = dict[str, NDArray[Any]]
 
 METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
@@ -35,11 +35,11 @@ def scores(prediction: ArrayLike, observation: ArrayLike, times: ArrayLike) -> S
       (place,) `n` pairs and METRICS: bias (prediction - observation), rmse, ubrmse in that unit.
       NaN without a pair; r and KGE for a constant series; KGE for an observed mean of zero.
     """
-    p, o, valid, day = _pairs(prediction, observation, times)
+    p, o, valid, day = pairs(prediction, observation, times)
     p_least, o_least = (ROUNDING * np.abs(v).max(axis=1, initial=0.0) for v in (p, o))
     p_dev, o_dev, error_dev = (_deviation(v, valid) for v in (p, o, p - o))
     p_anomaly, o_anomaly = (_anomaly(v, valid, day) for v in (p_dev, o_dev))
-    r = _correlation(p_dev, o_dev, valid, p_least, o_least)
+    r = correlation(p_dev, o_dev, valid, p_least, o_least)
     o_mean = _mean(o, valid)
     defined = np.isfinite(r) & (np.abs(o_mean) > o_least)
     alpha = _rms(p_dev, valid) / np.where(defined, _rms(o_dev, valid), np.nan)
@@ -50,12 +50,12 @@ def scores(prediction: ArrayLike, observation: ArrayLike, times: ArrayLike) -> S
         "rmse": _rms(p - o, valid),
         "ubrmse": _rms(error_dev, valid),
         "correlation": r,
-        "anomaly_correlation": _correlation(p_anomaly, o_anomaly, valid, p_least, o_least),
+        "anomaly_correlation": correlation(p_anomaly, o_anomaly, valid, p_least, o_least),
         "kge": 1.0 - np.sqrt((r - 1.0) ** 2 + (alpha - 1.0) ** 2 + (beta - 1.0) ** 2),
     }
 
 
-def _pairs(
+def pairs(
     prediction: ArrayLike, observation: ArrayLike, times: ArrayLike
 ) -> tuple[Floats, Floats, Bools, NDArray[np.int64]]:
     """Both as (place, time), zero where not a pair; (place, time) is it a pair; (time,) day."""
@@ -88,7 +88,7 @@ def _rms(values: Floats, valid: Bools) -> Floats:
     return root
 
 
-def _correlation(x: Floats, y: Floats, valid: Bools, x_least: Floats, y_least: Floats) -> Floats:
+def correlation(x: Floats, y: Floats, valid: Bools, x_least: Floats, y_least: Floats) -> Floats:
     """Pearson r of (place, time) pairs -> (place,); NaN where a spread is at most its least."""
     x, y = _deviation(x, valid), _deviation(y, valid)
     x_spread, y_spread = _rms(x, valid), _rms(y, valid)
@@ -105,43 +105,6 @@ def _anomaly(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
     daily[:, :, at + margin] = np.where(valid, values, 0.0), valid
     total, n = sliding_window_view(daily, ANOMALY_WINDOW, axis=-1).sum(axis=-1)[:, :, at]
     return np.where(valid, values - total / np.maximum(n, 1.0), 0.0)
-
-
-def pearson_interval(r: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
-    """Low and high of a correlation of n pairs: Fisher's z of sd 1 / sqrt(n - 3), any one shape.
-
-    As pytesmo's pearson_r_ci (Bonett and Wright 2000). NaN below three pairs.
-    """
-    from scipy import stats
-
-    with np.errstate(divide="ignore", invalid="ignore"):  # r = 1 gives (1, 1), n = 3 (-1, 1)
-        centre = np.arctanh(np.asarray(r, np.float64))
-        margin = stats.norm.ppf((1 + level) / 2) / np.sqrt(np.asarray(n, np.float64) - 3)
-        return np.tanh(centre - margin), np.tanh(centre + margin)
-
-
-def bias_interval(bias: ArrayLike, ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
-    """Low and high of the mean of n differences, Student's t with error ubrmse / sqrt(n - 1).
-
-    As pytesmo's bias_ci, any one shape, in the unit given. NaN below two pairs.
-    """
-    from scipy import stats
-
-    freedom = np.where(np.greater(n, 1), np.subtract(n, 1), np.nan)
-    margin = np.asarray(ubrmse) / np.sqrt(freedom) * stats.t.ppf((1 + level) / 2, freedom)
-    return np.subtract(bias, margin), np.add(bias, margin)
-
-
-def ubrmse_interval(ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
-    """Low and high of ubrmse from n ubrmse^2 / sigma^2 being chi-squared with n - 1.
-
-    As pytesmo's ubrmsd_ci, any one shape, in the unit given. NaN below two pairs.
-    """
-    from scipy import stats
-
-    total, freedom = np.multiply(n, np.square(ubrmse)), np.subtract(n, 1)
-    low, high = (stats.chi2.ppf(q, freedom) for q in ((1 + level) / 2, (1 - level) / 2))
-    return np.sqrt(total / low), np.sqrt(total / high)
 
 
 def block_bootstrap(

@@ -1,23 +1,23 @@
-"""Scores and intervals against pytesmo, known numbers and the obvious formula."""
+"""Scores against pytesmo, known numbers and the obvious formula."""
 
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pytesmo.metrics import bias, has_analytical_ci, pearson_r, rmsd, ubrmsd, with_analytical_ci
+from pytesmo.metrics import bias, pearson_r, rmsd, ubrmsd
 from pytesmo.time_series.anomaly import calc_anomaly
 from scipy import stats
 
 from model import metrics
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-SERIES = hnp.arrays(
-    np.float64, (3, 40), elements=st.floats(0, 1, width=32) | st.just(np.nan), fill=st.nothing()
-)
+AWKWARD = [0.0, 0.1, 0.1 + 2**-20, 0.25, 0.3, 0.55, 1.0, np.nan, np.inf]
+SERIES = hnp.arrays(np.float64, (3, 40), elements=st.sampled_from(AWKWARD))
+QUICK = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def days(n, start="2016-01-01"):
@@ -156,6 +156,7 @@ def test_shapes_and_days_that_do_not_fit_are_refused(shapes, times):
         metrics.scores(np.zeros(shapes[0]), np.zeros(shapes[1]), times)
 
 
+@QUICK
 @given(prediction=SERIES, observation=SERIES)
 def test_identities_hold_for_every_series(prediction, observation):
     got = metrics.scores(prediction, observation, days(40))
@@ -170,48 +171,13 @@ def test_identities_hold_for_every_series(prediction, observation):
     np.testing.assert_allclose(swapped["correlation"], got["correlation"], atol=1e-12)
 
 
+@QUICK
 @given(prediction=SERIES, observation=SERIES, place=st.integers(0, 2))
 def test_a_place_is_scored_the_same_alone(prediction, observation, place):
     together = metrics.scores(prediction, observation, days(40))
     alone = metrics.scores(prediction[[place]], observation[[place]], days(40))
     for name, values in alone.items():
         np.testing.assert_allclose(values[0], together[name][place], rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("level", [0.5, 0.95])
-@pytest.mark.parametrize("n_times", [4, 5, 60, 3000])
-def test_analytic_intervals_equal_pytesmo(n_times, level):
-    prediction, observation = two_series(3, n_times, 0.0)
-    got = metrics.scores(prediction, observation, days(n_times))
-    r, b, u, n = (got[name] for name in ("correlation", "bias", "ubrmse", "n"))
-    for mine, theirs in (
-        (metrics.pearson_interval(r, n, level), pearson_r),
-        (metrics.bias_interval(b, u, n, level), bias),
-        (metrics.ubrmse_interval(u, n, level), ubrmsd),
-    ):
-        expected = [
-            with_analytical_ci(theirs, x, y, alpha=1 - level)[1:]
-            for x, y in zip(prediction, observation, strict=True)
-        ]
-        np.testing.assert_allclose(np.transpose(mine), expected, **EXACT)
-
-
-def test_analytic_intervals_at_their_limits():
-    n = np.array([0, 1, 2, 3, 4])
-    low, high = metrics.pearson_interval(np.full(5, 0.5), n)
-    np.testing.assert_array_equal(low[:4], [np.nan, np.nan, np.nan, -1])
-    np.testing.assert_array_equal(high[:4], [np.nan, np.nan, np.nan, 1])
-    np.testing.assert_array_equal(metrics.pearson_interval(1.0, 9), (1.0, 1.0))
-    for interval in (
-        metrics.bias_interval(np.zeros(5), np.ones(5), n),
-        metrics.ubrmse_interval(np.ones(5), n),
-    ):
-        np.testing.assert_array_equal(np.isfinite(interval), [n > 1] * 2)
-    assert np.isnan(metrics.bias_interval(np.nan, np.nan, 9)).all()
-
-
-def test_pytesmo_still_has_no_analytic_interval_for_rmse():
-    assert not has_analytical_ci(rmsd)  # once it has, metrics.py may follow
 
 
 def draws_by_repeating(values, blocks, statistic, n_draws, seed):
@@ -226,7 +192,7 @@ def draws_by_repeating(values, blocks, statistic, n_draws, seed):
     ]
 
 
-@settings(deadline=None)
+@QUICK
 @given(n_sites=st.integers(1, 30), seed=st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize("statistic", ["median", "mean"])
 def test_a_draw_is_made_of_whole_blocks(statistic, n_sites, seed):
@@ -240,6 +206,7 @@ def test_a_draw_is_made_of_whole_blocks(statistic, n_sites, seed):
         np.testing.assert_allclose(got, np.quantile(draws, [0.1, 0.9]))
 
 
+@QUICK
 @given(place=st.integers(0, 11), copies=st.integers(1, 5))
 def test_a_block_is_never_split(place, copies):
     # The values of a block sum to zero, so the mean of any draw of whole blocks is zero.

@@ -1,0 +1,118 @@
+"""How sure scores of one place are: analytic intervals, and what autocorrelation leaves of n days.
+
+The intervals equal pytesmo's (pearson_r_ci, bias_ci, ubrmsd_ci; it has none of RMSE). Where pytesmo
+warns or raises, of fewer pairs than said here, ours are NaN. They take days to be independent;
+days of soil moisture are not, so `analytic` gives them the effective number of days instead.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from model import metrics
+from model.metrics import Bools, Floats, Scores
+
+Bounds: TypeAlias = tuple[Floats, Floats]
+
+
+class Interval(NamedTuple):
+    """Of a score, (place,) each: the effective number of days and the bounds that it gives."""
+
+    n_eff: Floats
+    low: Floats
+    high: Floats
+
+
+def pearson_interval(r: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
+    """Low and high of a correlation of n pairs: Fisher's z of sd 1 / sqrt(n - 3), any one shape.
+
+    As pytesmo's pearson_r_ci (Bonett and Wright 2000). NaN below three pairs.
+    """
+    from scipy import stats
+
+    with np.errstate(divide="ignore", invalid="ignore"):  # r = 1 gives (1, 1), n = 3 (-1, 1)
+        centre = np.arctanh(np.asarray(r, np.float64))
+        margin = stats.norm.ppf((1 + level) / 2) / np.sqrt(np.asarray(n, np.float64) - 3)
+        return np.tanh(centre - margin), np.tanh(centre + margin)
+
+
+def bias_interval(bias: ArrayLike, ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
+    """Low and high of the mean of n differences, Student's t with error ubrmse / sqrt(n - 1).
+
+    As pytesmo's bias_ci, any one shape, in the unit given. NaN below two pairs.
+    """
+    from scipy import stats
+
+    freedom = np.where(np.greater(n, 1), np.subtract(n, 1), np.nan)
+    margin = np.asarray(ubrmse) / np.sqrt(freedom) * stats.t.ppf((1 + level) / 2, freedom)
+    return np.subtract(bias, margin), np.add(bias, margin)
+
+
+def ubrmse_interval(ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
+    """Low and high of ubrmse from n ubrmse^2 / sigma^2 being chi-squared with n - 1.
+
+    As pytesmo's ubrmsd_ci, any one shape, in the unit given. NaN below two pairs.
+    """
+    from scipy import stats
+
+    total, freedom = np.multiply(n, np.square(ubrmse)), np.subtract(n, 1)
+    low, high = (stats.chi2.ppf(q, freedom) for q in ((1 + level) / 2, (1 - level) / 2))
+    return np.sqrt(total / low), np.sqrt(total / high)
+
+
+def analytic(
+    prediction: ArrayLike,
+    observation: ArrayLike,
+    times: ArrayLike,
+    scored: Scores,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Intervals of correlation, bias and ubrmse of every place, from effective numbers of days.
+
+    By Bretherton et al. (1999): of two series whose days are alike with r1 and r2 the correlation
+    rests on effective_n(r1 r2); the mean of errors on effective_n(r1), their variance on that of
+    r1^2, r1 being the errors'. `scored` is what metrics.scores makes of the other arguments. n_eff
+    is NaN where no pairs lie on consecutive days or a series is constant, and the bounds where too
+    few days are left.
+    """
+    p, o, valid, day = metrics.pairs(prediction, observation, times)
+    r1 = {name: autocorrelation(v, valid, day) for name, v in (("p", p), ("o", o), ("e", p - o))}
+    of_r, of_mean, of_spread = (
+        effective_n(alike, valid, day) for alike in (r1["p"] * r1["o"], r1["e"], r1["e"] ** 2)
+    )
+    r, bias, ubrmse = (scored[name] for name in ("correlation", "bias", "ubrmse"))
+    return {
+        "correlation": Interval(of_r, *pearson_interval(r, of_r, level)),
+        "bias": Interval(of_mean, *bias_interval(bias, ubrmse, of_mean, level)),
+        "ubrmse": Interval(of_spread, *ubrmse_interval(ubrmse, of_spread, level)),
+    }
+
+
+def autocorrelation(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
+    """(place,) correlation of (place, time) values with the day after, over days that have both.
+
+    `valid` (place, time) says which are there, `day` (time,) counts days. NaN with fewer than two
+    such days, and for a constant series.
+    """
+    both = valid[:, :-1] & valid[:, 1:] & (np.diff(day) == 1)
+    least = metrics.ROUNDING * np.abs(np.where(valid, values, 0.0)).max(axis=1, initial=0.0)
+    return metrics.correlation(values[:, :-1], values[:, 1:], both, least, least)
+
+
+def effective_n(alike: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
+    """(place,) number of independent days that say as much: n^2 / (sum over i, j of alike^|i - j|).
+
+    `alike` (place,) is what a day shares with the next, less than zero taken as zero; the sum goes
+    over the days that are valid (place, time), `day` (time,) apart. Of n days without gaps it
+    tends to n (1 - alike) / (1 + alike). NaN without a day, or where `alike` is NaN.
+    """
+    base = np.clip(alike, 0.0, 1.0)
+    before, shared = np.zeros(len(base)), np.zeros(len(base))
+    steps = np.diff(day, prepend=day[:1])
+    for here, step in zip(valid.T, steps, strict=True):
+        before *= base**step
+        shared += np.where(here, before, 0.0)
+        before += here
+    n = valid.sum(axis=1)
+    return np.where(n > 0, n**2 / np.maximum(n + 2 * shared, 1.0), np.nan)
