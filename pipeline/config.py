@@ -62,7 +62,7 @@ class SourcesConfig(BaseModel, frozen=True, extra="forbid"):
 class PlanetConfig(BaseModel, frozen=True, extra="forbid"):
     """A planet whose truth is known, made before it is observed (an OSSE)."""
 
-    kind: Literal["hard", "easy", "load"] = Field(
+    kind: Literal["hard", "easy", "biased", "load"] = Field(
         "hard", description="magnitudes of its errors; the table is in pipeline/osse/planet.py"
     )
     seed: int = Field(0, ge=0, description="seed of all its random streams")

@@ -511,6 +511,15 @@ def test_the_easy_planet_differs_by_what_its_definition_says():
     assert planet.PLANETS["load"] == replace(hard, spinup_days=30)
 
 
+def test_the_biased_planet_has_twice_the_satellite_bias_and_nothing_else():
+    hard, biased = planet.PLANETS["hard"], planet.PLANETS["biased"]
+    assert replace(biased, bias_mean_m3_m3=-0.02, bias_sd_m3_m3=0.04) == hard
+    made = land.make_land(SMALL, hard, 0)
+    once, twice = (satellite._bias(SMALL, made, sizes, 0) for sizes in (hard, biased))
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-12)
+    assert once.std() == pytest.approx(0.04)
+
+
 @pytest.mark.parametrize("refinement", [1, 2, 4, 8])
 def test_any_refinement_and_place_makes_a_planet(refinement):
     window = grid.Window(300, 400, 1, 2, refinement)  # southern hemisphere

@@ -15,9 +15,9 @@
 | swaths, loss, frost, dense plants | `observed_*` to `dense_ndvi` | SMAP's, rounded |
 | sites: .05, 15 %, .01; 5 % broken | `site_*` | free; satellite against SCAN: .645 / .0875 / .058 |
 
-`easy` has neither fast drying nor seasonal error, smaller site offsets and rain errors. `load` is
-`hard` with 30 days of spin-up, at any size. Lengths are distances in km at which a correlation has
-fallen to 1/e.
+`easy` has neither fast drying nor seasonal error, smaller site offsets and rain errors. `biased`
+has twice the satellite bias. `load` is `hard` with 30 days of spin-up, at any size. Lengths are
+distances in km at which a correlation has fallen to 1/e.
 
 Tuned on seeds 0 to 4 of the demo's window to reach the statistics of tests/test_osse.py: the two
 ranges of rain (of any amount, from the driest place to the wettest; a prototype had .13-.36 and
@@ -127,6 +127,11 @@ PLANETS: dict[str, Magnitudes] = {
         amplitude_error=0.0,
         site_offset_m3_m3=0.03,
         rain_log_error=0.3,
+    ),
+    "biased": replace(
+        HARD,
+        bias_mean_m3_m3=2 * HARD.bias_mean_m3_m3,
+        bias_sd_m3_m3=2 * HARD.bias_sd_m3_m3,
     ),
     "load": replace(HARD, spinup_days=30),
 }
