@@ -1,8 +1,15 @@
-"""Level weight and width scale, chosen on predictions at sites a model has not seen."""
+"""Level weight and width scale, chosen on predictions at sites a model has not seen.
+
+The error at such a site is its own lasting offset and what varies from day to day about it: over
+sites and days together it has heavier tails than a normal distribution and lighter ones than that
+of Laplace that each day is trained with. The intervals are those of a logistic distribution of the
+product's standard deviation: 50 % within 0.61, 90 % within 1.62 of them, nearly what a reader who
+thinks of a normal distribution takes for 90 % (1.64).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -52,7 +59,7 @@ def calibrate(
     """Choose on some sites, each counting once.
 
     `level_weight` has the least mean over sites of the RMSE; then `width_scale` makes the central
-    90 % interval of a Laplace distribution cover 90 %.
+    90 % interval cover 90 %.
 
     Args:
       members: out-of-fold predictions of every site.
@@ -84,4 +91,23 @@ def width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
     order = np.argsort(ratio)
     share = np.cumsum(weight[order]) / weight.sum()
     reached = ratio[order][np.minimum(np.searchsorted(share, LEVEL - 1e-9), len(order) - 1)]
-    return float(reached / (np.log(1 / (1 - LEVEL)) / np.sqrt(2)))
+    return float(reached / half_width(LEVEL))
+
+
+def half_width(level: float) -> float:
+    """Half of a central interval, in standard deviations: ln((1 + level)/(1 - level)) sqrt(3)/pi.
+
+    Of a logistic distribution; `level` in (0, 1).
+    """
+    return float(np.log((1 + level) / (1 - level)) * np.sqrt(3) / np.pi)
+
+
+def coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> NDArray[np.float64]:
+    """Share (place,) of (place, time) errors within the central interval of their std.
+
+    Not finite means missing; NaN where nothing is left.
+    """
+    valid = np.isfinite(error) & np.isfinite(std)
+    inside = valid & (np.abs(error) <= std * half_width(level))
+    n = valid.sum(1)
+    return np.where(n > 0, inside.sum(1) / np.maximum(n, 1), np.nan)

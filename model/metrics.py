@@ -152,17 +152,6 @@ def paired(
     return {"median_difference": median, "ci95": list(interval), "n_sites": len(difference)}
 
 
-def laplace_coverage(error: ArrayLike, std: ArrayLike, level: float) -> Floats:
-    """Share (place,) of (place, time) errors within the central Laplace interval of that std.
-
-    Half its width is std / sqrt(2) * ln(1 / (1 - level)), as P(|e| > h) = exp(-h sqrt(2) / std).
-    Not finite means missing; NaN where nothing is left. std broadcasts to error; level in (0, 1).
-    """
-    e, s = np.broadcast_arrays(np.asarray(error, np.float64), np.asarray(std, np.float64))
-    inside = np.abs(e) <= s * (-np.log1p(-level) / np.sqrt(2.0))
-    return _mean(inside.astype(np.float64), np.isfinite(e) & np.isfinite(s))
-
-
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
     """Rank correlation of the finite pairs of two arrays of one shape; ties get their mean rank.
 
@@ -175,6 +164,34 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     if np.ptp(x[both]) == 0.0 or np.ptp(y[both]) == 0.0:
         return 0.0
     return float(np.corrcoef(_ranks(x[both]), _ranks(y[both]))[0, 1])
+
+
+def spearman_interval(
+    a: ArrayLike,
+    b: ArrayLike,
+    blocks: ArrayLike,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval (low, high) of the rank correlation of two (place,) arrays.
+
+    Draws whole blocks as `block_bootstrap` does; ranks are those among all places. NaN with fewer
+    than two blocks, or where either is constant.
+    """
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    both = np.isfinite(x) & np.isfinite(y)
+    names, block = np.unique(np.asarray(blocks)[both], return_inverse=True)
+    if (k := len(names)) < 2 or np.ptp(x[both]) == 0.0 or np.ptp(y[both]) == 0.0:
+        return np.nan, np.nan
+    x, y = (r - r.mean() for r in (_ranks(x[both]), _ranks(y[both])))
+    weight = np.random.default_rng(seed).multinomial(k, [1 / k] * k, size=n_draws)[:, block]
+    n = weight.sum(axis=1)
+    mx, my, xx, yy, xy = (weight @ v / n for v in (x, y, x * x, y * y, x * y))
+    spread = (xx - mx**2) * (yy - my**2)
+    r = (xy - mx * my)[spread > 0] / np.sqrt(spread[spread > 0])
+    low, high = np.quantile(r, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _ranks(values: Floats) -> Floats:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from model import metrics
+from model import calibration, metrics
 
 if TYPE_CHECKING:
     from datetime import date
@@ -184,7 +184,9 @@ def _describe(
             }
             for level in LEVELS
         }
-        described["width_ranks_errors"] = _ranking(error, candidate.std)
+        described["width_ranks_errors"] = _ranking(
+            error, candidate.std, sites.block, judging.bootstrap_draws
+        )
     if candidate.distance_km is not None:
         kept = zip(sites.ids, candidate.distance_km.tolist(), strict=True)
         described["distance_km"] = {site: number(km) for site, km in kept}
@@ -193,19 +195,23 @@ def _describe(
 
 def _coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> float | None:
     """Share of errors inside the central interval, as the mean over sites."""
-    share = metrics.laplace_coverage(error, std, level)
+    share = calibration.coverage(error, std, level)
     known = share[np.isfinite(share)]
     return float(known.mean()) if known.size else None
 
 
-def _ranking(error: NDArray[Any], std: NDArray[Any]) -> Json:
+def _ranking(error: NDArray[Any], std: NDArray[Any], block: NDArray[np.int64], draws: int) -> Json:
     """Rank correlation of width and error: over site-days, and over the means of sites."""
     both = np.isfinite(error) & np.isfinite(std)
-    size, width = np.where(both, np.abs(error), 0.0), np.where(both, std, 0.0)
-    n = both.sum(1)
-    by_site = [np.where(n > 0, v.sum(1) / np.maximum(n, 1), np.nan) for v in (width, size)]
+    n = np.where(both.any(1), both.sum(1), np.nan)
+    sums = (np.where(both, v, 0.0).sum(1, dtype=np.float64) for v in (std, np.abs(error)))
+    by_site = [(v / n).astype(np.float32) for v in sums]  # equal widths stay equal
     days = metrics.spearman(std[both], np.abs(error[both]))
-    return {"sites": number(metrics.spearman(*by_site)), "site_days": number(days)}
+    return {
+        "sites": number(metrics.spearman(*by_site)),
+        "sites_ci95": [number(b) for b in metrics.spearman_interval(*by_site, block, draws)],
+        "site_days": number(days),
+    }
 
 
 def _paired(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:

@@ -3,15 +3,23 @@
 import numpy as np
 import pytest
 import tiny
+from scipy import stats
 
-from model.calibration import Calibration, calibrate, site_errors, width_scale
+from model.calibration import (
+    Calibration,
+    calibrate,
+    coverage,
+    half_width,
+    site_errors,
+    width_scale,
+)
 from model.predict import Prediction
 
 BOTH = ("site", "satellite")
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 N_SITES, N_DAYS = 7, 120
 ALL = np.ones(N_SITES, bool)
-LAPLACE_90 = np.log(10) / np.sqrt(2)  # half width of the central 90 %, in standard deviations
+HALF_90 = stats.logistic.ppf(0.95) / stats.logistic.std()  # of the central 90 %, in std
 
 
 def case(truth_level, seed=0):
@@ -58,7 +66,7 @@ def errors_by_hand(members, observed, level_weight, sites):
 
 def covered(rows, scale):
     """Mean over sites of the share of days inside the scaled 90 % interval."""
-    return np.mean([np.mean([abs(e) <= scale * s * LAPLACE_90 for e, s in row]) for row in rows])
+    return np.mean([np.mean([abs(e) <= scale * s * HALF_90 for e, s in row]) for row in rows])
 
 
 @pytest.mark.parametrize("truth", LEVELS)
@@ -91,16 +99,33 @@ def test_each_site_counts_once_in_the_width():
     error = np.full((11, 500), np.nan, np.float32)
     error[0], error[1:, :50] = 9.0, 1.0  # half of all days, less than a tenth of the sites
     std = np.full((11, 500), 2.0, np.float32)
-    assert width_scale(error, std) == pytest.approx(0.5 / LAPLACE_90)
+    assert width_scale(error, std) == pytest.approx(0.5 / HALF_90)
     error[1, :10] = 9.0  # now a little more than a tenth
-    assert width_scale(error, std) == pytest.approx(4.5 / LAPLACE_90)
+    assert width_scale(error, std) == pytest.approx(4.5 / HALF_90)
 
 
-def test_a_perfect_laplace_width_is_left_alone():
+def test_a_perfect_width_is_left_alone_and_covers_every_level():
     rng = np.random.default_rng(1)
-    b = rng.uniform(0.01, 0.1, (5, 20_000)).astype(np.float32)
-    error = rng.laplace(0, b).astype(np.float32)
-    assert width_scale(error, b * np.float32(2**0.5)) == pytest.approx(1, rel=0.03)
+    std = rng.uniform(0.01, 0.1, (5, 20_000))
+    error = rng.logistic(0, std / stats.logistic.std())
+    assert width_scale(error, std) == pytest.approx(1, rel=0.03)
+    for level in (0.5, 0.9):
+        np.testing.assert_allclose(coverage(error, std, level), level, atol=0.012)
+
+
+def test_the_interval_lies_between_that_of_a_normal_distribution_and_that_of_laplace():
+    for level, nearest in ((0.5, 0.61), (0.9, 1.62)):
+        tails = (1 + level) / 2
+        assert half_width(level) == pytest.approx(nearest, abs=0.005)
+        assert half_width(level) == pytest.approx(stats.logistic.ppf(tails) / stats.logistic.std())
+    assert stats.laplace.ppf(0.75) / np.sqrt(2) < half_width(0.5) < stats.norm.ppf(0.75)
+
+
+def test_coverage_of_known_numbers():
+    error = 0.1 * HALF_90 * np.array([[0.99, -0.99, 1.01, -1.01, np.nan], [np.nan] * 5, [0.5] * 5])
+    std = np.full((3, 5), 0.1)
+    std[2, 1:] = np.nan
+    np.testing.assert_array_equal(coverage(error, std, 0.9), [0.5, np.nan, 1.0])
 
 
 def test_a_width_that_is_not_known_is_not_scaled():
@@ -115,7 +140,7 @@ def test_a_width_that_is_not_known_is_not_scaled():
 def test_days_without_a_width_are_left_out_of_its_scale():
     error, std = np.ones((2, 3), np.float32), np.full((2, 3), 0.5, np.float32)
     error[0, 0], std[0, 0] = 50.0, np.nan
-    assert width_scale(error, std) == pytest.approx(2 / LAPLACE_90)
+    assert width_scale(error, std) == pytest.approx(2 / HALF_90)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_coverage_is_the_mean_over_sites_of_the_share_within_the_interval(judged
     for name, std in (("multiscale", 0.05), ("insitu", 0.02)):
         for level in (0.5, 0.9):
             for stage, width in (("after", std), ("before", std / 2)):
-                half = width / np.sqrt(2) * np.log(1 / (1 - level))
+                half = width * np.sqrt(3) / np.pi * np.log((1 + level) / (1 - level))
                 shares = []
                 for prediction, observed in zip(made[name], sites.observed, strict=True):
                     error = np.abs(prediction - observed)
@@ -107,6 +107,17 @@ def test_coverage_is_the_mean_over_sites_of_the_share_within_the_interval(judged
                 found = summary["arms"][name]["coverage"][f"{100 * level:.0f}"][stage]
                 assert found == pytest.approx(np.mean(shares), abs=1e-6)
     assert "coverage" not in summary["baselines"]["footprint"]
+
+
+def test_whether_width_ranks_sites_has_an_interval(judged):
+    sites, made, _, summary = judged
+    constant = summary["arms"]["insitu"]["width_ranks_errors"]
+    assert constant == {"sites": 0.0, "sites_ci95": [None, None], "site_days": 0.0}
+    error = made["multiscale"] - sites.observed
+    size = np.nanmean(np.abs(error), 1, keepdims=True)
+    told = judging._ranking(error, np.broadcast_to(size, error.shape), sites.block, 500)
+    assert told["sites"] == pytest.approx(1)
+    assert told["sites_ci95"] == pytest.approx([1, 1])
 
 
 def test_the_footprint_at_a_site_is_the_one_that_holds_it_else_the_nearest_with_data():

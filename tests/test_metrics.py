@@ -272,24 +272,6 @@ def test_paired_of_nothing_is_nan():
     assert np.isnan([got["median_difference"], *got["ci95"]]).all()
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9])
-def test_laplace_coverage_of_laplace_errors_is_the_level(level):
-    rng = np.random.default_rng(6)
-    std = rng.uniform(0.01, 0.1, (3, 20000))
-    error = rng.laplace(0, std / np.sqrt(2))
-    np.testing.assert_allclose(metrics.laplace_coverage(error, std, level), level, atol=0.012)
-
-
-def test_laplace_coverage_of_known_numbers():
-    half_width = stats.laplace.ppf(0.95, scale=0.1 / np.sqrt(2))
-    error = half_width * np.array([[0.99, -0.99, 1.01, -1.01, np.nan], [np.nan] * 5, [0.5] * 5])
-    std = np.full((3, 5), 0.1)
-    std[2, 1:] = np.nan
-    np.testing.assert_array_equal(metrics.laplace_coverage(error, std, 0.9), [0.5, np.nan, 1.0])
-    got = metrics.laplace_coverage(error, [[0.1]], 0.9)
-    np.testing.assert_array_equal(got, [0.5, np.nan, 1.0])
-
-
 @given(
     pairs=hnp.arrays(np.float64, (2, 25), elements=st.integers(0, 9).map(float) | st.just(np.nan))
 )
@@ -308,3 +290,21 @@ def test_spearman_sees_only_the_order():
     a = np.random.default_rng(7).normal(size=(4, 9))
     assert metrics.spearman(a, np.exp(a)) == pytest.approx(1.0)
     assert metrics.spearman(a, -(a**3)) == pytest.approx(-1.0)
+
+
+def test_the_interval_of_a_rank_correlation_holds_it_and_narrows_with_the_blocks():
+    rng = np.random.default_rng(8)
+    a = rng.normal(size=600)
+    b = a + rng.normal(0, 1.5, 600)
+    r = metrics.spearman(a, b)
+    many = metrics.spearman_interval(a, b, np.arange(600))
+    error = (1 - r**2) / np.sqrt(599)
+    np.testing.assert_allclose(many, [r - 1.96 * error, r + 1.96 * error], atol=0.03)
+    assert metrics.spearman_interval(a, b, np.arange(600) // 30)[0] < r
+    few = metrics.spearman_interval(a[:60], b[:60], np.arange(60))
+    assert np.diff(few) > 1.5 * np.diff(many)
+
+
+@pytest.mark.parametrize(("width", "blocks"), [([1.0, 1, 1], [0, 1, 2]), ([1.0, 2, 3], [4, 4, 4])])
+def test_no_interval_of_a_rank_correlation_without_ranks_or_blocks(width, blocks):
+    assert np.isnan(metrics.spearman_interval(width, [3.0, 1, 2], blocks)).all()

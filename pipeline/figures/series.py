@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from model.calibration import half_width
 from pipeline.figures import style
 
 if TYPE_CHECKING:
@@ -30,18 +30,13 @@ class Series:
     satellite: NDArray[np.float32] | None
 
 
-def half_width(std: NDArray[Any], level: float) -> NDArray[Any]:
-    """Half the width of a Laplace distribution's central interval, in the unit of `std`."""
-    return np.asarray(std / sqrt(2) * log(1 / (1 - level)))
-
-
 def at_site(series: Series, arm: str, what: str, bounds: tuple[float, float], alt: str) -> Picture:
     """Observation, prediction with its 50 and 90 % interval, and the satellite."""
     colour = style.colour(arm)
     with style.canvas(10.4, 2.5) as figure:
         axes = figure.subplots()
         for level, strength in zip(LEVELS, (0.16, 0.3), strict=True):
-            half = half_width(series.std, level)
+            half = series.std * half_width(level)
             edges = (np.clip(series.mean + side * half, *bounds) for side in (-1, 1))
             shade: dict[str, Any] = {"color": colour, "alpha": strength, "linewidth": 0}
             axes.fill_between(series.days, *edges, label=f"{level:.0%} interval", **shade)
