@@ -166,6 +166,11 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
     target: str = Field(description="the variable learnt, by our name")
     variables: dict[str, Variable] = Field({}, description="variables beyond soilweave's own")
     planet: PlanetConfig | None = Field(None, description="make a planet first, and observe it")
+    cube: str | None = Field(
+        None,
+        description="URL of another experiment's cube.zarr, or of its folder; nothing is prepared "
+        "here, and its planet is taken, where there is one",
+    )
     models: str | None = Field(
         None, description="URL of a models/ folder trained elsewhere; nothing is trained here"
     )

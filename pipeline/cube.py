@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import arrays, schema
+from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
+
+    from pipeline.config import Experiment
+    from pipeline.store import Workspace
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,30 @@ class Cube:
     footprints: xr.Dataset | None
     sites: xr.Dataset | None
     site_ids: tuple[str, ...]
+
+    @staticmethod
+    def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
+        """Where the cube of an experiment lies, and its digest: prepared here, or named by URL.
+
+        Raises:
+          StoreError: there is no complete cube, or it, or the planet beside it, was made with
+            other settings.
+        """
+        owner = workspace.prepared(experiment)
+        url, artefact = owner.url("cube.zarr"), owner.artefact("cube")
+        if experiment.cube is None:
+            return url, artefact.digest(experiment)
+        if (manifest := artefact.manifest()) is None:
+            remedy = "give the URL of one, or leave cube out and run: soilweave prepare"
+            raise StoreError(url, "no complete cube here", remedy=remedy)
+        changed = [artefact.differing(manifest, experiment)]
+        planet = owner.artefact("planet")
+        if experiment.planet and (made := planet.manifest()):
+            changed.append(planet.differing(made, experiment))
+        if problems := [f"was made with other settings: {text}" for text in changed if text]:
+            remedy = "set what the cube has, or leave cube out and prepare another"
+            raise StoreError(url, *problems, remedy=remedy)
+        return url, artefact.digest()
 
     @classmethod
     def open(cls, url: str) -> Cube:

@@ -44,7 +44,8 @@ def run(
       SoilweaveError: what is judged is not complete, or a product is not as the catalog says.
     """
     artefact = workspace.artefact("scores")
-    made_of = {name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds")}
+    cube_url, digest = Cube.source(experiment, workspace)
+    made_of = {"cube": digest, "folds": workspace.artefact("folds").digest(experiment)}
     made_of["models"] = models.source(experiment, workspace)[1]
     made_of |= products.digests(experiment)
     if experiment.sources.truth is not None:
@@ -59,7 +60,7 @@ def run(
     opened = products.opened(experiment)
     artefact.begin(inputs)
     workspace.describe(experiment)
-    cube = Cube.open(workspace.url("cube.zarr"))
+    cube = Cube.open(cube_url)
     parts: list[pd.DataFrame] = []
     summary = judging.header(experiment, experiment.test_period)
     dropped: dict[str, int] = {}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import arrays, blocks, files, schema, store, tables
+from pipeline.cube import Cube
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,14 +32,13 @@ def run(
       ConfigError: the sites cannot be dealt as asked.
     """
     artefact = workspace.artefact("folds")
-    inputs = schema.identity(
-        experiment, "folds", cube=workspace.artefact("cube").digest(experiment)
-    )
+    cube, digest = Cube.source(experiment, workspace)
+    inputs = schema.identity(experiment, "folds", cube=digest)
     progress.start("folds", 1, "table")
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("folds complete")
         return
-    table = _dealt(experiment.folds, workspace)
+    table = _dealt(experiment.folds, cube)
     artefact.begin(inputs)
     workspace.describe(experiment)
     digest = files.sha256_of(table[["site", "fold"]].to_dict("list"))
@@ -49,9 +49,8 @@ def run(
     progress.finish(f"{len(table)} sites in {table.fold.nunique()} folds, digest {digest[:12]}")
 
 
-def _dealt(folds: FoldsConfig, workspace: Workspace) -> pd.DataFrame:
+def _dealt(folds: FoldsConfig, cube: str) -> pd.DataFrame:
     """The table of sites with their block and fold."""
-    cube = workspace.url("cube.zarr")
     ids = arrays.attributes(cube, "sites").get("id", [])
     if not ids:
         empty: NDArray[np.int64] = np.zeros(0, np.int64)

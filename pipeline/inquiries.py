@@ -43,7 +43,10 @@ def ls(
         for artefact in store.ARTEFACTS:
             if artefact == "planet" and resolved.planet is None:
                 continue
-            out.print(f"{artefact:8} {place.artefact(artefact).state()}", soft_wrap=True)
+            theirs = resolved.cube is not None and artefact in ("planet", "cube")
+            holder = place.prepared(resolved) if theirs else place
+            beside = f", in {holder.root}" if theirs else ""
+            out.print(f"{artefact:8} {holder.artefact(artefact).state()}{beside}", soft_wrap=True)
 
 
 def plan(

@@ -34,6 +34,7 @@ class Orders:
 
     experiment_json: str
     root: str
+    cube: str
     models_root: str
     queue: Any
 
@@ -45,7 +46,7 @@ class MapColumn:
         """Open the cube; models are small, and loaded with every column."""
         self.orders = orders
         self.experiment = Experiment.model_validate_json(orders.experiment_json)
-        self.cube = Cube.open(files.join(orders.root, "cube.zarr"))
+        self.cube = Cube.open(orders.cube)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(self.experiment.compute.threads_per_worker)
 

@@ -90,12 +90,10 @@ def updates(experiment: Experiment, sizes: Sizes) -> int:
 
 
 def work(experiment: Experiment, sizes: Sizes, measured: Pace) -> list[Work]:
-    """What prepare, train and predict take."""
-    return [
-        _prepare(experiment, sizes),
-        _train(experiment, sizes, measured),
-        _predict(experiment, sizes, measured),
-    ]
+    """What prepare, train and predict take; not prepare, where another's cube is used."""
+    prepare = [] if experiment.cube else [_prepare(experiment, sizes)]
+    train, predict = _train(experiment, sizes, measured), _predict(experiment, sizes, measured)
+    return [*prepare, train, predict]
 
 
 def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
@@ -166,7 +164,8 @@ def _sources(experiment: Experiment) -> Any:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("basis")
     table.add_column("login")
-    for entry in [*catalog.entries(experiment), *experiment.baselines]:
+    prepared = [] if experiment.cube else catalog.entries(experiment)
+    for entry in [*prepared, *experiment.baselines]:
         said = catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
         found = volume.of(experiment, entry)
         auth = str(said.get("auth", "not said"))

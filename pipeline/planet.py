@@ -28,10 +28,13 @@ def run(
     n_days = (experiment.period[1] - experiment.period[0]).days + 1
     progress.start("planet", n_days, "days")
     url = workspace.url("planet")
-    if experiment.planet.url not in (None, url):
-        elsewhere = str(experiment.planet.url)
+    elsewhere = experiment.planet.url or workspace.prepared(experiment).url("planet")
+    if elsewhere != url:
+        if experiment.cube is not None and experiment.sources.truth is None:
+            progress.finish("nothing: the cube is made, and no truth is asked for")
+            return
         if not files.exists(files.join(elsewhere, "sites.nc")):
-            remedy = "make it with soilweave prepare, or leave planet.url out"
+            remedy = "make it with soilweave prepare, or give planet.url, the folder of another"
             raise StoreError(elsewhere, "no planet here", remedy=remedy)
         progress.finish(f"planet of {elsewhere}")
         return

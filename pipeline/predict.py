@@ -30,7 +30,7 @@ def run(
     """
     artefact = workspace.artefact("maps")
     root, digest = models.source(experiment, workspace)
-    cube_digest = workspace.artefact("cube").digest(experiment)
+    cube_url, cube_digest = Cube.source(experiment, workspace)
     inputs = schema.identity(experiment, "maps", cube=cube_digest, models=digest)
     columns = _columns(experiment)
     blocks = schema.block_range(experiment.period)
@@ -38,7 +38,7 @@ def run(
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("maps complete")
         return
-    cube = Cube.open(workspace.url("cube.zarr"))
+    cube = Cube.open(cube_url)
     members = {arm: models.ensemble(root, arm) for arm in experiment.arms}
     _check(experiment, cube, root, members)
     if not artefact.begin(inputs):
@@ -47,7 +47,7 @@ def run(
     made_of = {"cube_sha256": cube_digest, "models_sha256": digest}
     for arm, ensemble in members.items():
         _template(experiment, workspace, arm, ensemble, made_of)
-    receipts = list(_receipts(experiment, workspace, root, columns, progress))
+    receipts = list(_receipts(experiment, workspace, (cube_url, root), columns, progress))
     if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
         remedy = "mend that and run again; whole columns are kept"
         raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
@@ -116,11 +116,14 @@ def _template(
 def _receipts(
     experiment: Experiment,
     workspace: Workspace,
-    root: str,
+    reads: tuple[str, str],
     columns: list[Json],
     progress: Progress,
 ) -> Iterator[Json]:
-    """The receipt of each column: those of an interrupted run, then of the columns it left."""
+    """The receipt of each column: those of an interrupted run, then of the columns it left.
+
+    `reads` is where the cube and the models lie.
+    """
     todo, n_blocks = [], len(schema.block_range(experiment.period))
     for column in columns:
         name = mapper.receipt_name(**column)
@@ -141,7 +144,7 @@ def _receipts(
         gpus = int(has.get("GPU", 0))
         size = min(len(todo), gpus or max(1, int(has.get("CPU", 1)) // threads))
         with cluster.told(progress) as told:
-            orders = mapper.Orders(experiment.model_dump_json(), workspace.root, root, told.queue)
+            orders = mapper.Orders(experiment.model_dump_json(), workspace.root, *reads, told.queue)
             tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
                 mapper.MapColumn,  # type: ignore[arg-type]  # a class whose objects are called
                 fn_constructor_args=(orders,),

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline import arrays, catalog, cluster, domain, files, products, schema, sites
 from pipeline.block import write_block
+from pipeline.cube import Cube
 from pipeline.errors import DataError, StoreError
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> None:
-    """Write the cube; one task per block of 32 days.
+    """Write the cube; one task per block of 32 days. Nothing where the experiment names another's.
 
     Raises:
       SoilweaveError: data or workspace cannot be used; no half cube is left then.
     """
+    if experiment.cube is not None:
+        progress.start("prepare", 0, "blocks")
+        url, _ = Cube.source(experiment, workspace)
+        progress.finish(f"nothing: {url} is used")
+        return
     cube = workspace.artefact("cube")
     inputs = schema.identity(experiment, "cube", **_digests(experiment))
     blocks = schema.block_range(experiment.period)

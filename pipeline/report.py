@@ -57,7 +57,7 @@ def _content(experiment: Experiment, workspace: Workspace, has_maps: bool) -> Js
     if summary is None:
         remedy = "make it anew with: soilweave evaluate --overwrite"
         raise StoreError(workspace.url("summary.json"), "not found", remedy=remedy)
-    cube = Cube.open(workspace.url("cube.zarr"))
+    cube = Cube.open(Cube.source(experiment, workspace)[0])
     scores = tables.read(workspace.url("scores.parquet"))
     unit = style.units(experiment.table[experiment.target].units)
     on = atlas.frame(experiment, cube)
@@ -77,7 +77,7 @@ def _content(experiment: Experiment, workspace: Workspace, has_maps: bool) -> Js
         "footprints": judged.footprints(summary),
         **_at_sites(experiment, workspace, cube, scores, on),
         "curves": lines.curves(experiment, workspace),
-        "quality": about.quality(workspace),
+        "quality": about.quality(experiment, workspace),
         "provenance": about.provenance(experiment, workspace),
         "opened": about.opened(experiment, workspace, has_maps),
     }

@@ -24,6 +24,7 @@ from pipeline import (
     schema,
     tables,
 )
+from pipeline.cube import Cube
 from pipeline.errors import DataError
 from pipeline.judging import Candidate, Sites
 
@@ -64,7 +65,8 @@ def run(experiment: Experiment, workspace: Workspace, progress: Progress, sites_
     Raises:
       SoilweaveError: there are no complete models, or the file is not as the catalog says.
     """
-    for name in ("cube", "folds", "models"):
+    Cube.source(experiment, workspace)
+    for name in ("folds", "models"):
         workspace.artefact(name).digest(experiment)
     root = workspace.url("models")
     progress.start("score", len(experiment.arms) + 1, "arms")

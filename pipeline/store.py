@@ -46,12 +46,21 @@ class Workspace:
         """The right to write here, one driver's at a time."""
         return lease.of(self.url("lease.json"))
 
+    def prepared(self, experiment: Experiment) -> Workspace:
+        """The workspace that holds an experiment's cube: this one, or that of `cube: URL`."""
+        if experiment.cube is None:
+            return self
+        return Workspace(files.absolute(experiment.cube).rstrip("/").removesuffix("/cube.zarr"))
+
     def place(self, experiment: Experiment) -> Experiment:
-        """The experiment with the place of its planet, where one is made: in this workspace."""
+        """The experiment with the place of its planet, where it has one: beside its cube."""
+        if experiment.cube is not None:
+            update = {"cube": self.prepared(experiment).url("cube.zarr")}
+            experiment = experiment.model_copy(update=update)
         if experiment.planet is None:
             return experiment
-        url = files.absolute(experiment.planet.url or self.url("planet"))
-        planet = experiment.planet.model_copy(update={"url": url})
+        url = experiment.planet.url or self.prepared(experiment).url("planet")
+        planet = experiment.planet.model_copy(update={"url": files.absolute(url)})
         return experiment.model_copy(update={"planet": planet})
 
     def describe(self, experiment: Experiment) -> None:
@@ -99,14 +108,17 @@ class Artefact:
         if manifest is None:
             remedy = f"make it with: soilweave {verb}"
             raise StoreError(place, f"no complete {self.name} here", remedy=remedy)
-        if experiment is not None:
-            sections = ("schema", *schema.SECTIONS[self.name])
-            found = {k: v for k, v in manifest["inputs"].items() if k.split(".")[0] in sections}
-            if changed := _changed(found, schema.identity(experiment, self.name)):
-                remedy = f"give --name NEW, or make it anew with: soilweave {verb} --overwrite"
-                problem = f"was made with other settings: {changed}"
-                raise StoreError(place, problem, remedy=remedy)
+        if experiment is not None and (changed := self.differing(manifest, experiment)):
+            remedy = f"give --name NEW, or make it anew with: soilweave {verb} --overwrite"
+            problem = f"was made with other settings: {changed}"
+            raise StoreError(place, problem, remedy=remedy)
         return str(manifest["inputs_sha256"])
+
+    def differing(self, manifest: Json, experiment: Experiment) -> str:
+        """Settings it was made with that an experiment has otherwise, "" for none."""
+        sections = ("schema", *schema.SECTIONS[self.name])
+        found = {k: v for k, v in manifest["inputs"].items() if k.split(".")[0] in sections}
+        return _changed(found, schema.identity(experiment, self.name))
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
         """Whether the artefact is there, made from these inputs.

@@ -168,7 +168,8 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
     digests: dict[str, str] = {}
     foreign = False
     for name in CHAIN:
-        artefact = workspace.artefact(name)
+        holder = workspace.prepared(experiment) if name == "cube" else workspace
+        artefact = holder.artefact(name)
         found = artefact.manifest()
         if found is None and name == "models":
             found = files.read_json(f"{artefact.prefix}begun.json")

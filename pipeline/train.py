@@ -49,14 +49,15 @@ def run(
         progress.finish(f"nothing: the models of {experiment.models} are used")
         return
     artefact = workspace.artefact("models")
-    made_of = {name: workspace.artefact(name).digest(experiment) for name in ("cube", "folds")}
-    inputs = schema.identity(experiment, "models", **made_of)
+    url, digest = Cube.source(experiment, workspace)
+    folds = workspace.artefact("folds").digest(experiment)
+    inputs = schema.identity(experiment, "models", cube=digest, folds=folds)
     every = models.jobs(experiment)
     if not artefact.claim(inputs, overwrite, progress):
         progress.start("train", len(every), "models")
         progress.finish(f"{len(every)} models complete")
         return
-    cube = Cube.open(workspace.url("cube.zarr"))
+    cube = Cube.open(url)
     packed = packing.pack(experiment, cube, tables.read(workspace.url("folds.parquet")))
     _check(experiment, packed)
     root = workspace.url("models")

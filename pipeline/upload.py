@@ -47,7 +47,7 @@ def gather(order: Order, folder: Path) -> str:
     for section, key in ((sources, role) for role in ROLES):
         section[key] = _renamed(section[key], folder, brought)
     tree["baselines"] = _renamed(tree["baselines"], folder, brought)
-    for section, key in ((tree, "models"), (tree["planet"] or {}, "url")):
+    for section, key in ((tree, "cube"), (tree, "models"), (tree["planet"] or {}, "url")):
         if section.get(key):  # nodes have another working directory
             section[key] = files.absolute(section[key])
     (folder / "experiment.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))

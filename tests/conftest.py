@@ -74,6 +74,20 @@ def world(tmp_path_factory, local_ray) -> World:
     return World(folder, path, experiment, workspace, summary)
 
 
+@pytest.fixture(scope="session")
+def variant(world, tmp_path_factory) -> World:
+    """One arm of the small world with fewer updates, on the same cube: its stages but prepare."""
+    settings = [f"cube={world.workspace.root}", "arms=[insitu]", "train.updates=20"]
+    experiment = resolve.experiment(str(world.path), settings, "variant")
+    workspace = Workspace(str(Path(world.workspace.root).parent / "variant"))
+    for stage in (prepare, folds, train, predict):
+        stage.run(experiment, workspace, Silent())
+    summary = evaluate.run(experiment, workspace, Silent())
+    report.run(experiment, workspace, Silent())
+    workspace.lease.release()
+    return World(world.folder, world.path, experiment, workspace, summary)
+
+
 @pytest.fixture
 def snow(tmp_path) -> Path:
     """The experiment file of a fresh small world, for tests that spoil it."""

@@ -83,9 +83,10 @@ def notes(experiment: Experiment, summary: Json) -> list[str]:
     return found
 
 
-def quality(workspace: Workspace) -> Json:
+def quality(experiment: Experiment, workspace: Workspace) -> Json:
     """Values dropped by each rule, and the catalog entries that were read."""
-    manifests = [workspace.artefact(name).manifest() or {} for name in ("cube", "scores")]
+    made = workspace.prepared(experiment).artefact("cube"), workspace.artefact("scores")
+    manifests = [artefact.manifest() or {} for artefact in made]
     dropped = []
     for rule, n in (item for m in manifests for item in m.get("dropped", {}).items()):
         source, _, name = rule.partition(": ")
@@ -102,7 +103,7 @@ def quality(workspace: Workspace) -> Json:
 def provenance(experiment: Experiment, workspace: Workspace) -> Json:
     """Artefacts with digest, commit and time taken; versions; the experiment as YAML."""
     described = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-    rows = list(_artefacts(workspace))
+    rows = list(_artefacts(experiment, workspace))
     longest = max((row["seconds"] for row in rows), default=0)
     for row in rows:
         row["share"] = round(100 * row["seconds"] / longest, 1) if longest else 0
@@ -110,9 +111,10 @@ def provenance(experiment: Experiment, workspace: Workspace) -> Json:
     return {"artefacts": rows, "versions": found, "yaml": described, "root": workspace.root}
 
 
-def _artefacts(workspace: Workspace) -> Iterator[Json]:
+def _artefacts(experiment: Experiment, workspace: Workspace) -> Iterator[Json]:
     for name in store.ARTEFACTS:
-        manifest = workspace.artefact(name).manifest()
+        holder = workspace.prepared(experiment) if name in ("planet", "cube") else workspace
+        manifest = holder.artefact(name).manifest()
         if manifest is None or name == "report":
             continue
         begun, made = manifest.get("begun"), datetime.fromisoformat(manifest["created"])
@@ -151,7 +153,8 @@ def opened(experiment: Experiment, workspace: Workspace, has_maps: bool) -> list
         arm = "multiscale" if "multiscale" in experiment.arms else experiment.arms[0]
         lines.append(f'xr.open_zarr("{root}/maps/{arm}.zarr").{target}.isel(time=100).plot()')
     else:
-        lines.append(f'xr.open_zarr("{root}/cube.zarr", group="cells")  # what the models saw')
+        cube = workspace.prepared(experiment).url("cube.zarr")
+        lines.append(f'xr.open_zarr("{cube}", group="cells")  # what the models saw')
     if files.exists(workspace.url("scores.parquet")):
         lines.append(f'pd.read_parquet("{root}/scores.parquet")  # every score, place by place')
     return lines
