@@ -40,9 +40,9 @@ scores: setup
 	$(BIN)/soilweave run scan-coarse --workspace $(WORKSPACE)
 	$(BIN)/soilweave run scan --workspace $(WORKSPACE) --name scan-liu2022 --set recipe=liu2022 --set train.updates=2000
 
-# Arms, heads, levels and footprint operators on eight planets; an hour on 2 cores.
+# What planets whose truth is known say: tables into docs/studies.md, figures beside it; about an hour.
 studies: setup
-	$(BIN)/python tests/studies/planets.py --folder $(WORKSPACE)/studies
+	PYTHONPATH=tests $(BIN)/python -m studies --folder $(WORKSPACE)/studies
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What the planets whose truth is known say: arms, numbers of sites, bias, refinement."""

@@ -1,0 +1,152 @@
+"""A planet, its cube and its truth; models of it are trained in this process, on one thread."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from model import metrics
+from model.calibration import calibrate
+from model.checkpoint import Trained
+from model.fit import Fitting
+from model.predict import gathered, predict, product
+from model.recipe import Job
+from model.ridge import Moments
+from model.sampling import Places
+from pipeline import (
+    blocks,
+    domain,
+    folds,
+    models,
+    packing,
+    planet,
+    prepare,
+    resolve,
+    schema,
+    tables,
+    train,
+)
+from pipeline.cube import Cube
+from pipeline.progress import Silent
+from pipeline.store import Workspace
+from pipeline.truth import away_from_sites
+
+ARMS = ("multiscale", "insitu", "satellite")
+REPORTED = ("correlation", "rmse", "ubrmse", "bias")
+MOST = 800  # cells judged; of more, a fixed random draw: a median needs no more
+
+
+def some(indexes):
+    """The indexes, or MOST of them."""
+    if len(indexes) <= MOST:
+        return indexes
+    return np.sort(np.random.default_rng(0).choice(indexes, MOST, replace=False))
+
+
+class World:
+    """The artefacts of an experiment up to its folds, and where it is judged.
+
+    Cells in footprints without a site, two cells or more from any, unless a study sets others.
+    """
+
+    def __init__(self, folder, name, settings):
+        workspace = Workspace(str(folder / name))
+        self.experiment = workspace.place(resolve.experiment("demo", settings, name))
+        for stage in (planet, prepare, folds):
+            stage.run(self.experiment, workspace, Silent())
+        workspace.lease.release()
+        self.window = schema.window(self.experiment)
+        self.cube = Cube.open(workspace.url("cube.zarr"))
+        dealt = tables.read(workspace.url("folds.parquet"))
+        self.packed = packing.pack(self.experiment, self.cube, dealt)
+        self.cells, _, _ = self.cube.membership()
+        self.judge_at(self.indexes(away_from_sites(self.cube)))
+
+    def judge_at(self, where):
+        """Judge at these cells (index,), or MOST of them."""
+        self.where = some(where)
+        y, x = self.cells[self.where].T
+        days = self.cube.days.astype("datetime64[ns]")
+        self.truth = domain.open_truth(self.experiment).days(days)[:, y, x].T
+
+    def indexes(self, cells):
+        """Indexes of valid cells, given as (cell, 2) rows and columns."""
+        number = np.full(self.cells.max(0) + 1, -1)
+        number[tuple(self.cells.T)] = np.arange(len(self.cells))
+        return number[tuple(cells.T)]
+
+    def with_sites(self, n):
+        """The same world where only its first n sites report, dealt into folds anew.
+
+        Of the others nothing is learnt and nothing judged; which fold they are in says nothing.
+        """
+        packed, dealing = self.packed, self.experiment.folds
+        first = {f"site-{i:02d}" for i in range(n)}
+        reports = np.array([site in first for site in packed.site_ids])
+        offset = dealing.block_offset_footprints
+        labels = blocks.block_labels(packed.lat, packed.lon, dealing.block_km, offset)
+        fold = np.zeros_like(packed.fold)
+        fold[reports] = blocks.deal(labels[reports], dealing.n_folds, dealing.seed)
+        learnt = np.where(reports[:, None], packed.learn_insitu, np.float32(np.nan))
+        made = copy.copy(self)
+        made.packed = replace(packed, learn_insitu=learnt, fold=fold)
+        return made
+
+    @property
+    def places(self):
+        """Inputs of the cells that are judged."""
+        every = self.packed.cells("cpu")
+        return Places(every.forcing[self.where], every.static[self.where])
+
+    def model(self, arm, fold=models.ALL, seed=0):
+        """One model, trained to its end."""
+        torch.set_num_threads(1)
+        job = Job(arm, fold, seed)
+        data = self.packed.data(job, self.experiment.folds.buffer_km, "cpu")
+        updates = train.n_updates(self.experiment, self.packed)
+        fitting = Fitting(self.experiment.recipe_sections, job, data, updates)
+        fitting.advance(updates)
+        heads = models.heads(self.experiment, arm)
+        return Trained(fitting.network, data.features, data.scaler, data.target, heads, {})
+
+    def level_weight(self, arm, seed=0):
+        """The weight of the site head's level: chosen on folds, 1 where there is one head."""
+        heads, fold = models.heads(self.experiment, arm), self.packed.fold
+        if len(heads) < 2:
+            return 1.0
+        sites = self.packed.sites("cpu")
+        pieces = {
+            k: predict(self.model(arm, k, seed), sites.at(fold == k))
+            for k in np.unique(fold).tolist()
+        }
+        every = np.ones(len(fold), bool)
+        member = gathered(pieces, fold)
+        return calibrate([member], heads, self.packed.learn_insitu, every).level_weight
+
+    def series(self, arm, level_weight=1.0, seed=0):
+        """(judged cell, day) of an arm's product: one model, trained on all sites."""
+        member = predict(self.model(arm, models.ALL, seed), self.places)
+        return product([member], models.heads(self.experiment, arm), level_weight)[0]
+
+    def ridge(self):
+        """(judged cell, day) of the linear baseline, fitted on all sites."""
+        packed = self.packed
+        sites = packed.training_sites(models.ALL, self.experiment.folds.buffer_km)
+        moments = Moments(packed.sites("cpu"), packed.learn_insitu)
+        return moments.fit(sites, packed.fold).predict(self.places)
+
+    def footprint(self):
+        """(judged cell, day) of the satellite's footprint that holds each cell."""
+        series = np.full((len(self.cells), len(self.cube.days)), np.nan, np.float32)
+        for values, cells in zip(self.packed.satellite, self.packed.members, strict=True):
+            series[cells[cells >= 0]] = values
+        return series[self.where]
+
+    def score(self, series, truth=None):
+        """Medians over the judged cells, against the truth."""
+        truth = self.truth if truth is None else truth
+        scored = metrics.scores(series, truth, self.cube.days)
+        return {metric: float(np.nanmedian(scored[metric])) for metric in REPORTED}
