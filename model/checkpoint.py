@@ -11,6 +11,7 @@ import torch
 
 from model.features import Features, SlowFeature
 from model.network import Network, NetworkConfig
+from model.ridge import LEAD_DAYS, Ridge
 from model.scaling import Scale, Scaler
 
 if TYPE_CHECKING:
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     from model.network import Heads
 
 FORMAT = 1
+LINEAR = "linear.weights"
 
 
 @dataclass(frozen=True)
 class Trained:
     """A network with the order and scales of its inputs, its target, and where it comes from.
 
-    `heads` names the heads that were trained; `origin` holds arm, fold, seed, recipe and digests.
+    `heads` names the heads that were trained; `origin` holds arm, fold, seed, recipe and digests;
+    `linear` is blended into the site head, where the network's `linear_weight` is not 0.
     """
 
     network: Network
@@ -36,6 +39,12 @@ class Trained:
     target: Scale
     heads: tuple[str, ...]
     origin: dict[str, Any]
+    linear: Ridge | None = None
+
+    @property
+    def lead_days(self) -> int:
+        """Days of forcing needed before the first day of a series."""
+        return max(self.features.lead_days, LEAD_DAYS if self.linear else 0)
 
     def physical(self, heads: Heads) -> tuple[NDArray[np.float32], ...]:
         """Site head, satellite head and width (0 without likelihood) in the target's unit."""
@@ -82,7 +91,11 @@ def save(trained: Trained) -> bytes:
         "heads": trained.heads,
         "origin": trained.origin,
     }
-    return pack(trained.network.state_dict(), values)
+    weights = trained.network.state_dict()
+    if trained.linear is not None:
+        weights |= {LINEAR: torch.from_numpy(trained.linear.weights)}
+        values["penalty"] = trained.linear.penalty
+    return pack(weights, values)
 
 
 def load(data: bytes) -> Trained:
@@ -97,6 +110,7 @@ def load(data: bytes) -> Trained:
         raise ValueError(msg)
     slow = tuple(SlowFeature(**item) for item in values["slow"])
     features = Features(tuple(values["forcing"]), tuple(values["static"]), slow)
+    linear = weights.pop(LINEAR, None)
     network = Network(NetworkConfig(**values["network"]), len(features.names), values["likelihood"])
     network.load_state_dict(weights)
     return Trained(
@@ -106,4 +120,5 @@ def load(data: bytes) -> Trained:
         Scale(*values["target"]),
         tuple(values["heads"]),
         values["origin"],
+        None if linear is None else Ridge(linear.numpy(), values["penalty"]),
     )

@@ -21,12 +21,16 @@ class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
 
     hidden_size: int = Field(ge=1, description="hidden units of the LSTM")
     input_layer: bool = Field(description="Linear and ReLU before the LSTM, as published")
-    heads: Literal["one", "two"] = Field(
-        description="one output judged by both sources (published), or one for each of them"
+    heads: Literal["one", "affine", "two"] = Field(
+        description="one output judged by both sources (published), the satellite's a learned "
+        "gain and offset of it, or one for each of them"
     )
     forget_bias: float = Field(description="initial bias of the forget gate")
     weight_dropout: float = Field(
         ge=0, lt=1, description="dropout on the LSTM's weights; one mask per forward pass"
+    )
+    linear_weight: float = Field(
+        0.0, ge=0, lt=1, description="share of a ridge regression blended into the site head"
     )
 
 
@@ -53,6 +57,8 @@ class Network(nn.Module):
         self.input = nn.Linear(n_features, hidden) if config.input_layer else None
         self.lstm = nn.LSTM(hidden if config.input_layer else n_features, hidden, batch_first=True)
         self.output = nn.Linear(hidden, (2 if config.heads == "two" else 1) + likelihood)
+        affine = config.heads == "affine"
+        self.gain = nn.Parameter(torch.tensor([1.0, 0.0])) if affine else None
         _, _, b_ih, b_hh = self.lstm.all_weights[0]
         with torch.no_grad():
             b_ih[hidden : 2 * hidden] = config.forget_bias
@@ -93,6 +99,8 @@ class Network(nn.Module):
 
     def _heads(self, out: Tensor) -> Heads:
         satellite = out[..., 1] if self.config.heads == "two" else out[..., 0]
+        if self.gain is not None:
+            satellite = self.gain[0] * satellite + self.gain[1]
         width = nn.functional.softplus(out[..., -1]) + MINIMUM_WIDTH if self.likelihood else None
         return Heads(out[..., 0], satellite, width)
 

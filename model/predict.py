@@ -73,9 +73,20 @@ def run(
         begin = torch.full_like(place, start)
         x = inputs(places, place, begin, n_days, trained.features, trained.scaler)
         heads, state = trained.network(x, state)
-        blocks.append(heads)
+        blocks.append(_blended(trained, heads, places, place, begin))
     assert state is not None
     return _join(blocks), state
+
+
+def _blended(
+    trained: Trained, heads: Heads, places: Places, place: torch.Tensor, start: torch.Tensor
+) -> Heads:
+    """The heads, the site's with its share of the linear model."""
+    if trained.linear is None:
+        return heads
+    weight = trained.network.config.linear_weight
+    linear = trained.linear.window(places, place, start, heads.site.shape[1])
+    return heads._replace(site=(1 - weight) * heads.site + weight * trained.target.to(linear))
 
 
 def _join(blocks: Sequence[Heads]) -> Heads:

@@ -1,4 +1,4 @@
-"""The linear baseline: ridge regression on lagged and trailing forcing and on statics."""
+"""Ridge regression on lagged and trailing forcing and on statics: baseline, and part of a blend."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from model.features import trailing_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from model.sampling import Places
 
 LAGS, MEANS = (1, 2, 3), (3, 7, 30, 90)  # days
+LEAD_DAYS = max(MEANS) - 1  # days of forcing needed before the first day
 PENALTIES = tuple(10.0**k for k in range(7))
 GROUPS = 5  # of sites, where no folds are there to choose the penalty by
 
@@ -29,24 +31,46 @@ class Ridge:
 
     def predict(self, places: Places) -> NDArray[np.float32]:
         """(place, day) of every place and day."""
-        series = [design(places, i) @ self.weights for i in range(len(places.static))]
-        return np.array(series, np.float32).reshape(len(places.static), places.n_days)
+        device, n_days = places.static.device, places.n_days
+        series = [
+            self.window(places, index, torch.zeros_like(index), n_days)[0].cpu().numpy()
+            for index in torch.arange(len(places.static), device=device)[:, None]
+        ]
+        return np.array(series, np.float32).reshape(len(places.static), n_days)
+
+    def window(self, places: Places, place: Tensor, start: Tensor, n_days: int) -> Tensor:
+        """(batch, n_days) of (batch,) places from (batch,) first days."""
+        weights = torch.from_numpy(self.weights).to(places.static.device)
+        return (design(places, place, start, n_days).double() @ weights).float()
 
 
-def design(places: Places, place: int) -> NDArray[np.float64]:
-    """Regressors of one place, (day, feature).
+def design(places: Places, place: Tensor, start: Tensor, n_days: int) -> Tensor:
+    """Regressors of (batch,) places from (batch,) first days, (batch, n_days, feature).
 
     Every forcing today, lagged by 1 to 3 days, and its means over 3, 7, 30 and 90 days, all of
     asinh of the scaled value, which tames rain; the statics; a constant. Missing values are 0.
     """
-    lead, n_days = max(MEANS) - 1, places.n_days
-    index = torch.tensor([place], device=places.static.device)
-    forcing = torch.asinh(places.window(index, torch.zeros_like(index), n_days, lead)[0])
-    columns = [forcing[lead - lag : lead - lag + n_days] for lag in (0, *LAGS)]
-    means = trailing_means(forcing.T, MEANS, n_days)  # (forcing, day, length)
-    columns += list(means.permute(2, 1, 0))
-    columns += [places.static[index].expand(n_days, -1), torch.ones(n_days, 1, device=index.device)]
-    return torch.nan_to_num(torch.cat(columns, 1)).double().cpu().numpy()
+    forcing = torch.asinh(places.window(place, start, n_days, LEAD_DAYS))
+    columns = [forcing[:, LEAD_DAYS - lag : LEAD_DAYS - lag + n_days] for lag in (0, *LAGS)]
+    series = forcing.transpose(1, 2).flatten(0, 1)  # (batch x forcing, day)
+    means = trailing_means(series, MEANS, n_days).unflatten(0, (len(place), -1))
+    columns += list(means.permute(3, 0, 2, 1))
+    static = places.static[place][:, None].expand(-1, n_days, -1)
+    columns += [static, torch.ones_like(forcing[:, :n_days, :1])]
+    return torch.nan_to_num(torch.cat(columns, 2))
+
+
+def fitted(
+    places: Places,
+    observed: NDArray[np.float32],
+    sites: NDArray[np.int64],
+    fold: NDArray[np.int64],
+) -> Ridge:
+    """Regression on some sites alone; arguments as of `Moments` and its `fit`."""
+    chosen = np.zeros(len(observed), bool)
+    chosen[sites] = True
+    moments = Moments(places.at(chosen), observed[chosen])
+    return moments.fit(np.arange(int(chosen.sum())), fold[chosen])
 
 
 class Moments:
@@ -57,7 +81,10 @@ class Moments:
         self.gram, self.cross, self.square, self.n = [], [], [], []
         for site, values in enumerate(observed):
             valid = np.isfinite(values)
-            x, y = design(places, site)[valid], values[valid].astype(np.float64)
+            index = torch.tensor([site], device=places.static.device)
+            regressors = design(places, index, torch.zeros_like(index), places.n_days)[0]
+            x = regressors.double().cpu().numpy()[valid]
+            y = values[valid].astype(np.float64)
             self.gram.append(x.T @ x)
             self.cross.append(x.T @ y)
             self.square.append(float(y @ y))

@@ -23,8 +23,8 @@ class Walk:
     """One member at many places: warmed up over a year, then advanced a block of days at a time.
 
     Forcing is (place, day, forcing) float16, scaled, NaN where missing, in any number of days a
-    block; what is kept between blocks is the LSTM's state and the last days that the slow features
-    look back on.
+    block; what is kept between blocks is the LSTM's state and the last days that the model
+    looks back on.
     """
 
     def __init__(self, trained: Trained, static: NDArray[np.float32], device: str) -> None:
@@ -41,7 +41,7 @@ class Walk:
         """Run the first year (or what there is of it) from zero state: spin-up, and the levels.
 
         Args:
-          before: the last days of that year, as many as the slow features look back on.
+          before: the last days of that year, as many as the model looks back on.
           year: its blocks.
         """
         self.before = as_tensor(before, self.device)

@@ -21,6 +21,7 @@ class Column:
     def __init__(self, cube: Cube, row: int, col: int, trained: Trained) -> None:
         """The column whose upper left cell is (row, col)."""
         self.cube, self.features, self.scaler = cube, trained.features, trained.scaler
+        self.lead_days = trained.lead_days
         ny, nx = cube.cells["mask"].shape
         self.rows = slice(row, min(row + schema.SHARD, ny))
         self.cols = slice(col, min(col + schema.SHARD, nx))
@@ -46,8 +47,8 @@ class Column:
         return np.asarray(self._series(maps.TEMPERATURE, days) <= maps.FREEZING_K)
 
     def before(self, year: int) -> NDArray[np.float16]:
-        """The last days of the first `year` days, repeated, that slow features look back on."""
-        lead = self.features.lead_days
+        """The last days of the first `year` days, repeated, that a model looks back on."""
+        lead = self.lead_days
         days = np.arange(-lead, 0) % year
         first = int(days.min(initial=0))
         return self.forcing(slice(first, year))[:, days - first]

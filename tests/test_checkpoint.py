@@ -18,6 +18,7 @@ SHAPES = [
     {},
     {"heads": "one", "likelihood": False},
     {"input_layer": True, "hidden_size": 9},
+    {"heads": "affine", "linear_weight": 0.3},
 ]
 
 

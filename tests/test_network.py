@@ -43,6 +43,17 @@ def test_forward_is_the_equations_of_an_lstm(x, input_layer, likelihood, heads):
         assert out.width is None
 
 
+def test_an_affine_satellite_is_a_learned_line_of_the_site_head(x):
+    net = network(False, heads="affine")
+    assert torch.equal(net(x)[0].site, net(x)[0].satellite)  # at first
+    with torch.no_grad():
+        net.gain.copy_(torch.tensor([0.5, -2.0]))
+    out, _ = net(x)
+    close(out.satellite, 0.5 * out.site.detach().numpy() - 2.0)
+    out.satellite.sum().backward()
+    assert net.gain.grad.abs().min() > 0
+
+
 @pytest.mark.parametrize("heads", ["one", "two"])
 def test_only_two_heads_differ(x, heads):
     out, _ = network(True, heads=heads)(x)

@@ -1,5 +1,7 @@
 """Long series against one day after the other, and the product of several members."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -59,6 +61,15 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch, days, places):
     monkeypatch.setattr(predict, "PLACES", places)
     for name, values in vars(predict.predict(trained, where)).items():
         close(values, getattr(whole, name))
+
+
+def test_the_site_head_has_its_share_of_the_linear_model():
+    blended, where = tiny.trained(linear_weight=0.3), tiny.places(2, 40)
+    plain = predict.predict(replace(blended, linear=None), where)
+    actual = predict.predict(blended, where)
+    close(actual.site, 0.7 * plain.site + 0.3 * blended.linear.predict(where))
+    np.testing.assert_array_equal(actual.satellite, plain.satellite)
+    close(actual.site_level, actual.site.mean(1) + 0.7 * (plain.site_level - plain.site.mean(1)))
 
 
 def test_one_head_without_likelihood_says_the_same_twice():

@@ -5,19 +5,25 @@ import pytest
 import tiny
 import torch
 
-from model.ridge import Moments, Ridge, design
+from model.ridge import Moments, Ridge, design, fitted
 from model.sampling import Places
 
 PENALTIES = [1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6]
 N_SITES, N_DAYS = 8, 60
-N_COLUMNS = 2 * (1 + 3 + 4) + 3 + 1
+N_COLUMNS = tiny.N_REGRESSORS
+
+
+def regressors(where, site):
+    """(day, feature) of one place over the whole record."""
+    index = torch.tensor([site])
+    return design(where, index, torch.zeros_like(index), where.n_days)[0].double().numpy()
 
 
 def observed_at(where, noise, seed=0):
     """(site, day) values that the regressors explain but for noise; with gaps."""
     rng = np.random.default_rng(seed)
     weights = rng.normal(0, 0.05, N_COLUMNS)
-    values = np.array([design(where, site) @ weights for site in range(len(where.static))])
+    values = np.array([regressors(where, site) @ weights for site in range(len(where.static))])
     values += rng.normal(0, noise, values.shape) + rng.normal(0, noise, (len(values), 1))
     values[rng.random(values.shape) < 0.4] = np.nan
     values[2, 5:] = np.nan  # a site of few values
@@ -29,7 +35,7 @@ def solved(where, observed, sites, penalty):
     rows, values = [], []
     for site in sites:
         valid = np.isfinite(observed[site])
-        rows.append(design(where, site)[valid])
+        rows.append(regressors(where, site)[valid])
         values.append(observed[site][valid])
     shrink = np.full(N_COLUMNS, penalty)
     shrink[-1] = 1e-6
@@ -40,7 +46,7 @@ def solved(where, observed, sites, penalty):
 
 def mean_square(where, observed, weights, site):
     valid = np.isfinite(observed[site])
-    return np.mean((design(where, site)[valid] @ weights - observed[site][valid]) ** 2)
+    return np.mean((regressors(where, site)[valid] @ weights - observed[site][valid]) ** 2)
 
 
 def best_penalty(where, observed, groups):
@@ -67,7 +73,7 @@ def test_design_is_of_forcing_its_lags_and_means_statics_and_a_constant(n_days):
     where.forcing[1, :, 0] = np.nan  # never measured there
     for place in range(3):
         x = np.arcsinh(where.forcing[place].double().numpy())
-        actual = design(where, place)
+        actual = regressors(where, place)
         assert actual.shape == (n_days, N_COLUMNS)
         for day in range(n_days):
             row = [x[(day - lag) % n_days] for lag in range(4)]
@@ -140,10 +146,30 @@ def test_prediction_is_the_sum_of_weighted_regressors(where):
     series = Ridge(weights, 1.0).predict(where)
     assert series.dtype == np.float32
     for site in range(N_SITES):
-        expected = [sum(row * weights) for row in design(where, site)]
+        expected = [sum(row * weights) for row in regressors(where, site)]
         np.testing.assert_allclose(series[site], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_place_is_no_error():
     nowhere = Places(torch.zeros(0, 9, 2).half(), torch.zeros(0, 3))
     assert Ridge(np.zeros(N_COLUMNS), 1.0).predict(nowhere).shape == (0, 9)
+
+
+def test_a_window_is_a_part_of_the_series():
+    where = tiny.places(N_SITES, N_DAYS)
+    ridge = Ridge(np.random.default_rng(1).normal(0, 0.05, N_COLUMNS), 1.0)
+    place, start = torch.tensor([3, 0]), torch.tensor([10, 25])
+    part = ridge.window(where, place, start, 20).numpy()
+    whole = ridge.predict(where)
+    np.testing.assert_allclose(part, [whole[3, 10:30], whole[0, 25:45]], rtol=1e-4, atol=1e-6)
+
+
+def test_a_regression_on_some_sites_sees_no_other():
+    where, fold = tiny.places(N_SITES, N_DAYS), np.arange(N_SITES) % 3
+    observed = observed_at(where, 0.02)
+    sites = np.array([0, 1, 3, 4, 6])
+    expected = Moments(where, observed).fit(sites, fold)
+    observed[5] = 1e6
+    found = fitted(where, observed, sites, fold)
+    assert found.penalty == expected.penalty
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-8)

@@ -20,15 +20,16 @@ def last_days(forcing, n_days):
     return year[:, np.arange(-n_days, 0) % year.shape[1]]
 
 
+@pytest.mark.parametrize("linear_weight", [0.0, 0.3])
 @pytest.mark.parametrize(("n_days", "edges"), [(3, [1]), (50, [7, 39]), (400, [32, 64, 365, 366])])
-def test_a_walk_in_blocks_is_the_whole_series(n_days, edges):
-    trained, where = tiny.trained(), tiny.places(4, n_days)
+def test_a_walk_in_blocks_is_the_whole_series(n_days, edges, linear_weight):
+    trained, where = tiny.trained(linear_weight=linear_weight), tiny.places(4, n_days)
     whole = predict.predict(trained, where)
     forcing = where.forcing.numpy()
     walk = Walk(trained, where.static.numpy(), "cpu")
     assert not np.any(walk.state())
     year = forcing[:, :365]
-    walk.warm_up(last_days(forcing, tiny.FEATURES.lead_days), np.array_split(year, 3, axis=1))
+    walk.warm_up(last_days(forcing, trained.lead_days), np.array_split(year, 3, axis=1))
     blocks = [walk.advance(block) for block in np.split(forcing, edges, axis=1)]
     for name in ("site", "satellite", "width"):
         series = np.concatenate([getattr(block, name) for block in blocks], 1)

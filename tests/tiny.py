@@ -14,6 +14,7 @@ from model.loss import LossConfig
 from model.network import Network, NetworkConfig
 from model.predict import Prediction
 from model.recipe import InputsConfig, Recipe, TrainConfig
+from model.ridge import Ridge
 from model.sampling import Places, TrainingData
 from model.scaling import Scale, Scaler
 
@@ -55,6 +56,7 @@ SCALER = Scaler(
 )
 MEMBERS = ((0, 1, 2, -1), (3, -1, -1, -1), (-1, 4, 5, -1), (6, 7, 8, 9), (10, -1, -1, -1))
 N_CELLS, N_SITES = 11, 6
+N_REGRESSORS = 2 * (1 + 3 + 4) + 3 + 1
 
 
 @contextmanager
@@ -128,7 +130,10 @@ def trained(seed: int = 0, likelihood: bool = True, **changes) -> Trained:
     torch.manual_seed(seed)
     network = Network(network_config(**changes), len(FEATURES.names), likelihood)
     heads, target = ("site", "satellite"), Scale(0.22, 0.07)
-    return Trained(network, FEATURES, SCALER, target, heads, {"seed": seed, "arm": "multiscale"})
+    origin, linear = {"seed": seed, "arm": "multiscale"}, None
+    if network.config.linear_weight:
+        linear = Ridge(np.random.default_rng(seed).normal(0, 0.05, N_REGRESSORS), 10.0)
+    return Trained(network, FEATURES, SCALER, target, heads, origin, linear)
 
 
 def prediction(site, satellite, width=0.0, site_level=0.0, satellite_level=0.0) -> Prediction:
