@@ -151,30 +151,57 @@ def score(
     json_: Annotated[
         str | None, typer.Option("--json", help="Write the scores there, as summary.json's form.")
     ] = None,
+    adjust: Annotated[
+        bool,
+        typer.Option(
+            "--adjust", help="Learn each site's offset on its first days, score the later ones."
+        ),
+    ] = False,
+    figure: Annotated[
+        str | None, typer.Option(help="Draw RMSE against days learned on there, with --adjust.")
+    ] = None,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
     """Test trained models on probes of your own; trains nothing.
 
     Sites the models know (by id, or within 1 km) are judged by models that have not seen them, and
-    listed apart from the others.
+    listed apart from the others. With --adjust, also: what the first 7, 30 and 90 days of a probe
+    are worth, and the offset of every site from all its days.
 
-    Example: soilweave score scan --sites my_probes.nc --json scores.json
+    Example: soilweave score scan --sites my_probes.nc --adjust --figure curve.png
     """
     from pipeline import files
     from pipeline import score as stage
 
+    if figure and not adjust:
+        raise ConfigError("--figure", "shows what --adjust finds", remedy="add --adjust")
     resolved, place = resolve_named(experiment, workspace, name, set_)
     with console.progress() as progress:
-        summary = stage.run(resolved, place, progress, files.absolute(sites))
+        summary = stage.run(resolved, place, progress, files.absolute(sites), adjust)
+    _show_scores(summary)
+    if json_:
+        files.write_bytes(files.absolute(json_), json.dumps(summary, indent=1).encode())
+    if figure:
+        from pipeline.figures import adjustment
+
+        drawn = adjustment.curve(summary, resolved.table[resolved.target].units)
+        files.write_bytes(files.absolute(figure), drawn)
+
+
+def _show_scores(summary: Json) -> None:
+    """What `score` found, by group of sites."""
+    from pipeline import render
+
     for group in ("unseen", "out_of_fold", "trained"):
         if group in summary:
             out.print(f"[bold]{group}[/bold]")
-            _show(summary | summary[group])
+            judged = summary | summary[group]
+            _show(judged)
+            for table in render.adjustment(judged) if "adjustment" in judged else ():
+                out.print(table)
     for item in summary["not_scored"]:
         out.print(f"not scored: {item['id']} {item['arm']}: {item['reason']}")
-    if json_:
-        files.write_bytes(files.absolute(json_), json.dumps(summary, indent=1).encode())
 
 
 @app.command()

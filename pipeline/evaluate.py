@@ -11,10 +11,10 @@ import pandas as pd
 from pipeline import (
     catalog,
     files,
+    footprints,
     judging,
     models,
     products,
-    satellite,
     schema,
     store,
     tables,
@@ -109,29 +109,8 @@ def _read(
     observed = square(table[table.arm == table.arm.iloc[0]], "observation")
     sites = Sites(ids, folds.block.loc[list(ids)].to_numpy(), cube.days[test], observed)
     if cube.footprints is not None:
-        candidates.append(_footprint(experiment, cube, test))
+        candidates.append(footprints.in_cube(experiment, cube, test))
     return sites, candidates
-
-
-def _footprint(experiment: Experiment, cube: Cube, test: slice) -> Candidate:
-    """The satellite at every site, over the test period."""
-    assert cube.footprints is not None
-    assert cube.sites is not None
-    values = cube.series(cube.footprints, cube.target)[test]
-    ny, nx = values.shape[1:]
-    lat, lon = np.meshgrid(
-        cube.footprints["lat"].values, cube.footprints["lon"].values, indexing="ij"
-    )
-    fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
-    series, distance = satellite.at_sites(
-        values.reshape(len(values), ny * nx).T,
-        (lat.ravel(), lon.ravel()),
-        (cube.sites["lat"].values, cube.sites["lon"].values),
-        np.where(fy >= 0, fy.astype(np.int64) * nx + fx, -1),
-        experiment.judging.max_footprint_km,
-    )
-    fold = np.full(len(series), "")
-    return Candidate("footprint", False, fold, series, distance_km=distance)
 
 
 def _products(

@@ -33,6 +33,16 @@ def tables(summary: Json) -> Iterator[Table]:
         yield _footprints(summary)
 
 
+def adjustment(judged: Json) -> Iterator[Table]:
+    """What the first days of probes are worth, and the offsets of those with few days."""
+    made = judged["adjustment"]
+    if made["by_days"]:
+        yield from _curve(made)
+    short = {item["id"] for item in made["not_in_curve"]}
+    if short:
+        yield _offsets([item for item in made["offsets"] if item["id"] in short], judged["arms"])
+
+
 def caption(summary: Json) -> str:
     """In which sense results are unseen, and what they rest on."""
     folds = summary["folds"]
@@ -82,6 +92,36 @@ def _footprints(summary: Json) -> Table:
         for seed, described in by_seed.items():
             cells = [_number(described["median"][m]) for m in PAIRED]
             table.add_row(values, str(described["n_footprints"]), seed, *cells)
+    return table
+
+
+def _curve(made: Json) -> Iterator[Table]:
+    later = f"on the days after the first {made['scored_after']} [95 % interval]"
+    curve = _table(f"Median RMSE with an offset learned on the first k days,\n{later}", "")
+    less = _table(f"Median of paired differences in RMSE, k minus 0 days,\n{later}", "")
+    for k in made["days"]:
+        for table in (curve, less) if k else (curve,):
+            table.add_column(f"k = {k}", justify="right", no_wrap=True)
+    first, *others = made["by_days"].values()
+    for name in first["minus_0"]:
+        scored = [{**by["arms"], **by["baselines"]}[name] for by in (first, *others)]
+        cells = [_with_interval(by["median"]["rmse"], by["ci95"]["rmse"]) for by in scored]
+        curve.add_row(name, str(scored[0]["n_sites"]), *cells)
+        found = [by["minus_0"][name]["rmse"] for by in others]
+        cells = [_with_interval(d["median_difference"], d["ci95"], sign="+") for d in found]
+        less.add_row(name, str(found[0]["n_sites"]), *cells)
+    yield from (curve, less)
+
+
+def _offsets(items: list[Json], arms: Json) -> Table:
+    title = "Offset to add, of sites with too few days for a curve: mean ± standard deviation"
+    table = _table(title, "site")
+    for arm in arms:
+        table.add_column(arm, justify="right", no_wrap=True)
+    for item in items:
+        found = [item[arm] for arm in arms]
+        cells = [f"{_number(f['offset'], '+')} ± {_number(f['std'])}" for f in found]
+        table.add_row(item["id"], str(max(f["days"] for f in found)), *cells)
     return table
 
 

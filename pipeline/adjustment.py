@@ -1,0 +1,197 @@
+"""Local adjustment of arms and baselines at sites: what the first days of a probe are worth.
+
+In a summary, `adjustment` has:
+  days: numbers k of days learned on; scored_after: the days before those that are scored
+  by_days: for every k as text what `judging.judge` says with offsets learned on the first k days,
+    each on the same later days, and `minus_0`: paired differences against k = 0, by candidate, of
+    rmse and of the absolute bias (the other scores do not change with an offset, KGE apart)
+  priors: by candidate and fold (as the models') what errors at other sites say, as of model.adjust
+  not_in_curve: sites with too few days, with the reason
+  offsets: from all days of a site, by candidate: number of days, offset and its standard deviation
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from model import adjust, metrics
+from model.calibration import FEWEST
+from pipeline import footprints, judging, models, tables
+from pipeline.errors import DataError
+from pipeline.judging import Candidate, Sites
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from model.adjust import Prior
+    from pipeline.config import Experiment, JudgingConfig
+    from pipeline.cube import Cube
+    from pipeline.files import Json
+    from pipeline.store import Workspace
+
+DAYS = (0, 7, 30, 90)
+Priors: TypeAlias = "dict[str, dict[int, Prior]]"  # by candidate and fold
+
+
+def learn(experiment: Experiment, workspace: Workspace, cube: Cube, folds: pd.DataFrame) -> Priors:
+    """What errors over the training period say, for each fold those at sites of other folds.
+
+    Args:
+      experiment: names the arms.
+      workspace: has sites.parquet.
+      cube: what the models were trained on.
+      folds: folds.parquet.
+
+    Raises:
+      DataError: no model was judged at sites that it has not seen, or at too few.
+    """
+    place, remedy = f"experiment {experiment.name}", "train it with folds and more sites"
+    if experiment.folds.kind == "none" or not cube.site_ids:
+        found = "has no errors at held-out sites that --adjust could learn from"
+        raise DataError(place, found, remedy=remedy)
+    of_site = folds.set_index("site").fold.loc[list(cube.site_ids)].to_numpy()
+    made: Priors = {}
+    for name, error in _errors(experiment, workspace, cube).items():
+        made[name] = {}
+        for fold in [*np.unique(of_site[of_site != models.ALL]).tolist(), models.ALL]:
+            prior = adjust.learn(error[of_site != fold])
+            if prior is None:
+                few = f"{adjust.FEWEST_SITES} sites of {FEWEST} days"
+                found = f"--adjust needs {few} outside fold {models.fold_name(fold)}, for {name}"
+                raise DataError(place, found, remedy=remedy)
+            made[name][fold] = prior
+    return made
+
+
+def _errors(
+    experiment: Experiment, workspace: Workspace, cube: Cube
+) -> dict[str, NDArray[np.float32]]:
+    """(site, day) observation less prediction over the training period, by candidate."""
+    train = cube.day_index(experiment.train_period)
+    shape = len(cube.site_ids), len(cube.days)
+    errors = {}
+    for name, rows in tables.read(workspace.url("sites.parquet")).groupby("arm", sort=False):
+        observed, predicted = (
+            rows[column].to_numpy().reshape(shape)[:, train]
+            for column in ("observation", "prediction")
+        )
+        errors[str(name)] = observed - predicted
+    if cube.footprints is not None:
+        errors["footprint"] = observed - footprints.in_cube(experiment, cube, train).prediction
+    return errors
+
+
+def judge(
+    sites: Sites,
+    candidates: list[Candidate],
+    fold: NDArray[np.int64],
+    priors: Priors,
+    config: JudgingConfig,
+) -> Json:
+    """The curve over sites with enough days, and the offset of every site; `fold` is (site,)."""
+    arms = np.stack([c.prediction for c in candidates if c.is_arm])
+    usable = np.isfinite(sites.observed) & np.isfinite(arms).any(0)
+    needed = DAYS[-1] + config.min_days
+    enough = usable.sum(1) >= needed
+    made: Json = {
+        "days": list(DAYS),
+        "scored_after": DAYS[-1],
+        "n_sites": int(enough.sum()),
+        "by_days": {},
+        "priors": {
+            name: {models.fold_name(k): prior._asdict() for k, prior in by_fold.items()}
+            for name, by_fold in priors.items()
+        },
+        "not_in_curve": [
+            {"id": site, "reason": f"{n} days, fewer than {DAYS[-1]} + {config.min_days}"}
+            for site, n in zip(sites.ids, usable.sum(1).tolist(), strict=True)
+            if n < needed
+        ],
+        "offsets": _offsets(sites, candidates, fold, priors, usable),
+    }
+    if enough.any():
+        some = [c.only(enough) for c in candidates]
+        args = sites.only(enough), some, fold[enough], priors, usable[enough], config
+        made["by_days"] = _curve(*args)
+    return made
+
+
+def _curve(
+    sites: Sites,
+    candidates: list[Candidate],
+    fold: NDArray[np.int64],
+    priors: Priors,
+    usable: NDArray[np.bool_],
+    config: JudgingConfig,
+) -> Json:
+    """Scores on the days after the last of DAYS, by the number of days learned on."""
+    order = usable.cumsum(1)
+    scored = np.where(usable & (order > DAYS[-1]), sites.observed, np.float32(np.nan))
+    later = Sites(sites.ids, sites.block, sites.days, scored)
+    made: Json = {}
+    before: dict[Any, pd.DataFrame] = {}
+    for k in DAYS:
+        learned = usable & (order <= k)
+        adjusted = [_moved(c, _learned(sites, c, fold, priors, learned)[1]) for c in candidates]
+        table, made[str(k)] = judging.judge(later, adjusted, config)
+        values = {
+            name: rows.pivot(index="id", columns="metric", values="value").loc[list(sites.ids)]
+            for name, rows in table.groupby("arm")
+        }
+        before = before or values
+        made[str(k)]["minus_0"] = {
+            c.name: _differences(values[c.name], before[c.name], sites.block, config)
+            for c in candidates
+        }
+    return made
+
+
+def _differences(
+    now: pd.DataFrame, before: pd.DataFrame, block: NDArray[np.int64], config: JudgingConfig
+) -> Json:
+    made: Json = {}
+    for name, metric in (("rmse", "rmse"), ("absolute_bias", "bias")):
+        a, b = (scores[metric].abs().to_numpy() for scores in (now, before))
+        found = metrics.paired(a, b, block, config.bootstrap_draws)
+        found["median_difference"] = judging.number(found["median_difference"])
+        made[name] = found | {"ci95": [judging.number(bound) for bound in found["ci95"]]}
+    return made
+
+
+def _moved(candidate: Candidate, offset: NDArray[np.float64]) -> Candidate:
+    moved = (candidate.prediction + offset[:, None]).astype(np.float32)
+    return Candidate(candidate.name, candidate.is_arm, candidate.fold, moved)
+
+
+def _learned(
+    sites: Sites,
+    candidate: Candidate,
+    fold: NDArray[np.int64],
+    priors: Priors,
+    days: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """(site,) number of errors on some days (site, day), offset and its standard deviation."""
+    error = np.where(days, sites.observed - candidate.prediction, np.nan)
+    offset, std = np.zeros(len(fold)), np.zeros(len(fold))
+    for k in np.unique(fold).tolist():
+        here = fold == k
+        offset[here], std[here] = adjust.offset(error[here], priors[candidate.name][k])
+    return np.isfinite(error).sum(1), offset, std
+
+
+def _offsets(
+    sites: Sites,
+    candidates: list[Candidate],
+    fold: NDArray[np.int64],
+    priors: Priors,
+    usable: NDArray[np.bool_],
+) -> list[Json]:
+    made: list[Json] = [{"id": site} for site in sites.ids]
+    for candidate in candidates:
+        found = _learned(sites, candidate, fold, priors, usable)
+        for item, n, offset, std in zip(made, *(v.tolist() for v in found), strict=True):
+            item[candidate.name] = {"days": n, "offset": offset, "std": std}
+    return made

@@ -1,0 +1,77 @@
+"""The satellite as a baseline: at the sites of a cube, and at places that the cube has not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import catalog, grid, placing, satellite, schema
+from pipeline.judging import Candidate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.config import Experiment
+    from pipeline.cube import Cube
+
+
+def in_cube(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
+    """The satellite at every site of a cube, on some of its days."""
+    assert cube.footprints is not None
+    assert cube.sites is not None
+    values = cube.series(cube.footprints, cube.target)[days]
+    ny, nx = values.shape[1:]
+    lat, lon = np.meshgrid(
+        cube.footprints["lat"].values, cube.footprints["lon"].values, indexing="ij"
+    )
+    fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
+    series, distance = satellite.at_sites(
+        values.reshape(len(values), ny * nx).T,
+        (lat.ravel(), lon.ravel()),
+        (cube.sites["lat"].values, cube.sites["lon"].values),
+        np.where(fy >= 0, fy.astype(np.int64) * nx + fx, -1),
+        experiment.judging.max_footprint_km,
+    )
+    fold = np.full(len(series), "")
+    return Candidate("footprint", False, fold, series, distance_km=distance)
+
+
+def at_places(
+    experiment: Experiment,
+    where: tuple[NDArray[np.float64], NDArray[np.float64]],
+    on: NDArray[np.datetime64],
+) -> Candidate:
+    """The satellite from the experiment's catalog, on some days.
+
+    Args:
+      experiment: names the source.
+      where: latitude and longitude (place,), degrees.
+      on: (day,) consecutive days.
+    """
+    assert experiment.sources.satellite is not None
+    source = catalog.open_source(experiment, experiment.sources.satellite)
+    window = schema.window(experiment).of_footprints
+    source = placing.near(source, window)
+    days = on.astype("datetime64[ns]")
+    values = placing.on_days(source, experiment.target, days)
+    variable = experiment.table[experiment.target]
+    values[(values < variable.minimum) | (values > variable.maximum)] = np.nan
+    lat, lon = source.lat.values, source.lon.values
+    if placing.is_grid(source):
+        values = placing.placed(source, values, window).reshape(len(days), -1)
+        lat, lon = (a.ravel() for a in np.meshgrid(window.cell_lat, window.cell_lon, indexing="ij"))
+    values = values.T
+    held = {place: i for i, place in enumerate(_footprint_of(lat, lon))}
+    holding = np.array([held.get(p, -1) for p in _footprint_of(*where)])
+    series, distance = satellite.at_sites(
+        values, (lat, lon), where, holding, experiment.judging.max_footprint_km
+    )
+    fold = np.full(len(series), "")
+    return Candidate("footprint", False, fold, series, distance_km=distance)
+
+
+def _footprint_of(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Row and column of the global footprint that holds each place."""
+    row, col = (np.floor(position).astype(int) for position in grid.footprint_position(lat, lon))
+    return list(zip(row.tolist(), col.tolist(), strict=True))

@@ -1,0 +1,147 @@
+"""Probes of a person as sites: what they observed, their inputs, the models that may judge them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import blocks, catalog, domain, grid, models, placing, qc, schema
+from pipeline.errors import DataError
+from pipeline.judging import Sites
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from model.checkpoint import Trained
+    from pipeline.config import Experiment
+
+SAME_KM = 1.0  # a site nearer than this to one the models know is that one
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Sites to score, over every day from the first to the last that is needed.
+
+    `forcing` (site, day, forcing) and `static` (site, static) are unscaled; `fold` (site,) is the
+    fold that holds the site out, ALL where the models do not know it; `known` says which they do.
+    """
+
+    sites: Sites
+    lat: NDArray[np.float64]
+    lon: NDArray[np.float64]
+    fold: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    forcing: NDArray[np.float32]
+    static: NDArray[np.float32]
+
+    @property
+    def without_inputs(self) -> NDArray[np.bool_]:
+        """(site, day) days on which a site has no forcing at all."""
+        present = np.asarray(np.isfinite(self.forcing).any(axis=2))
+        return ~present
+
+
+def read(experiment: Experiment, folds: pd.DataFrame, trained: Trained, sites_url: str) -> Probes:
+    """Observations that pass QC, and the inputs of every site.
+
+    Args:
+      experiment: says where inputs are, and in which form the file is.
+      folds: folds.parquet, the sites that the models know.
+      trained: any of the models; they all have the same inputs.
+      sites_url: a file, or CATALOG.yaml:NAME.
+
+    Raises:
+      SoilweaveError: the file is not as the catalog says.
+    """
+    raw = _opened(experiment, sites_url)
+    raw = domain.without(raw, experiment.qc.exclude_sites).load()
+    variable = experiment.table[experiment.target]
+    values, _ = qc.screen(raw, experiment.target, variable, experiment.qc)
+    raw[experiment.target] = (("time", "place"), values)
+    days = _days(experiment, raw)
+    lat, lon = raw.lat.values, raw.lon.values
+    fold, known = _known(folds, raw)
+    forcing, static = _inputs(experiment, raw, days, trained)
+    label = blocks.block_labels(
+        lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
+    )
+    observed = raw[experiment.target].reindex(time=days).values.T
+    sites = Sites(tuple(map(str, raw.place.values)), label, days.astype("datetime64[D]"), observed)
+    return Probes(sites, lat, lon, fold, known, forcing, static)
+
+
+def _opened(experiment: Experiment, sites_url: str) -> xr.Dataset:
+    """An entry, `CATALOG.yaml:name`; or a file in the form of the experiment's in-situ source."""
+    if re.search(r"\.ya?ml:[^/]+$", sites_url):
+        return catalog.open_source(experiment, sites_url)
+    if not experiment.sources.insitu:
+        found = "names no in-situ source, so the form of a file of sites is not known"
+        remedy = "give sources.insitu, or --sites CATALOG.yaml:NAME"
+        raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
+    return catalog.open_source(experiment, experiment.sources.insitu[0], sites_url)
+
+
+def _days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
+    """Every day of the file; from the experiment's first day on where inputs are the cells'."""
+    first, last = raw.time.values[0], raw.time.values[-1]
+    if experiment.inputs_from == "cell":
+        first = min(first, np.datetime64(experiment.period[0], "ns"))
+    return np.arange(first, last + np.timedelta64(1, "D"), np.timedelta64(1, "D"))
+
+
+def _known(folds: pd.DataFrame, raw: xr.Dataset) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Fold that holds each site out, and whether the models know it, by id or by distance."""
+    n = raw.sizes["place"]
+    fold, known = np.full(n, models.ALL), np.zeros(n, bool)
+    if folds.empty:
+        return fold, known
+    index, distance = grid.nearest(
+        raw.lat.values, raw.lon.values, folds["lat"].to_numpy(), folds["lon"].to_numpy()
+    )
+    near = distance < SAME_KM
+    fold[near], known[near] = folds["fold"].to_numpy()[index[near]], True
+    by_id = dict(zip(folds["site"], folds["fold"], strict=True))
+    for i, site in enumerate(map(str, raw.place.values)):
+        if site in by_id:
+            fold[i], known[i] = by_id[site], True
+    return fold, known
+
+
+def _inputs(
+    experiment: Experiment, raw: xr.Dataset, days: NDArray[np.datetime64], trained: Trained
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(site, day, forcing) and (site, static): the file's own, or those of the cells."""
+    features = trained.features
+    if experiment.inputs_from == "own":
+        absent = [n for n in (*features.forcing, *features.static) if n not in raw]
+        if absent:
+            remedy = "add them to the file and to the entry's mapping"
+            raise DataError(str(raw.attrs["entry"]), f"own inputs missing: {absent}", remedy=remedy)
+        forcing = [raw[name].reindex(time=days).values.T for name in features.forcing]
+        static = [raw[name].values for name in features.static]
+    else:
+        sources = domain.open_sources(experiment)
+        y, x = sources.window.cells_of(raw.lat.values, raw.lon.values)
+        outside = y < 0
+
+        def at_sites(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+            chosen = sources.cells(name, values)[..., y, x]
+            chosen[..., outside] = np.nan
+            return chosen
+
+        def series(name: str) -> NDArray[np.float32]:
+            # In parts: the cells of a large domain, over all days, would fill the memory.
+            parts = np.array_split(days, -(-len(days) // schema.BLOCK_DAYS))
+            dataset = sources.forcing[name]
+            read = (placing.on_days(dataset, name, part) for part in parts)
+            return np.concatenate([at_sites(name, values) for values in read]).T
+
+        forcing = [series(n) for n in features.forcing]
+        static = [at_sites(n, sources.constants[n]) for n in features.static]
+    empty = np.zeros((raw.sizes["place"], 0), np.float32)
+    return np.stack(forcing, 2), np.stack(static, 1) if static else empty
