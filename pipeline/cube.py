@@ -44,7 +44,7 @@ class Cube:
         if (manifest := artefact.manifest()) is None:
             remedy = "give the URL of one, or leave cube out and run: soilweave prepare"
             raise StoreError(url, "no complete cube here", remedy=remedy)
-        changed = [artefact.differing(manifest, experiment)]
+        changed = [artefact.differing(manifest, experiment, but="sources.truth")]  # not in it
         planet = owner.artefact("planet")
         if experiment.planet and (made := planet.manifest()):
             changed.append(planet.differing(made, experiment))

@@ -7,6 +7,7 @@ those of their artefact, so that one point is one point.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from datetime import datetime
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from model import checkpoint
-from pipeline import files, models, store, tables
+from pipeline import files, models, schema, store, tables
+from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -79,7 +81,7 @@ class Runs:
         Args:
           artifacts: where artifacts of a new MLflow experiment go, None where the server knows.
         """
-        name = f"soilweave/{self.experiment.name}"
+        name, tags = self._sweep()
         found = self.client.get_experiment_by_name(name)
         if found is None:
             number = self.client.create_experiment(name, artifact_location=artifacts)
@@ -88,7 +90,7 @@ class Runs:
             if found.lifecycle_stage != "active":
                 self.client.restore_experiment(number)
         before, self.record["experiment"] = self.record.get("parent"), number
-        tags = {
+        tags |= {
             "git_commit": store.git_commit() or "unknown",
             "workspace": files.absolute(self.workspace.root),
             "recipe": self.experiment.recipe,
@@ -103,6 +105,20 @@ class Runs:
             self.client.update_run(self.parent, status="RUNNING")
         self.record["status"] = "RUNNING"
         self.keep()
+
+    def _sweep(self) -> tuple[str, dict[str, str]]:
+        """The MLflow experiment, and tags of one on another's cube: beside it, and what it changes.
+
+        So a table of MLflow shows a whole sweep.
+        """
+        holder = self.workspace.prepared(self.experiment)
+        if holder is self.workspace:
+            return f"soilweave/{self.experiment.name}", {}
+        tags = {"cube": holder.url("cube.zarr")}
+        with contextlib.suppress(StoreError):  # a cube without its experiment.yaml
+            changed = schema.changed(holder.described(), self.experiment)
+            tags["changed"] = ", ".join(f"{k}={v}" for k, v in changed.items())[:LONGEST]
+        return f"soilweave/{holder.root.rpartition('/')[2]}", tags
 
     def close(self, status: str) -> None:
         """Set the status of the parent, and of children whose training failed."""

@@ -48,6 +48,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "scores": ("judging", "baselines"),
     "report": (),
 }
+BESIDE = ("name", "title", "cube", "compute")  # of an experiment, in no comparison of settings
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,16 @@ def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str,
     if settings.get("planet"):
         del settings["planet"]["url"]  # where a planet lies does not change it
     return {"schema": VERSION} | _flat(settings) | dict(sorted(made_of.items()))
+
+
+def changed(first: Experiment, other: Experiment) -> dict[str, Any]:
+    """What another experiment sets otherwise than the first, by dotted key; None for not at all.
+
+    Names and where things lie are left out.
+    """
+    before, after = (_flat(e.model_dump(mode="json", exclude=set(BESIDE))) for e in (first, other))
+    keys = [k for k in before | after if before.get(k) != after.get(k)]
+    return {k: after.get(k) for k in keys if k not in ("planet.url", "sources.staged")}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

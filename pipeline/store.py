@@ -63,6 +63,23 @@ class Workspace:
         planet = experiment.planet.model_copy(update={"url": files.absolute(url)})
         return experiment.model_copy(update={"planet": planet})
 
+    def described(self) -> Experiment:
+        """The experiment that was run here.
+
+        Raises:
+          StoreError: none was.
+        """
+        from pipeline.config import Experiment
+
+        url = self.url("experiment.yaml")
+        if not files.exists(url):
+            remedy = "run it, or see what there is with: soilweave ls"
+            raise StoreError(url, "not found, so nothing was run here", remedy=remedy)
+        try:
+            return Experiment.model_validate(yaml.safe_load(files.read_bytes(url)))
+        except ValueError as error:
+            raise StoreError(url, f"is no experiment: {' '.join(str(error).split())}") from error
+
     def describe(self, experiment: Experiment) -> None:
         """Write `experiment.yaml`, unless it says the same already."""
         text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False).encode()
@@ -114,11 +131,12 @@ class Artefact:
             raise StoreError(place, problem, remedy=remedy)
         return str(manifest["inputs_sha256"])
 
-    def differing(self, manifest: Json, experiment: Experiment) -> str:
-        """Settings it was made with that an experiment has otherwise, "" for none."""
+    def differing(self, manifest: Json, experiment: Experiment, but: str = "") -> str:
+        """Settings it was made with that an experiment has otherwise, but one; "" for none."""
         sections = ("schema", *schema.SECTIONS[self.name])
         found = {k: v for k, v in manifest["inputs"].items() if k.split(".")[0] in sections}
-        return _changed(found, schema.identity(experiment, self.name))
+        wanted = schema.identity(experiment, self.name)
+        return _changed(found | {but: None}, wanted | {but: None})
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
         """Whether the artefact is there, made from these inputs.

@@ -17,14 +17,14 @@ def write(url: str, table: pd.DataFrame) -> None:
     files.write_bytes(url, buffer.getvalue())
 
 
-def read(url: str) -> pd.DataFrame:
-    """The whole table.
+def read(url: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """The whole table, or some of its columns.
 
     Raises:
       StoreError: there is none.
     """
     try:
-        return pd.read_parquet(io.BytesIO(files.read_bytes(url)))
+        return pd.read_parquet(io.BytesIO(files.read_bytes(url)), columns=columns)
     except FileNotFoundError as error:
         remedy = "the stage that writes it must run again, with --overwrite"
         raise StoreError(url, "not found", remedy=remedy) from error

@@ -175,7 +175,7 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
             found = files.read_json(f"{artefact.prefix}begun.json")
         if found is None:
             continue
-        mine = schema.identity(experiment, name)
+        mine = schema.identity(experiment, name) if holder is workspace else {}
         same = all(found["inputs"].get(key) == value for key, value in mine.items())
         if not same or any(found["inputs"].get(k, d) != d for k, d in digests.items()):
             foreign = True
