@@ -122,13 +122,24 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
     exclude_sites: tuple[str, ...] = Field((), description="ids of sites to leave out")
 
 
+REGIONS = ("longitude", "network", "continent")
+
+
 class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
     """How sites are dealt into folds of the spatial cross-validation."""
 
-    kind: Literal["block", "random", "none"] = Field(
-        "block", description="squares of whole footprints never split, single sites, or no folds"
+    kind: Literal["block", "random", "region", "none"] = Field(
+        "block",
+        description="squares of whole footprints never split, single sites, whole regions, or none",
     )
-    n_folds: int = Field(5, ge=2, description="number of folds")
+    by: str = Field(
+        "longitude",
+        description="regions: longitude (bands of about equally many sites), network, continent, "
+        "or a GeoJSON file of polygons, path or URL; sites in none of them are one region more",
+    )
+    n_folds: int = Field(
+        5, ge=2, description="number of folds; of other regions than bands there are as they are"
+    )
     block_km: float = Field(400.0, gt=0, description="side of a block, of whole footprints")
     block_offset_footprints: tuple[int, int] = Field(
         (0, 0), description="shift of the blocks, rows and columns: another layout"
@@ -137,6 +148,34 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
     buffer_km: float = Field(
         0.0, ge=0, description="training sites nearer than this to a held-out site are left out"
     )
+    drop_footprints: bool = Field(
+        False,
+        description="leave footprints that hold a held-out site, or stand for it, out of the "
+        "satellite training of its fold",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FoldsConfig:
+        if self.by not in REGIONS and not self.by.endswith((".json", ".geojson")):
+            msg = f"by '{self.by}': expected {', '.join(REGIONS)} or a .geojson file"
+            raise ValueError(msg)
+        if self.drop_footprints and self.kind == "none":
+            msg = "drop_footprints with kind none, which holds no site out"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def layout(self) -> str:
+        """How sites are held out, in words."""
+        bands = f"{self.n_folds} bands of longitude held out whole"
+        regions = {"longitude": bands, "network": "networks held out whole"}
+        regions["continent"] = "continents held out whole"
+        return {
+            "none": "no sites held out",
+            "random": f"{self.n_folds} folds of single sites",
+            "block": f"{self.n_folds} folds of {self.block_km:g} km blocks",
+            "region": regions.get(self.by, f"regions of {self.by.rpartition('/')[2]} held out"),
+        }[self.kind]
 
 
 class JudgingConfig(BaseModel, frozen=True, extra="forbid"):

@@ -16,6 +16,7 @@ from pipeline import (
     models,
     products,
     schema,
+    statics,
     store,
     tables,
     truth,
@@ -57,12 +58,13 @@ def run(
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("scores complete")
         return files.read_json(workspace.url("summary.json")) or {}
-    opened = products.opened(experiment)
+    opened, unknown = products.opened(experiment), statics.check(experiment)
     artefact.begin(inputs)
     workspace.describe(experiment)
     cube = Cube.open(cube_url)
     parts: list[pd.DataFrame] = []
     summary = judging.header(experiment, experiment.test_period)
+    summary["statics_of_unknown_period"] = unknown
     dropped: dict[str, int] = {}
     if cube.site_ids and experiment.models is None:
         sites, candidates = _read(experiment, workspace, cube)
@@ -78,8 +80,7 @@ def run(
         parts.append(rows)
     tables.write(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
     files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
-    names = ("scores.parquet", "summary.json")
-    records = [store.record(workspace.root, name) for name in names]
+    records = [store.record(workspace.root, n) for n in ("scores.parquet", "summary.json")]
     artefact.commit(inputs, records, dropped=dropped, entries=products.entries(opened))
     counted = pd.concat(parts).groupby("target").id.nunique().to_dict()
     places = ", ".join(f"{counted[t]} {name}" for t, name in _PLACES.items() if t in counted)

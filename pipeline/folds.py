@@ -1,5 +1,7 @@
 """Deal the sites of the cube into folds: cube.zarr -> folds.parquet, folds.geojson.
 
+A region that sites lie in is a fold; so are, together, the sites that lie in no polygon.
+
 folds.parquet: site (text), lat, lon (degrees), block (int), fold (int, -1 where there are none).
 """
 
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline import arrays, blocks, files, schema, store, tables
+from pipeline import arrays, blocks, files, regions, schema, store, tables
+from pipeline.config import REGIONS
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError
 
@@ -33,42 +36,74 @@ def run(
     """
     artefact = workspace.artefact("folds")
     cube, digest = Cube.source(experiment, workspace)
-    inputs = schema.identity(experiment, "folds", cube=digest)
+    inputs = schema.identity(experiment, "folds", cube=digest, **_polygons(experiment.folds))
     progress.start("folds", 1, "table")
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("folds complete")
         return
-    table = _dealt(experiment.folds, cube)
+    table, names = _dealt(experiment.folds, cube)
     artefact.begin(inputs)
     workspace.describe(experiment)
     digest = files.sha256_of(table[["site", "fold"]].to_dict("list"))
     tables.write(workspace.url("folds.parquet"), table)
     files.write_bytes(workspace.url("folds.geojson"), _geojson(table, digest).encode())
-    names = ("folds.parquet", "folds.geojson")
-    artefact.commit(inputs, [store.record(workspace.root, n) for n in names], digest=digest)
-    progress.finish(f"{len(table)} sites in {table.fold.nunique()} folds, digest {digest[:12]}")
+    records = [store.record(workspace.root, n) for n in ("folds.parquet", "folds.geojson")]
+    told = {"regions": names} if names else {}
+    artefact.commit(inputs, records, digest=digest, **told)
+    which = f" ({', '.join(names)})" if names else ""
+    n = table.fold[table.fold >= 0].nunique()
+    progress.finish(f"{len(table)} sites in {n} folds{which}, digest {digest[:12]}")
 
 
-def _dealt(folds: FoldsConfig, cube: str) -> pd.DataFrame:
-    """The table of sites with their block and fold."""
-    ids = arrays.attributes(cube, "sites").get("id", [])
+def _polygons(folds: FoldsConfig) -> dict[str, str]:
+    """Digest of the file of regions, where one is asked for."""
+    if folds.kind != "region" or folds.by in REGIONS:
+        return {}
+    try:
+        return {"polygons": files.digest(folds.by)}
+    except FileNotFoundError as error:
+        raise ConfigError(f"folds.by {folds.by}", "not found") from error
+
+
+def _dealt(folds: FoldsConfig, cube: str) -> tuple[pd.DataFrame, list[str]]:
+    """The table of sites with their block and fold; names of the folds, where they have any."""
+    attrs = arrays.attributes(cube, "sites")
+    ids = attrs.get("id", [])
     if not ids:
         empty: NDArray[np.int64] = np.zeros(0, np.int64)
         table = pd.DataFrame({"site": [], "lat": [], "lon": [], "block": empty, "fold": empty})
-        return table.astype({"site": str, "lat": float, "lon": float})
+        return table.astype({"site": str, "lat": float, "lon": float}), []
     sites = arrays.open_group(cube, "sites")
     lat, lon = sites["lat"].values, sites["lon"].values
     block = blocks.block_labels(lat, lon, folds.block_km, folds.block_offset_footprints)
+    names: list[str] = []
     try:
         if folds.kind == "block":
             fold = blocks.deal(block, folds.n_folds, folds.seed)
         elif folds.kind == "random":
             fold = blocks.random_folds(len(ids), folds.n_folds, folds.seed)
-        else:
+        elif folds.kind == "none":
             fold = np.full(len(ids), -1)
+        elif folds.by == "longitude":
+            fold = regions.bands(lon, folds.n_folds)
+        else:
+            fold, names = regions.numbered(_regions(folds.by, lat, lon, attrs.get("network")))
     except ValueError as error:
         raise ConfigError("folds", str(error)) from error
-    return pd.DataFrame({"site": ids, "lat": lat, "lon": lon, "block": block, "fold": fold})
+    columns = {"site": ids, "lat": lat, "lon": lon, "block": block, "fold": fold}
+    return pd.DataFrame(columns), names
+
+
+def _regions(
+    by: str, lat: NDArray[np.float64], lon: NDArray[np.float64], network: list[str] | None
+) -> list[str]:
+    """(site,) name of the region that holds each site."""
+    if by != "network":
+        return regions.named(lat, lon, regions.continents() if by == "continent" else by)
+    if network is None:
+        found = "the cube was made before networks were kept"
+        raise ConfigError("folds.by network", found, remedy="prepare it with --overwrite")
+    return network
 
 
 def _geojson(table: pd.DataFrame, digest: str) -> str:

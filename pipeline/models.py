@@ -10,12 +10,12 @@ from model import checkpoint
 from model.calibration import Calibration
 from model.recipe import Job
 from model.ridge import Ridge
-from pipeline import files
+from pipeline import files, tables
 from pipeline.errors import StoreError
 from pipeline.store import Artefact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from model.checkpoint import Trained
     from model.recipe import Arm
@@ -25,26 +25,41 @@ if TYPE_CHECKING:
 ALL = -1  # the fold of a model that leaves no site out
 
 
-def jobs(experiment: Experiment) -> list[Job]:
+def jobs(experiment: Experiment, dealt: Iterable[int]) -> list[Job]:
     """Every model of an experiment, costly ones first.
 
     An arm that sees sites has one model per fold, to be judged, and one on all sites, the product;
-    arm `satellite` sees no site and has only the latter.
+    arm `satellite` sees no site and has only the latter, unless footprints are left out by fold.
+
+    Args:
+      experiment: names arms and seeds.
+      dealt: the folds that sites are dealt into, each at least once; ALL is none.
     """
+    folds = {int(fold) for fold in dealt}
     cost = {"multiscale": 0, "insitu": 1, "satellite": 2}
     return [
         Job(arm, fold, seed)
         for arm in sorted(experiment.arms, key=cost.__getitem__)
-        for fold in folds_of(experiment, arm)
+        for fold in folds_of(experiment, arm, folds)
         for seed in range(experiment.n_seeds)
     ]
 
 
-def folds_of(experiment: Experiment, arm: str) -> list[int]:
-    """Folds of an arm, the model of all sites last."""
-    if arm == "satellite" or experiment.folds.kind == "none":
-        return [ALL]
-    return [*range(experiment.folds.n_folds), ALL]
+def folds_of(experiment: Experiment, arm: str, dealt: Iterable[int]) -> list[int]:
+    """Folds of an arm, the model of all sites last; `dealt` as of `jobs`."""
+    own = {int(fold) for fold in dealt} - {ALL} if has_folds(experiment, arm) else set[int]()
+    return [*sorted(own), ALL]
+
+
+def has_folds(experiment: Experiment, arm: str) -> bool:
+    """Whether what an arm learns from depends on the fold."""
+    return arm != "satellite" or experiment.folds.drop_footprints
+
+
+def jobs_in(workspace: Workspace, experiment: Experiment) -> list[Job]:
+    """Every model of an experiment, by the folds of its workspace, if it has them yet."""
+    url = workspace.url("folds.parquet")
+    return jobs(experiment, tables.read(url)["fold"] if files.exists(url) else ())
 
 
 def fold_name(fold: int) -> str:

@@ -64,8 +64,7 @@ def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Pack
 
 def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDArray[np.int64]:
     """(site,) fold of the models each site may be judged by in an arm; `fold` holds it out."""
-    has_folds = models.folds_of(experiment, arm) != [models.ALL]
-    return fold if has_folds else np.full_like(fold, models.ALL)
+    return fold if models.has_folds(experiment, arm) else np.full_like(fold, models.ALL)
 
 
 def at_places(
@@ -86,7 +85,7 @@ def _calibrations(
     experiment: Experiment, arm: str, members: Members, packed: Packed
 ) -> dict[str, Calibration]:
     """Per fold from the other folds alone, and for `all` from every fold."""
-    folds = models.folds_of(experiment, arm)
+    folds = models.folds_of(experiment, arm, packed.fold)
     if folds == [models.ALL]:
         return {models.fold_name(models.ALL): UNCALIBRATED}
     heads = models.heads(experiment, arm)

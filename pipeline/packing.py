@@ -11,7 +11,7 @@ import torch
 from model.features import Features, slow_features
 from model.sampling import Places, TrainingData, as_tensor
 from model.scaling import Scale, Scaler, plain_scale, trimmed_scale
-from pipeline import blocks
+from pipeline import blocks, satellite
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Packed:
     scaled, NaN where missing; `members` (footprint, cells at most) indexes cells, -1 for none;
     `satellite` (footprint, day) and `insitu` (site, day) are observations in the target's unit,
     over the whole period; `learn_satellite`, `learn_insitu` the same, NaN where not to learn from.
-    `footprints` (footprint, 2) row and column.
+    `footprints` (footprint, 2) row and column. `dropped` (site,) is the footprint not to learn from
+    where the site is held out, -1 for none.
     """
 
     features: Features
@@ -56,6 +57,7 @@ class Packed:
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     fold: NDArray[np.int64]
+    dropped: NDArray[np.int64]
 
     def training_sites(self, fold: int, buffer_km: float) -> NDArray[np.int64]:
         """Sites a model that leaves out `fold` (-1: none) may learn from."""
@@ -65,10 +67,18 @@ class Packed:
             allowed &= ~blocks.buffer_mask(self.lat, self.lon, self.fold, fold, buffer_km)
         return np.flatnonzero(allowed)
 
-    def target(self, trainable: NDArray[np.int64]) -> Scale:
-        """Scale of the target: of the satellite, else of the sites learnt from."""
-        seen = self.learn_satellite
-        return plain_scale(seen if np.isfinite(seen).any() else self.learn_insitu[trainable])
+    def training_footprints(self, fold: int) -> NDArray[np.int64]:
+        """Footprints a model that leaves out `fold` (-1: none) may learn from."""
+        allowed = np.asarray(np.isfinite(self.learn_satellite).any(axis=1))
+        if fold >= 0:
+            held_out = self.dropped[self.fold == fold]
+            allowed[held_out[held_out >= 0]] = False
+        return np.flatnonzero(allowed)
+
+    def target(self, footprints: NDArray[np.int64], sites: NDArray[np.int64]) -> Scale:
+        """Scale of the target: of the footprints learnt from, else of such sites."""
+        seen = self.learn_satellite[footprints]
+        return plain_scale(seen if len(footprints) else self.learn_insitu[sites])
 
     def cells(self, device: str) -> Places:
         """Inputs of the cells."""
@@ -81,11 +91,11 @@ class Packed:
     def data(self, job: Job, buffer_km: float, device: str) -> TrainingData:
         """What one model learns from; held-out sites are not in it."""
         trainable = self.training_sites(job.fold, buffer_km)
-        seen = np.isfinite(self.learn_satellite).any(1)
+        seen = self.training_footprints(job.fold)
         return TrainingData(
             self.features,
             self.scaler,
-            self.target(trainable),
+            self.target(seen, trainable),
             self.first_day,
             self.n_days,
             self.cells(device),
@@ -111,7 +121,7 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
     cell_forcing, cell_static = _scaled(features, scaler, *raw)
     scaler = _with_slow(features, scaler, cell_forcing, train)
     site_forcing, site_static = _scaled(features, scaler, *_read_sites(cube, features))
-    satellite = _read_footprints(cube, footprints)
+    observed = _read_footprints(cube, footprints)
     insitu = np.zeros((0, len(cube.days)), np.float32)
     if cube.sites is not None:
         insitu = cube.series(cube.sites, cube.target).T
@@ -124,8 +134,8 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
         cell_static,
         members,
         footprints,
-        satellite,
-        _only(without_ceiling(satellite) if experiment.train.mask_ceiling else satellite, train),
+        observed,
+        _only(without_ceiling(observed) if experiment.train.mask_ceiling else observed, train),
         site_forcing,
         site_static,
         insitu,
@@ -134,6 +144,7 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
         folds["lat"].to_numpy(),
         folds["lon"].to_numpy(),
         folds["fold"].to_numpy(),
+        _dropped(experiment, cube, footprints, observed),
     )
 
 
@@ -213,6 +224,30 @@ def _read_footprints(cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.fl
         return np.full((len(footprints), len(cube.days)), np.nan, np.float32)
     row, col = footprints.T
     return cube.series(cube.footprints, cube.target)[:, row, col].T.copy()
+
+
+def _dropped(
+    experiment: Experiment,
+    cube: Cube,
+    footprints: NDArray[np.int64],
+    values: NDArray[np.float32],
+) -> NDArray[np.int64]:
+    """(site,) footprint that holds each site, or stands for it; -1 where none is to be dropped."""
+    if not experiment.folds.drop_footprints or cube.footprints is None or cube.sites is None:
+        return np.full(len(cube.site_ids), -1)
+    lat, lon = (cube.footprints[name].values for name in ("lat", "lon"))
+    number = np.full((len(lat), len(lon)), -1)
+    row, col = footprints.T
+    number[row, col] = np.arange(len(footprints))
+    fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
+    chosen, _ = satellite.standing_for(
+        np.asarray(np.isfinite(values).any(axis=1)),
+        (lat[row], lon[col]),
+        (cube.sites["lat"].values, cube.sites["lon"].values),
+        np.where(fy >= 0, number[fy, fx], -1),
+        experiment.judging.max_footprint_km,
+    )
+    return chosen
 
 
 def _fit(

@@ -112,7 +112,8 @@ def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
 
 
 def _train(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
-    jobs = models.jobs(experiment)
+    folds = experiment.folds  # how many other regions than bands there are is not known yet
+    jobs = models.jobs(experiment, () if folds.kind == "none" else range(folds.n_folds))
     steps = updates(experiment, sizes)
     inputs = sizes.cells * (sizes.days * sizes.forcing * HALF + sizes.static * FLOAT) / 1e6
     hours = len(jobs) * steps * measured.step_s / measured.side_by_side / 3600

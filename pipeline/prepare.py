@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import arrays, catalog, cluster, domain, files, products, schema, sites
+from pipeline import arrays, catalog, cluster, domain, files, products, schema, sites, statics
 from pipeline.block import write_block
 from pipeline.cube import Cube
 from pipeline.errors import DataError, StoreError
@@ -45,9 +45,7 @@ def run(
         progress.finish("cube complete")
         return
     sources = domain.open_sources(experiment)
-    if experiment.models is None:
-        products.opened(experiment)  # their faults are told before hours of training
-    _check_own_inputs(experiment, sources)
+    _check(experiment, sources)
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
@@ -168,8 +166,18 @@ def _template(
         }
     }
     if sources.insitu is not None:
-        attrs["sites"] = {"id": [str(i) for i in sources.insitu.data.place.values]}
+        held = sources.insitu.data
+        attrs["sites"] = {"id": [str(i) for i in held.place.values]}
+        attrs["sites"]["network"] = [str(n) for n in held.network.values]
     return form, attrs
+
+
+def _check(experiment: Experiment, sources: Sources) -> None:
+    """Faults that would be found after hours of work."""
+    statics.check(experiment)
+    if experiment.models is None:
+        products.opened(experiment)
+    _check_own_inputs(experiment, sources)
 
 
 def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from pipeline.config import FoldsConfig
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,10 +47,7 @@ def adjustment(judged: Json) -> Iterator[Table]:
 
 def caption(summary: Json) -> str:
     """In which sense results are unseen, and what they rest on."""
-    folds = summary["folds"]
-    layout = "no folds" if folds["kind"] == "none" else f"{folds['n_folds']} random folds"
-    if folds["kind"] == "block":
-        layout = f"{folds['n_folds']} folds of {folds['block_km']:g} km blocks"
+    layout = FoldsConfig.model_validate(summary["folds"]).layout
     return (
         f"{summary['experiment']} ({summary['title']}), "
         f"recipe {summary['recipe']}, {summary['n_seeds']} seed(s); "

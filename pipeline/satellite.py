@@ -33,14 +33,29 @@ def at_sites(
     """
     seen = np.asarray(np.isfinite(satellite).any(axis=1))
     series = np.full((len(sites[0]), satellite.shape[1]), np.nan, np.float32)
-    if not seen.any() or not len(series):
-        return series, np.full(len(series), np.nan)
-    candidates = np.flatnonzero(seen)
-    nearest, distance = grid.nearest(*sites, where[0][seen], where[1][seen])
-    chosen = candidates[nearest]
-    inside = (holding >= 0) & seen[holding]
-    chosen = np.asarray(np.where(inside, holding, chosen))
-    distance = grid.great_circle_km(*sites, where[0][chosen], where[1][chosen])
-    usable = np.asarray(inside | (distance <= max_km))
+    chosen, distance = standing_for(seen, where, sites, holding, max_km)
+    usable = chosen >= 0
     series[usable] = satellite[chosen[usable], :]
-    return series, np.where(usable, distance, np.nan)
+    return series, distance
+
+
+def standing_for(
+    seen: NDArray[np.bool_],
+    where: tuple[NDArray[np.float64], NDArray[np.float64]],
+    sites: tuple[NDArray[np.float64], NDArray[np.float64]],
+    holding: NDArray[np.int64],
+    max_km: float,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The footprint of each site, -1 for none, and how far its centre is away, km, NaN for none.
+
+    As of `at_sites`; `seen` (footprint,) says which have data.
+    """
+    n = len(sites[0])
+    if not seen.any() or not n:
+        return np.full(n, -1), np.full(n, np.nan)
+    nearest, _ = grid.nearest(*sites, where[0][seen], where[1][seen])
+    inside = (holding >= 0) & seen[holding]
+    chosen = np.asarray(np.where(inside, holding, np.flatnonzero(seen)[nearest]))
+    distance = grid.great_circle_km(*sites, where[0][chosen], where[1][chosen])
+    usable = inside | (distance <= max_km)
+    return np.where(usable, chosen, -1), np.where(usable, distance, np.nan)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Records(NamedTuple):
     """What the sites report, fit for use.
 
-    `data` has dims time (every day of the experiment's period) and place, coords lat and lon, the
-    target screened, and the forcing and statics that the sources have; `dropped` counts values by
-    rule; `told` is what the catalog says of each source.
+    `data` has dims time (every day of the experiment's period) and place, coords lat, lon and
+    network (text), the target screened, and the forcing and statics that the sources have;
+    `dropped` counts values by rule; `told` is what the catalog says of each source.
     """
 
     data: xr.Dataset
@@ -48,9 +48,8 @@ def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Windo
         parts.append(part)
         dropped.update(counts)
     held = [name for name in parts[0].data_vars if all(name in part for part in parts)]
-    alike = [
-        part[held].drop_vars(set(part.coords) - {"time", "place", "lat", "lon"}) for part in parts
-    ]
+    kept = {"time", "place", "lat", "lon", "network"}
+    alike = [part[held].drop_vars(set(part.coords) - kept) for part in parts]
     joined = xr.concat(alike, "place", join="exact") if len(alike) > 1 else alike[0]
     ids, n = np.unique(joined.place.values.astype(str), return_counts=True)
     if (n > 1).any():
@@ -65,6 +64,8 @@ def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Windo
 
 def screened(experiment: Experiment, source: xr.Dataset) -> tuple[xr.Dataset, dict[str, int]]:
     """One source on the days of the period, its target screened; and what each rule dropped.
+
+    Its sites have a network: the provider's, else the name of the source's entry.
 
     Raises:
       DataError: it cannot be read.
@@ -90,7 +91,10 @@ def screened(experiment: Experiment, source: xr.Dataset) -> tuple[xr.Dataset, di
         for n in around.data_vars
         if n == target or experiment.table.get(str(n), variable).kind in ("forcing", "static")
     ]
-    return around[names].reindex(time=days), dropped
+    made = around[names].reindex(time=days)
+    entry = str(source.attrs["entry"]).rpartition(":")[2]  # whichever catalog it is in
+    told = made["network"].values if "network" in made.coords else [""] * made.sizes["place"]
+    return made.assign_coords(network=("place", [str(name) or entry for name in told])), dropped
 
 
 def on_land(

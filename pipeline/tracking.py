@@ -141,7 +141,7 @@ def _log(
 
     runs = Runs(client, experiment, workspace, record, wanted["models"])
     runs.open(artifacts(tracking_uri(workspace)))
-    curves = {models.folder("models", job): job for job in models.jobs(experiment)}
+    curves = {models.folder("models", job): job for job in models.jobs_in(workspace, experiment)}
     for name, digest in wanted["logged"].items():
         if runs.logged.get(name) == digest:
             continue
@@ -190,7 +190,7 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
 
 def _models(experiment: Experiment, workspace: Workspace, found: Json) -> dict[str, str]:
     """Digests of the curves and, once all models are there, of every arm's product."""
-    every = models.jobs(experiment)
+    every = models.jobs_in(workspace, experiment)
     if "shards" not in found:
         left = set(models.unfinished(workspace.url("models"), every))
         urls = {models.folder("models", job): job for job in every if job not in left}

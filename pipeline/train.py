@@ -15,10 +15,19 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from model.sampling import steps_per_epoch
-from pipeline import cluster, files, models, outcome, packing, schema, store, tables, worker
+from pipeline import (
+    cluster,
+    files,
+    models,
+    outcome,
+    packing,
+    schema,
+    statics,
+    store,
+    tables,
+    worker,
+)
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, SoilweaveError
 
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
     from ray.train.v2.api.config import ScalingConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from model.recipe import Job
     from pipeline.config import Experiment
     from pipeline.packing import Packed
     from pipeline.progress import Progress
@@ -52,14 +62,17 @@ def run(
     url, digest = Cube.source(experiment, workspace)
     folds = workspace.artefact("folds").digest(experiment)
     inputs = schema.identity(experiment, "models", cube=digest, folds=folds)
-    every = models.jobs(experiment)
+    if experiment.folds.drop_footprints:
+        inputs["judging.max_footprint_km"] = experiment.judging.max_footprint_km
+    every = models.jobs_in(workspace, experiment)
     if not artefact.claim(inputs, overwrite, progress):
         progress.start("train", len(every), "models")
         progress.finish(f"{len(every)} models complete")
         return
+    statics.check(experiment)
     cube = Cube.open(url)
     packed = packing.pack(experiment, cube, tables.read(workspace.url("folds.parquet")))
-    _check(experiment, packed)
+    _check(experiment, packed, every)
     root = workspace.url("models")
     artefact.begin(inputs)
     workspace.describe(experiment)
@@ -71,7 +84,7 @@ def run(
         identity = files.sha256_of(inputs)
         nodes = fit(experiment, root, identity, packed, updates, len(todo), progress)
     outcome.write(experiment, workspace, cube, packed)
-    shards = [store.record(root, key) for key in _keys(experiment)]
+    shards = [store.record(root, key) for key in _keys(experiment, every)]
     beside = [store.record(workspace.root, name) for name in outcome.TABLES]
     artefact.commit(
         inputs,
@@ -84,19 +97,24 @@ def run(
     progress.finish(f"{len(every)} models of {updates} updates")
 
 
-def _check(experiment: Experiment, packed: Packed) -> None:
+def _check(experiment: Experiment, packed: Packed, every: list[Job]) -> None:
     """Every model must have something to learn from.
 
     Raises:
       ConfigError: naming the folds without training sites, or footprints without values.
     """
-    problems = []
-    if any(arm != "insitu" for arm in experiment.arms):
-        seen = np.isfinite(packed.learn_satellite).any()
-        problems += [] if seen else ["no footprint has a value in train_period"]
-    for fold in sorted({job.fold for job in models.jobs(experiment) if job.arm != "satellite"}):
-        if not len(packed.training_sites(fold, experiment.folds.buffer_km)):
-            problems.append(f"fold {models.fold_name(fold)} has no site to train on")
+    buffer_km = experiment.folds.buffer_km
+    lacking = [
+        (fold, "footprint")
+        for fold in sorted({job.fold for job in every if job.arm != "insitu"})
+        if not len(packed.training_footprints(fold))
+    ]
+    lacking += [
+        (fold, "site")
+        for fold in sorted({job.fold for job in every if job.arm != "satellite"})
+        if not len(packed.training_sites(fold, buffer_km))
+    ]
+    problems = [f"fold {models.fold_name(fold)} has no {of} to train on" for fold, of in lacking]
     if problems:
         remedy = "widen train_period or the domain, or deal the folds otherwise"
         raise ConfigError(f"experiment {experiment.name}", *problems, remedy=remedy)
@@ -210,9 +228,9 @@ def _cause(error: TrainingFailedError) -> Exception:
     return next((e for e in failures if isinstance(e, SoilweaveError)), error)
 
 
-def _keys(experiment: Experiment) -> Iterator[str]:
+def _keys(experiment: Experiment, every: list[Job]) -> Iterator[str]:
     """Every object of the artefact."""
-    for job in models.jobs(experiment):
+    for job in every:
         folder = models.folder("", job).lstrip("/")
         yield f"{folder}/checkpoint.safetensors"
         yield f"{folder}/history.parquet"

@@ -51,7 +51,7 @@ def work(orders: Orders) -> None:
     context = ray.train.get_context()
     packed: Packed = ray.get(orders.packed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    every = models.jobs(orders.experiment)
+    every = models.jobs(orders.experiment, packed.fold)
     todo = _agreed(orders.root, every, context.get_world_rank())
     shares = models.deal(todo, orders.costs, context.get_world_size())
     for job in shares[context.get_world_rank()]:

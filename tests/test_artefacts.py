@@ -48,7 +48,8 @@ def test_cube_has_three_groups_and_says_what_it_is(cube, world):
         "refinement": 4,
         "window": [60, 180, 3, 4],
     }
-    assert dict(cube["sites"].attrs) == {"id": [f"snow-{i:02d}" for i in range(24)]}
+    ids, network = [f"snow-{i:02d}" for i in range(24)], ["sites"] * 24
+    assert dict(cube["sites"].attrs) == {"id": ids, "network": network}
 
 
 @pytest.mark.parametrize("group", DIMS)
@@ -164,7 +165,7 @@ def test_scores(world):
 
 
 def test_checkpoint(world):
-    jobs = models.jobs(world.experiment)
+    jobs = models.jobs_in(world.workspace, world.experiment)
     assert len(jobs) == 4 + 4 + 1  # arm satellite sees no site: it has no folds
     for folder in (models.folder(world.workspace.url("models"), job) for job in jobs):
         assert files.listing(folder) == ["checkpoint.safetensors", "history.parquet"]

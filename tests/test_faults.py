@@ -56,7 +56,7 @@ def test_a_lost_worker_and_a_lost_node_change_no_bit(tmp_path, local_ray):
     experiment, quiet = resolve.experiment(str(path)), Workspace(str(tmp_path / "quiet"))
     for stage in (prepare, folds, train):
         stage.run(experiment, quiet, Silent())
-    for job in models.jobs(experiment):
+    for job in models.jobs_in(quiet, experiment):
         urls = [models.checkpoint_url(w.url("models"), job) for w in (disturbed, quiet)]
         ours, theirs = (Path(url).read_bytes() for url in urls)
         assert ours == theirs, job

@@ -37,7 +37,7 @@ def test_footprints_are_ragged_and_those_less_than_half_valid_are_left_out(packe
 
 def test_every_arm_learns_and_is_judged(world):
     root = world.workspace.url("models")
-    jobs = models.jobs(world.experiment)
+    jobs = models.jobs_in(world.workspace, world.experiment)
     assert [(j.arm, j.fold) for j in jobs] == [
         *(("multiscale", k) for k in (0, 1, 2, -1)),
         *(("insitu", k) for k in (0, 1, 2, -1)),
@@ -59,7 +59,7 @@ def test_every_arm_learns_and_is_judged(world):
 def test_held_out_sites_are_in_no_training(world):
     root = world.workspace.url("models")
     fold = tables.read(world.workspace.url("folds.parquet")).set_index("site").fold
-    for job in models.jobs(world.experiment):
+    for job in models.jobs_in(world.workspace, world.experiment):
         trained_on = models.load(root, job).origin["training_sites"]
         if job.arm != "satellite" and job.fold >= 0:
             assert set(trained_on) == set(fold.index[fold != job.fold])

@@ -61,7 +61,7 @@ def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
     recipe = f"{summary['recipe']}, {summary['updates']:,} updates, {seeds}"
     return [
         ("judged", f"{summary['place']} place, {summary['time']} time"),
-        ("held out", text.layout(experiment)),
+        ("held out", experiment.folds.layout),
         ("trained", text.span(experiment.train_period)),
         ("tested", text.span(experiment.test_period)),
         ("recipe", recipe),
@@ -74,8 +74,11 @@ def notes(experiment: Experiment, summary: Json) -> list[str]:
     found = []
     if experiment.recipe == "default" and experiment.sources.catalog in TUNED:
         found.append(TUNED[experiment.sources.catalog])
-    if "multiscale" in experiment.arms and experiment.folds.kind != "none":
-        found.append("Footprints that hold a held-out site stay in the satellite training.")
+    if set(experiment.arms) != {"insitu"} and experiment.folds.kind != "none":
+        stay = "are left out of" if experiment.folds.drop_footprints else "stay in"
+        found.append(f"Footprints that hold a held-out site {stay} the satellite training.")
+    if entries := ", ".join(summary.get("statics_of_unknown_period", ())):
+        found.append(f"Of which days the statics of {entries} are is not known.")
     if products := ", ".join(map(name_of, experiment.baselines)):
         found.append(f"Products ({products}) have at a site the value of their own cell there.")
     if n := len({row["id"] for row in summary.get("not_scored", ())}):

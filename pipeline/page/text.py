@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
 
-    from pipeline.config import Experiment
     from pipeline.files import Json
 
 UNITLESS = ("correlation", "anomaly_correlation", "kge")
@@ -64,13 +63,3 @@ def day(value: np.datetime64) -> str:
 def span(period: tuple[date, date]) -> str:
     """First to last day."""
     return f"{period[0]} to {period[1]}"
-
-
-def layout(experiment: Experiment) -> str:
-    """How sites were held out."""
-    folds = experiment.folds
-    if folds.kind == "none":
-        return "no sites held out"
-    if folds.kind == "random":
-        return f"{folds.n_folds} folds of single sites"
-    return f"{folds.n_folds} folds of {folds.block_km:g} km blocks"
