@@ -41,7 +41,7 @@ def triple(site: ArrayLike, satellite: ArrayLike, model: ArrayLike, fewest: int 
       fewest: common days that a place needs, three at least.
     """
     values = np.stack([np.asarray(v, np.float64) for v in (site, satellite, model)])
-    common = np.isfinite(values).all(axis=0)
+    common = np.asarray(np.isfinite(values).all(axis=0))
     n = np.asarray(common.sum(axis=1))
     cov, constant = _covariances(values, common)
     own = np.diagonal(cov, axis1=0, axis2=1).T  # (3, place)
@@ -52,7 +52,8 @@ def triple(site: ArrayLike, satellite: ArrayLike, model: ArrayLike, fewest: int 
         noise = own - signal
         share = signal / own
         onto_site = np.stack([np.ones(len(n)), cov[0, 2] / cov[1, 2], cov[0, 1] / cov[2, 1]])
-        made = np.sqrt(noise) * onto_site, np.sqrt(share), 10 * np.log10(signal / noise)
+        error_std, correlation = np.sqrt(noise) * onto_site, np.sqrt(share)
+        snr_db = 10 * np.log10(signal / noise)
     unusable = {
         f"fewer than {fewest} common days": n < max(fewest, 3),
         "a constant series": constant,
@@ -63,7 +64,10 @@ def triple(site: ArrayLike, satellite: ArrayLike, model: ArrayLike, fewest: int 
     reasons = unusable | negative
     reason = np.select([*reasons.values()], [*reasons], "").astype(object)
     defined = ~lacking & (noise > 0)
-    return Collocation(n, *(np.where(defined, v, np.nan) for v in made), reason)
+    error_std, correlation, snr_db = (
+        np.where(defined, v, np.nan) for v in (error_std, correlation, snr_db)
+    )
+    return Collocation(n, error_std, correlation, snr_db, reason)
 
 
 def _covariances(values: Floats, common: Bools) -> tuple[Floats, Bools]:

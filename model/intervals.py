@@ -14,6 +14,7 @@ from model import metrics
 from model.metrics import Bools, Floats, Scores
 
 Bounds: TypeAlias = tuple[Floats, Floats]
+LEAST_PAIRS = 10  # of days, that tell how alike two days are
 
 
 class Interval(NamedTuple):
@@ -73,8 +74,7 @@ def analytic(
     By Bretherton et al. (1999): of two series whose days are alike with r1 and r2 the correlation
     rests on effective_n(r1 r2); the mean of errors on effective_n(r1), their variance on that of
     r1^2, r1 being the errors'. `scored` is what metrics.scores makes of the other arguments. n_eff
-    is NaN where no pairs lie on consecutive days or a series is constant, and the bounds where too
-    few days are left.
+    is NaN where an autocorrelation is, and the bounds where too few days are left.
     """
     p, o, valid, day = metrics.pairs(prediction, observation, times)
     r1 = {name: autocorrelation(v, valid, day) for name, v in (("p", p), ("o", o), ("e", p - o))}
@@ -90,14 +90,28 @@ def analytic(
 
 
 def autocorrelation(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
-    """(place,) correlation of (place, time) values with the day after, over days that have both.
+    """(place,) correlation r1 of (place, time) values with those of the day after.
 
-    `valid` (place, time) says which are there, `day` (time,) counts days. NaN with fewer than two
-    such days, and for a constant series.
+    Of pairs of days both valid (place, time), `day` (time,) counting days. Where less than a tenth
+    of the days, or LEAST_PAIRS, have the next one, as with a satellite: r1^k is the correlation
+    over the shortest step of k days that more have, a week at most. NaN where none has, and for a
+    constant series; a negative correlation over more than a day is zero.
     """
-    both = valid[:, :-1] & valid[:, 1:] & (np.diff(day) == 1)
+    wanted = np.maximum(LEAST_PAIRS, valid.sum(axis=1) / 10)
     least = metrics.ROUNDING * np.abs(np.where(valid, values, 0.0)).max(axis=1, initial=0.0)
-    return metrics.correlation(values[:, :-1], values[:, 1:], both, least, least)
+    r1, todo = np.full(len(values), np.nan), np.ones(len(values), bool)
+    for step in range(1, 8):
+        later = np.searchsorted(day, day + step)
+        here = np.flatnonzero(np.isin(day + step, day))
+        both = valid[:, here] & valid[:, later[here]]
+        now = todo & (both.sum(axis=1) >= wanted)
+        x, y = values[now][:, here], values[now][:, later[here]]
+        r = metrics.correlation(x, y, both[now], least[now], least[now])
+        r1[now] = r if step == 1 else np.maximum(r, 0.0) ** (1 / step)
+        todo &= ~now
+        if not todo.any():
+            break
+    return r1
 
 
 def effective_n(alike: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:

@@ -187,6 +187,9 @@ class JudgingConfig(BaseModel, frozen=True, extra="forbid"):
     )
     footprints: bool = Field(False, description="score arm satellite against the satellite too")
     bootstrap_draws: int = Field(2000, ge=100, description="resamples of blocks per interval")
+    groups: dict[str, tuple[str, ...]] = Field(
+        {}, description="ids of sites by a group's name, scored beside all other sites"
+    )
 
 
 class ComputeConfig(BaseModel, frozen=True, extra="forbid"):

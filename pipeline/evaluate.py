@@ -13,12 +13,15 @@ from pipeline import (
     files,
     footprints,
     judging,
+    labels,
     models,
     products,
     schema,
     statics,
     store,
+    strata,
     tables,
+    triple,
     truth,
 )
 from pipeline.cube import Cube
@@ -67,11 +70,9 @@ def run(
     summary["statics_of_unknown_period"] = unknown
     dropped: dict[str, int] = {}
     if cube.site_ids and experiment.models is None:
-        sites, candidates = _read(experiment, workspace, cube)
-        made, dropped = _products(experiment, cube, opened, sites)
-        table, judged = judging.judge(sites, candidates + made, experiment.judging)
-        parts.append(table)
-        summary |= judged | {"not_scored": judging.not_scored(table)}
+        rows, judged, dropped = _judge_sites(experiment, workspace, cube, opened)
+        parts.append(rows)
+        summary |= judged
     if experiment.judging.footprints:
         rows, summary["footprints"] = _judge_footprints(experiment, workspace)
         parts.append(rows)
@@ -86,6 +87,23 @@ def run(
     places = ", ".join(f"{counted[t]} {name}" for t, name in _PLACES.items() if t in counted)
     progress.finish(f"scores at {places}")
     return summary
+
+
+def _judge_sites(
+    experiment: Experiment, workspace: Workspace, cube: Cube, opened: dict[str, xr.Dataset]
+) -> tuple[pd.DataFrame, Json, dict[str, int]]:
+    """Scores at the sites, all of them and by stratum; and the values of products left out."""
+    sites, candidates = _read(experiment, workspace, cube)
+    made, dropped = _products(experiment, cube, opened, sites)
+    candidates += made
+    table, judged = judging.judge(sites, candidates, experiment.judging)
+    judged["not_scored"] = judging.not_scored(table)
+    folds = tables.read(workspace.url("folds.parquet")).set_index("site")
+    fold, test = folds.fold.loc[list(sites.ids)].to_numpy(), cube.day_index(experiment.test_period)
+    parted = labels.strata(experiment, cube, fold, test)
+    judged["strata"] = strata.judge(sites, candidates, parted, experiment.judging)
+    judged["triple_collocation"] = triple.judge(sites, candidates, experiment.judging)
+    return table, judged, dropped
 
 
 def _read(

@@ -2,7 +2,9 @@
 
 A scores table has one row per place, candidate and metric:
   target (site or footprint), id, arm (or baseline), fold, seed (a number, or ensemble), period,
-  metric, n (pairs), value (NaN where not scored), reason (why not, else empty)
+  metric, n (pairs), value (NaN where not scored), reason (why not, else empty), n_eff (independent
+  days that the n are worth), low, high (the 95 % interval of the place alone that those give);
+  NaN where there is no analytic interval
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from model import calibration, metrics
+from model import calibration, intervals, metrics
+from model.intervals import Interval
 
 if TYPE_CHECKING:
     from datetime import date
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 
 COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")
 LEVELS = (0.5, 0.9)  # of the intervals whose coverage is reported
-REFERENCE = "multiscale"
+BRIEF = ("bias", "rmse", "ubrmse", "correlation")  # of strata
+REFERENCE, SATELLITE = "multiscale", "footprint"
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,43 @@ def judge(
     sites: Sites, candidates: list[Candidate], judging: JudgingConfig
 ) -> tuple[pd.DataFrame, Json]:
     """The scores table, and arms, baselines and paired differences for the summary."""
-    scored = {c.name: _scores(sites, c.prediction, judging) for c in candidates}
+    scored = {c.name: _with_analytic(sites, c, judging) for c in candidates}
     table = [site_rows("site", sites.ids, c.name, c.fold, scored[c.name]) for c in candidates]
     described = {c.name: _describe(sites, c, scored[c.name], judging) for c in candidates}
-    arms = {c.name: described[c.name] for c in candidates if c.is_arm}
-    baselines = {c.name: described[c.name] for c in candidates if not c.is_arm}
-    n_sites = max((d["n_sites"] for d in described.values()), default=0)
-    summary: Json = {
-        "n_sites": n_sites,
-        "arms": arms,
-        "baselines": baselines,
-        "paired": _paired(sites, candidates, judging),
-    }
+    summary = _summary(candidates, described) | {"paired": _paired(sites, candidates, judging)}
     return pd.concat(table, ignore_index=True), summary
+
+
+def brief(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
+    """As the summary of `judge`, of medians, their intervals and paired differences alone."""
+    described = {}
+    for c in candidates:
+        scored = _scores(sites, c.prediction, judging)
+        told = with_intervals({m: scored[m] for m in BRIEF}, sites.block, judging)
+        described[c.name] = {"n_sites": _n_scored(scored)} | told
+    paired = _paired(sites, candidates, judging, BRIEF)
+    return _summary(candidates, described) | {"paired": paired}
+
+
+def with_intervals(
+    values: dict[str, NDArray[Any]], block: NDArray[np.int64], judging: JudgingConfig
+) -> dict[str, Json]:
+    """`median` and `ci95` of each of some values (place,), None where there is none."""
+    draws = judging.bootstrap_draws
+    bounds = {name: metrics.block_bootstrap(v, block, n_draws=draws) for name, v in values.items()}
+    return {
+        "median": {name: number(_median(v)) for name, v in values.items()},
+        "ci95": {name: [number(bound) for bound in pair] for name, pair in bounds.items()},
+    }
+
+
+def _summary(candidates: list[Candidate], described: dict[str, Json]) -> Json:
+    """What was told of candidates, arms and baselines apart."""
+    return {
+        "n_sites": max((d["n_sites"] for d in described.values()), default=0),
+        "arms": {c.name: described[c.name] for c in candidates if c.is_arm},
+        "baselines": {c.name: described[c.name] for c in candidates if not c.is_arm},
+    }
 
 
 def site_rows(
@@ -124,6 +152,7 @@ def site_rows(
 ) -> pd.DataFrame:
     """Rows of one candidate: place by place, metric by metric."""
     n_metrics = len(metrics.METRICS)
+    none = np.full((n_metrics, len(ids)), np.nan)
     return pd.DataFrame(
         {
             "target": target,
@@ -136,6 +165,7 @@ def site_rows(
             "n": np.tile(scored["n"], n_metrics),
             "value": np.concatenate([scored[metric] for metric in metrics.METRICS]),
             "reason": np.tile(scored["reason"], n_metrics),
+            **{bound: scored.get(bound, none).ravel() for bound in Interval._fields},
         }
     )
 
@@ -165,16 +195,29 @@ def _scores(sites: Sites, prediction: NDArray[Any], judging: JudgingConfig) -> m
     return scores_of(prediction, sites.observed, sites.days, judging.min_days)
 
 
+def _with_analytic(sites: Sites, candidate: Candidate, judging: JudgingConfig) -> metrics.Scores:
+    """Scores, and `n_eff`, `low` and `high` (metric, site) where there is an analytic interval."""
+    scored = _scores(sites, candidate.prediction, judging)
+    found = intervals.analytic(candidate.prediction, sites.observed, sites.days, scored)
+    none = Interval(*np.full((3, len(sites.ids)), np.nan))
+    rows = [found.get(metric, none) for metric in metrics.METRICS]
+    return scored | {k: np.stack([getattr(i, k) for i in rows]) for k in Interval._fields}
+
+
+def _n_scored(scored: metrics.Scores) -> int:
+    return int(np.isfinite(scored["rmse"]).sum())
+
+
 def _describe(
     sites: Sites, candidate: Candidate, scored: metrics.Scores, judging: JudgingConfig
 ) -> Json:
     """Medians with their intervals, and how far the uncertainty can be trusted."""
     ok = np.isfinite(scored["rmse"])
-    intervals = {
-        metric: _interval(scored[metric], sites.block, judging.bootstrap_draws)
-        for metric in metrics.METRICS
-    }
-    described: Json = {"n_sites": int(ok.sum()), "median": medians(scored), "ci95": intervals}
+    by_metric = {metric: scored[metric] for metric in metrics.METRICS}
+    described: Json = {"n_sites": _n_scored(scored)}
+    described |= with_intervals(by_metric, sites.block, judging)
+    n_eff = scored["n_eff"][metrics.METRICS.index("correlation")]
+    described["n_eff"] = number(_median(np.where(ok, n_eff, np.nan)))
     if candidate.std is not None and candidate.std_raw is not None:
         error = np.where(ok[:, None], candidate.prediction - sites.observed, np.nan)
         described["coverage"] = {
@@ -205,16 +248,21 @@ def _ranking(error: NDArray[Any], std: NDArray[Any], block: NDArray[np.int64], d
     both = np.isfinite(error) & np.isfinite(std)
     n = np.where(both.any(1), both.sum(1), np.nan)
     sums = (np.where(both, v, 0.0).sum(1, dtype=np.float64) for v in (std, np.abs(error)))
-    by_site = [(v / n).astype(np.float32) for v in sums]  # equal widths stay equal
+    width, size = ((v / n).astype(np.float32) for v in sums)  # equal widths stay equal
     days = metrics.spearman(std[both], np.abs(error[both]))
     return {
-        "sites": number(metrics.spearman(*by_site)),
-        "sites_ci95": [number(b) for b in metrics.spearman_interval(*by_site, block, draws)],
+        "sites": number(metrics.spearman(width, size)),
+        "sites_ci95": [number(b) for b in metrics.spearman_interval(width, size, block, draws)],
         "site_days": number(days),
     }
 
 
-def _paired(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
+def _paired(
+    sites: Sites,
+    candidates: list[Candidate],
+    judging: JudgingConfig,
+    names: tuple[str, ...] = COMPARED,
+) -> Json:
     """The reference arm against every other candidate, and arms against baselines.
 
     A-B is A minus B, per site on the days that both have.
@@ -222,16 +270,18 @@ def _paired(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -
     arms = [c for c in candidates if c.is_arm]
     firsts = [c for c in arms if c.name == REFERENCE] or arms[:1]
     chosen = [(a, b) for a, b in pairs_of(firsts, candidates) if a is not b]
-    return {f"{a.name}-{b.name}": _difference(sites, a, b, judging) for a, b in chosen}
+    return {f"{a.name}-{b.name}": _difference(sites, a, b, judging, names) for a, b in chosen}
 
 
-def _difference(sites: Sites, a: Candidate, b: Candidate, judging: JudgingConfig) -> Json:
+def _difference(
+    sites: Sites, a: Candidate, b: Candidate, judging: JudgingConfig, names: tuple[str, ...]
+) -> Json:
     common = np.isfinite(a.prediction) & np.isfinite(b.prediction)
     first, second = (
         _scores(sites, np.where(common, c.prediction, np.nan), judging) for c in (a, b)
     )
     draws = judging.bootstrap_draws
-    made = {m: metrics.paired(first[m], second[m], sites.block, draws) for m in COMPARED}
+    made = {m: metrics.paired(first[m], second[m], sites.block, draws) for m in names}
     for difference in made.values():
         difference["median_difference"] = number(difference["median_difference"])
         difference["ci95"] = [number(bound) for bound in difference["ci95"]]
@@ -241,7 +291,3 @@ def _difference(sites: Sites, a: Candidate, b: Candidate, judging: JudgingConfig
 def _median(values: NDArray[Any]) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if known.size else float("nan")
-
-
-def _interval(values: NDArray[Any], block: NDArray[np.int64], draws: int) -> list[float | None]:
-    return [number(bound) for bound in metrics.block_bootstrap(values, block, n_draws=draws)]

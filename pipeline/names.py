@@ -111,6 +111,7 @@ VARIABLES: dict[str, Variable] = {
     "water_fraction": _static("fraction of open water", "1", 0, 1),
     "dense_vegetation": _static("dense vegetation flag of the retrieval", "1", 0, 1),
     "surface_flag": _static("extraordinary surface flag of the retrieval", "1", 0, 255),
+    "irrigated": _static("fraction of the land that is irrigated", "1", 0, 1),
     **{
         f"cover_{kind}": _static(f"fraction of the land that is {what}", "1", 0, 1)
         for kind, what in COVERS.items()

@@ -9,7 +9,7 @@ from pipeline import files, models, schema, store, tables
 from pipeline.cube import Cube
 from pipeline.errors import StoreError
 from pipeline.figures import style
-from pipeline.page import about, atlas, judged, lines
+from pipeline.page import about, atlas, judged, lines, strata
 from pipeline.page.fields import Fields
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def _content(experiment: Experiment, workspace: Workspace, has_maps: bool) -> Js
         "tables": judged.tables(summary),
         "paired": judged.paired(summary, unit),
         "boxes": judged.boxes(summary, scores, unit),
+        "strata": strata.strata(summary, unit),
+        "triple": strata.triple(summary),
         "trust": judged.trust(summary),
         "footprints": judged.footprints(summary),
         **_at_sites(experiment, workspace, cube, scores, on),

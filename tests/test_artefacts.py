@@ -159,7 +159,8 @@ def test_history(world):
 def test_scores(world):
     scores = table(world, "scores.parquet")
     text = dict.fromkeys(("target", "id", "arm", "fold", "seed", "period", "metric"), TEXT)
-    assert columns(scores) == {**text, "n": "int64", "value": REAL, "reason": TEXT}
+    analytic = dict.fromkeys(("n_eff", "low", "high"), REAL)
+    assert columns(scores) == {**text, "n": "int64", "value": REAL, "reason": TEXT, **analytic}
     assert (set(scores.metric), set(scores.target)) == (METRICS, {"site"})
     assert not scores.duplicated(["id", "arm", "seed", "period", "metric"]).any()
 
@@ -245,3 +246,29 @@ def test_summary(world):
             assert difference.keys() == {"median_difference", "ci95", "n_sites"}
             low, high = difference["ci95"]
             assert low <= difference["median_difference"] <= high
+
+
+def test_summary_of_strata(world):
+    summary = json.loads(files.read_bytes(world.workspace.url("summary.json")))
+    assert all(d["n_eff"] > 1 for d in (summary["arms"] | summary["baselines"]).values())
+    strata = summary["strata"]
+    assert {name: set(names) for name, names in strata.items()} == {
+        "season": {"DJF", "MAM"},
+        "frozen": {"frozen", "thawed"},
+    }
+    for judged in (judged for names in strata.values() for judged in names.values()):
+        assert judged.keys() == {"n_sites", "arms", "baselines", "paired"}
+        for group in ("arms", "baselines"):
+            assert judged[group].keys() == summary[group].keys()
+            for described in judged[group].values():
+                assert described.keys() == {"n_sites", "median", "ci95"}
+                assert described["median"].keys() == {"bias", "rmse", "ubrmse", "correlation"}
+        assert judged["paired"].keys() == summary["paired"].keys()
+    triple = summary["triple_collocation"]
+    assert triple.keys() == {"multiscale", "insitu", "satellite", "ridge"}
+    for found in triple.values():
+        assert found.keys() == {"n_sites", "undefined", "site", "satellite", "model"}
+        for record in ("site", "satellite", "model"):
+            assert found[record].keys() == {"n_sites", "median", "ci95"}
+            names = {"error_std", "correlation", "snr_db"}
+            assert found[record]["median"].keys() == found[record]["ci95"].keys() == names

@@ -125,17 +125,21 @@ def test_effective_n_of_a_long_record_is_that_of_bretherton(alike):
     np.testing.assert_allclose(got, n * (1 - alike) / (1 + alike), rtol=2e-3)
 
 
-def test_only_consecutive_days_tell_how_alike_days_are():
+def test_how_alike_days_are_is_told_by_the_shortest_step_that_many_have():
     rng = np.random.default_rng(1)
-    values = persistent(0.9, (4, 3000), rng)
+    values, day = persistent(0.9, (5, 3000), rng), np.arange(3000)
     valid = np.ones(values.shape, bool)
-    valid[1:] = rng.random((3, 3000)) < 0.5
-    got = intervals.autocorrelation(np.where(valid, values, 0.0), valid, np.arange(3000))
-    np.testing.assert_allclose(got, 0.9, atol=0.03)
-    every_other = intervals.autocorrelation(
-        values, np.ones(values.shape, bool), np.arange(3000) * 2
-    )
-    assert np.isnan(every_other).all()
+    valid[1] = rng.random(3000) < 0.5
+    valid[2] = day % 3 == 0
+    valid[3] = np.isin(day % 30, (0, 1, 5, 9, 14, 19, 24))  # few have the next day
+    valid[4] = day % 8 == 0
+    got = intervals.autocorrelation(np.where(valid, values, 0.0), valid, day)
+    np.testing.assert_allclose(got[:4], 0.9, atol=0.04)
+    assert np.isnan(got[4])
+    every_other = intervals.autocorrelation(values, np.ones(values.shape, bool), day * 2)
+    np.testing.assert_allclose(every_other, 0.9**0.5, atol=0.02)
+    few = intervals.autocorrelation(values[:, :10], np.ones((5, 10), bool), day[:10])
+    assert np.isnan(few).all()  # nine pairs
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.6])

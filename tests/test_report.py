@@ -14,7 +14,7 @@ from pipeline.page import text
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
-SECTIONS = ["maps", "scores", "spread", "sites", "series", "uncertainty"]
+SECTIONS = ["maps", "scores", "spread", "strata", "triple", "sites", "series", "uncertainty"]
 ALWAYS = ["training", "data", "provenance"]
 METRICS = ("correlation", "rmse", "ubrmse", "bias")
 

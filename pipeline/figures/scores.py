@@ -52,7 +52,7 @@ def boxes(values: dict[str, NDArray[Any]], metric: str, unit: str, where: str) -
                 line.set_color(style.colour(names[k // 2]))
         axes.set_yticks(range(len(names)), [style.label(arm) for arm in names])
         axes.invert_yaxis()
-        _finish(axes, style.quantity(name, "" if metric == "correlation" else unit))
+        style.finish(axes, style.quantity(name, "" if metric == "correlation" else unit))
         return style.picture(figure, f"Box plot of {name} by arm and baseline, {where}.")
 
 
@@ -82,7 +82,7 @@ def forest(differences: list[Difference], metric: str, unit: str, first: str) ->
         axes.set_ylim(len(others) - 0.5, -0.5)
         better = "right" if metric == "correlation" else "left"
         what = style.quantity(f"difference in {name}", "" if metric == "correlation" else unit)
-        _finish(axes, what)
+        style.finish(axes, what)
         arrow = "better →" if better == "right" else "← better"
         axes.set_title(arrow, loc=better, fontsize=7.5, color="#5b6472")  # type: ignore[arg-type]
         return style.picture(figure, f"{first} minus each other: paired differences in {name}.")
@@ -109,7 +109,7 @@ def coverage(shares: dict[str, dict[str, tuple[float, float]]], where: str) -> P
         axes.set_yticks(range(len(shares)), [style.label(arm) for arm in shares])
         axes.set_ylim(len(shares) - 0.5, -0.5)
         axes.set_xlim(0, 102)
-        _finish(axes, "share inside the 50 and the 90 % interval [%]")
+        style.finish(axes, "share inside the 50 and the 90 % interval [%]")
         axes.set_xticks([0, 25, 50, 75, 90])
         return style.picture(
             figure, f"Coverage of intervals before and after calibration, {where}."
@@ -120,11 +120,3 @@ def known(values: Any) -> NDArray[np.float64]:
     """The values that are numbers."""
     array = np.asarray(values, float)
     return np.asarray(array[np.isfinite(array)])
-
-
-def _finish(axes: Any, what: str) -> None:
-    style.short_ticks(axes.xaxis)
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(what)

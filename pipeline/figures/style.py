@@ -123,6 +123,15 @@ def number(value: float) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", MINUS) if text not in ("-0", "") else "0"
 
 
+def finish(axes: Any, what: str) -> None:
+    """Named rows along a scale: a grid across it, and what it is."""
+    short_ticks(axes.xaxis)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(what)
+
+
 def bare(axes: Axes) -> None:
     """No frame, no ticks."""
     axes.set_xticks([])

@@ -1,0 +1,100 @@
+"""Strata and triple collocation on the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.figures import strata as figures
+from pipeline.figures import style
+from pipeline.figures.strata import Row
+from pipeline.page import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.files import Json
+
+DRAWN = ("correlation", "rmse", "ubrmse")
+TOLD = ("correlation", "rmse")
+RECORDS = ("site", "satellite", "model")
+MEASURES = ("error_std", "correlation", "snr_db")
+ALL = "all sites"
+
+
+def strata(summary: Json, unit: str) -> Json | None:
+    """Scores by stratum, as pictures and as tables of paired differences."""
+    found = summary.get("strata") or {}
+    if not summary["arms"] or not found:
+        return None
+    parts = [(ALL, "all days", summary)]
+    parts += [(s, name, judged) for s, names in found.items() for name, judged in names.items()]
+    names = [*summary["arms"], *(b for b in summary["baselines"] if b == "footprint")]
+    pictures = []
+    for metric in DRAWN:
+        rows = [
+            Row(stratum, name, judged["n_sites"], dict(_points(judged, names, metric)))
+            for stratum, name, judged in parts
+        ]
+        picture = figures.dots(rows, metric, unit)
+        pictures.append({"title": style.METRICS[metric], "picture": picture})
+    legend = [{"label": style.label(n), "colour": style.colour(n)} for n in names]
+    return {"pictures": pictures, "legend": legend, "tables": list(_tables(summary, parts))}
+
+
+def triple(summary: Json) -> list[Json]:
+    """A row for each arm or product, collocated with site and satellite."""
+    rows = []
+    found_by = summary.get("triple_collocation") if summary["arms"] else None
+    for name, found in (found_by or {}).items():
+        decimals = {"error_std": 4, "correlation": 3, "snr_db": 1}
+        cells = [
+            {
+                "metric": f"{record}_{measure}",
+                "value": text.number(found[record]["median"][measure], decimals[measure]),
+                "interval": text.interval(found[record]["ci95"][measure], decimals[measure]),
+            }
+            for measure in MEASURES
+            for record in RECORDS
+        ]
+        lost = ", ".join(f"{reason} ({n})" for reason, n in found["undefined"].items())
+        row = {"name": name, "label": style.label(name), "colour": style.colour(name)}
+        n = text.count(found["model"]["n_sites"])
+        rows.append(row | {"n": n, "cells": cells, "undefined": lost})
+    return rows
+
+
+def _points(
+    judged: Json, names: list[str], metric: str
+) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    """Median and interval of each arm; the median alone where too few blocks give none."""
+    described = judged["arms"] | judged["baselines"]
+    for name in names:
+        middle, (low, high) = described[name]["median"][metric], described[name]["ci95"][metric]
+        if middle is not None:
+            yield name, (middle, middle if low is None else low, middle if high is None else high)
+
+
+def _tables(summary: Json, parts: list[tuple[str, str, Json]]) -> Iterator[Json]:
+    """By metric: the first arm's median, and its difference from every other."""
+    pairs = [*summary["paired"]]
+    if not pairs:
+        return
+    first = pairs[0].split("-", 1)[0]
+    others = [style.label(pair.split("-", 1)[1]) for pair in pairs]
+    for metric in TOLD:
+        decimals = text.digits(metric, summary["arms"].values())
+        rows = []
+        for stratum, name, judged in parts:
+            own = judged["arms"][first]
+            cells = [_cell(own["median"][metric], own["ci95"][metric], decimals)]
+            made = [judged["paired"][pair][metric] for pair in pairs]
+            cells += [_cell(d["median_difference"], d["ci95"], decimals, "+") for d in made]
+            row = {"stratum": stratum, "name": name, "n": text.count(own["n_sites"])}
+            rows.append(row | {"cells": cells})
+        title = f"{style.METRICS[metric]} of {style.label(first)}, and {style.label(first)} minus"
+        yield {"metric": metric, "title": title, "others": others, "rows": rows}
+
+
+def _cell(value: float | None, bounds: list[float | None], digits: int, sign: str = "") -> Json:
+    told = text.number(value, digits, sign)
+    return {"metric": "", "value": told, "interval": text.interval(bounds, digits, sign)}
