@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 from small_demo import SETTINGS
 from studies import arms, refinement, text
-from studies.__main__ import placed
 from studies.case import Case, results
+from studies.page import placed
 from studies.world import World
 
 from model.recipe import Job
@@ -89,10 +89,10 @@ def test_intervals_are_those_of_a_paired_t_test():
 def test_tables_replace_what_stands_between_their_marks(tmp_path):
     marks = ("<!-- arms: made by make studies -->", "<!-- end of arms -->")
     page = f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n"
-    made = placed(placed(page, "arms", "new \\1"), "arms", "newer")
+    made = placed(placed(page, "arms", "new \\1", "make studies"), "arms", "newer", "make studies")
     assert made == f"before\n{marks[0]}\n\nnewer\n\n{marks[1]}\nafter\n"
     with pytest.raises(ValueError, match="0 places marked"):
-        placed(page, "bias", "new")
+        placed(page, "bias", "new", "make studies")
 
 
 def test_the_study_of_arms_draws_and_tells_what_was_found(tmp_path):

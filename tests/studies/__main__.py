@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from studies import arms, bias, refinement, sites
 from studies.case import results
+from studies.page import placed
 
 STUDIES = {"arms": arms, "sites": sites, "bias": bias, "refinement": refinement}
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,18 +32,8 @@ def main(
     page = docs / "studies.md"
     for name in chosen:
         written = STUDIES[name].report(found, seeds[name], docs)
-        page.write_text(placed(page.read_text(), name, written))
+        page.write_text(placed(page.read_text(), name, written, "make studies"))
         print(f"\n{written}")
-
-
-def placed(page: str, name: str, written: str) -> str:
-    """The page with a study's tables between its marks."""
-    begin, end = f"<!-- {name}: made by make studies -->", f"<!-- end of {name} -->"
-    marked = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.S)
-    made, n = marked.subn(lambda _: f"{begin}\n\n{written}\n\n{end}", page)
-    if n != 1:
-        raise ValueError(f"{n} places marked '{begin}', expected one")
-    return made
 
 
 if __name__ == "__main__":

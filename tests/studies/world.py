@@ -6,14 +6,10 @@ import copy
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from model import metrics
 from model.calibration import calibrate
-from model.checkpoint import Trained
-from model.fit import Fitting
 from model.predict import gathered, predict, product
-from model.recipe import Job
 from model.ridge import Moments
 from model.sampling import Places
 from pipeline import (
@@ -27,12 +23,12 @@ from pipeline import (
     resolve,
     schema,
     tables,
-    train,
 )
 from pipeline.cube import Cube
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 from pipeline.truth import away_from_sites
+from studies.training import trained
 
 ARMS = ("multiscale", "insitu", "satellite")
 REPORTED = ("correlation", "rmse", "ubrmse", "bias")
@@ -103,14 +99,7 @@ class World:
 
     def model(self, arm, fold=models.ALL, seed=0):
         """One model, trained to its end."""
-        torch.set_num_threads(1)
-        job = Job(arm, fold, seed)
-        data = self.packed.data(job, self.experiment.folds.buffer_km, "cpu")
-        updates = train.n_updates(self.experiment, self.packed)
-        fitting = Fitting(self.experiment.recipe_sections, job, data, updates)
-        fitting.advance(updates)
-        heads = models.heads(self.experiment, arm)
-        return Trained(fitting.network, data.features, data.scaler, data.target, heads, {})
+        return trained(self.experiment, self.packed, arm, fold, seed)
 
     def level_weight(self, arm, seed=0):
         """The weight of the site head's level: chosen on folds, 1 where there is one head."""
