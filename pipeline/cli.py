@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import console, inquiries
+from pipeline import console, inquiries, verdict
 from pipeline.console import err, out
 from pipeline.errors import ConfigError, SoilweaveError
 from pipeline.options import Debug, Experiment, Name, Overwrite, Set, Workspace, resolve_named
@@ -33,8 +33,6 @@ TEXTS = {
     "--set train.updates=2000",
     "train": "Train every arm, fold and seed, predict at the sites, calibrate (models/, "
     "sites.parquet).",
-    "evaluate": "Judge arms and baselines (scores.parquet, summary.json, report.html, a table)."
-    "\n\nAt held-out sites, and where the truth is known at every cell away from sites.",
 }
 
 
@@ -259,6 +257,7 @@ def _line(text: str) -> None:
 
 
 inquiries.add_to(app)
+verdict.add_to(app, _run)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config import FoldsConfig
 
@@ -20,6 +21,7 @@ COLUMNS = {
     "ubrmse": "ubRMSE",
     "bias": "bias",
 }
+OTHERS = {"anomaly_correlation": "anomaly R", "kge": "KGE"}
 PAIRED = ("correlation", "rmse", "ubrmse")
 
 
@@ -122,6 +124,67 @@ def _offsets(items: list[Json], arms: Json) -> Table:
         cells = [f"{_number(f['offset'], '+')} ± {_number(f['std'])}" for f in found]
         table.add_row(item["id"], str(max(f["days"] for f in found)), *cells)
     return table
+
+
+def comparison(made: Json) -> Iterator[Table]:
+    """What experiments are, their medians, and their differences from the first."""
+    yield _experiments(made)
+    yield _compared(made)
+    for metrics in (PAIRED, tuple(OTHERS)):
+        yield _minus_first(made, metrics)
+
+
+def _experiments(made: Json) -> Table:
+    table = Table(title="Experiments", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for name in ("", "n", "site-days"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    table.add_column(f"otherwise than {made['first']}")
+    for name, about in made["experiments"].items():
+        changed = ", ".join(f"{k}={v}" for k, v in about["changed"].items())
+        table.add_row(name, str(about["n_sites"]), f"{about['n_site_days']:,}", changed)
+    table.add_section()
+    table.add_row("in common", str(made["n_sites"]), f"{made['n_site_days']:,}", "")
+    return table
+
+
+def _compared(made: Json) -> Table:
+    table = _table("Median over sites, on the same site-days [95 % interval]", "")
+    for metric in PAIRED:
+        table.add_column((COLUMNS | OTHERS)[metric], justify="right", no_wrap=True)
+    groups = {arm: found["experiments"] for arm, found in made["arms"].items()}
+    for group, described in (groups | {f"of {made['first']}": made["baselines"]}).items():
+        table.add_row(f"[bold]{group}[/bold]")
+        for name, told in described.items():
+            cells = [_with_interval(told["median"][m], told["ci95"][m]) for m in PAIRED]
+            table.add_row(f"  {name}", str(told["n_sites"]), *cells)
+        table.add_section()
+    return table
+
+
+def _minus_first(made: Json, metrics: tuple[str, ...]) -> Table:
+    """Green where better than the first, red where worse, in 95 % of the resamples."""
+    table = _table(f"Median paired difference, minus {made['first']} [95 % interval]", "")
+    for metric in metrics:
+        table.add_column((COLUMNS | OTHERS)[metric], justify="right", no_wrap=True)
+    for arm, found in made["arms"].items():
+        table.add_row(f"[bold]{arm}[/bold]")
+        for name, pair in found["minus_first"].items():
+            cells = []
+            for metric in metrics:
+                median, bounds = pair[metric]["median_difference"], pair[metric]["ci95"]
+                text = _with_interval(median, bounds, sign="+")
+                cells.append(Text(text, style=_verdict(metric, bounds)))
+            table.add_row(f"  {name}", str(pair["rmse"]["n_sites"]), *cells)
+        table.add_section()
+    return table
+
+
+def _verdict(metric: str, bounds: list[float | None]) -> str:
+    """A colour, where an interval is on one side of zero."""
+    low, high = bounds
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    return "green" if (low > 0) == (metric not in ("rmse", "ubrmse")) else "red"
 
 
 def _table(title: str, first: str) -> Table:
