@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from model.attributes import Sum
 from model.predict import product
 from model.sampling import SPINUP_DAYS
 from model.walk import Walk
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from model.attributes import Space
     from model.checkpoint import Trained
     from pipeline.files import Json
 
@@ -93,6 +95,8 @@ class _Writing:
         self.blocks = len(task.cube.cells["time"]) // schema.BLOCK_DAYS
         self.walks = [Walk(member, column.static, task.device) for member in members]
         self.shards: list[Json] = []
+        self.space = models.space(task.orders.models_root) if "site" in self.heads else None
+        self.climate, self.variance = Sum(), Sum()
 
     def write(self) -> list[Json]:
         """Records of every shard of the column."""
@@ -112,6 +116,8 @@ class _Writing:
                     self._put(self.maps_url, f"series/{name}", start, whole)
                 pending = []
             cluster.tell(self.queue, 1)
+        if self.space is not None:
+            self._layers(self.space)
         return self.shards
 
     def _block(self, block: int) -> dict[str, NDArray[Any]]:
@@ -122,13 +128,16 @@ class _Writing:
         forcing = self.column.forcing(days)
         members = [walk.advance(forcing) for walk in self.walks]
         mean, raw = product(members, self.heads, self.calibration.level_weight)
+        std = raw * np.float32(self.calibration.width_scale)
+        self.climate.add(forcing)
+        self.variance.add(std**2)
         flags = self._flags(forcing, days, mean)
-        step, scale = self.variable.scale_factor, self.calibration.width_scale
+        step = self.variable.scale_factor
         shift = self.first - start
         inside = slice(days.start + shift, days.stop + shift)
         made: dict[str, NDArray[Any]] = {
             self.target: self._field(maps.pack(mean, step), maps.FILL, inside),
-            f"{self.target}_std": self._field(maps.pack(raw * scale, step), maps.FILL, inside),
+            f"{self.target}_std": self._field(maps.pack(std, step), maps.FILL, inside),
             "quality_flag": self._field(flags, maps.FLAG_FILL, inside, Quality.NO_INPUTS),
         }
         for name, field in made.items():
@@ -179,6 +188,20 @@ class _Writing:
                 field[self.column.valid] = values
                 region = [slice(member, member + 1), self.column.rows, self.column.cols]
                 self.shards += self._recorded(self.state_url, name, region, field[None])
+
+    def _layers(self, space: Space) -> None:
+        """Attributes of the cells, how far they are from those of sites, and the mean variance."""
+        attributes = space.scaled(np.concatenate([self.column.static, self.climate.mean], 1))
+        cells = [self.column.rows, self.column.cols]
+        for url, name, values in (
+            (self.maps_url, "attribute_distance", space.distance(attributes)),
+            (self.state_url, "mean_variance", self.variance.mean),
+            (self.state_url, "attributes", attributes.T),
+        ):
+            region = [*(slice(0, n) for n in values.shape[:-1]), *cells]
+            field = np.full((*values.shape[:-1], *self.column.valid.shape), np.nan, np.float32)
+            field[..., self.column.valid] = values
+            self.shards += self._recorded(url, name, region, field)
 
     def _put(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
         region = [slice(start, start + len(values)), self.column.rows, self.column.cols]

@@ -2,10 +2,12 @@
 
 maps/{arm}.zarr, Zarr v3, CF: `{target}`, `{target}_std` int16 and `quality_flag` uint8, each
 (time, y, x), in the root one day to a chunk, in the group `series` the same for reading in time;
-coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`.
+coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. Where sites were learnt
+from, `attribute_distance` and `probe_gain` float32 (y, x) in the root.
 state/{arm}.zarr: `hidden`, `cell` (block, member, y, x, unit) float32, the LSTM's state before the
 first day of each of the last blocks; `site_level`, `satellite_level` (member, y, x), m of the
-spin-up; `block` counts blocks of 32 days from 1970-01-01.
+spin-up; `block` counts blocks of 32 days from 1970-01-01; beside the former two layers, what they
+are made of: `attributes` (attribute, y, x), `mean_variance` (y, x).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ FILL, FLAG_FILL = -32768, 255
 SERIES_BLOCKS, SERIES_CHUNK = 12, 16
 STATE_BLOCKS, STATE_CHUNK = 3, 64
 DIMS = ("time", "y", "x")
+NEXT_PROBES = "next_probes.csv"  # beside the maps; form in pipeline/siting.py
 TEMPERATURE, FREEZING_K = "air_temperature", 273.15
 
 
@@ -54,6 +57,17 @@ MEANINGS = {
     Quality.UNCALIBRATED: "the standard deviation was not scaled on unseen sites",
 }
 
+LAYERS = {
+    "attribute_distance": {
+        "long_name": "distance to the nearest site learnt from, in statics and climate",
+        "comment": "1 is the median distance of a site to the site next to it",
+    },
+    "probe_gain": {
+        "long_name": "share of all error variance that a further probe here would explain",
+        "comment": "a probe explains exp(-2 d^2) of the variance at attribute distance d",
+    },
+}
+
 
 def pack(values: NDArray[Any], step: float) -> NDArray[np.int16]:
     """Values as multiples of `step`, NaN as the fill value.
@@ -70,9 +84,9 @@ def pack(values: NDArray[Any], step: float) -> NDArray[np.int16]:
 
 
 def template(
-    experiment: Experiment, window: Window, arm: str, members: int
+    experiment: Experiment, window: Window, arm: str, members: int, sites: bool = False
 ) -> tuple[list[Array], dict[str, Json]]:
-    """Arrays of an arm's maps, and the attributes of their groups."""
+    """Arrays of an arm's maps, and the attributes of their groups; `sites`: it has learnt some."""
     variable, period = experiment.table[experiment.target], experiment.period
     shape = (len(schema.time_axis(period)), *window.cell_shape)
     root = ((BLOCK_DAYS, SHARD, SHARD), (1, SHARD, SHARD))
@@ -84,12 +98,18 @@ def template(
         for name, dtype, fill, attrs in _fields(experiment.target, variable, arm):
             path = f"{group}/{name}" if group else name
             arrays.append(Array(path, DIMS, shape, dtype, shards, chunks, attrs, fill_value=fill))
+    for name, layer in LAYERS.items() if sites else ():
+        about = {"units": "1", "grid_mapping": "crs", "coordinates": "lat lon"} | layer
+        plane, shard = window.cell_shape, (SHARD, SHARD)
+        arrays.append(Array(name, DIMS[1:], plane, "<f4", shard, shard, about))
     attrs = _attributes(experiment, window, arm, members)
     return arrays, {"": attrs, "series": attrs | {"summary": "The root, chunked for series."}}
 
 
-def state_template(window: Window, blocks: range, members: int, units: int) -> list[Array]:
-    """Arrays of an arm's state before the first day of `blocks`."""
+def state_template(
+    window: Window, blocks: range, members: int, units: int, attributes: int = 0
+) -> list[Array]:
+    """Arrays of an arm's state before the first day of `blocks`; of so many attributes, if any."""
     space, coarse, fine = window.cell_shape, (SHARD, SHARD), (STATE_CHUNK, STATE_CHUNK)
     arrays = [schema.coordinate("", ("block",), "block", np.array(blocks, np.int32), units="1")]
     for name in ("hidden", "cell"):
@@ -103,6 +123,11 @@ def state_template(window: Window, blocks: range, members: int, units: int) -> l
         Array(name, dims, (members, *space), "<f4", (1, *coarse), (1, *fine))
         for name in ("site_level", "satellite_level")
     ]
+    if attributes:
+        whole, shard, chunk = ((attributes, *size) for size in (space, coarse, fine))
+        dims = ("attribute", "y", "x")
+        levels.append(Array("attributes", dims, whole, "<f4", shard, chunk))
+        levels.append(Array("mean_variance", dims[1:], space, "<f4", coarse, fine))
     return arrays + levels
 
 

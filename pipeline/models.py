@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from model import checkpoint
+from model.attributes import Space
 from model.calibration import Calibration
 from model.recipe import Job
 from model.ridge import Ridge
@@ -121,6 +122,17 @@ def calibrations(root: str, arm: str) -> dict[str, Calibration]:
     """Calibration of an arm by fold, as text."""
     stored = files.read_json(files.join(root, arm, "calibration.json")) or {}
     return {fold: Calibration(**values) for fold, values in stored.items()}
+
+
+def attributes_url(root: str) -> str:
+    """URL of the attributes of the sites."""
+    return files.join(root, "attributes.json")
+
+
+def space(root: str) -> Space | None:
+    """The attributes of the sites; None where models were made before they were kept."""
+    stored = files.read_json(attributes_url(root))
+    return None if stored is None else Space.from_dict(stored)
 
 
 def unfinished(root: str, every: Sequence[Job]) -> list[Job]:

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from model import predict
+from model.attributes import Space, Sum
 from model.calibration import UNCALIBRATED, Calibration, calibrate
 from model.footprint import footprint_mean
 from model.predict import Prediction, product
@@ -43,6 +44,7 @@ TABLES = ("sites.parquet", "footprints.parquet")
 def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed) -> None:
     """Predict at every site with the models it may be judged by, calibrate, write the tables."""
     root = workspace.url("models")
+    files.write_json(models.attributes_url(root), _space(packed).as_dict())
     parts = []
     for arm in experiment.arms:
         calibrations = {models.fold_name(models.ALL): UNCALIBRATED}
@@ -60,6 +62,18 @@ def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Pack
     if experiment.judging.footprints:
         rows = _footprint_rows(experiment, root, cube, packed)
         tables.write(workspace.url("footprints.parquet"), rows)
+
+
+def _space(packed: Packed) -> Space:
+    """The attributes of the sites, on the scales of the cells."""
+    cells, sites = (
+        np.concatenate([static, Sum.of(forcing).mean], 1)
+        for static, forcing in (
+            (packed.cell_static, packed.cell_forcing),
+            (packed.site_static, packed.site_forcing),
+        )
+    )
+    return Space.of(cells, sites, np.asarray(np.isfinite(packed.learn_insitu).any(1)))
 
 
 def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pipeline import arrays, cluster, files, mapper, maps, models, schema, store
+from pipeline import arrays, cluster, files, mapper, maps, models, schema, siting, store
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, StoreError
 
@@ -43,23 +43,29 @@ def run(
     _check(experiment, cube, root, members)
     if not artefact.begin(inputs):
         files.remove(workspace.url("state"))
+        files.remove(workspace.url(maps.NEXT_PROBES))
     workspace.describe(experiment)
     made_of = {"cube_sha256": cube_digest, "models_sha256": digest}
+    space = models.space(root)
+    sited = [arm for arm, ensemble in members.items() if space and "site" in ensemble[0].heads]
     for arm, ensemble in members.items():
-        _template(experiment, workspace, arm, ensemble, made_of)
+        n_attributes = len(space.mean) if space and arm in sited else 0
+        _template(experiment, workspace, arm, ensemble, n_attributes, made_of)
     receipts = list(_receipts(experiment, workspace, (cube_url, root), columns, progress))
     if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
         remedy = "mend that and run again; whole columns are kept"
         raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
+    shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    shards += siting.write(workspace, root, sited)
     files.remove(workspace.url("maps", "receipts"))
     for arm in experiment.arms:
         arrays.consolidate(workspace.url("maps", f"{arm}.zarr"))
         arrays.consolidate(workspace.url("state", f"{arm}.zarr"))
-    shards = [shard for receipt in receipts for shard in receipt["shards"]]
     nodes = Counter(receipt["node"] for receipt in receipts)
     artefact.commit(inputs, shards, complete_through=str(experiment.period[1]), nodes=nodes)
     size = sum(shard["size"] for shard in shards) / 1e6
-    progress.finish(f"maps of {', '.join(experiment.arms)}, {size:.0f} MB")
+    advice = f"; where the next probes would tell most: {maps.NEXT_PROBES}" if sited else ""
+    progress.finish(f"maps of {', '.join(experiment.arms)}, {size:.0f} MB{advice}")
 
 
 def _columns(experiment: Experiment) -> list[Json]:
@@ -100,16 +106,17 @@ def _template(
     workspace: Workspace,
     arm: str,
     ensemble: list[Trained],
+    n_attributes: int,
     made_of: Json,
 ) -> None:
     """Arrays and attributes of an arm's maps and state; those that are there stay."""
     window = schema.window(experiment)
-    form, attrs = maps.template(experiment, window, arm, len(ensemble))
+    form, attrs = maps.template(experiment, window, arm, len(ensemble), n_attributes > 0)
     attrs[""] |= made_of | {"code_commit": store.git_commit()}
     arrays.create_group(workspace.url("maps", f"{arm}.zarr"), form, attrs)
     blocks = schema.block_range(experiment.period)[-maps.STATE_BLOCKS :]
     units = ensemble[0].network.config.hidden_size
-    state = maps.state_template(window, blocks, len(ensemble), units)
+    state = maps.state_template(window, blocks, len(ensemble), units, n_attributes)
     arrays.create_group(workspace.url("state", f"{arm}.zarr"), state, {"": {"arm": arm} | made_of})
 
 

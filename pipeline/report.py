@@ -9,7 +9,7 @@ from pipeline import files, models, schema, store, tables
 from pipeline.cube import Cube
 from pipeline.errors import StoreError
 from pipeline.figures import style
-from pipeline.page import about, atlas, judged, lines, strata
+from pipeline.page import about, atlas, judged, lines, siting, strata
 from pipeline.page.fields import Fields
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _content(experiment: Experiment, workspace: Workspace, has_maps: bool) -> Js
         "strata": strata.strata(summary, unit),
         "triple": strata.triple(summary),
         "trust": judged.trust(summary),
+        "siting": siting.next_probes(experiment, workspace, on) if has_maps else None,
         "footprints": judged.footprints(summary),
         **_at_sites(experiment, workspace, cube, scores, on),
         "curves": lines.curves(experiment, workspace),

@@ -235,3 +235,4 @@ def _keys(experiment: Experiment, every: list[Job]) -> Iterator[str]:
         yield f"{folder}/checkpoint.safetensors"
         yield f"{folder}/history.parquet"
     yield from (f"{arm}/calibration.json" for arm in experiment.arms)
+    yield "attributes.json"

@@ -101,20 +101,27 @@ def test_maps_and_state(world):
     assert maps.metadata.consolidated_metadata is not None
     coordinates = {"time", "time_bnds", "y", "x", "lat", "lon", "crs"}
     fields = {TARGET: "<i2", f"{TARGET}_std": "<i2", "quality_flag": "|u1"}
+    layers = {"attribute_distance", "probe_gain"}
     for group, chunks in ((maps, (1, 256, 256)), (maps["series"], (384, 16, 16))):
-        assert {name for name, _ in group.arrays()} == coordinates | fields.keys()
+        beside = set() if group is not maps else layers
+        assert {name for name, _ in group.arrays()} == coordinates | fields.keys() | beside
         for name, dtype in fields.items():
             array = group[name]
             assert (array.metadata.dimension_names, array.dtype.str) == (("time", "y", "x"), dtype)
             assert (array.shape, array.chunks) == ((192, 12, 16), chunks)
         assert group["time"].attrs["bounds"] == "time_bnds"
+    for array in (maps[name] for name in layers):
+        form = (array.metadata.dimension_names, array.shape, array.dtype.str)
+        assert form == (("y", "x"), (12, 16), "<f4")
+        assert array.attrs.keys() >= {"long_name", "comment", "units", "grid_mapping"}
     assert maps[TARGET].attrs.keys() >= {"scale_factor", "add_offset", "_FillValue", "units"}
     assert maps["quality_flag"].attrs["flag_masks"] == [1, 2, 4, 8, 16]
     state = zarr.open_group(world.workspace.url("state/insitu.zarr"), mode="r")
     dims = {name: array.metadata.dimension_names for name, array in state.arrays()}
     walked = ("block", "member", "y", "x", "unit")
     levels = dict.fromkeys(("site_level", "satellite_level"), ("member", "y", "x"))
-    assert dims == {"hidden": walked, "cell": walked, "block": ("block",), **levels}
+    made_of = {"attributes": ("attribute", "y", "x"), "mean_variance": ("y", "x")}
+    assert dims == {"hidden": walked, "cell": walked, "block": ("block",), **levels, **made_of}
     assert state["hidden"].shape == (3, 1, 12, 16, 16)
 
 
@@ -200,6 +207,25 @@ def test_calibration(world):
         for values in found.values():
             assert values.keys() == {"level_weight", "width_scale", "calibrated"}
             assert values["calibrated"] is (arm != "satellite")
+
+
+def test_attributes_of_sites(world):
+    found = files.read_json(world.workspace.url("models", "attributes.json"))
+    sizes = {name: np.shape(values) for name, values in found.items()}
+    n = len(STATIC + FORCING)
+    assert sizes == {"mean": (n,), "std": (n,), "sites": (24, n), "learnt": (24,)}
+    shards = world.workspace.artefact("models").manifest()["shards"]
+    assert "attributes.json" in {record["key"] for record in shards}
+
+
+def test_next_probes(world):
+    found = pd.read_csv(world.workspace.url("next_probes.csv"))
+    numbers = ("lat", "lon", "std", "attribute_distance", "gain")
+    assert columns(found) == {"rank": "int64", **dict.fromkeys(numbers, REAL)}
+    assert found["rank"].tolist() == list(range(1, 16))
+    shards = world.workspace.artefact("maps").manifest()["shards"]
+    keys = {record["key"] for record in shards}
+    assert {"next_probes.csv", "maps/insitu.zarr/probe_gain/c/0/0"} <= keys
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -154,6 +155,44 @@ def test_a_value_that_does_not_fit_is_an_error():
     assert maps.pack(np.array([0.12344, np.nan, -1.0]), 1e-4).tolist() == [1234, -32768, -10000]
     with pytest.raises(ValueError, match=r"3\.3 does not fit into two bytes"):
         maps.pack(np.array([0.1, 3.3]), 1e-4)
+
+
+def test_cells_are_as_far_from_the_sites_as_their_attributes_say(world, cube, opened):
+    mask = cube.cells["mask"].values.astype(bool)
+    elevation = cube.cells["elevation"].values[mask]
+    climate = [cube.series(cube.cells, n)[:, mask].mean(0) for n in cube.attrs["forcing"]]
+    cells, _, _ = cube.membership()  # attributes are on the scale of usable footprints' cells
+    usable = np.zeros_like(mask)
+    usable[tuple(cells.T)] = True
+    known = np.stack([elevation, *climate], 1)
+    known = (known - known[usable[mask]].mean(0)) / known[usable[mask]].std(0)
+    where = np.cumsum(mask).reshape(mask.shape) - 1
+    y, x = (cube.sites[name].values for name in ("y", "x"))
+    sites = np.unique(known[where[y, x]], axis=0)
+    apart = np.linalg.norm(sites[:, None] - sites, axis=2)
+    np.fill_diagonal(apart, np.inf)
+    nearest = np.linalg.norm(known[:, None] - sites, axis=2).min(1) / np.median(apart.min(1))
+    found = opened.attribute_distance.values
+    np.testing.assert_allclose(found[mask], nearest, atol=0.03)  # forcing lies in two bytes
+    assert np.isnan(found[~mask]).all()
+    assert found[y, x].max() < 0.03
+    assert found[mask].max() > 1
+
+
+def test_the_first_of_the_next_probes_stands_where_the_gain_is_highest(world, opened):
+    table = pd.read_csv(world.workspace.url("next_probes.csv"))
+    gain = opened.probe_gain
+    best = gain.where(gain == gain.max(), drop=True)
+    assert table.gain[0] == pytest.approx(float(gain.max()), abs=1e-6)
+    where = (float(best.lat[0]), float(best.lon[0]))
+    assert (table.lat[0], table.lon[0]) == pytest.approx(where, abs=1e-6)
+    assert (np.diff(table.gain) <= 1e-9).all()
+    assert table.gain.sum() < 1
+    distance = opened.attribute_distance.where(gain == gain.max()).max()
+    assert table.attribute_distance[0] == pytest.approx(float(distance), rel=1e-4)
+    variance = (opened[f"{TARGET}_std"] ** 2).mean("time").where(gain == gain.max()).max()
+    assert table["std"][0] == pytest.approx(float(variance) ** 0.5, abs=STEP)
+    assert "probe_gain" not in xr.open_zarr(world.workspace.url("maps/satellite.zarr"))
 
 
 def mtimes(folder):

@@ -14,7 +14,17 @@ from pipeline.page import text
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
-SECTIONS = ["maps", "scores", "spread", "strata", "triple", "sites", "series", "uncertainty"]
+SECTIONS = [
+    "maps",
+    "scores",
+    "spread",
+    "strata",
+    "triple",
+    "sites",
+    "series",
+    "uncertainty",
+    "siting",
+]
 ALWAYS = ["training", "data", "provenance"]
 METRICS = ("correlation", "rmse", "ubrmse", "bias")
 
@@ -124,7 +134,7 @@ def test_without_maps(world, tmp_path):
     workspace = copied(world, tmp_path)
     shutil.rmtree(workspace.url("maps"), ignore_errors=True)
     report.run(world.experiment, workspace, Silent())
-    assert page_of(workspace).sections == SECTIONS[1:] + ALWAYS
+    assert page_of(workspace).sections == SECTIONS[1:-1] + ALWAYS
     assert workspace.artefact("report").manifest()["inputs"]["maps"] == "none"
 
 

@@ -51,8 +51,9 @@ class Scale:
 class Frame:
     """The region on the page: edges in metres of the grid, and where degrees lie on them.
 
-    `lines` are borders, each (x, y) in metres; `places` (x, y) are the sites. `scattered` is the
-    number of cells where so few have values that they are drawn as large squares, else 0.
+    `lines` are borders, each (x, y) in metres; `places` (x, y) are the sites, `numbered` places to
+    write 1, 2, 3 and so on at. `scattered` is the number of cells where so few have values that
+    they are drawn as large squares, else 0.
     """
 
     bounds: tuple[float, float, float, float]  # left, bottom, right, top
@@ -63,6 +64,7 @@ class Frame:
     places: Line
     lines: list[Line] = field(default_factory=list)
     scattered: int = 0
+    numbered: Line | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -91,6 +93,8 @@ def mapped(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Pictur
             extent = (left, right, bottom, top)
             axes.imshow(shown, extent=extent, interpolation="nearest", **colours)
             axes.scatter(*frame.places, s=9, c="white", edgecolors="black", linewidths=0.7)
+        if frame.numbered is not None:
+            _numbers(axes, frame.numbered)
         return style.picture(figure, alt, "png")
 
 
@@ -155,6 +159,17 @@ def _squares(axes: Axes, frame: Frame, values: NDArray[Any], colours: dict[str, 
     points = 72 * 72 * width * height / frame.scattered
     axes.set_facecolor("white")
     axes.scatter(x, y, s=0.3 * points, c=values[row, col], marker="s", linewidths=0, **colours)
+
+
+def _numbers(axes: Axes, places: Line) -> None:
+    """1, 2, 3 at places, the first on top."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.2, foreground="white")]
+    bold: dict[str, Any] = {"fontsize": 7.5, "fontweight": "bold", "color": "#b03000"}
+    for number, (x, y) in enumerate(zip(*places, strict=True), 1):
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 100 - number}
+        axes.text(x, y, str(number), path_effects=halo, **bold, **centred)
 
 
 def _axes(figure: Figure, frame: Frame) -> Axes:

@@ -198,5 +198,7 @@ def _trust_row(name: str, described: Json) -> Json:
         "label": style.label(name),
         "colour": style.colour(name),
         "shares": [text.percent(share) for share in shares],
-        "ranks": [text.number(ranks[key], 2) for key in ("sites", "site_days")],
+        "ranks": text.number(ranks["sites"], 2),
+        "ranks_interval": text.interval(ranks["sites_ci95"], 2),
+        "ranks_days": text.number(ranks["site_days"], 2),
     }
