@@ -140,7 +140,7 @@ def _arm(arm: str, alike: list[Trial], sites: Sites, rules: JudgingConfig) -> Js
 def _turned(difference: Json) -> Json:
     """B minus A of A minus B."""
     median, (low, high) = difference["median_difference"], difference["ci95"]
-    less = [None if value is None else -value for value in (median, high, low)]
+    less = [None if value is None else 0.0 - value for value in (median, high, low)]
     return difference | {"median_difference": less[0], "ci95": less[1:]}
 
 
