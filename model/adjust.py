@@ -104,6 +104,6 @@ def _efolding(deviation: Floats, valid: Bools, within: float) -> float:
             continue
         here = float((shared[pairs > 0] / pairs[pairs > 0]).mean())
         if here <= least:
-            return lag - 1 + (before - least) / (before - here)
+            return lag - 1 + float((before - least) / (before - here))
         before = here
     return float(n_days)

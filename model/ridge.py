@@ -53,7 +53,8 @@ def design(places: Places, place: Tensor, start: Tensor, n_days: int) -> Tensor:
     forcing = torch.asinh(places.window(place, start, n_days, LEAD_DAYS))
     columns = [forcing[:, LEAD_DAYS - lag : LEAD_DAYS - lag + n_days] for lag in (0, *LAGS)]
     series = forcing.transpose(1, 2).flatten(0, 1)  # (batch x forcing, day)
-    means = trailing_means(series, MEANS, n_days).unflatten(0, (len(place), -1))
+    means = trailing_means(series, MEANS, n_days)
+    means = means.reshape(len(place), -1, *means.shape[1:])
     columns += list(means.permute(3, 0, 2, 1))
     static = places.static[place][:, None].expand(-1, n_days, -1)
     columns += [static, torch.ones_like(forcing[:, :n_days, :1])]

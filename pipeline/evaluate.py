@@ -101,6 +101,8 @@ def _judge_sites(
     folds = tables.read(workspace.url("folds.parquet")).set_index("site")
     fold, test = folds.fold.loc[list(sites.ids)].to_numpy(), cube.day_index(experiment.test_period)
     parted = labels.strata(experiment, cube, fold, test)
+    if (space := models.space(workspace.url("models"))) is not None:
+        parted["attribute distance"] = labels.by_distance(space.held_out(fold))
     judged["strata"] = strata.judge(sites, candidates, parted, experiment.judging)
     judged["triple_collocation"] = triple.judge(sites, candidates, experiment.judging)
     return table, judged, dropped

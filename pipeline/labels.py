@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 KM = (50, 100, 200)
+APART = (0.5, 1.0)  # in units of attribute distance
 IRRIGATED = 0.1
 FROZEN_DAYS, FREEZING_K = 7, 273.15
 COVERS = {
@@ -59,6 +60,12 @@ class Stratum(NamedTuple):
         """By label (site,), "" for unknown; names in alphabetical order."""
         names = sorted(set(labels) - {""})
         return cls(tuple(names), np.array([names.index(s) if s else -1 for s in labels]))
+
+
+def by_distance(distance: NDArray[np.float64]) -> Stratum:
+    """By the distance in attributes to the nearest training site, in its units."""
+    told = (f"under {APART[0]:g}", f"{APART[0]:g} to {APART[1]:g}", f"{APART[1]:g} and more")
+    return Stratum.binned(distance, APART, told)
 
 
 def strata(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from model import checkpoint
 from model.checkpoint import Trained
 from model.fit import Fitting
+from model.ridge import fitted
 from pipeline import cluster, files, models, tables
 
 if TYPE_CHECKING:
@@ -83,7 +84,13 @@ def train_model(orders: Orders, job: Job, packed: Packed, device: str) -> None:
         "training_sites": [packed.site_ids[i] for i in data.trainable.tolist()],
     }
     heads = models.heads(experiment, job.arm)
-    trained = Trained(fitting.network, data.features, data.scaler, data.target, heads, origin)
+    linear = None
+    if experiment.network.linear_weight > 0 and "site" in heads:
+        trainable = data.trainable.cpu().numpy()
+        linear = fitted(packed.sites("cpu"), packed.learn_insitu, trainable, packed.fold)
+    trained = Trained(
+        fitting.network, data.features, data.scaler, data.target, heads, origin, linear
+    )
     _write_history(files.join(folder, "history.parquet"), fitting)
     files.write_bytes(models.checkpoint_url(orders.root, job), checkpoint.save(trained))
     files.remove(progress)

@@ -37,9 +37,9 @@ def at_site(series: Series, arm: str, what: str, bounds: tuple[float, float], al
         axes = figure.subplots()
         for level, strength in zip(LEVELS, (0.16, 0.3), strict=True):
             half = series.std * half_width(level)
-            edges = (np.clip(series.mean + side * half, *bounds) for side in (-1, 1))
+            low, high = (np.clip(series.mean + side * half, *bounds) for side in (-1, 1))
             shade: dict[str, Any] = {"color": colour, "alpha": strength, "linewidth": 0}
-            axes.fill_between(series.days, *edges, label=f"{level:.0%} interval", **shade)
+            axes.fill_between(series.days, low, high, label=f"{level:.0%} interval", **shade)
         axes.plot(series.days, series.mean, color=colour, linewidth=1.2, label=style.label(arm))
         if series.satellite is not None:
             axes.plot(
