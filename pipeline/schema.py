@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.config import REGIONS
 from pipeline.grid import Window
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str,
     settings = experiment.model_dump(mode="json", include=set(SECTIONS[artefact]))
     for place in ("catalog", "staged"):  # where the sources lie; their digests tell what they hold
         settings.get("sources", {}).pop(place, None)
+    if settings.get("folds") and settings["folds"]["by"] not in REGIONS:
+        settings["folds"]["by"] = "polygons"  # a file, whose digest tells what it holds
     if settings.get("planet"):
         del settings["planet"]["url"]  # where a planet lies does not change it
     return {"schema": VERSION} | _flat(settings) | dict(sorted(made_of.items()))

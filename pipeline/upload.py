@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline import catalog, files, resolve, store
+from pipeline.config import REGIONS
 from pipeline.errors import ConfigError
 
 PACKAGES = ("model", "pipeline", "catalogs")
@@ -32,7 +33,7 @@ class Order:
 def gather(order: Order, folder: Path) -> str:
     """Put what a job needs into a folder: the code, its commit, the experiment resolved.
 
-    Catalogs and a recipe that are local files come along. Returns the experiment's name.
+    Catalogs, a recipe and regions that are local files come along. Returns the experiment's name.
 
     Raises:
       ConfigError: listing every problem of the experiment, or what makes the upload too large.
@@ -41,6 +42,10 @@ def gather(order: Order, folder: Path) -> str:
     if _is_local(tree["recipe"]):
         shutil.copyfile(tree["recipe"], folder / "recipe.yaml")
         tree["recipe"] = "recipe.yaml"
+    regions = tree["folds"]["by"]
+    if regions not in REGIONS and "://" not in regions:
+        shutil.copyfile(regions, folder / "regions.geojson")
+        tree["folds"]["by"] = "regions.geojson"
     brought: dict[str, str] = {}
     sources = tree["sources"]
     sources["catalog"] = _brought(sources["catalog"], folder, brought)

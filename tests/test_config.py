@@ -216,3 +216,11 @@ def test_the_json_schema_round_trips_and_forbids_unknown_keys():
     for definition in (schema, *schema["$defs"].values()):
         assert definition["additionalProperties"] is False
         assert definition["description"]
+
+
+@pytest.mark.parametrize("name", ["scan-later-known", "scan-later-unseen", "scan-region"])
+def test_out_of_time_and_out_of_place_are_scan_but_for_periods_and_folds(name):
+    other = {"name", "title", "train_period", "test_period", "folds"}
+    found, scan = resolve.experiment(name), resolve.experiment("scan")
+    assert found.model_dump(exclude=other) == scan.model_dump(exclude=other)
+    assert found.folds == scan.folds or found.folds.kind != "block"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from datetime import date
 
 import numpy as np
 import pytest
@@ -202,3 +203,25 @@ def test_a_checkpoint_is_the_same_to_the_bit_whatever_held_out_sites_say(world, 
             stored[name, fold] = files.sha256(files.read_bytes(url))
     assert stored["plain", 1] == stored["odd", 1]
     assert stored["plain", 0] != stored["odd", 0]  # which learns from them
+
+
+def test_observations_after_training_are_learnt_from_by_nobody(world):
+    """Not by the arms, the linear baseline or a scaler: they see nothing else than these."""
+    known = {"train_period": (world.experiment.period[0], date(2020, 1, 31))}
+    experiment = world.experiment.model_copy(update=known)
+    cube = Cube.open(world.workspace.url("cube.zarr"))
+    table = tables.read(world.workspace.url("folds.parquet"))
+    later = {}
+    for group in ("sites", "footprints"):
+        later[group] = getattr(cube, group).load().copy(deep=True)
+        days = later[group].time.values > np.datetime64("2020-01-31")
+        later[group]["snow_depth"].values[days] += 1.0
+    plain, odd = (
+        packing.pack(experiment, c, table) for c in (cube, dataclasses.replace(cube, **later))
+    )
+    assert not np.array_equal(plain.insitu, odd.insitu, equal_nan=True)
+    for name in ("learn_insitu", "learn_satellite"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(odd, name))
+    datas = [packed.data(Job("multiscale", 1, 0), 0.0, "cpu") for packed in (plain, odd)]
+    assert datas[0].scaler == datas[1].scaler
+    assert datas[0].target == datas[1].target

@@ -4,16 +4,18 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model.fit import Fitting
 from model.recipe import Job
-from pipeline import files, folds, models, packing, regions, resolve, tables, train
+from pipeline import files, folds, models, packing, regions, resolve, tables, train, upload
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
+from pipeline.upload import Order
 
 CITIES = {
     "Africa": [(30.1, 31.3), (35.8, -5.8), (28.1, -15.4), (-33.9, 18.4), (-18.9, 47.5)],
@@ -130,6 +132,17 @@ def test_the_stage_deals_sites_by_longitude(world, tmp_path):
     assert experiment.folds.layout == "4 bands of longitude held out whole"
 
 
+def test_a_job_brings_a_local_file_of_regions_along(world, tmp_path):
+    url = polygons(tmp_path / "two.geojson", west=[square(-179, -89, 0, 89)])
+    settings = ("folds.kind=region", f"folds.by={url}")
+    (tmp_path / "job").mkdir()
+    upload.gather(Order(str(world.path), "run", "w", settings=settings), tmp_path / "job")
+    experiment = yaml.safe_load((tmp_path / "job" / "experiment.yaml").read_text())
+    brought = tmp_path / "job" / experiment["folds"]["by"]
+    assert brought.read_bytes() == (tmp_path / "two.geojson").read_bytes()
+    assert (tmp_path / "job" / "pipeline" / "presets" / "continents.geojson").exists()
+
+
 def test_one_region_is_not_enough(world, tmp_path):
     with pytest.raises(ConfigError, match="all 24 sites are in sites, expected several"):
         dealt(world, tmp_path / "w", "folds.kind=region", "folds.by=network")
@@ -159,6 +172,8 @@ def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(w
     experiment, workspace = dealt(world, tmp_path / "w", *settings, "folds.drop_footprints=true")
     manifest = workspace.artefact("folds").manifest()
     assert manifest["regions"] == ["elsewhere", "north_east", "west"]
+    assert manifest["inputs"]["folds.by"] == "polygons"  # wherever the file lies
+    assert manifest["inputs"]["polygons"] == files.digest(url)
     train.run(experiment, workspace, Silent())
     table = tables.read(workspace.url("folds.parquet"))
     names = np.array(manifest["regions"])[table.fold]
