@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test test-cluster lint unit scores studies clean
+.PHONY: setup demo test test-cluster lint unit scores studies trials clean
 
 setup: .venv/ready
 
@@ -33,12 +33,21 @@ unit: setup
 test-cluster: setup
 	$(BIN)/pytest -o addopts=-ra -o faulthandler_timeout=900 -s tests/cluster tests/test_faults.py
 
-# The full experiments, and their tables; an hour on 2 cores. scan needs SOILWEAVE_DATA.
+# What the README tells of real sites, and their tables; needs SOILWEAVE_DATA; an hour on 2 cores.
+CUBE := --set cube=$(WORKSPACE)/scan/cube.zarr
 scores: setup
-	$(BIN)/soilweave run demo-full --workspace $(WORKSPACE)
 	$(BIN)/soilweave run scan --workspace $(WORKSPACE)
-	$(BIN)/soilweave run scan-coarse --workspace $(WORKSPACE)
-	$(BIN)/soilweave run scan --workspace $(WORKSPACE) --name scan-liu2022 --set recipe=liu2022 --set train.updates=2000
+	$(BIN)/soilweave run scan --workspace $(WORKSPACE) --name scan-liu2022 $(CUBE) --set recipe=liu2022 --set train.updates=500
+	$(BIN)/soilweave evaluate scan scan-liu2022 --workspace $(WORKSPACE)
+	$(BIN)/soilweave run scan-later-known --workspace $(WORKSPACE) $(CUBE)
+	$(BIN)/soilweave run scan-later-unseen --workspace $(WORKSPACE) $(CUBE) --set n_seeds=1
+	$(BIN)/soilweave run scan-region --workspace $(WORKSPACE) $(CUBE) --set n_seeds=1
+	$(BIN)/soilweave score scan --workspace $(WORKSPACE) --sites $(SOILWEAVE_DATA)/scan_sites.nc --adjust --figure $(WORKSPACE)/adjustment.png
+	$(BIN)/soilweave run scan-coarse --workspace $(WORKSPACE) --set n_seeds=5
+
+# Changes of the recipe, one at a time, each arm under each: tables into docs/experiments.md.
+trials: setup
+	PYTHONPATH=tests $(BIN)/python -m studies.trials --folder $(WORKSPACE)/trials
 
 # What planets whose truth is known say: tables into docs/studies.md, figures beside it; about an hour.
 studies: setup

@@ -272,6 +272,7 @@ def test_paired_of_nothing_is_nan():
     assert np.isnan([got["median_difference"], *got["ci95"]]).all()
 
 
+@QUICK
 @given(
     pairs=hnp.arrays(np.float64, (2, 25), elements=st.integers(0, 9).map(float) | st.just(np.nan))
 )
