@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 KM = (50, 100, 200)
-APART = (0.5, 1.0)  # in units of attribute distance
+APART = (1.0, 2.0)  # in units of attribute distance
 IRRIGATED = 0.1
 FROZEN_DAYS, FREEZING_K = 7, 273.15
 COVERS = {
