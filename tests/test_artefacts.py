@@ -178,7 +178,8 @@ def test_checkpoint(world):
     for folder in (models.folder(world.workspace.url("models"), job) for job in jobs):
         assert files.listing(folder) == ["checkpoint.safetensors", "history.parquet"]
     url = world.workspace.url("models/multiscale/fold=0/seed=0/checkpoint.safetensors")
-    _, header = checkpoint.unpack(files.read_bytes(url))
+    weights, header = checkpoint.unpack(files.read_bytes(url))
+    assert "linear.weights" in weights  # the recipe has a share of ridge
     inputs = {"forcing", "static", "slow", "scaler"}
     assert header.keys() == inputs | {
         "format",
@@ -187,6 +188,7 @@ def test_checkpoint(world):
         "target",
         "heads",
         "origin",
+        "penalty",
     }
     assert (header["forcing"], header["static"]) == (FORCING, STATIC)
     slow = ["snowfall_mean_7d", "snowfall_mean_30d"]
@@ -278,6 +280,7 @@ def test_summary_of_strata(world):
     summary = json.loads(files.read_bytes(world.workspace.url("summary.json")))
     assert all(d["n_eff"] > 1 for d in (summary["arms"] | summary["baselines"]).values())
     strata = summary["strata"]
+    assert set(strata.pop("attribute distance", ())) <= {"under 1", "1 to 2", "2 and more"}
     assert {name: set(names) for name, names in strata.items()} == {
         "season": {"DJF", "MAM"},
         "frozen": {"frozen", "thawed"},

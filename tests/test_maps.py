@@ -136,7 +136,7 @@ def test_the_state_goes_on_where_the_walk_was(world, cube):
     assert len(blocks) == 3
     column = Column(cube, 0, 0, member)
     start = blocks[-1] * 32 - predict.schema.epoch_day(world.experiment.period[0])
-    lead = member.features.lead_days
+    lead = member.lead_days
     walk = Walk(member, column.static, "cpu")
     hidden, cell = (state[n].values[-1, 0][column.valid] for n in ("hidden", "cell"))
     walk.states = [tuple(torch.from_numpy(a)[None] for a in (hidden, cell))]
