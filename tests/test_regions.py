@@ -179,7 +179,7 @@ def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(w
         west=[square(-179, -89, middle, 89)],
         north_east=[square(middle, north, 179, 89)],
     )
-    settings = ["folds.kind=region", f"folds.by={url}", "folds.buffer_km=20"]
+    settings = ["folds.kind=region", f"folds.by={url}", "folds.buffer_km=33"]
     experiment, workspace = dealt(world, tmp_path / "w", *settings, "folds.drop_footprints=true")
     manifest = workspace.artefact("folds").manifest()
     assert manifest["regions"] == ["elsewhere", "north_east", "west"]
@@ -194,9 +194,9 @@ def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(w
     for fold in range(3):
         own = table[table.fold == fold]
         away = grid.nearest(table.lat, table.lon, own.lat, own.lon)[1]
-        assert ((away > 0) & (away < 20)).any()
+        assert ((away > 0) & (away < 33)).any()
         learnt = models.load(root, Job("insitu", fold, 0)).origin["training_sites"]
-        assert learnt == table.site[away >= 20].tolist()
+        assert learnt == table.site[away >= 33].tolist()
         left = {tuple(packed.footprints[i]) for i in packed.training_footprints(fold)}
         held = cube.sites.isel(site=(table.fold == fold).to_numpy())
         assert not left & set(zip(held.fy.values.tolist(), held.fx.values.tolist(), strict=True))
