@@ -10,7 +10,7 @@ SIZES = {0: "planet.without=[satellite_bias]", 1: "", 2: "planet.kind=biased"}
 
 def cases(seeds):
     """One a planet and size; those of size 1 are the study of arms'."""
-    return [
+    others = [
         Case(
             f"{arms.world(s)}-bias{size}", arms.settings(s, setting), f"bias-{s}-{size}", arms.judge
         )
@@ -18,6 +18,7 @@ def cases(seeds):
         for size, setting in SIZES.items()
         if setting
     ]
+    return [*arms.cases(seeds), *others]
 
 
 def report(results, seeds, docs):
