@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from small_demo import SETTINGS
-from studies import arms, refinement, text
+from studies import arms, changes, refinement, text
 from studies.case import Case, results
 from studies.page import placed
 from studies.world import World
@@ -109,3 +109,18 @@ def test_the_study_of_arms_draws_and_tells_what_was_found(tmp_path):
     assert "| multiscale | 0.910 | 0.0455 | 0.0200 | 0.0000 |  |  |  |" in told
     assert "chosen: 0.25, 0.25, 0.25." in told
     assert (tmp_path / "studies-arms.png").stat().st_size > 10_000
+
+
+def test_bent_rain_has_its_scale_and_comes_back():
+    rain = np.array([0.0, 0.4, 9.0, 40.0], np.float32)
+    for kind, bent in (("root", np.sqrt(rain)), ("log1p", np.log1p(rain))):
+        scale = changes.Bent(0.5, 0.25, kind)
+        np.testing.assert_allclose(scale.to(rain), (bent - 0.5) / 0.25, rtol=1e-6)
+        back = scale.back(torch.from_numpy(scale.to(rain)))
+        np.testing.assert_allclose(back, rain, rtol=1e-4, atol=1e-6)
+
+
+def test_the_last_value_is_of_a_day_before():
+    values = np.array([[np.nan, 0.1, np.nan, np.nan, 0.3]], np.float32)
+    expected = [[np.nan, np.nan, 0.1, 0.1, 0.1]]
+    np.testing.assert_array_equal(changes._last(values), np.array(expected, np.float32))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import files, models, satellite, tables
+from pipeline import files, footprints, models, tables
 from pipeline.figures import series as figures
 from pipeline.figures import style
 from pipeline.figures.series import Series
@@ -37,7 +37,9 @@ def series(
     table = tables.read(workspace.url("sites.parquet"))
     table = table[(table.arm == arm) & table.site.isin([site for _, site, _ in chosen])]
     test = cube.day_index(experiment.test_period)
-    near = _satellite(experiment, cube, test)
+    near = None
+    if cube.footprints is not None:
+        near = footprints.in_cube(experiment, cube, test).prediction
     by_site = {site: rows.iloc[test] for site, rows in table.groupby("site")}
     shown = _shown([rows.observation.to_numpy() for rows in by_site.values()])
     variable = experiment.table[experiment.target]
@@ -93,23 +95,3 @@ def _shown(observed: list[NDArray[Any]]) -> slice:
         return slice(0, len(counts) - 1)
     first = int(np.argmax(counts[MOST_DAYS:] - counts[:-MOST_DAYS]))
     return slice(first, first + MOST_DAYS)
-
-
-def _satellite(experiment: Experiment, cube: Cube, test: slice) -> NDArray[np.float32] | None:
-    """(site, day) the satellite at the sites, as the baseline `footprint` has it."""
-    if cube.footprints is None or cube.sites is None:
-        return None
-    values = cube.series(cube.footprints, cube.target)[test]
-    n_days, ny, nx = values.shape
-    centres = np.meshgrid(
-        cube.footprints["lat"].values, cube.footprints["lon"].values, indexing="ij"
-    )
-    fy, fx = (cube.sites[name].values.astype(np.int64) for name in ("fy", "fx"))
-    found, _ = satellite.at_sites(
-        values.reshape(n_days, ny * nx).T,
-        (centres[0].ravel(), centres[1].ravel()),
-        (cube.sites["lat"].values, cube.sites["lon"].values),
-        np.where(fy >= 0, fy * nx + fx, -1),
-        experiment.judging.max_footprint_km,
-    )
-    return found

@@ -9,10 +9,11 @@ import torch
 
 from model.features import Features
 from model.scaling import Scale, Scaler, plain_scale
-from pipeline import satellite
+from pipeline import grid, satellite
 
 RAIN = "precipitation"
 GAIN = 3.0  # as much as the trimmed z-score gives rain beside the other inputs
+BENDS = {"root": np.sqrt, "log1p": np.log1p}
 NEAR = 0.5  # share of the footprints drawn from those nearest to a site
 
 
@@ -24,8 +25,7 @@ class Bent(Scale):
 
     def to(self, values):
         """Physical -> scaled."""
-        bent = np.sqrt(values) if self.kind == "root" else np.log1p(values)
-        return super().to(bent)
+        return super().to(BENDS[self.kind](values))
 
     def back(self, values):
         """Scaled -> physical."""
@@ -39,20 +39,19 @@ def bent_rain(kind):
     def change(packed, cube):
         column = packed.features.forcing.index(RAIN)
         old = packed.scaler.scales[RAIN]
-        bend = np.sqrt if kind == "root" else np.log1p
-        rain = [
-            bend(np.maximum(old.back(forcing[..., column].astype(np.float32)), 0.0))
+        cells, sites = (
+            np.maximum(old.back(forcing[..., column].astype(np.float32)), 0.0)
             for forcing in (packed.cell_forcing, packed.site_forcing)
-        ]
-        plain = plain_scale(rain[0])
+        )
+        plain = plain_scale(BENDS[kind](cells))
         scale = Bent(plain.mean, plain.std / GAIN, kind)
-        made = []
-        for forcing, values in zip((packed.cell_forcing, packed.site_forcing), rain, strict=True):
-            changed = forcing.copy()
-            changed[..., column] = Scale.to(scale, values)
-            made.append(changed)
-        scaler = Scaler(packed.scaler.scales | {RAIN: scale})
-        return replace(packed, scaler=scaler, cell_forcing=made[0], site_forcing=made[1])
+        made = {
+            "cell_forcing": packed.cell_forcing.copy(),
+            "site_forcing": packed.site_forcing.copy(),
+        }
+        made["cell_forcing"][..., column] = scale.to(cells)
+        made["site_forcing"][..., column] = scale.to(sites)
+        return replace(packed, scaler=Scaler(packed.scaler.scales | {RAIN: scale}), **made)
 
     return change
 
@@ -82,7 +81,7 @@ def near_sites(packed, cube):
     """Footprints of the half that is nearest to a site drawn twice as often as the others."""
     row, col = packed.footprints.T
     lat, lon = cube.footprints["lat"].values[row], cube.footprints["lon"].values[col]
-    far = _distance(lat, lon, packed.lat, packed.lon)
+    _, far = grid.nearest(lat, lon, packed.lat, packed.lon)
     twice = np.concatenate([np.arange(len(far)), np.flatnonzero(far <= np.quantile(far, NEAR))])
     return replace(
         packed,
@@ -91,12 +90,6 @@ def near_sites(packed, cube):
         satellite=packed.satellite[twice],
         learn_satellite=packed.learn_satellite[twice],
     )
-
-
-def _distance(lat, lon, site_lat, site_lon):
-    from pipeline import grid
-
-    return grid.nearest(lat, lon, site_lat, site_lon)[1]
 
 
 def _last(values):

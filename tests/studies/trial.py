@@ -7,30 +7,15 @@ import numpy as np
 from model import metrics
 from model.calibration import calibrate
 from model.predict import gathered, predict, product
-from model.sampling import Places
 from pipeline import models, packing, resolve, tables
 from pipeline.cube import Cube
 from pipeline.store import Workspace
 from studies import world
 from studies.training import trained
+from studies.world import ARMS
 
-ARMS = ("multiscale", "insitu", "satellite")
 JUDGED = ("correlation", "rmse", "ubrmse")
 PLANET_LEVEL = 0.5  # best fixed weight with 30 sites on planets 200-207; choosing costs three folds
-
-
-class Trial:
-    """Training data of an experiment under a variant."""
-
-    def __init__(self, experiment, cube, dealt, variant):
-        self.experiment, self.variant = experiment, variant
-        packed = packing.pack(experiment, cube, dealt)
-        self.packed = variant.change(packed, cube) if variant.change else packed
-        self.days = cube.days
-
-    def model(self, arm, fold, seed):
-        """A model, trained to its end."""
-        return trained(self.experiment, self.packed, arm, fold, seed)
 
 
 def at_sites(folder, variant, settings):
@@ -39,8 +24,8 @@ def at_sites(folder, variant, settings):
     experiment = resolve.experiment("scan-tuning", settings)
     cube = Cube.open(workspace.url("cube.zarr"))
     dealt = tables.read(workspace.url("folds.parquet"))
-    trial = Trial(experiment, cube, dealt, variant)
-    fold, sites = trial.packed.fold, trial.packed.sites("cpu")
+    packed = changed(packing.pack(experiment, cube, dealt), cube, variant)
+    fold, sites = packed.fold, packed.sites("cpu")
     folds = np.unique(fold).tolist()
     made = {}
     for arm in ARMS:
@@ -48,37 +33,42 @@ def at_sites(folder, variant, settings):
         members = []
         for seed in range(variant.members):
             if arm == "satellite":
-                members.append(predict(trial.model(arm, models.ALL, seed), sites))
+                model = trained(experiment, packed, arm, models.ALL, seed)
+                members.append(predict(model, sites))
                 continue
-            pieces = {k: predict(trial.model(arm, k, seed), sites.at(fold == k)) for k in folds}
+            pieces = {
+                k: predict(trained(experiment, packed, arm, k, seed), sites.at(fold == k))
+                for k in folds
+            }
             members.append(gathered(pieces, fold))
-        series = np.full(trial.packed.insitu.shape, np.nan, np.float32)
+        series = np.full(packed.insitu.shape, np.nan, np.float32)
         for k in folds:
             here = fold == k
-            calibration = calibrate(members, heads, trial.packed.learn_insitu, ~here)
+            calibration = calibrate(members, heads, packed.learn_insitu, ~here)
             series[here] = product(members, heads, calibration.level_weight)[0][here]
-        made[arm] = scored(series, trial.packed.insitu, trial.days, experiment.judging.min_days)
+        made[arm] = scored(series, packed.insitu, cube.days, experiment.judging.min_days)
     return {"arms": made, "block": dealt.block.tolist()}
 
 
 def on_planet(folder, seed, variant, settings):
     """{arm: {metric: median}} against the truth, at cells away from sites."""
-    # Fewer cells than a study's: only medians are compared.
     place = world.World(folder, f"planet{seed}", [*settings, f"planet.seed={seed}"])
-    place.judge_at(place.where[::3])
-    dealt = tables.read(Workspace(str(folder / f"planet{seed}")).url("folds.parquet"))
-    trial = Trial(place.experiment, place.cube, dealt, variant)
-    every = trial.packed.cells("cpu")
-    cells = Places(every.forcing[place.where], every.static[place.where])
+    place.judge_at(place.where[::3])  # only medians are compared
+    place.packed = changed(place.packed, place.cube, variant)
     made = {}
     for arm in ARMS:
-        heads = models.heads(place.experiment, arm)
         members = [
-            predict(trial.model(arm, models.ALL, member), cells)
+            predict(place.model(arm, seed=member), place.places)
             for member in range(variant.members)
         ]
+        heads = models.heads(place.experiment, arm)
         made[arm] = place.score(product(members, heads, PLANET_LEVEL)[0])
     return {"arms": made}
+
+
+def changed(packed, cube, variant):
+    """Training data under a variant."""
+    return variant.change(packed, cube) if variant.change else packed
 
 
 def scored(series, observed, days, min_days):

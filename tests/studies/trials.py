@@ -123,9 +123,11 @@ def main(
             job.result()
     header = ["", "arm", "R", "change", "RMSE", "change", "ubRMSE", "change"]
     page = docs / "experiments.md"
+    at_sites = [name for name in VARIANTS if kept(folder, name, SITES).exists()]
+    everywhere = [n for n in VARIANTS if all(kept(folder, n, p).exists() for p in seeds)]
     for title, lines in (
-        ("sites", [line for name in chosen for line in site_line(folder, name)]),
-        ("planets", [line for name in chosen for line in planet_line(folder, name, seeds)]),
+        ("sites", [line for name in at_sites for line in site_line(folder, name)]),
+        ("planets", [line for n in everywhere for line in planet_line(folder, n, seeds)]),
     ):
         page.write_text(placed(page.read_text(), title, text.rows(header, lines), "make trials"))
 
