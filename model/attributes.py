@@ -33,10 +33,12 @@ class Sum:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Sum:
-        """Of (place, day, ...) values that are all there."""
-        made = cls()
-        made.add(values)
-        return made
+        """Of (place, day, ...) values that are all there, some places at a time."""
+        made = [cls() for _ in range(0, len(values), CHUNK)] or [cls()]
+        for number, part in enumerate(made):
+            part.add(values[number * CHUNK : (number + 1) * CHUNK])
+        total, count = ([np.asarray(getattr(m, k)) for m in made] for k in ("total", "count"))
+        return cls(np.concatenate(total), np.concatenate(count))
 
     @property
     def mean(self) -> NDArray[np.float64]:

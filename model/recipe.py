@@ -40,6 +40,11 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     static_noise: float = Field(
         ge=0, description="sd of the noise on scaled statics, one draw per place and step"
     )
+    max_footprints: int | None = Field(
+        None,
+        ge=1,
+        description="learn from so many footprints, evenly spread, where memory holds no more",
+    )
     mask_ceiling: bool = Field(description="leave out values stuck at a footprint's ceiling")
     footprint_operator: Literal["outputs", "inputs"] = Field(
         description="mean of the cells' outputs, or one pass on their mean inputs"

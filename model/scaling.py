@@ -57,9 +57,20 @@ def trimmed_scale(values: NDArray[Any]) -> Scale:
     Falls back to all values where the trimmed ones are constant, and to a deviation of one where
     all are. NaN is left out; without any value the scale is (0, 1).
     """
-    kept = np.asarray(values, np.float64).ravel()
-    if kept.size > SAMPLE:
-        kept = kept[np.random.default_rng(0).integers(0, kept.size, SAMPLE)]
+    kept = np.asarray(values).ravel()
+    return scale_of(kept[sample(kept.size)])
+
+
+def sample(size: int) -> NDArray[np.int64] | slice:
+    """Which of so many values a scale is fitted to, for whoever reads them in parts."""
+    if size <= SAMPLE:
+        return slice(None)
+    return np.random.default_rng(0).integers(0, size, SAMPLE)
+
+
+def scale_of(sampled: NDArray[Any]) -> Scale:
+    """The scale that `trimmed_scale` fits to the values of its `sample`."""
+    kept = np.asarray(sampled, np.float64)
     kept = kept[np.isfinite(kept)]
     if not kept.size:
         return Scale(0.0, 1.0)

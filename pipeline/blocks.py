@@ -105,3 +105,23 @@ def buffer_mask(
     lat_deg, lon_deg = np.asarray(lat, float), np.asarray(lon, float)
     _, distance_km = grid.nearest(lat_deg, lon_deg, lat_deg[held_out], lon_deg[held_out])
     return np.asarray(~held_out & (distance_km < buffer_km))
+
+
+def spread(labels: npt.ArrayLike, n: int, seed: int = 0) -> grid.IntArray:
+    """Draw n places so that every block has its share of them.
+
+    Args:
+      labels: (place,) block of each place.
+      n: places wanted, at most all.
+      seed: of the draw.
+
+    Returns:
+      (n,) places in order; a block of share s of all places has s n of them, rounded.
+    """
+    _, block = np.unique(np.asarray(labels), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(block))
+    by_block = shuffled[np.argsort(block[shuffled], kind="stable")]
+    # An even step along the places block by block, each block's in random order.
+    step = (np.arange(n) + rng.random()) * len(block) / n
+    return np.sort(by_block[step.astype(np.int64)])

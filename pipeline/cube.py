@@ -11,6 +11,8 @@ from pipeline import arrays, schema
 from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -95,6 +97,22 @@ class Cube:
         days = self.days.astype("datetime64[ns]")
         values: NDArray[np.float32] = group[name].sel(time=slice(days[0], days[-1])).values
         return values
+
+    def part(self, group: xr.Dataset, name: str, days: slice) -> NDArray[np.float32]:
+        """(day, ...) values of a variable on some days, counted along the period."""
+        first = self.axis_offset
+        where = {"time": slice(first + days.start, first + days.stop)}
+        values: NDArray[np.float32] = group[name].isel(where).values
+        return values
+
+    def blocks(self, days: slice) -> Iterator[slice]:
+        """Those days in pieces that each lie in one shard."""
+        shift = self.axis_offset % schema.BLOCK_DAYS
+        start = days.start
+        while start < days.stop:
+            stop = (start + shift) // schema.BLOCK_DAYS * schema.BLOCK_DAYS + schema.BLOCK_DAYS
+            yield slice(start, min(stop - shift, days.stop))
+            start = stop - shift
 
     def membership(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Valid cells and the footprints they make.

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from model.features import Features, slow_features
+from model.features import Features
 from model.sampling import Places, TrainingData, as_tensor
-from model.scaling import Scale, Scaler, plain_scale, trimmed_scale
-from pipeline import blocks, satellite
+from model.scaling import Scale, Scaler, plain_scale
+from pipeline import blocks, inputs, satellite
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.config import Experiment
     from pipeline.cube import Cube
 
-SLOW_SAMPLE = 512  # cells on which the scales of slow features are fitted
+STRATUM_FOOTPRINTS = 8  # side of the squares that `max_footprints` takes its share of each from
 CEILING_REPEATS = 5  # a footprint's maximum met this often is the retrieval's ceiling
 SITE_FEWEST = 1  # values in the training period that make a site one to learn from
 
@@ -115,13 +114,16 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
     """
     features = resolve_features(experiment, cube)
     cells, footprints, members = cube.membership()
-    train = cube.day_index(experiment.train_period)
-    raw = _read_cells(cube, features, cells)
-    scaler = _fit(features, *raw, train)
-    cell_forcing, cell_static = _scaled(features, scaler, *raw)
-    scaler = _with_slow(features, scaler, cell_forcing, train)
-    site_forcing, site_static = _scaled(features, scaler, *_read_sites(cube, features))
+    chosen = _chosen(experiment, cube, footprints)
+    cells, members = _of_footprints(cells, members, chosen)
     observed = _read_footprints(cube, footprints)
+    dropped = _dropped(experiment, cube, footprints, observed, chosen)
+    footprints, observed = footprints[chosen], observed[chosen]
+    train = cube.day_index(experiment.train_period)
+    scaler = inputs.fitted(cube, features, cells, train)
+    cell_forcing, cell_static = inputs.of_cells(cube, features, scaler, cells)
+    scaler = inputs.with_slow(features, scaler, cell_forcing, train)
+    site_forcing, site_static = inputs.of_sites(cube, features, scaler)
     insitu = np.zeros((0, len(cube.days)), np.float32)
     if cube.sites is not None:
         insitu = cube.series(cube.sites, cube.target).T
@@ -144,7 +146,7 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
         folds["lat"].to_numpy(),
         folds["lon"].to_numpy(),
         folds["fold"].to_numpy(),
-        _dropped(experiment, cube, footprints, observed),
+        dropped,
     )
 
 
@@ -193,32 +195,6 @@ def _only(values: NDArray[np.float32], days: slice) -> NDArray[np.float32]:
     return kept
 
 
-Raw = tuple["NDArray[np.float32]", "NDArray[np.float32]"]
-
-
-def _read_cells(cube: Cube, features: Features, cells: NDArray[np.int64]) -> Raw:
-    """(cell, day, forcing) and (cell, static), unscaled."""
-    row, col = cells.T
-    forcing = np.empty((len(cells), len(cube.days), len(features.forcing)), np.float32)
-    for i, name in enumerate(features.forcing):
-        forcing[..., i] = cube.series(cube.cells, name)[:, row, col].T
-    static = [cube.cells[name].values[row, col] for name in features.static]
-    return forcing, np.stack(static, 1) if static else np.zeros((len(cells), 0), np.float32)
-
-
-def _read_sites(cube: Cube, features: Features) -> Raw:
-    """(site, day, forcing) and (site, static), unscaled."""
-    n, sites = len(cube.site_ids), cube.sites
-    forcing = np.empty((n, len(cube.days), len(features.forcing)), np.float32)
-    static = np.empty((n, len(features.static)), np.float32)
-    if sites is not None:
-        for i, name in enumerate(features.forcing):
-            forcing[..., i] = cube.series(sites, name).T
-        for i, name in enumerate(features.static):
-            static[:, i] = sites[name].values
-    return forcing, static
-
-
 def _read_footprints(cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.float32]:
     if cube.footprints is None:
         return np.full((len(footprints), len(cube.days)), np.nan, np.float32)
@@ -226,13 +202,37 @@ def _read_footprints(cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.fl
     return cube.series(cube.footprints, cube.target)[:, row, col].T.copy()
 
 
+def _chosen(experiment: Experiment, cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(footprint,) which of the cube's are learnt from: all, or `max_footprints`, evenly spread."""
+    most = experiment.train.max_footprints
+    if most is None or most >= len(footprints):
+        return np.arange(len(footprints))
+    square = footprints // STRATUM_FOOTPRINTS
+    return blocks.spread(square[:, 0] * len(cube.cells["x"]) + square[:, 1], most)
+
+
+def _of_footprints(
+    cells: NDArray[np.int64], members: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cells and members of some of the footprints, numbered anew."""
+    members = members[chosen]
+    valid = members >= 0
+    kept = cells[members[valid]]
+    members[valid] = np.arange(len(kept))
+    return kept, members
+
+
 def _dropped(
     experiment: Experiment,
     cube: Cube,
     footprints: NDArray[np.int64],
     values: NDArray[np.float32],
+    kept: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """(site,) footprint that holds each site, or stands for it; -1 where none is to be dropped."""
+    """(site,) footprint that holds each site, or stands for it; -1 where none is to be dropped.
+
+    Looked for among all footprints, and numbered among those `kept`.
+    """
     if not experiment.folds.drop_footprints or cube.footprints is None or cube.sites is None:
         return np.full(len(cube.site_ids), -1)
     lat, lon = (cube.footprints[name].values for name in ("lat", "lon"))
@@ -247,44 +247,6 @@ def _dropped(
         np.where(fy >= 0, number[fy, fx], -1),
         experiment.judging.max_footprint_km,
     )
-    return chosen
-
-
-def _fit(
-    features: Features,
-    forcing: NDArray[np.float32],
-    static: NDArray[np.float32],
-    train: slice,
-) -> Scaler:
-    """Scales of forcing and statics over the cells and the training period."""
-    scales = {n: trimmed_scale(forcing[:, train, i]) for i, n in enumerate(features.forcing)}
-    return Scaler(scales | {n: trimmed_scale(static[:, i]) for i, n in enumerate(features.static)})
-
-
-def _scaled(
-    features: Features,
-    scaler: Scaler,
-    forcing: NDArray[np.float32],
-    static: NDArray[np.float32],
-) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """Inputs scaled; forcing in two bytes."""
-    mean, std = scaler.arrays(features.forcing)
-    two_bytes = ((forcing - mean) / std).astype(np.float16)
-    mean, std = scaler.arrays(features.static)
-    return two_bytes, ((static - mean) / std).astype(np.float32)
-
-
-def _with_slow(
-    features: Features, scaler: Scaler, forcing: NDArray[np.float16], train: slice
-) -> Scaler:
-    """The scaler with the scales of the slow features, fitted on an even sample of cells."""
-    if not features.slow:
-        return scaler
-    some = forcing[:: max(1, len(forcing) // SLOW_SAMPLE)]
-    places = Places.of(some, np.zeros((len(some), 0), np.float32), "cpu")
-    every, n_days = torch.arange(len(some)), train.stop - train.start
-    start = torch.full_like(every, train.start)
-    window = places.window(every, start, n_days, features.lead_days)
-    slow = slow_features(window, features, scaler, n_days).numpy()
-    fitted = {name: trimmed_scale(slow[..., i]) for i, name in enumerate(features.slow_names)}
-    return Scaler(scaler.scales | fitted)
+    numbered = np.full(len(footprints) + 1, -1)  # the last is where -1 leads
+    numbered[kept] = np.arange(len(kept))
+    return numbered[chosen]

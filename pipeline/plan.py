@@ -32,6 +32,7 @@ class Work(NamedTuple):
     megabytes: float
     task_megabytes: float
     hours: float
+    driver_megabytes: float = 0.0
 
 
 class Sizes(NamedTuple):

@@ -134,6 +134,8 @@ def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str,
         settings.get("sources", {}).pop(place, None)
     if settings.get("folds") and settings["folds"]["by"] not in REGIONS:
         settings["folds"]["by"] = "polygons"  # a file, whose digest tells what it holds
+    if settings.get("train") and settings["train"]["max_footprints"] is None:
+        del settings["train"]["max_footprints"]  # as before there was such a setting
     if settings.get("planet"):
         del settings["planet"]["url"]  # where a planet lies does not change it
     return {"schema": VERSION} | _flat(settings) | dict(sorted(made_of.items()))

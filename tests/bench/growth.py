@@ -1,0 +1,157 @@
+"""Large planets through all verbs: time, memory, bytes and objects of every stage.
+
+Each verb runs as a person would run it, a process of its own; what its driver and Ray's workers
+hold is sampled, and held against what `soilweave plan` promised before. `make conus`, `make globe`
+and `make growth` run it; results go into one JSON file, run by run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from bench import watch
+from pipeline import pace, plan, resolve
+from pipeline.store import Workspace
+
+YEARS = ("period", "train_period", "test_period")
+QUARTER = ["domain.east_degrees=-95.8", "domain.south_degrees=36.0"]
+# By name: the preset, and what is set otherwise.
+RUNS: dict[str, tuple[str, list[str]]] = {
+    "conus": ("load", []),
+    "half": ("load", ["domain.east_degrees=-95.8"]),
+    "quarter": ("load", QUARTER),
+    "quarter, four years": (
+        "load",
+        [*QUARTER, *(f"{key}=[2017-01-01, 2020-12-31]" for key in YEARS)],
+    ),
+    "globe": ("load-globe", []),
+}
+# Verbs, with the artefacts that each makes.
+VERBS = {
+    "prepare": ("planet", "cube", "folds"),
+    "train": ("models",),
+    "predict": ("maps",),
+    "evaluate": ("scores", "report"),
+}
+
+
+def main(
+    runs: Annotated[list[str], typer.Argument(help=f"Any of {', '.join(RUNS)}.")],
+    folder: Annotated[Path, typer.Option(help="Where workspaces are made.")] = Path("workspace"),
+    results: Annotated[Path, typer.Option(help="JSON that results are added to.")] = Path(
+        "workspace/bench/conus.json"
+    ),
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value of all.")] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the workspaces.")] = False,
+) -> None:
+    """Run planets from nothing to a report, and add what was measured to the results."""
+    for name in runs:
+        preset, changes = RUNS[name]
+        made = measured(preset, [*changes, *(settings or [])], folder.absolute() / "growth", name)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        stored = json.loads(results.read_text()) if results.exists() else {}
+        results.write_text(json.dumps(stored | {name: made}, indent=1))
+        print(json.dumps(made, indent=1))
+        if not keep:
+            shutil.rmtree(folder.absolute() / "growth" / _plain(name), ignore_errors=True)
+        if made["failed"]:
+            sys.exit(f"{name}: {made['failed']} failed; see its log in {folder}/growth")
+
+
+def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[str, Any]:
+    """One planet through all verbs."""
+    experiment = resolve.experiment(preset, settings, _plain(name))
+    sizes = plan.sizes_of(experiment)
+    promised = {w.stage: w for w in plan.work(experiment, sizes, pace.measure(experiment, sizes.features))}
+    workspace = Workspace(str(folder / experiment.name))
+    shutil.rmtree(workspace.root, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{experiment.name}.log"
+    made: dict[str, Any] = {
+        "preset": preset,
+        "settings": settings,
+        "machine": _machine(),
+        "cells": [sizes.rows, sizes.cols],
+        "days": sizes.days,
+        "stages": {},
+        "failed": None,
+    }
+    options = [part for setting in settings for part in ("--set", setting)]
+    for verb, artefacts in VERBS.items():
+        command = [Path(sys.executable).parent / "soilweave", verb, preset, *options]
+        command += ["--name", experiment.name, "--workspace", folder]
+        seen = watch.run([str(part) for part in command], log, dict(os.environ))
+        if seen.status:
+            made["failed"] = verb
+            break
+        for stage, found in _stages(verb, artefacts, workspace, seen).items():
+            made["stages"][stage] = found | _held_against(found, promised.get(stage))
+    made["seconds"] = round(sum(s["seconds"] for s in made["stages"].values()), 1)
+    return made
+
+
+def _stages(
+    verb: str, artefacts: tuple[str, ...], workspace: Workspace, seen: watch.Watched
+) -> dict[str, Any]:
+    """What was measured of a verb; the planet, which `prepare` makes first, by itself."""
+    parts = {verb: artefacts}
+    edges = {verb: (seen.begun, seen.begun + seen.seconds)}
+    if verb == "prepare":
+        made = workspace.artefact("planet").manifest() or {}
+        middle = datetime.datetime.fromisoformat(made["created"]).timestamp() + 1
+        parts = {"planet": artefacts[:1], "prepare": artefacts[1:]}
+        edges = {"planet": (seen.begun, middle), "prepare": (middle, edges[verb][1])}
+    found = {}
+    for stage, names in parts.items():
+        manifests = [workspace.artefact(name).manifest() or {} for name in names]
+        shards = [shard for manifest in manifests for shard in manifest.get("shards", [])]
+        since, until = edges[stage]
+        found[stage] = {
+            "seconds": round(until - since, 1),
+            "driver": seen.peak("driver", since, until),
+            "worker": seen.peak("worker", since, until),
+            "all_mb": round(seen.total_mb),
+            "objects": len(shards),
+            "empty": sum(len(manifest.get("empty", [])) for manifest in manifests),
+            "megabytes": round(sum(shard["size"] for shard in shards) / 1e6, 1),
+        }
+    return found
+
+
+def _held_against(found: dict[str, Any], promised: plan.Work | None) -> dict[str, Any]:
+    if promised is None:
+        return {}
+    told = {"worker": promised.task_megabytes, "driver": promised.driver_megabytes}
+    shares = {
+        role: round(found[role]["resident_mb"] / megabytes, 2)
+        for role, megabytes in told.items()
+        if found[role] and megabytes
+    }
+    return {"promised_mb": {role: round(mb) for role, mb in told.items()}, "of_promised": shares}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "gigabytes": round(psutil.virtual_memory().total / 1e9, 1),
+        "processor": platform.processor() or platform.machine(),
+        "load_before": round(os.getloadavg()[0], 1),
+    }
+
+
+def _plain(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "-")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,97 @@
+"""A command and the processes it starts, watched: how long, and how much memory each had at most."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+EVERY_S = 0.25
+KINDS = ("RssAnon", "RssFile", "RssShmem")
+
+
+@dataclass
+class Watched:
+    """What was seen: samples by process, each (time, anonymous, file, shared) in MB."""
+
+    begun: float
+    seconds: float = 0.0
+    status: int = 0
+    names: dict[int, str] = field(default_factory=dict)
+    samples: dict[int, list[tuple[float, float, float, float]]] = field(default_factory=dict)
+    total_mb: float = 0.0
+
+    def peak(self, role: str, since: float = 0.0, until: float = float("inf")) -> dict | None:
+        """The largest of the processes of a role: resident, of that private, and shared, in MB.
+
+        Private is anonymous memory; shared are pages of Ray's object store; the rest are pages of
+        files, which the system takes back when it needs them.
+        """
+        found = [
+            sample
+            for pid, name in self.names.items()
+            if name == role
+            for sample in self.samples[pid]
+            if since <= sample[0] <= until
+        ]
+        if not found:
+            return None
+        resident = max(found, key=lambda sample: sum(sample[1:]))
+        return {
+            "resident_mb": round(sum(resident[1:])),
+            "private_mb": round(max(sample[1] for sample in found)),
+            "files_mb": round(resident[2]),
+            "shared_mb": round(resident[3]),
+            "n": len({p for p, name in self.names.items() if name == role}),
+        }
+
+
+def run(command: list[str], log: Path, environment: dict[str, str]) -> Watched:
+    """Run a command to its end, its output in a log."""
+    seen = Watched(time.time())
+    over = threading.Event()
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        watcher = threading.Thread(target=_watch, args=(process.pid, seen, over), daemon=True)
+        watcher.start()
+        seen.status = process.wait()
+        over.set()
+        watcher.join()
+    seen.seconds = time.time() - seen.begun
+    return seen
+
+
+def _watch(pid: int, seen: Watched, over: threading.Event) -> None:
+    root = psutil.Process(pid)
+    while not over.wait(EVERY_S):
+        now, private, shared = time.time(), 0.0, 0.0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in [root, *root.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                    sample = _resident(each.pid)
+                    role = "driver" if each.pid == pid else _role(each)
+                    # Ray names a process after what it does now, and IDLE when it is done.
+                    if seen.names.get(each.pid) in (None, "other"):
+                        seen.names[each.pid] = role
+                    seen.samples.setdefault(each.pid, []).append((now, *sample))
+                    private += sample[0]
+                    shared = max(shared, sample[2])
+        seen.total_mb = max(seen.total_mb, private + shared)
+
+
+def _resident(pid: int) -> tuple[float, float, float]:
+    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    held = {words[0].rstrip(":"): float(words[1]) / 1024 for words in lines if len(words) == 3}
+    return tuple(held.get(kind, 0.0) for kind in KINDS)
+
+
+def _role(process: psutil.Process) -> str:
+    name = (process.cmdline() or [""])[0]
+    if not name.startswith("ray::"):
+        return "ray"
+    return "worker" if any(word in name for word in ("Map", "Train")) else "other"
