@@ -68,6 +68,10 @@ class PlanetConfig(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, description="seed of all its random streams")
     n_sites: int = Field(30, ge=1, description="number of sites")
     without: tuple[Ingredient, ...] = Field((), description="errors switched off, by name")
+    ocean_share: float = Field(0.0, ge=0, lt=1, description="share of cells that have no data")
+    forcing_degrees: float = Field(
+        0.125, ge=0.01, le=1, description="side of the cells of the grid that forcing is shown on"
+    )
     url: str | None = Field(
         None, description="folder of a planet made before; null makes one in the workspace"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from threadpoolctl import threadpool_limits
+
 from pipeline import files, schema, store
 from pipeline.errors import StoreError
 from pipeline.osse.write import generate
@@ -52,10 +54,10 @@ def run(
         written.append(store.record(url, name))
 
     window = schema.window(experiment)
-    generate(
-        experiment.planet, window, experiment.period, experiment.target, write, progress.advance
-    )
+    planet, period, target = experiment.planet, experiment.period, experiment.target
+    # Its products of matrices are small: threads that wait for one another made it 5 times slower.
+    with threadpool_limits(1, user_api="blas"):
+        generate(planet, window, period, target, write, progress.advance)
     artefact.commit(inputs, written)
     size = "{} x {}".format(*window.cell_shape)
-    planet = experiment.planet
     progress.finish(f"planet {planet.seed} ({planet.kind}), {size} cells, {planet.n_sites} sites")

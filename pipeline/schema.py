@@ -49,6 +49,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "scores": ("judging", "baselines"),
     "report": (),
 }
+# Settings that came later, and the value that leaves everything as it was before.
+LATER = {"train.max_footprints": None, "planet.ocean_share": 0.0, "planet.forcing_degrees": 0.125}
 BESIDE = ("name", "title", "cube", "compute")  # of an experiment, in no comparison of settings
 
 
@@ -134,11 +136,10 @@ def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str,
         settings.get("sources", {}).pop(place, None)
     if settings.get("folds") and settings["folds"]["by"] not in REGIONS:
         settings["folds"]["by"] = "polygons"  # a file, whose digest tells what it holds
-    if settings.get("train") and settings["train"]["max_footprints"] is None:
-        del settings["train"]["max_footprints"]  # as before there was such a setting
     if settings.get("planet"):
         del settings["planet"]["url"]  # where a planet lies does not change it
-    return {"schema": VERSION} | _flat(settings) | dict(sorted(made_of.items()))
+    flat = {k: v for k, v in _flat(settings).items() if k not in LATER or v != LATER[k]}
+    return {"schema": VERSION} | flat | dict(sorted(made_of.items()))
 
 
 def changed(first: Experiment, other: Experiment) -> dict[str, Any]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pipeline.store import Workspace
 
 AWAY = 2  # cells from the nearest site that a cell is judged at, beside its footprint's having none
-MOST = 5000  # cells judged; of more, evenly spaced ones: a median needs no more, memory is bounded
+# Cells judged; of more, evenly spaced ones: a median needs no more, and memory is bounded.
+MOST, MOST_CELL_DAYS = 5000, 4_000_000
 
 
 def judge(experiment: Experiment, workspace: Workspace, cube: Cube) -> tuple[pd.DataFrame, Json]:
@@ -31,9 +32,9 @@ def judge(experiment: Experiment, workspace: Workspace, cube: Cube) -> tuple[pd.
     """
     cells = away_from_sites(cube)
     n_away = len(cells)
-    cells = cells[:: -(-n_away // MOST)]
-    y, x = cells.T
     window, days = schema.window(experiment), cube.days[cube.day_index(experiment.test_period)]
+    cells = cells[:: -(-n_away // min(MOST, max(1, MOST_CELL_DAYS // len(days))))]
+    y, x = cells.T
     truth = domain.open_truth(experiment)
     observed = np.concatenate([truth.days(part)[:, y, x] for part in _parts(days)]).T
     lat, lon = window.cell_lat[y], window.cell_lon[x]
@@ -59,13 +60,16 @@ def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
     if cube.sites is None:
         return cells
     y, x = (cube.sites[name].values.astype(np.int64) for name in ("y", "x"))
-    inside = y >= 0
-    sites = np.stack([y[inside], x[inside]], 1)
-    refinement = cube.refinement
-    steps = np.abs(cells[:, None] - sites).max(2)
-    shares = empty & (cells[:, None] // refinement == sites // refinement).all(2)
-    near = np.asarray(((steps < AWAY) | shares).any(1))
-    return np.asarray(cells[~near])
+    inside, side = y >= 0, cube.refinement
+    near = np.zeros(cube.cells["mask"].shape, bool)
+    for row, col in zip(y[inside].tolist(), x[inside].tolist(), strict=True):
+        around = [slice(max(at - AWAY + 1, 0), at + AWAY) for at in (row, col)]
+        near[tuple(around)] = True
+        if empty:
+            near[tuple(slice(at // side * side, (at // side + 1) * side) for at in (row, col))] = (
+                True
+            )
+    return np.asarray(cells[~near[cells[:, 0], cells[:, 1]]])
 
 
 def _parts(days: NDArray[np.datetime64]) -> list[NDArray[np.datetime64]]:

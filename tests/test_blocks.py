@@ -141,3 +141,18 @@ def test_no_buffer_drops_nothing_even_at_the_same_place():
 def test_a_fold_without_sites_is_refused():
     with pytest.raises(ValueError, match=r"fold 5 holds no site, expected one of \[0, 1\]"):
         blocks.buffer_mask([1.0, 2.0], [3.0, 4.0], [0, 1], 5, 100.0)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    share=st.floats(0.01, 1),
+    seed=SEEDS,
+)
+def test_every_block_has_its_share_of_places(sizes, share, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    n = max(1, int(share * len(labels)))
+    drawn = blocks.spread(labels, n, seed)
+    assert len(set(drawn.tolist())) == n
+    assert (np.diff(drawn) > 0).all()
+    counts = np.bincount(labels[drawn], minlength=len(sizes))
+    assert (np.abs(counts - np.array(sizes) * n / len(labels)) < 1 + 1e-9).all()

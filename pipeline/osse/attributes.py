@@ -17,7 +17,10 @@ Attributes = dict[str, "FloatArray"]
 
 
 def shown(window: Window, land: Land, sizes: Magnitudes, seed: int) -> Attributes:
-    """Attributes under a provider's names, (y, x) each; errors from stream `attribute_error`."""
+    """Attributes under a provider's names, (y, x) each, NaN in the ocean.
+
+    Their errors are from stream `attribute_error`.
+    """
     area = Area.of(window, window.cell_y, window.cell_x)
     rng = stream(seed, "attribute_error")
     error = two_scales(area, rng, 4, sizes.soil_lengths_km, sizes.soil_long_share)
@@ -26,7 +29,7 @@ def shown(window: Window, land: Land, sizes: Magnitudes, seed: int) -> Attribute
     clay = np.minimum(clay, 99 - sand)
     density = land.bulk_density_g_cm3 + sizes.bulk_density_error_g_cm3 * error[2]
     ndvi = np.clip(land.ndvi + sizes.ndvi_error * error[3], 0.02, 0.9)
-    return {
+    made = {
         "SAND": sand,
         "SILT": 100 - sand - clay,
         "CLAY": clay,
@@ -37,6 +40,7 @@ def shown(window: Window, land: Land, sizes: Magnitudes, seed: int) -> Attribute
         "ALBEDO": land.albedo,
         "LANDCOVER": _land_cover(ndvi),
     }
+    return {name: np.where(land.ocean, np.nan, values) for name, values in made.items()}
 
 
 def _land_cover(ndvi: FloatArray) -> FloatArray:

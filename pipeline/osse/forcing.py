@@ -1,4 +1,4 @@
-"""Forcing as it is shown: on a grid of 0.125 degrees, with errors, in a provider's units."""
+"""Forcing as it is shown: on a grid of degrees, with errors, in a provider's units."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from pipeline.grid import FloatArray, Window
     from pipeline.osse.weather import Weather
 
-_STEPS_PER_DEGREE = 8
 _FALSE_MEAN_MM = 3.0  # free
 
 
 class ShownForcing:
     """Forcing on the grid that covers a window; errors from the stream `forcing_error`."""
 
-    def __init__(self, window: Window, sizes: Magnitudes, seed: int) -> None:
+    def __init__(
+        self, window: Window, sizes: Magnitudes, seed: int, degrees: float = 0.125
+    ) -> None:
         """Lay the grid: `lat_edges` (lat + 1) and `lon_edges` (lon + 1), degrees, increasing."""
         cell_lat, cell_lon = cell_edges(window)
-        self.lat_edges, self.lon_edges = _covering(cell_lat), _covering(cell_lon)
+        self.lat_edges, self.lon_edges = (
+            _covering(edges, degrees) for edges in (cell_lat, cell_lon)
+        )
         self._rows = _weights(np.sin(np.radians(cell_lat)), np.sin(np.radians(self.lat_edges)))
         self._cols = np.ascontiguousarray(_weights(cell_lon, self.lon_edges).T)
         y_m = grid.project(_middle(self.lat_edges), 0.0)[1]
@@ -82,11 +85,12 @@ class ShownForcing:
         return np.asarray(shown)
 
 
-def _covering(edges: FloatArray) -> FloatArray:
+def _covering(edges: FloatArray, degrees: float) -> FloatArray:
     """Multiples of the step that cover a range; a hair beyond one is no cell more."""
-    low, high = edges.min() * _STEPS_PER_DEGREE, edges.max() * _STEPS_PER_DEGREE
+    per_degree = round(1 / degrees)
+    low, high = edges.min() * per_degree, edges.max() * per_degree
     first, last = np.floor(low + 1e-6), np.ceil(high - 1e-6)
-    return np.arange(int(first), int(last) + 1) / _STEPS_PER_DEGREE
+    return np.arange(int(first), int(last) + 1) / per_degree
 
 
 def _middle(edges: FloatArray) -> FloatArray:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Free: from a dry, high west to a wet, low east, and around that a smooth random variation.
 _CLIMATE_KM, _TREND_SHARE = 150.0, 0.9
+_BASIN_KM = 4000.0
 _ELEVATION_M = (1350.0, 350.0, 120.0)  # west, east, sd of hills
 _NDVI = (0.18, 0.60, 0.05)  # dry, wet, sd
 _NDVI_SEASONAL = 0.35
@@ -56,6 +57,7 @@ class Land:
     clay_percent: FloatArray
     bulk_density_g_cm3: FloatArray
     soil: Soil
+    ocean: NDArray[np.bool_]
 
     @property
     def albedo(self) -> FloatArray:
@@ -63,8 +65,11 @@ class Land:
         return np.asarray(0.27 + 0.0005 * self.sand_percent - 0.2 * self.ndvi)
 
 
-def make_land(window: Window, sizes: Magnitudes, seed: int) -> Land:
-    """The land of a window, from the streams `climate`, `terrain`, `vegetation` and `soil`."""
+def make_land(window: Window, sizes: Magnitudes, seed: int, ocean_share: float = 0.0) -> Land:
+    """The land of a window, from the streams `climate`, `terrain`, `vegetation` and `soil`.
+
+    Its ocean is where the stream `ocean` is low, as many cells as its share; weather goes on there.
+    """
     area = Area.of(window, window.cell_y, window.cell_x)
     probability, amount = _climate(area, seed)
     hills = two_scales(area, stream(seed, "terrain"), 1, (200.0, 25.0), 0.7)[0]
@@ -87,6 +92,7 @@ def make_land(window: Window, sizes: Magnitudes, seed: int) -> Land:
         clay_percent=clay,
         bulk_density_g_cm3=np.clip(density, 0.9, 1.9),
         soil=_soil(sand, clay, draws[3:], sizes),
+        ocean=_ocean(area, seed, ocean_share),
     )
 
 
@@ -138,6 +144,14 @@ def _climate(area: Area, seed: int) -> tuple[FloatArray, FloatArray]:
     trend = np.sqrt(3) * (2 * area.x_km / area.width_km - 1)[None, :]
     index = ndtr(np.sqrt(_TREND_SHARE) * trend + np.sqrt(1 - _TREND_SHARE) * fields)
     return index[0], index[1]
+
+
+def _ocean(area: Area, seed: int, share: float) -> NDArray[np.bool_]:
+    """(y, x) True in the ocean: wide basins, so that whole columns of cells may lie in one."""
+    if share == 0:
+        return np.zeros((len(area.y_km), len(area.x_km)), bool)
+    height = Waves(area, _BASIN_KM).draw(stream(seed, "ocean"), 1)[0]
+    return np.asarray(height < np.quantile(height, share))
 
 
 def _texture(

@@ -22,6 +22,8 @@ from pipeline.osse.land import Land, greenness
 from pipeline.osse.planet import Magnitudes, stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from pipeline.grid import FloatArray, Window
@@ -62,28 +64,35 @@ def observe(
     """
     days, truth = passed.days[period], passed.moisture[period]
     rows = window.footprint_lat[:, None]
-    mean_ndvi = footprint_mean(land.ndvi, window.refinement)
-    ndvi = greenness(days, rows, mean_ndvi)
-    drying = passed.moisture - _trailing_mean(passed.moisture, sizes.fast_drying_days)
+    mean_ndvi, mean_truth = footprint_mean(land.ndvi, window.refinement), truth.mean(0)
     amplitude, vegetation = _smooth(window, seed, "seasonal_error", 2)
-    value = truth + sizes.fast_drying * drying[period]
-    value += sizes.amplitude_error * amplitude * (truth - truth.mean(0))
     per_half = sizes.seasonal_m3_m3_per_half_ndvi * vegetation / 0.5
-    value += per_half * (ndvi - mean_ndvi)
-    value += _bias(window, land, sizes, seed)
-    value += _noise(sizes, seed, ndvi)
-    value = np.clip(value, sizes.retrieval_floor_m3_m3, _CEILING_M3_M3)
-    seen = _swaths(window, sizes, seed, days) & (ndvi < sizes.dense_ndvi)
-    seen &= passed.soil_celsius[period] >= sizes.frozen_below_degc
-    return np.where(seen, value, np.nan).astype(np.float32)
+    bias, passes = _bias(window, land, sizes, seed), _swaths(window, sizes, seed, days)
+    noises, made = stream(seed, "satellite_noise"), np.empty(truth.shape, np.float32)
+    trailing = _trailing_means(passed.moisture, sizes.fast_drying_days)
+    for day, recent in enumerate(trailing, -len(passed.days[: period.start])):
+        if day < 0:
+            continue
+        ndvi = greenness(days[day : day + 1], rows, mean_ndvi)[0]
+        value = truth[day] + sizes.fast_drying * (truth[day] - recent)
+        value += sizes.amplitude_error * amplitude * (truth[day] - mean_truth)
+        value += per_half * (ndvi - mean_ndvi)
+        value += bias
+        value += _noise(sizes, noises, ndvi)
+        value = np.clip(value, sizes.retrieval_floor_m3_m3, _CEILING_M3_M3)
+        seen = passes[day] & (ndvi < sizes.dense_ndvi)
+        seen &= passed.soil_celsius[period][day] >= sizes.frozen_below_degc
+        made[day] = np.where(seen, value, np.nan)
+    return made
 
 
-def _trailing_mean(values: FloatArray, n_days: int) -> FloatArray:
-    """(day, fy, fx) mean of each day and the n_days - 1 before it, or of what there are."""
-    total = values.cumsum(0)
-    total[n_days:] -= total[:-n_days].copy()
-    n = np.minimum(np.arange(len(values)) + 1, n_days)
-    return np.asarray(total / n[:, None, None])
+def _trailing_means(values: FloatArray, n_days: int) -> Iterator[FloatArray]:
+    """(fy, fx) mean of each day (day, fy, fx) and the n_days - 1 before it, or what there are."""
+    totals: list[FloatArray] = []
+    for day, field in enumerate(values):
+        totals.append(totals[-1] + field if totals else field)
+        earlier = totals.pop(0) if day >= n_days else 0.0
+        yield (totals[-1] - earlier) / min(day + 1, n_days)
 
 
 def _smooth(window: Window, seed: int, name: str, n: int) -> FloatArray:
@@ -123,12 +132,11 @@ def _unexplained(values: FloatArray, means: list[FloatArray]) -> FloatArray:
     return _standard(values - fit.reshape(values.shape))
 
 
-def _noise(sizes: Magnitudes, seed: int, ndvi: FloatArray) -> FloatArray:
-    """(day, fy, fx) m3 m-3, white, growing with vegetation from NDVI .1 to .8."""
+def _noise(sizes: Magnitudes, rng: np.random.Generator, ndvi: FloatArray) -> FloatArray:
+    """(fy, fx) m3 m-3 of the next day, white, growing with vegetation from NDVI .1 to .8."""
     bare, dense = sizes.noise_factor_bare_dense
     factor = bare + (dense - bare) * np.clip((ndvi - 0.1) / 0.7, 0, 1)
-    noise = stream(seed, "satellite_noise").standard_normal(ndvi.shape)
-    return np.asarray(sizes.noise_m3_m3 * factor * noise)
+    return np.asarray(sizes.noise_m3_m3 * factor * rng.standard_normal(ndvi.shape))
 
 
 def _swaths(

@@ -35,15 +35,18 @@ class Sites:
         return [f"site-{i:02d}" for i in range(len(self.y))]
 
 
-def place(window: Window, n_sites: int, seed: int) -> Sites:
+def place(window: Window, n_sites: int, seed: int, land: NDArray[np.bool_] | None = None) -> Sites:
     """Deal sites to footprints, each getting one before any gets two; stream `sites`.
+
+    `land` (fy, fx) says which footprints may get one: all without.
 
     A site lies in the middle half of a random cell of its footprint.
     """
     rng = stream(seed, "sites")
-    n_footprints, side = window.height * window.width, window.refinement
-    rounds = -(-n_sites // n_footprints)
-    dealt = np.concatenate([rng.permutation(n_footprints) for _ in range(rounds)])[:n_sites]
+    side = window.refinement
+    dry = np.arange(window.height * window.width) if land is None else np.flatnonzero(land)
+    rounds = -(-n_sites // len(dry))
+    dealt = np.concatenate([rng.permutation(dry) for _ in range(rounds)])[:n_sites]
     y = dealt // window.width * side + rng.integers(side, size=n_sites)
     x = dealt % window.width * side + rng.integers(side, size=n_sites)
     metres = grid.FOOTPRINT_SIZE_M / side

@@ -70,12 +70,13 @@ class _Planet:
         self.sizes = sizes
         first, last = (np.datetime64(day, "D") for day in period)
         self.days = np.arange(first - sizes.spinup_days, last + 1)
-        self.land = make_land(window, sizes, self.seed)
+        self.land = make_land(window, sizes, self.seed, planet.ocean_share)
         self.sky = Sky(window, self.land, sizes, self.seed)
-        self.forcing = ShownForcing(window, sizes, self.seed)
+        self.forcing = ShownForcing(window, sizes, self.seed, planet.forcing_degrees)
         edges = (self.forcing.lat_edges, self.forcing.lon_edges)
         self.grid = netcdf.Axes(("lat", "lon"), *edges, self.forcing.lat, self.forcing.lon)
-        self.sites = sites.place(window, planet.n_sites, self.seed)
+        self.seen = satellite.footprint_mean(1.0 - self.land.ocean, window.refinement) >= 0.5
+        self.sites = sites.place(window, planet.n_sites, self.seed, self.seen)
         self.bucket: Bucket | None = None
         self.cells = netcdf.Axes.of_cells(window)
         self.n_cells = window.cell_shape[0] * window.cell_shape[1]
@@ -97,7 +98,9 @@ class _Planet:
             kept[chunk] = values[:, self.sites.y, self.sites.x]
         if shown:
             day = str(days[0]).replace("-", "")
+            moisture[:, self.land.ocean] = np.nan
             self.write(f"truth_{day}.nc", netcdf.gridded({"SM": moisture}, self.cells, days))
+            del moisture, soil_celsius
             file = netcdf.gridded(self.forcing.days(weather), self.grid, days)
             self.write(f"forcing_{day}.nc", file)
 
@@ -125,6 +128,7 @@ class _Planet:
         period = slice(sizes.spinup_days, None)
         days = self.days[period]
         retrieved = satellite.observe(window, land, sizes, seed, self.footprints, period)
+        retrieved[:, ~self.seen] = np.nan
         lat, lon = np.meshgrid(window.footprint_lat, window.footprint_lon, indexing="ij")
         flat = {"SM_RETRIEVED": retrieved.reshape(len(days), -1).T}
         self.write(

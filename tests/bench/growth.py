@@ -61,7 +61,7 @@ def main(
         results.parent.mkdir(parents=True, exist_ok=True)
         stored = json.loads(results.read_text()) if results.exists() else {}
         results.write_text(json.dumps(stored | {name: made}, indent=1))
-        print(json.dumps(made, indent=1))
+        typer.echo(json.dumps(made, indent=1))
         if not keep:
             shutil.rmtree(folder.absolute() / "growth" / _plain(name), ignore_errors=True)
         if made["failed"]:
@@ -72,7 +72,9 @@ def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[
     """One planet through all verbs."""
     experiment = resolve.experiment(preset, settings, _plain(name))
     sizes = plan.sizes_of(experiment)
-    promised = {w.stage: w for w in plan.work(experiment, sizes, pace.measure(experiment, sizes.features))}
+    promised = {
+        w.stage: w for w in plan.work(experiment, sizes, pace.measure(experiment, sizes.features))
+    }
     workspace = Workspace(str(folder / experiment.name))
     shutil.rmtree(workspace.root, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A command and the processes it starts, watched: how long, and how much memory each had at most."""
+"""A command and all processes it starts, watched: time, and the most memory each has held."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def _watch(pid: int, seen: Watched, over: threading.Event) -> None:
         now, private, shared = time.time(), 0.0, 0.0
         with contextlib.suppress(psutil.NoSuchProcess):
             for each in [root, *root.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                with contextlib.suppress(
+                    psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError
+                ):
                     sample = _resident(each.pid)
                     role = "driver" if each.pid == pid else _role(each)
                     # Ray names a process after what it does now, and IDLE when it is done.
@@ -86,8 +88,8 @@ def _watch(pid: int, seen: Watched, over: threading.Event) -> None:
 
 def _resident(pid: int) -> tuple[float, float, float]:
     lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    held = {words[0].rstrip(":"): float(words[1]) / 1024 for words in lines if len(words) == 3}
-    return tuple(held.get(kind, 0.0) for kind in KINDS)
+    held = {words[0].rstrip(":"): words[1] for words in lines if len(words) == 3}
+    return tuple(float(held.get(kind, 0)) / 1024 for kind in KINDS)
 
 
 def _role(process: psutil.Process) -> str:
