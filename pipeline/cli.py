@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import console, inquiries, verdict
+from pipeline import allocator, console, inquiries, verdict
 from pipeline.console import err, out
 from pipeline.errors import ConfigError, SoilweaveError
 from pipeline.options import Debug, Experiment, Name, Overwrite, Set, Workspace, resolve_named
@@ -262,6 +262,7 @@ verdict.add_to(app, _run)
 
 def main() -> None:
     """Run; an error a user can mend is one line and exit code 2."""
+    allocator.keep()
     try:
         app()
     except SoilweaveError as error:

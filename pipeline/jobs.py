@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pipeline import upload
+from pipeline import allocator, upload
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def submit(order: Order, address: str) -> str:
                 entrypoint=shlex.join(parts),
                 submission_id=job,
                 # Nothing of this machine's environment: nodes have keys and tokens of their own.
-                runtime_env={"working_dir": folder},
+                runtime_env={"working_dir": folder, "env_vars": allocator.SETTINGS},
                 metadata={"soilweave": order.verb, "name": name, "workspace": order.workspace},
             )
     return job
