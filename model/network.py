@@ -74,15 +74,16 @@ class Network(nn.Module):
           state: hidden and cell state, each (1, batch, hidden).
           generator: source of the dropout mask; None switches dropout off.
         """
+        x = x.transpose(0, 1)  # days first, as the LSTM has them inside: its output is large
         if self.input is not None:
             x = torch.relu(self.input(x))
         if state is None:
-            zero = x.new_zeros(1, x.shape[0], self.config.hidden_size)
+            zero = x.new_zeros(1, x.shape[1], self.config.hidden_size)
             state = (zero, zero)
         hidden, h, c = torch.lstm(
-            x, state, self._weights(generator), True, 1, 0.0, self.training, False, True
+            x, state, self._weights(generator), True, 1, 0.0, self.training, False, False
         )
-        return self._heads(self.output(hidden).float()), (h, c)
+        return self._heads(self.output(hidden).float().transpose(0, 1)), (h, c)
 
     def _weights(self, generator: torch.Generator | None) -> list[Tensor]:
         """Weights of the LSTM, W_ih and W_hh under one fresh mask."""

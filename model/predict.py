@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from model.sampling import SPINUP_DAYS, inputs
+from model.features import assemble
+from model.sampling import SPINUP_DAYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,52 +41,42 @@ class Prediction:
 def predict(trained: Trained, places: Places) -> Prediction:
     """Series of all days at every place, after a spin-up over the first year, repeated."""
     trained.network.eval()
-    everywhere = torch.arange(len(places.static), device=places.forcing.device)
     with torch.inference_mode():
-        parts = [
-            _predict_chunk(trained, places, place) for place in torch.split(everywhere, PLACES)
-        ]
+        parts = [_predict_part(trained, part) for part in places.split(PLACES)]
     return Prediction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _predict_chunk(
-    trained: Trained, places: Places, place: torch.Tensor
-) -> tuple[NDArray[np.float32], ...]:
+def _predict_part(trained: Trained, places: Places) -> tuple[NDArray[np.float32], ...]:
     spinup = min(SPINUP_DAYS, places.n_days)
-    warm, state = run(trained, places, place, -spinup, 0, None)
-    heads, _ = run(trained, places, place, 0, places.n_days, state)
+    warm, state = run(trained, places, -spinup, 0, None)
+    heads, _ = run(trained, places, 0, places.n_days, state)
     levels = (trained.target.back(head.mean(1)) for head in (warm.site, warm.satellite))
     return (*trained.physical(heads), *(level.cpu().numpy() for level in levels))
 
 
 def run(
-    trained: Trained,
-    places: Places,
-    place: torch.Tensor,
-    first: int,
-    last: int,
-    state: State | None,
+    trained: Trained, places: Places, first: int, last: int, state: State | None
 ) -> tuple[Heads, State]:
     """Heads of days first..last-1, in blocks, and the state after them."""
+    features, lead = trained.features, trained.lead_days
     blocks: list[Heads] = []
     for start in range(first, last, BLOCK_DAYS):
         n_days = min(BLOCK_DAYS, last - start)
-        begin = torch.full_like(place, start)
-        x = inputs(places, place, begin, n_days, trained.features, trained.scaler)
+        forcing = places.days(start - lead, start + n_days)
+        seen = forcing[:, lead - features.lead_days :]
+        x = assemble(seen, places.static, features, trained.scaler, n_days)
         heads, state = trained.network(x, state)
-        blocks.append(_blended(trained, heads, places, place, begin))
+        blocks.append(_blended(trained, heads, forcing, places.static))
     assert state is not None
     return _join(blocks), state
 
 
-def _blended(
-    trained: Trained, heads: Heads, places: Places, place: torch.Tensor, start: torch.Tensor
-) -> Heads:
+def _blended(trained: Trained, heads: Heads, forcing: torch.Tensor, static: torch.Tensor) -> Heads:
     """The heads, the site's with its share of the linear model."""
     if trained.linear is None:
         return heads
     weight = trained.network.config.linear_weight
-    linear = trained.linear.window(places, place, start, heads.site.shape[1])
+    linear = trained.linear.window(forcing, static, heads.site.shape[1])
     return heads._replace(site=(1 - weight) * heads.site + weight * trained.target.to(linear))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LAGS, MEANS = (1, 2, 3), (3, 7, 30, 90)  # days
 LEAD_DAYS = max(MEANS) - 1  # days of forcing needed before the first day
+FILTERED_DAYS = 128  # a banded matrix of longer windows would be mostly zeros
 PENALTIES = tuple(10.0**k for k in range(7))
 GROUPS = 5  # of sites, where no folds are there to choose the penalty by
 
@@ -31,34 +32,58 @@ class Ridge:
 
     def predict(self, places: Places) -> NDArray[np.float32]:
         """(place, day) of every place and day."""
-        device, n_days = places.static.device, places.n_days
+        n_days = places.n_days
         series = [
-            self.window(places, index, torch.zeros_like(index), n_days)[0].cpu().numpy()
-            for index in torch.arange(len(places.static), device=device)[:, None]
+            self.window(site.days(-LEAD_DAYS, n_days), site.static, n_days).cpu().numpy()
+            for site in places.split(1)
         ]
-        return np.array(series, np.float32).reshape(len(places.static), n_days)
+        return np.concatenate(series)
 
-    def window(self, places: Places, place: Tensor, start: Tensor, n_days: int) -> Tensor:
-        """(batch, n_days) of (batch,) places from (batch,) first days."""
-        weights = torch.from_numpy(self.weights).to(places.static.device)
-        return (design(places, place, start, n_days).double() @ weights).float()
+    def window(self, forcing: Tensor, static: Tensor, n_days: int) -> Tensor:
+        """(batch, n_days) of the last days of a window; arguments as of `design`."""
+        weights = torch.from_numpy(self.weights).to(static.device)
+        if bool(forcing.sum().isfinite()) and n_days <= FILTERED_DAYS:
+            return self._filtered(forcing, torch.nan_to_num(static), weights, n_days)
+        return (design(forcing, static, n_days).double() @ weights).float()
+
+    def _filtered(self, forcing: Tensor, static: Tensor, weights: Tensor, n_days: int) -> Tensor:
+        """`window` where no forcing is missing: one product with a banded matrix."""
+        n = forcing.shape[2]
+        columns = weights[: n * (1 + len(LAGS) + len(MEANS))].reshape(-1, n)
+        kernel = weights.new_zeros(LEAD_DAYS + 2, n)  # by age in days; the last row is nothing
+        kernel[[0, *LAGS]] = columns[: 1 + len(LAGS)]
+        for length, column in zip(MEANS, columns[1 + len(LAGS) :], strict=True):
+            kernel[:length] += column / length
+        day = torch.arange(LEAD_DAYS + n_days, device=forcing.device)
+        age = day[LEAD_DAYS:] - day[:, None]
+        outside = (age < 0) | (age > LEAD_DAYS)
+        band = kernel[torch.where(outside, LEAD_DAYS + 1, age)].transpose(1, 2).flatten(0, 1)
+        series = _tamed(forcing[:, -(LEAD_DAYS + n_days) :]).flatten(1) @ band.float()
+        rest = static.double() @ weights[columns.numel() : -1] + weights[-1]
+        return series + rest.float()[:, None]
 
 
-def design(places: Places, place: Tensor, start: Tensor, n_days: int) -> Tensor:
-    """Regressors of (batch,) places from (batch,) first days, (batch, n_days, feature).
+def design(forcing: Tensor, static: Tensor, n_days: int) -> Tensor:
+    """Regressors of the last `n_days` of windows, (batch, n_days, feature).
 
-    Every forcing today, lagged by 1 to 3 days, and its means over 3, 7, 30 and 90 days, all of
-    asinh of the scaled value, which tames rain; the statics; a constant. Missing values are 0.
+    `forcing` is (batch, LEAD_DAYS or more + n_days, forcing), `static` (batch, static). Every
+    forcing today, lagged by 1 to 3 days, and its means over 3, 7, 30 and 90 days, all of asinh of
+    the scaled value, which tames rain; the statics; a constant. Missing values are 0.
     """
-    forcing = torch.asinh(places.window(place, start, n_days, LEAD_DAYS))
+    forcing = _tamed(forcing[:, -(LEAD_DAYS + n_days) :])
     columns = [forcing[:, LEAD_DAYS - lag : LEAD_DAYS - lag + n_days] for lag in (0, *LAGS)]
     series = forcing.transpose(1, 2).flatten(0, 1)  # (batch x forcing, day)
     means = trailing_means(series, MEANS, n_days)
-    means = means.reshape(len(place), -1, *means.shape[1:])
+    means = means.reshape(len(forcing), forcing.shape[2], *means.shape[1:])
     columns += list(means.permute(3, 0, 2, 1))
-    static = places.static[place][:, None].expand(-1, n_days, -1)
-    columns += [static, torch.ones_like(forcing[:, :n_days, :1])]
+    columns += [static[:, None].expand(-1, n_days, -1), torch.ones_like(forcing[:, :n_days, :1])]
     return torch.nan_to_num(torch.cat(columns, 2))
+
+
+def _tamed(forcing: Tensor) -> Tensor:
+    """asinh, from a logarithm and a root, five times as fast as torch's own."""
+    root = (forcing * forcing).add_(1).sqrt_()
+    return root.add_(forcing.abs()).log_().copysign_(forcing)
 
 
 def fitted(
@@ -80,10 +105,9 @@ class Moments:
     def __init__(self, places: Places, observed: NDArray[np.float32]) -> None:
         """Gather X'X, X'y, y'y and n of every site; `observed` is (site, day), NaN if missing."""
         self.gram, self.cross, self.square, self.n = [], [], [], []
-        for site, values in enumerate(observed):
+        for site, values in zip(places.split(1), observed, strict=False):
             valid = np.isfinite(values)
-            index = torch.tensor([site], device=places.static.device)
-            regressors = design(places, index, torch.zeros_like(index), places.n_days)[0]
+            regressors = design(site.days(-LEAD_DAYS, site.n_days), site.static, site.n_days)[0]
             x = regressors.double().cpu().numpy()[valid]
             y = values[valid].astype(np.float64)
             self.gram.append(x.T @ x)

@@ -50,14 +50,28 @@ class Places:
         index = torch.from_numpy(chosen).to(self.static.device)
         return Places(self.forcing[index], self.static[index])
 
+    def split(self, n: int) -> list[Places]:
+        """The places in parts of `n`, without a copy."""
+        parts = zip(torch.split(self.forcing, n), torch.split(self.static, n), strict=True)
+        return [Places(*part) for part in parts]
+
     def window(self, place: Tensor, start: Tensor, n_days: int, lead: int) -> Tensor:
         """Forcing of (batch,) places from (batch,) first days, `lead` days more before them.
 
         Days before the record are its first year (or what there is of it), repeated.
         """
         day = start[:, None] + torch.arange(-lead, n_days, device=start.device)
-        day = torch.where(day < 0, day % min(SPINUP_DAYS, self.n_days), day)
-        return self.forcing[place[:, None], day].float()
+        return self.forcing[place[:, None], self._within(day)].float()
+
+    def days(self, first: int, last: int) -> Tensor:
+        """Forcing of all places on days first..last-1; those before the record as in `window`."""
+        if first >= 0:
+            return self.forcing[:, first:last].float()
+        day = torch.arange(first, last, device=self.forcing.device)
+        return self.forcing[:, self._within(day)].float()
+
+    def _within(self, day: Tensor) -> Tensor:
+        return torch.where(day < 0, day % min(SPINUP_DAYS, self.n_days), day)
 
 
 def as_tensor(array: NDArray[np.generic], device: str) -> Tensor:

@@ -32,8 +32,7 @@ class Walk:
         self.trained, self.device = trained, device
         trained.network.to(device)
         self.static = as_tensor(static, device)
-        self.parts = torch.split(torch.arange(len(static), device=device), PLACES)
-        self.states: list[State | None] = [None] * len(self.parts)
+        self.states: list[State | None] = [None] * len(torch.split(self.static, PLACES))
         self.before = torch.zeros(0)
         self.levels = np.zeros((2, len(static)), np.float32)  # of the site and the satellite head
 
@@ -58,14 +57,12 @@ class Walk:
         forcing = torch.cat([self.before, as_tensor(block, self.device)], 1)
         lead = self.before.shape[1]
         self.before = forcing[:, forcing.shape[1] - lead :].clone()
-        places, n_days = Places(forcing, self.static), forcing.shape[1]
+        n_days = forcing.shape[1]
         self.trained.network.eval()
         done = []
         with torch.inference_mode():
-            for i, part in enumerate(self.parts):
-                heads, self.states[i] = run(
-                    self.trained, places, part, lead, n_days, self.states[i]
-                )
+            for i, part in enumerate(Places(forcing, self.static).split(PLACES)):
+                heads, self.states[i] = run(self.trained, part, lead, n_days, self.states[i])
                 done.append(self.trained.physical(heads))
         site, satellite, width = (np.concatenate(a) for a in zip(*done, strict=True))
         return Prediction(site, satellite, width, *self.levels)

@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from model.ridge import Moments, Ridge, design, fitted
+from model.ridge import LEAD_DAYS, Moments, Ridge, design, fitted
 from model.sampling import Places
 
 PENALTIES = [1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6]
@@ -15,8 +15,9 @@ N_COLUMNS = tiny.N_REGRESSORS
 
 def regressors(where, site):
     """(day, feature) of one place over the whole record."""
-    index = torch.tensor([site])
-    return design(where, index, torch.zeros_like(index), where.n_days)[0].double().numpy()
+    one = where.split(1)[site]
+    forcing = one.days(-LEAD_DAYS, one.n_days)
+    return design(forcing, one.static, one.n_days)[0].double().numpy()
 
 
 def observed_at(where, noise, seed=0):
@@ -158,10 +159,17 @@ def test_no_place_is_no_error():
 def test_a_window_is_a_part_of_the_series():
     where = tiny.places(N_SITES, N_DAYS)
     ridge = Ridge(np.random.default_rng(1).normal(0, 0.05, N_COLUMNS), 1.0)
-    place, start = torch.tensor([3, 0]), torch.tensor([10, 25])
-    part = ridge.window(where, place, start, 20).numpy()
-    whole = ridge.predict(where)
-    np.testing.assert_allclose(part, [whole[3, 10:30], whole[0, 25:45]], rtol=1e-4, atol=1e-6)
+    part = ridge.window(where.days(10 - LEAD_DAYS, 30), where.static, 20).numpy()
+    np.testing.assert_allclose(part, ridge.predict(where)[:, 10:30], rtol=1e-4, atol=1e-6)
+
+
+def test_a_window_without_gaps_is_filtered_to_the_same_values():
+    where = tiny.places(N_SITES, N_DAYS)
+    forcing = torch.nan_to_num(where.days(-LEAD_DAYS, 20), nan=0.3)
+    ridge = Ridge(np.random.default_rng(1).normal(0, 0.05, N_COLUMNS), 1.0)
+    expected = design(forcing, where.static, 20).double() @ torch.from_numpy(ridge.weights)
+    assert not torch.isnan(forcing).any()
+    np.testing.assert_allclose(ridge.window(forcing, where.static, 20), expected, atol=2e-6)
 
 
 def test_a_regression_on_some_sites_sees_no_other():
