@@ -58,6 +58,10 @@ def trailing_means(values: Tensor, days: tuple[int, ...], n_days: int) -> Tensor
     Returns:
       (place, n_days, len(days)); NaN where no day of a window is present.
     """
+    return torch.stack(_means(values, days, n_days), 2)
+
+
+def _means(values: Tensor, days: tuple[int, ...], n_days: int) -> list[Tensor]:
     if values.is_cpu and bool(values.sum().isfinite()):  # a GPU would wait for the answer
         return _means_of_all(values, days, n_days)
     present = torch.isfinite(values)
@@ -69,19 +73,18 @@ def trailing_means(values: Tensor, days: tuple[int, ...], n_days: int) -> Tensor
         last, first = slice(upto - n_days, upto), slice(upto - n_days - length, upto - length)
         n = count[:, last] - count[:, first]
         means.append((total[:, last] - total[:, first]) / torch.where(n > 0, n, torch.nan))
-    return torch.stack(means, 2)
+    return means
 
 
-def _means_of_all(values: Tensor, days: tuple[int, ...], n_days: int) -> Tensor:
-    """`trailing_means` where no day is missing: the same numbers, in half the time."""
+def _means_of_all(values: Tensor, days: tuple[int, ...], n_days: int) -> list[Tensor]:
+    """`_means` where no day is missing: the same numbers, in half the time."""
     total = torch.nn.functional.pad(values.cumsum(1), (1, 0))
     upto = total.shape[1]
     last = total[:, upto - n_days :]
-    means = [(last - total[:, upto - n_days - m : upto - m]) / m for m in days]
-    return torch.stack(means, 2)
+    return [(last - total[:, upto - n_days - m : upto - m]) / m for m in days]
 
 
-def slow_features(forcing: Tensor, features: Features, scaler: Scaler, n_days: int) -> Tensor:
+def slow_features(forcing: Tensor, features: Features, scaler: Scaler, n_days: int) -> list[Tensor]:
     """Slow features in physical units of a window with its lead days.
 
     Args:
@@ -91,16 +94,16 @@ def slow_features(forcing: Tensor, features: Features, scaler: Scaler, n_days: i
       n_days: length of the window.
 
     Returns:
-      (place, n_days, slow feature), unscaled.
+      (place, n_days) of each slow feature, unscaled.
     """
-    columns = []
+    columns: list[Tensor] = []
     for slow in features.slow:
         index = features.forcing.index(slow.variable)
         values = scaler.scales[slow.variable].back(forcing[..., index])
         if slow.transform == "log1p":
             values = torch.log1p(values.clamp(min=0.0))
-        columns.append(trailing_means(values, slow.days, n_days))
-    return torch.cat(columns, 2)
+        columns += _means(values, slow.days, n_days)
+    return columns
 
 
 def assemble(
@@ -119,10 +122,8 @@ def assemble(
       (place, n_days, feature).
     """
     parts = [forcing[:, features.lead_days :]]
-    if features.slow:
-        mean, std = (
-            torch.from_numpy(a).to(forcing.device) for a in scaler.arrays(features.slow_names)
-        )
-        parts.append((slow_features(forcing, features, scaler, n_days) - mean) / std)
+    slow = slow_features(forcing, features, scaler, n_days)
+    for name, values in zip(features.slow_names, slow, strict=True):
+        parts.append(scaler.scales[name].to(values)[..., None])
     parts.append(static[:, None].expand(-1, n_days, -1))
     return torch.nan_to_num(torch.cat(parts, 2), nan=0.0)

@@ -13,9 +13,10 @@ from model.network import Heads, seeded_network
 from model.sampling import DROPOUT, WEIGHTS, Batch, TrainingData, draw_batch, generator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
-    from model.network import Network
     from model.recipe import Job, Recipe, TrainConfig
 
 LOGGED = 50  # points of a training curve
@@ -35,7 +36,8 @@ class Fitting:
             recipe.likelihood(job.arm),
             (job.seed, job.fold + 1, WEIGHTS),
         ).to(self.device)
-        self.optimiser, self.schedule = _optimiser(self.network, recipe.train, updates)
+        weights = self.network.parameters()
+        self.optimiser, self.schedule = optimiser(weights, recipe.train, updates)
         self._sums = torch.zeros(4, device=self.device)  # two losses, two counts of empty batches
 
     @property
@@ -49,38 +51,25 @@ class Fitting:
         for _ in range(min(n_steps, self.updates - self.step)):
             self._update()
             self.step += 1
-            if self.step % max(1, self.updates // LOGGED) == 0 or self.done:
-                self._log()
+            if logs_at(self.step, self.updates):
+                self.history.append(logged(self.history, self.step, self._sums, self.optimiser))
+                self._sums.zero_()
             if self.schedule:
                 self.schedule.step()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON values from which `restore` goes on."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        optimiser = self.optimiser.state_dict()
-        for index, slots in optimiser["state"].items():
-            tensors |= {f"optimiser.{index}.{slot}": v for slot, v in slots.items()}
-        values = {
-            "step": self.step,
-            "groups": optimiser["param_groups"],
-            "schedule": self.schedule.state_dict() if self.schedule else None,
-            "history": self.history,
-        }
-        return tensors | {"sums": self._sums}, values
+        slots, values = kept(self.optimiser, self.schedule)
+        values |= {"step": self.step, "history": self.history}
+        return tensors | slots | {"sums": self._sums}, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on from a `state`."""
         prefix = "network."
         weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         self.network.load_state_dict(weights)
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key in tensors:
-            if key.startswith("optimiser."):
-                _, index, slot = key.split(".")
-                slots.setdefault(int(index), {})[slot] = tensors[key]
-        self.optimiser.load_state_dict({"state": slots, "param_groups": values["groups"]})
-        if self.schedule:
-            self.schedule.load_state_dict(values["schedule"])
+        load(self.optimiser, self.schedule, tensors, values)
         self._sums = tensors["sums"].to(self.device)
         self.step, self.history = values["step"], list(values["history"])
 
@@ -88,7 +77,7 @@ class Fitting:
         batch = draw_batch(self.recipe, self.job, self.data, self.step)
         bf16 = self.recipe.train.precision == "bf16"
         with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
-            mask = generator(self.job, self.step, DROPOUT)
+            mask = generator(self.job, self.step, DROPOUT, self.device)
             heads, _ = self.network(batch.x, generator=mask)
         satellite, insitu = self._losses(heads, batch)
         w = self.recipe.insitu_weight(self.job.arm)
@@ -117,27 +106,64 @@ class Fitting:
             self._sums[3] += ~torch.isfinite(batch.insitu).any()
         return satellite, insitu
 
-    def _log(self) -> None:
-        """Append the means since the last point, then start anew."""
-        n = self.step - (int(self.history[-1]["step"]) if self.history else 0)
-        losses = self._sums.tolist()
-        self.history.append(
-            {
-                "step": self.step,
-                "loss_satellite": losses[0] / n,
-                "loss_insitu": losses[1] / n,
-                "empty_satellite": losses[2],
-                "empty_insitu": losses[3],
-                "learning_rate": self.optimiser.param_groups[0]["lr"],
-            }
-        )
-        self._sums.zero_()
+
+def logs_at(step: int, updates: int) -> bool:
+    """Whether a training curve has a point after a step."""
+    return step % max(1, updates // LOGGED) == 0 or step >= updates
 
 
-def _optimiser(
-    network: Network, train: TrainConfig, updates: int
+def logged(
+    history: list[dict[str, float]], step: int, sums: Tensor, of: torch.optim.Optimizer
+) -> dict[str, float]:
+    """A point of a training curve: means of the two losses since the last one, empty batches."""
+    n = step - (int(history[-1]["step"]) if history else 0)
+    losses = sums.tolist()
+    return {
+        "step": step,
+        "loss_satellite": losses[0] / n,
+        "loss_insitu": losses[1] / n,
+        "empty_satellite": losses[2],
+        "empty_insitu": losses[3],
+        "learning_rate": of.param_groups[0]["lr"],
+    }
+
+
+def kept(
+    of: torch.optim.Optimizer, schedule: OneCycleLR | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON values from which `load` puts an optimiser and its schedule back."""
+    state = of.state_dict()
+    tensors = {
+        f"optimiser.{index}.{slot}": value
+        for index, slots in state["state"].items()
+        for slot, value in slots.items()
+    }
+    told = schedule.state_dict() if schedule else None
+    return tensors, {"groups": state["param_groups"], "schedule": told}
+
+
+def load(
+    of: torch.optim.Optimizer,
+    schedule: OneCycleLR | None,
+    tensors: dict[str, Tensor],
+    values: dict[str, Any],
+) -> None:
+    """Put an optimiser and its schedule back from what `kept` gave."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key in tensors:
+        if key.startswith("optimiser."):
+            _, index, slot = key.split(".")
+            slots.setdefault(int(index), {})[slot] = tensors[key]
+    of.load_state_dict({"state": slots, "param_groups": values["groups"]})
+    if schedule:
+        schedule.load_state_dict(values["schedule"])
+
+
+def optimiser(
+    weights: Iterable[Tensor], train: TrainConfig, updates: int
 ) -> tuple[torch.optim.Optimizer, OneCycleLR | None]:
-    weights, rate, decay = network.parameters(), train.learning_rate, train.weight_decay
+    """Optimiser of some weights as a recipe has it, and its schedule."""
+    rate, decay = train.learning_rate, train.weight_decay
     if train.optimiser == "adadelta":
         return torch.optim.Adadelta(weights, rate, rho=0.9, weight_decay=decay), None
     adamw = torch.optim.AdamW(weights, rate, weight_decay=decay)

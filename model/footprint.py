@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 
-def footprint_mean(cells: Tensor, members: Tensor) -> Tensor:
+def footprint_mean(cells: Tensor, members: NDArray[np.int64]) -> Tensor:
     """Average the cells of each footprint.
 
     Args:
@@ -16,10 +22,10 @@ def footprint_mean(cells: Tensor, members: Tensor) -> Tensor:
     Returns:
       (footprint, ...) means; NaN where a footprint has no valid cell.
     """
-    valid = members.reshape(-1) >= 0
-    padded = cells.new_zeros((valid.numel(), *cells.shape[1:]))
-    padded[valid] = cells
-    count = (members >= 0).sum(1).to(cells.dtype)
+    valid = members >= 0
+    where = torch.from_numpy(valid.reshape(-1).nonzero()[0]).to(cells.device)
+    padded = cells.new_zeros((valid.size, *cells.shape[1:])).index_copy(0, where, cells)
+    count = torch.from_numpy(valid.sum(1)).to(cells.device, cells.dtype)
     count = torch.where(count > 0, count, torch.nan)
     total = padded.reshape(*members.shape, *cells.shape[1:]).sum(1)
     return total / count.reshape(-1, *[1] * (cells.ndim - 1))

@@ -80,10 +80,13 @@ class Network(nn.Module):
         if state is None:
             zero = x.new_zeros(1, x.shape[1], self.config.hidden_size)
             state = (zero, zero)
-        hidden, h, c = torch.lstm(
-            x, state, self._weights(generator), True, 1, 0.0, self.training, False, False
-        )
-        return self._heads(self.output(hidden).float().transpose(0, 1)), (h, c)
+        hidden, state = self._lstm(x, state, self._weights(generator))
+        return self._heads(self.output(hidden).float().transpose(0, 1)), state
+
+    def _lstm(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+        """(time, batch, unit) outputs and the last state of (time, batch, feature) inputs."""
+        hidden, h, c = torch.lstm(x, state, weights, True, 1, 0.0, self.training, False, False)
+        return hidden, (h, c)
 
     def _weights(self, generator: torch.Generator | None) -> list[Tensor]:
         """Weights of the LSTM, W_ih and W_hh under one fresh mask."""
@@ -93,10 +96,7 @@ class Network(nn.Module):
         return [self._dropped(w_ih, generator), self._dropped(w_hh, generator), b_ih, b_hh]
 
     def _dropped(self, weight: Tensor, generator: torch.Generator) -> Tensor:
-        # The mask is drawn on the CPU, so that a GPU sees the same one.
-        keep = 1.0 - self.config.weight_dropout
-        mask = torch.rand(weight.shape, generator=generator) < keep
-        return weight * (mask.to(weight.device) / keep)
+        return weight * dropout_mask(weight.shape, self.config.weight_dropout, generator)
 
     def _heads(self, out: Tensor) -> Heads:
         satellite = out[..., 1] if self.config.heads == "two" else out[..., 0]
@@ -104,6 +104,12 @@ class Network(nn.Module):
             satellite = self.gain[0] * satellite + self.gain[1]
         width = nn.functional.softplus(out[..., -1]) + MINIMUM_WIDTH if self.likelihood else None
         return Heads(out[..., 0], satellite, width)
+
+
+def dropout_mask(shape: torch.Size, rate: float, generator: torch.Generator) -> Tensor:
+    """Inverted dropout: 1 / (1 - rate) where a value is kept, else 0; on the generator's device."""
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    return (drawn < 1.0 - rate) / (1.0 - rate)
 
 
 def seeded_network(

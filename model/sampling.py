@@ -121,9 +121,11 @@ class TrainingData:
     """What a model learns from, on its device.
 
     `members` (footprint, cells at most) indexes `cells`, -1 for none; `satellite` (footprint, day)
-    and `insitu` (site, day) are observations, NaN where missing or not to be learnt from.
-    `trainable` (training site,) are the sites the model may learn from. The training period begins
-    at `first_day` of the record and has `n_days`.
+    and `insitu` (site, day) are observations, NaN where missing or not to be learnt from. Models
+    share all of it but `target`, `seen` (training footprint,) and `trainable` (training site,): the
+    footprints and sites the model may learn from. These two and `members` stay on the host, so that
+    what a draw needs is known without asking a GPU. The training period begins at `first_day` of
+    the record and has `n_days`.
     """
 
     features: Features
@@ -132,11 +134,16 @@ class TrainingData:
     first_day: int
     n_days: int
     cells: Places
-    members: Tensor
+    members: NDArray[np.int64]
     satellite: Tensor
+    seen: NDArray[np.int64]
     sites: Places
     insitu: Tensor
-    trainable: Tensor
+    trainable: NDArray[np.int64]
+
+    def put(self, array: NDArray[np.generic]) -> Tensor:
+        """An array on the device of the observations."""
+        return torch.from_numpy(array).to(self.satellite.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class Batch:
     """
 
     x: Tensor
-    members: Tensor | None
+    members: NDArray[np.int64] | None
     satellite: Tensor | None
     insitu: Tensor | None
 
@@ -167,78 +174,83 @@ def draw_batch(recipe: Recipe, job: Job, data: TrainingData, step: int) -> Batch
     return Batch(torch.cat(parts), members, satellite, insitu)
 
 
-def generator(job: Job, step: int, stream: int) -> torch.Generator:
-    """A CPU generator that depends on (seed, fold, step, stream) alone."""
-    return torch.Generator().manual_seed(hash_seed((job.seed, job.fold + 1, step, stream)))
+def generator(job: Job, step: int, stream: int, device: str = "cpu") -> torch.Generator:
+    """A device's generator that depends on (seed, fold, step, stream) alone."""
+    seed = hash_seed((job.seed, job.fold + 1, step, stream))
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _draw_footprints(
     train: TrainConfig, job: Job, data: TrainingData, step: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    n, stream = train.footprints_per_step, FOOTPRINTS
-    which, start, n_days = _windows(train, job, data, step, stream, len(data.members), n)
+) -> tuple[Tensor, NDArray[np.int64], Tensor]:
+    drawn, start, n_days = windows(train, job, data, step, FOOTPRINTS)
+    which = data.seen[drawn]
     members = data.members[which]
     valid = members >= 0
-    row = valid.nonzero()[:, 0]
-    noise = _noise(train, job, data, step, NOISE_FOOTPRINTS, n)
+    row = valid.nonzero()[0]
+    noise = noise_of(train, job, data, step, NOISE_FOOTPRINTS)
     x = inputs(
         data.cells,
-        members[valid],
-        start[row],
+        data.put(members[valid]),
+        data.put(start[row]),
         n_days,
         data.features,
         data.scaler,
-        None if noise is None else noise[row],
+        None if noise is None else data.put(noise)[data.put(row)],
     )
     if train.footprint_operator == "inputs":
         x = footprint_mean(x, members)
-        members = torch.arange(len(x), device=x.device)[:, None]
-    targets = _targets(data.satellite, which, start, train.warmup_days, n_days)
-    return x, members, data.target.to(targets)
+        members = np.arange(len(x))[:, None]
+    observed = targets(data.satellite, data.put(which), data.put(start), train.warmup_days, n_days)
+    return x, members, data.target.to(observed)
 
 
 def _draw_sites(
     train: TrainConfig, job: Job, data: TrainingData, step: int
 ) -> tuple[Tensor, Tensor]:
-    n = train.sites_per_step
-    drawn, start, n_days = _windows(train, job, data, step, SITES, len(data.trainable), n)
-    which = data.trainable[drawn]
-    noise = _noise(train, job, data, step, NOISE_SITES, n)
-    x = inputs(data.sites, which, start, n_days, data.features, data.scaler, noise)
-    targets = _targets(data.insitu, which, start, train.warmup_days, n_days)
-    return x, data.target.to(targets)
+    drawn, begin, n_days = windows(train, job, data, step, SITES)
+    which, start = data.put(data.trainable[drawn]), data.put(begin)
+    noise = noise_of(train, job, data, step, NOISE_SITES)
+    scattered = None if noise is None else data.put(noise)
+    x = inputs(data.sites, which, start, n_days, data.features, data.scaler, scattered)
+    observed = targets(data.insitu, which, start, train.warmup_days, n_days)
+    return x, data.target.to(observed)
 
 
-def _windows(
-    train: TrainConfig,
-    job: Job,
-    data: TrainingData,
-    step: int,
-    stream: int,
-    n_places: int,
-    n_drawn: int,
-) -> tuple[Tensor, Tensor, int]:
-    """Places, first days and length (warm-up included) of the windows of a step."""
+def windows(
+    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Places, first days and length (warm-up included) of the windows of a step.
+
+    `stream` is FOOTPRINTS or SITES; places index `seen` or `trainable`.
+    """
+    drawn = {
+        FOOTPRINTS: (len(data.seen), train.footprints_per_step),
+        SITES: (len(data.trainable), train.sites_per_step),
+    }
     window = min(train.window_days, data.n_days)
     first = data.first_day - train.warmup_days
     key = (job.seed, job.fold + 1, step)
-    drawn = draw(key, stream, n_places, n_drawn, first, first + data.n_days - window)
-    place, start = (torch.from_numpy(a).to(data.satellite.device) for a in drawn)
+    place, start = draw(key, stream, *drawn[stream], first, first + data.n_days - window)
     return place, start, window + train.warmup_days
 
 
-def _noise(
-    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int, n: int
-) -> Tensor | None:
-    """(place, static) noise of a step, constant in time; None where the recipe has none."""
+def noise_of(
+    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int
+) -> NDArray[np.float32] | None:
+    """(place, static) noise of a step, constant in time; None where the recipe has none.
+
+    `stream` is NOISE_FOOTPRINTS or NOISE_SITES.
+    """
     if train.static_noise == 0:
         return None
+    n = train.footprints_per_step if stream == NOISE_FOOTPRINTS else train.sites_per_step
     shape = (n, len(data.features.static))
     noise = torch.randn(shape, generator=generator(job, step, stream)) * train.static_noise
-    return noise.to(data.satellite.device)
+    return noise.numpy()
 
 
-def _targets(observed: Tensor, which: Tensor, start: Tensor, warmup: int, n_days: int) -> Tensor:
+def targets(observed: Tensor, which: Tensor, start: Tensor, warmup: int, n_days: int) -> Tensor:
     """Observations (place, day) of the days after the warm-up."""
     day = start[:, None] + torch.arange(warmup, n_days, device=start.device)
     return observed[which[:, None], day]

@@ -91,8 +91,9 @@ def with_slow(
     every, n_days = torch.arange(len(some)), train.stop - train.start
     start = torch.full_like(every, train.start)
     window = places.window(every, start, n_days, features.lead_days)
-    slow = slow_features(window, features, scaler, n_days).numpy()
-    scales = {name: trimmed_scale(slow[..., i]) for i, name in enumerate(features.slow_names)}
+    slow = slow_features(window, features, scaler, n_days)
+    named = zip(features.slow_names, slow, strict=True)
+    scales = {name: trimmed_scale(values.numpy()) for name, values in named}
     return Scaler(scaler.scales | scales)
 
 

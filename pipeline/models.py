@@ -16,7 +16,7 @@ from pipeline.errors import StoreError
 from pipeline.store import Artefact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from model.checkpoint import Trained
     from model.recipe import Arm
@@ -149,6 +149,13 @@ def deal(every: Sequence[Job], costs: dict[str, float], n_workers: int) -> list[
         shares[least].append(job)
         load_of[least] += costs[job.arm]
     return shares
+
+
+def teams(share: Sequence[Job], most: int) -> Iterator[list[Job]]:
+    """Models that a worker trains side by side: of one arm, up to `most` of them."""
+    for arm in dict.fromkeys(job.arm for job in share):
+        of = [job for job in share if job.arm == arm]
+        yield from (of[i : i + most] for i in range(0, len(of), most))
 
 
 def heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:

@@ -192,7 +192,7 @@ def _rows(
 
 
 def _footprint_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
-    members = torch.from_numpy(packed.members)
+    members = packed.members
     series = {}
     for seed in range(experiment.n_seeds):
         trained = models.load(root, Job("satellite", models.ALL, seed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,10 +87,18 @@ class Packed:
         """Inputs of the sites."""
         return Places.of(self.site_forcing, self.site_static, device)
 
-    def data(self, job: Job, buffer_km: float, device: str) -> TrainingData:
-        """What one model learns from; held-out sites are not in it."""
+    def data(
+        self, job: Job, buffer_km: float, device: str, like: TrainingData | None = None
+    ) -> TrainingData:
+        """What one model learns from; held-out sites are not among its sites.
+
+        `like` is that of another model on the same device, with which it shares the arrays.
+        """
         trainable = self.training_sites(job.fold, buffer_km)
         seen = self.training_footprints(job.fold)
+        if like is not None:
+            own = self.target(seen, trainable)
+            return replace(like, target=own, seen=seen, trainable=trainable)
         return TrainingData(
             self.features,
             self.scaler,
@@ -98,11 +106,12 @@ class Packed:
             self.first_day,
             self.n_days,
             self.cells(device),
-            as_tensor(self.members[seen], device),
-            as_tensor(self.learn_satellite[seen], device),
+            self.members,
+            as_tensor(self.learn_satellite, device),
+            seen,
             self.sites(device),
             as_tensor(self.learn_insitu, device),
-            as_tensor(trainable, device),
+            trainable,
         )
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from model import checkpoint
+from model import checkpoint, stack
 from model.checkpoint import Trained
 from model.fit import Fitting
 from model.ridge import fitted
+from model.stack import Stack
 from pipeline import cluster, files, models, tables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from model.recipe import Job
+    from model.sampling import TrainingData
     from pipeline.config import Experiment
     from pipeline.packing import Packed
 
@@ -55,23 +60,57 @@ def work(orders: Orders) -> None:
     every = models.jobs(orders.experiment, packed.fold)
     todo = _agreed(orders.root, every, context.get_world_rank())
     shares = models.deal(todo, orders.costs, context.get_world_size())
-    for job in shares[context.get_world_rank()]:
-        train_model(orders, job, packed, device)
+    share, most = shares[context.get_world_rank()], stack.MOST if device == "cuda" else 1
+    like: TrainingData | None = None
+    for team in models.teams(share, most):
+        like = train_models(orders, team, packed, device, like)
 
 
-def train_model(orders: Orders, job: Job, packed: Packed, device: str) -> None:
-    """Train one model from where it was left, and save it."""
-    experiment, folder = orders.experiment, models.folder(orders.root, job)
-    data = packed.data(job, experiment.folds.buffer_km, device)
-    fitting = Fitting(experiment.recipe_sections, job, data, orders.updates)
-    progress = files.join(folder, "progress.safetensors")
-    _resume(fitting, progress)
-    while not fitting.done:
-        before = fitting.step
-        fitting.advance(experiment.compute.checkpoint_every_updates)
-        if not fitting.done:
-            files.write_bytes(progress, checkpoint.pack(*fitting.state()))
-        cluster.tell(orders.queue, fitting.step - before)
+def train_models(
+    orders: Orders,
+    team: Sequence[Job],
+    packed: Packed,
+    device: str,
+    like: TrainingData | None = None,
+) -> TrainingData:
+    """Train models of one arm from where they were left, and save them; returns their data.
+
+    Several are trained side by side, which pays on a GPU: a CPU's cores have a worker each.
+    """
+    fittings = []
+    for job in team:
+        like = packed.data(job, orders.experiment.folds.buffer_km, device, like)
+        recipe = orders.experiment.recipe_sections
+        fittings.append(Fitting(recipe, job, like, orders.updates))
+        _resume(fittings[-1], _progress(orders, job))
+    fittings.sort(key=lambda fitting: fitting.step)
+    for _, alike in groupby(fittings, lambda fitting: fitting.step):
+        _advance(orders, list(alike))
+    for fitting in fittings:
+        _save(orders, fitting, packed)
+    assert like is not None
+    return like
+
+
+def _advance(orders: Orders, fittings: list[Fitting]) -> None:
+    """Train models that are at one step to their end, saving on the way."""
+    first = fittings[0]
+    trained = Stack(fittings) if len(fittings) > 1 else first
+    while not first.done:
+        before = first.step
+        trained.advance(orders.experiment.compute.checkpoint_every_updates)
+        for fitting in fittings if not first.done else ():
+            files.write_bytes(_progress(orders, fitting.job), checkpoint.pack(*fitting.state()))
+        cluster.tell(orders.queue, len(fittings) * (first.step - before))
+
+
+def _progress(orders: Orders, job: Job) -> str:
+    return files.join(models.folder(orders.root, job), "progress.safetensors")
+
+
+def _save(orders: Orders, fitting: Fitting, packed: Packed) -> None:
+    """Write a trained model, and what its training was like."""
+    experiment, job, data = orders.experiment, fitting.job, fitting.data
     origin = {
         "arm": job.arm,
         "fold": models.fold_name(job.fold),
@@ -86,14 +125,13 @@ def train_model(orders: Orders, job: Job, packed: Packed, device: str) -> None:
     heads = models.heads(experiment, job.arm)
     linear = None
     if experiment.network.linear_weight > 0 and "site" in heads:
-        trainable = data.trainable.cpu().numpy()
-        linear = fitted(packed.sites("cpu"), packed.learn_insitu, trainable, packed.fold)
+        linear = fitted(packed.sites("cpu"), packed.learn_insitu, data.trainable, packed.fold)
     trained = Trained(
         fitting.network, data.features, data.scaler, data.target, heads, origin, linear
     )
-    _write_history(files.join(folder, "history.parquet"), fitting)
+    _write_history(files.join(models.folder(orders.root, job), "history.parquet"), fitting)
     files.write_bytes(models.checkpoint_url(orders.root, job), checkpoint.save(trained))
-    files.remove(progress)
+    files.remove(_progress(orders, job))
 
 
 def _agreed(root: str, every: list[Job], rank: int) -> list[Job]:

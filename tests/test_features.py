@@ -93,7 +93,7 @@ def test_names_and_lead_days():
 
 
 def test_slow_features_are_means_of_physical_values(forcing):
-    actual = slow_features(torch.from_numpy(forcing), FEATURES, SCALER, 6)
+    actual = torch.stack(slow_features(torch.from_numpy(forcing), FEATURES, SCALER, 6), 2)
     expected = [[slow_by_hand(forcing, p, day) for day in range(3, 9)] for p in range(3)]
     close(actual, expected)
     assert np.isnan(actual[0, :, 1:].numpy()).all()

@@ -13,6 +13,7 @@ from datetime import date
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import yaml
 
@@ -198,7 +199,7 @@ def test_a_checkpoint_is_the_same_to_the_bit_whatever_held_out_sites_say(world, 
         packed = packing.pack(world.experiment, dataclasses.replace(cube, sites=sites), table)
         orders = worker.Orders(world.experiment, str(tmp_path / name), "", 3, {}, None, None)
         for fold in (0, 1):
-            worker.train_model(orders, Job(arm, fold, 0), packed, "cpu")
+            worker.train_models(orders, [Job(arm, fold, 0)], packed, "cpu")
             url = models.checkpoint_url(orders.root, Job(arm, fold, 0))
             stored[name, fold] = files.sha256(files.read_bytes(url))
     assert stored["plain", 1] == stored["odd", 1]
@@ -225,3 +226,31 @@ def test_observations_after_training_are_learnt_from_by_nobody(world):
     datas = [packed.data(Job("multiscale", 1, 0), 0.0, "cpu") for packed in (plain, odd)]
     assert datas[0].scaler == datas[1].scaler
     assert datas[0].target == datas[1].target
+
+
+def test_models_trained_side_by_side_are_kept_as_if_trained_alone(world, tmp_path):
+    cube = Cube.open(world.workspace.url("cube.zarr"))
+    packed = packing.pack(world.experiment, cube, tables.read(world.workspace.url("folds.parquet")))
+    team = [Job("insitu", 0, 0), Job("insitu", 1, 0)]
+    roots = [str(tmp_path / name) for name in ("together", "alone")]
+    for root, of in zip(roots, ([team], [team[:1], team[1:]]), strict=True):
+        orders = worker.Orders(world.experiment, root, "", 3, {}, None, None)
+        for some in of:
+            worker.train_models(orders, some, packed, "cpu")
+    for job in team:
+        both = [models.load(root, job) for root in roots]
+        assert both[0].origin == both[1].origin
+        assert (
+            len(
+                {
+                    len(tables.read(files.join(models.folder(r, job), "history.parquet")))
+                    for r in roots
+                }
+            )
+            == 1
+        )
+        for name, value in both[1].network.state_dict().items():
+            torch.testing.assert_close(
+                both[0].network.state_dict()[name], value, atol=1e-3, rtol=1e-3
+            )
+    assert not list(tmp_path.rglob("progress*"))

@@ -75,7 +75,7 @@ def test_arms_share_their_draws(operator):
     )
     for both, satellite, insitu in zip(*three, strict=True):
         assert torch.equal(both.x, torch.cat([satellite.x, insitu.x]))
-        assert torch.equal(both.members, satellite.members)
+        assert np.array_equal(both.members, satellite.members)
         np.testing.assert_array_equal(both.satellite, satellite.satellite)
         np.testing.assert_array_equal(both.insitu, insitu.insitu)
         assert satellite.insitu is None

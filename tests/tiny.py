@@ -117,11 +117,12 @@ def training_data(seed: int = 0, record: int = 40, first: int = 9, days: int = 2
         first,
         days,
         places(N_CELLS, record, seed),
-        torch.tensor(MEMBERS),
+        np.array(MEMBERS),
         observed(len(MEMBERS)),
+        np.arange(len(MEMBERS)),
         places(N_SITES, record, seed + 1),
         observed(N_SITES),
-        torch.tensor([0, 1, 3, 4, 5]),
+        np.array([0, 1, 3, 4, 5]),
     )
 
 

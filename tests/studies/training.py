@@ -20,6 +20,6 @@ def trained(experiment, packed, arm, fold, seed):
     fitting.advance(updates)
     heads, linear = models.heads(experiment, arm), None
     if experiment.network.linear_weight > 0 and "site" in heads:
-        sites = packed.sites("cpu"), packed.learn_insitu, data.trainable.numpy(), packed.fold
+        sites = packed.sites("cpu"), packed.learn_insitu, data.trainable, packed.fold
         linear = fitted(*sites)
     return Trained(fitting.network, data.features, data.scaler, data.target, heads, {}, linear)
