@@ -52,6 +52,23 @@ class Walk:
         self.levels = (total / n_days).astype(np.float32)
         self.before = as_tensor(before, self.device)  # the record follows on that year, repeated
 
+    def restore(
+        self,
+        before: NDArray[np.float16],
+        state: tuple[NDArray[np.float32], NDArray[np.float32]],
+        levels: NDArray[np.float32],
+    ) -> None:
+        """Stand where another walk stood.
+
+        Args:
+          before: the last days before, as many as the model looks back on.
+          state: hidden and cell state, as `state` gives them.
+          levels: (2, place), of the warm-up.
+        """
+        self.before, self.levels = as_tensor(before, self.device), levels
+        hidden, cell = (torch.split(as_tensor(a, self.device), PLACES) for a in state)
+        self.states = [(h[None], c[None]) for h, c in zip(hidden, cell, strict=True)]
+
     def advance(self, block: NDArray[np.float16]) -> Prediction:
         """Series of the next days, in the target's unit, each (place, day)."""
         forcing = torch.cat([self.before, as_tensor(block, self.device)], 1)

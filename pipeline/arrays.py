@@ -35,20 +35,52 @@ def create_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> N
     for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
         root.require_group(group).attrs.update(attrs.get(group, {}))
     for array in arrays:
-        if array.path in root:
+        if array.path not in root:
+            _create(root, array)
+
+
+def extend_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> None:
+    """Bring arrays of a Zarr store to the shape of a template that reaches further.
+
+    Coordinates get the template's values, what is lacking is made, shards stay as they are. Doing
+    it twice changes nothing.
+
+    Args:
+      url: where.
+      arrays: those that change.
+      attrs: what changes of the attributes, by group; "" is the root.
+    """
+    import zarr
+
+    root = zarr.open_group(_store(url), mode="a", use_consolidated=False)
+    for array in arrays:
+        if array.path not in root:
+            _create(root, array)
             continue
-        made = root.create_array(
-            array.path,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=array.chunks,
-            shards=None if array.values is not None else array.shards,
-            fill_value=array.fill,
-            dimension_names=array.dims,
-            attributes=array.attrs,
-        )
+        held: Any = root[array.path]
+        if held.shape != array.shape:
+            held.resize(array.shape)
+        held.attrs.update(array.attrs)
         if array.values is not None:
-            made[...] = array.values
+            held[...] = array.values
+    for group, told in attrs.items():
+        (root.require_group(group) if group else root).attrs.update(told)
+
+
+def _create(root: Any, array: Array) -> None:
+    """Make an array, with its values where it has any."""
+    made = root.create_array(
+        array.path,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=array.chunks,
+        shards=None if array.values is not None else array.shards,
+        fill_value=array.fill,
+        dimension_names=array.dims,
+        attributes=array.attrs,
+    )
+    if array.values is not None:
+        made[...] = array.values
 
 
 def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[Any]) -> list[Json]:
@@ -86,6 +118,15 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
     ]
     keys = np.stack(np.meshgrid(*counts, indexing="ij"), -1).reshape(-1, len(counts))
     return [record(url, f"{path}/c/{'/'.join(map(str, key))}") for key in keys.tolist()]
+
+
+def packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:
+    """Values of a part of one array as they are stored."""
+    import zarr
+
+    array = zarr.open_array(_store(url), path=path, mode="r")
+    values: NDArray[Any] = np.array(array[tuple(region)])
+    return values
 
 
 def consolidate(url: str) -> None:

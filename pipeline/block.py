@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-def write_block(item: Json, experiment_json: str, url: str) -> Json:
+def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool = False) -> Json:
     """Write every array of one block; a Ray Data task.
 
     Args:
       item: {"block": number of the block}.
       experiment_json: the experiment.
       url: the cube.
+      forcing_alone: of the cells, without statics, mask, satellite and sites.
 
     Returns:
       {"receipt": JSON of the shards written, the values dropped per rule, the problems of the
@@ -42,8 +43,8 @@ def write_block(item: Json, experiment_json: str, url: str) -> Json:
     }
     try:
         block = int(item["block"])
-        sources = domain.open_sources(experiment, block)
-        Block(experiment, sources, block, url, receipt).write()
+        sources = domain.open_sources(experiment, block, forcing_alone)
+        Block(experiment, sources, block, url, receipt, forcing_alone).write()
         if not receipt["problems"]:
             files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
     except StoreError as error:
@@ -59,17 +60,25 @@ class Block:
     """The arrays of one block of 32 days, on their way into the cube."""
 
     def __init__(
-        self, experiment: Experiment, sources: Sources, block: int, url: str, receipt: Json
+        self,
+        experiment: Experiment,
+        sources: Sources,
+        block: int,
+        url: str,
+        receipt: Json,
+        forcing_alone: bool = False,
     ) -> None:
         self.experiment, self.sources, self.url, self.receipt = experiment, sources, url, receipt
         self.days = domain.days_of(block)
         blocks = schema.block_range(experiment.period)
-        self.first = block == blocks.start
+        self.first = not forcing_alone and block == blocks.start
         start = (block - blocks.start) * schema.BLOCK_DAYS
         self.time = slice(start, start + schema.BLOCK_DAYS)
         first, last = (np.datetime64(day, "ns") for day in experiment.period)
         self.inside = (self.days >= first) & (self.days <= last)
-        self.sites = _positions(url) if experiment.inputs_from == "cell" else None
+        self.sites = None
+        if experiment.inputs_from == "cell" and not forcing_alone:
+            self.sites = _positions(url)
 
     def write(self) -> None:
         """Cells, footprints, and what the sites have of their cells."""

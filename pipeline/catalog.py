@@ -113,14 +113,15 @@ def open_source(
     return dataset.assign_attrs(entry=entry, **(driver.metadata or {}))
 
 
-def digest(experiment: Experiment, entry: str, url: str | None = None) -> str:
+def digest(experiment: Experiment, entry: str, url: str | None = None, period: Any = None) -> str:
     """Identifies what an entry holds: how it is read, and the content of its file or files.
 
     Not where they are: parameters such as the planet's folder do not count, nor does a copy.
+    `period` is as of `open_source`.
     """
     if _is_staged(experiment, entry, url):
         return copies.digest_of(str(experiment.sources.staged), entry)
-    driver = source(experiment, entry, url)
+    driver = source(experiment, entry, url, period)
     spec = find(experiment.sources.catalog, entry).spec
     read = {key: value for key, value in (spec.get("args") or {}).items() if key not in WHERE}
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import allocator, console, inquiries, verdict
+from pipeline import allocator, console, inquiries, renewal, verdict
 from pipeline.console import err, out
 from pipeline.errors import ConfigError, SoilweaveError
 from pipeline.options import Debug, Experiment, Name, Overwrite, Set, Workspace, resolve_named
@@ -54,12 +54,14 @@ def _add_verb(name: str, text: str) -> None:
         _run(STAGES[verb_name], *resolve_named(experiment, workspace, name, set_), overwrite)
 
 
-def _run(stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: bool) -> None:
+def _run(
+    stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: bool, **wishes: Any
+) -> None:
     """Stages in order, then what they say together, and where the outputs are."""
     from pipeline import journey
 
     with console.progress() as progress:
-        summary = journey.run(stages, resolved, place, progress, overwrite)
+        summary = journey.run(stages, resolved, place, progress, overwrite, **wishes)
     if summary:
         _show(summary)
     _say_where(resolved, place)
@@ -258,6 +260,7 @@ def _line(text: str) -> None:
 
 inquiries.add_to(app)
 verdict.add_to(app, _run)
+renewal.add_to(app, _run)
 
 
 def main() -> None:

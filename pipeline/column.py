@@ -46,12 +46,17 @@ class Column:
             return np.zeros((int(self.valid.sum()), days.stop - days.start), bool)
         return np.asarray(self._series(maps.TEMPERATURE, days) <= maps.FREEZING_K)
 
-    def before(self, year: int) -> NDArray[np.float16]:
-        """The last days of the first `year` days, repeated, that a model looks back on."""
-        lead = self.lead_days
-        days = np.arange(-lead, 0) % year
-        first = int(days.min(initial=0))
-        return self.forcing(slice(first, year))[:, days - first]
+    def before(self, year: int, day: int = 0) -> NDArray[np.float16]:
+        """The days before a day that a model looks back on.
+
+        Days before the record are its first `year` days, repeated.
+        """
+        days = np.arange(day - self.lead_days, day)
+        days = np.where(days < 0, days % year, days)
+        first = int(days.min()) if days.size else 0
+        return self.forcing(slice(first, first + int(np.ptp(days)) + 1 if days.size else first))[
+            :, days - first
+        ]
 
     def _series(self, name: str, days: slice) -> NDArray[np.float32]:
         """(cell, day) values of a variable."""

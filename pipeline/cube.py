@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,13 @@ from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import date
 
     import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment
+    from pipeline.files import Json
     from pipeline.store import Workspace
 
 
@@ -55,6 +57,11 @@ class Cube:
             raise StoreError(url, *problems, remedy=remedy)
         return url, artefact.digest()
 
+    @staticmethod
+    def manifest(experiment: Experiment, workspace: Workspace) -> Json:
+        """What is recorded of an experiment's cube: how far it reaches, its updates."""
+        return workspace.prepared(experiment).artefact("cube").manifest() or {}
+
     @classmethod
     def open(cls, url: str) -> Cube:
         """Open the groups; arrays are read when asked for."""
@@ -69,6 +76,10 @@ class Cube:
             arrays.open_group(url, "sites") if ids else None,
             ids,
         )
+
+    def until(self, day: date) -> Cube:
+        """The cube with a longer period, as far as its cells reach after an update."""
+        return replace(self, attrs=self.attrs | {"period": [self.attrs["period"][0], str(day)]})
 
     @property
     def target(self) -> str:

@@ -62,13 +62,16 @@ class Sources:
         return {name: read[name].astype("float32") for name in self.static}
 
 
-def open_sources(experiment: Experiment, block: int | None = None) -> Sources:
+def open_sources(
+    experiment: Experiment, block: int | None = None, forcing_alone: bool = False
+) -> Sources:
     """Open every source of an experiment and check that together they make a cube.
 
     Args:
       experiment: names them.
       block: number of the block that is wanted, without the sites, and with the statics only
         where it is the first; None for everything.
+      forcing_alone: of a block, whatever else there is.
 
     Raises:
       DataError: a source is absent, damaged or lacks what the experiment needs.
@@ -78,10 +81,11 @@ def open_sources(experiment: Experiment, block: int | None = None) -> Sources:
     if block is not None:
         period = within(experiment, days_of(block))
         static = static if block == schema.block_range(experiment.period).start else ()
+        static = () if forcing_alone else static
         names = [*dict.fromkeys([*sources.forcing, *static])]
-        names += [sources.satellite] if sources.satellite else []
+        names += [sources.satellite] if sources.satellite and not forcing_alone else []
     opened = _opened(experiment, window, names, period)
-    satellite = opened[sources.satellite] if sources.satellite else None
+    satellite = opened.get(sources.satellite or "")
     insitu = [opened[name] for name in sources.insitu] if block is None else []
     roles = [("satellite", satellite), *(("insitu", dataset) for dataset in insitu)]
     for role, dataset in roles:

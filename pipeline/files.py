@@ -186,6 +186,22 @@ def write_json(url: str, value: Json) -> None:
     write_bytes(url, json.dumps(value, indent=1, default=str).encode())
 
 
+def copy(source: str, target: str) -> None:
+    """Copy an object of the same store, in one piece: a reader sees the old one or the new one.
+
+    Raises:
+      StoreError: the place cannot be written.
+    """
+    filesystem, path = _open(target)
+    if "file" in _protocols(filesystem):
+        write_bytes(target, read_bytes(source))
+        return
+    try:
+        filesystem.cp_file(_open(source)[1], path)
+    except failures() as error:
+        raise _unwritable(target, error) from error
+
+
 def listing(url: str) -> list[str]:
     """Names in a folder, sorted; empty where there is none."""
     filesystem, path = _open(url)

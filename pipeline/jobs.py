@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.upload import Order
 
-VERBS = ("run", "prepare", "train", "predict", "evaluate")
+VERBS = ("run", "prepare", "train", "predict", "evaluate", "update")
 DASHBOARD = "http://127.0.0.1:8265"
 TIMEOUT_S = (5, 30)  # of a request: to connect, between two bytes
 QUIET_S = 60.0  # a connection that says nothing for so long may be dead: it is made anew
@@ -92,6 +92,8 @@ def _check(order: Order) -> None:
     if order.verb not in VERBS:
         accepted = f"verbs that run as jobs: {', '.join(VERBS)}"
         raise ConfigError(f"--verb {order.verb}", "cannot run as a job", remedy=accepted)
+    if order.verb == "update" and order.overwrite:
+        raise ConfigError("--overwrite", "an update replaces nothing", remedy="leave it out")
     place = f"--workspace {order.workspace}"
     if "://" not in order.workspace and not os.path.isabs(order.workspace):
         remedy = "give a URL (s3://BUCKET/FOLDER), or the absolute path of a folder they share"

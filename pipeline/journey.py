@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import cluster, tracking
 
@@ -22,6 +22,7 @@ STAGES = {
     "train": ("train",),
     "predict": ("predict",),
     "evaluate": ("evaluate", "report"),
+    "update": ("update",),
 }
 
 
@@ -31,8 +32,11 @@ def run(
     workspace: Workspace,
     progress: Progress,
     overwrite: bool = False,
+    **wishes: Any,
 ) -> Json | None:
     """Run stages in order; returns the summary of scores, if one of them makes it.
+
+    `wishes` go to every stage.
 
     Raises:
       SoilweaveError: something a user can mend; what is complete stays as it is.
@@ -42,7 +46,8 @@ def run(
         try:
             for name in stages:
                 stage = importlib.import_module(f"pipeline.{name}")
-                summary = stage.run(experiment, workspace, progress, overwrite) or summary
+                made = stage.run(experiment, workspace, progress, overwrite, **wishes)
+                summary = made or summary
                 tracking.mirror(experiment, workspace, progress, "RUNNING")
         except BaseException:
             if workspace.lease.held:

@@ -1,4 +1,4 @@
-"""One column of an arm's maps, walked through all days and written: the task of predict."""
+"""One column of an arm's maps, walked through its days and written: the task of predict."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ class Orders:
     root: str
     cube: str
     models_root: str
-    queue: Any
+    queue: Any = None
 
 
 class MapColumn:
     """Ray Data actor: {"arm", "row", "col"} in, {"receipt"} of the shards it has written out."""
+
+    orders: Orders
 
     def __init__(self, orders: Orders) -> None:
         """Open the cube; models are small, and loaded with every column."""
@@ -58,13 +60,20 @@ class MapColumn:
         try:
             members = models.ensemble(self.orders.models_root, arm)  # type: ignore[arg-type]
             column = Column(self.cube, row, col, members[0])
-            shards = _Writing(self, arm, column, members).write() if column.valid.any() else []
+            made = {"shards": [], "steps": 0}
+            if column.valid.any():
+                made = self.written(arm, column, members)
         except (StoreError, ValueError) as error:
             return {"receipt": json.dumps({"problems": [f"{arm}: {error}"]})}
-        receipt = {"node": cluster.node(), "problems": [], "shards": shards}
+        receipt = {"node": cluster.node(), "problems": [], **made}
         name = receipt_name(arm, row, col)
         files.write_json(files.join(self.orders.root, "maps", "receipts", name), receipt)
         return {"receipt": json.dumps(receipt)}
+
+    def written(self, arm: str, column: Column, members: list[Trained]) -> Json:
+        """`shards`, records of all that were written, and `steps`, days that each cell took."""
+        writing = Writing(self, arm, column, members)
+        return {"shards": writing.write(), "steps": writing.steps}
 
 
 def receipt_name(arm: str, row: int, col: int) -> str:
@@ -72,7 +81,7 @@ def receipt_name(arm: str, row: int, col: int) -> str:
     return f"{arm}-{row}-{col}.json"
 
 
-class _Writing:
+class Writing:
     """The walk of one column, block by block, into maps and state."""
 
     def __init__(
@@ -82,6 +91,7 @@ class _Writing:
         column: Column,
         members: list[Trained],
     ) -> None:
+        """Nothing is read yet."""
         self.column, self.heads = column, members[0].heads
         calibrations = models.calibrations(task.orders.models_root, arm)
         self.calibration = calibrations[models.fold_name(models.ALL)]
@@ -92,9 +102,13 @@ class _Writing:
         self.state_url = files.join(self.root, "state", f"{arm}.zarr")
         self.n_days = len(task.cube.days)
         self.first = task.cube.axis_offset
-        self.blocks = len(task.cube.cells["time"]) // schema.BLOCK_DAYS
+        self.blocks = -(-(self.first + self.n_days) // schema.BLOCK_DAYS)
+        period = (task.cube.days[0].item(), task.cube.days[-1].item())
+        self.first_block = schema.block_range(period).start
+        self.kept: list[int] = [*maps.state_blocks(period)]  # by place in the state
         self.walks = [Walk(member, column.static, task.device) for member in members]
         self.shards: list[Json] = []
+        self.steps = 0  # of the LSTM in each cell and member
         self.space = models.space(task.orders.models_root) if "site" in self.heads else None
         self.climate, self.variance = Sum(), Sum()
 
@@ -104,28 +118,30 @@ class _Writing:
         before = self.column.before(year)
         for walk in self.walks:
             walk.warm_up(before, (self.column.forcing(days) for days in _pieces(year)))
+        self.steps += year
         self._levels()
         pending: list[dict[str, NDArray[Any]]] = []
         for block in range(self.blocks):
-            self._state(block)
-            pending.append(self._block(block))
+            self.put_state(block)
+            made = self.block(block)
+            self.put_root(block, made)
+            pending.append(made)
             if len(pending) == maps.SERIES_BLOCKS or block + 1 == self.blocks:
-                start = (block + 1 - len(pending)) * schema.BLOCK_DAYS
-                for name in pending[0]:
-                    whole = np.concatenate([values[name] for values in pending])
-                    self._put(self.maps_url, f"series/{name}", start, whole)
+                self.put_series(block + 1 - len(pending), pending)
                 pending = []
             cluster.tell(self.queue, 1)
+        self.put_state(self.blocks)
         if self.space is not None:
             self._layers(self.space)
         return self.shards
 
-    def _block(self, block: int) -> dict[str, NDArray[Any]]:
-        """One block of days: predicted, packed, put into the root; (day, y, x) by name."""
+    def block(self, block: int) -> dict[str, NDArray[Any]]:
+        """The next block of days, predicted and packed; (day, y, x) by name."""
         start = block * schema.BLOCK_DAYS
         edges = np.array([start, start + schema.BLOCK_DAYS]) - self.first
         days = slice(*np.clip(edges, 0, self.n_days).tolist())
         forcing = self.column.forcing(days)
+        self.steps += forcing.shape[1]
         members = [walk.advance(forcing) for walk in self.walks]
         mean, raw = product(members, self.heads, self.calibration.level_weight)
         std = raw * np.float32(self.calibration.width_scale)
@@ -135,14 +151,22 @@ class _Writing:
         step = self.variable.scale_factor
         shift = self.first - start
         inside = slice(days.start + shift, days.stop + shift)
-        made: dict[str, NDArray[Any]] = {
+        return {
             self.target: self._field(maps.pack(mean, step), maps.FILL, inside),
             f"{self.target}_std": self._field(maps.pack(std, step), maps.FILL, inside),
             "quality_flag": self._field(flags, maps.FLAG_FILL, inside, Quality.NO_INPUTS),
         }
+
+    def put_root(self, block: int, made: dict[str, NDArray[Any]]) -> None:
+        """Write a block into the root."""
         for name, field in made.items():
-            self._put(self.maps_url, name, start, field)
-        return made
+            self._put(self.maps_url, name, block * schema.BLOCK_DAYS, field)
+
+    def put_series(self, first: int, made: list[dict[str, NDArray[Any]]]) -> None:
+        """Write blocks that follow one another into the group `series`, as whole shards."""
+        for name in made[0]:
+            whole = np.concatenate([values[name] for values in made])
+            self._put(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, whole)
 
     def _flags(
         self, forcing: NDArray[np.float16], days: slice, mean: NDArray[np.float32]
@@ -168,11 +192,11 @@ class _Writing:
         field[inside, self.column.valid] = values.T
         return field
 
-    def _state(self, block: int) -> None:
-        """The state before a block's first day, where it is one of the last blocks."""
-        kept = block - max(0, self.blocks - maps.STATE_BLOCKS)
-        if kept < 0:
+    def put_state(self, block: int) -> None:
+        """Write the state before a block's first day, where it is one of those that are kept."""
+        if self.first_block + block not in self.kept:
             return
+        kept = self.kept.index(self.first_block + block)
         for member, walk in enumerate(self.walks):
             for name, values in zip(("hidden", "cell"), walk.state(), strict=True):
                 field = np.full((*self.column.valid.shape, values.shape[1]), np.nan, np.float32)

@@ -2,26 +2,30 @@
 
 maps/{arm}.zarr, Zarr v3, CF: `{target}`, `{target}_std` int16 and `quality_flag` uint8, each
 (time, y, x), in the root one day to a chunk, in the group `series` the same for reading in time;
-coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. Where sites were learnt
+`input_status` uint8 (time), whether the forcing was preliminary when the day was made; coordinates
+time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. Where sites were learnt
 from, `attribute_distance` and `probe_gain` float32 (y, x) in the root.
 state/{arm}.zarr: `hidden`, `cell` (block, member, y, x, unit) float32, the LSTM's state before the
-first day of each of the last blocks; `site_level`, `satellite_level` (member, y, x), m of the
-spin-up; `block` counts blocks of 32 days from 1970-01-01; beside the former two layers, what they
-are made of: `attributes` (attribute, y, x), `mean_variance` (y, x).
+first day of each of the last blocks, that of the next day among them; `site_level`,
+`satellite_level` (member, y, x), m of the spin-up; `block`, in any order, counts blocks of 32 days
+from 1970-01-01; beside the former two layers, what they are made of: `attributes` (attribute, y,
+x), `mean_variance` (y, x).
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
 
-from pipeline import schema
+from pipeline import schema, status
 from pipeline.schema import BLOCK_DAYS, SHARD, Array
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
 
     from numpy.typing import NDArray
@@ -83,10 +87,43 @@ def pack(values: NDArray[Any], step: float) -> NDArray[np.int16]:
     return np.where(np.isnan(counts), FILL, counts).astype(np.int16)
 
 
+def state_blocks(period: tuple[date, date]) -> range:
+    """The blocks whose state is kept: the last ones, up to the one that holds the next day."""
+    return schema.block_range((period[0], period[1] + timedelta(1)))[-STATE_BLOCKS:]
+
+
+def slots(held: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Which block each place of the state is for, when the wanted ones follow those it holds.
+
+    The newcomer takes the place of the oldest, so that the others stay where they are.
+    """
+    made = list(held)
+    for block in wanted:
+        if block not in made and len(made) < STATE_BLOCKS:
+            made.append(block)
+        elif block not in made:
+            made[made.index(min(made))] = block
+    return made
+
+
 def template(
-    experiment: Experiment, window: Window, arm: str, members: int, sites: bool = False
+    experiment: Experiment,
+    window: Window,
+    arm: str,
+    members: int,
+    sites: bool = False,
+    preliminary: status.Spans | None = None,
 ) -> tuple[list[Array], dict[str, Json]]:
-    """Arrays of an arm's maps, and the attributes of their groups; `sites`: it has learnt some."""
+    """Arrays of an arm's maps, and the attributes of their groups.
+
+    Args:
+      experiment: its period is that of the maps.
+      window: the cells.
+      arm: which arm.
+      members: of its ensemble.
+      sites: whether it has learnt from some.
+      preliminary: spans of days, as `status` has them.
+    """
     variable, period = experiment.table[experiment.target], experiment.period
     shape = (len(schema.time_axis(period)), *window.cell_shape)
     root = ((BLOCK_DAYS, SHARD, SHARD), (1, SHARD, SHARD))
@@ -95,6 +132,7 @@ def template(
     arrays = []
     for group, (shards, chunks) in (("", root), ("series", series)):
         arrays += _coordinates(group, window, period, variable)
+        arrays.append(status.array(group, period, preliminary or []))
         for name, dtype, fill, attrs in _fields(experiment.target, variable, arm):
             path = f"{group}/{name}" if group else name
             arrays.append(Array(path, DIMS, shape, dtype, shards, chunks, attrs, fill_value=fill))
@@ -107,7 +145,7 @@ def template(
 
 
 def state_template(
-    window: Window, blocks: range, members: int, units: int, attributes: int = 0
+    window: Window, blocks: Sequence[int], members: int, units: int, attributes: int = 0
 ) -> list[Array]:
     """Arrays of an arm's state before the first day of `blocks`; of so many attributes, if any."""
     space, coarse, fine = window.cell_shape, (SHARD, SHARD), (STATE_CHUNK, STATE_CHUNK)
@@ -142,7 +180,7 @@ def _fields(target: str, variable: Variable, arm: str) -> list[tuple[str, str, i
     mean: Json = common | {
         "long_name": variable.long_name,
         "cell_methods": methods,
-        "ancillary_variables": f"{target}_std quality_flag",
+        "ancillary_variables": f"{target}_std quality_flag input_status",
         "valid_range": [round(variable.minimum / step), round(variable.maximum / step)],
         "comment": "what a probe at a typical point of the cell would read"
         if arm != "satellite"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pipeline import arrays, cluster, files, mapper, maps, models, schema, siting, store
+from pipeline import arrays, columns, files, mapper, maps, models, schema, siting, status, store
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from model.checkpoint import Trained
     from pipeline.config import Experiment
     from pipeline.files import Json
@@ -32,9 +29,9 @@ def run(
     root, digest = models.source(experiment, workspace)
     cube_url, cube_digest = Cube.source(experiment, workspace)
     inputs = schema.identity(experiment, "maps", cube=cube_digest, models=digest)
-    columns = _columns(experiment)
+    todo = columns.every(experiment)
     blocks = schema.block_range(experiment.period)
-    progress.start("predict", len(columns) * len(blocks), "blocks")
+    progress.start("predict", len(todo) * len(blocks), "blocks")
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("maps complete")
         return
@@ -47,11 +44,14 @@ def run(
     workspace.describe(experiment)
     made_of = {"cube_sha256": cube_digest, "models_sha256": digest}
     space = models.space(root)
+    made = Cube.manifest(experiment, workspace)
+    preliminary = status.within(made.get("preliminary", []), experiment.period)
     sited = [arm for arm, ensemble in members.items() if space and "site" in ensemble[0].heads]
     for arm, ensemble in members.items():
         n_attributes = len(space.mean) if space and arm in sited else 0
-        _template(experiment, workspace, arm, ensemble, n_attributes, made_of)
-    receipts = list(_receipts(experiment, workspace, (cube_url, root), columns, progress))
+        _template(experiment, workspace, arm, ensemble, n_attributes, made_of, preliminary)
+    orders = mapper.Orders(experiment.model_dump_json(), workspace.root, cube_url, root)
+    receipts = list(columns.mapped(orders, todo, len(blocks), progress))
     if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
         remedy = "mend that and run again; whole columns are kept"
         raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
@@ -62,21 +62,17 @@ def run(
         arrays.consolidate(workspace.url("maps", f"{arm}.zarr"))
         arrays.consolidate(workspace.url("state", f"{arm}.zarr"))
     nodes = Counter(receipt["node"] for receipt in receipts)
-    artefact.commit(inputs, shards, complete_through=str(experiment.period[1]), nodes=nodes)
+    artefact.commit(
+        inputs,
+        shards,
+        complete_through=str(experiment.period[1]),
+        nodes=nodes,
+        preliminary=preliminary,
+        cube_updates=len(made.get("updates", [])),
+    )
     size = sum(shard["size"] for shard in shards) / 1e6
     advice = f"; where the next probes would tell most: {maps.NEXT_PROBES}" if sited else ""
     progress.finish(f"maps of {', '.join(experiment.arms)}, {size:.0f} MB{advice}")
-
-
-def _columns(experiment: Experiment) -> list[Json]:
-    """Every arm and column, by its upper left cell."""
-    ny, nx = schema.window(experiment).cell_shape
-    return [
-        {"arm": arm, "row": row, "col": col}
-        for arm in experiment.arms
-        for row in range(0, ny, schema.SHARD)
-        for col in range(0, nx, schema.SHARD)
-    ]
 
 
 def _check(
@@ -108,56 +104,16 @@ def _template(
     ensemble: list[Trained],
     n_attributes: int,
     made_of: Json,
+    preliminary: status.Spans,
 ) -> None:
     """Arrays and attributes of an arm's maps and state; those that are there stay."""
     window = schema.window(experiment)
-    form, attrs = maps.template(experiment, window, arm, len(ensemble), n_attributes > 0)
+    form, attrs = maps.template(
+        experiment, window, arm, len(ensemble), n_attributes > 0, preliminary
+    )
     attrs[""] |= made_of | {"code_commit": store.git_commit()}
     arrays.create_group(workspace.url("maps", f"{arm}.zarr"), form, attrs)
-    blocks = schema.block_range(experiment.period)[-maps.STATE_BLOCKS :]
+    blocks = maps.state_blocks(experiment.period)
     units = ensemble[0].network.config.hidden_size
     state = maps.state_template(window, blocks, len(ensemble), units, n_attributes)
     arrays.create_group(workspace.url("state", f"{arm}.zarr"), state, {"": {"arm": arm} | made_of})
-
-
-def _receipts(
-    experiment: Experiment,
-    workspace: Workspace,
-    reads: tuple[str, str],
-    columns: list[Json],
-    progress: Progress,
-) -> Iterator[Json]:
-    """The receipt of each column: those of an interrupted run, then of the columns it left.
-
-    `reads` is where the cube and the models lie.
-    """
-    todo, n_blocks = [], len(schema.block_range(experiment.period))
-    for column in columns:
-        name = mapper.receipt_name(**column)
-        receipt = files.read_json(workspace.url("maps", "receipts", name))
-        if receipt is None:
-            todo.append(column)
-        else:
-            progress.advance(n_blocks)
-            yield receipt
-    if not todo:
-        return
-    with cluster.connected():
-        import ray
-        import ray.data
-
-        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        threads = experiment.compute.threads_per_worker
-        gpus = int(has.get("GPU", 0))
-        size = min(len(todo), gpus or max(1, int(has.get("CPU", 1)) // threads))
-        with cluster.told(progress) as told:
-            orders = mapper.Orders(experiment.model_dump_json(), workspace.root, *reads, told.queue)
-            tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
-                mapper.MapColumn,  # type: ignore[arg-type]  # a class whose objects are called
-                fn_constructor_args=(orders,),
-                compute=ray.data.ActorPoolStrategy(size=size),
-                num_cpus=1 if gpus else threads,
-                num_gpus=1 if gpus else 0,
-            )
-            for row in tasks.iter_rows():
-                yield json.loads(row["receipt"])

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import arrays, catalog, cluster, domain, files, products, schema, sites, statics
+from pipeline import (
+    arrays,
+    catalog,
+    cluster,
+    domain,
+    files,
+    products,
+    reach,
+    schema,
+    sites,
+    statics,
+)
 from pipeline.block import write_block
 from pipeline.cube import Cube
 from pipeline.errors import DataError, StoreError
@@ -72,6 +83,7 @@ def run(
         dropped=_counts(receipts),
         nodes=Counter(receipt["node"] for receipt in receipts),
         entries=_entries(sources),
+        preliminary=reach.preliminary(experiment, experiment.period[1]),
     )
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
 

@@ -193,7 +193,6 @@ class Artefact:
         """
         if self.lease is not None:
             self.lease.check()
-        records = sorted(shards, key=lambda record: str(record["key"]))
         manifest = {
             "inputs_sha256": files.sha256_of(inputs),
             "inputs": inputs,
@@ -201,17 +200,42 @@ class Artefact:
             "begun": (files.read_json(f"{self.prefix}begun.json") or {}).get("begun"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **extra,
-            "shards": [record for record in records if record["size"]],
-            "empty": [record["key"] for record in records if not record["size"]],
+            **_listed(shards),
         }
         files.write_json(f"{self.prefix}manifest.json", manifest)
         files.remove(f"{self.prefix}begun.json")
+
+    def amend(self, shards: Iterable[Json], **changed: Any) -> None:
+        """Write the manifest of a complete artefact anew; what it is made from stays.
+
+        Args:
+          shards: that were added or replaced.
+          changed: other keys, as they are now.
+
+        Raises:
+          StoreError: another driver has taken over meanwhile; nothing is written then.
+        """
+        if self.lease is not None:
+            self.lease.check()
+        found = self.manifest() or {}
+        empty = [{"key": key, "size": 0} for key in found["empty"]]
+        records = {record["key"]: record for record in (*found["shards"], *empty, *shards)}
+        files.write_json(f"{self.prefix}manifest.json", found | changed | _listed(records.values()))
 
     def _remove(self) -> None:
         if self.prefix.endswith("/"):
             files.remove(self.prefix.rstrip("/"))
         else:
             files.remove(f"{self.prefix}manifest.json")
+
+
+def _listed(shards: Iterable[Json]) -> Json:
+    """Shards as a manifest has them: those that are stored, and those that are all fill."""
+    records = sorted(shards, key=lambda record: str(record["key"]))
+    return {
+        "shards": [record for record in records if record["size"]],
+        "empty": [record["key"] for record in records if not record["size"]],
+    }
 
 
 def record(url: str, key: str) -> Json:
