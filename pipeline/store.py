@@ -139,7 +139,7 @@ class Artefact:
         return _changed(found | {but: None}, wanted | {but: None})
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
-        """Whether the artefact is there, made from these inputs.
+        """Whether the artefact is there, made from these inputs, or updated from them.
 
         Raises:
           StoreError: it was made from other inputs, and `overwrite` does not allow to replace it.
@@ -147,7 +147,8 @@ class Artefact:
         found = self.manifest() or files.read_json(f"{self.prefix}begun.json")
         if found is None:
             return False
-        if found["inputs_sha256"] == files.sha256_of(inputs):
+        updates = [update.get("inputs_sha256") for update in found.get("updates", ())]
+        if files.sha256_of(inputs) in (found["inputs_sha256"], *updates):
             return "shards" in found
         if overwrite:
             return False

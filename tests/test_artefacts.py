@@ -99,7 +99,7 @@ def test_cube_coordinates_and_mask(cube):
 def test_maps_and_state(world):
     maps = zarr.open_group(world.workspace.url("maps/insitu.zarr"), mode="r")
     assert maps.metadata.consolidated_metadata is not None
-    coordinates = {"time", "time_bnds", "y", "x", "lat", "lon", "crs"}
+    coordinates = {"time", "time_bnds", "y", "x", "lat", "lon", "crs", "input_status"}
     fields = {TARGET: "<i2", f"{TARGET}_std": "<i2", "quality_flag": "|u1"}
     layers = {"attribute_distance", "probe_gain"}
     for group, chunks in ((maps, (1, 256, 256)), (maps["series"], (384, 16, 16))):
@@ -110,6 +110,9 @@ def test_maps_and_state(world):
             assert (array.metadata.dimension_names, array.dtype.str) == (("time", "y", "x"), dtype)
             assert (array.shape, array.chunks) == ((192, 12, 16), chunks)
         assert group["time"].attrs["bounds"] == "time_bnds"
+        status = group["input_status"]
+        assert (status.metadata.dimension_names, status.dtype.str) == (("time",), "|u1")
+        assert (status.fill_value, status.attrs["flag_meanings"]) == (255, "final preliminary")
     for array in (maps[name] for name in layers):
         form = (array.metadata.dimension_names, array.shape, array.dtype.str)
         assert form == (("y", "x"), (12, 16), "<f4")

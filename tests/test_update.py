@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +15,24 @@ import world as small_world
 import xarray as xr
 import yaml
 
-from pipeline import arrays, files, folds, predict, prepare, resolve, status, train, update
+from pipeline import arrays, cli, files, maps, predict, prepare, resolve, status, update
+from pipeline.aside import Aside
+from pipeline.cube import Cube
 from pipeline.errors import ConfigError, StoreError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
-from pipeline.update import forcing, mapping
 
-TARGET = "snow_depth"
-N_DAYS = 466  # of the sources
-PERIOD = (
-    "[2019-11-20, 2020-12-20]"  # more than a year, so that a longer record has the same spin-up
+TARGET, ARMS = "snow_depth", ("insitu", "multiscale")
+N_DAYS = 466  # of the sources, to 2021-02-27
+# More than a year, so that a longer record has the same spin-up; five days before a block ends.
+PERIOD = "[2019-11-20, 2020-12-20]"
+BEFORE, NEXT, WHOLE, LATER, FAR = (
+    *("2020-12-20", "2020-12-22", "2020-12-27"),
+    *("2020-12-28", "2021-02-10"),
 )
-BEFORE, NEXT, FAR = "2020-12-20", "2020-12-22", "2021-02-10"
 SETTINGS = (
     *(f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")),
-    "arms=[insitu]",
-    "n_seeds=2",
-    "train.updates=3",
-    "network.hidden_size=8",
+    "arms=[insitu, multiscale]",
 )
 
 
@@ -41,11 +42,14 @@ class Ran:
 
     folder: Path
     path: Path
+    models: str
     workspace: Workspace
+    settings: tuple[str, ...] = ()
 
     @property
     def experiment(self):
-        return resolve.experiment(str(self.path), SETTINGS)
+        settings = [*SETTINGS, f"models={self.models}", *self.settings]
+        return resolve.experiment(str(self.path), settings)
 
     def update(self, through=None):
         told = Told()
@@ -57,8 +61,9 @@ class Ran:
     def manifest(self, name="maps"):
         return self.workspace.artefact(name).manifest()
 
-    def maps(self, group=None, **options):
-        return xr.open_zarr(self.workspace.url("maps/insitu.zarr"), group=group, **options).load()
+    def maps(self, group=None, arm="insitu"):
+        url = self.workspace.url(f"maps/{arm}.zarr")
+        return xr.open_zarr(url, group=group, mask_and_scale=False).load()
 
     def rewrite(self, change):
         """The provider's file of forcing, changed."""
@@ -84,16 +89,17 @@ class Told(Silent):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, local_ray) -> Ran:
-    """An experiment whose period ends before its sources do, all stages run but evaluate."""
+def ran(world, tmp_path_factory, local_ray) -> Ran:
+    """The maps of a period that ends before its sources do, by models that others trained."""
     root = tmp_path_factory.mktemp("ran")
     with pytest.MonkeyPatch.context() as longer:
         longer.setattr(small_world, "N_DAYS", N_DAYS)
         path = small_world.write(root / "snow")
-    made = Ran(root / "snow", path, Workspace(str(root / "workspace" / "snow")))
-    for stage in (prepare, folds, train, predict):
-        stage.run(made.experiment, made.workspace, Silent())
-    made.workspace.lease.release()
+    workspace = Workspace(str(root / "workspace" / "snow"))
+    made = Ran(root / "snow", path, world.workspace.url("models"), workspace)
+    for stage in (prepare, predict):
+        stage.run(made.experiment, workspace, Silent())
+    workspace.lease.release()
     return made
 
 
@@ -106,10 +112,12 @@ def mine(ran, tmp_path) -> Ran:
         file = tmp_path / "snow" / name
         file.write_text(file.read_text().replace(str(ran.folder), str(tmp_path / "snow")))
     workspace = Workspace(str(tmp_path / "workspace" / "snow"))
-    return Ran(tmp_path / "snow", tmp_path / "snow" / "snow.yaml", workspace)
+    return replace(
+        ran, folder=tmp_path / "snow", path=tmp_path / "snow" / "snow.yaml", workspace=workspace
+    )
 
 
-def content(ran, *, manifests=True):
+def content(ran):
     """Every file of cube, maps and state; manifests without when and by what they were made."""
     found = {}
     for part in ("cube.zarr", "maps", "state"):
@@ -137,65 +145,65 @@ def same(ours, theirs, last=None):
         )
 
 
-def test_a_days_update_keeps_old_days_and_takes_one_block_of_steps(mine, monkeypatch):
-    old = mine.maps(mask_and_scale=False)
-    Path(mine.folder / "footprints.nc").unlink()  # no satellite, no site: neither is looked at
-    Path(mine.folder / "sites.nc").unlink()
+def test_a_days_update_keeps_old_days_and_takes_at_most_a_block_of_steps(mine):
+    old = {arm: mine.maps(arm=arm) for arm in ARMS}
+    (mine.folder / "footprints.nc").unlink()  # no satellite, no site: neither is looked at
+    (mine.folder / "sites.nc").unlink()
     assert mine.update(NEXT) == f"maps reach {NEXT}, before {BEFORE}"
-    new = mine.maps(mask_and_scale=False)
-    same(old, new, BEFORE)
-    days = new[TARGET].sel(time=slice("2020-12-21", NEXT))
-    assert (days.max(("y", "x")) != -32768).all()
-    assert (new[TARGET].sel(time=slice("2020-12-23", None)) == -32768).all()
+    for arm in ARMS:
+        new = mine.maps(arm=arm)
+        same(old[arm], new, BEFORE)
+        days = new[TARGET].sel(time=slice("2020-12-21", NEXT))
+        assert (days.max(("y", "x")) != maps.FILL).all()
+        assert (new[TARGET].sel(time=slice("2020-12-23", None)) == maps.FILL).all()
     assert new.attrs["period"] == ["2019-11-20", NEXT]
-    manifest = mine.manifest()
-    assert (manifest["complete_through"], mine.manifest("cube")["complete_through"]) == (NEXT, NEXT)
-    assert [u["steps"] for u in manifest["updates"]] == [32]
-    assert manifest["updates"][0]["revised"] == []
-    for shard in (s for name in ("cube", "maps") for s in mine.manifest(name)["shards"]):
-        assert shard["size"] > 0
+    assert [mine.manifest(n)["complete_through"] for n in ("cube", "maps")] == [NEXT, NEXT]
+    assert [u["steps"] for u in mine.manifest()["updates"]] == [27]  # NEXT is the block's 27th day
     before = mtimes(mine)
     assert mine.update(NEXT) == f"nothing new, maps reach {NEXT}"
     assert mtimes(mine) == before
+    mine.update(WHOLE)
+    mine.update(LATER)
+    assert [u["steps"] for u in mine.manifest()["updates"]] == [27, 32, 1]
 
 
 @pytest.fixture(scope="module")
 def fresh(ran, tmp_path_factory) -> Ran:
     """What the same models map of the longer period at once."""
-    settings = resolve.mapping(ran.workspace.url("models"), None, f"2019-11-20..{FAR}")
-    experiment = resolve.experiment(str(ran.path), [*SETTINGS, *settings])
+    longer = tuple(f"{key}=[2019-11-20, {FAR}]" for key in ("period", "train_period"))
     workspace = Workspace(str(tmp_path_factory.mktemp("fresh") / "snow"))
+    made = replace(ran, workspace=workspace, settings=longer)
     for stage in (prepare, predict):
-        stage.run(experiment, workspace, Silent())
+        stage.run(made.experiment, workspace, Silent())
     workspace.lease.release()
-    return Ran(ran.folder, ran.path, workspace)
+    return made
 
 
 def test_over_blocks_it_is_what_the_whole_period_gives(mine, fresh):
-    assert mine.update("2020-12-25").startswith("maps reach 2020-12-25")  # into a new block
-    assert mine.update(FAR).startswith(f"maps reach {FAR}, before 2020-12-25")
-    for group in (None, "series"):
-        ours, theirs = (r.maps(group, mask_and_scale=False) for r in (mine, fresh))
+    assert mine.update(WHOLE).startswith(f"maps reach {WHOLE}")
+    assert mine.update(FAR) == f"maps reach {FAR}, before {WHOLE}"
+    for arm, group in itertools.product(ARMS, (None, "series")):
+        ours, theirs = (r.maps(group, arm) for r in (mine, fresh))
         same(ours, theirs)
         assert ours.attrs["time_coverage_end"] == FAR
         np.testing.assert_array_equal(ours.time_bnds, theirs.time_bnds)
         np.testing.assert_array_equal(ours.time, theirs.time)
-    ours, theirs = (
-        arrays.open_group(r.workspace.url("state/insitu.zarr"), "") for r in (mine, fresh)
-    )
-    assert sorted(ours["block"].values) == theirs["block"].values.tolist()
-    for name in ("hidden", "cell"):
-        np.testing.assert_array_equal(ours[name][np.argsort(ours["block"].values)], theirs[name])
-    keys = [{s["key"]: s["sha256"] for s in r.manifest()["shards"]} for r in (mine, fresh)]
-    assert {k for k in keys[1] if k.startswith("maps")} <= keys[0].keys()
-    for shard in mine.manifest()["shards"]:
-        data = files.read_bytes(mine.workspace.url(shard["key"]))
-        assert files.sha256(data) == shard["sha256"], shard["key"]
+    for arm in ARMS:
+        url = f"state/{arm}.zarr"
+        ours, theirs = (arrays.open_group(r.workspace.url(url), "") for r in (mine, fresh))
+        order = np.argsort(ours["block"].values)
+        assert ours["block"].values[order].tolist() == theirs["block"].values.tolist()
+        for name in ("hidden", "cell"):
+            np.testing.assert_array_equal(ours[name].values[order], theirs[name].values)
+    ours, theirs = ({s["key"] for s in r.manifest()["shards"]} for r in (mine, fresh))
+    assert ours == theirs
+    for name, root in (("cube", mine.workspace.url("cube.zarr")), ("maps", mine.workspace.root)):
+        for shard in mine.manifest(name)["shards"]:
+            data = files.read_bytes(files.join(root, shard["key"]))
+            assert files.sha256(data) == shard["sha256"], shard["key"]
 
 
 def test_readers_of_the_experiment_see_its_own_period(mine):
-    from pipeline.cube import Cube
-
     old = Cube.open(mine.workspace.url("cube.zarr"))
     snow = old.series(old.cells, "snowfall")
     mine.update(FAR)
@@ -203,13 +211,13 @@ def test_readers_of_the_experiment_see_its_own_period(mine):
     np.testing.assert_array_equal(cube.series(cube.cells, "snowfall"), snow)
     assert len(cube.days) == len(old.days) == len(cube.series(cube.sites, TARGET))
     told = Told()
-    for stage in (prepare, folds, train, predict):
+    for stage in (prepare, predict):
         stage.run(mine.experiment, mine.workspace, told)
-    assert [note.rpartition(" ")[2] for note in told.said] == ["complete"] * 4
+    assert told.said == ["cube complete", "maps complete"]
 
 
 def test_changed_forcing_is_listed_and_mapped_again(mine):
-    old = mine.maps(mask_and_scale=False)
+    old = mine.maps()
 
     def rain(dataset):
         dataset["SNOWF"].loc[{"time": ["2020-11-30", "2020-12-04"]}] += 0.3
@@ -221,13 +229,33 @@ def test_changed_forcing_is_listed_and_mapped_again(mine):
     mine.rewrite(early)
     said = mine.update(NEXT)
     assert "forcing has changed on 2020-11-30, 2020-12-04, maps from 2020-11-30 on" in said
-    new = mine.maps(mask_and_scale=False)
+    new = mine.maps()
     same(old, new, "2020-11-29")
     changed = (old[TARGET] != new[TARGET]).any(("y", "x")).sel(time=slice("2020-11-30", BEFORE))
     assert changed.values.mean() > 0.5
     assert mine.manifest("cube")["updates"][0]["revised"] == ["2020-11-30", "2020-12-04"]
     assert mine.manifest()["updates"][0]["revised"] == ["2020-11-30", "2020-12-04"]
-    assert mine.update().startswith("maps reach 2021-02-27, before")
+    told = Told()  # the source is another file now, and what it has changed is known
+    prepare.run(mine.experiment, mine.workspace, told)
+    assert told.said == ["cube complete"]
+    ends = "cells: it ends on 2021-02-27"
+    assert mine.update() == f"maps reach 2021-02-27, before {NEXT}; {ends}"
+    assert mine.update() == f"nothing new, maps reach 2021-02-27; {ends}"
+
+
+def test_a_shared_cube_is_updated_by_its_owner(mine):
+    root = Path(mine.workspace.root)
+    theirs = replace(
+        mine,
+        workspace=Workspace(str(root.parent / "variant")),
+        settings=(f"cube={root}", "arms=[insitu]"),
+    )
+    predict.run(theirs.experiment, theirs.workspace, Silent())
+    with pytest.raises(StoreError, match=r"ends on 2020-12-20; .* first: soilweave update snow"):
+        theirs.update(NEXT)
+    mine.update(NEXT)
+    assert theirs.update() == f"maps reach {NEXT}, before {BEFORE}; the cube of snow reaches {NEXT}"
+    same(mine.maps(), theirs.maps())
 
 
 def test_preliminary_forcing_is_flagged_until_it_is_read_as_final(mine):
@@ -235,16 +263,16 @@ def test_preliminary_forcing_is_flagged_until_it_is_read_as_final(mine):
     day = datetime.date(2020, 12, 21)
     mine.recatalog(preliminary_days=(today - day).days + 1)
     mine.update("2020-12-23")
-    found = mine.maps(mask_and_scale=False)
+    found = mine.maps()
     flags = found.input_status.sel(time=slice("2020-12-19", "2020-12-24")).values.tolist()
     assert flags == [0, 0, 1, 1, 1, 255]
     assert found.input_status.attrs["flag_meanings"] == "final preliminary"
     assert found.input_status.attrs["flag_values"] == [0, 1]
-    same_status = mine.maps("series", mask_and_scale=False).input_status
+    same_status = mine.maps("series").input_status
     np.testing.assert_array_equal(same_status, found.input_status)
     mine.recatalog(preliminary_days=0)
     assert "input_status alone has changed" in mine.update("2020-12-23")
-    after = mine.maps(mask_and_scale=False)
+    after = mine.maps()
     assert after.input_status.sel(time=slice("2020-12-19", "2020-12-24")).values.tolist() == [
         *[0] * 5,
         255,
@@ -271,16 +299,13 @@ class Killed(BaseException):
     """The driver dies here."""
 
 
-STEPS = [
-    (forcing.Aside, "seal", 0),
-    (forcing.Aside, "put", 0),
-    (forcing.arrays, "extend_group", 0),
-    (forcing.arrays, "consolidate", 0),
-    (forcing.Aside, "drop", 2),  # `begin` drops first, then a put of the cube, then of the maps
-    (mapping.Aside, "seal", 1),
-    (mapping.arrays, "extend_group", 2),
-    (mapping.Aside, "drop", 3),
-]
+# The calls that a driver dies at, one after the other, and how often each was made before.
+DEATHS = (
+    *((Told, "advance", 0), (Aside, "seal", 0), (Aside, "put", 0), (files, "copy", 3)),
+    *((arrays, "extend_group", 0), (arrays, "consolidate", 0), (Aside, "drop", 0)),
+    *((Aside, "seal", 0), (files, "copy", 3), (arrays, "extend_group", 1)),
+    *((arrays, "consolidate", 1), (Aside, "drop", 0)),
+)
 
 
 def test_killed_anywhere_and_run_again_it_is_the_same(mine, tmp_path):
@@ -288,16 +313,14 @@ def test_killed_anywhere_and_run_again_it_is_the_same(mine, tmp_path):
         dataset["SNOWF"].loc[{"time": "2020-12-04"}] += 0.3
 
     mine.rewrite(rain)
-    start, whole = tmp_path / "start", mine.maps(mask_and_scale=False)
-    root = Path(mine.workspace.root)
-    shutil.copytree(root, start)
-    mine.update("2020-12-26")
+    root, old = Path(mine.workspace.root), mine.maps()
+    shutil.copytree(root, tmp_path / "start")
+    mine.update(LATER)
     wanted = content(mine)
-    for owner, name, after in STEPS:
-        shutil.rmtree(root)
-        shutil.copytree(start, root)
-        calls = []
-        kept = getattr(owner, name)
+    shutil.rmtree(root)
+    shutil.copytree(tmp_path / "start", root)
+    for owner, name, after in DEATHS:
+        calls, kept = [], getattr(owner, name)
 
         def dies(*args, kept=kept, calls=calls, after=after, **more):
             calls.append(1)
@@ -308,12 +331,13 @@ def test_killed_anywhere_and_run_again_it_is_the_same(mine, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, dies)
             with pytest.raises(Killed):
-                mine.update("2020-12-26")
+                mine.update(LATER)
         mine.workspace.lease.release()
-        same(whole, mine.maps(mask_and_scale=False), "2020-12-03")
-        mine.update("2020-12-26")
-        assert content(mine) == wanted, name
-        assert not (root / "update").exists()
+        same(old, mine.maps(), "2020-12-03")
+        assert mine.manifest()["complete_through"] in (BEFORE, LATER)
+    mine.update(LATER)
+    assert content(mine) == wanted
+    assert not (root / "update").exists()
 
 
 def test_errors_name_the_remedy(mine, tmp_path):
@@ -321,12 +345,26 @@ def test_errors_name_the_remedy(mine, tmp_path):
         mine.update("2020-12-01")
     with pytest.raises(ConfigError, match="it ends on 2021-02-27; give --through 2021-02-27, or"):
         mine.update("2021-03-05")
-    empty = Ran(mine.folder, mine.path, Workspace(str(tmp_path / "empty")))
+    empty = replace(mine, workspace=Workspace(str(tmp_path / "empty")))
     with pytest.raises(StoreError, match="no complete cube here; make it with: soilweave prepare"):
         empty.update()
-    other = mine.experiment.model_copy(update={"n_seeds": 1})
-    with pytest.raises(StoreError, match="was made with other settings: n_seeds 2 -> 1"):
-        update.run(other, mine.workspace, Silent())
+    other = replace(mine, settings=("qc.stuck_days=20",))
+    with pytest.raises(StoreError, match=r"other settings: qc\.stuck_days 30 -> 20"):
+        other.update()
     shutil.rmtree(Path(mine.workspace.root) / "maps")
     with pytest.raises(StoreError, match="no complete maps to go on from; make them first"):
         mine.update()
+
+
+def test_the_verb_takes_the_experiment_as_it_was_run(mine, monkeypatch, capsys):
+    place = str(Path(mine.workspace.root).parent)
+    for args, found in (
+        (["snow", "--through", "2020-12-01"], "--through 2020-12-01: the maps reach 2020-12-20"),
+        (["snow", "--through", "yesterday"], "--through yesterday: expected a day, 2018-06-30"),
+        (["demo"], "no complete cube here; make it with: soilweave prepare"),
+    ):
+        monkeypatch.setattr("sys.argv", ["soilweave", "update", *args, "--workspace", place])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 2
+        assert found in capsys.readouterr().err

@@ -58,8 +58,8 @@ def run(
         raise ConfigError(f"--through {through}", f"the maps reach {done} already", remedy=remedy)
     if files.exists(workspace.url("update")):  # of a driver that died
         workspace.lease.take(progress.note)
-    told = forcing.run(experiment, workspace, progress, through)
-    told += mapping.run(experiment, workspace, progress, (cube_url, root), through)
+    ends = forcing.run(experiment, workspace, progress, through)
+    told = mapping.run(experiment, workspace, progress, (cube_url, root), through)
     if workspace.lease.held:
         files.remove(workspace.url("update"))
-    progress.finish("; ".join(told))
+    progress.finish("; ".join([*told, *ends]))

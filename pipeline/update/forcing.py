@@ -61,7 +61,9 @@ def run(
     blocks = range(oldest, schema.block_range(wanted.period).stop)
     aside.begin({"through": str(last), "sources": sources, "preliminary": now})
     receipts = _receipts(wanted, aside, blocks, done, progress)
-    change = _change(manifest, receipts, {"through": str(last), "sources": sources})
+    about = {"through": str(last), "sources": sources}
+    about["inputs_sha256"] = _as_of_now(manifest, experiment)
+    change = _change(manifest, receipts, about)
     if last == done and now == spans and not change["update"]["revised"]:
         aside.drop()
         return told
@@ -107,6 +109,13 @@ def _known(manifest: Json, experiment: Experiment) -> dict[str, str]:
     if updates := manifest.get("updates"):
         return dict(updates[-1]["sources"])
     return {name: manifest["inputs"][f"source {name}"] for name in experiment.sources.forcing}
+
+
+def _as_of_now(manifest: Json, experiment: Experiment) -> str:
+    """Digest of what the cube would be made from now: its sources of forcing may have grown."""
+    names = experiment.sources.forcing
+    now = {f"source {name}": catalog.digest(experiment, name) for name in names}
+    return files.sha256_of(manifest["inputs"] | now)
 
 
 def _receipts(
