@@ -145,3 +145,12 @@ def test_a_node_without_the_keys_is_named_before_anything_is_computed(s3):
 def test_every_node_is_probed_and_nothing_is_left(local_ray, tmp_path):
     cluster.probe(str(tmp_path))
     assert [*tmp_path.iterdir()] == []
+
+
+def test_an_object_is_copied_over_another(s3, tmp_path):
+    for folder in (s3.url("ws"), str(tmp_path)):
+        source, target = (files.join(folder, "copied", name) for name in ("source", "target"))
+        files.write_bytes(target, b"before")
+        files.write_bytes(source, b"after")
+        files.copy(source, target)
+        assert files.read_bytes(target) == b"after"

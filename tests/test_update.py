@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -22,17 +21,15 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
-TARGET, ARMS = "snow_depth", ("insitu", "multiscale")
+TARGET = "snow_depth"
 N_DAYS = 466  # of the sources, to 2021-02-27
 # More than a year, so that a longer record has the same spin-up; five days before a block ends.
 PERIOD = "[2019-11-20, 2020-12-20]"
-BEFORE, NEXT, WHOLE, LATER, FAR = (
-    *("2020-12-20", "2020-12-22", "2020-12-27"),
-    *("2020-12-28", "2021-02-10"),
-)
+BEFORE, NEXT, WHOLE, LATER = "2020-12-20", "2020-12-22", "2020-12-27", "2020-12-28"
+LAST = "2021-02-27"
 SETTINGS = (
     *(f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")),
-    "arms=[insitu, multiscale]",
+    "arms=[insitu]",
 )
 
 
@@ -61,8 +58,8 @@ class Ran:
     def manifest(self, name="maps"):
         return self.workspace.artefact(name).manifest()
 
-    def maps(self, group=None, arm="insitu"):
-        url = self.workspace.url(f"maps/{arm}.zarr")
+    def maps(self, group=None):
+        url = self.workspace.url("maps/insitu.zarr")
         return xr.open_zarr(url, group=group, mask_and_scale=False).load()
 
     def rewrite(self, change):
@@ -90,13 +87,16 @@ class Told(Silent):
 
 @pytest.fixture(scope="module")
 def ran(world, tmp_path_factory, local_ray) -> Ran:
-    """The maps of a period that ends before its sources do, by models that others trained."""
+    """The maps of a period that ends before its sources do, by two models that others trained."""
     root = tmp_path_factory.mktemp("ran")
     with pytest.MonkeyPatch.context() as longer:
         longer.setattr(small_world, "N_DAYS", N_DAYS)
         path = small_world.write(root / "snow")
-    workspace = Workspace(str(root / "workspace" / "snow"))
-    made = Ran(root / "snow", path, world.workspace.url("models"), workspace)
+    workspace, members = Workspace(str(root / "workspace" / "snow")), root / "models"
+    shutil.copytree(world.workspace.url("models"), members)
+    other = members / "multiscale" / "fold=all" / "seed=0"
+    shutil.copytree(other, members / "insitu" / "fold=all" / "seed=1")
+    made = Ran(root / "snow", path, str(members), workspace)
     for stage in (prepare, predict):
         stage.run(made.experiment, workspace, Silent())
     workspace.lease.release()
@@ -145,32 +145,10 @@ def same(ours, theirs, last=None):
         )
 
 
-def test_a_days_update_keeps_old_days_and_takes_at_most_a_block_of_steps(mine):
-    old = {arm: mine.maps(arm=arm) for arm in ARMS}
-    (mine.folder / "footprints.nc").unlink()  # no satellite, no site: neither is looked at
-    (mine.folder / "sites.nc").unlink()
-    assert mine.update(NEXT) == f"maps reach {NEXT}, before {BEFORE}"
-    for arm in ARMS:
-        new = mine.maps(arm=arm)
-        same(old[arm], new, BEFORE)
-        days = new[TARGET].sel(time=slice("2020-12-21", NEXT))
-        assert (days.max(("y", "x")) != maps.FILL).all()
-        assert (new[TARGET].sel(time=slice("2020-12-23", None)) == maps.FILL).all()
-    assert new.attrs["period"] == ["2019-11-20", NEXT]
-    assert [mine.manifest(n)["complete_through"] for n in ("cube", "maps")] == [NEXT, NEXT]
-    assert [u["steps"] for u in mine.manifest()["updates"]] == [27]  # NEXT is the block's 27th day
-    before = mtimes(mine)
-    assert mine.update(NEXT) == f"nothing new, maps reach {NEXT}"
-    assert mtimes(mine) == before
-    mine.update(WHOLE)
-    mine.update(LATER)
-    assert [u["steps"] for u in mine.manifest()["updates"]] == [27, 32, 1]
-
-
 @pytest.fixture(scope="module")
 def fresh(ran, tmp_path_factory) -> Ran:
     """What the same models map of the longer period at once."""
-    longer = tuple(f"{key}=[2019-11-20, {FAR}]" for key in ("period", "train_period"))
+    longer = tuple(f"{key}=[2019-11-20, {LATER}]" for key in ("period", "train_period"))
     workspace = Workspace(str(tmp_path_factory.mktemp("fresh") / "snow"))
     made = replace(ran, workspace=workspace, settings=longer)
     for stage in (prepare, predict):
@@ -179,22 +157,49 @@ def fresh(ran, tmp_path_factory) -> Ran:
     return made
 
 
-def test_over_blocks_it_is_what_the_whole_period_gives(mine, fresh):
-    assert mine.update(WHOLE).startswith(f"maps reach {WHOLE}")
-    assert mine.update(FAR) == f"maps reach {FAR}, before {WHOLE}"
-    for arm, group in itertools.product(ARMS, (None, "series")):
-        ours, theirs = (r.maps(group, arm) for r in (mine, fresh))
+def test_days_are_appended_and_old_ones_stay_and_steps_are_few(mine, fresh):
+    old, cube = mine.maps(), Cube.open(mine.workspace.url("cube.zarr"))
+    snow = cube.series(cube.cells, "snowfall")
+    for name in ("footprints.nc", "sites.nc"):  # no satellite, no site: neither is looked at
+        (mine.folder / name).rename(mine.folder / f"{name}.away")
+    assert mine.update(NEXT) == f"maps reach {NEXT}, before {BEFORE}"
+    new = mine.maps()
+    same(old, new, BEFORE)
+    assert (new[TARGET].sel(time=slice("2020-12-21", NEXT)).max(("y", "x")) != maps.FILL).all()
+    assert (new[TARGET].sel(time=slice("2020-12-23", None)) == maps.FILL).all()
+    assert new.attrs["period"] == ["2019-11-20", NEXT]
+    assert [mine.manifest(n)["complete_through"] for n in ("cube", "maps")] == [NEXT, NEXT]
+    before = mtimes(mine)
+    assert mine.update(NEXT) == f"nothing new, maps reach {NEXT}"
+    assert mtimes(mine) == before
+    mine.update(WHOLE)
+    assert mine.update(LATER) == f"maps reach {LATER}, before {WHOLE}"
+    assert [u["steps"] for u in mine.manifest()["updates"]] == [27, 32, 1]  # NEXT is a 27th day
+    is_what_the_whole_period_gives(mine, fresh)
+    own = Cube.open(mine.workspace.url("cube.zarr"))
+    np.testing.assert_array_equal(own.series(own.cells, "snowfall"), snow)
+    assert len(own.days) == len(snow) == len(own.series(own.sites, TARGET))
+    told = Told()
+    for name in ("footprints.nc", "sites.nc"):
+        (mine.folder / f"{name}.away").rename(mine.folder / name)
+    for stage in (prepare, predict):
+        stage.run(mine.experiment, mine.workspace, told)
+    assert told.said == ["cube complete", "maps complete"]
+
+
+def is_what_the_whole_period_gives(mine, fresh):
+    for group in (None, "series"):
+        ours, theirs = (r.maps(group) for r in (mine, fresh))
         same(ours, theirs)
-        assert ours.attrs["time_coverage_end"] == FAR
+        assert ours.attrs["time_coverage_end"] == LATER
         np.testing.assert_array_equal(ours.time_bnds, theirs.time_bnds)
         np.testing.assert_array_equal(ours.time, theirs.time)
-    for arm in ARMS:
-        url = f"state/{arm}.zarr"
-        ours, theirs = (arrays.open_group(r.workspace.url(url), "") for r in (mine, fresh))
-        order = np.argsort(ours["block"].values)
-        assert ours["block"].values[order].tolist() == theirs["block"].values.tolist()
-        for name in ("hidden", "cell"):
-            np.testing.assert_array_equal(ours[name].values[order], theirs[name].values)
+    url = "state/insitu.zarr"
+    ours, theirs = (arrays.open_group(r.workspace.url(url), "") for r in (mine, fresh))
+    order = np.argsort(ours["block"].values)
+    assert ours["block"].values[order].tolist() == theirs["block"].values.tolist()
+    for name in ("hidden", "cell"):
+        np.testing.assert_array_equal(ours[name].values[order], theirs[name].values)
     ours, theirs = ({s["key"] for s in r.manifest()["shards"]} for r in (mine, fresh))
     assert ours == theirs
     for name, root in (("cube", mine.workspace.url("cube.zarr")), ("maps", mine.workspace.root)):
@@ -203,81 +208,49 @@ def test_over_blocks_it_is_what_the_whole_period_gives(mine, fresh):
             assert files.sha256(data) == shard["sha256"], shard["key"]
 
 
-def test_readers_of_the_experiment_see_its_own_period(mine):
-    old = Cube.open(mine.workspace.url("cube.zarr"))
-    snow = old.series(old.cells, "snowfall")
-    mine.update(FAR)
-    cube = Cube.open(mine.workspace.url("cube.zarr"))
-    np.testing.assert_array_equal(cube.series(cube.cells, "snowfall"), snow)
-    assert len(cube.days) == len(old.days) == len(cube.series(cube.sites, TARGET))
-    told = Told()
-    for stage in (prepare, predict):
-        stage.run(mine.experiment, mine.workspace, told)
-    assert told.said == ["cube complete", "maps complete"]
+def test_changed_forcing_is_listed_and_preliminary_forcing_flagged(mine):
+    old, today = mine.maps(), datetime.datetime.now(datetime.UTC).date()
 
-
-def test_changed_forcing_is_listed_and_mapped_again(mine):
-    old = mine.maps()
-
-    def rain(dataset):
+    def change(dataset):
         dataset["SNOWF"].loc[{"time": ["2020-11-30", "2020-12-04"]}] += 0.3
-
-    def early(dataset):
         dataset["SNOWF"].loc[{"time": "2020-03-01"}] += 1.0  # before what state there is
 
-    mine.rewrite(rain)
-    mine.rewrite(early)
-    said = mine.update(NEXT)
+    mine.rewrite(change)
+    mine.recatalog(preliminary_days=(today - datetime.date(2020, 12, 21)).days + 1)
+    said = mine.update("2020-12-23")
     assert "forcing has changed on 2020-11-30, 2020-12-04, maps from 2020-11-30 on" in said
     new = mine.maps()
     same(old, new, "2020-11-29")
     changed = (old[TARGET] != new[TARGET]).any(("y", "x")).sel(time=slice("2020-11-30", BEFORE))
     assert changed.values.mean() > 0.5
-    assert mine.manifest("cube")["updates"][0]["revised"] == ["2020-11-30", "2020-12-04"]
-    assert mine.manifest()["updates"][0]["revised"] == ["2020-11-30", "2020-12-04"]
+    for name in ("cube", "maps"):
+        assert mine.manifest(name)["updates"][0]["revised"] == ["2020-11-30", "2020-12-04"]
+    for group in (None, "series"):
+        flags = mine.maps(group).input_status
+        shown = flags.sel(time=slice("2020-12-19", "2020-12-24")).values.tolist()
+        assert shown == [0, 0, 1, 1, 1, 255]
+    mine.recatalog(preliminary_days=0)
+    assert mine.update("2020-12-23").endswith("input_status alone has changed")
+    flags = mine.maps().input_status.sel(time=slice(BEFORE, "2020-12-24")).values.tolist()
+    assert flags == [0, 0, 0, 0, 255]
+    np.testing.assert_array_equal(mine.maps()[TARGET], new[TARGET])
     told = Told()  # the source is another file now, and what it has changed is known
     prepare.run(mine.experiment, mine.workspace, told)
     assert told.said == ["cube complete"]
-    ends = "cells: it ends on 2021-02-27"
-    assert mine.update() == f"maps reach 2021-02-27, before {NEXT}; {ends}"
-    assert mine.update() == f"nothing new, maps reach 2021-02-27; {ends}"
 
 
-def test_a_shared_cube_is_updated_by_its_owner(mine):
+def test_a_shared_cube_is_updated_by_its_owner_as_far_as_its_sources_reach(mine):
     root = Path(mine.workspace.root)
-    theirs = replace(
-        mine,
-        workspace=Workspace(str(root.parent / "variant")),
-        settings=(f"cube={root}", "arms=[insitu]"),
-    )
-    predict.run(theirs.experiment, theirs.workspace, Silent())
+    for name in ("maps", "state"):
+        shutil.copytree(root / name, root.parent / "variant" / name)
+    workspace = Workspace(str(root.parent / "variant"))
+    theirs = replace(mine, workspace=workspace, settings=(f"cube={root}",))
     with pytest.raises(StoreError, match=r"ends on 2020-12-20; .* first: soilweave update snow"):
         theirs.update(NEXT)
-    mine.update(NEXT)
-    assert theirs.update() == f"maps reach {NEXT}, before {BEFORE}; the cube of snow reaches {NEXT}"
+    assert mine.update() == f"maps reach {LAST}, before {BEFORE}; cells: it ends on {LAST}"
+    assert mine.update() == f"nothing new, maps reach {LAST}; cells: it ends on {LAST}"
+    assert theirs.update() == f"maps reach {LAST}, before {BEFORE}; the cube of snow reaches {LAST}"
     same(mine.maps(), theirs.maps())
-
-
-def test_preliminary_forcing_is_flagged_until_it_is_read_as_final(mine):
-    today = datetime.date.today()
-    day = datetime.date(2020, 12, 21)
-    mine.recatalog(preliminary_days=(today - day).days + 1)
-    mine.update("2020-12-23")
-    found = mine.maps()
-    flags = found.input_status.sel(time=slice("2020-12-19", "2020-12-24")).values.tolist()
-    assert flags == [0, 0, 1, 1, 1, 255]
-    assert found.input_status.attrs["flag_meanings"] == "final preliminary"
-    assert found.input_status.attrs["flag_values"] == [0, 1]
-    same_status = mine.maps("series").input_status
-    np.testing.assert_array_equal(same_status, found.input_status)
-    mine.recatalog(preliminary_days=0)
-    assert "input_status alone has changed" in mine.update("2020-12-23")
-    after = mine.maps()
-    assert after.input_status.sel(time=slice("2020-12-19", "2020-12-24")).values.tolist() == [
-        *[0] * 5,
-        255,
-    ]
-    np.testing.assert_array_equal(after[TARGET], found[TARGET])
 
 
 def test_spans_of_preliminary_days():
