@@ -44,12 +44,11 @@ def run(
     workspace.describe(experiment)
     made_of = {"cube_sha256": cube_digest, "models_sha256": digest}
     space = models.space(root)
-    made = Cube.manifest(experiment, workspace)
-    preliminary = status.within(made.get("preliminary", []), experiment.period)
+    read = _as_read(experiment, workspace)
     sited = [arm for arm, ensemble in members.items() if space and "site" in ensemble[0].heads]
     for arm, ensemble in members.items():
         n_attributes = len(space.mean) if space and arm in sited else 0
-        _template(experiment, workspace, arm, ensemble, n_attributes, made_of, preliminary)
+        _template(experiment, workspace, arm, ensemble, n_attributes, made_of, read)
     orders = mapper.Orders(experiment.model_dump_json(), workspace.root, cube_url, root)
     receipts = list(columns.mapped(orders, todo, len(blocks), progress))
     if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
@@ -62,17 +61,18 @@ def run(
         arrays.consolidate(workspace.url("maps", f"{arm}.zarr"))
         arrays.consolidate(workspace.url("state", f"{arm}.zarr"))
     nodes = Counter(receipt["node"] for receipt in receipts)
-    artefact.commit(
-        inputs,
-        shards,
-        complete_through=str(experiment.period[1]),
-        nodes=nodes,
-        preliminary=preliminary,
-        cube_updates=len(made.get("updates", [])),
-    )
+    through = str(experiment.period[1])
+    artefact.commit(inputs, shards, complete_through=through, nodes=nodes, **read)
     size = sum(shard["size"] for shard in shards) / 1e6
     advice = f"; where the next probes would tell most: {maps.NEXT_PROBES}" if sited else ""
     progress.finish(f"maps of {', '.join(experiment.arms)}, {size:.0f} MB{advice}")
+
+
+def _as_read(experiment: Experiment, workspace: Workspace) -> Json:
+    """Which days of the forcing are preliminary, and how many updates of the cube are seen."""
+    made = Cube.manifest(experiment, workspace)
+    preliminary = status.within(made.get("preliminary", []), experiment.period)
+    return {"preliminary": preliminary, "cube_updates": len(made.get("updated", []))}
 
 
 def _check(
@@ -104,12 +104,12 @@ def _template(
     ensemble: list[Trained],
     n_attributes: int,
     made_of: Json,
-    preliminary: status.Spans,
+    read: Json,
 ) -> None:
     """Arrays and attributes of an arm's maps and state; those that are there stay."""
     window = schema.window(experiment)
     form, attrs = maps.template(
-        experiment, window, arm, len(ensemble), n_attributes > 0, preliminary
+        experiment, window, arm, len(ensemble), n_attributes > 0, read["preliminary"]
     )
     attrs[""] |= made_of | {"code_commit": store.git_commit()}
     arrays.create_group(workspace.url("maps", f"{arm}.zarr"), form, attrs)

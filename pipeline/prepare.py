@@ -82,8 +82,7 @@ def run(
         complete_through=str(experiment.period[1]),
         dropped=_counts(receipts),
         nodes=Counter(receipt["node"] for receipt in receipts),
-        entries=_entries(sources),
-        preliminary=reach.preliminary(experiment, experiment.period[1]),
+        **_as_read(experiment, sources),
     )
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
 
@@ -237,12 +236,14 @@ def _dropped_line(counts: dict[str, int]) -> str:
     return f"dropped {', '.join(dropped)}" if dropped else "nothing dropped"
 
 
-def _entries(sources: Sources) -> Json:
-    """Metadata of every entry read: licence, DOI, time convention, period of statics."""
+def _as_read(experiment: Experiment, sources: Sources) -> Json:
+    """What entries say: licence, DOI, time convention, period of statics; what is preliminary."""
     datasets = [*sources.forcing.values(), *sources.static.values()]
     if sources.satellite is not None:
         datasets.append(sources.satellite)
     told = {str(d.attrs["entry"]): d.attrs for d in datasets}
     told |= sources.insitu.told if sources.insitu else {}
     keys = ("license", "doi", "time_convention", "period", "static_period", "region")
-    return {name: {k: attrs[k] for k in keys if k in attrs} for name, attrs in told.items()}
+    entries = {n: {k: attrs[k] for k in keys if k in attrs} for n, attrs in told.items()}
+    preliminary = reach.preliminary(experiment, experiment.period[1])
+    return {"entries": entries, "preliminary": preliminary}

@@ -147,7 +147,7 @@ class Artefact:
         found = self.manifest() or files.read_json(f"{self.prefix}begun.json")
         if found is None:
             return False
-        updates = [update.get("inputs_sha256") for update in found.get("updates", ())]
+        updates = [update.get("inputs_sha256") for update in found.get("updated", ())]
         if files.sha256_of(inputs) in (found["inputs_sha256"], *updates):
             return "shards" in found
         if overwrite:

@@ -236,10 +236,10 @@ def test_next_probes(world):
 @pytest.mark.parametrize(
     ("name", "extra"),
     [
-        ("cube", {"complete_through", "dropped", "entries", "nodes"}),
+        ("cube", {"complete_through", "dropped", "entries", "nodes", "preliminary"}),
         ("folds", {"digest"}),
         ("models", {"updates", "features", "tables", "nodes"}),
-        ("maps", {"complete_through", "nodes"}),
+        ("maps", {"complete_through", "nodes", "preliminary", "cube_updates"}),
         ("scores", {"dropped", "entries"}),
     ],
 )

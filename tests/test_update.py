@@ -126,7 +126,7 @@ def content(ran):
                 found[str(path.relative_to(ran.workspace.root))] = path.read_bytes()
     for name in ("cube", "maps"):
         text = json.dumps(ran.manifest(name))
-        made = [u["made"] for u in ran.manifest(name).get("updates", [])]
+        made = [u["made"] for u in ran.manifest(name).get("updated", [])]
         for when in made:
             text = text.replace(when, "")
         found[f"{name} manifest"] = text
@@ -174,7 +174,7 @@ def test_days_are_appended_and_old_ones_stay_and_steps_are_few(mine, fresh):
     assert mtimes(mine) == before
     mine.update(WHOLE)
     assert mine.update(LATER) == f"maps reach {LATER}, before {WHOLE}"
-    assert [u["steps"] for u in mine.manifest()["updates"]] == [27, 32, 1]  # NEXT is a 27th day
+    assert [u["steps"] for u in mine.manifest()["updated"]] == [27, 32, 1]  # NEXT is a 27th day
     is_what_the_whole_period_gives(mine, fresh)
     own = Cube.open(mine.workspace.url("cube.zarr"))
     np.testing.assert_array_equal(own.series(own.cells, "snowfall"), snow)
@@ -224,7 +224,7 @@ def test_changed_forcing_is_listed_and_preliminary_forcing_flagged(mine):
     changed = (old[TARGET] != new[TARGET]).any(("y", "x")).sel(time=slice("2020-11-30", BEFORE))
     assert changed.values.mean() > 0.5
     for name in ("cube", "maps"):
-        assert mine.manifest(name)["updates"][0]["revised"] == ["2020-11-30", "2020-12-04"]
+        assert mine.manifest(name)["updated"][0]["revised"] == ["2020-11-30", "2020-12-04"]
     for group in (None, "series"):
         flags = mine.maps(group).input_status
         shown = flags.sel(time=slice("2020-12-19", "2020-12-24")).values.tolist()

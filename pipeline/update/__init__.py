@@ -2,7 +2,7 @@
 
 Only forcing is read. What an experiment is made from does not change, nor do its period, models
 and scores; the cells of the cube and the maps reach further, which their manifests say
-(`complete_through`, `updates`).
+(`complete_through`, `updated`).
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def _reached(experiment: Experiment, done: date, through: date | None) -> tuple[
 
 def _known(manifest: Json, experiment: Experiment) -> dict[str, str]:
     """Digests of the sources of forcing when they were read last."""
-    if updates := manifest.get("updates"):
+    if updates := manifest.get("updated"):
         return dict(updates[-1]["sources"])
     return {name: manifest["inputs"][f"source {name}"] for name in experiment.sources.forcing}
 
@@ -243,6 +243,6 @@ def _put(experiment: Experiment, aside: Aside) -> None:
         change["shards"],
         complete_through=str(last),
         preliminary=change["preliminary"],
-        updates=[*manifest.get("updates", []), change["update"]],
+        updated=[*manifest.get("updated", []), change["update"]],
     )
     aside.drop()

@@ -93,7 +93,7 @@ def _wanted(
     done = date.fromisoformat(manifest["complete_through"])
     reached = date.fromisoformat(cube["complete_through"])
     last = max(done, min(reached, through or reached))
-    updates = cube.get("updates", [])
+    updates = cube.get("updated", [])
     seen = manifest.get("cube_updates", 0)
     later = {day for update in updates[seen:] for day in update["revised"]}
     revised = sorted(day for day in later if day <= str(done))
@@ -182,7 +182,7 @@ def _put(experiment: Experiment, workspace: Workspace, root: str, aside: Aside) 
         complete_through=change["through"],
         preliminary=change["preliminary"],
         cube_updates=change["cube_updates"],
-        updates=[*manifest.get("updates", []), update],
+        updated=[*manifest.get("updated", []), update],
     )
     aside.drop()
 
