@@ -1,0 +1,1 @@
+"""`make bench`: what the machine does beside what it could do, and beside others."""
