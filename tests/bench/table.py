@@ -13,6 +13,8 @@ def number(value):
     """Three digits, as people read them."""
     if value == 0:
         return "0"
+    if value != value:
+        return "?"
     if abs(value) >= 1e6:
         return f"{value / 1e6:.3g} M"
     if abs(value) >= 1000:
@@ -51,7 +53,7 @@ def cells(row):
     """One line of the table, as text."""
     ratio = row.ratio
     beside = f"{row.beside}: {value(row.beside_samples, '')}".strip() if ratio else row.beside
-    share = "" if row.share is None else f"{100 * row.share:.0f} % of {row.limit_of}"
+    share = "" if row.share is None else f"{100 * row.share:.2g} % of {row.limit_of}"
     judged = "" if ratio is None else f"{number(ratio.median)}"
     if ratio is not None and len(row.samples) == len(row.beside_samples) > 1:
         judged += f" [{number(ratio.low)}, {number(ratio.high)}]"

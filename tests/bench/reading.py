@@ -1,0 +1,157 @@
+"""Maps of CONUS: a block written, a day and a cell's ten years read as a user reads them.
+
+The store has the form that `predict` writes (its template, its shards); only the part that is read
+here is there. Before each reading the system forgets the files, so they come from the disk.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from bench import machine
+from bench.measure import in_turn, per_second
+from bench.rows import Aim, Row
+from pipeline import arrays, maps, resolve, schema
+
+SECTION = "maps of CONUS, 284 x 628 cells"
+PERIOD = "[2010-01-01, 2019-12-31]"
+DAY_MS, SERIES_MS = 25.0, 50.0
+TARGET = "soil_moisture"
+
+
+def rows(context):
+    """Writing, then reading with and without opening."""
+    settings = [f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")]
+    experiment = resolve.experiment("conus", settings)
+    window = schema.window(experiment)
+    folder = context.scratch("maps")
+    url = str(folder / "multiscale.zarr")
+    form, attrs = maps.template(experiment, window, "multiscale", 3)
+    arrays.create_group(url, form, attrs)
+    made = Fields(window.cell_shape)
+    yield from written(context, url, made, folder)
+    context.told("ten years of a column", "are written")
+    n_days = len(schema.time_axis(experiment.period))
+    fill(url, made, n_days)
+    arrays.consolidate(url)
+    first = schema.block_range(experiment.period)[0] * schema.BLOCK_DAYS
+    yield from read(context, folder, url, first, n_days)
+
+
+class Fields:
+    """Moisture that looks like moisture to a compressor: smooth in space, drying, with noise."""
+
+    def __init__(self, shape):
+        self.rng = np.random.default_rng(0)
+        coarse = self.rng.normal(0, 600, (shape[0] // 8 + 1, shape[1] // 8 + 1))
+        self.mean = (2500 + np.kron(coarse, np.ones((8, 8))))[: shape[0], : shape[1]]
+
+    def days(self, first, n, rows, cols):
+        """(day, y, x) int16, multiples of 1e-4 m3 m-3."""
+        mean = self.mean[rows, cols].astype(np.float32)
+        noise = self.rng.standard_normal((n, *mean.shape), np.float32)
+        season = 400 * np.sin(np.arange(first, first + n, dtype=np.float32) / 58)[:, None, None]
+        return (mean + season + 60 * noise).astype(np.int16)
+
+
+def written(context, url, made, folder):
+    """A shard of 32 days x 256 x 256 of the root, and one of 384 days of `series`."""
+    cells = slice(0, schema.SHARD)
+    sizes = {TARGET: schema.BLOCK_DAYS, f"series/{TARGET}": schema.BLOCK_DAYS * 12}
+    write = machine.writing(folder)
+    actions, megabytes = {"storage": write}, {}
+    for path, n in sizes.items():
+        values = made.days(0, n, cells, cells)
+        megabytes[path] = values.nbytes / 1e6
+        region = [slice(0, n), cells, cells]
+        actions[path] = partial(arrays.write_shards, url, path, region, values)
+    taken = in_turn(
+        actions, context.rounds(5, 15), told=lambda text: context.told("shards written", text)
+    )
+    for path, n in sizes.items():
+        yield Row(
+            SECTION,
+            f"a shard of {n} days x 256 x 256 written and read back, "
+            f"{'the root' if path == TARGET else 'the group series'}",
+            "MB/s of int16",
+            per_second(taken[path], megabytes[path]),
+            limit_of="storage, writing",
+            limit=per_second(taken["storage"], 1.0),
+        )
+
+
+def fill(url, made, n_days):
+    """The root's first three blocks of all columns, and ten years of one column of `series`."""
+    shape, length = made.mean.shape, schema.BLOCK_DAYS * maps.SERIES_BLOCKS
+    for row in range(0, shape[0], schema.SHARD):
+        for col in range(0, shape[1], schema.SHARD):
+            cells = [slice(row, min(row + schema.SHARD, shape[0])),
+                     slice(col, min(col + schema.SHARD, shape[1]))]
+            for start in range(0, 3 * schema.BLOCK_DAYS, schema.BLOCK_DAYS):
+                values = made.days(start, schema.BLOCK_DAYS, *cells)
+                region = [slice(start, start + schema.BLOCK_DAYS), *cells]
+                arrays.write_shards(url, TARGET, region, values)
+    cells = slice(0, schema.SHARD)
+    for start in range(0, n_days, length):
+        n = min(length, n_days - start)
+        values = made.days(start, n, cells, cells)
+        arrays.write_shards(url, f"series/{TARGET}", [slice(start, start + n), cells, cells], values)
+
+
+def read(context, folder, url, first, n_days):
+    """A day of the whole region, and ten years of a cell, each opened anew or not."""
+    rng = np.random.default_rng(1)
+    store = folder / "multiscale.zarr"
+    files = [path for path in store.rglob("*") if path.is_file()]
+    opened = {group: xr.open_zarr(url, group=group) for group in (None, "series")}
+
+    def cold(action):
+        for path in files:
+            machine.forget(path)
+        begun = time.perf_counter()
+        action()
+        return time.perf_counter() - begun
+
+    def day(dataset):
+        when = np.datetime64(first + int(rng.integers(0, 3 * schema.BLOCK_DAYS)), "D")
+        return dataset()[TARGET].sel(time=when.astype("datetime64[ns]")).values
+
+    def cell(dataset):
+        y, x = rng.integers(0, schema.SHARD, 2)
+        return dataset()[TARGET][:, int(y), int(x)].values
+
+    def anew(group):
+        return partial(xr.open_zarr, url, group=group)
+
+    there = {group: partial(opened.get, group) for group in opened}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isfinite(day(there[None])).all()
+        assert np.isfinite(cell(there["series"])).all()
+        actions = {
+            "day": lambda: cold(lambda: day(there[None])),
+            "day anew": lambda: cold(lambda: day(anew(None))),
+            "day warm": lambda: day(there[None]),
+            "cell": lambda: cold(lambda: cell(there["series"])),
+            "cell anew": lambda: cold(lambda: cell(anew("series"))),
+            "cell warm": lambda: cell(there["series"]),
+        }
+        taken = in_turn(
+            actions, context.rounds(15, 50), told=lambda text: context.told("read", text)
+        )
+    for name, what, most in (
+        ("day", "a day's map", DAY_MS),
+        ("cell", f"a cell's ten years, {n_days} days", SERIES_MS),
+    ):
+        for kind, told, aim in (
+            (name, "from disk, the store opened before", Aim(most, least=False, of_ratio=False)),
+            (f"{name} warm", "files in memory", None),
+            (f"{name} anew", "from disk, opening the store counted", None),
+        ):
+            yield Row(SECTION, f"{what} read: {told}", "ms", [1e3 * s for s in taken[kind]],
+                      aim=aim, way="reading and decoding of chunks, one after the other, in xarray and dask")
