@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test test-cluster lint unit scores studies trials clean
+.PHONY: setup demo test test-cluster lint unit scores studies trials bench clean
 
 setup: .venv/ready
 
@@ -52,6 +52,14 @@ trials: setup
 # What planets whose truth is known say: tables into docs/studies.md, figures beside it; about an hour.
 studies: setup
 	PYTHONPATH=tests $(BIN)/python -m studies --folder $(WORKSPACE)/studies
+
+# What the machine does beside what it could, and beside others: table into docs/benchmarks.md.
+bench: .venv/bench
+	PYTHONPATH=tests $(BIN)/python -m bench --folder $(WORKSPACE)/bench $(ARGS)
+
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
+	touch $@
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,17 +11,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
+from studies.page import placed
 
 from bench import machine
 from bench.rows import Row
 from bench.table import for_page, for_terminal
-from pipeline import store
-from studies.page import placed
+from pipeline import allocator, store
 
-CPU = ("training", "peers", "several", "prediction", "windows", "preparing", "reading", "fixed",
-       "sizes")
+CPU = (
+    "training",
+    "peers",
+    "several",
+    "prediction",
+    "windows",
+    "preparing",
+    "reading",
+    "fixed",
+    "sizes",
+)
 GPU = ("gpu",)
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,8 +39,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Context:
     """What every section is told, and where it may write."""
 
-    def __init__(self, folder, console, quick):
+    def __init__(self, folder, console, quick, threads=None):
         self.folder, self.console, self.quick, self.name = folder, console, quick, ""
+        self.threads = threads
 
     def rounds(self, quick, full):
         """How often things are compared."""
@@ -54,8 +65,10 @@ def measured(context, names):
     for name in names:
         begun, context.name = time.perf_counter(), name
         described = machine.described()
+        threads = torch.get_num_threads()
         with context.console.status(name) as context.status:
             made = [row.as_dict() for row in importlib.import_module(f"bench.{name}").rows(context)]
+        torch.set_num_threads(threads)
         seconds = time.perf_counter() - begun
         context.console.print(f"{name}: {len(made)} rows in {seconds:.0f} s")
         found[name] = {
@@ -89,24 +102,27 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: under 10 minutes.")] = False,
     gpu: Annotated[bool, typer.Option("--gpu", help="The section that needs CUDA, alone.")] = False,
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(CPU)}.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of what is compared, not those of each section.")
+    ] = None,
     docs: Annotated[Path, typer.Option(help="Where benchmarks.md lies.")] = ROOT / "docs",
 ) -> None:
     """Measure in turn, beside peers and beside the machine's own limits."""
-    import torch
-
     if gpu and not torch.cuda.is_available():
         typer.echo("bench --gpu: no CUDA device here; run it on a machine with a GPU", err=True)
         raise typer.Exit(2)
     known = GPU if gpu else CPU
     if unknown := sorted({*(only or [])} - {*known}):
-        typer.echo(f"bench --only {unknown[0]}: no such section; there are {', '.join(known)}",
-                   err=True)
+        typer.echo(
+            f"bench --only {unknown[0]}: no such section; there are {', '.join(known)}", err=True
+        )
         raise typer.Exit(2)
+    allocator.keep()  # as the command line does
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if os.isatty(1) else 180)
     kept = folder / ("bench-gpu.json" if gpu else "bench.json")
     sections = json.loads(kept.read_text()) if only and kept.exists() else {}
-    context = Context(folder.absolute(), console, quick)
+    context = Context(folder.absolute(), console, quick, threads)
     for name in known:
         if only and name not in only:
             continue

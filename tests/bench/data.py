@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from model.features import Features
-from model.sampling import Places, TrainingData
+from model.recipe import Job
 from model.scaling import Scale, Scaler
-from pipeline import resolve
+from pipeline import models, resolve
+from pipeline.packing import Packed
 
 FORCING = (
     "precipitation",
@@ -47,44 +47,57 @@ def features(of):
     )
 
 
-def places(n, n_days, of, rng, device="cpu"):
-    """Random scaled inputs, drawn once and repeated with shifts: drawing gigabytes takes long."""
+def places(n, n_days, of, rng):
+    """Random scaled inputs; 64 places are drawn and repeated, as drawing gigabytes takes long."""
     pattern = rng.standard_normal((64, n_days, len(of.forcing)), np.float32).astype(np.float16)
     forcing = np.concatenate([pattern] * -(-n // 64))[:n]
-    static = rng.standard_normal((n, len(of.static)), np.float32)
-    return Places.of(forcing, static, device)
+    return forcing, rng.standard_normal((n, len(of.static)), np.float32)
 
 
-def training_data(
-    of, n_footprints=256, per_footprint=16, n_sites=120, n_days=1096, device="cpu", left_out=0
-):
-    """Data for a recipe; every footprint has its own cells, observed every third day.
+def packed(of, n_footprints=256, per_footprint=16, n_sites=120, n_days=1096, n_folds=5):
+    """What a recipe's models learn from; every footprint has its own cells.
 
-    `left_out` sites at the end are not learnt from, as those of a fold.
+    Footprints and sites are observed every third day, sites are dealt into folds in turn.
     """
     rng = np.random.default_rng(0)
     described = features(of)
-    names = described.names
     cells = n_footprints * per_footprint
 
     def observed(n):
         values = rng.normal(0.25, 0.08, (n, n_days)).astype(np.float32)
         values[:, rng.random(n_days) > 1 / 3] = np.nan
-        return torch.from_numpy(values).to(device)
+        return values
 
-    return TrainingData(
-        described,
-        Scaler({name: Scale(0.0, 1.0) for name in names}),
-        Scale(0.25, 0.08),
-        0,
-        n_days,
-        places(cells, n_days, described, rng, device),
-        torch.arange(cells, device=device).reshape(n_footprints, per_footprint),
-        observed(n_footprints),
-        places(n_sites, n_days, described, rng, device),
-        observed(n_sites),
-        torch.arange(n_sites - left_out, device=device),
+    cell_forcing, cell_static = places(cells, n_days, described, rng)
+    site_forcing, site_static = places(n_sites, n_days, described, rng)
+    satellite, insitu = observed(n_footprints), observed(n_sites)
+    number = np.arange(n_footprints)
+    return Packed(
+        features=described,
+        scaler=Scaler({name: Scale(0.0, 1.0) for name in described.names}),
+        first_day=0,
+        n_days=n_days,
+        cell_forcing=cell_forcing,
+        cell_static=cell_static,
+        members=np.arange(cells).reshape(n_footprints, per_footprint),
+        footprints=np.stack([number, number], 1),
+        satellite=satellite,
+        learn_satellite=satellite,
+        site_forcing=site_forcing,
+        site_static=site_static,
+        insitu=insitu,
+        learn_insitu=insitu,
+        site_ids=tuple(f"site-{i}" for i in range(n_sites)),
+        lat=np.linspace(30, 45, n_sites),
+        lon=np.linspace(-120, -70, n_sites),
+        fold=np.arange(n_sites) % n_folds,
+        dropped=np.full(n_sites, -1),
     )
+
+
+def training_data(of, device="cpu", **sizes):
+    """The same as one model sees it, the one of all sites."""
+    return packed(of, **sizes).data(Job("multiscale", models.ALL, 0), 0.0, device)
 
 
 def sequences(of, per_footprint=16):

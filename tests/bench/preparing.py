@@ -56,7 +56,8 @@ def rows(context):
     )
     yield Row(
         SECTION,
-        f"a block of {ny} x {nx} cells, {schema.BLOCK_DAYS} days: read, regridded, checked, written",
+        f"a block of {ny} x {nx} cells, {schema.BLOCK_DAYS} days: "
+        "read, regridded, checked, written",
         "MB/s of float32",
         per_second(taken["block"], megabytes),
         limit_of="storage, writing",
@@ -64,5 +65,9 @@ def rows(context):
         note=f"{megabytes:.0f} MB; the first, from cold files, took {first:.1f} s",
     )
     for name in ("written", "read"):
-        yield Row(SECTION, f"storage of the workspace, 256 MB {name}", "MB/s",
-                  per_second(taken[name], megabytes))
+        yield Row(
+            SECTION,
+            f"storage of the workspace, 256 MB {name}",
+            "MB/s",
+            per_second(taken[name], megabytes),
+        )

@@ -90,8 +90,10 @@ def fill(url, made, n_days):
     shape, length = made.mean.shape, schema.BLOCK_DAYS * maps.SERIES_BLOCKS
     for row in range(0, shape[0], schema.SHARD):
         for col in range(0, shape[1], schema.SHARD):
-            cells = [slice(row, min(row + schema.SHARD, shape[0])),
-                     slice(col, min(col + schema.SHARD, shape[1]))]
+            cells = [
+                slice(row, min(row + schema.SHARD, shape[0])),
+                slice(col, min(col + schema.SHARD, shape[1])),
+            ]
             for start in range(0, 3 * schema.BLOCK_DAYS, schema.BLOCK_DAYS):
                 values = made.days(start, schema.BLOCK_DAYS, *cells)
                 region = [slice(start, start + schema.BLOCK_DAYS), *cells]
@@ -100,7 +102,9 @@ def fill(url, made, n_days):
     for start in range(0, n_days, length):
         n = min(length, n_days - start)
         values = made.days(start, n, cells, cells)
-        arrays.write_shards(url, f"series/{TARGET}", [slice(start, start + n), cells, cells], values)
+        arrays.write_shards(
+            url, f"series/{TARGET}", [slice(start, start + n), cells, cells], values
+        )
 
 
 def read(context, folder, url, first, n_days):
@@ -153,5 +157,11 @@ def read(context, folder, url, first, n_days):
             (f"{name} warm", "files in memory", None),
             (f"{name} anew", "from disk, opening the store counted", None),
         ):
-            yield Row(SECTION, f"{what} read: {told}", "ms", [1e3 * s for s in taken[kind]],
-                      aim=aim, way="reading and decoding of chunks, one after the other, in xarray and dask")
+            yield Row(
+                SECTION,
+                f"{what} read: {told}",
+                "ms",
+                [1e3 * s for s in taken[kind]],
+                aim=aim,
+                way="reading and decoding of chunks, one after the other, in xarray and dask",
+            )

@@ -6,7 +6,16 @@ from rich.table import Table
 
 from bench.measure import spread
 
-HEAD = ("what", "measured", "beside", "ratio", "of the machine's limit", "aim", "met?", "in the way")
+HEAD = (
+    "what",
+    "measured",
+    "beside",
+    "ratio",
+    "of the machine's limit",
+    "aim",
+    "met?",
+    "in the way",
+)
 
 
 def number(value):
@@ -46,7 +55,7 @@ def verdict(row):
     missed = row.missed
     if missed is None:
         return ""
-    return "met" if missed == 0 else f"missed by {100 * missed:.0f} %"
+    return "met" if missed == 0 else f"missed by {100 * missed:.2g} %"
 
 
 def cells(row):

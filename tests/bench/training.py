@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from bench import data, machine
+from bench.aside import Aside
 from bench.measure import fastest, in_turn, per_second
 from bench.rows import Aim, Row
 from model.fit import Fitting
 from model.recipe import Job
 
-SECTION = "training, one process on all cores"
+SECTION = "training, one process, one thread, as a worker has"
 
 
 class Bare(nn.Module):
@@ -70,6 +71,12 @@ def loop(of, held, job=None):
     return lambda: fitting.advance(1)
 
 
+def loop_of(name):
+    """An action: one step of a recipe's loop."""
+    of = data.recipe(name)
+    return loop(of, data.training_data(of))
+
+
 def bare_steps(of, n_features, n_sequences):
     """Every formulation of the bare step, by name."""
     days = data.days(of)
@@ -84,6 +91,7 @@ def bare_steps(of, n_features, n_sequences):
 
 def rows(context):
     """Recipes `default` and `liu2022`, at full size."""
+    torch.set_num_threads(context.threads or 1)
     for name in ("default", "liu2022"):
         yield from _of_recipe(context, name)
 
@@ -105,7 +113,10 @@ def _of_recipe(context, name):
         actions["bare fp32"] = ways[plain]
     for dtype in (torch.bfloat16, torch.float32):
         actions[f"gemm {dtype}"] = machine.gemm(n, hidden, 4 * hidden, dtype)
-    taken = in_turn(actions, context.rounds(5, 15), told=told)
+    log, threads = context.scratch("training") / "log", torch.get_num_threads()
+    with Aside("bench.training:loop_of", log, False, threads, name=name) as given_back:
+        actions["given back"] = given_back
+        taken = in_turn(actions, context.rounds(5, 15), told=told)
     work = n * days
     limit = {
         dtype: per_second(taken[f"gemm {dtype}"], work / gflop)
@@ -130,6 +141,14 @@ def _of_recipe(context, name):
             limit[dtype],
             way=WAY,
         )
+    yield Row(
+        SECTION,
+        f"whole loop, recipe {name}, memory kept between steps",
+        "sequence-days/s",
+        per_second(taken["loop"], work),
+        "the same, memory given back as the system has it",
+        per_second(taken["given back"], work),
+    )
 
 
 WAY = "drawing and gathering the next batch, dropout masks, heads and losses in small operations"

@@ -11,11 +11,12 @@ from bench.rows import Row
 from model.recipe import Job
 from model.sampling import draw_batch, inputs
 
-SECTION = "random windows, in memory"
+SECTION = "random windows in memory, one thread"
 
 
 def rows(context):
     """Windows of recipe `default`: the gathering alone, features too, and a whole batch."""
+    torch.set_num_threads(context.threads or 1)
     of = data.recipe("default")
     held = data.training_data(of, n_footprints=1024)
     rng = np.random.default_rng(0)
