@@ -79,7 +79,7 @@ def _case(context, name, hidden, batch, window, warmup):
     held = basins(ours["bf16"])
     folder = context.scratch("neuralhydrology")
     write(folder, held)
-    steps = 2 if hidden > 128 else 4
+    steps = 1 if hidden > 128 else 3
     sizes = {"hidden": hidden, "batch": batch, "window": window, "warmup": warmup}
     start = partial(
         Aside,
