@@ -5,7 +5,7 @@ warns or raises, of fewer pairs than said here, ours are NaN. They take days to 
 days of soil moisture are not, so `analytic` gives them the effective number of days instead.
 """
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,17 +76,27 @@ def analytic(
     r1^2, r1 being the errors'. `scored` is what metrics.scores makes of the other arguments. n_eff
     is NaN where an autocorrelation is, and the bounds where too few days are left.
     """
-    p, o, valid, day = metrics.pairs(prediction, observation, times)
-    r1 = {name: autocorrelation(v, valid, day) for name, v in (("p", p), ("o", o), ("e", p - o))}
-    of_r, of_mean, of_spread = (
-        effective_n(alike, valid, day) for alike in (r1["p"] * r1["o"], r1["e"], r1["e"] ** 2)
-    )
+    p, o = np.asarray(prediction), np.asarray(observation)
+    made = [_effective(p[part], o[part], times) for part in metrics.parts(len(p))]
+    of_r, of_mean, of_spread = (np.concatenate(found) for found in zip(*made, strict=True))
     r, bias, ubrmse = (scored[name] for name in ("correlation", "bias", "ubrmse"))
     return {
         "correlation": Interval(of_r, *pearson_interval(r, of_r, level)),
         "bias": Interval(of_mean, *bias_interval(bias, ubrmse, of_mean, level)),
         "ubrmse": Interval(of_spread, *ubrmse_interval(ubrmse, of_spread, level)),
     }
+
+
+def _effective(
+    prediction: NDArray[Any], observation: NDArray[Any], times: ArrayLike
+) -> tuple[Floats, Floats, Floats]:
+    """(place,) effective numbers of days of the correlation, the mean of errors, their variance."""
+    p, o, valid, day = metrics.pairs(prediction, observation, times)
+    r1 = {name: autocorrelation(v, valid, day) for name, v in (("p", p), ("o", o), ("e", p - o))}
+    of_r, of_mean, of_spread = (
+        effective_n(alike, valid, day) for alike in (r1["p"] * r1["o"], r1["e"], r1["e"] ** 2)
+    )
+    return of_r, of_mean, of_spread
 
 
 def autocorrelation(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:

@@ -17,6 +17,7 @@ Scores: TypeAlias = dict[str, NDArray[Any]]
 
 METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
 ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value in it is enough, as in pytesmo
+AT_ONCE = 1024  # places
 ROUNDING = 1e-13  # a spread below this fraction of the largest value is noise of the arithmetic
 
 
@@ -35,6 +36,17 @@ def scores(prediction: ArrayLike, observation: ArrayLike, times: ArrayLike) -> S
       (place,) `n` pairs and METRICS: bias (prediction - observation), rmse, ubrmse in that unit.
       NaN without a pair; r and KGE for a constant series; KGE for an observed mean of zero.
     """
+    p, o = np.asarray(prediction), np.asarray(observation)
+    made = [_scores(p[part], o[part], times) for part in parts(len(p))]
+    return {name: np.concatenate([scored[name] for scored in made]) for name in made[0]}
+
+
+def parts(n_places: int) -> list[slice]:
+    """Places that are scored at once, so that memory does not grow with them; one part at least."""
+    return [slice(at, at + AT_ONCE) for at in range(0, max(n_places, 1), AT_ONCE)]
+
+
+def _scores(prediction: NDArray[Any], observation: NDArray[Any], times: ArrayLike) -> Scores:
     p, o, valid, day = pairs(prediction, observation, times)
     p_least, o_least = (ROUNDING * np.abs(v).max(axis=1, initial=0.0) for v in (p, o))
     p_dev, o_dev, error_dev = (_deviation(v, valid) for v in (p, o, p - o))

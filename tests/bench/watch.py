@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 EVERY_S = 0.25
+WORK = ("Map", "RayTrainWorker")  # in the names that Ray gives to processes of tasks and actors
 KINDS = ("RssAnon", "RssFile", "RssShmem")
 
 
@@ -78,7 +79,7 @@ def _watch(pid: int, seen: Watched, over: threading.Event) -> None:
                     sample = _resident(each.pid)
                     role = "driver" if each.pid == pid else _role(each)
                     # Ray names a process after what it does now, and IDLE when it is done.
-                    if seen.names.get(each.pid) in (None, "other"):
+                    if seen.names.get(each.pid) not in ("driver", "worker"):
                         seen.names[each.pid] = role
                     seen.samples.setdefault(each.pid, []).append((now, *sample))
                     private += sample[0]
@@ -93,7 +94,6 @@ def _resident(pid: int) -> tuple[float, float, float]:
 
 
 def _role(process: psutil.Process) -> str:
-    name = (process.cmdline() or [""])[0]
-    if not name.startswith("ray::"):
-        return "ray"
-    return "worker" if any(word in name for word in ("Map", "Train")) else "other"
+    name = " ".join(process.cmdline())
+    work = name.startswith("ray::") and any(word in name for word in WORK)
+    return "worker" if work else "ray"
