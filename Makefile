@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test test-cluster lint unit scores studies trials bench clean
+.PHONY: setup demo test test-cluster lint unit scores studies trials bench conus globe growth clean
 
 setup: .venv/ready
 
@@ -60,6 +60,20 @@ bench: .venv/bench
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
 	touch $@
+
+# Large made-up planets through all verbs: time, memory, bytes and objects of every stage, into
+# workspace/bench/conus.json and docs/scaling.md. CONUS at 9 km, two years: about 15 minutes.
+GROWTH := PYTHONPATH=tests $(BIN)/python -m bench.growth --folder $(WORKSPACE) --docs docs
+conus: setup
+	$(GROWTH) conus $(ARGS)
+
+# The whole M36 grid, one year.
+globe: setup
+	$(GROWTH) globe $(ARGS)
+
+# Half of CONUS beside the whole, and a quarter over two and over four years.
+growth: setup
+	$(GROWTH) half conus quarter "quarter, four years" $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

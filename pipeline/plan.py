@@ -8,9 +8,11 @@ Every cell of the window is counted as land, and every day as seen: an upper bou
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import catalog, maps, models, pace, schema, volume
+from pipeline import catalog, maps, memory, models, pace, schema, volume
+from pipeline.memory import FLOAT, HALF, Held, Sizes
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from pipeline.volume import Volume
 
 MEGABYTES_PER_SECOND = 50.0  # of a network, assumed
-BASE_MB = 700  # of a worker of Ray with torch and xarray, before it has data
+PLANET_CELL_DAYS_PER_S = 1e6
 DECODED = 4  # times the size as stored
-FLOAT, HALF = 4, 2  # bytes
+STORE_SHARE = 0.3  # of a node's memory, that Ray gives to its object store
 
 
 class Work(NamedTuple):
@@ -30,22 +32,8 @@ class Work(NamedTuple):
     tasks: str
     objects: int
     megabytes: float
-    task_megabytes: float
+    memory: Held
     hours: float
-    driver_megabytes: float = 0.0
-
-
-class Sizes(NamedTuple):
-    """How large an experiment is."""
-
-    cells: int
-    rows: int
-    cols: int
-    days: int
-    blocks: int
-    forcing: int
-    static: int
-    features: int
 
 
 def tables(experiment: Experiment) -> list[Any]:
@@ -84,17 +72,29 @@ def updates(experiment: Experiment, sizes: Sizes) -> int:
         return train.updates
     from model.sampling import steps_per_epoch
 
-    footprints = sizes.cells // experiment.domain.refinement**2
+    footprints = memory.learnt(experiment, sizes)
     days = (experiment.train_period[1] - experiment.train_period[0]).days + 1
     steps = steps_per_epoch(train.footprints_per_step, train.window_days, footprints, days)
     return int(train.epochs or 0) * steps
 
 
 def work(experiment: Experiment, sizes: Sizes, measured: Pace) -> list[Work]:
-    """What prepare, train and predict take; not prepare, where another's cube is used."""
+    """What each stage takes; not prepare, where another's cube is used."""
     prepare = [] if experiment.cube else [_prepare(experiment, sizes)]
+    if experiment.planet and not experiment.cube:
+        prepare.insert(0, _planet(experiment, sizes))
     train, predict = _train(experiment, sizes, measured), _predict(experiment, sizes, measured)
-    return [*prepare, train, predict]
+    judged = Work("evaluate", "1 table", 2, 0.0, memory.evaluate(experiment, sizes), 0.0)
+    return [*prepare, train, predict, judged]
+
+
+def _planet(experiment: Experiment, sizes: Sizes) -> Work:
+    fields = sizes.cells * sizes.days * FLOAT / 1e6
+    held, hours = (
+        memory.planet(experiment, sizes),
+        sizes.cells * sizes.days / PLANET_CELL_DAYS_PER_S,
+    )
+    return Work("planet", f"{sizes.days} days", 0, 2 * fields, held, hours / 3600)
 
 
 def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
@@ -109,18 +109,18 @@ def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
     hours = (read + held) / MEGABYTES_PER_SECOND / 3600
     tasks = f"{sizes.blocks} blocks"
     objects = shards * sizes.forcing + _columns(sizes) * sizes.static
-    return Work("prepare", tasks, objects, held, BASE_MB + 3 * field + 2 * source, hours)
+    return Work("prepare", tasks, objects, held, memory.prepare(sizes, source), hours)
 
 
 def _train(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
     folds = experiment.folds  # how many other regions than bands there are is not known yet
     jobs = models.jobs(experiment, () if folds.kind == "none" else range(folds.n_folds))
     steps = updates(experiment, sizes)
-    inputs = sizes.cells * (sizes.days * sizes.forcing * HALF + sizes.static * FLOAT) / 1e6
     hours = len(jobs) * steps * measured.step_s / measured.side_by_side / 3600
     tasks = f"{len(jobs)} models x {steps:,} updates"
     size = len(jobs) * measured.checkpoint_mb
-    return Work("train", tasks, len(jobs) * 2, size, BASE_MB + inputs + measured.step_mb, hours)
+    held = memory.train(experiment, sizes, measured.step_mb)
+    return Work("train", tasks, len(jobs) * 2, size, held, hours)
 
 
 def _predict(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
@@ -129,13 +129,10 @@ def _predict(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
     held = arms * sizes.cells * days * 2 * (HALF + HALF + 1) / 1e6  # root and series
     runs = arms * experiment.n_seeds * sizes.cells * (sizes.days + min(sizes.days, 366))
     hours = runs / measured.cell_days_per_s / measured.side_by_side / 3600
-    shard = min(schema.SHARD**2, sizes.cells)
-    year = maps.SERIES_BLOCKS * schema.BLOCK_DAYS * shard * (HALF + HALF + 1) / 1e6
-    block = schema.BLOCK_DAYS * shard * (sizes.forcing + 2) * FLOAT / 1e6
     per_block = 3 * columns * arms
     objects = per_block * sizes.blocks + per_block * math.ceil(sizes.blocks / maps.SERIES_BLOCKS)
     tasks = f"{columns * arms} columns"
-    return Work("predict", tasks, objects, held, BASE_MB + year + 2 * block, hours)
+    return Work("predict", tasks, objects, held, memory.predict(experiment, sizes), hours)
 
 
 def _daily_megabytes(experiment: Experiment, entry: str, found: Volume) -> float:
@@ -184,13 +181,27 @@ def _stages(lines: list[Work]) -> Any:
     from rich.table import Table
 
     table = Table(title="what is computed, on this machine", title_justify="left")
-    for name in ("stage", "tasks", "shards", "writes", "memory per task", "hours"):
+    for name in ("stage", "tasks", "shards", "writes", "a worker", "driver", "hours"):
         table.add_column(name, justify="left" if name in ("stage", "tasks") else "right")
     for line in lines:
-        memory, size = volume.size(line.task_megabytes), volume.size(line.megabytes)
+        held = (volume.size(mb) if mb else "" for mb in line.memory)
+        size = volume.size(line.megabytes)
         hours = f"{line.hours:.2f}" if line.hours < 10 else f"{line.hours:,.0f}"
-        table.add_row(line.stage, line.tasks, f"{line.objects:,}", size, memory, hours)
+        table.add_row(line.stage, line.tasks, f"{line.objects:,}", size, *held, hours)
     return table
+
+
+def _short(experiment: Experiment, sizes: Sizes, has_mb: float) -> str:
+    """What to set where the training data do not fit into this machine's memory; else empty."""
+    packed, room = memory.packed_mb(experiment, sizes), STORE_SHARE * has_mb
+    if packed <= room:
+        return ""
+    most = int(memory.learnt(experiment, sizes) * room / packed)
+    return (
+        f"\ntrain shares {volume.size(packed)} among its workers; of this machine's "
+        f"{volume.size(has_mb)} Ray's object store takes {volume.size(room)}: "
+        f"set train.max_footprints={most}, or use nodes with more memory."
+    )
 
 
 def _basis(experiment: Experiment, sizes: Sizes, measured: Pace) -> str:
@@ -201,5 +212,7 @@ def _basis(experiment: Experiment, sizes: Sizes, measured: Pace) -> str:
         f"Measured now, {measured.device}: {measured.step_s:.3f} s a training step, "
         f"{measured.cell_days_per_s:,.0f} cell-days a second in prediction, "
         f"{measured.side_by_side} side by side; reading and writing assumed at "
-        f"{MEGABYTES_PER_SECOND:g} MB/s."
+        f"{MEGABYTES_PER_SECOND:g} MB/s. Memory is what a process holds at most, of it in train "
+        f"{volume.size(memory.packed_mb(experiment, sizes))} that all workers of a node share."
+        + _short(experiment, sizes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6)
     )

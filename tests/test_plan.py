@@ -17,7 +17,8 @@ def counted(workspace, name):
 def test_shards_and_models_are_those_that_a_run_makes(world):
     experiment = world.experiment
     lines = plan.work(experiment, plan.sizes_of(experiment), FIXED)
-    prepare, train, predict = lines
+    prepare, train, predict, evaluate = lines
+    assert evaluate.stage == "evaluate"
     made = [record["key"] for record in counted(world.workspace, "cube")[0]]
     made += counted(world.workspace, "cube")[1]
     cells = [key for key in made if key.startswith("cells/") and "/mask/" not in key]
@@ -57,7 +58,7 @@ def test_nothing_is_read_and_what_is_not_said_is_asked_for(snow):
     rows = list(zip(*(column._cells for column in sources.columns), strict=True))
     assert rows[0] == ("cells", "6", "2.4 GB", "1", "published", "none")
     assert rows[1] == ("footprints", "?", "?", "1", "not said", "none")
-    assert len(stages.rows) == 3
+    assert len(stages.rows) == 4
     assert "12 x 16 cells, 160 days, 2 forcings, 1 statics" in basis
 
 

@@ -18,8 +18,9 @@ from typing import Annotated, Any
 
 import psutil
 import typer
+from studies.page import placed
 
-from bench import watch
+from bench import growth_page, watch
 from pipeline import pace, plan, resolve
 from pipeline.store import Workspace
 
@@ -51,6 +52,7 @@ def main(
     results: Annotated[Path, typer.Option(help="JSON that results are added to.")] = Path(
         "workspace/bench/conus.json"
     ),
+    docs: Annotated[Path | None, typer.Option(help="Where scaling.md lies.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value of all.")] = None,
     keep: Annotated[bool, typer.Option(help="Keep the workspaces.")] = False,
 ) -> None:
@@ -61,7 +63,10 @@ def main(
         results.parent.mkdir(parents=True, exist_ok=True)
         stored = json.loads(results.read_text()) if results.exists() else {}
         results.write_text(json.dumps(stored | {name: made}, indent=1))
-        typer.echo(json.dumps(made, indent=1))
+        if docs is not None:
+            page = docs / "scaling.md"
+            written = growth_page.page(stored | {name: made})
+            page.write_text(placed(page.read_text(), "growth", written, "make conus globe growth"))
         if not keep:
             shutil.rmtree(folder.absolute() / "growth" / _plain(name), ignore_errors=True)
         if made["failed"]:
@@ -133,7 +138,7 @@ def _stages(
 def _held_against(found: dict[str, Any], promised: plan.Work | None) -> dict[str, Any]:
     if promised is None:
         return {}
-    told = {"worker": promised.task_megabytes, "driver": promised.driver_megabytes}
+    told = promised.memory._asdict()
     shares = {
         role: round(found[role]["resident_mb"] / megabytes, 2)
         for role, megabytes in told.items()

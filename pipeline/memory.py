@@ -1,0 +1,99 @@
+"""How much memory each stage holds at most, in MB: what a process weighs, and the arrays of a task.
+
+Resident memory, as the system counts it: private pages, those of libraries' files, those shared in
+Ray's object store. What processes weigh was measured (`make conus`), and so was how many copies of
+an array are alive at once; no array but the training data grows with the length of the record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline import maps, schema
+
+if TYPE_CHECKING:
+    from pipeline.config import Experiment
+
+WORKER_MB, DRIVER_MB = 600, 700  # of a process with torch, xarray, zarr, before it has data
+FLOAT, HALF, DOUBLE = 4, 2, 8  # bytes
+FIELDS = 8  # of a block of 32 days in float32 that prepare holds: read, regridded, compressed
+PLANET_CHUNK_BYTES = 110  # a cell-day of a planet in the making
+JUDGED_BYTES = 100  # a cell-day that is judged
+
+
+class Sizes(NamedTuple):
+    """How large an experiment is."""
+
+    cells: int
+    rows: int
+    cols: int
+    days: int
+    blocks: int
+    forcing: int
+    static: int
+    features: int
+
+
+class Held(NamedTuple):
+    """MB of a worker and of the driver; 0 where there is none."""
+
+    worker: float
+    driver: float
+
+
+def planet(experiment: Experiment, sizes: Sizes) -> Held:
+    """A chunk of days in the making, and footprints of all days."""
+    from pipeline.osse.write import CHUNK_CELL_DAYS, CHUNK_DAYS
+
+    chunk = min(CHUNK_CELL_DAYS, sizes.cells * min(CHUNK_DAYS, sizes.days))
+    footprints = sizes.cells // experiment.domain.refinement**2
+    kept = footprints * sizes.days * (2 * DOUBLE + 2 * FLOAT)
+    return Held(0, DRIVER_MB / 2 + (chunk * PLANET_CHUNK_BYTES + kept) / 1e6)
+
+
+def prepare(sizes: Sizes, source_mb: float) -> Held:
+    """A block of one variable, of which a source has so many MB."""
+    field = schema.BLOCK_DAYS * sizes.cells * FLOAT / 1e6
+    return Held(WORKER_MB + FIELDS * field + 2 * source_mb, DRIVER_MB)
+
+
+def train(experiment: Experiment, sizes: Sizes, step_mb: float) -> Held:
+    """The packed data, shared by all workers; the driver's are a file's pages beside."""
+    packed = packed_mb(experiment, sizes)
+    sampled = 250  # values that scales are fitted to
+    return Held(WORKER_MB + packed + step_mb, DRIVER_MB + sampled + 2 * packed)
+
+
+def packed_mb(experiment: Experiment, sizes: Sizes) -> float:
+    """MB of the inputs that models learn from."""
+    cells = learnt(experiment, sizes) * experiment.domain.refinement**2
+    return cells * (sizes.days * sizes.forcing * HALF + sizes.static * FLOAT) / 1e6
+
+
+def learnt(experiment: Experiment, sizes: Sizes) -> int:
+    """Footprints that models learn from."""
+    every = sizes.cells // experiment.domain.refinement**2
+    return min(every, experiment.train.max_footprints or every)
+
+
+def predict(experiment: Experiment, sizes: Sizes) -> Held:
+    """A column: inputs and the days before them, its state, a year of maps in two bytes."""
+    shard = min(schema.SHARD, sizes.rows) * min(schema.SHARD, sizes.cols)
+    lead = max((max(slow.days) for slow in experiment.inputs.slow), default=1) - 1
+    inputs = shard * (lead + schema.BLOCK_DAYS) * sizes.forcing * HALF
+    year = maps.SERIES_BLOCKS * schema.BLOCK_DAYS * shard * (HALF + HALF + 1)
+    states = shard * experiment.network.hidden_size * 2 * FLOAT
+    series = 3 * schema.BLOCK_DAYS * shard * FLOAT
+    members = experiment.n_seeds * (inputs + 2 * states + series)
+    return Held(WORKER_MB + (2 * year + 3 * inputs + members) / 1e6, DRIVER_MB + 250)
+
+
+def evaluate(experiment: Experiment, sizes: Sizes) -> Held:
+    """Cells where the truth is known, and the sites."""
+    from pipeline import truth
+
+    first, last = experiment.test_period
+    judged = min(truth.MOST_CELL_DAYS, truth.MOST * ((last - first).days + 1))
+    if experiment.sources.truth is None:
+        judged = 0
+    return Held(0, DRIVER_MB + (judged * JUDGED_BYTES + sizes.cells * schema.BLOCK_DAYS * 16) / 1e6)
