@@ -51,12 +51,17 @@ class Column:
 
         Days before the record are its first `year` days, repeated.
         """
-        days = np.arange(day - self.lead_days, day)
+        lead = self.lead_days
+        days = np.arange(day - lead, day)
         days = np.where(days < 0, days % year, days)
-        first = int(days.min()) if days.size else 0
-        return self.forcing(slice(first, first + int(np.ptp(days)) + 1 if days.size else first))[
-            :, days - first
-        ]
+        made = np.empty((len(self.static), lead, len(self.features.forcing)), np.float16)
+        for start in range(0, lead, schema.BLOCK_DAYS):
+            part = days[start : start + schema.BLOCK_DAYS]
+            first = int(part.min())
+            made[:, start : start + len(part)] = self.forcing(slice(first, int(part.max()) + 1))[
+                :, part - first
+            ]
+        return made
 
     def _series(self, name: str, days: slice) -> NDArray[np.float32]:
         """(cell, day) values of a variable."""

@@ -1,8 +1,9 @@
 """How much memory each stage holds at most, in MB: what a process weighs, and the arrays of a task.
 
-Resident memory, as the system counts it: private pages, those of libraries' files, those shared in
-Ray's object store. What processes weigh was measured (`make conus`), and so was how many copies of
-an array are alive at once; no array but the training data grows with the length of the record.
+Resident memory, as the system counts it: private pages and those of files; what all processes of a
+node share in Ray's object store is told apart, once. What processes weigh was measured
+(`make conus`), and so was how many copies of an array are alive at once. No array but the training
+data grows with the length of the record.
 """
 
 from __future__ import annotations
@@ -58,10 +59,9 @@ def prepare(sizes: Sizes, source_mb: float) -> Held:
 
 
 def train(experiment: Experiment, sizes: Sizes, step_mb: float) -> Held:
-    """The packed data, shared by all workers; the driver's are a file's pages beside."""
-    packed = packed_mb(experiment, sizes)
+    """What a step takes; the packed data, in a file's pages, until they are in the object store."""
     sampled = 250  # values that scales are fitted to
-    return Held(WORKER_MB + packed + step_mb, DRIVER_MB + sampled + 2 * packed)
+    return Held(WORKER_MB + step_mb, DRIVER_MB + sampled + packed_mb(experiment, sizes))
 
 
 def packed_mb(experiment: Experiment, sizes: Sizes) -> float:

@@ -11,7 +11,7 @@ from pipeline.cube import Cube
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
-PERIOD = "[2018-01-01, 2018-02-28]"
+PERIOD = "[2018-06-01, 2018-07-29]"
 SETTINGS = (
     "domain.south_degrees=60.0",
     "domain.north_degrees=61.0",  # 3 rows
@@ -42,7 +42,7 @@ def test_the_whole_grid_is_a_window():
     edges = (box.west_degrees, box.south_degrees, box.east_degrees, box.north_degrees)
     window = grid.Window.from_bbox(*edges, box.refinement)
     assert (window.row, window.col, *window.cell_shape) == (0, 0, 406, 964)
-    assert window.cell_lat[0] == pytest.approx(84.6564, abs=1e-3)
+    assert window.cell_lat[0] == pytest.approx(83.63197, abs=1e-4)
     assert window.cell_lat[0] == pytest.approx(-window.cell_lat[-1])
     assert window.cells_of([84.9, 0, 0], [0, 180, 179.99])[0].min() >= 0
     assert window.cells_of(0, [180, -180, 179.99])[1].tolist() == [0, 0, 963]
@@ -72,7 +72,7 @@ def test_a_column_in_the_ocean_is_legally_empty(globe):
     }
     assert columns == {"0", "1", "3"}
     mapped = arrays.open_group(workspace.url("maps", "multiscale.zarr"), "")
-    days = slice("2018-01-01", "2018-02-28")
+    days = slice("2018-06-01", "2018-07-29")
     known = np.isfinite(mapped["soil_moisture"].sel(time=days).values)
     assert (known == mask).all()
     assert np.isfinite(mapped["probe_gain"].values[mask]).all()

@@ -140,7 +140,7 @@ def _held_against(found: dict[str, Any], promised: plan.Work | None) -> dict[str
         return {}
     told = promised.memory._asdict()
     shares = {
-        role: round(found[role]["resident_mb"] / megabytes, 2)
+        role: round(found[role]["own_mb"] / megabytes, 2)
         for role, megabytes in told.items()
         if found[role] and megabytes
     }

@@ -44,11 +44,11 @@ def _table(name, run):
 
 
 def _memory(peak):
-    """Resident, and how much of it is shared by all processes of the node."""
+    """Its own, and beside it what all processes of the node share."""
     if peak is None:
         return ""
-    shared = f" ({peak['shared_mb']:,} shared)" if peak["shared_mb"] > 5 else ""
-    return f"{peak['resident_mb']:,}{shared}"
+    shared = f" (+ {peak['shared_mb']:,} shared)" if peak["shared_mb"] > 5 else ""
+    return f"{peak['own_mb']:,}{shared}"
 
 
 def _area(runs):
@@ -72,10 +72,10 @@ def _years(runs):
             peaks = [run["stages"][stage][role] for run in (two, four)]
             if None in peaks:
                 continue
-            resident = peaks[1]["resident_mb"] / peaks[0]["resident_mb"]
+            own = peaks[1]["own_mb"] / peaks[0]["own_mb"]
             private = peaks[1]["private_mb"] / peaks[0]["private_mb"]
-            told.append(f"| {stage}, {role} | {resident:.2f} | {private:.2f} |")
-    head = "| memory at four years over that at two | resident | private |\n| --- | --- | --- |"
+            told.append(f"| {stage}, {role} | {own:.2f} | {private:.2f} |")
+    head = "| memory at four years over that at two | its own | private |\n| --- | --- | --- |"
     return "\n".join([head, *told])
 
 

@@ -28,10 +28,10 @@ class Watched:
     total_mb: float = 0.0
 
     def peak(self, role: str, since: float = 0.0, until: float = float("inf")) -> dict | None:
-        """The largest of the processes of a role: resident, of that private, and shared, in MB.
+        """The largest of the processes of a role, in MB: its own memory, and what it shared then.
 
-        Private is anonymous memory; shared are pages of Ray's object store; the rest are pages of
-        files, which the system takes back when it needs them.
+        Its own is private (anonymous) memory and pages of files, which the system takes back when
+        it needs them; shared are pages of Ray's object store.
         """
         found = [
             sample
@@ -42,12 +42,12 @@ class Watched:
         ]
         if not found:
             return None
-        resident = max(found, key=lambda sample: sum(sample[1:]))
+        resident = max(found, key=lambda sample: sample[1] + sample[2])
         return {
-            "resident_mb": round(sum(resident[1:])),
+            "own_mb": round(resident[1] + resident[2]),
             "private_mb": round(max(sample[1] for sample in found)),
             "files_mb": round(resident[2]),
-            "shared_mb": round(resident[3]),
+            "shared_mb": round(max(sample[3] for sample in found)),
             "n": len({p for p, name in self.names.items() if name == role}),
         }
 
