@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from model.features import SlowFeature
-from pipeline import config, resolve
+from pipeline import config, resolve, schema
 from pipeline.errors import ConfigError
 from pipeline.names import Variable
 
@@ -224,3 +224,14 @@ def test_out_of_time_and_out_of_place_are_scan_but_for_periods_and_folds(name):
     found, scan = resolve.experiment(name), resolve.experiment("scan")
     assert found.model_dump(exclude=other) == scan.model_dump(exclude=other)
     assert found.folds == scan.folds or found.folds.kind != "block"
+
+
+def test_settings_that_came_later_leave_what_was_made_before_as_it_is():
+    def keys(artefact, *settings):
+        return schema.identity(resolve.experiment("demo", list(settings)), artefact)
+
+    assert {"train.max_footprints", "planet.ocean_share", "planet.forcing_degrees"}.isdisjoint(
+        keys("models") | keys("planet")
+    )
+    assert keys("models", "train.max_footprints=9")["train.max_footprints"] == 9
+    assert keys("planet", "planet.ocean_share=0.5")["planet.ocean_share"] == 0.5

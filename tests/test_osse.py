@@ -537,3 +537,21 @@ def test_progress_counts_the_days_of_the_period_only():
     config = PlanetConfig(kind="load")
     write.generate(config, SMALL, SMALL_PERIOD, "m", lambda *_: None, days.append, 60 * 100)
     assert days == [100, 100, 100, 65]
+
+
+def test_the_ocean_has_forcing_and_nothing_else():
+    wet = make(ocean_share=0.6, forcing_degrees=0.5)
+    dry = make(forcing_degrees=0.5)
+    assert wet["forcing"].sizes["lat"] < make()["forcing"].sizes["lat"]
+    xr.testing.assert_equal(wet["forcing"], dry["forcing"])
+    ocean = np.isnan(wet["attributes"]["SAND"].values)
+    assert ocean.mean() == pytest.approx(0.6, abs=0.02)
+    assert (np.isnan(wet["truth"]["SM"].values) == ocean).all()
+    np.testing.assert_array_equal(
+        wet["truth"]["SM"].values[:, ~ocean], dry["truth"]["SM"].values[:, ~ocean]
+    )
+    share = ocean.reshape(3, 2, 5, 2).mean((1, 3)).ravel()
+    seen = np.isfinite(wet["footprints"]["SM_RETRIEVED"].values).any(1)
+    assert (seen == (share <= 0.5)).all()
+    y, x = SMALL.cells_of(wet["sites"].lat.values, wet["sites"].lon.values)
+    assert (share.reshape(3, 5)[y // 2, x // 2] <= 0.5).all()

@@ -71,3 +71,35 @@ def test_the_pace_is_in_proportion_to_a_step(world):
     assert one.step_s > 0
     assert one.cell_days_per_s > 0
     assert two.step_mb == pytest.approx(2 * one.step_mb)
+
+
+def longer(experiment, years):
+    period = (experiment.period[0], experiment.period[0].replace(year=2017 + years))
+    keys = ("period", "train_period", "test_period")
+    return experiment.model_copy(update=dict.fromkeys(keys, period))
+
+
+def test_no_promise_but_that_of_training_data_grows_with_the_years():
+    two, four = (longer(resolve.experiment("load"), years) for years in (2, 4))
+    first, second = (
+        {w.stage: w.memory for w in plan.work(e, plan.sizes_of(e), FIXED)} for e in (two, four)
+    )
+    for stage in ("prepare", "train", "predict"):
+        assert second[stage].worker == first[stage].worker
+    for stage in ("prepare", "predict", "evaluate"):
+        assert second[stage].driver == pytest.approx(first[stage].driver, rel=0.1)
+    more = second["train"].driver - first["train"].driver
+    assert more == pytest.approx(284 * 628 * 731 * 6 * 2 / 1e6, rel=0.01)
+
+
+def test_training_data_that_do_not_fit_are_told_and_what_to_set():
+    experiment = resolve.experiment("load")
+    sizes = plan.sizes_of(experiment)
+    assert plan._short(experiment, sizes, 16_000.0) == ""
+    told = plan._short(experiment, sizes, 2_000.0)  # 600 of 1569 MB
+    n = int(told.split("train.max_footprints=")[1].split(",")[0])
+    assert n == pytest.approx(71 * 157 * 600 / 1569, rel=0.01)
+    fewer = experiment.train.model_copy(update={"max_footprints": n})
+    experiment = experiment.model_copy(update={"train": fewer})
+    assert plan._short(experiment, sizes, 2_000.0) == ""
+    assert plan.memory.packed_mb(experiment, sizes) == pytest.approx(600, rel=0.01)
