@@ -15,11 +15,11 @@ from pipeline import maps, schema
 if TYPE_CHECKING:
     from pipeline.config import Experiment
 
-WORKER_MB, DRIVER_MB = 600, 700  # of a process with torch, xarray, zarr, before it has data
+WORKER_MB, DRIVER_MB = 680, 700  # of a process with torch, xarray, zarr, before it has data
 FLOAT, HALF, DOUBLE = 4, 2, 8  # bytes
 FIELDS = 8  # of a block of 32 days in float32 that prepare holds: read, regridded, compressed
 PLANET_CHUNK_BYTES = 110  # a cell-day of a planet in the making
-JUDGED_BYTES = 100  # a cell-day that is judged
+JUDGED_BYTES = 160  # a cell-day that is judged
 
 
 class Sizes(NamedTuple):
@@ -52,10 +52,14 @@ def planet(experiment: Experiment, sizes: Sizes) -> Held:
     return Held(0, DRIVER_MB / 2 + (chunk * PLANET_CHUNK_BYTES + kept) / 1e6)
 
 
-def prepare(sizes: Sizes, source_mb: float) -> Held:
-    """A block of one variable, of which a source has so many MB."""
+def prepare(experiment: Experiment, sizes: Sizes, source_mb: float) -> Held:
+    """A block of one variable, of which a source has so many MB.
+
+    The driver that has made a planet before keeps the memory that it took.
+    """
     field = schema.BLOCK_DAYS * sizes.cells * FLOAT / 1e6
-    return Held(WORKER_MB + FIELDS * field + 2 * source_mb, DRIVER_MB)
+    before = planet(experiment, sizes).driver if experiment.planet else 0
+    return Held(WORKER_MB + FIELDS * field + 2 * source_mb, max(DRIVER_MB, before))
 
 
 def train(experiment: Experiment, sizes: Sizes, step_mb: float) -> Held:
@@ -96,4 +100,4 @@ def evaluate(experiment: Experiment, sizes: Sizes) -> Held:
     judged = min(truth.MOST_CELL_DAYS, truth.MOST * ((last - first).days + 1))
     if experiment.sources.truth is None:
         judged = 0
-    return Held(0, DRIVER_MB + (judged * JUDGED_BYTES + sizes.cells * schema.BLOCK_DAYS * 16) / 1e6)
+    return Held(0, DRIVER_MB + (judged * JUDGED_BYTES + sizes.cells * schema.BLOCK_DAYS * 24) / 1e6)

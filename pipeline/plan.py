@@ -109,7 +109,7 @@ def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
     hours = (read + held) / MEGABYTES_PER_SECOND / 3600
     tasks = f"{sizes.blocks} blocks"
     objects = shards * sizes.forcing + _columns(sizes) * sizes.static
-    return Work("prepare", tasks, objects, held, memory.prepare(sizes, source), hours)
+    return Work("prepare", tasks, objects, held, memory.prepare(experiment, sizes, source), hours)
 
 
 def _train(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:

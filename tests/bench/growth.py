@@ -47,7 +47,7 @@ VERBS = {
 
 
 def main(
-    runs: Annotated[list[str], typer.Argument(help=f"Any of {', '.join(RUNS)}.")],
+    runs: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(RUNS)}.")] = None,
     folder: Annotated[Path, typer.Option(help="Where workspaces are made.")] = Path("workspace"),
     results: Annotated[Path, typer.Option(help="JSON that results are added to.")] = Path(
         "workspace/bench/conus.json"
@@ -56,30 +56,50 @@ def main(
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value of all.")] = None,
     keep: Annotated[bool, typer.Option(help="Keep the workspaces.")] = False,
 ) -> None:
-    """Run planets from nothing to a report, and add what was measured to the results."""
-    for name in runs:
+    """Run planets from nothing to a report, and add what was measured to the results.
+
+    Of no run: hold what was measured before against what is promised now.
+    """
+    if not runs:
+        stored = json.loads(results.read_text())
+        for made in stored.values():
+            promised = _promised(resolve.experiment(made["preset"], made["settings"]))
+            for stage, found in made["stages"].items():
+                found |= _held_against(found, promised.get(stage))
+        _keep(stored, results, docs)
+    for name in runs or []:
         preset, changes = RUNS[name]
         made = measured(preset, [*changes, *(settings or [])], folder.absolute() / "growth", name)
-        results.parent.mkdir(parents=True, exist_ok=True)
         stored = json.loads(results.read_text()) if results.exists() else {}
-        results.write_text(json.dumps(stored | {name: made}, indent=1))
-        if docs is not None:
-            page = docs / "scaling.md"
-            written = growth_page.page(stored | {name: made})
-            page.write_text(placed(page.read_text(), "growth", written, "make conus globe growth"))
+        _keep(stored | {name: made}, results, docs)
         if not keep:
             shutil.rmtree(folder.absolute() / "growth" / _plain(name), ignore_errors=True)
         if made["failed"]:
             sys.exit(f"{name}: {made['failed']} failed; see its log in {folder}/growth")
 
 
+def _keep(stored: dict[str, Any], results: Path, docs: Path | None) -> None:
+    """Write the results, and the page where it is wanted."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(stored, indent=1))
+    written = growth_page.page(stored)
+    typer.echo(written)
+    if docs is not None:
+        page = docs / "scaling.md"
+        page.write_text(placed(page.read_text(), "growth", written, "make conus globe growth"))
+
+
+def _promised(experiment: Any) -> dict[str, plan.Work]:
+    """What `soilweave plan` says, stage by stage."""
+    sizes = plan.sizes_of(experiment)
+    every = plan.work(experiment, sizes, pace.measure(experiment, sizes.features))
+    return {work.stage: work for work in every}
+
+
 def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[str, Any]:
     """One planet through all verbs."""
     experiment = resolve.experiment(preset, settings, _plain(name))
-    sizes = plan.sizes_of(experiment)
-    promised = {
-        w.stage: w for w in plan.work(experiment, sizes, pace.measure(experiment, sizes.features))
-    }
+    sizes, promised = plan.sizes_of(experiment), _promised(experiment)
     workspace = Workspace(str(folder / experiment.name))
     shutil.rmtree(workspace.root, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
