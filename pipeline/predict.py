@@ -51,10 +51,7 @@ def run(
         _template(experiment, workspace, arm, ensemble, n_attributes, made_of, read)
     orders = mapper.Orders(experiment.model_dump_json(), workspace.root, cube_url, root)
     receipts = list(columns.mapped(orders, todo, len(blocks), progress))
-    if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
-        remedy = "mend that and run again; whole columns are kept"
-        raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
-    shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    shards = _shards(workspace, receipts)
     shards += siting.write(workspace, root, sited)
     files.remove(workspace.url("maps", "receipts"))
     for arm in experiment.arms:
@@ -73,6 +70,18 @@ def _as_read(experiment: Experiment, workspace: Workspace) -> Json:
     made = Cube.manifest(experiment, workspace)
     preliminary = status.within(made.get("preliminary", []), experiment.period)
     return {"preliminary": preliminary, "cube_updates": len(made.get("updated", []))}
+
+
+def _shards(workspace: Workspace, receipts: list[Json]) -> list[Json]:
+    """What the columns have written.
+
+    Raises:
+      StoreError: naming what could not be.
+    """
+    if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
+        remedy = "mend that and run again; whole columns are kept"
+        raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
+    return [shard for receipt in receipts for shard in receipt["shards"]]
 
 
 def _check(

@@ -68,11 +68,7 @@ def run(
             progress.advance()
         if part.start == blocks.start and not _failed(receipts):
             receipts.append(_sites(experiment, sources, url, progress))
-    if unwritten := _all(receipts, "unwritten"):
-        raise StoreError(url, *unwritten, remedy="mend that and run again; whole blocks are kept")
-    if problems := _all(receipts, "problems"):
-        files.remove(url)
-        raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
+    _check_written(url, receipts)
     files.remove(files.join(url, "receipts"))
     arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
@@ -85,6 +81,19 @@ def run(
         **_as_read(experiment, sources),
     )
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
+
+
+def _check_written(url: str, receipts: list[Json]) -> None:
+    """Whether all blocks were written, of sound data.
+
+    Raises:
+      SoilweaveError: listing what is wrong; of unsound data nothing is kept.
+    """
+    if unwritten := _all(receipts, "unwritten"):
+        raise StoreError(url, *unwritten, remedy="mend that and run again; whole blocks are kept")
+    if problems := _all(receipts, "problems"):
+        files.remove(url)
+        raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
 
 
 def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:

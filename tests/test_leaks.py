@@ -13,7 +13,6 @@ from datetime import date
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 import yaml
 
