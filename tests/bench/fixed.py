@@ -22,6 +22,8 @@ HELP_S, STAGE_S, DEMO_S = 0.5, 10.0, 180.0
 # As little work as a stage can have.
 TRIVIAL = (
     *demo.TINY,
+    *(f"{key}=[2016-01-05, 2016-03-01]" for key in ("period", "train_period", "test_period")),
+    "judging.min_days=5",
     "arms=[multiscale]",
     "n_seeds=1",
     "folds.n_folds=2",

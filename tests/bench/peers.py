@@ -89,13 +89,13 @@ def _case(context, name, hidden, batch, window, warmup):
         steps=steps,
         **sizes,
     )
-    dtype = torch.bfloat16
     with start(folder / "log", keep=False) as as_it_is, start(folder / "log2", keep=True) as helped:
         actions = {"theirs": as_it_is, "helped": helped}
         for precision, of in ours.items():
             step = loop(of, held, Job("insitu", 0, 0))
             actions[precision] = several(step, steps)
-        actions["gemm"] = machine.gemm(batch, hidden, 4 * hidden, dtype)
+        for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+            actions[f"gemm {precision}"] = machine.gemm(batch, hidden, 4 * hidden, dtype)
         told = partial(context.told, name)
         taken = in_turn(actions, context.rounds(3, 9), told=told)
     work = batch * (window + warmup) * steps
@@ -114,8 +114,8 @@ def _case(context, name, hidden, batch, window, warmup):
             "neuralhydrology's trainer",
             per_second(taken[against], work),
             Aim(2.0) if judged else None,
-            "GEMM bf16",
-            per_second(taken["gemm"], 1 / gflop),
+            f"GEMM {precision}",
+            per_second(taken[f"gemm {precision}"], 1 / gflop),
             way="the LSTM itself: what is left of the step beside it is small",
             note=note,
         )

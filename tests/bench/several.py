@@ -21,13 +21,13 @@ KINDS = {1: ("folds.kind=none",), FOLDS + 1: (f"folds.n_folds={FOLDS}", "folds.k
 
 def rows(context):
     """One model, and one for each of five folds beside it."""
-    many = context.rounds(60, 200)
+    many = context.rounds(150, 300)
     folder = context.scratch("several")
     seconds = {n: [] for n in KINDS}
     with cluster.session(str(folder)), cluster.connected():
         context.told("a cube", "is made")
         _, cube = demo.prepared(folder, "cube", (*demo.TINY, *PLAIN))
-        for turn in range(context.rounds(2, 5)):
+        for turn in range(context.rounds(1, 3)):
             for n, settings in KINDS.items():
                 taken = {}
                 for updates in (FEW, FEW + many):
