@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from model.recipe import Job
 
+SMALL = ("network.hidden_size=4", "train.footprints_per_step=2", "train.sites_per_step=2")
 TINY = {"n_footprints": 6, "per_footprint": 2, "n_sites": 10, "n_days": 200}
 
 
@@ -93,19 +94,39 @@ def test_rows_come_back_from_json():
     assert Row.from_dict(json.loads(json.dumps(whole.as_dict()))) == whole
 
 
-def test_sections_are_kept_and_the_page_is_filled(tmp_path, monkeypatch):
-    made = {"folder": tmp_path / "bench", "docs": tmp_path}
-    (tmp_path / "benchmarks.md").write_text("<!-- cpu: made by make bench -->\n<!-- end of cpu -->")
-    (made["folder"]).mkdir()
-    for name, samples in (("conus.json", [7.0]), ("m36.json", [9.0])):
-        rows = {"rows": [row(samples=samples, what=name).as_dict()]}
-        (made["folder"] / name).write_text(json.dumps(rows))
-    bench.main(**made, only=["sizes"])
-    kept = json.loads((made["folder"] / "bench.json").read_text())
-    assert [each["samples"] for each in kept["sizes"]["rows"]] == [[7.0], [9.0]]
-    assert kept["sizes"]["machine"]["versions"]["torch"] == torch.__version__
-    assert "| conus.json | 7 GB/s |" in (tmp_path / "benchmarks.md").read_text()
+def grown(seconds, columns=10, own_mb=100, share=0.8):
+    """What `bench.growth` keeps of a run."""
+    stage = {"seconds": 60.0, "megabytes": 12.5, "objects": 34, "all_mb": 900, "driver": None}
+    stage |= {"worker": {"own_mb": own_mb}, "of_promised": {"worker": share}}
+    return {"cells": [20, columns], "days": 730, "seconds": seconds, "stages": {"predict": stage}}
+
+
+def test_sections_are_kept_and_the_page_is_filled(tmp_path):
+    folder, page = tmp_path / "bench", tmp_path / "benchmarks.md"
+    page.write_text("<!-- cpu: made by make bench -->\n<!-- end of cpu -->")
+    folder.mkdir()
+    runs = {"conus": grown(330.0, 20), "half": grown(150.0, share=0.4), "quarter": grown(80.0)}
+    runs["quarter, four years"] = grown(160.0, own_mb=120, share=1.25)
+    (folder / sizes.KEPT).write_text(json.dumps(runs))
+    bench.main(folder=folder, docs=tmp_path, only=["sizes"])
+    kept = json.loads((folder / "bench.json").read_text())["sizes"]
+    assert kept["machine"]["versions"]["torch"] == torch.__version__
+    rows = [Row.from_dict(each) for each in kept["rows"]]
+    missed = [0, 0.25, 0, 0.25, 2.2 / 2.1 - 1, 1.2 / 1.1 - 1]
+    assert [each.missed for each in rows] == pytest.approx(missed)
+    told = page.read_text()
+    assert "60 s, 12 MB in 34 objects, 900 MB of memory in all) | 0.8 |" in told
+    assert "| <= 1, >= 0.5 | met |" in told
     assert not [*sizes.rows(bench.Context(tmp_path, None, True))]
+
+
+def test_both_footprint_operators_are_measured_on_a_gpu():
+    context = bench.Context(None, None, True)
+    context.told = lambda *text: None
+    rows = [*gpu.rows(context, "cpu", TINY | {"n_sites": 10}, steps=1, settings=SMALL)]
+    assert [len(each.samples) for each in rows] == [gpu.ROUNDS] * 6
+    assert [each.aim is not None for each in rows] == [True, False, False] * 2
+    assert "projected, not run: 40 epochs" in rows[0].note
 
 
 def test_without_a_gpu_its_section_is_refused_in_one_line(monkeypatch):

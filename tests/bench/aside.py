@@ -42,7 +42,11 @@ class Aside:
                 env=environment,
                 text=True,
             )
-        self._answer()
+        try:
+            self._answer()
+        except RuntimeError:
+            self.close()
+            raise
 
     def __call__(self):
         """Do it once."""
@@ -53,6 +57,7 @@ class Aside:
     def close(self):
         """End the process."""
         self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait(30)
 
     def __enter__(self):

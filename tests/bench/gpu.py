@@ -18,44 +18,41 @@ from bench.training import bare_step
 from model.fit import Fitting
 from model.recipe import Job
 from model.sampling import steps_per_epoch
+from model.stack import Stack
 
 SECTION = "training on a GPU, CONUS size, recipe liu2022 in bf16"
 FOLDS, STEPS, ROUNDS, EPOCHS, AIM = 5, 500, 5, 40, 232.0
 SIZES = {"n_footprints": 6200, "n_sites": 400, "n_days": 1096}
 
 
-def rows(context, device="cuda", sizes=None, steps=STEPS):
+def rows(context, device="cuda", sizes=None, steps=STEPS, settings=()):
     """Both footprint operators: steps a second of all folds and of one, TFLOP/s, the projection."""
     context.told("data of CONUS size", "are made")
-    of = data.recipe("liu2022", "train.precision=bf16")
+    settings = ("train.precision=bf16", *settings)
+    of = data.recipe("liu2022", *settings)
     packed = data.packed(of, **(sizes or SIZES))
     held = {}
     for fold in range(FOLDS):
         held[fold] = of_fold(packed, fold, device, held.get(0))
     limit = gemm_tflops(device)
     for operator in ("outputs", "inputs"):
-        settings = ["train.precision=bf16", f"train.footprint_operator={operator}"]
-        yield from _of_operator(
-            context, data.recipe("liu2022", *settings), held, device, steps, limit
-        )
+        of = data.recipe("liu2022", *settings, f"train.footprint_operator={operator}")
+        yield from _of_operator(context, of, held, device, steps, limit)
 
 
 def of_fold(packed, fold, device, like):
     """Data of a fold's model; arrays on the device are shared with those that are there."""
-    job, given = Job("multiscale", fold, 0), [] if like is None else [like]
-    return packed.data(job, 0.0, device, *given)
+    return packed.data(Job("multiscale", fold, 0), 0.0, device, like)
 
 
 def fitting_of(of, held, updates):
     """What trains models of one arm side by side: the stack of their fittings."""
-    from model.stack import Stack
-
     return Stack([Fitting(of, Job("multiscale", k, 0), d, updates) for k, d in held.items()])
 
 
 def _of_operator(context, of, held, device, steps, limit):
     name = of.train.footprint_operator
-    total = (ROUNDS + 2) * steps
+    total = (ROUNDS + 1) * steps
     n, days, n_features = data.sequences(of), data.days(of), len(held[0].features.names)
     alone = Fitting(of, Job("multiscale", 0, 0), held[0], total)
     stacks = {
@@ -119,7 +116,7 @@ def waited(action, device):
     return measured
 
 
-def gemm_tflops(device, size=8192, rounds=ROUNDS):
+def gemm_tflops(device, size=8192):
     """TFLOP/s of large products in bf16, round by round."""
     size = size if device == "cuda" else 256
     a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
@@ -129,5 +126,5 @@ def gemm_tflops(device, size=8192, rounds=ROUNDS):
         for _ in range(times):
             torch.mm(a, b)
 
-    taken = in_turn({"mm": waited(action, device)}, rounds)["mm"]
+    taken = in_turn({"mm": waited(action, device)}, ROUNDS)["mm"]
     return [2 * size**3 * times / s / 1e12 for s in taken]

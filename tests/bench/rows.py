@@ -9,11 +9,15 @@ from bench.measure import ratio, spread
 
 @dataclass(frozen=True)
 class Aim:
-    """At least, or at most, so much: of the ratio to what stands beside, or of the value."""
+    """At least, or at most, so much: of the ratio to what stands beside, or of the value.
+
+    With a `floor` it must not be under that either.
+    """
 
     number: float
     least: bool = True
     of_ratio: bool = True
+    floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Row:
         over = judged.median / self.aim.number
         if not self.aim.least:
             over = 1 / over
+        if self.aim.floor is not None:
+            over = min(over, judged.median / self.aim.floor)
         return 0.0 if over >= 1 else 1 / over - 1
 
     def as_dict(self):

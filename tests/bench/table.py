@@ -37,8 +37,8 @@ def value(samples, unit):
     """Median, quartiles and unit; a single sample has no spread."""
     found = spread(samples)
     if len(samples) < 2:
-        return f"{number(found.median)} {unit}"
-    return f"{number(found.median)} [{number(found.low)}, {number(found.high)}] {unit}"
+        return f"{number(found.median)} {unit}".strip()
+    return f"{number(found.median)} [{number(found.low)}, {number(found.high)}] {unit}".strip()
 
 
 def aim(row):
@@ -46,8 +46,9 @@ def aim(row):
     if row.aim is None:
         return ""
     sign = ">=" if row.aim.least else "<="
-    what = "x" if row.aim.of_ratio else f" {row.unit}"
-    return f"{sign} {number(row.aim.number)}{what}"
+    what = "x" if row.aim.of_ratio else f" {row.unit}".rstrip()
+    floor = "" if row.aim.floor is None else f", >= {number(row.aim.floor)}{what}"
+    return f"{sign} {number(row.aim.number)}{what}{floor}".replace(" ,", ",").strip()
 
 
 def verdict(row):
@@ -61,7 +62,7 @@ def verdict(row):
 def cells(row):
     """One line of the table, as text."""
     ratio = row.ratio
-    beside = f"{row.beside}: {value(row.beside_samples, '')}".strip() if ratio else row.beside
+    beside = f"{row.beside}: {value(row.beside_samples, '')}" if ratio else row.beside
     share = "" if row.share is None else f"{100 * row.share:.2g} % of {row.limit_of}"
     judged = "" if ratio is None else f"{number(ratio.median)}"
     if ratio is not None and len(row.samples) == len(row.beside_samples) > 1:
