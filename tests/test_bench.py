@@ -120,11 +120,12 @@ def test_sections_are_kept_and_the_page_is_filled(tmp_path):
     assert not [*sizes.rows(bench.Context(tmp_path, None, True))]
 
 
-def test_both_footprint_operators_are_measured_on_a_gpu():
+def test_both_footprint_operators_are_measured_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(gpu, "ROUNDS", 1)
     context = bench.Context(None, None, True)
     context.told = lambda *text: None
     rows = [*gpu.rows(context, "cpu", TINY | {"n_sites": 10}, steps=1, settings=SMALL)]
-    assert [len(each.samples) for each in rows] == [gpu.ROUNDS] * 6
+    assert [len(each.samples) for each in rows] == [1] * 6
     assert [each.aim is not None for each in rows] == [True, False, False] * 2
     assert "projected, not run: 40 epochs" in rows[0].note
 
