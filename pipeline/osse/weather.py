@@ -89,9 +89,9 @@ class Sky:
         return np.asarray(scale * depth ** np.float32(1 / shape))
 
     def _temperature(self, cloud: Field, days: NDArray[np.datetime64]) -> Field:
-        """(day, y, x) K: latitude, height, season, fronts; cloudy days are cooler."""
+        """(day, y, x) K: latitude beyond the tropics, height, season, fronts; clouds cool."""
         lat = np.abs(self.land.lat)
-        yearly = 304.5 - 0.75 * (lat - 20) - 0.0065 * self.land.elevation_m
+        yearly = 304.5 - 0.75 * np.maximum(lat - 20, 0) - 0.0065 * self.land.elevation_m
         wave = season(days, self.land.lat)
         spread = (3.5 - 1.2 * wave).astype(np.float32)  # fronts are stronger in winter
         seasonal = (0.35 * lat * wave).astype(np.float32)
