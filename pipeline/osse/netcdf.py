@@ -98,7 +98,7 @@ def _bytes(variables: dict[str, Any], coordinates: dict[str, Any]) -> bytes:
     made, encoding = {}, {}
     for name, (dims, array) in variables.items():
         made[name] = (dims, array, _attributes(name))
-        chunks = _CHUNK[-array.ndim :] if "time" in dims[:1] else (*_CHUNK[:1], 4096)
+        chunks = _CHUNK[-array.ndim :] if "time" in dims[:1] else (4096, *_CHUNK[:1])
         if "time" not in dims:
             chunks = array.shape
         encoding[name] = {
