@@ -21,7 +21,7 @@ import typer
 from studies.page import placed
 
 from bench import growth_page, watch
-from pipeline import pace, plan, resolve
+from pipeline import pace, plan, resolve, store
 from pipeline.store import Workspace
 
 YEARS = ("period", "train_period", "test_period")
@@ -107,6 +107,8 @@ def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[
     made: dict[str, Any] = {
         "preset": preset,
         "settings": settings,
+        "commit": (store.git_commit() or "")[:12],
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
         "cells": [sizes.rows, sizes.cols],
         "days": sizes.days,

@@ -28,7 +28,7 @@ def _table(name, run):
     told = (
         f"**{name}**: {rows} x {cols} cells, {run['days']} days, {run['seconds'] / 60:.1f} minutes "
         f"on {machine['cores']} cores with {machine['gigabytes']:.0f} GB, which had a load of "
-        f"{machine['load_before']:g} as it began."
+        f"{machine['load_before']:g} as it began; commit {run['commit']}, {run['at'][:10]}."
     )
     lines = [told, "", f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
     for stage, found in run["stages"].items():
