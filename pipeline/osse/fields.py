@@ -61,10 +61,11 @@ class Waves:
 
     def draw(self, rng: np.random.Generator, n: int) -> Field:
         """The next n independent fields of a stream: (n, y, x)."""
-        size = (n, self.rows.shape[1], self.cols.shape[0])
-        amplitudes = rng.standard_normal(size, dtype=np.float32)
-        # Sums in the same order whatever n is: matmul takes the fields one by one.
-        return np.asarray(self.rows @ amplitudes @ self.cols)
+        made = np.empty((n, len(self.rows), self.cols.shape[1]), np.float32)
+        for field in made:  # one by one: the waves of a large window outnumber its cells
+            size = (self.rows.shape[1], self.cols.shape[0])
+            field[:] = self.rows @ rng.standard_normal(size, dtype=np.float32) @ self.cols
+        return made
 
 
 class Persistent:
