@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+
+class Grown(NamedTuple):
+    """One planet over another."""
+
+    area: float
+    time: float
+
+
 HEAD = (
     "stage",
     "time, s",
@@ -18,8 +28,7 @@ HEAD = (
 def page(runs):
     """A table of every run, and what two runs together say."""
     parts = [_table(name, run) for name, run in runs.items()]
-    parts += [line for line in (_area(runs), _years(runs)) if line]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_in_words(runs)])
 
 
 def _table(name, run):
@@ -51,32 +60,36 @@ def _memory(peak):
     return f"{peak['own_mb']:,}{shared}"
 
 
-def _area(runs):
-    """Time of CONUS over that of its half."""
+def area(runs):
+    """Area and time of CONUS, each over that of its half; None before both were run."""
     if not {"conus", "half"} <= runs.keys():
         return None
     whole, half = runs["conus"], runs["half"]
-    area = _cells(whole) / _cells(half)
-    ratio = whole["seconds"] / half["seconds"]
-    return f"{area:.2f} times the area took {ratio:.2f} times the time."
+    return Grown(_cells(whole) / _cells(half), whole["seconds"] / half["seconds"])
 
 
-def _years(runs):
-    """Memory over four years beside that over two, stage by stage."""
+def years(runs):
+    """Own memory over four years beside that over two, by stage and role."""
     two, four = runs.get("quarter"), runs.get("quarter, four years")
     if two is None or four is None:
-        return None
-    told = []
+        return {}
+    told = {}
     for stage in two["stages"]:
         for role in ("worker", "driver"):
-            peaks = [run["stages"][stage][role] for run in (two, four)]
-            if None in peaks:
-                continue
-            own = peaks[1]["own_mb"] / peaks[0]["own_mb"]
-            private = peaks[1]["private_mb"] / peaks[0]["private_mb"]
-            told.append(f"| {stage}, {role} | {own:.2f} | {private:.2f} |")
-    head = "| memory at four years over that at two | its own | private |\n| --- | --- | --- |"
-    return "\n".join([head, *told])
+            peaks = [run["stages"].get(stage, {}).get(role) for run in (two, four)]
+            if None not in peaks:
+                told[f"{stage}, {role}"] = peaks[1]["own_mb"] / peaks[0]["own_mb"]
+    return told
+
+
+def _in_words(runs):
+    """What two runs together say."""
+    if (grown := area(runs)) is not None:
+        yield f"{grown.area:.2f} times the area took {grown.time:.2f} times the time."
+    if told := years(runs):
+        rows = [f"| {role} | {ratio:.2f} |" for role, ratio in told.items()]
+        head = "| own memory at four years over that at two | |\n| --- | --- |"
+        yield "\n".join([head, *rows])
 
 
 def _cells(run):
