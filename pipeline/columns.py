@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
 
 
+SHARING = 4  # columns at a time on a GPU, which is faster than one process reads and packs
+
+
 def mapped(
     orders: mapper.Orders,
     columns: list[Json],
@@ -50,14 +53,15 @@ def mapped(
 
         has = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = int(has.get("GPU", 0))
-        size = min(len(todo), gpus or max(1, int(has.get("CPU", 1)) // threads))
+        workers = gpus * SHARING or max(1, int(has.get("CPU", 1)) // threads)
+        size = min(len(todo), workers)
         with cluster.told(progress) as told:
             tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
                 task,  # type: ignore[arg-type]  # a class whose objects are called
                 fn_constructor_args=(replace(orders, queue=told.queue),),
                 compute=ray.data.ActorPoolStrategy(size=size),
                 num_cpus=1 if gpus else threads,
-                num_gpus=1 if gpus else 0,
+                num_gpus=1 / SHARING if gpus else 0,
             )
             for row in tasks.iter_rows():
                 yield json.loads(row["receipt"])

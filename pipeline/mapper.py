@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from model.attributes import Space
     from model.checkpoint import Trained
     from pipeline.files import Json
+
+    Inputs = tuple[NDArray[np.float16], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -121,35 +124,49 @@ class Writing:
         self.steps += year
         self._levels()
         pending: list[dict[str, NDArray[Any]]] = []
-        for block in range(self.blocks):
-            self.put_state(block)
-            made = self.block(block)
-            self.put_root(block, made)
-            pending.append(made)
-            if len(pending) == maps.SERIES_BLOCKS or block + 1 == self.blocks:
-                self.put_series(block + 1 - len(pending), pending)
-                pending = []
-            cluster.tell(self.queue, 1)
+        # The next block is read and the last one written while this one is computed.
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            ahead, written = reader.submit(self.read, 0), writer.submit(lambda: None)
+            for block in range(self.blocks):
+                self.put_state(block)
+                inputs = ahead.result()
+                ahead = reader.submit(self.read, block + 1)
+                pending.append(self.block(block, inputs))
+                written.result()
+                written = writer.submit(self.put_root, block, pending[-1])
+                if len(pending) == maps.SERIES_BLOCKS or block + 1 == self.blocks:
+                    written.result()
+                    self.put_series(block + 1 - len(pending), pending)
+                    pending = []
+                cluster.tell(self.queue, 1)
         self.put_state(self.blocks)
         if self.space is not None:
             self._layers(self.space)
         return self.shards
 
-    def block(self, block: int) -> dict[str, NDArray[Any]]:
-        """The next block of days, predicted and packed; (day, y, x) by name."""
+    def days(self, block: int) -> slice:
+        """Days of a block that are in the period, counted along it; none after its end."""
         start = block * schema.BLOCK_DAYS
         edges = np.array([start, start + schema.BLOCK_DAYS]) - self.first
-        days = slice(*np.clip(edges, 0, self.n_days).tolist())
-        forcing = self.column.forcing(days)
+        return slice(*np.clip(edges, 0, self.n_days).tolist())
+
+    def read(self, block: int) -> Inputs:
+        """The inputs of a block, and which of its days are frozen, each (cell, day, ...)."""
+        days = self.days(block)
+        return self.column.forcing(days), self.column.frozen(days)
+
+    def block(self, block: int, inputs: Inputs) -> dict[str, NDArray[Any]]:
+        """The next block of days, predicted and packed; (day, y, x) by name."""
+        days, (forcing, frozen) = self.days(block), inputs
         self.steps += forcing.shape[1]
         members = [walk.advance(forcing) for walk in self.walks]
         mean, raw = product(members, self.heads, self.calibration.level_weight)
         std = raw * np.float32(self.calibration.width_scale)
         self.climate.add(forcing)
         self.variance.add(std**2)
-        flags = self._flags(forcing, days, mean)
+        flags = self._flags(forcing, frozen, mean)
         step = self.variable.scale_factor
-        shift = self.first - start
+        shift = self.first - block * schema.BLOCK_DAYS
         inside = slice(days.start + shift, days.stop + shift)
         return {
             self.target: self._field(maps.pack(mean, step), maps.FILL, inside),
@@ -169,12 +186,12 @@ class Writing:
             self._put(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, whole)
 
     def _flags(
-        self, forcing: NDArray[np.float16], days: slice, mean: NDArray[np.float32]
+        self, forcing: NDArray[np.float16], frozen: NDArray[np.bool_], mean: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
         """(cell, day) quality of the valid cells."""
         missing = np.isnan(forcing).any(2) | np.isnan(self.column.static).any(1)[:, None]
         outside = (mean < self.variable.minimum) | (mean > self.variable.maximum)
-        flags = Quality.INPUT_MISSING * missing + Quality.FROZEN * self.column.frozen(days)
+        flags = Quality.INPUT_MISSING * missing + Quality.FROZEN * frozen
         flags = flags + Quality.OUTSIDE_RANGE * outside
         flags = flags + (0 if self.calibration.calibrated else Quality.UNCALIBRATED)
         return np.asarray(flags, np.uint8)

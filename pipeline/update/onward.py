@@ -78,7 +78,7 @@ class _GoingOn(Writing):
         for block in range(self.begin, self.blocks):
             if block > self.begin:
                 self.put_state(block)
-            made[block] = self._as_before(block, self.block(block))
+            made[block] = self._as_before(block, self.block(block, self.read(block)))
             self.put_root(block, made[block])
             cluster.tell(self.queue, 1)
         self.put_state(self.blocks)
