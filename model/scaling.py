@@ -82,8 +82,8 @@ def scale_of(sampled: NDArray[Any]) -> Scale:
 
 def plain_scale(values: NDArray[Any]) -> Scale:
     """Mean and standard deviation of all values present: the scale of the target."""
-    kept = np.asarray(values, np.float64)
-    kept = kept[np.isfinite(kept)]
+    known = np.asarray(values)
+    kept = np.asarray(known[np.isfinite(known)], np.float64)
     if not kept.size:
         return Scale(0.0, 1.0)
     return Scale(float(kept.mean()), 1.0 if _constant(kept) else float(kept.std()))

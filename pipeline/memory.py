@@ -19,7 +19,7 @@ WORKER_MB, DRIVER_MB = 680, 700  # of a process with torch, xarray, zarr, before
 FLOAT, HALF, DOUBLE = 4, 2, 8  # bytes
 FIELDS = 8  # of a block of 32 days in float32 that prepare holds: read, regridded, compressed
 PLANET_CHUNK_BYTES = 110  # a cell-day of a planet in the making
-JUDGED_BYTES = 160  # a cell-day that is judged
+JUDGED_BYTES, MAPPED_BYTES = 110, 80  # a cell-day that is judged, that the report averages
 
 
 class Sizes(NamedTuple):
@@ -44,12 +44,17 @@ class Held(NamedTuple):
 
 def planet(experiment: Experiment, sizes: Sizes) -> Held:
     """A chunk of days in the making, and footprints of all days."""
+    footprints = sizes.cells // experiment.domain.refinement**2
+    kept = footprints * sizes.days * (2 * DOUBLE + 2 * FLOAT)
+    return Held(0, DRIVER_MB / 2 + _chunk_mb(sizes) + kept / 1e6)
+
+
+def _chunk_mb(sizes: Sizes) -> float:
+    """Days of a planet that are made at once."""
     from pipeline.osse.write import CHUNK_CELL_DAYS, CHUNK_DAYS
 
     chunk = min(CHUNK_CELL_DAYS, sizes.cells * min(CHUNK_DAYS, sizes.days))
-    footprints = sizes.cells // experiment.domain.refinement**2
-    kept = footprints * sizes.days * (2 * DOUBLE + 2 * FLOAT)
-    return Held(0, DRIVER_MB / 2 + (chunk * PLANET_CHUNK_BYTES + kept) / 1e6)
+    return chunk * PLANET_CHUNK_BYTES / 1e6
 
 
 def prepare(experiment: Experiment, sizes: Sizes, source_mb: float) -> Held:
@@ -58,14 +63,16 @@ def prepare(experiment: Experiment, sizes: Sizes, source_mb: float) -> Held:
     The driver that has made a planet before keeps the memory that it took.
     """
     field = schema.BLOCK_DAYS * sizes.cells * FLOAT / 1e6
-    before = planet(experiment, sizes).driver if experiment.planet else 0
-    return Held(WORKER_MB + FIELDS * field + 2 * source_mb, max(DRIVER_MB, before))
+    before = _chunk_mb(sizes) if experiment.planet else 0
+    return Held(WORKER_MB + FIELDS * field + 2 * source_mb, DRIVER_MB + before)
 
 
 def train(experiment: Experiment, sizes: Sizes, step_mb: float) -> Held:
-    """What a step takes; the packed data, in a file's pages, until they are in the object store."""
+    """What a step takes, and observations; the packed data, before they are in the object store."""
     sampled = 250  # values that scales are fitted to
-    return Held(WORKER_MB + step_mb, DRIVER_MB + sampled + packed_mb(experiment, sizes))
+    observed = learnt(experiment, sizes) * sizes.days * FLOAT / 1e6
+    driver = DRIVER_MB + sampled + packed_mb(experiment, sizes) + 3 * observed
+    return Held(WORKER_MB + step_mb + observed, driver)
 
 
 def packed_mb(experiment: Experiment, sizes: Sizes) -> float:
@@ -100,4 +107,5 @@ def evaluate(experiment: Experiment, sizes: Sizes) -> Held:
     judged = min(truth.MOST_CELL_DAYS, truth.MOST * ((last - first).days + 1))
     if experiment.sources.truth is None:
         judged = 0
-    return Held(0, DRIVER_MB + (judged * JUDGED_BYTES + sizes.cells * schema.BLOCK_DAYS * 24) / 1e6)
+    mapped = sizes.cells * schema.BLOCK_DAYS
+    return Held(0, DRIVER_MB + (judged * JUDGED_BYTES + mapped * MAPPED_BYTES) / 1e6)

@@ -76,7 +76,7 @@ class Packed:
 
     def target(self, footprints: NDArray[np.int64], sites: NDArray[np.int64]) -> Scale:
         """Scale of the target: of the footprints learnt from, else of such sites."""
-        seen = self.learn_satellite[footprints]
+        seen = _some(self.learn_satellite, footprints)
         return plain_scale(seen if len(footprints) else self.learn_insitu[sites])
 
     def cells(self, device: str) -> Places:
@@ -113,6 +113,11 @@ class Packed:
             as_tensor(self.learn_insitu, device),
             trainable,
         )
+
+
+def _some(values: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rows of an array; the (shared) array itself where that is all."""
+    return values if len(chosen) == len(values) else values[chosen]
 
 
 def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:

@@ -85,13 +85,13 @@ def test_no_promise_but_that_of_training_data_grows_with_the_years():
         {w.stage: w.memory for w in plan.work(e, plan.sizes_of(e), FIXED)} for e in (two, four)
     )
     for stage in ("prepare", "train", "predict"):
-        assert second[stage].worker == first[stage].worker
+        assert second[stage].worker == pytest.approx(first[stage].worker, rel=0.1)
     for stage in ("predict", "evaluate"):
         assert second[stage].driver == pytest.approx(first[stage].driver, rel=0.1)
     for stage in ("planet", "prepare"):  # a planet keeps the footprints of all days
         assert second[stage].driver == pytest.approx(first[stage].driver, rel=0.15)
     more = second["train"].driver - first["train"].driver
-    assert more == pytest.approx(284 * 628 * 731 * 6 * 2 / 1e6, rel=0.01)
+    assert more == pytest.approx((284 * 628 * 6 * 2 + 71 * 157 * 3 * 4) * 731 / 1e6, rel=0.01)
 
 
 def test_training_data_that_do_not_fit_are_told_and_what_to_set():

@@ -142,9 +142,5 @@ class Fields:
 
 def _spread(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """(day,) standard deviation over cells with a value, NaN where there is none."""
-    known = np.isfinite(values)
-    n = np.maximum(known.sum((1, 2)), 1)
-    filled = np.where(known, values, 0).astype(np.float64)
-    mean = filled.sum((1, 2)) / n
-    square = np.where(known, (filled - mean[:, None, None]) ** 2, 0).sum((1, 2)) / n
-    return np.where(known.any((1, 2)), np.sqrt(square), np.nan)
+    known = (day[np.isfinite(day)] for day in values)
+    return np.array([day.std(dtype=np.float64) if day.size else np.nan for day in known])
