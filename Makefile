@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test test-cluster lint unit scores studies trials bench conus globe growth clean
+.PHONY: setup demo test test-cluster lint unit scores studies trials bench conus globe growth projection clean
 
 setup: .venv/ready
 
@@ -74,6 +74,10 @@ globe: setup
 # Half of CONUS beside the whole, and a quarter over two and over four years.
 growth: setup
 	$(GROWTH) half conus quarter "quarter, four years" $(ARGS)
+
+# CONUS and the Earth over ten years, from what bench and conus have measured: docs/scaling.md.
+projection: setup
+	PYTHONPATH=tests $(BIN)/python -m bench.projection --folder $(WORKSPACE)/bench
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -182,3 +182,21 @@ def test_neuralhydrology_is_given_the_same_numbers(tmp_path):
     basin = peers.xr.load_dataset(tmp_path / "time_series" / "basin003.nc")
     np.testing.assert_array_equal(basin["moisture"], held.insitu[3])
     np.testing.assert_array_equal(basin["longwave"], held.sites.forcing[3, :, 2].float())
+
+
+def test_a_projection_scales_with_the_machine_and_the_region():
+    from bench import projection
+
+    rate = {"train": 2e5, "predict": 4e5, "prepare": 15.0, "cube": 2e-5, "maps": 7e-6}
+    rate["walked"] = 6e5
+
+    def hours(region, machine):
+        return [float(text) for text in projection.line(region, machine, rate)[2:5]]
+
+    conus, earth = projection.REGIONS
+    small, large = projection.MACHINES[:2]
+    assert hours(earth, small)[2] == pytest.approx(16 * hours(conus, small)[2], rel=0.1)
+    assert hours(earth, large)[2] == pytest.approx(hours(earth, small)[2] / 32, rel=0.1)
+    steps = projection.SEQUENCES * projection.WINDOW * conus.updates
+    assert hours(conus, small)[1] == pytest.approx(steps / 4e5 / 3600, abs=0.05)
+    assert all(text in projection.table(rate) for text in ("CONUS", "Earth", "Assumed"))
