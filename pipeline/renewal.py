@@ -45,8 +45,8 @@ def add_to(app: typer.Typer, run: Callable[..., None]) -> None:
         preliminary forcing are told by input_status in the maps. Again with nothing new, it says
         so and touches nothing; interrupted, it goes on.
 
-        Example: soilweave run demo --set "period=[2016-01-01, 2017-06-30]" ...; soilweave update
-        demo --through 2017-07-15. Older changes: run it with a longer period and --overwrite.
+        Example: soilweave update demo --through 2018-07-15
+        (Forcing that has changed longer ago: run it with a longer period and --overwrite.)
         """
         from pipeline.journey import STAGES
 
@@ -69,10 +69,14 @@ def _was_run(
 
     `--set` goes over those.
     """
-    from pipeline import files, store
+    from pipeline import files, resolve, store
 
     folder = store.Workspace(files.join(files.absolute(workspace), name or experiment))
     described = folder.url("experiment.yaml")
     if "/" not in experiment and files.exists(described):
         experiment, name = described, None
+    elif "/" not in experiment and experiment not in resolve.presets("experiments"):
+        if not experiment.endswith((".yaml", ".yml")):
+            remedy = f"run it first, or see what there is in {workspace} and among presets"
+            raise ConfigError(f"experiment '{experiment}'", "was not run here", remedy=remedy)
     return resolve_named(experiment, workspace, name, settings)

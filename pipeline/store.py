@@ -101,14 +101,16 @@ class Artefact:
         return files.read_json(f"{self.prefix}manifest.json")
 
     def state(self) -> str:
-        """One line: absent, begun, or complete with its size and age."""
+        """One line: absent, begun, or complete with its size, age and last day."""
         manifest = self.manifest()
         if manifest is None:
             begun = files.exists(f"{self.prefix}begun.json")
             return "begun, not complete" if begun else "absent"
         size = sum(shard["size"] for shard in manifest["shards"])
         n = len(manifest["shards"])
-        return f"complete, {n} objects, {size / 1e6:.1f} MB, made {manifest['created']}"
+        day = manifest.get("complete_through")
+        reach = f", reaches {day}" if day else ""
+        return f"complete, {n} objects, {size / 1e6:.1f} MB, made {manifest['created']}{reach}"
 
     def digest(self, experiment: Experiment | None = None) -> str:
         """Digest of the complete artefact.

@@ -334,6 +334,7 @@ def test_the_verb_takes_the_experiment_as_it_was_run(mine, monkeypatch, capsys):
     for args, found in (
         (["snow", "--through", "2020-12-01"], "--through 2020-12-01: the maps reach 2020-12-20"),
         (["snow", "--through", "yesterday"], "--through yesterday: expected a day, 2018-06-30"),
+        (["nowhere"], "experiment 'nowhere': was not run here; run it first, or see what"),
         (["demo"], "no complete cube here; make it with: soilweave prepare"),
     ):
         monkeypatch.setattr("sys.argv", ["soilweave", "update", *args, "--workspace", place])
