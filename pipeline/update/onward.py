@@ -74,19 +74,23 @@ class _GoingOn(Writing):
     def write(self) -> list[Json]:
         """Records of every shard that is written."""
         self._restore()
-        made = {}
-        for block in range(self.begin, self.blocks):
-            if block > self.begin:
-                self.put_state(block)
-            made[block] = self._as_before(block, self.block(block, self.read(block)))
-            self.put_root(block, made[block])
-            cluster.tell(self.queue, 1)
-        self.put_state(self.blocks)
         length = maps.SERIES_BLOCKS
         for first in range(self.begin // length * length, self.blocks, length):
             together = range(first, min(first + length, self.blocks))
-            self.put_series(first, [made.get(b) or self._stored(b) for b in together])
+            self.put_series(first, [self._next(block) for block in together])
+        self.put_state(self.blocks)
         return self.shards
+
+    def _next(self, block: int) -> dict[str, NDArray[Any]]:
+        """A block as the maps shall have it; (day, y, x) packed, by name."""
+        if block < self.begin:
+            return self._stored(block)
+        if block > self.begin:
+            self.put_state(block)
+        made = self._as_before(block, self.block(block, self.read(block)))
+        self.put_root(block, made)
+        cluster.tell(self.queue, 1)
+        return made
 
     def _restore(self) -> None:
         """Let every member's walk stand before the first block."""
