@@ -75,8 +75,11 @@ def _was_run(
     described = folder.url("experiment.yaml")
     if "/" not in experiment and files.exists(described):
         experiment, name = described, None
-    elif "/" not in experiment and experiment not in resolve.presets("experiments"):
-        if not experiment.endswith((".yaml", ".yml")):
-            remedy = f"run it first, or see what there is in {workspace} and among presets"
-            raise ConfigError(f"experiment '{experiment}'", "was not run here", remedy=remedy)
+    elif not (
+        "/" in experiment
+        or experiment in resolve.presets("experiments")
+        or experiment.endswith((".yaml", ".yml"))
+    ):
+        remedy = f"run it first, or see what there is in {workspace} and among presets"
+        raise ConfigError(f"experiment '{experiment}'", "was not run here", remedy=remedy)
     return resolve_named(experiment, workspace, name, settings)
