@@ -15,13 +15,25 @@ import servers
 import small_demo
 import world as small_world
 
-from pipeline import evaluate, folds, predict, prepare, report, resolve, tracking, train
+from pipeline import (
+    allocator,
+    evaluate,
+    folds,
+    predict,
+    prepare,
+    report,
+    resolve,
+    tracking,
+    train,
+)
 from pipeline.progress import Silent
 from pipeline.sources import remote
 from pipeline.store import Workspace
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment
+
+allocator.keep()  # as the command line does
 
 
 @dataclass(frozen=True)
