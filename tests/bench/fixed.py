@@ -34,7 +34,8 @@ TRIVIAL = (
     "judging.bootstrap_draws=100",
 )
 WAYS = {
-    "train": "Ray Train starts a controller and a group of workers, each of which imports torch"
+    "prepare": "two runs of Ray Data: the first block is written before the others",
+    "train": "Ray Train starts a controller and a group of workers, each of which imports torch",
 }
 
 
