@@ -3,7 +3,7 @@
 By default an array over 32 MB at most is a mapping of its own, zeroed page by page when touched and
 unmapped when dropped. A training step makes and drops hundreds of megabytes, so that on virtual
 machines 40 % of its time went into page faults (`make bench` shows it). Memory that was once used
-is kept for the next step instead; peak memory is what it was.
+is kept for the next step instead: a fifth more at the most, for the default recipe's step.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Models trained side by side against the same models trained one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -7,6 +9,7 @@ import torch
 
 from model.fit import Fitting
 from model.recipe import Job
+from model.scaling import Scale
 from model.stack import Stack
 
 
@@ -18,10 +21,6 @@ def one_thread():
 
 def fittings(arm="multiscale", **changes):
     """Three models: what they may learn from and the scale of the target differ."""
-    from dataclasses import replace
-
-    from model.scaling import Scale
-
     recipe, data = tiny.recipe(**changes), tiny.training_data()
     others = [
         data,

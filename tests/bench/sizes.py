@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from bench import growth_page
 from bench.rows import Aim, Row
 
 SECTION = "large planets, by make conus globe growth"
@@ -21,11 +22,10 @@ def rows(context):
     runs = json.loads(path.read_text())
     for name, run in runs.items():
         yield from _of_run(name, run)
-    if {"conus", "half"} <= runs.keys():
-        area = _cells(runs["conus"]) / _cells(runs["half"])
+    if (grown := growth_page.area(runs)) is not None:
         yield Row(
             SECTION,
-            f"time of {area:.2f} times the area, all verbs",
+            f"time of {grown.area:.2f} times the area, all verbs",
             "s",
             [runs["conus"]["seconds"]],
             "half of CONUS",
@@ -80,7 +80,3 @@ def _years(two, four):
                     Aim(YEARS, least=False),
                     way="something is kept for every day",
                 )
-
-
-def _cells(run):
-    return run["cells"][0] * run["cells"][1]
