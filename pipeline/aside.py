@@ -26,10 +26,14 @@ class Aside:
     folder: str
     place: str
 
+    @property
+    def _remedy(self) -> str:
+        return f"remove {self.folder}, and the change is made again"
+
     def begin(self, plan: Json) -> None:
         """Go on with what was begun by the same plan for the same artefact; else begin anew."""
         plan = {"of": self._of(), **plan}
-        if files.read_json(files.join(self.folder, "plan.json")) != plan:
+        if files.read_json(files.join(self.folder, "plan.json"), self._remedy) != plan:
             self.drop()
             files.write_json(files.join(self.folder, "plan.json"), plan)
 
@@ -42,7 +46,7 @@ class Aside:
 
         One that is of an artefact that was replaced meanwhile, or is in place, is removed.
         """
-        change = files.read_json(files.join(self.folder, "ready.json"))
+        change = files.read_json(files.join(self.folder, "ready.json"), self._remedy)
         if change is not None and change["of"] != self._of():
             self.drop()
             return None

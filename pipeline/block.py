@@ -9,8 +9,9 @@ import numpy as np
 
 from pipeline import arrays, cluster, domain, files, placing, qc, schema
 from pipeline.config import Experiment
-from pipeline.errors import SoilweaveError, StoreError
+from pipeline.errors import DataError, SoilweaveError, StoreError, UnreachableError
 from pipeline.sites import range_problems
+from pipeline.sources import remote
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,30 +31,66 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool 
       forcing_alone: of the cells, without statics, mask, satellite and sites.
 
     Returns:
-      {"receipt": JSON of the shards written, the values dropped per rule, the problems of the
-      data, and what could not be written}.
+      {"receipt": JSON of `empty_receipt`, with the shards written, the values dropped per rule,
+      and what went wrong}.
     """
-    experiment = Experiment.model_validate_json(experiment_json)
-    receipt: Json = {
-        "node": cluster.node(),
-        "shards": [],
-        "dropped": {},
-        "problems": [],
-        "unwritten": [],
-    }
-    try:
-        block = int(item["block"])
+    experiment, block = Experiment.model_validate_json(experiment_json), int(item["block"])
+
+    def written() -> Json:
+        receipt = empty_receipt()
         sources = domain.open_sources(experiment, block, forcing_alone)
         Block(experiment, sources, block, url, receipt, forcing_alone).write()
+        return receipt
+
+    receipt = empty_receipt()
+    try:
+        receipt = remote.patiently(written)
         if not receipt["problems"]:
-            files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
+            files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
     except StoreError as error:
-        receipt["unwritten"].append(str(error))
+        receipt |= {"unwritten": [str(error)], "outage": True}
     except SoilweaveError as error:
-        receipt["problems"].append(str(error))
+        receipt |= {"unread": [str(error)], "outage": isinstance(error, UnreachableError)}
     except OSError as error:  # a damaged file shows when its chunks are read
-        receipt["problems"].append(f"a source cannot be read, truncated or damaged: {error}")
+        receipt["unread"] = [f"a source cannot be read, truncated or damaged: {error}"]
     return {"receipt": json.dumps(receipt)}
+
+
+def empty_receipt() -> Json:
+    """The receipt of a task that has written nothing yet.
+
+    `problems` are values that are unsound, `unread` are sources and `unwritten` are objects that
+    could not be read or written; `outage` says that a store did not answer, so that other tasks
+    would fail as well.
+    """
+    failures: Json = {"problems": [], "unread": [], "unwritten": [], "outage": False}
+    return {"node": cluster.node(), "shards": [], "dropped": {}, **failures}
+
+
+def check_receipts(place: str, receipts: list[Json]) -> None:
+    """Check that every task has written its block.
+
+    Args:
+      place: what the tasks were writing, for the message.
+      receipts: of the tasks.
+
+    Raises:
+      StoreError: if objects could not be written, whatever else is wrong.
+      DataError: listing the sources that cannot be read or are unsound.
+    """
+    lines = {
+        key: sorted({line for receipt in receipts for line in receipt[key]})
+        for key in ("unwritten", "unread", "problems")
+    }
+    if lines["unwritten"]:
+        remedy = "correct that and run again; finished blocks are kept"
+        raise StoreError(place, *lines["unwritten"], *lines["unread"], remedy=remedy)
+    if lines["problems"]:
+        remedy = "correct the data, or the variable's range"
+        raise DataError("sources", *lines["problems"], *lines["unread"], remedy=remedy)
+    if lines["unread"]:
+        remedy = "run again when the sources can be read; finished blocks are kept"
+        raise DataError("sources", *lines["unread"], remedy=remedy)
 
 
 class Block:

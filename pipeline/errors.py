@@ -45,8 +45,16 @@ class DataError(SoilweaveError):
     """A source that is absent, damaged or not as its catalog says."""
 
 
+class UnreachableError(DataError):
+    """A source whose server does not answer at present; the same request may succeed later."""
+
+
 class StoreError(SoilweaveError):
     """A workspace or an artefact in it that cannot be read, written or continued."""
+
+
+class DamagedError(StoreError):
+    """An object of a workspace that is there but cannot be decoded."""
 
 
 def bare(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 # Other processes write into the same folders, so a listing is never remembered.
 OPTIONS = {"use_listings_cache": False}
+DAMAGED = "restore it from a backup, or run again with --overwrite to make its artefact anew"
 KEYS = "endpoint and keys come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
 
 
@@ -173,11 +174,42 @@ def _reason(error: Exception) -> str:
     return " ".join(reason.split())
 
 
-def read_json(url: str) -> Json | None:
-    """The object as JSON; None where there is none or it is no JSON."""
+def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
+    """The JSON object at a URL; None where there is none.
+
+    An object that is there but cannot be read is never taken for an absent one.
+
+    Args:
+      url: the object.
+      remedy: what a user can do about an unreadable one.
+
+    Raises:
+      DamagedError: if it is there and is not a whole JSON object.
+      StoreError: if its store does not answer.
+    """
     try:
-        return dict(json.loads(read_bytes(url)))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        data = read_bytes(url)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        found = json.loads(data)
+    except ValueError as error:  # not JSON, or not UTF-8
+        problem = f"is damaged: {len(data)} bytes that are not whole JSON ({error})"
+        raise DamagedError(url, problem, remedy=remedy) from error
+    if not isinstance(found, dict):
+        problem = f"is damaged: a JSON {type(found).__name__}, expected an object"
+        raise DamagedError(url, problem, remedy=remedy)
+    return found
+
+
+def read_receipt(url: str) -> Json | None:
+    """The JSON object that records finished work; None where it is absent or damaged.
+
+    Only for receipts: work without a readable receipt is done again, and nothing is lost.
+    """
+    try:
+        return read_json(url)
+    except DamagedError:
         return None
 
 

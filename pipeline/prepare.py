@@ -21,7 +21,7 @@ from pipeline import (
     sites,
     statics,
 )
-from pipeline.block import write_block
+from pipeline.block import check_receipts, empty_receipt, write_block
 from pipeline.cube import Cube
 from pipeline.errors import DataError, StoreError
 
@@ -41,7 +41,8 @@ def run(
     """Write the cube; one task per block of 32 days. Nothing where the experiment names another's.
 
     Raises:
-      SoilweaveError: data or workspace cannot be used; no half cube is left then.
+      SoilweaveError: if a source cannot be read or the workspace cannot be written, and finished
+        blocks are kept; or if values are unsound, and nothing is kept.
     """
     if experiment.cube is not None:
         progress.start("prepare", 0, "blocks")
@@ -66,9 +67,15 @@ def run(
         for receipt in _receipts(experiment, url, part):
             receipts.append(receipt)
             progress.advance()
+            if receipt["outage"]:  # the other blocks would fail as well, each after its retries
+                break
         if part.start == blocks.start and not _failed(receipts):
             receipts.append(_sites(experiment, sources, url, progress))
-    _check_written(url, receipts)
+        if any(receipt["outage"] for receipt in receipts):
+            break
+    if _all(receipts, "problems"):  # unsound data: their digest or the experiment must change
+        cube.remove()
+    check_receipts(url, receipts)
     files.remove(files.join(url, "receipts"))
     arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
@@ -83,23 +90,9 @@ def run(
     progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
 
 
-def _check_written(url: str, receipts: list[Json]) -> None:
-    """Whether all blocks were written, of sound data.
-
-    Raises:
-      SoilweaveError: listing what is wrong; of unsound data nothing is kept.
-    """
-    if unwritten := _all(receipts, "unwritten"):
-        raise StoreError(url, *unwritten, remedy="mend that and run again; whole blocks are kept")
-    if problems := _all(receipts, "problems"):
-        files.remove(url)
-        raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
-
-
 def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
     """Write what the sites report; the receipt of it."""
-    receipt: Json = {"node": cluster.node(), "shards": [], "dropped": {}}
-    receipt |= {"problems": [], "unwritten": []}
+    receipt = empty_receipt()
     if (insitu := sources.insitu) is None:
         return receipt
     try:
@@ -113,7 +106,7 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
     except DataError as error:
         receipt["problems"] += [str(error)]
     except StoreError as error:
-        receipt["unwritten"] += [str(error)]
+        receipt |= {"unwritten": [str(error)], "outage": True}
     return receipt
 
 
@@ -131,7 +124,7 @@ def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]
     """The receipt of each block: those of an interrupted run, then of the blocks it left."""
     todo = []
     for block in blocks:
-        receipt = files.read_json(files.join(url, "receipts", f"{block}.json"))
+        receipt = files.read_receipt(files.join(url, "receipts", f"{block}.json"))
         if receipt is None:
             todo.append({"block": block})
         else:
@@ -226,7 +219,7 @@ def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
 
 
 def _failed(receipts: list[Json]) -> bool:
-    return bool(_all(receipts, "problems") or _all(receipts, "unwritten"))
+    return any(receipt[key] for receipt in receipts for key in ("problems", "unread", "unwritten"))
 
 
 def _all(receipts: list[Json], key: str) -> list[str]:

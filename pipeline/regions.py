@@ -76,7 +76,7 @@ def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[
       ConfigError: there is no such file, or it has no polygons in degrees.
     """
     place = f"folds.by {url}"
-    stored = files.read_json(url)
+    stored = files.read_json(url, "correct the file")
     if stored is None:
         raise ConfigError(place, "no GeoJSON there", remedy="give a file or URL of polygons")
     names = np.full(len(lat), ELSEWHERE, object)

@@ -28,6 +28,7 @@ from pipeline import (
 )
 from pipeline.config import Experiment
 from pipeline.errors import DataError, SoilweaveError
+from pipeline.sources import remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,8 +100,12 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
     days = np.concatenate([domain.days_of(number) for number in blocks])
     start = (block - schema.block_range(experiment.period).start) * schema.BLOCK_DAYS
     try:
-        dataset = _opened(experiment, entry, domain.within(experiment, days))
-        receipt["shards"] = copies.write(dataset, url, days, start, constants=start == 0)
+
+        def written() -> list[Json]:
+            dataset = _opened(experiment, entry, domain.within(experiment, days))
+            return copies.write(dataset, url, days, start, constants=start == 0)
+
+        receipt["shards"] = remote.patiently(written)
         files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
     except SoilweaveError as error:
         receipt["problem"] = str(error)
@@ -136,7 +141,7 @@ def _receipts(
     for entry in entries:
         for block, n in _tasks(origin, entry, blocks):
             url = files.join(copies.url_of(folder, entry), "receipts", f"{block}.json")
-            receipt = files.read_json(url)
+            receipt = files.read_receipt(url)
             if receipt is None:
                 todo.append({"entry": entry, "block": block, "n": n})
             else:

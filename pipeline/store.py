@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline import files, lease, schema
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
 # Artefacts with a folder of their own.
 FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/", "maps": "maps/"}
+IDENTITY_KEYS = ("inputs_sha256", "inputs")
+MANIFEST_KEYS = (*IDENTITY_KEYS, "shards", "empty")
 VERBS = {"cube": "prepare", "folds": "prepare", "models": "train", "maps": "predict"}
 
 
@@ -97,12 +99,36 @@ class Artefact:
     lease: Lease | None = None
 
     def manifest(self) -> Json | None:
-        """The manifest, None while the artefact is not complete."""
-        return files.read_json(f"{self.prefix}manifest.json")
+        """The manifest, None while the artefact is not complete.
+
+        Raises:
+          DamagedError: if it is there and is not whole.
+        """
+        return self._record("manifest.json", MANIFEST_KEYS)
+
+    def begun(self) -> Json | None:
+        """The record of a begun artefact, None where there is none.
+
+        Raises:
+          DamagedError: if it is there and is not whole.
+        """
+        return self._record("begun.json", IDENTITY_KEYS)
+
+    def _record(self, name: str, keys: tuple[str, ...]) -> Json | None:
+        url = f"{self.prefix}{name}"
+        found = files.read_json(url)
+        lacking = [key for key in keys if found is not None and key not in found]
+        if lacking:
+            problem = f"is damaged: it lacks {', '.join(lacking)}"
+            raise DamagedError(url, problem, remedy=files.DAMAGED)
+        return found
 
     def state(self) -> str:
-        """One line: absent, begun, or complete with its size, age and last day."""
-        manifest = self.manifest()
+        """One line: absent, begun, damaged, or complete with its size, age and last day."""
+        try:
+            manifest = self.manifest()
+        except DamagedError as error:
+            return f"damaged: {error}"
         if manifest is None:
             begun = files.exists(f"{self.prefix}begun.json")
             return "begun, not complete" if begun else "absent"
@@ -144,11 +170,18 @@ class Artefact:
         """Whether the artefact is there, made from these inputs, or updated from them.
 
         Raises:
-          StoreError: it was made from other inputs, and `overwrite` does not allow to replace it.
+          StoreError: if it was made from other inputs, its records cannot be read, or its folder
+            holds objects without a record, and `overwrite` does not allow to replace it.
         """
-        found = self.manifest() or files.read_json(f"{self.prefix}begun.json")
-        if found is None:
-            return False
+        try:
+            found = self.manifest() or self.begun()
+            if found is None:
+                self._check_vacant(overwrite)
+                return False
+        except DamagedError:
+            if overwrite:
+                return False
+            raise
         updates = [update.get("inputs_sha256") for update in found.get("updated", ())]
         if files.sha256_of(inputs) in (found["inputs_sha256"], *updates):
             return "shards" in found
@@ -180,10 +213,10 @@ class Artefact:
         """
         digest = files.sha256_of(inputs)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        begun = files.read_json(f"{self.prefix}begun.json")
-        if begun is not None and begun["inputs_sha256"] == digest:
+        begun = files.read_receipt(f"{self.prefix}begun.json")
+        if begun is not None and begun.get("inputs_sha256") == digest:
             return True
-        self._remove()
+        self.remove()
         record = {"inputs_sha256": digest, "inputs": inputs, "begun": now}
         files.write_json(f"{self.prefix}begun.json", record)
         return False
@@ -200,7 +233,7 @@ class Artefact:
             "inputs_sha256": files.sha256_of(inputs),
             "inputs": inputs,
             "git_commit": git_commit(),
-            "begun": (files.read_json(f"{self.prefix}begun.json") or {}).get("begun"),
+            "begun": (files.read_receipt(f"{self.prefix}begun.json") or {}).get("begun"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **extra,
             **_listed(shards),
@@ -225,11 +258,35 @@ class Artefact:
         records = {record["key"]: record for record in (*found["shards"], *empty, *shards)}
         files.write_json(f"{self.prefix}manifest.json", found | changed | _listed(records.values()))
 
-    def _remove(self) -> None:
-        if self.prefix.endswith("/"):
-            files.remove(self.prefix.rstrip("/"))
-        else:
-            files.remove(f"{self.prefix}manifest.json")
+    def remove(self) -> None:
+        """Remove the artefact, or of a plain file its manifest.
+
+        The manifest and the receipts go first and `begun.json` goes last, so that a removal that
+        was interrupted is never taken for a complete artefact or for finished work.
+        """
+        files.remove(f"{self.prefix}manifest.json")
+        if not self.prefix.endswith("/"):
+            return
+        folder = self.prefix.rstrip("/")
+        names = sorted(files.listing(folder), key=lambda n: (n == "begun.json", n != "receipts"))
+        for name in names:
+            files.remove(files.join(folder, name))
+        files.remove(folder)
+
+    def _check_vacant(self, overwrite: bool) -> None:
+        """Refuse a folder whose objects nothing records, as they would be deleted.
+
+        Raises:
+          StoreError: if there are any, and `overwrite` does not allow to replace them.
+        """
+        if overwrite or not self.prefix.endswith("/"):
+            return
+        folder = self.prefix.rstrip("/")
+        if held := files.listing(folder):
+            some = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "")
+            problem = f"holds {some}, but neither manifest.json nor begun.json"
+            remedy = "restore its manifest, give --name NEW, or replace it with --overwrite"
+            raise StoreError(folder, problem, remedy=remedy)
 
 
 def _listed(shards: Iterable[Json]) -> Json:

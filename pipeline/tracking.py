@@ -91,7 +91,8 @@ def _mirror(
     uri, wanted = tracking_uri(workspace), lying(experiment, workspace)
     if uri is None:
         return "nothing is tracked; set MLFLOW_TRACKING_URI to a server"
-    record = files.read_json(workspace.url(RECORD)) or {}
+    remedy = "remove it, and the next run logs everything to MLflow again"
+    record = files.read_json(workspace.url(RECORD), remedy) or {}
     shown, settings = without_password(uri), wanted["logged"]["experiment"]
     if (record.get("uri"), record.get("settings")) != (shown, settings):
         if wanted["foreign"]:
@@ -172,7 +173,7 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
         artefact = holder.artefact(name)
         found = artefact.manifest()
         if found is None and name == "models":
-            found = files.read_json(f"{artefact.prefix}begun.json")
+            found = artefact.begun()
         if found is None:
             continue
         mine = schema.identity(experiment, name) if holder is workspace else {}

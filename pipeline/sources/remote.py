@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any
+import logging
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UnreachableError, bare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import aiohttp_retry
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+WAITS_S = (2.0, 8.0)  # before a read that failed is tried again
 BUSY = {408, 429, 500, 502, 503, 504}
 ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S = 5, 0.5, 30.0
 REMEDIES = {
@@ -75,7 +81,8 @@ def answering(url: str, login: str | None = None, origin: str | None = None) -> 
     """Say in plain words, and without what a URL or an answer may hold of secrets, what fails.
 
     Raises:
-      DataError: instead of what fsspec and its file systems raise.
+      DataError: instead of what fsspec and its file systems raise; an `UnreachableError` where the
+        server is busy or does not answer.
     """
     place = shown(url)
     try:
@@ -98,8 +105,29 @@ def answering(url: str, login: str | None = None, origin: str | None = None) -> 
         if status is not None or _is_network(error):
             told = f"answers {status}" if status else f"does not answer ({type(error).__name__})"
             found = f"{told}, asked {ATTEMPTS} times" if status in BUSY else told
-            raise DataError(place, found, remedy="try again later") from None
+            raise UnreachableError(place, found, remedy="try again later") from None
         raise
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """The result of reading a source, tried again while its server does not answer.
+
+    Clients repeat single requests for some seconds; this waits for a longer outage to pass.
+
+    Args:
+      read: reads the source and may be called several times.
+
+    Raises:
+      UnreachableError: if the server still does not answer.
+      OSError: if a file still cannot be read.
+    """
+    for wait in WAITS_S:
+        try:
+            return read()
+        except (UnreachableError, OSError) as error:
+            log.warning("reading again in %g s: %s", wait, bare(str(error)))
+            time.sleep(wait)
+    return read()
 
 
 def shown(url: str) -> str:

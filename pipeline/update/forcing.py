@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline import arrays, catalog, cluster, files, reach, schema, status, store
 from pipeline.aside import Aside
-from pipeline.block import write_block
+from pipeline.block import check_receipts, write_block
 from pipeline.cube import Cube
-from pipeline.errors import ConfigError, DataError, StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.update import mapping
 
 if TYPE_CHECKING:
@@ -132,19 +132,16 @@ def _receipts(
     for receipt in _read(wanted, aside, blocks, done):
         found.append(receipt)
         progress.advance()
-    for key, kind, remedy in (
-        ("unwritten", StoreError, "mend that and run again; whole blocks are kept"),
-        ("problems", DataError, "correct the data, or run again when the source is mended"),
-    ):
-        if lines := sorted({line for receipt in found for line in receipt[key]}):
-            raise kind(f"update of {aside.place}", *lines, remedy=remedy)
+        if receipt["outage"]:
+            break
+    check_receipts(f"update of {aside.place}", found)
     return found
 
 
 def _read(wanted: Experiment, aside: Aside, blocks: range, done: date) -> Iterator[Json]:
     todo = []
     for block in blocks:
-        receipt = files.read_json(files.join(aside.folder, "receipts", f"{block}.compared.json"))
+        receipt = files.read_receipt(files.join(aside.folder, "receipts", f"{block}.compared.json"))
         if receipt is None:
             todo.append({"block": block})
         else:
@@ -180,7 +177,7 @@ def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, don
     """
     made = write_block(item, experiment_json, folder, forcing_alone=True)
     receipt = json.loads(made["receipt"])
-    if receipt["problems"] or receipt["unwritten"]:
+    if receipt["problems"] or receipt["unread"] or receipt["unwritten"]:
         return made
     first = int(item["block"]) * schema.BLOCK_DAYS
     days = np.arange(first, first + schema.BLOCK_DAYS)

@@ -1,0 +1,234 @@
+"""Nothing is deleted, and nothing taken for absent, because it could not be read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import web
+
+from pipeline import arrays, files, models, prepare, resolve, schema, train
+from pipeline.aside import Aside
+from pipeline.errors import DataError, StoreError
+from pipeline.progress import Silent
+from pipeline.store import Artefact, Workspace
+
+DAMAGED = {
+    "empty": b"",
+    "half": b'{"inputs_sha256": "0", "inputs": {"sch',
+    "list": b"[]",
+    "null": b"null",
+    "other": b"{}",
+    "bytes": b"\xff\xfe\x00{}",
+}
+FOLDERS = ("planet", "cube", "models", "maps")
+
+
+class AfterFirstBlock(Silent):
+    """Calls a function when the first block of a stage has been written."""
+
+    def __init__(self, function):
+        self.function, self.n = function, 0
+
+    def advance(self, n=1):
+        self.n += 1
+        if self.n == 1:
+            self.function()
+
+
+def contents(folder):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+
+def shards(workspace):
+    return {p: held for p, held in contents(Path(workspace.root)).items() if "/c/" in str(p)}
+
+
+def begin(artefact):
+    """What every stage does before its first object."""
+    if artefact.claim({"period": "any"}, False, Silent()):
+        artefact.begin({"period": "any"})
+
+
+def small(path, *more):
+    return resolve.experiment(str(path), ["qc.stuck_days=null", *more])
+
+
+def test_a_source_that_disappears_during_prepare_leaves_the_finished_blocks(
+    snow, tmp_path, local_ray
+):
+    experiment, workspace = small(snow), Workspace(str(tmp_path / "mine"))
+    cells, elsewhere = snow.parent / "cells.nc", tmp_path / "cells.nc"
+    with pytest.raises(DataError, match=r"cells\.nc") as caught:
+        prepare.run(experiment, workspace, AfterFirstBlock(lambda: cells.rename(elsewhere)))
+    assert workspace.artefact("cube").state() == "begun, not complete"
+    assert "run again" in str(caught.value)
+    before = shards(workspace)
+    first = schema.block_range(experiment.period).start
+    receipts = Path(workspace.url("cube.zarr", "receipts"))
+    assert [path.name for path in receipts.iterdir()] == [f"{first}.json"]
+    elsewhere.rename(cells)
+    prepare.run(experiment, workspace, Silent())
+    assert workspace.artefact("cube").state().startswith("complete")
+    held = json.loads(Path(workspace.url("cube.zarr", "manifest.json")).read_text())
+    written = {Path(workspace.url("cube.zarr", s["key"])) for s in held["shards"]}
+    rewritten = {p for p in written & before.keys() if contents(p.parent)[p] != before[p]}
+    assert all("sites" in path.parts for path in rewritten)
+
+
+def test_a_passing_outage_is_waited_for(snow, tmp_path, local_ray):
+    catalog = snow.parent / "catalog.yaml"
+    with web.serve(snow.parent) as site:
+        text = catalog.read_text().replace(str(snow.parent / "cells.nc"), f"{site.url}/cells.nc")
+        catalog.write_text(text)
+        experiment = small(snow, "period=[2019-12-05, 2020-01-31]", *within("2019-12-05"))
+        workspace = Workspace(str(tmp_path / "mine"))
+        # Each of two tasks gives up after five attempts, and meets four more when it tries again.
+        busy = AfterFirstBlock(lambda: site.fails("cells", *[503] * 14))
+        prepare.run(experiment, workspace, busy)
+        assert site.answers[0][1] == []
+    assert workspace.artefact("cube").state().startswith("complete")
+
+
+def within(first, last="2020-01-31"):
+    return [f"{key}=[{first}, {last}]" for key in ("train_period", "test_period")]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("record", ["manifest.json", "begun.json"])
+def test_a_damaged_record_is_an_error_and_nothing_is_deleted(tmp_path, name, record):
+    for kind, data in DAMAGED.items():
+        workspace = Workspace(str(tmp_path / kind))
+        artefact = workspace.artefact(name)
+        files.write_bytes(f"{artefact.prefix}c/0/0", b"hours of work")
+        files.write_bytes(f"{artefact.prefix}{record}", data)
+        with pytest.raises(StoreError) as caught:
+            begin(artefact)
+        workspace.lease.release()
+        assert str(caught.value).startswith(f"{artefact.prefix}{record}: is damaged"), kind
+        assert "--overwrite" in caught.value.remedy
+        assert files.read_bytes(f"{artefact.prefix}c/0/0") == b"hours of work"
+
+
+@pytest.mark.parametrize("name", ["folds", "scores", "report"])
+def test_a_damaged_record_beside_a_file_is_an_error(tmp_path, name):
+    artefact = Workspace(str(tmp_path)).artefact(name)
+    for data in DAMAGED.values():
+        files.write_bytes(f"{artefact.prefix}manifest.json", data)
+        with pytest.raises(StoreError, match="is damaged"):
+            artefact.complete({"period": "any"})
+
+
+def test_models_whose_manifest_is_truncated_are_not_trained_again(world, tmp_path):
+    shutil.copytree(world.workspace.root, tmp_path / "snow")
+    workspace = Workspace(str(tmp_path / "snow"))
+    manifest = tmp_path / "snow" / "models" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:1000])
+    before = contents(tmp_path / "snow" / "models")
+    settings = world.experiment.model_copy(update={"planet": None})
+    with pytest.raises(StoreError, match=r"models/manifest\.json: is damaged"):
+        train.run(settings, workspace, Silent())
+    workspace.lease.release()
+    assert contents(tmp_path / "snow" / "models") == before
+    assert "damaged" in workspace.artefact("models").state()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_objects_that_no_record_names_are_not_deleted(tmp_path, name):
+    workspace = Workspace(str(tmp_path))
+    artefact = workspace.artefact(name)
+    files.write_bytes(f"{artefact.prefix}c/0/0", b"somebody's")
+    with pytest.raises(StoreError, match=r"neither manifest\.json nor begun\.json"):
+        begin(artefact)
+    assert files.read_bytes(f"{artefact.prefix}c/0/0") == b"somebody's"
+    assert artefact.claim({"period": "any"}, True, Silent())
+    artefact.begin({"period": "any"})
+    workspace.lease.release()
+    assert files.listing(artefact.prefix.rstrip("/")) == ["begun.json"]
+
+
+def test_overwrite_replaces_what_is_damaged(tmp_path):
+    workspace = Workspace(str(tmp_path))
+    artefact = workspace.artefact("cube")
+    for data in DAMAGED.values():
+        files.write_bytes(f"{artefact.prefix}manifest.json", data)
+        assert artefact.claim({"period": "any"}, True, Silent())
+        artefact.begin({"period": "any"})
+        assert artefact.state() == "begun, not complete"
+        artefact.remove()
+    workspace.lease.release()
+
+
+def test_overwrite_deletes_nothing_while_the_store_does_not_answer(tmp_path, monkeypatch):
+    artefact = Workspace(str(tmp_path)).artefact("cube")
+    files.write_bytes(f"{artefact.prefix}c/0/0", b"hours of work")
+
+    def away(url):
+        raise StoreError(url, "cannot be read: the store does not answer")
+
+    monkeypatch.setattr(files, "read_bytes", away)
+    with pytest.raises(StoreError, match="does not answer"):
+        artefact.complete({"period": "any"}, overwrite=True)
+
+
+def test_a_removal_that_is_interrupted_is_never_taken_for_finished_work(tmp_path, monkeypatch):
+    names = ("c/0/0", "receipts/1.json", "zarr.json", "manifest.json", "begun.json")
+    remove = files.remove
+    for stop in range(len(names)):
+        artefact = Artefact("cube", f"{tmp_path}/{stop}/cube.zarr/")
+        for name in names:
+            files.write_bytes(f"{artefact.prefix}{name}", b"{}")
+        calls = []
+
+        def interrupted(url, calls=calls, stop=stop):
+            if len(calls) == stop:
+                raise KeyboardInterrupt
+            calls.append(url)
+            remove(url)
+
+        monkeypatch.setattr(files, "remove", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            artefact.remove()
+        left = files.listing(artefact.prefix.rstrip("/"))
+        assert "begun.json" in left
+        if "zarr.json" not in left or "c" not in left:
+            assert not {"manifest.json", "receipts"} & set(left)
+
+
+def test_a_damaged_receipt_means_that_its_work_is_done_again(tmp_path):
+    for data in list(DAMAGED.values())[:4]:
+        files.write_bytes(str(tmp_path / "1.json"), data)
+        assert files.read_receipt(str(tmp_path / "1.json")) is None
+
+
+def test_a_damaged_calibration_is_not_an_absent_one(tmp_path):
+    files.write_bytes(str(tmp_path / "insitu" / "calibration.json"), b'{"all": {"level_we')
+    with pytest.raises(StoreError, match=r"calibration\.json: is damaged"):
+        models.calibrations(str(tmp_path), "insitu")
+
+
+@pytest.mark.parametrize("name", ["plan.json", "ready.json"])
+def test_a_damaged_plan_of_an_update_is_not_an_absent_one(tmp_path, name):
+    artefact = Workspace(str(tmp_path)).artefact("cube")
+    aside = Aside(artefact, str(tmp_path / "update"), artefact.prefix.rstrip("/"))
+    aside.begin({"through": "2020-01-01"})
+    files.write_bytes(str(tmp_path / "update" / "c" / "0"), b"a shard")
+    aside.seal({"shards": []})
+    files.write_bytes(str(tmp_path / "update" / name), b'{"of": "')
+    with pytest.raises(StoreError, match=f"{name}: is damaged"):
+        aside.begin({"through": "2020-01-01"}) if name == "plan.json" else aside.ready()
+    assert files.read_bytes(str(tmp_path / "update" / "c" / "0")) == b"a shard"
+
+
+def test_unsound_values_are_refused_and_leave_no_cube(snow, tmp_path, local_ray):
+    import xarray as xr
+
+    with xr.open_dataset(snow.parent / "cells.nc", engine="h5netcdf") as held:
+        spoilt = held.load()
+    spoilt.T2C.values[11, 100] = 999.0
+    spoilt.to_netcdf(snow.parent / "cells.nc", engine="h5netcdf")
+    workspace = Workspace(str(tmp_path / "mine"))
+    with pytest.raises(DataError, match="is outside"):
+        prepare.run(small(snow), workspace, Silent())
+    assert workspace.artefact("cube").state() == "absent"
+    assert arrays.attributes(workspace.url("cube.zarr")) == {}
