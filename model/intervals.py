@@ -28,13 +28,16 @@ class Interval(NamedTuple):
 def pearson_interval(r: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
     """Low and high of a correlation of n pairs: Fisher's z of sd 1 / sqrt(n - 3), any one shape.
 
-    As pytesmo's pearson_r_ci (Bonett and Wright 2000). NaN below three pairs.
+    As pytesmo's pearson_r_ci (Bonett and Wright 2000). NaN below three pairs. Three pairs have an
+    infinite sd and give (-1, 1), also where r is -1 or 1 and pytesmo's difference of infinities is
+    NaN.
     """
     from scipy import stats
 
-    with np.errstate(divide="ignore", invalid="ignore"):  # r = 1 gives (1, 1), n = 3 (-1, 1)
-        centre = np.arctanh(np.asarray(r, np.float64))
-        margin = stats.norm.ppf((1 + level) / 2) / np.sqrt(np.asarray(n, np.float64) - 3)
+    r, n = np.asarray(r, np.float64), np.asarray(n, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # r = 1 gives (1, 1)
+        centre = np.where(n == 3, 0 * r, np.arctanh(r))
+        margin = stats.norm.ppf((1 + level) / 2) / np.sqrt(n - 3)
         return np.tanh(centre - margin), np.tanh(centre + margin)
 
 

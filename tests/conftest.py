@@ -14,6 +14,7 @@ import ray
 import servers
 import small_demo
 import world as small_world
+from hypothesis import settings
 
 from pipeline import (
     allocator,
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from pipeline.config import Experiment
 
 allocator.keep()  # as the command line does
+
+# The same examples in every run, on machines of any speed.
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
 
 
 @dataclass(frozen=True)
