@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import arrays, cluster, domain, files, placing, qc, schema
+from pipeline import arrays, cluster, domain, files, missing, placing, presence, qc, schema
 from pipeline.config import Experiment
 from pipeline.errors import SoilweaveError, StoreError
 from pipeline.sites import range_problems
@@ -30,21 +30,25 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool 
       forcing_alone: of the cells, without statics, mask, satellite and sites.
 
     Returns:
-      {"receipt": JSON of the shards written, the values dropped per rule, the problems of the
-      data, and what could not be written}.
+      {"receipt": JSON of the shards written, the values dropped per rule, the infinite values per
+      variable, the problems of the data, and what could not be written}. Beside the receipt lies
+      what `presence.save` keeps: where each variable has values.
     """
     experiment = Experiment.model_validate_json(experiment_json)
     receipt: Json = {
         "node": cluster.node(),
         "shards": [],
         "dropped": {},
+        "infinite": {},
         "problems": [],
         "unwritten": [],
     }
     try:
         block = int(item["block"])
         sources = domain.open_sources(experiment, block, forcing_alone)
-        Block(experiment, sources, block, url, receipt, forcing_alone).write()
+        made = Block(experiment, sources, block, url, receipt, forcing_alone)
+        made.write()
+        presence.save(url, block, made.found)
         if not receipt["problems"]:
             files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
     except StoreError as error:
@@ -76,22 +80,22 @@ class Block:
         self.time = slice(start, start + schema.BLOCK_DAYS)
         first, last = (np.datetime64(day, "ns") for day in experiment.period)
         self.inside = (self.days >= first) & (self.days <= last)
+        self.found: dict[str, NDArray[np.uint8] | NDArray[np.bool_]] = {}
         self.sites = None
         if experiment.inputs_from == "cell" and not forcing_alone:
             self.sites = _positions(url)
 
     def write(self) -> None:
         """Cells, footprints, and what the sites have of their cells."""
-        valid = np.ones(self.sources.window.cell_shape, bool)
         for name in self.sources.forcing:
             field = self._cells(name)
-            valid &= np.isfinite(field[self.inside]).any(0)
+            self.found[f"forcing/{name}"] = presence.bits_of(field)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[:, *self.sites])
         if self.sources.satellite is not None:
             self._footprints(self.sources.satellite)
         if self.first:
-            self._constants(valid)
+            self._constants()
 
     def _cells(self, name: str) -> NDArray[np.float32]:
         dataset = self.sources.forcing[name]
@@ -107,6 +111,8 @@ class Block:
         values, flag = self._values(part, target), None
         if "provider_flag" in part:
             flag = placing.on_days(part, "provider_flag", self.days)
+        seen = self.sources.footprints(values)
+        self.found[f"satellite/{target}"] = presence.bits_of(seen)
         variable = self.experiment.table[target]
         rejects = qc.retrievals(values, flag, variable, self.experiment.qc)
         for rule, rejected in rejects.items():
@@ -114,23 +120,28 @@ class Block:
             values[rejected] = np.nan
         self._put(f"footprints/{target}", self.sources.footprints(values))
 
-    def _constants(self, valid: NDArray[np.bool_]) -> None:
-        """Statics, and the mask: cells with every forcing on some day, and with any static."""
-        seen = np.zeros(valid.shape, bool)
+    def _constants(self) -> None:
+        """Statics, and which cells have them."""
         for name, dataset in self.sources.static.items():
-            field = self._field(name, dataset, self.sources.constants[name])
-            seen |= np.isfinite(field)
+            values = self.sources.constants[name]
+            self._count_infinite(name, values)
+            field = self._field(name, dataset, values)
+            self.found[f"static/{name}"] = np.isfinite(field)
             self._put(f"cells/{name}", field, constant=True)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[self.sites], constant=True)
-        mask = valid & seen if self.sources.static else valid
-        self._put("cells/mask", mask.astype("uint8"), constant=True)
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
-        """(day, ...) values of the block; NaN on days that are missing or outside the period."""
+        """(day, ...) values of the block; NaN where missing, infinite or outside the period."""
         values = placing.on_days(dataset, name, self.days)
         values[~self.inside] = np.nan
+        self._count_infinite(name, values)
         return values
+
+    def _count_infinite(self, name: str, values: NDArray[np.float32]) -> None:
+        infinite = missing.without_infinite(values)
+        if infinite:
+            self.receipt["infinite"][name] = infinite
 
     def _field(
         self, name: str, dataset: xr.Dataset, values: NDArray[np.float32]

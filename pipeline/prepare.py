@@ -15,6 +15,8 @@ from pipeline import (
     cluster,
     domain,
     files,
+    missing,
+    presence,
     products,
     reach,
     schema,
@@ -62,25 +64,33 @@ def run(
     url = workspace.url("cube.zarr")
     arrays.create_group(url, *_template(experiment, sources))
     receipts: list[Json] = []
-    for part in (blocks[:1], blocks[1:]):  # the mask of cells is in the first
-        for receipt in _receipts(experiment, url, part):
-            receipts.append(receipt)
-            progress.advance()
-        if part.start == blocks.start and not _failed(receipts):
-            receipts.append(_sites(experiment, sources, url, progress))
+    if experiment.inputs_from == "own":
+        receipts.append(_sites(experiment, sources, url, progress))
+        _check_written(url, receipts)
+        _check_own(experiment, sources, receipts[0])
+    for receipt in _receipts(experiment, url, blocks):
+        receipts.append(receipt)
+        progress.advance()
     _check_written(url, receipts)
+    receipts.append(_land(experiment, sources, url, receipts))
+    if experiment.inputs_from == "cell":
+        receipts.append(_sites(experiment, sources, url, progress))
+        _check_written(url, receipts)
     files.remove(files.join(url, "receipts"))
     arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    lacking = {where: r for receipt in receipts for where, r in receipt.get("missing", {}).items()}
     cube.commit(
         inputs,
         shards,
         complete_through=str(experiment.period[1]),
         dropped=_counts(receipts),
+        missing=lacking,
         nodes=Counter(receipt["node"] for receipt in receipts),
         **_as_read(experiment, sources),
     )
-    progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
+    told = f"{_dropped_line(_counts(receipts))}; {missing.line(lacking, experiment.table)}"
+    progress.finish(f"cube of {len(blocks)} blocks, {told}")
 
 
 def _check_written(url: str, receipts: list[Json]) -> None:
@@ -96,6 +106,24 @@ def _check_written(url: str, receipts: list[Json]) -> None:
         raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
 
 
+def _land(experiment: Experiment, sources: Sources, url: str, receipts: list[Json]) -> Json:
+    """Write the mask of cells, which takes all blocks; a receipt, with what the sources lack.
+
+    Raises:
+      DataError: a variable lacks more than is accepted.
+    """
+    given = sources.forcing | sources.static
+    entries = {name: str(dataset.attrs["entry"]) for name, dataset in given.items()}
+    infinite = Counter[str]()
+    for receipt in receipts:
+        infinite.update(receipt.get("infinite", {}))
+    mask, lacking = presence.settled(url, experiment, sources.window, entries, infinite)
+    region = [slice(0, size) for size in mask.shape]
+    shards = arrays.write_shards(url, "cells/mask", region, mask.astype("uint8"))
+    told = {"dropped": {}, "problems": [], "unwritten": [], "missing": lacking}
+    return {"node": cluster.node(), "shards": shards, **told}
+
+
 def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
     """Write what the sites report; the receipt of it."""
     receipt: Json = {"node": cluster.node(), "shards": [], "dropped": {}}
@@ -109,12 +137,22 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
             if lost:
                 progress.note(f"no cell with data, not used: {', '.join(lost)}")
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
-        receipt["shards"] = sites.write(insitu, experiment, url)
+        receipt["shards"], found = sites.write(insitu, experiment, url)
+        receipt["missing"] = {"sites": found}
     except DataError as error:
         receipt["problems"] += [str(error)]
     except StoreError as error:
         receipt["unwritten"] += [str(error)]
     return receipt
+
+
+def _check_own(experiment: Experiment, sources: Sources, receipt: Json) -> None:
+    """Stop where the sites' own inputs lack more than is accepted."""
+    if sources.insitu is not None:
+        found = receipt["missing"]["sites"]
+        own = {name: record for name, record in found.items() if name != experiment.target}
+        entry = str(sources.insitu.data.attrs["entry"])
+        missing.check(experiment, dict.fromkeys(own, entry), own)
 
 
 def _digests(experiment: Experiment) -> dict[str, str]:
@@ -132,7 +170,7 @@ def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]
     todo = []
     for block in blocks:
         receipt = files.read_json(files.join(url, "receipts", f"{block}.json"))
-        if receipt is None:
+        if receipt is None or "infinite" not in receipt:  # by a version that did not count
             todo.append({"block": block})
         else:
             yield receipt
@@ -223,10 +261,6 @@ def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
         problems += [f"and {len(ids) - 5} more: {', '.join(ids[5:])}"] if len(ids) > 5 else []
         remedy = "leave them out with qc.exclude_sites, or set inputs_from: cell"
         raise DataError(f"catalog entry {insitu.attrs['entry']}", *problems, remedy=remedy)
-
-
-def _failed(receipts: list[Json]) -> bool:
-    return bool(_all(receipts, "problems") or _all(receipts, "unwritten"))
 
 
 def _all(receipts: list[Json], key: str) -> list[str]:
