@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import arrays, cluster, domain, files, missing, placing, presence, qc, schema
+from pipeline import arrays, cluster, domain, files, placing, presence, qc, schema
 from pipeline.config import Experiment
 from pipeline.errors import SoilweaveError, StoreError
 from pipeline.sites import range_problems
@@ -39,7 +39,6 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool 
         "node": cluster.node(),
         "shards": [],
         "dropped": {},
-        "infinite": {},
         "problems": [],
         "unwritten": [],
     }
@@ -48,7 +47,7 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool 
         sources = domain.open_sources(experiment, block, forcing_alone)
         made = Block(experiment, sources, block, url, receipt, forcing_alone)
         made.write()
-        presence.save(url, block, made.found)
+        made.found.save(url, block)
         if not receipt["problems"]:
             files.write_json(files.join(url, "receipts", f"{item['block']}.json"), receipt)
     except StoreError as error:
@@ -80,7 +79,7 @@ class Block:
         self.time = slice(start, start + schema.BLOCK_DAYS)
         first, last = (np.datetime64(day, "ns") for day in experiment.period)
         self.inside = (self.days >= first) & (self.days <= last)
-        self.found: dict[str, NDArray[np.uint8] | NDArray[np.bool_]] = {}
+        self.found = presence.Found()
         self.sites = None
         if experiment.inputs_from == "cell" and not forcing_alone:
             self.sites = _positions(url)
@@ -89,7 +88,7 @@ class Block:
         """Cells, footprints, and what the sites have of their cells."""
         for name in self.sources.forcing:
             field = self._cells(name)
-            self.found[f"forcing/{name}"] = presence.bits_of(field)
+            self.found.note("forcing", name, field)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[:, *self.sites])
         if self.sources.satellite is not None:
@@ -111,8 +110,7 @@ class Block:
         values, flag = self._values(part, target), None
         if "provider_flag" in part:
             flag = placing.on_days(part, "provider_flag", self.days)
-        seen = self.sources.footprints(values)
-        self.found[f"satellite/{target}"] = presence.bits_of(seen)
+        self.found.note("satellite", target, self.sources.footprints(values))
         variable = self.experiment.table[target]
         rejects = qc.retrievals(values, flag, variable, self.experiment.qc)
         for rule, rejected in rejects.items():
@@ -124,9 +122,9 @@ class Block:
         """Statics, and which cells have them."""
         for name, dataset in self.sources.static.items():
             values = self.sources.constants[name]
-            self._count_infinite(name, values)
+            self.found.without_infinite(name, values)
             field = self._field(name, dataset, values)
-            self.found[f"static/{name}"] = np.isfinite(field)
+            self.found.note("static", name, field)
             self._put(f"cells/{name}", field, constant=True)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[self.sites], constant=True)
@@ -135,13 +133,8 @@ class Block:
         """(day, ...) values of the block; NaN where missing, infinite or outside the period."""
         values = placing.on_days(dataset, name, self.days)
         values[~self.inside] = np.nan
-        self._count_infinite(name, values)
+        self.found.without_infinite(name, values)
         return values
-
-    def _count_infinite(self, name: str, values: NDArray[np.float32]) -> None:
-        infinite = missing.without_infinite(values)
-        if infinite:
-            self.receipt["infinite"][name] = infinite
 
     def _field(
         self, name: str, dataset: xr.Dataset, values: NDArray[np.float32]

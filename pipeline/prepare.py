@@ -67,12 +67,12 @@ def run(
     if experiment.inputs_from == "own":
         receipts.append(_sites(experiment, sources, url, progress))
         _check_written(url, receipts)
-        _check_own(experiment, sources, receipts[0])
+        _check_own(experiment, receipts[0])
     for receipt in _receipts(experiment, url, blocks):
         receipts.append(receipt)
         progress.advance()
     _check_written(url, receipts)
-    receipts.append(_land(experiment, sources, url, receipts))
+    receipts.append(_land(experiment, sources, url))
     if experiment.inputs_from == "cell":
         receipts.append(_sites(experiment, sources, url, progress))
         _check_written(url, receipts)
@@ -106,18 +106,16 @@ def _check_written(url: str, receipts: list[Json]) -> None:
         raise DataError("sources", *problems, remedy="correct the data, or the variable's range")
 
 
-def _land(experiment: Experiment, sources: Sources, url: str, receipts: list[Json]) -> Json:
+def _land(experiment: Experiment, sources: Sources, url: str) -> Json:
     """Write the mask of cells, which takes all blocks; a receipt, with what the sources lack.
 
     Raises:
       DataError: a variable lacks more than is accepted.
     """
     given = sources.forcing | sources.static
+    given |= {} if sources.satellite is None else {experiment.target: sources.satellite}
     entries = {name: str(dataset.attrs["entry"]) for name, dataset in given.items()}
-    infinite = Counter[str]()
-    for receipt in receipts:
-        infinite.update(receipt.get("infinite", {}))
-    mask, lacking = presence.settled(url, experiment, sources.window, entries, infinite)
+    mask, lacking = presence.settled(url, experiment, sources.window, entries)
     region = [slice(0, size) for size in mask.shape]
     shards = arrays.write_shards(url, "cells/mask", region, mask.astype("uint8"))
     told = {"dropped": {}, "problems": [], "unwritten": [], "missing": lacking}
@@ -146,13 +144,11 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
     return receipt
 
 
-def _check_own(experiment: Experiment, sources: Sources, receipt: Json) -> None:
+def _check_own(experiment: Experiment, receipt: Json) -> None:
     """Stop where the sites' own inputs lack more than is accepted."""
-    if sources.insitu is not None:
-        found = receipt["missing"]["sites"]
-        own = {name: record for name, record in found.items() if name != experiment.target}
-        entry = str(sources.insitu.data.attrs["entry"])
-        missing.check(experiment, dict.fromkeys(own, entry), own)
+    found = receipt.get("missing", {}).get("sites", {})
+    own = {name: record for name, record in found.items() if name != experiment.target}
+    missing.check(experiment, own)
 
 
 def _digests(experiment: Experiment) -> dict[str, str]:
@@ -170,7 +166,7 @@ def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]
     todo = []
     for block in blocks:
         receipt = files.read_json(files.join(url, "receipts", f"{block}.json"))
-        if receipt is None or "infinite" not in receipt:  # by a version that did not count
+        if receipt is None or not presence.kept(url, block):
             todo.append({"block": block})
         else:
             yield receipt

@@ -7,11 +7,11 @@ blocks have been read, and only then can missing values be told from sea.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline import files, missing, schema
+from pipeline import arrays, files, missing, schema
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Bits = NDArray[np.uint8]  # (days / 8, ...): a bit per day, the first day the highest
     Mask = NDArray[np.bool_]
 
-_FORCING, _STATIC, _SATELLITE = "forcing", "static", "satellite"
+_FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"
 
 
 class Land(NamedTuple):
@@ -43,34 +43,45 @@ class Land(NamedTuple):
     without: dict[str, int]
 
 
-def bits_of(values: NDArray[np.float32]) -> Bits:
-    """Which values are there, a bit per day.
+class Found:
+    """Where the sources have values in one block."""
 
-    Args:
-      values: (day, ...), NaN where missing.
-    """
-    return np.packbits(~np.isnan(values), axis=0)
+    def __init__(self) -> None:
+        """Nothing is noted yet."""
+        self._held: dict[str, NDArray[Any]] = {}
+
+    def without_infinite(self, name: str, values: NDArray[np.float32]) -> None:
+        """Replace infinite values of a variable by NaN in place, and count them."""
+        infinite = np.isinf(values)
+        values[infinite] = np.nan
+        if infinite.any():
+            self._held[f"{_INFINITE}/{name}"] = infinite.sum()
+
+    def note(self, kind: str, name: str, values: NDArray[np.float32]) -> None:
+        """Note where a variable has values.
+
+        Args:
+          kind: forcing, static or satellite.
+          name: of the variable.
+          values: (day, y, x) on the 32 days of the block; of a static (y, x). NaN where missing.
+        """
+        there = ~np.isnan(values)
+        self._held[f"{kind}/{name}"] = there if kind == _STATIC else np.packbits(there, axis=0)
+
+    def save(self, url: str, block: int) -> None:
+        """Keep it beside the receipt of the block."""
+        held = io.BytesIO()
+        np.savez_compressed(held, **self._held)  # type: ignore[arg-type]
+        files.write_bytes(_url(url, block), held.getvalue())
 
 
-def save(url: str, block: int, found: dict[str, Bits | Mask]) -> None:
-    """Keep what a block's sources have beside its receipt.
-
-    Args:
-      url: the store of the block.
-      block: its number.
-      found: `forcing/NAME` and `satellite/NAME`: as of `bits_of`; `static/NAME`: a mask.
-    """
-    held = io.BytesIO()
-    np.savez_compressed(held, **found)  # type: ignore[arg-type]
-    files.write_bytes(_url(url, block), held.getvalue())
+def kept(url: str, block: int) -> bool:
+    """Whether there is a note of a block; earlier versions made none."""
+    return files.exists(_url(url, block))
 
 
 def settled(
-    url: str,
-    experiment: Experiment,
-    window: Window,
-    entries: dict[str, str],
-    infinite: dict[str, int],
+    url: str, experiment: Experiment, window: Window, entries: dict[str, str]
 ) -> tuple[Mask, Json]:
     """The mask of cells, once all blocks are read, and what the sources lack.
 
@@ -78,8 +89,7 @@ def settled(
       url: the cube.
       experiment: its period, and the limits.
       window: the cells.
-      entries: of every variable of forcing and every static, the entry that it comes from.
-      infinite: infinite values by variable.
+      entries: of every variable, the entry that it comes from; of the target, the satellite's.
 
     Returns:
       (y, x) the mask; {"cells": ..., "footprints": ...}, by variable as of `missing.Counts`, and
@@ -89,21 +99,50 @@ def settled(
       DataError: no cell is valid, or a variable lacks more than is accepted; the blocks in which
         it does are forgotten, to be read again by the next run.
     """
-    period, blocks = experiment.period, schema.block_range(experiment.period)
+    target, blocks = experiment.target, schema.block_range(experiment.period)
     try:
         made = land(url, blocks, entries)
     except DataError:
         missing.forget(url, blocks)
         raise
-    found = of_cells(url, period, blocks, made.expected)
-    refinement, (fy, fx) = window.refinement, window.footprint_shape
-    valid = made.mask.reshape(fy, refinement, fx, refinement).sum((1, 3))
-    footprints = of_footprints(url, period, blocks, valid * 2 >= refinement**2)
-    for records in (found, footprints):
-        for name, record in records.items():
-            record["infinite"] = infinite.get(name, 0)
-    missing.check(experiment, entries, found, url)
-    return made.mask, {"cells": found, "footprints": footprints, "no_cells": made.without}
+    side, (fy, fx) = window.refinement, window.footprint_shape
+    usable = made.mask.reshape(fy, side, fx, side).sum((1, 3)) * 2 >= side**2
+    where = made.expected | ({target: usable} if target in entries else {})
+    counts = {n: missing.Counts(entries[n], int(at.sum())) for n, at in where.items()}
+    _count(url, experiment.period, blocks, where, counts)
+    found = {name: counted.record() for name, counted in counts.items()}
+    satellite = {name: found.pop(name) for name in (target,) if name in found}
+    missing.check(experiment, found, url)
+    return made.mask, {"cells": found, "footprints": satellite, "no_cells": made.without}
+
+
+def went_on(
+    url: str, longer: Experiment, blocks: range, cube_url: str, before: dict[str, Json]
+) -> dict[str, Json]:
+    """What the forcing of the cells lacks, once the last blocks of a longer period are read.
+
+    Args:
+      url: the store of these blocks.
+      longer: the experiment, its period until the last day.
+      blocks: their numbers.
+      cube_url: the cube, with the mask of cells.
+      before: records of the cube as it was; without a record, a variable is taken for whole.
+
+    Raises:
+      DataError: a variable lacks more than is accepted; as of `settled`.
+    """
+    mask = arrays.open_group(cube_url, "cells")["mask"].values.astype(bool)
+    names = [str(name) for name in arrays.attributes(cube_url)["forcing"]]
+    first = schema.epoch_day(longer.period[0])
+    days = range(first, max(first, blocks.start * schema.BLOCK_DAYS))
+    whole = missing.Counts(", ".join(longer.sources.forcing), 0).record()
+    counts = {
+        name: missing.Counts.until(before.get(name, whole), int(mask.sum()), days) for name in names
+    }
+    _count(url, longer.period, blocks, dict.fromkeys(names, mask), counts)
+    found = {name: counted.record() for name, counted in counts.items()}
+    missing.check(longer, found, url)
+    return before | found
 
 
 def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
@@ -154,7 +193,7 @@ def _seen(url: str, blocks: Iterable[int]) -> tuple[dict[str, Mask], dict[str, M
                 there: Mask = np.any(found, axis=0)
                 forcing[name] = forcing[name] | there if name in forcing else there
             elif kind == _STATIC:
-                statics[name] = found.astype(bool)
+                statics[name] = found
     return forcing, statics
 
 
@@ -167,40 +206,27 @@ def _empty(seen: dict[str, Mask], entries: dict[str, str]) -> list[str]:
     return [f"no cell has values of all forcing and of a static; cells with values: {each}"]
 
 
-def of_cells(
-    url: str, period: Period, blocks: Iterable[int], cells: dict[str, Mask]
-) -> dict[str, Json]:
-    """What each variable of forcing and each static lacks; records as of `missing.Counts`.
-
-    Args:
-      url: the store of the blocks.
-      period: whose days are counted.
-      blocks: their numbers.
-      cells: of each variable, where it has to have values.
-    """
-    counts = {name: missing.Counts(int(where.sum())) for name, where in cells.items()}
+def _count(
+    url: str,
+    period: Period,
+    blocks: Iterable[int],
+    where: dict[str, Mask],
+    counts: dict[str, missing.Counts],
+) -> None:
+    """Count what some variables lack in blocks, each where it has to have values."""
     for block in blocks:
-        for key, found in _load(url, block):
+        held = dict(_load(url, block))
+        days = missing.days_of(period, block)
+        for key, found in held.items():
             kind, _, name = key.partition("/")
-            if kind == _FORCING:
-                days = missing.days_of(period, block)
-                counts[name].add(days.values(), _lacking(found, cells[name], [*days]))
-            elif kind == _STATIC:
-                counts[name].add_constant(int((cells[name] & ~found.astype(bool)).sum()))
-    return {name: counted.record() for name, counted in counts.items()}
-
-
-def of_footprints(url: str, period: Period, blocks: Iterable[int], usable: Mask) -> dict[str, Json]:
-    """What the satellite lacks on usable footprints, before quality control."""
-    counts: dict[str, missing.Counts] = {}
-    for block in blocks:
-        for key, found in _load(url, block):
-            kind, _, name = key.partition("/")
-            if kind == _SATELLITE:
-                counted = counts.setdefault(name, missing.Counts(int(usable.sum())))
-                days = missing.days_of(period, block)
-                counted.add(days.values(), _lacking(found, usable, [*days]))
-    return {name: counted.record() for name, counted in counts.items()}
+            if kind == _INFINITE or name not in where:
+                continue
+            infinite = int(held.get(f"{_INFINITE}/{name}", 0))
+            if kind == _STATIC:
+                counts[name].add_constant(int((where[name] & ~found).sum()), infinite)
+            else:
+                lacking = _lacking(found, where[name], [*days])
+                counts[name].add(np.array([*days.values()]), lacking, infinite)
 
 
 def _lacking(found: Bits, cells: Mask, places: Sequence[int]) -> NDArray[np.int64]:
@@ -210,7 +236,7 @@ def _lacking(found: Bits, cells: Mask, places: Sequence[int]) -> NDArray[np.int6
     return n - np.array(there, np.int64)
 
 
-def _load(url: str, block: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _load(url: str, block: int) -> Iterator[tuple[str, NDArray[Any]]]:
     with np.load(io.BytesIO(files.read_bytes(_url(url, block)))) as held:
         for key in held.files:
             yield key, held[key]

@@ -148,8 +148,7 @@ def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json
     for name in names:
         dims = [dim for dim in ("time", "place") if dim in data[name].dims]
         values = data[name].transpose(*dims).values.astype(np.float32)
-        infinite = missing.without_infinite(values)
-        lacking[name] = missing.of_sites(experiment, values) | {"infinite": infinite}
+        lacking[name] = missing.of_sites(experiment, str(data.attrs["entry"]), values)
         if name != experiment.target:
             problems += range_problems(name, values, table, str(data.attrs["entry"]))
         if "time" in dims:
