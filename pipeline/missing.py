@@ -197,7 +197,7 @@ def line(found: dict[str, dict[str, Json]], table: dict[str, Variable]) -> str:
 
 
 def _share(record: Json) -> str:
-    return f"{100 * record['n'] / max(record['of'], 1):.2g} %"
+    return f"{100 * record['n'] / max(record['of'], 1):.3g} %"
 
 
 def days_of(period: Period, block: int) -> dict[int, int]:

@@ -79,7 +79,7 @@ def of_values(values: dict[str, NDArray[np.float32]], looked_at: xr.Dataset) -> 
         lacking = (~found[:, cells]).mean(1)
         days = looked_at.time.values[lacking > missing.FEW].astype("datetime64[D]")
         if days.size:
-            share = f"{100 * lacking[lacking > missing.FEW].mean():.2g} % of the values"
+            share = f"{100 * lacking[lacking > missing.FEW].mean():.3g} % of the values"
             said = f"{len(days)} of {len(found)} days lack {share}: {gaps.spans(days)}"
             made.append(Symptom("gaps", f"{name}: {said}", _MEND))
     return made

@@ -110,7 +110,7 @@ def _missing(cube: Json) -> list[Json]:
             "where": where,
             "variable": name.replace("_", " "),
             "n": text.count(record["n"]),
-            "share": f"{100 * record['n'] / max(record['of'], 1):.2g}",
+            "share": f"{100 * record['n'] / max(record['of'], 1):.3g}",
             "days": text.count(missing.n_days(record)) if "days" in record else text.ABSENT,
             "infinite": text.count(record["infinite"]),
         }
