@@ -63,19 +63,7 @@ def run(
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
     arrays.create_group(url, *_template(experiment, sources))
-    receipts: list[Json] = []
-    if experiment.inputs_from == "own":
-        receipts.append(_sites(experiment, sources, url, progress))
-        _check_written(url, receipts)
-        _check_own(experiment, receipts[0])
-    for receipt in _receipts(experiment, url, blocks):
-        receipts.append(receipt)
-        progress.advance()
-    _check_written(url, receipts)
-    receipts.append(_land(experiment, sources, url))
-    if experiment.inputs_from == "cell":
-        receipts.append(_sites(experiment, sources, url, progress))
-        _check_written(url, receipts)
+    receipts = _written(experiment, sources, url, progress)
     files.remove(files.join(url, "receipts"))
     arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
@@ -91,6 +79,32 @@ def run(
     )
     told = f"{_dropped_line(_counts(receipts))}; {missing.line(lacking, experiment.table)}"
     progress.finish(f"cube of {len(blocks)} blocks, {told}")
+
+
+def _written(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> list[Json]:
+    """Write all that a cube holds; the receipts.
+
+    The mask of cells takes all blocks, and where sites have the inputs of their cells, which of
+    them can be used takes the mask.
+
+    Raises:
+      SoilweaveError: a source is unsound or lacks too much, or the cube cannot be written.
+    """
+    receipts: list[Json] = []
+    if experiment.inputs_from == "own":
+        receipts.append(_sites(experiment, sources, url, progress))
+        _check_written(url, receipts)
+        own = receipts[0].get("missing", {}).get("sites", {})
+        missing.check(experiment, {n: own[n] for n in own if n != experiment.target})
+    for receipt in _receipts(experiment, url, schema.block_range(experiment.period)):
+        receipts.append(receipt)
+        progress.advance()
+    _check_written(url, receipts)
+    receipts.append(_land(experiment, sources, url))
+    if experiment.inputs_from == "cell":
+        receipts.append(_sites(experiment, sources, url, progress))
+        _check_written(url, receipts)
+    return receipts
 
 
 def _check_written(url: str, receipts: list[Json]) -> None:
@@ -142,13 +156,6 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
     except StoreError as error:
         receipt["unwritten"] += [str(error)]
     return receipt
-
-
-def _check_own(experiment: Experiment, receipt: Json) -> None:
-    """Stop where the sites' own inputs lack more than is accepted."""
-    found = receipt.get("missing", {}).get("sites", {})
-    own = {name: record for name, record in found.items() if name != experiment.target}
-    missing.check(experiment, own)
 
 
 def _digests(experiment: Experiment) -> dict[str, str]:

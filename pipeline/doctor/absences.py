@@ -13,6 +13,7 @@ from pipeline import missing
 from pipeline.doctor import gaps, samples
 from pipeline.doctor.symptoms import Symptom
 from pipeline.sources.grids import chunks
+from pipeline.sources.grids.gridsource import GridSource
 from pipeline.sources.gridzarr import GridZarrSource
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.doctor.coverage import Part
 
 MOST_BYTES = 200e6  # of an entry and year, up to which all days are read
+PARTLY = ("missing_days", "partial_days")  # what a grid's files lack, in their names and times
 _MEND = "get them from the provider, name another source or period, or allow it: qc.max_missing"
 
 
@@ -85,24 +87,34 @@ def of_values(values: dict[str, NDArray[np.float32]], looked_at: xr.Dataset) -> 
     return made
 
 
-def of_chunks(driver: Any, but: list[Symptom]) -> tuple[list[Symptom], str]:
-    """Chunks that are absent from a store, and how it was looked for them.
+def of_parts(
+    driver: Any, dataset: xr.Dataset, found: list[Symptom], sampled: bool
+) -> tuple[list[Symptom], str]:
+    """What is absent of the files or chunks of a grid, and how it was looked for it.
 
     Args:
-      driver: as it was opened.
-      but: gaps that were found in values; their variables are told once.
+      driver: told which days and region are wanted.
+      dataset: as it was opened.
+      found: what is wrong in values; the gaps of a variable are told once.
+      sampled: whether values were read on some days alone.
     """
-    if not isinstance(driver, GridZarrSource) or driver.icechunk is not None:
+    told = {symptom.found.partition(":")[0] for symptom in found if symptom.check == "gaps"}
+    if isinstance(driver, GridZarrSource):
+        listed = None if driver.icechunk is not None else chunks.of_source(driver, driver.group)
+        if listed is None:
+            return [], ""
+        absent = [
+            (name, gaps.spans(np.unique(times.astype("datetime64[D]"))), fill)
+            for name, (times, fill) in listed[0].items()
+            if name not in told
+        ]
+        lines = [
+            f"{name}: chunks of {days} are absent and read as {fill}" for name, days, fill in absent
+        ]
+        return [Symptom("gaps", line, _MEND) for line in lines], f"{listed[1]} chunks listed"
+    if not sampled or not isinstance(driver, GridSource):
         return [], ""
-    listed = chunks.of_source(driver, driver.group)
-    if listed is None:
-        return [], ""
-    found, expected = listed
-    told = {symptom.found.partition(":")[0] for symptom in but}
-    made = []
-    for name, (times, fill) in found.items():
-        if name not in told:
-            days = np.unique(times.astype("datetime64[D]"))
-            said = f"chunks of {gaps.spans(days)} are absent and read as {fill}"
-            made.append(Symptom("gaps", f"{name}: {said}", _MEND))
-    return made, f"{expected} chunks listed"
+    lines = [
+        f"{key.replace('_', ' ')}: {dataset.attrs[key]}" for key in PARTLY if key in dataset.attrs
+    ]
+    return [Symptom("gaps", line, _MEND) for line in lines], f"{len(driver.parts())} files there"

@@ -43,7 +43,9 @@ def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
     try:
         found, note = _of_dataset(dataset, mapped, case, year, first)
         if note and not case.sparse and "time" in dataset.dims:
-            lacking, listed = absences.of_chunks(admission.told(case, driver, year), found)
+            told = admission.told(case, driver, year)
+            sampled = note.startswith(f"{samples.MORE_DAYS} of ")
+            lacking, listed = absences.of_parts(told, dataset, found, sampled)
             found, note = found + lacking, f"{note}, {listed}" if listed else note
     except Exception as error:  # noqa: BLE001  # so is a form that no driver should give
         found, note = symptoms.of_error(error), ""

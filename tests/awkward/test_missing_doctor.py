@@ -93,7 +93,7 @@ def test_cells_that_no_variable_has_are_sea(ward):
             spoil(ward, year, lacking(name, slice(None), lat=slice(6, 9)))
     found, _ = rows(ward)
     assert [row[1] for row in found] == ["healthy"]
-    assert found[0][2].startswith("looked at 15 of 15 days, 12 of 16 lat")
+    assert found[0][2].startswith("looked at 366 of 366 days, 12 of 16 lat")
 
 
 def test_infinite_values_on_ten_days_are_a_gap(ward):
@@ -164,7 +164,7 @@ def test_a_store_with_all_chunks_is_healthy(ward):
     stored(ward, float("nan"))
     found, _ = rows(ward)
     assert [row[1] for row in found] == ["healthy"]
-    assert found[0][2].startswith("looked at 15 of 15 days")
+    assert found[0][2].startswith("looked at 366 of 366 days")
     assert "chunks listed" in found[0][2]
 
 
@@ -189,4 +189,4 @@ def test_the_table_says_what_was_looked_at_where_there_are_gaps(ward):
     spoil(ward, 2020, lacking("PR", slice(100, 130)))
     _, every = rows(ward)
     [row] = [row for row in every if row[0] == "forcing"]
-    assert row[-1] == "15 of 15 days, 12 of 16 lat, 12 of 17 lon in 2021"
+    assert row[-1] == "366 of 366 days, 12 of 16 lat, 12 of 17 lon in 2020"
