@@ -13,7 +13,6 @@ from pipeline import missing
 from pipeline.doctor import gaps, samples
 from pipeline.doctor.symptoms import Symptom
 from pipeline.sources.grids import chunks
-from pipeline.sources.grids.gridsource import GridSource
 from pipeline.sources.gridzarr import GridZarrSource
 
 if TYPE_CHECKING:
@@ -112,9 +111,11 @@ def of_parts(
             f"{name}: chunks of {days} are absent and read as {fill}" for name, days, fill in absent
         ]
         return [Symptom("gaps", line, _MEND) for line in lines], f"{listed[1]} chunks listed"
-    if not sampled or not isinstance(driver, GridSource):
+    if not sampled or "files" not in dataset.encoding:
         return [], ""
     lines = [
         f"{key.replace('_', ' ')}: {dataset.attrs[key]}" for key in PARTLY if key in dataset.attrs
     ]
-    return [Symptom("gaps", line, _MEND) for line in lines], f"{len(driver.parts())} files there"
+    return [
+        Symptom("gaps", line, _MEND) for line in lines
+    ], f"files there: {dataset.encoding['files']}"

@@ -57,6 +57,7 @@ def assembled(
         variables[name] = ((("time",) if timed[name] else ()) + window.axes, made[name], attrs)
     dataset = xr.Dataset(variables, coords, told | ({"crs": window.crs} if window.crs else {}))
     steps = len(times) / max(len(calendar.days), 1)
+    dataset.encoding["files"] = len(parts)
     dataset.encoding["bytes_a_day"] = effort.bytes_a_day(source.terms, template, window, steps)
     return dataset
 
