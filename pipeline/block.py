@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import arrays, cluster, domain, files, placing, qc, schema
+from pipeline import arrays, cluster, domain, files, placing, presence, qc, schema
 from pipeline.config import Experiment
 from pipeline.errors import DataError, SoilweaveError, StoreError, UnreachableError
 from pipeline.sites import range_problems
@@ -32,14 +32,17 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool 
 
     Returns:
       {"receipt": JSON of `empty_receipt`, with the shards written, the values dropped per rule,
-      and what went wrong}.
+      and what went wrong}. Beside the receipt lies what `presence.save` keeps: where each variable
+      has values.
     """
     experiment, block = Experiment.model_validate_json(experiment_json), int(item["block"])
 
     def written() -> Json:
         receipt = empty_receipt()
         sources = domain.open_sources(experiment, block, forcing_alone)
-        Block(experiment, sources, block, url, receipt, forcing_alone).write()
+        made = Block(experiment, sources, block, url, receipt, forcing_alone)
+        made.write()
+        made.found.save(url, block)
         return receipt
 
     receipt = empty_receipt()
@@ -113,22 +116,22 @@ class Block:
         self.time = slice(start, start + schema.BLOCK_DAYS)
         first, last = (np.datetime64(day, "ns") for day in experiment.period)
         self.inside = (self.days >= first) & (self.days <= last)
+        self.found = presence.Found()
         self.sites = None
         if experiment.inputs_from == "cell" and not forcing_alone:
             self.sites = _positions(url)
 
     def write(self) -> None:
         """Cells, footprints, and what the sites have of their cells."""
-        valid = np.ones(self.sources.window.cell_shape, bool)
         for name in self.sources.forcing:
             field = self._cells(name)
-            valid &= np.isfinite(field[self.inside]).any(0)
+            self.found.note("forcing", name, field)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[:, *self.sites])
         if self.sources.satellite is not None:
             self._footprints(self.sources.satellite)
         if self.first:
-            self._constants(valid)
+            self._constants()
 
     def _cells(self, name: str) -> NDArray[np.float32]:
         dataset = self.sources.forcing[name]
@@ -144,6 +147,7 @@ class Block:
         values, flag = self._values(part, target), None
         if "provider_flag" in part:
             flag = placing.on_days(part, "provider_flag", self.days)
+        self.found.note("satellite", target, self.sources.footprints(values))
         variable = self.experiment.table[target]
         rejects = qc.retrievals(values, flag, variable, self.experiment.qc)
         for rule, rejected in rejects.items():
@@ -151,22 +155,22 @@ class Block:
             values[rejected] = np.nan
         self._put(f"footprints/{target}", self.sources.footprints(values))
 
-    def _constants(self, valid: NDArray[np.bool_]) -> None:
-        """Statics, and the mask: cells with every forcing on some day, and with any static."""
-        seen = np.zeros(valid.shape, bool)
+    def _constants(self) -> None:
+        """Statics, and which cells have them."""
         for name, dataset in self.sources.static.items():
-            field = self._field(name, dataset, self.sources.constants[name])
-            seen |= np.isfinite(field)
+            values = self.sources.constants[name]
+            self.found.without_infinite(name, values)
+            field = self._field(name, dataset, values)
+            self.found.note("static", name, field)
             self._put(f"cells/{name}", field, constant=True)
             if self.sites is not None:
                 self._put(f"sites/{name}", field[self.sites], constant=True)
-        mask = valid & seen if self.sources.static else valid
-        self._put("cells/mask", mask.astype("uint8"), constant=True)
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
-        """(day, ...) values of the block; NaN on days that are missing or outside the period."""
+        """(day, ...) values of the block; NaN where missing, infinite or outside the period."""
         values = placing.on_days(dataset, name, self.days)
         values[~self.inside] = np.nan
+        self.found.without_infinite(name, values)
         return values
 
     def _field(

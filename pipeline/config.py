@@ -42,6 +42,7 @@ def _listed(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
 
 
@@ -124,6 +125,13 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
         1, description="drop retrievals with any of these bits of their quality flag; null: none"
     )
     exclude_sites: tuple[str, ...] = Field((), description="ids of sites to leave out")
+    max_missing: dict[str, Share] = Field(
+        {},
+        description="largest share of missing values, by variable, or for all by `forcing` and "
+        "`static`: of the days on which more than 0.1 % of the valid cells lack a forcing "
+        "(0.001 where not given; 2 days are always accepted), of the valid cells without a static "
+        "(0.1)",
+    )
 
 
 REGIONS = ("longitude", "network", "continent")
@@ -255,6 +263,11 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
         if self.target not in self.table:
             known = [name for name, v in self.table.items() if v.kind == "target"]
             problems.append(f"target '{self.target}' is no variable; targets: {known}")
+        inputs = {name for name, v in self.table.items() if v.kind in ("forcing", "static")}
+        problems += [
+            f"qc.max_missing.{name}: no forcing or static variable of that name"
+            for name in self.qc.max_missing.keys() - inputs - {"forcing", "static"}
+        ]
         needs: dict[Arm, tuple[str, ...]] = {
             "multiscale": ("satellite", "insitu"),
             "insitu": ("insitu",),

@@ -15,6 +15,8 @@ from pipeline import (
     cluster,
     domain,
     files,
+    missing,
+    presence,
     products,
     reach,
     schema,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.domain import Sources
     from pipeline.files import Json
     from pipeline.progress import Progress
-    from pipeline.store import Workspace
+    from pipeline.store import Artefact, Workspace
 
 
 def run(
@@ -62,32 +64,81 @@ def run(
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
     arrays.create_group(url, *_template(experiment, sources))
-    receipts: list[Json] = []
-    for part in (blocks[:1], blocks[1:]):  # the mask of cells is in the first
-        for receipt in _receipts(experiment, url, part):
-            receipts.append(receipt)
-            progress.advance()
-            if receipt["outage"]:  # the other blocks would fail as well, each after its retries
-                break
-        if part.start == blocks.start and not _failed(receipts):
-            receipts.append(_sites(experiment, sources, url, progress))
-        if any(receipt["outage"] for receipt in receipts):
-            break
-    if _all(receipts, "problems"):  # unsound data: their digest or the experiment must change
-        cube.remove()
-    check_receipts(url, receipts)
+    receipts = _written(experiment, sources, cube, url, progress)
     files.remove(files.join(url, "receipts"))
     arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    lacking = {where: r for receipt in receipts for where, r in receipt.get("missing", {}).items()}
     cube.commit(
         inputs,
         shards,
         complete_through=str(experiment.period[1]),
         dropped=_counts(receipts),
+        missing=lacking,
         nodes=Counter(receipt["node"] for receipt in receipts),
         **_as_read(experiment, sources),
     )
-    progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
+    told = f"{_dropped_line(_counts(receipts))}; {missing.line(lacking, experiment.table)}"
+    progress.finish(f"cube of {len(blocks)} blocks, {told}")
+
+
+def _written(
+    experiment: Experiment, sources: Sources, cube: Artefact, url: str, progress: Progress
+) -> list[Json]:
+    """Write all that a cube holds; the receipts.
+
+    The mask of cells takes all blocks, and where sites have the inputs of their cells, which of
+    them can be used takes the mask.
+
+    Raises:
+      SoilweaveError: a source is unsound or lacks too much, or the cube cannot be written.
+    """
+    receipts: list[Json] = []
+    if experiment.inputs_from == "own":
+        receipts.append(_sites(experiment, sources, url, progress))
+        _check_written(cube, url, receipts)
+        own = receipts[0].get("missing", {}).get("sites", {})
+        missing.check(experiment, {n: own[n] for n in own if n != experiment.target})
+    for receipt in _receipts(experiment, url, schema.block_range(experiment.period)):
+        receipts.append(receipt)
+        progress.advance()
+        if receipt["outage"]:  # the other blocks would fail as well, each after its retries
+            break
+    _check_written(cube, url, receipts)
+    receipts.append(_land(experiment, sources, url))
+    if experiment.inputs_from == "cell":
+        receipts.append(_sites(experiment, sources, url, progress))
+        _check_written(cube, url, receipts)
+    return receipts
+
+
+def _check_written(cube: Artefact, url: str, receipts: list[Json]) -> None:
+    """Check that everything was written; remove a cube of unsound values.
+
+    No such cube could be continued: the data or the experiment must change, and its identity with
+    them.
+
+    Raises:
+      SoilweaveError: if something could not be read or written, or values are unsound.
+    """
+    if any(receipt["problems"] for receipt in receipts):
+        cube.remove()
+    check_receipts(url, receipts)
+
+
+def _land(experiment: Experiment, sources: Sources, url: str) -> Json:
+    """Write the mask of cells, which takes all blocks; a receipt, with what the sources lack.
+
+    Raises:
+      DataError: a variable lacks more than is accepted.
+    """
+    given = sources.forcing | sources.static
+    given |= {} if sources.satellite is None else {experiment.target: sources.satellite}
+    entries = {name: str(dataset.attrs["entry"]) for name, dataset in given.items()}
+    mask, lacking = presence.settled(url, experiment, sources.window, entries)
+    region = [slice(0, size) for size in mask.shape]
+    shards = arrays.write_shards(url, "cells/mask", region, mask.astype("uint8"))
+    return empty_receipt() | {"shards": shards, "missing": lacking}
 
 
 def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
@@ -102,7 +153,8 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
             if lost:
                 progress.note(f"no cell with data, not used: {', '.join(lost)}")
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
-        receipt["shards"] = sites.write(insitu, experiment, url)
+        receipt["shards"], found = sites.write(insitu, experiment, url)
+        receipt["missing"] = {"sites": found}
     except DataError as error:
         receipt["problems"] += [str(error)]
     except StoreError as error:
@@ -125,7 +177,7 @@ def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]
     todo = []
     for block in blocks:
         receipt = files.read_receipt(files.join(url, "receipts", f"{block}.json"))
-        if receipt is None:
+        if receipt is None or not presence.kept(url, block):
             todo.append({"block": block})
         else:
             yield receipt
@@ -216,10 +268,6 @@ def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
         problems += [f"and {len(ids) - 5} more: {', '.join(ids[5:])}"] if len(ids) > 5 else []
         remedy = "leave them out with qc.exclude_sites, or set inputs_from: cell"
         raise DataError(f"catalog entry {insitu.attrs['entry']}", *problems, remedy=remedy)
-
-
-def _failed(receipts: list[Json]) -> bool:
-    return any(receipt[key] for receipt in receipts for key in ("problems", "unread", "unwritten"))
 
 
 def _all(receipts: list[Json], key: str) -> list[str]:

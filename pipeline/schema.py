@@ -134,6 +134,7 @@ def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str,
     settings = experiment.model_dump(mode="json", include=set(SECTIONS[artefact]))
     for place in ("catalog", "staged"):  # where the sources lie; their digests tell what they hold
         settings.get("sources", {}).pop(place, None)
+    settings.get("qc", {}).pop("max_missing", None)  # whether a cube is made, not what is in it
     if settings.get("folds") and settings["folds"]["by"] not in REGIONS:
         settings["folds"]["by"] = "polygons"  # a file, whose digest tells what it holds
     if settings.get("planet"):

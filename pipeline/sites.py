@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline import arrays, qc, schema
+from pipeline import arrays, missing, qc, schema
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ def on_land(
     return records._replace(data=made, dropped=dropped), lost
 
 
-def write(records: Records, experiment: Experiment, url: str) -> list[Json]:
+def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json], dict[str, Json]]:
     """Write the target, and the inputs where they are the sites' own, into the cube's group.
 
     Returns:
-      The shards written.
+      The shards written; and what each variable lacks, as `missing.Counts` has it.
 
     Raises:
       DataError: an input is outside its range.
@@ -142,13 +142,17 @@ def write(records: Records, experiment: Experiment, url: str) -> list[Json]:
     if experiment.inputs_from == "own":
         attrs = arrays.attributes(url)
         names += [*attrs["forcing"], *attrs["static"]]
-    problems, shards = [], []
+    problems: list[str] = []
+    shards: list[Json] = []
+    lacking: dict[str, Json] = {}
     for name in names:
-        values = data[name].values.astype(np.float32)
+        dims = [dim for dim in ("time", "place") if dim in data[name].dims]
+        values = data[name].transpose(*dims).values.astype(np.float32)
+        lacking[name] = missing.of_sites(experiment, str(data.attrs["entry"]), values)
         if name != experiment.target:
             problems += range_problems(name, values, table, str(data.attrs["entry"]))
-        if "time" in data[name].dims:
-            values = data[name].transpose("time", "place").reindex(time=axis).values
+        if "time" in dims:
+            values = data[name].transpose(*dims).copy(data=values).reindex(time=axis).values
         if not problems:
             region = [slice(0, size) for size in values.shape]
             shards += arrays.write_shards(url, f"sites/{name}", region, values.astype(np.float32))
@@ -156,7 +160,7 @@ def write(records: Records, experiment: Experiment, url: str) -> list[Json]:
         raise DataError(
             "sources.insitu", *problems, remedy="correct the data, or the variable's range"
         )
-    return shards
+    return shards, lacking
 
 
 def range_problems(name: str, values: NDArray[np.float32], table: Json, entry: str) -> list[str]:

@@ -61,7 +61,7 @@ def test_a_healthy_experiment_is_called_healthy_with_what_was_looked_at(ward):
         **dict.fromkeys(clinic.ENTRIES, "2019..2021"),
         "attributes": "",
     }
-    assert table[0][3] == "looked at 3 of 15 days, 12 of 16 lat, 12 of 17 lon in 2021"
+    assert table[0][3] == "looked at 366 of 366 days, 12 of 16 lat, 12 of 17 lon in 2020"
     assert re.fullmatch(r"looked at 12 of \d+ lat, 12 of \d+ lon", table[1][3])
     assert lines == ["5 entries, 13 years of them: 5 healthy"]
 
@@ -186,7 +186,7 @@ PLANTED = {
     "out of range": (
         in_file("forcing/2020.nc", one_day("T2", 400)),
         ("forcing", "2020", "range"),
-        "air_temperature: 33 % of the sample is outside 180 to 340 K",
+        "air_temperature: 0.27 % of the sample is outside 180 to 340 K",
     ),
     "a fill that is not masked": (
         in_file("forcing/2020.nc", one_day("T2", -9999)),

@@ -48,19 +48,23 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
 
 
 def _table(seen: list[tuple[Case, Found, str]]) -> Table:
-    """A row for every problem, and one for every entry without."""
+    """A row for every problem, and one for every entry without; and what was looked at of each."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
     for name in ("entry", "year", "check", "found", "remedy"):
         table.add_column(name, overflow="fold")
+    if any(found and note.partition(" ")[2] for _, found, note in seen):
+        table.add_column("looked at", overflow="fold")
     for case, found, note in seen:
-        for symptom, years in found.items():
-            row = (case.label, rounds.span(years), symptom.check, symptom.found, symptom.remedy)
+        span, _, looked = note.partition(" ")
+        for number, (symptom, years) in enumerate(found.items()):
+            row = [case.label, rounds.span(years), symptom.check, symptom.found, symptom.remedy]
+            row += [looked if number == 0 else ""] if len(table.columns) > 5 else []
             table.add_row(*(Text(text, "red" if at == 2 else "") for at, text in enumerate(row)))
         if not found:
-            span, _, looked = note.partition(" ")
-            row = (case.label, span, "healthy", f"looked at {looked}", "")
+            row = [case.label, span, "healthy", f"looked at {looked}", ""]
+            row += [""] if len(table.columns) > 5 else []
             table.add_row(*(Text(text, "green" if at == 2 else "") for at, text in enumerate(row)))
     return table

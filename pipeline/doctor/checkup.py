@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import catalog
-from pipeline.doctor import admission, coverage, gaps, readings, samples, symptoms
+from pipeline.doctor import absences, admission, coverage, gaps, readings, samples, symptoms
 from pipeline.doctor.symptoms import Symptom
 from pipeline.errors import DataError
 
@@ -42,6 +42,11 @@ def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
         return Seen(symptoms.of_error(error), False, "")
     try:
         found, note = _of_dataset(dataset, mapped, case, year, first)
+        if note and not case.sparse and "time" in dataset.dims:
+            told = admission.told(case, driver, year)
+            sampled = note.startswith(f"{samples.MORE_DAYS} of ")
+            lacking, listed = absences.of_parts(told, dataset, found, sampled)
+            found, note = found + lacking, f"{note}, {listed}" if listed else note
     except Exception as error:  # noqa: BLE001  # so is a form that no driver should give
         found, note = symptoms.of_error(error), ""
     finally:
@@ -65,9 +70,11 @@ def _of_dataset(
         held = dataset.isel(time=_within(times, year))
     if not all(index.size for index in part.at.values()) or not all(held.sizes.values()):
         return found, ""
-    looked = samples.first(held, part)
+    forcing = absences.inputs(names, held, case)
+    looked = absences.looked(held, part, names, forcing)
     values, unread = readings.read(looked, names)
     found += unread
+    found += absences.of_values({n: values[n] for n in forcing if n in values}, looked)
     for name, given in values.items():
         found += readings.of_values(name, given, held, part, case)
     if first and not unread:

@@ -32,6 +32,10 @@ CONFUSED = {
     "m s-1": ("km h-1",),
 }
 DAILY = "kg m-2 day-1"
+# Precipitation that falls nowhere on land: more in a year than the wettest place has (Mawsynram,
+# 11.9 m), over a region; or, on one day of a hundred, more than 300 mm.
+WETTEST_YEAR, WETTEST_DAYS = 12_000 / 365.25, 300.0
+LEAST_MEAN, LEAST_PERCENTILE = 12, 100  # days that are needed to judge by the one or the other
 
 
 def of_values(name: str, values: NDArray[np.float32], variable: Variable) -> list[Symptom]:
@@ -57,6 +61,8 @@ def of_values(name: str, values: NDArray[np.float32], variable: Variable) -> lis
     )
     spread = f"{given.min():.4g} to {given.max():.4g}"
     meant = "" if fill is not None else _meant(given, inside, variable)
+    if not meant and fill is None:
+        meant = _too_wet(values, variable)
     if meant:
         found = f"{name}: {spread} {variable.units}; these look like {meant}"
         remedy = f"correct `units` and `to` of {name} in the mapping"
@@ -103,6 +109,26 @@ def _meant(values: NDArray[np.float64], inside: float, variable: Variable) -> st
         if _share(values * slope + offset, variable) > 0.999:
             return f"'{other}'"
     return ""
+
+
+def _too_wet(values: NDArray[np.float32], variable: Variable) -> str:
+    """What to say of precipitation that is inside the range of a day and yet far too much.
+
+    Args:
+      values: (day, ...).
+      variable: its units and kind.
+    """
+    if variable.units != DAILY or variable.kind != "forcing" or values.ndim < 2:
+        return ""
+    given = values[np.isfinite(values)]
+    year = float(given.mean())
+    heavy = float(np.percentile(given, 99)) if len(values) >= LEAST_PERCENTILE else 0.0
+    if len(values) < LEAST_MEAN or (year <= WETTEST_YEAR and heavy <= WETTEST_DAYS):
+        return ""
+    return (
+        f"rates scaled 24 times too far (hourly rates or sums taken for daily, or scaled twice): "
+        f"{365.25 * year:,.0f} mm a year, 1 % of the days above {heavy:.0f} mm"
+    )
 
 
 def _percent(share: float) -> str:

@@ -58,14 +58,16 @@ def span(years: list[str]) -> str:
 def _over(
     years: list[Period | None], case: Case, driver: Any, progress: Progress
 ) -> tuple[Found, str]:
-    """What is wrong in each year, and what was looked at in the last."""
+    """What is wrong in each year, and what was looked at in the last of the longest."""
     found: Found = {}
-    note, reached, silent = "", 0, 0
+    note, longest, reached, silent = "", 0, 0, 0
     for at, year in enumerate(years):
         label = str(year[0].year) if year else ""
         seen = checkup.of(case, driver, year, first=not reached)
         reached += seen.opened
-        if seen.note:
+        days = (year[1] - year[0]).days if year else 0
+        if seen.note and days >= longest:
+            longest = days
             note = f"{seen.note} in {label}" if label else seen.note
         for symptom in seen.symptoms:
             found.setdefault(symptom, []).append(label)

@@ -24,6 +24,19 @@ def first(dataset: xr.Dataset, part: Part) -> xr.Dataset:
     return _on_days(dataset.isel(block), DAYS)
 
 
+def whole(dataset: xr.Dataset, part: Part) -> xr.Dataset:
+    """All days and all of the region."""
+    return dataset.isel(dict(part.at))
+
+
+def more_days(dataset: xr.Dataset, part: Part) -> xr.Dataset:
+    """The middle of the region on some more days than those of a first look."""
+    if "place" in part.at:
+        return first(dataset, part)
+    block = {dim: _middle(index, SIDE) for dim, index in part.at.items()}
+    return _on_days(dataset.isel(block), MORE_DAYS)
+
+
 def second(dataset: xr.Dataset, part: Part) -> xr.Dataset:
     """A wider look: all over the region on more days."""
     if "place" in part.at:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import files, judging, store
+from pipeline import files, judging, missing, store
 from pipeline.figures import style
 from pipeline.page import text
 from pipeline.products import name_of
@@ -87,7 +87,7 @@ def notes(experiment: Experiment, summary: Json) -> list[str]:
 
 
 def quality(experiment: Experiment, workspace: Workspace) -> Json:
-    """Values dropped by each rule, and the catalog entries that were read."""
+    """Values dropped by each rule, values missing, and the catalog entries that were read."""
     made = workspace.prepared(experiment).artefact("cube"), workspace.artefact("scores")
     manifests = [artefact.manifest() or {} for artefact in made]
     dropped = []
@@ -100,7 +100,23 @@ def quality(experiment: Experiment, workspace: Workspace) -> Json:
         for manifest in manifests
         for name, said in manifest.get("entries", {}).items()
     ]
-    return {"dropped": dropped, "entries": entries}
+    return {"dropped": dropped, "missing": _missing(manifests[0]), "entries": entries}
+
+
+def _missing(cube: Json) -> list[Json]:
+    """Values that the sources lack, by variable, with those that lack none."""
+    return [
+        {
+            "where": where,
+            "variable": name.replace("_", " "),
+            "n": text.count(record["n"]),
+            "share": f"{100 * record['n'] / max(record['of'], 1):.3g}",
+            "days": text.count(missing.n_days(record)) if "days" in record else text.ABSENT,
+            "infinite": text.count(record["infinite"]),
+        }
+        for where in ("cells", "footprints", "sites")
+        for name, record in cube.get("missing", {}).get(where, {}).items()
+    ]
 
 
 def provenance(experiment: Experiment, workspace: Workspace) -> Json:

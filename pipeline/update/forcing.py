@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import arrays, catalog, cluster, files, reach, schema, status, store
+from pipeline import arrays, catalog, cluster, files, presence, reach, schema, status, store
 from pipeline.aside import Aside
 from pipeline.block import check_receipts, write_block
 from pipeline.cube import Cube
@@ -61,13 +61,15 @@ def run(
     blocks = range(oldest, schema.block_range(wanted.period).stop)
     aside.begin({"through": str(last), "sources": sources, "preliminary": now})
     receipts = _receipts(wanted, aside, blocks, done, progress)
+    before = manifest.get("missing", {}).get("cells", {})
+    lacking = presence.went_on(aside.folder, wanted, blocks, aside.place, before)
     about = {"through": str(last), "sources": sources}
     about["inputs_sha256"] = _as_of_now(manifest, experiment)
     change = _change(manifest, receipts, about)
     if last == done and now == spans and not change["update"]["revised"]:
         aside.drop()
         return told
-    aside.seal(change | {"preliminary": now})
+    aside.seal(change | {"preliminary": now, "missing": lacking})
     _put(experiment, aside)
     return told
 
@@ -240,6 +242,7 @@ def _put(experiment: Experiment, aside: Aside) -> None:
         change["shards"],
         complete_through=str(last),
         preliminary=change["preliminary"],
+        missing=manifest.get("missing", {}) | {"cells": change["missing"]},
         updated=[*manifest.get("updated", []), change["update"]],
     )
     aside.drop()

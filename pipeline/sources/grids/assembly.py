@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import dated, remote
-from pipeline.sources.grids import days, derive
+from pipeline.sources.grids import days, derive, effort
 from pipeline.sources.grids.blocks import Series
 from pipeline.sources.grids.calendars import Calendar, coverage
 
@@ -55,7 +55,11 @@ def assembled(
     for name, term in source.terms.items():
         attrs = {"units": term.to, "source": ", ".join(native for native, _ in term.inputs)}
         variables[name] = ((("time",) if timed[name] else ()) + window.axes, made[name], attrs)
-    return xr.Dataset(variables, coords, told | ({"crs": window.crs} if window.crs else {}))
+    dataset = xr.Dataset(variables, coords, told | ({"crs": window.crs} if window.crs else {}))
+    steps = len(times) / max(len(calendar.days), 1)
+    dataset.encoding["files"] = len(parts)
+    dataset.encoding["bytes_a_day"] = effort.bytes_a_day(source.terms, template, window, steps)
+    return dataset
 
 
 def _wanted(source: GridSource, parts: list[Part]) -> tuple[list[Part], days.Times]:

@@ -1,0 +1,246 @@
+"""Where the sources have values, as each block was read; from all blocks, the mask of cells.
+
+The task of a block notes where each variable has a value. Which cells are valid is known when all
+blocks have been read, and only then can missing values be told from sea.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipeline import arrays, files, missing, schema
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import date
+
+    from numpy.typing import NDArray
+
+    from pipeline.config import Experiment
+    from pipeline.files import Json
+    from pipeline.grid import Window
+
+    Period = tuple[date, date]
+    Bits = NDArray[np.uint8]  # (days / 8, ...): a bit per day, the first day the highest
+    Mask = NDArray[np.bool_]
+
+_FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"
+
+
+class Land(NamedTuple):
+    """The mask of cells, and for each variable the cells in which it has to have values.
+
+    `without` has the number of cells that are not valid though they have some of it: `forcing`,
+    which have a static, and `static`, which have all forcing.
+    """
+
+    mask: Mask
+    expected: dict[str, Mask]
+    without: dict[str, int]
+
+
+class Found:
+    """Where the sources have values in one block."""
+
+    def __init__(self) -> None:
+        """Nothing is noted yet."""
+        self._held: dict[str, NDArray[Any]] = {}
+
+    def without_infinite(self, name: str, values: NDArray[np.float32]) -> None:
+        """Replace infinite values of a variable by NaN in place, and count them."""
+        infinite = np.isinf(values)
+        values[infinite] = np.nan
+        if infinite.any():
+            self._held[f"{_INFINITE}/{name}"] = infinite.sum()
+
+    def note(self, kind: str, name: str, values: NDArray[np.float32]) -> None:
+        """Note where a variable has values.
+
+        Args:
+          kind: forcing, static or satellite.
+          name: of the variable.
+          values: (day, y, x) on the 32 days of the block; of a static (y, x). NaN where missing.
+        """
+        there = ~np.isnan(values)
+        self._held[f"{kind}/{name}"] = there if kind == _STATIC else np.packbits(there, axis=0)
+
+    def save(self, url: str, block: int) -> None:
+        """Keep it beside the receipt of the block."""
+        held = io.BytesIO()
+        np.savez_compressed(held, **self._held)  # type: ignore[arg-type]
+        files.write_bytes(_url(url, block), held.getvalue())
+
+
+def kept(url: str, block: int) -> bool:
+    """Whether there is a note of a block; earlier versions made none."""
+    return files.exists(_url(url, block))
+
+
+def settled(
+    url: str, experiment: Experiment, window: Window, entries: dict[str, str]
+) -> tuple[Mask, Json]:
+    """The mask of cells, once all blocks are read, and what the sources lack.
+
+    Args:
+      url: the cube.
+      experiment: its period, and the limits.
+      window: the cells.
+      entries: of every variable, the entry that it comes from; of the target, the satellite's.
+
+    Returns:
+      (y, x) the mask; {"cells": ..., "footprints": ...}, by variable as of `missing.Counts`, and
+      {"no_cells": ...} as `Land.without`.
+
+    Raises:
+      DataError: no cell is valid, or a variable lacks more than is accepted; the blocks in which
+        it does are forgotten, to be read again by the next run.
+    """
+    target, blocks = experiment.target, schema.block_range(experiment.period)
+    try:
+        made = land(url, blocks, entries)
+    except DataError:
+        missing.forget(url, blocks)
+        raise
+    side, (fy, fx) = window.refinement, window.footprint_shape
+    usable = made.mask.reshape(fy, side, fx, side).sum((1, 3)) * 2 >= side**2
+    where = made.expected | ({target: usable} if target in entries else {})
+    counts = {n: missing.Counts(entries[n], int(at.sum())) for n, at in where.items()}
+    _count(url, experiment.period, blocks, where, counts)
+    found = {name: counted.record() for name, counted in counts.items()}
+    satellite = {name: found.pop(name) for name in (target,) if name in found}
+    missing.check(experiment, found, url)
+    return made.mask, {"cells": found, "footprints": satellite, "no_cells": made.without}
+
+
+def went_on(
+    url: str, longer: Experiment, blocks: range, cube_url: str, before: dict[str, Json]
+) -> dict[str, Json]:
+    """What the forcing of the cells lacks, once the last blocks of a longer period are read.
+
+    Args:
+      url: the store of these blocks.
+      longer: the experiment, its period until the last day.
+      blocks: their numbers.
+      cube_url: the cube, with the mask of cells.
+      before: records of the cube as it was; without a record, a variable is taken for whole.
+
+    Raises:
+      DataError: a variable lacks more than is accepted; as of `settled`.
+    """
+    mask = arrays.open_group(cube_url, "cells")["mask"].values.astype(bool)
+    names = [str(name) for name in arrays.attributes(cube_url)["forcing"]]
+    first = schema.epoch_day(longer.period[0])
+    days = range(first, max(first, blocks.start * schema.BLOCK_DAYS))
+    whole = missing.Counts(", ".join(longer.sources.forcing), 0).record()
+    counts = {
+        name: missing.Counts.until(before.get(name, whole), int(mask.sum()), days) for name in names
+    }
+    _count(url, longer.period, blocks, dict.fromkeys(names, mask), counts)
+    found = {name: counted.record() for name, counted in counts.items()}
+    missing.check(longer, found, url)
+    return before | found
+
+
+def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
+    """The mask of cells, from all blocks: every forcing on some day, and any static.
+
+    A variable has to have values in these cells, and in those that lack nothing but this variable
+    while another of its entry has values there: a source has its variables in the same cells, so
+    that what one of them lacks there is no sea.
+
+    Args:
+      url: the store of the blocks.
+      blocks: their numbers.
+      entries: of every variable, the entry that it comes from.
+
+    Raises:
+      DataError: there is no such cell; naming the variables that have no value at all.
+    """
+    forcing, statics = _seen(url, blocks)
+    seen = forcing | statics
+    shape = next(iter(forcing.values())).shape
+    described = np.any([*statics.values()], axis=0) if statics else np.ones(shape, bool)
+    driven = np.all([*forcing.values()], axis=0)
+    mask = driven & described
+    of_entry = {
+        entry: np.any([seen[name] for name in seen if entries[name] == entry], axis=0)
+        for entry in set(entries.values())
+    }
+    expected = {}
+    for name in forcing:
+        others = [found for other, found in forcing.items() if other != name]
+        expected[name] = np.all([of_entry[entries[name]] & described, *others], axis=0)
+    for name in statics:
+        expected[name] = mask | (driven & of_entry[entries[name]])
+    if not mask.any():
+        raise missing.stop(_empty(seen, entries))
+    without = {"forcing": int((described & ~driven).sum()) if statics else 0}
+    return Land(mask, expected, without | {"static": int((driven & ~described).sum())})
+
+
+def _seen(url: str, blocks: Iterable[int]) -> tuple[dict[str, Mask], dict[str, Mask]]:
+    """(y, x) cells in which each variable of forcing has a value on any day; and each static."""
+    forcing: dict[str, Mask] = {}
+    statics: dict[str, Mask] = {}
+    for block in blocks:
+        for key, found in _load(url, block):
+            kind, _, name = key.partition("/")
+            if kind == _FORCING:
+                there: Mask = np.any(found, axis=0)
+                forcing[name] = forcing[name] | there if name in forcing else there
+            elif kind == _STATIC:
+                statics[name] = found
+    return forcing, statics
+
+
+def _empty(seen: dict[str, Mask], entries: dict[str, str]) -> list[str]:
+    """Why no cell is valid: variables without a value, else the cells that each one has."""
+    lacking = [name for name, found in seen.items() if not found.any()]
+    if lacking:
+        return [f"{n} of {entries[n]} has no value in the domain and period" for n in lacking]
+    each = ", ".join(f"{n} of {entries[n]} in {int(seen[n].sum())}" for n in seen)
+    return [f"no cell has values of all forcing and of a static; cells with values: {each}"]
+
+
+def _count(
+    url: str,
+    period: Period,
+    blocks: Iterable[int],
+    where: dict[str, Mask],
+    counts: dict[str, missing.Counts],
+) -> None:
+    """Count what some variables lack in blocks, each where it has to have values."""
+    for block in blocks:
+        held = dict(_load(url, block))
+        days = missing.days_of(period, block)
+        for key, found in held.items():
+            kind, _, name = key.partition("/")
+            if kind == _INFINITE or name not in where:
+                continue
+            infinite = int(held.get(f"{_INFINITE}/{name}", 0))
+            if kind == _STATIC:
+                counts[name].add_constant(int((where[name] & ~found).sum()), infinite)
+            else:
+                lacking = _lacking(found, where[name], [*days])
+                counts[name].add(np.array([*days.values()]), lacking, infinite)
+
+
+def _lacking(found: Bits, cells: Mask, places: Sequence[int]) -> NDArray[np.int64]:
+    """(day,) cells without a value on some of the days of a block."""
+    n = int(cells.sum())
+    there = [((found[day // 8] >> (7 - day % 8)) & 1)[cells].sum() for day in places]
+    return n - np.array(there, np.int64)
+
+
+def _load(url: str, block: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    with np.load(io.BytesIO(files.read_bytes(_url(url, block)))) as held:
+        for key in held.files:
+            yield key, held[key]
+
+
+def _url(url: str, block: int) -> str:
+    return files.join(url, "receipts", f"{block}.npz")
