@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import arrays, cluster, domain, files, placing, qc, schema
+from pipeline import arrays, cluster, domain, files, footprints, placing, schema
 from pipeline.config import Experiment
 from pipeline.errors import SoilweaveError, StoreError
 from pipeline.sites import range_problems
@@ -100,19 +100,11 @@ class Block:
         return field
 
     def _footprints(self, satellite: xr.Dataset) -> None:
-        target = self.experiment.target
-        names = [name for name in (target, "provider_flag") if name in satellite]
-        # Both come from one file, which is read once.
-        part = satellite[names].sel(time=slice(self.days[0], self.days[-1])).load()
-        values, flag = self._values(part, target), None
-        if "provider_flag" in part:
-            flag = placing.on_days(part, "provider_flag", self.days)
-        variable = self.experiment.table[target]
-        rejects = qc.retrievals(values, flag, variable, self.experiment.qc)
-        for rule, rejected in rejects.items():
-            self.receipt["dropped"][f"satellite: {rule}"] = int(rejected.sum())
-            values[rejected] = np.nan
-        self._put(f"footprints/{target}", self.sources.footprints(values))
+        kept, dropped = footprints.retrieved(self.experiment, satellite, self.days[self.inside])
+        self.receipt["dropped"] |= {f"satellite: {rule}": n for rule, n in dropped.items()}
+        values = np.full((len(self.days), *kept.shape[1:]), np.nan, np.float32)
+        values[self.inside] = kept
+        self._put(f"footprints/{self.experiment.target}", self.sources.footprints(values))
 
     def _constants(self, valid: NDArray[np.bool_]) -> None:
         """Statics, and the mask: cells with every forcing on some day, and with any static."""
