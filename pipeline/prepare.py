@@ -20,6 +20,7 @@ from pipeline import (
     schema,
     sites,
     statics,
+    twins,
 )
 from pipeline.block import write_block
 from pipeline.cube import Cube
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.domain import Sources
     from pipeline.files import Json
     from pipeline.progress import Progress
+    from pipeline.sites import Records
     from pipeline.store import Workspace
 
 
@@ -72,15 +74,18 @@ def run(
     files.remove(files.join(url, "receipts"))
     arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    pairs = [pair for receipt in receipts for pair in receipt.get("twins", ())]
     cube.commit(
         inputs,
         shards,
+        **({"twins": pairs} if pairs else {}),
         complete_through=str(experiment.period[1]),
         dropped=_counts(receipts),
         nodes=Counter(receipt["node"] for receipt in receipts),
         **_as_read(experiment, sources),
     )
-    progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}")
+    same = f", {len(pairs)} pairs of sites at one place" if pairs else ""
+    progress.finish(f"cube of {len(blocks)} blocks, {_dropped_line(_counts(receipts))}{same}")
 
 
 def _check_written(url: str, receipts: list[Json]) -> None:
@@ -109,12 +114,26 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
             if lost:
                 progress.note(f"no cell with data, not used: {', '.join(lost)}")
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
+        receipt["twins"] = _twins(experiment, insitu, progress)
         receipt["shards"] = sites.write(insitu, experiment, url)
     except DataError as error:
         receipt["problems"] += [str(error)]
     except StoreError as error:
         receipt["unwritten"] += [str(error)]
     return receipt
+
+
+def _twins(experiment: Experiment, insitu: Records, progress: Progress) -> list[Json]:
+    """Tell which sites are at one place, and which ids were qualified; the pairs."""
+    if insitu.repeated:
+        progress.note(f"ids of several sources, called entry:id: {', '.join(insitu.repeated)}")
+    data = insitu.data
+    found = twins.of_experiment(experiment, data.lat.values, data.lon.values)
+    values = data[experiment.target].transpose("time", "place").values
+    pairs = twins.described(found, data.place.values.tolist(), values, data.time.values)
+    if pairs:
+        progress.note(f"sites at one place: {twins.line(pairs)}; {twins.REMEDY}")
+    return pairs
 
 
 def _digests(experiment: Experiment) -> dict[str, str]:
@@ -189,6 +208,8 @@ def _template(
         held = sources.insitu.data
         attrs["sites"] = {"id": [str(i) for i in held.place.values]}
         attrs["sites"]["network"] = [str(n) for n in held.network.values]
+        if len(experiment.sources.insitu) > 1:  # so that a setting may name a site as entry:id
+            attrs["sites"]["entry"] = [str(e) for e in held.entry.values]
     return form, attrs
 
 
