@@ -96,7 +96,7 @@ def open_sources(
         if placing.is_grid(dataset):
             found = "a grid; expected sites, read by pipeline.sources.points.PointsSource"
             raise DataError(f"sources.insitu {dataset.attrs['entry']}", found)
-    insitu = _without_excluded(experiment, insitu)
+    insitu = without_excluded(experiment, insitu)
     made = Sources(
         window,
         _by_kind(experiment, opened, sources.forcing, "forcing"),
@@ -108,8 +108,12 @@ def open_sources(
     return made
 
 
-def _without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
-    """Sources without the sites that are excluded; those of which nothing is left, not at all."""
+def without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Sources without the sites that are excluded; those of which nothing is left, not at all.
+
+    Raises:
+      ConfigError: qc.exclude_sites names a site that no source has, or all of them.
+    """
     excluded = experiment.qc.exclude_sites
     if not insitu or not excluded:
         return insitu

@@ -29,40 +29,43 @@ def of(seen: Sequence[tuple[Case, Found, str]]) -> tuple[list[Row], list[Row]]:
     """Compare the positions and ids of all sites of an experiment.
 
     Args:
-      seen: the cases, with what is wrong with each.
+      seen: the cases, with what is wrong with each and what was looked at, as rounds.of gives it.
 
     Returns:
       what is to be known of them, and what is wrong; each with the entries it is true of.
     """
     opened, wrong = [], list[Row]()
     experiment = None
-    for case, found, _ in seen:
+    for case, found, note in seen:
         if case.experiment is None or case.label not in case.experiment.sources.insitu:
             continue
+        if found and not note.partition(" ")[2]:
+            continue  # it cannot be read, as its own rows tell
         experiment = case.experiment
         try:
             dataset, _ = admission.opened(case, admission.driver(case), None)
-            opened.append(_used(experiment, dataset.assign_attrs(entry=case.label)))
+            opened.append(dataset.assign_attrs(entry=case.label))
         except Exception as error:  # noqa: BLE001  # told with the entry, unless it was already
             wrong += [] if found else [(case.label, symptom) for symptom in of_error(error)]
     if experiment is None or not opened:
         return [], wrong
     try:
-        return [*_same_ids(opened), *_same_places(experiment, opened)], wrong
+        used = [_inside(experiment, d) for d in domain.without_excluded(experiment, opened)]
+        return [*_same_ids(used), *_same_places(experiment, used)], wrong
     except Exception as error:  # noqa: BLE001  # whatever a provider's file provokes is a finding
-        label = ", ".join(str(dataset.attrs["entry"]) for dataset in opened)
+        label = ", ".join(experiment.sources.insitu)
         return [], wrong + [(label, symptom) for symptom in of_error(error)]
     finally:
         for dataset in opened:
             dataset.close()
 
 
-def _used(experiment: Experiment, dataset: xr.Dataset) -> xr.Dataset:
-    """The sites of a source that the experiment uses: not excluded, and in its domain."""
-    kept = ~domain.excluding(dataset, experiment.qc.exclude_sites)
-    if experiment.inputs_from == "cell":
-        kept &= schema.window(experiment).cells_of(dataset.lat.values, dataset.lon.values)[0] >= 0
-    return dataset.isel(place=kept)
+def _inside(experiment: Experiment, dataset: xr.Dataset) -> xr.Dataset:
+    """The sites of a source that the experiment uses: in its domain, where cells are needed."""
+    if experiment.inputs_from == "own":
+        return dataset
+    y, _ = schema.window(experiment).cells_of(dataset.lat.values, dataset.lon.values)
+    return dataset.isel(place=y >= 0)
 
 
 def _same_ids(opened: Sequence[xr.Dataset]) -> list[Row]:
