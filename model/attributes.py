@@ -88,12 +88,22 @@ class Space:
         """(place,) distance of scaled places to the nearest site; NaN where none is learnt from."""
         return nearest(places, self.sites[self.learnt]) / self.unit
 
-    def held_out(self, fold: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(site,) distance to the nearest site of another fold; NaN where there is none."""
+    def held_out(
+        self, fold: NDArray[np.int64], place: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """(site,) distance to the nearest site of another fold; NaN where there is none.
+
+        Args:
+          fold: (site,) fold of each site.
+          place: (site,) label of the place of each site; sites at the place of one in the fold do
+            not count. None where all are apart.
+        """
         made = np.full(len(self.sites), np.nan)
+        at = np.arange(len(fold)) if place is None else place
         for k in np.unique(fold):
             here = fold == k
-            made[here] = nearest(self.sites[here], self.sites[self.learnt & ~here]) / self.unit
+            others = self.learnt & ~here & ~np.isin(at, at[here])
+            made[here] = nearest(self.sites[here], self.sites[others]) / self.unit
         return made
 
     def as_dict(self) -> dict[str, Any]:

@@ -91,12 +91,21 @@ def fitted(
     observed: NDArray[np.float32],
     sites: NDArray[np.int64],
     fold: NDArray[np.int64],
+    place: NDArray[np.int64] | None = None,
 ) -> Ridge:
     """Regression on some sites alone; arguments as of `Moments` and its `fit`."""
     chosen = np.zeros(len(observed), bool)
     chosen[sites] = True
     moments = Moments(places.at(chosen), observed[chosen])
-    return moments.fit(np.arange(int(chosen.sum())), fold[chosen])
+    at = None if place is None else place[chosen]
+    return moments.fit(np.arange(int(chosen.sum())), fold[chosen], at)
+
+
+def _groups(fold: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(site,) group: the fold of the first site at a place; GROUPS of places without folds."""
+    _, first, number = np.unique(place, return_index=True, return_inverse=True)
+    groups = fold[first][number]
+    return np.asarray(groups if len(np.unique(groups)) > 1 else number % GROUPS)
 
 
 class Moments:
@@ -115,14 +124,22 @@ class Moments:
             self.square.append(float(y @ y))
             self.n.append(len(y))
 
-    def fit(self, sites: NDArray[np.int64], fold: NDArray[np.int64]) -> Ridge:
+    def fit(
+        self,
+        sites: NDArray[np.int64],
+        fold: NDArray[np.int64],
+        place: NDArray[np.int64] | None = None,
+    ) -> Ridge:
         """Regression on some sites; the penalty by leaving out one of their folds at a time.
 
         Args:
           sites: indexes of the training sites.
           fold: (site,) fold of every site; all equal where there are none.
+          place: (site,) label of the place of every site, whose sites are left out together; None
+            where all are apart.
         """
-        groups = fold[sites] if len(np.unique(fold[sites])) > 1 else np.arange(len(sites)) % GROUPS
+        at = np.arange(len(fold)) if place is None else place
+        groups = _groups(fold[sites], at[sites])
         errors = dict.fromkeys(PENALTIES, 0.0)
         for group in np.unique(groups):
             inside, outside = sites[groups != group], sites[groups == group]

@@ -18,7 +18,7 @@ import numpy as np
 
 from model import adjust, metrics
 from model.calibration import FEWEST
-from pipeline import footprints, judging, models, tables
+from pipeline import footprints, judging, models, tables, twins
 from pipeline.errors import DataError
 from pipeline.judging import Candidate, Sites
 
@@ -48,21 +48,23 @@ def learn(experiment: Experiment, workspace: Workspace, cube: Cube, folds: pd.Da
     Raises:
       DataError: no model was judged at sites that it has not seen, or at too few.
     """
-    place, remedy = f"experiment {experiment.name}", "train it with folds and more sites"
+    where, remedy = f"experiment {experiment.name}", "train it with folds and more sites"
     if experiment.folds.kind == "none" or not cube.site_ids:
         found = "has no errors at held-out sites that --adjust could learn from"
-        raise DataError(place, found, remedy=remedy)
-    of_site = folds.set_index("site").fold.loc[list(cube.site_ids)].to_numpy()
+        raise DataError(where, found, remedy=remedy)
+    of_site = folds.set_index("site").loc[list(cube.site_ids)]
+    fold = of_site.fold.to_numpy()
+    place = twins.of_sites(experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy())
     made: Priors = {}
     for name, error in _errors(experiment, workspace, cube).items():
         made[name] = {}
-        for fold in [*np.unique(of_site[of_site != models.ALL]).tolist(), models.ALL]:
-            prior = adjust.learn(error[of_site != fold])
+        for k in [*np.unique(fold[fold != models.ALL]).tolist(), models.ALL]:
+            prior = adjust.learn(error[twins.elsewhere(place, fold, k)])
             if prior is None:
                 few = f"{adjust.FEWEST_SITES} sites of {FEWEST} days"
-                found = f"--adjust needs {few} outside fold {models.fold_name(fold)}, for {name}"
-                raise DataError(place, found, remedy=remedy)
-            made[name][fold] = prior
+                found = f"--adjust needs {few} outside fold {models.fold_name(k)}, for {name}"
+                raise DataError(where, found, remedy=remedy)
+            made[name][k] = prior
     return made
 
 

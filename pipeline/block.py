@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import arrays, cluster, domain, files, placing, presence, qc, schema
+from pipeline import arrays, cluster, domain, files, footprints, placing, presence, schema
 from pipeline.config import Experiment
 from pipeline.errors import DataError, SoilweaveError, StoreError, UnreachableError
 from pipeline.sites import range_problems
@@ -141,19 +141,19 @@ class Block:
 
     def _footprints(self, satellite: xr.Dataset) -> None:
         target = self.experiment.target
-        names = [name for name in (target, "provider_flag") if name in satellite]
-        # Both come from one file, which is read once.
-        part = satellite[names].sel(time=slice(self.days[0], self.days[-1])).load()
-        values, flag = self._values(part, target), None
-        if "provider_flag" in part:
-            flag = placing.on_days(part, "provider_flag", self.days)
-        self.found.note("satellite", target, self.sources.footprints(values))
-        variable = self.experiment.table[target]
-        rejects = qc.retrievals(values, flag, variable, self.experiment.qc)
-        for rule, rejected in rejects.items():
-            self.receipt["dropped"][f"satellite: {rule}"] = int(rejected.sum())
-            values[rejected] = np.nan
-        self._put(f"footprints/{target}", self.sources.footprints(values))
+        values, flag = footprints.read(self.experiment, satellite, self.days[self.inside])
+        self.found.without_infinite(target, values)
+        self.found.note("satellite", target, self._on_all_days(values))
+        dropped = footprints.screen(self.experiment, values, flag)
+        self.receipt["dropped"] |= {f"satellite: {rule}": n for rule, n in dropped.items()}
+        self._put(f"footprints/{target}", self._on_all_days(values))
+
+    def _on_all_days(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The satellite's values of days inside the period on the footprints, on all 32 days."""
+        placed = self.sources.footprints(values)
+        made = np.full((len(self.days), *placed.shape[1:]), np.nan, np.float32)
+        made[self.inside] = placed
+        return made
 
     def _constants(self) -> None:
         """Statics, and which cells have them."""

@@ -65,27 +65,75 @@ def deal(labels: npt.ArrayLike, n_folds: int, seed: int) -> grid.IntArray:
             f"1 <= n_folds <= {len(blocks)}: choose a smaller block_km or fewer n_folds"
         )
     shuffled = np.random.default_rng(seed).permutation(len(blocks))
-    fold_of_block = np.empty(len(blocks), np.int64)
-    n_sites = np.zeros(n_folds, np.int64)
-    for block in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        smallest = n_sites.argmin()
-        fold_of_block[block] = smallest
-        n_sites[smallest] += sizes[block]
-    return fold_of_block[block_of_site]
+    return _evenly(shuffled, sizes, n_folds)[block_of_site]
 
 
-def random_folds(n_sites: int, n_folds: int, seed: int) -> grid.IntArray:
-    """Return a shuffled (site,) fold in [0, n_folds); fold sizes differ by at most one."""
-    if not 1 <= n_folds <= n_sites:
+def random_folds(
+    n_sites: int, n_folds: int, seed: int, place: npt.ArrayLike | None = None
+) -> grid.IntArray:
+    """Deal sites into folds of about equally many, those of one place together.
+
+    Args:
+      n_sites: number of sites.
+      n_folds: number of folds, at most the number of places.
+      seed: of the shuffle.
+      place: (site,) label of the place of each site; None where all are apart.
+
+    Returns:
+      (site,) fold in [0, n_folds); sizes differ by at most the number of sites of one place.
+    """
+    labels = np.arange(n_sites) if place is None else np.asarray(place)
+    _, place_of_site, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if not 1 <= n_folds <= len(sizes):
+        apart = "sites" if len(sizes) == n_sites else f"sites at {len(sizes)} places"
         raise ValueError(
-            f"n_folds {n_folds} with {n_sites} sites, expected 1 <= n_folds <= {n_sites}"
+            f"n_folds {n_folds} with {n_sites} {apart}, expected 1 <= n_folds <= {len(sizes)}"
         )
-    dealt = np.arange(n_sites, dtype=np.int64) % n_folds
-    return np.random.default_rng(seed).permutation(dealt)
+    shuffled = np.argsort(np.random.default_rng(seed).permutation(len(sizes)))
+    return _evenly(shuffled, sizes, n_folds)[place_of_site]
+
+
+def _evenly(shuffled: grid.IntArray, sizes: grid.IntArray, n_folds: int) -> grid.IntArray:
+    """(group,) fold of groups of sites: the largest first, each to the smallest fold so far."""
+    fold = np.empty(len(sizes), np.int64)
+    n_sites = np.zeros(n_folds, np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        smallest = n_sites.argmin()
+        fold[group] = smallest
+        n_sites[smallest] += sizes[group]
+    return fold
+
+
+def joined(labels: npt.ArrayLike, place: npt.ArrayLike) -> grid.IntArray:
+    """Join blocks that share a place, so that no place lies in two of them.
+
+    Args:
+      labels: (site,) block of each site.
+      place: (site,) label of the place of each site.
+
+    Returns:
+      (site,) the lowest label of the blocks that are joined; where no place lies in two blocks,
+      the labels as they are.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names, block = np.unique(np.asarray(labels), return_inverse=True)
+    _, at = np.unique(np.asarray(place), return_inverse=True)
+    n, links = len(names), np.ones(len(block), np.int8)
+    graph = coo_array((links, (block, n + at)), (n + len(at), n + len(at)))
+    _, component = connected_components(graph, directed=False)
+    _, first, which = np.unique(component[:n], return_index=True, return_inverse=True)
+    return np.asarray(names[first[which]][block], np.int64)
 
 
 def buffer_mask(
-    lat: npt.ArrayLike, lon: npt.ArrayLike, fold: npt.ArrayLike, k: int, buffer_km: float
+    lat: npt.ArrayLike,
+    lon: npt.ArrayLike,
+    fold: npt.ArrayLike,
+    k: int,
+    buffer_km: float,
+    place: npt.ArrayLike | None = None,
 ) -> BoolArray:
     """Find the training sites of fold k that lie too near to one of its held-out sites.
 
@@ -95,6 +143,8 @@ def buffer_mask(
       fold: (site,) fold of each site; training sites of fold k are those of all other folds.
       k: the held-out fold.
       buffer_km: sites nearer than this by great circle are dropped; 0 drops none.
+      place: (site,) label of the place of each site; a site at the place of a held-out one is
+        dropped whatever the buffer. None where all are apart.
 
     Returns:
       (site,) True where a training site must be dropped; False at the held-out sites themselves.
@@ -104,7 +154,11 @@ def buffer_mask(
         raise ValueError(f"fold {k} holds no site, expected one of {np.unique(fold).tolist()}")
     lat_deg, lon_deg = np.asarray(lat, float), np.asarray(lon, float)
     _, distance_km = grid.nearest(lat_deg, lon_deg, lat_deg[held_out], lon_deg[held_out])
-    return np.asarray(~held_out & (distance_km < buffer_km))
+    near = distance_km < buffer_km
+    if place is not None:
+        at = np.asarray(place)
+        near |= np.isin(at, at[held_out])
+    return np.asarray(~held_out & near)
 
 
 def spread(labels: npt.ArrayLike, n: int, seed: int = 0) -> grid.IntArray:

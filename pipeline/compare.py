@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import files, footprints, judging, schema
+from pipeline import files, footprints, grid, judging, schema, twins
 from pipeline.cube import Cube
 from pipeline.errors import DataError, SoilweaveError
 from pipeline.judging import COMPARED, Candidate, Sites
@@ -94,7 +94,8 @@ def _common(every: Sequence[Trial], arms: Sequence[str]) -> tuple[list[Trial], S
       DataError: there is nothing, or the same is observed otherwise.
     """
     first = every[0]
-    ids = [i for i in first.ids if all(i in o.ids for o in every)]
+    moved = set[str]().union(*(_moved(first, other) for other in every))
+    ids = [i for i in first.ids if i not in moved and all(i in o.ids for o in every)]
     days = first.days[np.logical_and.reduce([np.isin(first.days, o.days) for o in every])]
     alike = [trial.at(ids, days) for trial in every]
     common = np.ones((len(ids), len(days)), bool)
@@ -116,6 +117,14 @@ def _common(every: Sequence[Trial], arms: Sequence[str]) -> tuple[list[Trial], S
         raise DataError("evaluate", *problems, remedy="compare experiments on one cube: cube=URL")
     observed = np.where(common, alike[0].observed, np.float32(np.nan))
     return alike, Sites(tuple(ids), alike[0].block, days, observed)
+
+
+def _moved(first: Trial, other: Trial) -> set[str]:
+    """Ids that both have, for sites that are not at one place."""
+    ids = [i for i in first.ids if i in other.ids]
+    a, b = (trial.at(ids, trial.days[:0]) for trial in (first, other))
+    km = grid.great_circle_km(a.lat, a.lon, b.lat, b.lon)
+    return {i for i, apart in zip(ids, km.tolist(), strict=True) if apart >= twins.SAME_KM}
 
 
 def _arm(arm: str, alike: list[Trial], sites: Sites, rules: JudgingConfig) -> Json:
@@ -169,6 +178,8 @@ def _notes(every: Sequence[Trial], arms: Sequence[str]) -> list[str]:
     if first.experiment.sources.satellite is not None:
         notes.append("the footprint is judged on those of the days that it has")
     for other in every[1:]:
+        if moved := sorted(_moved(first, other)):
+            notes.append(f"other places of the same id in {other.name}: {', '.join(moved)}")
         if other.folds != first.folds:
             notes.append(f"{other.name} deals its sites into other folds than {first.name}")
         for arm in arms:

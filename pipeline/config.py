@@ -119,12 +119,17 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
         0, ge=0, description="leave out sites with fewer good days than this in the period"
     )
     several: Literal["keep", "longest", "mean"] = Field(
-        "keep", description="of several sites in one cell: keep all, the longest record, the mean"
+        "keep",
+        description="of several sites in one cell, or nearer than 1 km: keep all, the longest "
+        "record, the mean",
     )
     satellite_bits: int | None = Field(
         1, description="drop retrievals with any of these bits of their quality flag; null: none"
     )
-    exclude_sites: tuple[str, ...] = Field((), description="ids of sites to leave out")
+    exclude_sites: tuple[str, ...] = Field(
+        (),
+        description="sites to leave out: by id, or by entry:id where one source alone is meant",
+    )
     max_missing: dict[str, Share] = Field(
         {},
         description="largest share of missing values, by variable, or for all by `forcing` and "
@@ -142,7 +147,8 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["block", "random", "region", "none"] = Field(
         "block",
-        description="squares of whole footprints never split, single sites, whole regions, or none",
+        description="squares of whole footprints never split, single places, whole regions, or "
+        "none; sites of one place are dealt together",
     )
     by: str = Field(
         "longitude",
@@ -200,7 +206,8 @@ class JudgingConfig(BaseModel, frozen=True, extra="forbid"):
     footprints: bool = Field(False, description="score arm satellite against the satellite too")
     bootstrap_draws: int = Field(2000, ge=100, description="resamples of blocks per interval")
     groups: dict[str, tuple[str, ...]] = Field(
-        {}, description="ids of sites by a group's name, scored beside all other sites"
+        {},
+        description="sites by a group's name, by id or entry:id, scored beside all other sites",
     )
 
 

@@ -96,7 +96,7 @@ def open_sources(
         if placing.is_grid(dataset):
             found = "a grid; expected sites, read by pipeline.sources.points.PointsSource"
             raise DataError(f"sources.insitu {dataset.attrs['entry']}", found)
-    insitu = _without_excluded(experiment, insitu)
+    insitu = without_excluded(experiment, insitu)
     made = Sources(
         window,
         _by_kind(experiment, opened, sources.forcing, "forcing"),
@@ -108,14 +108,26 @@ def open_sources(
     return made
 
 
-def _without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
+def without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Sources without the sites that are excluded; those of which nothing is left, not at all.
+
+    Raises:
+      ConfigError: qc.exclude_sites names a site that no source has, or all of them.
+    """
     excluded = experiment.qc.exclude_sites
-    known = {str(i) for dataset in insitu for i in dataset.place.values}
-    unknown = set(excluded) - known
-    if insitu and unknown:
+    if not insitu or not excluded:
+        return insitu
+    of_entry = [(str(dataset.attrs["entry"]), dataset.place.values) for dataset in insitu]
+    known = {name for entry, ids in of_entry for i in ids for name in sites.names(entry, str(i))}
+    if unknown := set(excluded) - known:
         found = f"no site of that id: {', '.join(sorted(unknown))}"
         raise ConfigError("qc.exclude_sites", found, remedy="correct or drop it")
-    return [without(dataset, excluded) for dataset in insitu]
+    left = [dataset for dataset in (without(d, excluded) for d in insitu) if dataset.place.size]
+    if not left:
+        found = f"leaves out all {sum(len(ids) for _, ids in of_entry)} sites"
+        remedy = "name fewer; `entry:id` is the site of one source alone"
+        raise ConfigError("qc.exclude_sites", found, remedy=remedy)
+    return left
 
 
 @dataclass(frozen=True)
@@ -175,8 +187,15 @@ def _opened(
 
 
 def without(dataset: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
-    """The sites that are not excluded by id."""
-    return dataset.isel(place=~np.isin(dataset.place.values, np.array(excluded, str)))
+    """The sites of a source that are not excluded, by id or by `entry:id`."""
+    return dataset.isel(place=~excluding(dataset, excluded))
+
+
+def excluding(dataset: xr.Dataset, excluded: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(place,) which sites of a source are excluded."""
+    entry, wanted = str(dataset.attrs["entry"]), set(excluded)
+    ids = (sites.names(entry, str(i)) for i in dataset.place.values)
+    return np.array([not wanted.isdisjoint(names) for names in ids], bool)
 
 
 def days_of(block: int) -> NDArray[np.datetime64]:

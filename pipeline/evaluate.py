@@ -23,6 +23,7 @@ from pipeline import (
     tables,
     triple,
     truth,
+    twins,
 )
 from pipeline.cube import Cube
 from pipeline.judging import Candidate, Sites
@@ -99,10 +100,12 @@ def _judge_sites(
     table, judged = judging.judge(sites, candidates, experiment.judging)
     judged["not_scored"] = judging.not_scored(table)
     folds = tables.read(workspace.url("folds.parquet")).set_index("site")
-    fold, test = folds.fold.loc[list(sites.ids)].to_numpy(), cube.day_index(experiment.test_period)
+    of_site, test = folds.loc[list(sites.ids)], cube.day_index(experiment.test_period)
+    fold = of_site.fold.to_numpy()
     parted = labels.strata(experiment, cube, fold, test)
     if (space := models.space(workspace.url("models"))) is not None:
-        parted["attribute distance"] = labels.by_distance(space.held_out(fold))
+        place = twins.of_sites(experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy())
+        parted["attribute distance"] = labels.by_distance(space.held_out(fold, place))
     judged["strata"] = strata.judge(sites, candidates, parted, experiment.judging)
     judged["triple_collocation"] = triple.judge(sites, candidates, experiment.judging)
     return table, judged, dropped

@@ -2,6 +2,10 @@
 
 A region that sites lie in is a fold; so are, together, the sites that lie in no polygon.
 
+Sites at one place (see pipeline.twins) are dealt together, and blocks that share a place are one.
+Regions are held out as they are: where they part a place, a fold's models do not learn from its
+sites in other regions, which the manifest lists by fold under `left_out`.
+
 folds.parquet: site (text), lat, lon (degrees), block (int), fold (int, -1 where there are none).
 """
 
@@ -13,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline import arrays, blocks, files, regions, schema, store, tables
+from pipeline import arrays, blocks, files, regions, schema, store, tables, twins
 from pipeline.config import REGIONS
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment, FoldsConfig
+    from pipeline.files import Json
     from pipeline.progress import Progress
     from pipeline.store import Workspace
 
@@ -41,18 +46,34 @@ def run(
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("folds complete")
         return
-    table, names = _dealt(experiment.folds, cube)
+    table, names = _dealt(experiment, cube)
     artefact.begin(inputs)
     workspace.describe(experiment)
     digest = files.sha256_of(table[["site", "fold"]].to_dict("list"))
     tables.write(workspace.url("folds.parquet"), table)
     files.write_bytes(workspace.url("folds.geojson"), _geojson(table, digest).encode())
     records = [store.record(workspace.root, n) for n in ("folds.parquet", "folds.geojson")]
-    told = {"regions": names} if names else {}
+    told: Json = {"regions": names} if names else {}
+    left_out = _left_out(experiment, table)
+    told |= {"left_out": left_out} if left_out else {}
     artefact.commit(inputs, records, digest=digest, **told)
     which = f" ({', '.join(names)})" if names else ""
+    if left_out:
+        lost = ", ".join(f"{len(ids)} from fold {fold}" for fold, ids in left_out.items())
+        which += f", at the place of a held-out site and left out of training: {lost}"
     n = table.fold[table.fold >= 0].nunique()
     progress.finish(f"{len(table)} sites in {n} folds{which}, digest {digest[:12]}")
+
+
+def _left_out(experiment: Experiment, table: pd.DataFrame) -> dict[str, list[str]]:
+    """By fold the sites of other folds that are at the place of one of its own."""
+    place = twins.of_sites(experiment, table.lat.to_numpy(), table.lon.to_numpy())
+    fold, made = table.fold.to_numpy(), {}
+    for k in np.unique(fold[fold >= 0]).tolist():
+        lost = (fold != k) & ~twins.elsewhere(place, fold, k)
+        if lost.any():
+            made[str(k)] = table.site[lost].tolist()
+    return made
 
 
 def _polygons(folds: FoldsConfig) -> dict[str, str]:
@@ -65,8 +86,9 @@ def _polygons(folds: FoldsConfig) -> dict[str, str]:
         raise ConfigError(f"folds.by {folds.by}", "not found") from error
 
 
-def _dealt(folds: FoldsConfig, cube: str) -> tuple[pd.DataFrame, list[str]]:
+def _dealt(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
     """The table of sites with their block and fold; names of the folds, where they have any."""
+    folds = experiment.folds
     attrs = arrays.attributes(cube, "sites")
     ids = attrs.get("id", [])
     if not ids:
@@ -75,13 +97,15 @@ def _dealt(folds: FoldsConfig, cube: str) -> tuple[pd.DataFrame, list[str]]:
         return table.astype({"site": str, "lat": float, "lon": float}), []
     sites = arrays.open_group(cube, "sites")
     lat, lon = sites["lat"].values, sites["lon"].values
+    place = twins.of_sites(experiment, lat, lon)
     block = blocks.block_labels(lat, lon, folds.block_km, folds.block_offset_footprints)
+    block = blocks.joined(block, place)
     names: list[str] = []
     try:
         if folds.kind == "block":
             fold = blocks.deal(block, folds.n_folds, folds.seed)
         elif folds.kind == "random":
-            fold = blocks.random_folds(len(ids), folds.n_folds, folds.seed)
+            fold = blocks.random_folds(len(ids), folds.n_folds, folds.seed, place)
         elif folds.kind == "none":
             fold = np.full(len(ids), -1)
         elif folds.by == "longitude":

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import catalog, grid, placing, satellite, schema
+from pipeline import catalog, grid, placing, qc, satellite, schema
 from pipeline.judging import Candidate
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment
@@ -54,9 +55,8 @@ def at_places(
     window = schema.window(experiment).of_footprints
     source = placing.near(source, window)
     days = on.astype("datetime64[ns]")
-    values = placing.on_days(source, experiment.target, days)
-    variable = experiment.table[experiment.target]
-    values[(values < variable.minimum) | (values > variable.maximum)] = np.nan
+    values, flag = read(experiment, source, days)
+    screen(experiment, values, flag)
     lat, lon = source.lat.values, source.lon.values
     if placing.is_grid(source):
         values = placing.placed(source, values, window).reshape(len(days), -1)
@@ -69,6 +69,45 @@ def at_places(
     )
     fold = np.full(len(series), "")
     return Candidate("footprint", False, fold, series, distance_km=distance)
+
+
+def read(
+    experiment: Experiment, source: xr.Dataset, days: NDArray[np.datetime64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """A satellite's values and quality flags on some days, as the source has its places or cells.
+
+    Args:
+      experiment: names the target.
+      source: the satellite, nothing read yet.
+      days: (day,) consecutive days.
+
+    Returns:
+      (day, ...) values, NaN where missing; and flags of the same shape, None where it has none.
+    """
+    target = experiment.target
+    names = [name for name in (target, "provider_flag") if name in source]
+    # Both come from one file, which is read once.
+    part = source[names].sel(time=slice(days[0], days[-1])).load()
+    flag = placing.on_days(part, "provider_flag", days) if "provider_flag" in part else None
+    return placing.on_days(part, target, days), flag
+
+
+def screen(
+    experiment: Experiment, values: NDArray[np.float32], flag: NDArray[np.float32] | None
+) -> dict[str, int]:
+    """Set what quality control rejects to NaN in place; returns how many values each rule rejects.
+
+    For the cube, and wherever the satellite is judged.
+
+    Args:
+      experiment: names the target and the rules.
+      values: of `read`.
+      flag: of `read`.
+    """
+    rejects = qc.retrievals(values, flag, experiment.table[experiment.target], experiment.qc)
+    for rejected in rejects.values():
+        values[rejected] = np.nan
+    return {rule: int(rejected.sum()) for rule, rejected in rejects.items()}
 
 
 def _footprint_of(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from model import climate
-from pipeline import arrays, blocks, grid
+from pipeline import arrays, blocks, grid, sites, twins
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def strata(
         made["frozen"] = _frozen(cube.series(cube.sites, "air_temperature").T, test)
     if (fold >= 0).any():
         made["nearest training site"] = _distance(experiment, cube, cube.sites, fold)
-    return made | _groups(experiment, cube.site_ids)
+    return made | _groups(experiment, cube)
 
 
 def _places(cube: Cube, sites: xr.Dataset) -> dict[str, Stratum]:
@@ -133,9 +133,10 @@ def _distance(
     lat, lon = sites["lat"].values, sites["lon"].values
     train = cube.day_index(experiment.train_period)
     learnable = np.isfinite(cube.series(sites, cube.target)[train]).any(0)
+    place = twins.of_sites(experiment, lat, lon)
     km = np.full(len(fold), np.nan)
     for k in np.unique(fold[fold >= 0]).tolist():
-        near = blocks.buffer_mask(lat, lon, fold, k, experiment.folds.buffer_km)
+        near = blocks.buffer_mask(lat, lon, fold, k, experiment.folds.buffer_km, place)
         held, learnt = fold == k, learnable & (fold != k) & ~near
         if learnt.any():
             km[held] = grid.nearest(lat[held], lon[held], lat[learnt], lon[learnt])[1]
@@ -143,15 +144,26 @@ def _distance(
     return Stratum.binned(km, KM, (f"under {KM[0]} km", *between, f"{KM[-1]} km and more"))
 
 
-def _groups(experiment: Experiment, ids: tuple[str, ...]) -> dict[str, Stratum]:
+def _groups(experiment: Experiment, cube: Cube) -> dict[str, Stratum]:
     """What `judging.groups` names, each against all other sites."""
-    groups = experiment.judging.groups
-    unknown = {name: [i for i in group if i not in ids] for name, group in groups.items()}
+    groups, called = experiment.judging.groups, _names(experiment, cube)
+    known = set().union(*called)
+    unknown = {name: [i for i in group if i not in known] for name, group in groups.items()}
     problems = [f"{name}: no site {', '.join(lost[:5])}" for name, lost in unknown.items() if lost]
     if problems:
+        ids = cube.site_ids
         remedy = f"give ids of the cube's {len(ids)} sites, such as {ids[0]}"
         raise ConfigError("judging.groups", *problems, remedy=remedy)
     return {
-        name: Stratum((name, "other"), np.array([int(i not in group) for i in ids]))
+        name: Stratum((name, "other"), np.array([int(of.isdisjoint(group)) for of in called]))
         for name, group in groups.items()
     }
+
+
+def _names(experiment: Experiment, cube: Cube) -> list[set[str]]:
+    """(site,) what a setting may call each site; cubes of several sources say whose each is."""
+    short = sites.short_names(experiment.sources.insitu)
+    entries = {called: entry for entry, called in short.items()}
+    alone = next(iter(entries)) if len(entries) == 1 else ""
+    held = arrays.attributes(cube.url, "sites").get("entry", [alone] * len(cube.site_ids))
+    return [sites.names(entries.get(h, h), i) for h, i in zip(held, cube.site_ids, strict=True)]

@@ -103,8 +103,9 @@ def _calibrations(
     if folds == [models.ALL]:
         return {models.fold_name(models.ALL): UNCALIBRATED}
     heads = models.heads(experiment, arm)
+    observed = packed.learn_insitu
     return {
-        models.fold_name(fold): calibrate(members, heads, packed.learn_insitu, packed.fold != fold)
+        models.fold_name(fold): calibrate(members, heads, observed, packed.elsewhere(fold))
         for fold in folds
     }
 
@@ -153,7 +154,7 @@ def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -
     prediction = np.full(packed.insitu.shape, np.nan, np.float32)
     for fold in [*np.unique(by[by >= 0]).tolist(), models.ALL]:
         trainable = packed.training_sites(fold, experiment.folds.buffer_km)
-        ridge = moments.fit(trainable, packed.fold)
+        ridge = moments.fit(trainable, packed.fold, packed.place)
         models.save_ridge(root, fold, ridge)
         here = by == fold
         prediction[here] = ridge.predict(places.at(here))

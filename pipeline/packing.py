@@ -10,7 +10,7 @@ import numpy as np
 from model.features import Features
 from model.sampling import Places, TrainingData, as_tensor
 from model.scaling import Scale, Scaler, plain_scale
-from pipeline import blocks, inputs, satellite
+from pipeline import blocks, inputs, satellite, twins
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Packed:
     `satellite` (footprint, day) and `insitu` (site, day) are observations in the target's unit,
     over the whole period; `learn_satellite`, `learn_insitu` the same, NaN where not to learn from.
     `footprints` (footprint, 2) row and column. `dropped` (site,) is the footprint not to learn from
-    where the site is held out, -1 for none.
+    where the site is held out, -1 for none. `place` (site,) numbers places as twins.places does.
     """
 
     features: Features
@@ -57,14 +57,20 @@ class Packed:
     lon: NDArray[np.float64]
     fold: NDArray[np.int64]
     dropped: NDArray[np.int64]
+    place: NDArray[np.int64]
 
     def training_sites(self, fold: int, buffer_km: float) -> NDArray[np.int64]:
         """Sites a model that leaves out `fold` (-1: none) may learn from."""
         allowed = np.isfinite(self.learn_insitu).sum(1) >= SITE_FEWEST
         if fold >= 0:
+            where = self.lat, self.lon, self.fold
             allowed &= self.fold != fold
-            allowed &= ~blocks.buffer_mask(self.lat, self.lon, self.fold, fold, buffer_km)
+            allowed &= ~blocks.buffer_mask(*where, fold, buffer_km, self.place)
         return np.flatnonzero(allowed)
+
+    def elsewhere(self, fold: int) -> NDArray[np.bool_]:
+        """(site,) whether a site is in another fold, and at another place than any of `fold`."""
+        return twins.elsewhere(self.place, self.fold, fold)
 
     def training_footprints(self, fold: int) -> NDArray[np.int64]:
         """Footprints a model that leaves out `fold` (-1: none) may learn from."""
@@ -161,6 +167,7 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
         folds["lon"].to_numpy(),
         folds["fold"].to_numpy(),
         dropped,
+        twins.of_sites(experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()),
     )
 
 

@@ -22,6 +22,7 @@ from pipeline import (
     schema,
     sites,
     statics,
+    twins,
 )
 from pipeline.block import check_receipts, empty_receipt, write_block
 from pipeline.cube import Cube
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.domain import Sources
     from pipeline.files import Json
     from pipeline.progress import Progress
+    from pipeline.sites import Records
     from pipeline.store import Artefact, Workspace
 
 
@@ -69,17 +71,21 @@ def run(
     arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
     lacking = {where: r for receipt in receipts for where, r in receipt.get("missing", {}).items()}
+    pairs = [pair for receipt in receipts for pair in receipt.get("twins", ())]
     cube.commit(
         inputs,
         shards,
+        **({"twins": pairs} if pairs else {}),
         complete_through=str(experiment.period[1]),
         dropped=_counts(receipts),
         missing=lacking,
         nodes=Counter(receipt["node"] for receipt in receipts),
         **_as_read(experiment, sources),
     )
-    told = f"{_dropped_line(_counts(receipts))}; {missing.line(lacking, experiment.table)}"
-    progress.finish(f"cube of {len(blocks)} blocks, {told}")
+    told = [_dropped_line(_counts(receipts))]
+    told += [f"{len(pairs)} pairs of sites at one place"] if pairs else []
+    told += [missing.line(lacking, experiment.table)]
+    progress.finish(f"cube of {len(blocks)} blocks, {'; '.join(told)}")
 
 
 def _written(
@@ -153,6 +159,7 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
             if lost:
                 progress.note(f"no cell with data, not used: {', '.join(lost)}")
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
+        receipt["twins"] = _twins(experiment, insitu, progress)
         receipt["shards"], found = sites.write(insitu, experiment, url)
         receipt["missing"] = {"sites": found}
     except DataError as error:
@@ -160,6 +167,19 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
     except StoreError as error:
         receipt |= {"unwritten": [str(error)], "outage": True}
     return receipt
+
+
+def _twins(experiment: Experiment, insitu: Records, progress: Progress) -> list[Json]:
+    """Tell which sites are at one place, and which ids were qualified; the pairs."""
+    if insitu.repeated:
+        progress.note(f"ids of several sources, called entry:id: {', '.join(insitu.repeated)}")
+    data = insitu.data
+    found = twins.of_experiment(experiment, data.lat.values, data.lon.values)
+    values = data[experiment.target].transpose("time", "place").values
+    pairs = twins.described(found, data.place.values.tolist(), values, data.time.values)
+    if pairs:
+        progress.note(f"sites at one place: {twins.line(pairs)}; {twins.REMEDY}")
+    return pairs
 
 
 def _digests(experiment: Experiment) -> dict[str, str]:
@@ -234,6 +254,8 @@ def _template(
         held = sources.insitu.data
         attrs["sites"] = {"id": [str(i) for i in held.place.values]}
         attrs["sites"]["network"] = [str(n) for n in held.network.values]
+        if len(experiment.sources.insitu) > 1:  # so that a setting may name a site as entry:id
+            attrs["sites"]["entry"] = [str(e) for e in held.entry.values]
     return form, attrs
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import blocks, catalog, domain, grid, models, placing, qc, schema
+from pipeline import blocks, catalog, domain, models, placing, qc, schema, twins
 from pipeline.errors import DataError
 from pipeline.judging import Sites
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from model.checkpoint import Trained
     from pipeline.config import Experiment
 
-SAME_KM = 1.0  # a site nearer than this to one the models know is that one
-
 
 @dataclass(frozen=True)
 class Probes:
     """Sites to score, over every day from the first to the last that is needed.
 
     `forcing` (site, day, forcing) and `static` (site, static) are unscaled; `fold` (site,) is the
-    fold that holds the site out, ALL where the models do not know it; `known` says which they do.
+    fold that holds the site out, ALL where the models do not know it; `known` says which they do:
+    those at the place of a site of theirs (see pipeline.twins), whatever either is called.
+    `excluded` has the ids of the file that qc.exclude_sites leaves out.
     """
 
     sites: Sites
@@ -38,6 +38,7 @@ class Probes:
     known: NDArray[np.bool_]
     forcing: NDArray[np.float32]
     static: NDArray[np.float32]
+    excluded: tuple[str, ...] = ()
 
     @property
     def without_inputs(self) -> NDArray[np.bool_]:
@@ -59,20 +60,23 @@ def read(experiment: Experiment, folds: pd.DataFrame, trained: Trained, sites_ur
       SoilweaveError: the file is not as the catalog says.
     """
     raw = _opened(experiment, sites_url)
-    raw = domain.without(raw, experiment.qc.exclude_sites).load()
+    left_out = domain.excluding(raw, experiment.qc.exclude_sites)
+    excluded = tuple(map(str, raw.place.values[left_out]))
+    raw = raw.isel(place=~left_out).load()
     variable = experiment.table[experiment.target]
     values, _ = qc.screen(raw, experiment.target, variable, experiment.qc)
     raw[experiment.target] = (("time", "place"), values)
     days = _days(experiment, raw)
     lat, lon = raw.lat.values, raw.lon.values
-    fold, known = _known(folds, raw)
+    fold, known = _known(experiment, folds, lat, lon)
     forcing, static = _inputs(experiment, raw, days, trained)
     label = blocks.block_labels(
         lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
     )
+    label = blocks.joined(label, twins.of_sites(experiment, lat, lon))
     observed = raw[experiment.target].reindex(time=days).values.T
     sites = Sites(tuple(map(str, raw.place.values)), label, days.astype("datetime64[D]"), observed)
-    return Probes(sites, lat, lon, fold, known, forcing, static)
+    return Probes(sites, lat, lon, fold, known, forcing, static, excluded)
 
 
 def _opened(experiment: Experiment, sites_url: str) -> xr.Dataset:
@@ -94,21 +98,23 @@ def _days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
     return np.arange(first, last + np.timedelta64(1, "D"), np.timedelta64(1, "D"))
 
 
-def _known(folds: pd.DataFrame, raw: xr.Dataset) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Fold that holds each site out, and whether the models know it, by id or by distance."""
-    n = raw.sizes["place"]
+def _known(
+    experiment: Experiment,
+    folds: pd.DataFrame,
+    lat: NDArray[np.float64],
+    lon: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Fold that holds each site out, and whether the models know its place: of the nearest there.
+
+    `lat` and `lon` (site,) are in degrees.
+    """
+    n = len(lat)
     fold, known = np.full(n, models.ALL), np.zeros(n, bool)
-    if folds.empty:
-        return fold, known
-    index, distance = grid.nearest(
-        raw.lat.values, raw.lon.values, folds["lat"].to_numpy(), folds["lon"].to_numpy()
-    )
-    near = distance < SAME_KM
-    fold[near], known[near] = folds["fold"].to_numpy()[index[near]], True
-    by_id = dict(zip(folds["site"], folds["fold"], strict=True))
-    for i, site in enumerate(map(str, raw.place.values)):
-        if site in by_id:
-            fold[i], known[i] = by_id[site], True
+    both = (np.concatenate(pair) for pair in ((lat, folds["lat"]), (lon, folds["lon"])))
+    found = twins.of_experiment(experiment, *both)
+    across = (found.pair[:, 0] < n) & (found.pair[:, 1] >= n)
+    for site, theirs in found.pair[across][::-1].tolist():  # nearest last, so that it stands
+        fold[site], known[site] = folds["fold"].iloc[theirs - n], True
     return fold, known
 
 

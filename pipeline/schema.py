@@ -101,6 +101,12 @@ def coordinate(group: str, dims: tuple[str, ...], name: str, values: Any, **attr
     return Array(path, dims, shape, array.dtype.str, shape, shape, dict(attrs), array)
 
 
+def period_days(period: tuple[date, date]) -> NDArray[np.datetime64]:
+    """Every day of a period, in nanoseconds as xarray has them."""
+    first, last = (np.datetime64(day, "D") for day in period)
+    return np.arange(first, last + 1).astype("datetime64[ns]")
+
+
 def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> Array:
     """The time coordinate of a group."""
     return coordinate(

@@ -110,6 +110,8 @@ def _summarise(
     groups = {"unseen": ~probes.known, known: probes.known}
     made: Json = {}
     lacking, empty = _lacking_inputs(probes)
+    reason = "left out by qc.exclude_sites"
+    lacking += [{"id": site, "arm": "every", "reason": reason} for site in probes.excluded]
     for name, chosen in groups.items():
         if chosen.any():
             sites, some = probes.sites.only(chosen), [c.only(chosen) for c in candidates]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline import arrays, missing, qc, schema
+from pipeline import arrays, missing, qc, schema, twins
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,55 +24,108 @@ if TYPE_CHECKING:
 class Records(NamedTuple):
     """What the sites report, fit for use.
 
-    `data` has dims time (every day of the experiment's period) and place, coords lat, lon and
-    network (text), the target screened, and the forcing and statics that the sources have;
-    `dropped` counts values by rule; `told` is what the catalog says of each source.
+    `data` has dims time (every day of the experiment's period) and place, coords lat, lon, network
+    and entry (text), the target screened, and the forcing and statics that the sources have;
+    `dropped` counts values by rule; `told` is what the catalog says of each source; `repeated` has
+    the ids, as `entry:id`, of sites whose id is in another source too.
     """
 
     data: xr.Dataset
     dropped: dict[str, int]
     told: dict[str, Json]
+    repeated: tuple[str, ...] = ()
 
 
 def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Window) -> Records:
     """Read every source of sites, screen each by its own flags, and join them.
 
+    An id that is in more than one source becomes `entry:id` in each of them.
+
     Raises:
-      DataError: a source cannot be read, or two have a site of one id.
+      DataError: a source cannot be read, or has one id twice.
     """
     import xarray as xr
 
+    called = short_names([str(source.attrs["entry"]) for source in sources])
     parts, dropped = [], Counter[str]()
     for source in sources:
-        part, counts = screened(experiment, source)
+        part, counts = screened(experiment, source, called[str(source.attrs["entry"])])
         parts.append(part)
         dropped.update(counts)
     held = [name for name in parts[0].data_vars if all(name in part for part in parts)]
-    kept = {"time", "place", "lat", "lon", "network"}
+    kept = {"time", "place", "lat", "lon", "network", "entry"}
     alike = [part[held].drop_vars(set(part.coords) - kept) for part in parts]
     joined = xr.concat(alike, "place", join="exact") if len(alike) > 1 else alike[0]
-    ids, n = np.unique(joined.place.values.astype(str), return_counts=True)
-    if (n > 1).any():
-        found = f"site {ids[n > 1][0]} is in more than one of them"
-        raise DataError("sources.insitu", found, remedy="leave it out with qc.exclude_sites")
+    held_by = (joined[name].values.astype(str).tolist() for name in ("place", "entry"))
+    ids, repeated = distinct(*held_by)
+    joined = joined.assign_coords(place=ids)
     for rule in (_outside, _short, _several):
         joined, lost = rule(joined, experiment, window)
         dropped.update(lost)
     told = {str(source.attrs["entry"]): dict(source.attrs) for source in sources}
-    return Records(joined.assign_attrs(entry=", ".join(told)), dict(dropped), told)
+    joined = joined.assign_attrs(entry=", ".join(told))
+    return Records(joined, dict(dropped), told, repeated)
 
 
-def screened(experiment: Experiment, source: xr.Dataset) -> tuple[xr.Dataset, dict[str, int]]:
+def names(entry: str, site: str) -> set[str]:
+    """What a setting may call a site: its id, or `entry:id`, the entry with or without its catalog.
+
+    Args:
+      entry: name of its source.
+      site: its id, qualified already or not.
+    """
+    short = _short_name(entry)
+    own = site.removeprefix(f"{entry}:")
+    own = site.removeprefix(f"{short}:") if own == site else own
+    return {site, own, f"{entry}:{own}", f"{short}:{own}"}
+
+
+def short_names(entries: Sequence[str]) -> dict[str, str]:
+    """What each entry is called beside its ids: without its catalog, unless two share that name."""
+    short = Counter(_short_name(entry) for entry in dict.fromkeys(entries))
+    return {e: _short_name(e) if short[_short_name(e)] == 1 else e for e in entries}
+
+
+def _short_name(entry: str) -> str:
+    return entry.rpartition(":")[2]
+
+
+def distinct(ids: Sequence[str], entry: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Ids that differ: those that are in several sources become `entry:id`.
+
+    Args:
+      ids: (site,) as the sources have them.
+      entry: (site,) what the source of each is called.
+
+    Returns:
+      (site,) ids; and those of them that were qualified.
+
+    Raises:
+      DataError: one source has an id twice, or is named twice.
+    """
+    held = list(zip(ids, entry, strict=True))
+    n_sources = Counter(site for site, _ in dict.fromkeys(held))
+    made = [f"{source}:{site}" if n_sources[site] > 1 else site for site, source in held]
+    if twice := [site for site, n in Counter(made).items() if n > 1]:
+        problems = [f"site {site} is in more than one of them, or twice in one" for site in twice]
+        remedy = "give each site an id of its own, and name each entry once"
+        raise DataError("sources.insitu", *problems, remedy=remedy)
+    repeated = (name for name, (site, _) in zip(made, held, strict=True) if n_sources[site] > 1)
+    return made, tuple(repeated)
+
+
+def screened(
+    experiment: Experiment, source: xr.Dataset, called: str
+) -> tuple[xr.Dataset, dict[str, int]]:
     """One source on the days of the period, its target screened; and what each rule dropped.
 
-    Its sites have a network: the provider's, else the name of the source's entry.
+    Its sites have an entry, what the source is `called`, and a network: the provider's or else
+    the entry.
 
     Raises:
       DataError: it cannot be read.
     """
-    target, period = experiment.target, experiment.period
-    first, last = (np.datetime64(day, "D") for day in period)
-    days = np.arange(first, last + 1).astype("datetime64[ns]")
+    target, days = experiment.target, schema.period_days(experiment.period)
     margin = np.timedelta64(experiment.qc.stuck_days or 0, "D")  # runs begin before, and end after
     try:
         around = source.sel(time=slice(days[0] - margin, days[-1] + margin)).load()
@@ -92,9 +145,12 @@ def screened(experiment: Experiment, source: xr.Dataset) -> tuple[xr.Dataset, di
         if n == target or experiment.table.get(str(n), variable).kind in ("forcing", "static")
     ]
     made = around[names].reindex(time=days)
-    entry = str(source.attrs["entry"]).rpartition(":")[2]  # whichever catalog it is in
     told = made["network"].values if "network" in made.coords else [""] * made.sizes["place"]
-    return made.assign_coords(network=("place", [str(name) or entry for name in told])), dropped
+    made = made.assign_coords(
+        network=("place", [str(name) or called for name in told]),
+        entry=("place", [called] * made.sizes["place"]),
+    )
+    return made, dropped
 
 
 def on_land(
@@ -207,24 +263,27 @@ def _short(
 def _several(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
-    """One site per cell: that of the longest record, or there the mean of all."""
+    """One site per place: that of the longest record, or there the mean of all.
+
+    A place is a cell, or sites nearer than twins.SAME_KM, of whichever sources.
+    """
     several = experiment.qc.several
     if several == "keep":
         return data, {}
     target, days = experiment.target, _good_days(data, experiment.target)
-    y, x = window.cells_of(data.lat.values, data.lon.values)
-    alone = np.arange(len(y))[y < 0]  # outside the domain there are no cells
-    cell = np.where(y < 0, -1 - np.arange(len(y)), y * window.cell_shape[1] + x)
+    lat, lon = data.lat.values, data.lon.values
+    pairs = twins.find(lat, lon, twins.numbered(window, lat, lon))
+    at = twins.places(len(lat), pairs)
     order = np.argsort(-days, kind="stable")
-    _, first = np.unique(cell[order], return_index=True)
+    _, first = np.unique(at[order], return_index=True)
     chosen = np.sort(order[first])
-    values = data[target].transpose("time", "place").values
     if several == "mean":
-        for place in np.setdiff1d(chosen, alone):
-            held = values[:, cell == cell[place]]
+        values = data[target].transpose("time", "place").values
+        for site in chosen[np.bincount(at)[at[chosen]] > 1]:
+            held = values[:, at == at[site]]
             n = np.isfinite(held).sum(1)
-            values[:, place] = np.where(n, np.nansum(held, 1) / np.maximum(n, 1), np.nan)
+            values[:, site] = np.where(n, np.nansum(held, 1) / np.maximum(n, 1), np.nan)
         data = data.assign({target: (("time", "place"), values)})
         return data.isel(place=chosen), {}
-    lost = np.setdiff1d(np.arange(len(y)), chosen)
+    lost = np.setdiff1d(np.arange(len(lat)), chosen)
     return data.isel(place=chosen), {"another site in the cell": int(days[lost].sum())}

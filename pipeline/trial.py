@@ -25,8 +25,8 @@ COLUMNS = ["arm", "site", "status", "time", "observation", "prediction"]
 class Trial:
     """One experiment at its sites: observations and predictions by arm or `ridge` (site, day).
 
-    `block` (site,) is where each lies; `folds` is the digest of how they are held out; `status`
-    says of an arm whether its sites were (text).
+    `block`, `lat` and `lon` (site,) say where each lies, the last two in degrees. `folds` is the
+    digest of how they are held out; `status` says of an arm whether its sites were (text).
     """
 
     workspace: Workspace
@@ -34,6 +34,8 @@ class Trial:
     folds: str
     ids: tuple[str, ...]
     block: NDArray[np.int64]
+    lat: NDArray[np.float64]
+    lon: NDArray[np.float64]
     days: NDArray[np.datetime64]
     observed: NDArray[np.float32]
     predictions: dict[str, NDArray[np.float32]]
@@ -52,6 +54,8 @@ class Trial:
             self,
             ids=tuple(ids),
             block=self.block[rows],
+            lat=self.lat[rows],
+            lon=self.lon[rows],
             days=days,
             observed=self.observed[there],
             predictions={arm: series[there] for arm, series in self.predictions.items()},
@@ -68,11 +72,12 @@ def read(workspace: Workspace) -> Trial:
     workspace.artefact("models").digest()
     folds = workspace.artefact("folds").manifest() or {}
     table = tables.read(workspace.url("sites.parquet"), COLUMNS)
-    block = tables.read(workspace.url("folds.parquet"), ["site", "block"]).set_index("site").block
+    where = tables.read(workspace.url("folds.parquet"), ["site", "lat", "lon", "block"])
     by_arm = dict(list(table.groupby("arm", sort=False)))
     some = next(iter(by_arm.values()))
     n_sites = some.site.nunique()
     ids = some.site.to_numpy().reshape(n_sites, -1)[:, 0]
+    where = where.set_index("site").loc[list(ids)]
     days = some.time.to_numpy().reshape(n_sites, -1)[0].astype("datetime64[D]")
     first, last = (np.datetime64(day) for day in experiment.test_period)
     test = (days >= first) & (days <= last)
@@ -86,7 +91,9 @@ def read(workspace: Workspace) -> Trial:
         experiment,
         str(folds.get("digest")),
         tuple(map(str, ids)),
-        block.loc[list(ids)].to_numpy(),
+        where.block.to_numpy(),
+        where.lat.to_numpy(),
+        where.lon.to_numpy(),
         days[test],
         square(some, "observation"),
         {str(arm): square(rows, "prediction") for arm, rows in by_arm.items()},

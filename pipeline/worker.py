@@ -125,7 +125,8 @@ def _save(orders: Orders, fitting: Fitting, packed: Packed) -> None:
     heads = models.heads(experiment, job.arm)
     linear = None
     if experiment.network.linear_weight > 0 and "site" in heads:
-        linear = fitted(packed.sites("cpu"), packed.learn_insitu, data.trainable, packed.fold)
+        places, observed = packed.sites("cpu"), packed.learn_insitu
+        linear = fitted(places, observed, data.trainable, packed.fold, packed.place)
     trained = Trained(
         fitting.network, data.features, data.scaler, data.target, heads, origin, linear
     )

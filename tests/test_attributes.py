@@ -42,6 +42,15 @@ def test_a_held_out_site_is_as_far_as_the_nearest_of_another_fold(space):
     assert np.isnan(space.held_out(np.zeros(10, int))).all()
 
 
+def test_a_site_at_the_place_of_a_held_out_one_is_not_its_nearest(space):
+    fold, place = np.arange(10) % 3, np.array([0, 0, 2, 3, 4, 5, 6, 7, 8, 2])
+    sites = np.concatenate([CELLS[:9], CELLS[2:3]])
+    for i, found in enumerate(space.held_out(fold, place)):
+        taken = set(place[fold == fold[i]])
+        others = [s for k, s in enumerate(sites) if place[k] not in taken and k != 4]
+        assert found * space.unit == pytest.approx(min(by_hand(sites[i], s) for s in others))
+
+
 def test_what_is_missing_is_average_and_a_space_survives_json(space):
     odd = np.array([[np.nan, -20.0, 7.0], [3.0, np.nan, np.nan]])
     mean = CELLS.mean(0)

@@ -122,6 +122,46 @@ def test_random_folds_are_balanced(n_sites, n_folds, seed):
     np.testing.assert_array_equal(fold, blocks.random_folds(n_sites, n_folds, seed))
 
 
+@given(n_sites=st.integers(1, 60), n_folds=st.integers(1, 9), seed=SEEDS)
+def test_sites_that_are_all_apart_are_dealt_as_they_always_were(n_sites, n_folds, seed):
+    n_folds = min(n_folds, n_sites)
+    before = np.random.default_rng(seed).permutation(np.arange(n_sites) % n_folds)
+    np.testing.assert_array_equal(blocks.random_folds(n_sites, n_folds, seed), before)
+    apart = blocks.random_folds(n_sites, n_folds, seed, np.arange(n_sites))
+    np.testing.assert_array_equal(apart, before)
+
+
+@given(case=dealt(), seed=SEEDS)
+def test_sites_of_one_place_are_dealt_together_and_folds_stay_balanced(case, seed):
+    place, n_folds = case
+    fold = blocks.random_folds(len(place), n_folds, seed, place)
+    assert set(fold) == set(range(n_folds))
+    for label in set(place.tolist()):
+        assert len(set(fold[place == label])) == 1
+    assert np.ptp(np.bincount(fold)) <= np.unique(place, return_counts=True)[1].max()
+
+
+def test_more_folds_than_places_are_refused():
+    with pytest.raises(ValueError, match="n_folds 3 with 4 sites at 2 places, expected 1 <="):
+        blocks.random_folds(4, 3, 0, [0, 0, 1, 1])
+
+
+@given(case=dealt(), links=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=6))
+def test_blocks_that_share_a_place_are_joined_and_no_others(case, links):
+    labels, _ = case
+    place = np.arange(len(labels))
+    for a, b in links:
+        place[place == place[a % len(labels)]] = place[b % len(labels)]
+    made = blocks.joined(labels, place)
+    expected = labels.copy()  # walked from site to site, until nothing changes
+    for _ in labels:
+        for i, _ in enumerate(labels):
+            near = (place == place[i]) | (labels == labels[i])
+            expected[near] = expected[near].min()
+    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_array_equal(blocks.joined(labels, np.arange(len(labels))), labels)
+
+
 @given(seed=SEEDS, buffer_km=st.floats(0, 20_000), k=st.integers(0, 2))
 def test_what_the_buffer_leaves_is_far_from_every_held_out_site(seed, buffer_km, k):
     lat, lon = scattered(13, seed)

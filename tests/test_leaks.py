@@ -82,6 +82,7 @@ def written(folder):
     rng = np.random.default_rng(0)
     secret = np.array([[hashed(f, d) for d in range(N_DAYS)] for f in range(N_FOOTPRINTS)])
     lat, lon = (a.ravel() for a in np.meshgrid(WINDOW.cell_lat, WINDOW.cell_lon, indexing="ij"))
+    second = np.arange(len(TWINS)) % 2  # of two twins stands 5 km away, hence at another place
     for place, which in (("cell", np.arange(N_FOOTPRINTS)), ("site", TWINS)):
         forcing = {"weather": rng.normal(size=(len(which), N_DAYS))}
         for k, name in enumerate(CHANNELS):
@@ -93,7 +94,7 @@ def written(folder):
             made["secret"] = ((place, "time"), secret[which].astype("f4"))
         coords = {
             "time": DAYS.astype("datetime64[ns]"),
-            "lat": (place, lat[which]),
+            "lat": (place, lat[which] + 0.05 * (second if place == "site" else 0)),
             "lon": (place, lon[which]),
         }
         coords[place] = [f"{i:02d}" for i in range(len(which))]

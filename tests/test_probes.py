@@ -186,6 +186,7 @@ def test_coordinates_unlike_those_of_the_others(doctor):
         (HEADER + daily(n=20), "A: fewer than 90 days kept, so not scored by default"),
         (HEADER + daily(lat=41.3, lon=-105.5), "A: place to a tenth of a degree"),
         (HEADER + daily() + daily("B"), "A, B: at one place, 41.2512, -105.502"),
+        (HEADER + daily() + daily("B", lat=41.2561), "A, B: at one place, 41.2512, -105.502"),
         (HEADER + daily() + daily("B", lat=42.1234, depth=0.5), "B: left out, no sensor in the"),
         (HEADER + daily().replace("2019-", "2219-"), "days in the future"),
         (HEADER + daily(d1=-9999), "taken as missing: -9999"),

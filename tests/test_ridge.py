@@ -102,6 +102,17 @@ def test_weights_and_penalty(where, noise, folds):
     np.testing.assert_allclose(ridge.weights, expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("noise", [0.03, 0.3])
+@pytest.mark.parametrize("folds", [[0, 1, 2, 0, 1, 2, 0, 1], [0] * 8])
+def test_the_penalty_is_chosen_without_the_sites_of_one_place_apart(where, noise, folds):
+    observed, fold = observed_at(where, noise), np.array(folds)
+    place = np.array([0, 1, 2, 3, 1, 2, 6, 0])  # of 0 and 7, 1 and 4, 2 and 5
+    sites = np.array([0, 1, 2, 4, 5, 6, 7])  # site 3 is held out
+    ridge = Moments(where, observed).fit(sites, fold, place)
+    groups = [[0, 7, 6], [1, 4], [2, 5]] if len(set(folds)) > 1 else [[0, 7], [1, 4], [2, 5], [6]]
+    assert ridge.penalty == best_penalty(where, observed, [np.array(group) for group in groups])
+
+
 def test_noise_is_answered_by_a_larger_penalty(where):
     fold = np.arange(N_SITES) % 3
     found = [

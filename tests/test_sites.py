@@ -77,9 +77,12 @@ def test_sources_are_screened_by_their_own_flags_and_joined(snow):
     assert set(made.told) == {"some", "other"}
 
 
-def test_one_id_in_two_sources_is_an_error(snow):
-    with pytest.raises(DataError, match="site A is in more than one"):
+def test_a_source_named_twice_is_an_error_that_names_every_site(snow):
+    with pytest.raises(DataError) as error:
         records(snow, three(), three())
+    assert error.value.problems == tuple(
+        f"site {site} is in more than one of them, or twice in one" for site in "ABC"
+    )
 
 
 def test_entries_of_nested_and_of_other_catalogs(snow):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.doctor import rounds, targets
+from pipeline.doctor import pairs, rounds, targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.doctor.cases import Case
+    from pipeline.doctor.pairs import Row
     from pipeline.doctor.rounds import Found
     from pipeline.progress import Progress
 
@@ -34,21 +35,22 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     years = sum(len(case.years()) for case in to_do)
     progress.start("doctor", years, "years of entries")
     seen = [(case, *rounds.of(case, progress)) for case in to_do]
-    problems = sum(len(found) for _, found, _ in seen)
-    ill = sum(bool(found) for _, found, _ in seen)
+    known, wrong = pairs.of(seen)
+    problems = sum(len(found) for _, found, _ in seen) + len(wrong)
+    ill = len({label for label, _ in wrong} | {case.label for case, found, _ in seen if found})
     counts = f"{len(seen)} entries, {years} years of them: {len(seen) - ill} healthy"
     if problems:
         counts += f"; {problems} problems in {ill}"
     progress.finish(f"{years} years of {len(seen)} entries looked at")
-    shown: list[Any] = [_table(seen), counts]
+    shown: list[Any] = [_table(seen, known, wrong), counts]
     unproven = [case.label for case, _, _ in seen if case.metadata.get("verified") is False]
     if unproven:
         shown.append(f"never run against the live place before: {', '.join(unproven)}")
     return not problems, shown
 
 
-def _table(seen: list[tuple[Case, Found, str]]) -> Table:
-    """A row for every problem, and one for every entry without; and what was looked at of each."""
+def _table(seen: list[tuple[Case, Found, str]], known: list[Row], wrong: list[Row]) -> Table:
+    """A row for every problem and every healthy entry; then what is true of several entries."""
     from rich.table import Table
     from rich.text import Text
 
@@ -67,4 +69,9 @@ def _table(seen: list[tuple[Case, Found, str]]) -> Table:
             row = [case.label, span, "healthy", f"looked at {looked}", ""]
             row += [""] if len(table.columns) > 5 else []
             table.add_row(*(Text(text, "green" if at == 2 else "") for at, text in enumerate(row)))
+    for rows, colour in ((known, "yellow"), (wrong, "red")):
+        for label, symptom in rows:
+            row = [label, "", symptom.check, symptom.found, symptom.remedy]
+            row += [""] if len(table.columns) > 5 else []
+            table.add_row(*(Text(text, colour if at == 2 else "") for at, text in enumerate(row)))
     return table

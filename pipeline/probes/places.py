@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import grid
+from pipeline import grid, twins
 from pipeline.sources.table import stamps
 
 if TYPE_CHECKING:
@@ -58,17 +58,18 @@ def places(found: pd.DataFrame, hours: float | None) -> tuple[dict[str, Place], 
     problems += [f"{site}: 0, 0 is nobody's probe" for site in found.index[nowhere]]
     at = np.nan_to_num(np.stack([row, col], 1), nan=-1.0, posinf=-1.0, neginf=-1.0)
     cells = [tuple(map(int, pair)) for pair in np.floor(at * REFINEMENT)]
-    shared, same = defaultdict(list), defaultdict(list)
+    shared = defaultdict(list)
     for i, site in enumerate(found.index):
         shared[cells[i]].append(site)
-        same[lat[i], lon[i]].append(site)
+    same = twins.places(len(lat), twins.find(lat, lon))
+    n_same = np.bincount(same, minlength=len(lat))
     made = {}
     for i, site in enumerate(found.index):
         minds = []
         if len(shared[cells[i]]) > 1 and min(cells[i]) >= 0:
             minds.append(f"in one cell, {cells[i][0]}, {cells[i][1]}")
-        if len(same[lat[i], lon[i]]) > 1:
-            minds.append(f"at one place, {lat[i]:g}, {lon[i]:g}")
+        if n_same[same[i]] > 1:
+            minds.append(f"at one place, {lat[same[i]]:g}, {lon[same[i]]:g}")
         if found["decimals"].iloc[i] < 2:
             minds.append("place to a tenth of a degree: that is a cell's size")
         footprint = (int(np.floor(at[i, 0])), int(np.floor(at[i, 1])))

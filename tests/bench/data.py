@@ -92,6 +92,7 @@ def packed(of, n_footprints=256, per_footprint=16, n_sites=120, n_days=1096, n_f
         lon=np.linspace(-120, -70, n_sites),
         fold=np.arange(n_sites) % n_folds,
         dropped=np.full(n_sites, -1),
+        place=np.arange(n_sites),
     )
 
 
