@@ -12,7 +12,7 @@ from pipeline.errors import DataError
 from pipeline.sources import remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -39,14 +39,31 @@ class Part:
     Attributes:
       url: of the file.
       times: (time,) datetime64[ns] of its steps; empty for constants.
+      lengths: (time,) timedelta64[ns] of the intervals they stand for, where it has their bounds.
       known: whether it has been opened and checked.
       optional: whether it gives NaN where it is absent.
     """
 
     url: str
     times: NDArray[np.datetime64]
+    lengths: NDArray[np.timedelta64] | None = None
     known: bool = True
     optional: bool = False
+
+
+def steps_in(
+    parts: Sequence[Part],
+) -> tuple[NDArray[np.datetime64], NDArray[np.timedelta64] | None]:
+    """(time,) of all steps of several files; and their lengths, NaT where a file has no bounds."""
+    times = np.concatenate([part.times for part in parts])
+    if all(part.lengths is None for part in parts):
+        return times, None
+    unknown = np.timedelta64("NaT", "ns")
+    lengths = [
+        np.full(len(part.times), unknown) if part.lengths is None else part.lengths
+        for part in parts
+    ]
+    return times, np.concatenate(lengths)
 
 
 def values_of(

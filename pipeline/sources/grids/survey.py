@@ -15,10 +15,12 @@ from pipeline.sources.grids.parts import Part
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
     from pipeline.sources.grids.gridsource import GridSource
 
+    Lengths = NDArray[np.timedelta64]
     Wanted = list[tuple[str, days.Times, bool]]
 
 
@@ -51,7 +53,7 @@ def looked_at(source: GridSource, wanted: list[tuple[str, bool]]) -> list[Part]:
             grid, wrong = source.checked(raw)
             problems += [prefix + problem for problem in wrong]
             if grid is not None and not wrong:
-                parts[url] = Part(url, _times_of(raw, source))
+                parts[url] = Part(url, _times_of(raw, source), lengths_of(raw))
                 grids[url] = grid
     problems += _disagreements(parts, grids)
     if not problems and not parts:
@@ -113,6 +115,18 @@ def _times_of(raw: xr.Dataset, source: GridSource) -> days.Times:
         return np.array([], "datetime64[ns]")
     times: days.Times = raw["time"].values.astype("datetime64[ns]")
     return times
+
+
+def lengths_of(raw: xr.Dataset) -> Lengths | None:
+    """(time,) how long the steps of a file last, by the bounds of its times, if it has them."""
+    name = raw["time"].attrs.get("bounds") if "time" in raw else None
+    if name not in raw or raw[name].shape != (raw.sizes.get("time"), 2):
+        return None
+    bounds = days.decoded(raw[name].values)
+    if bounds.dtype.kind != "M":
+        return None
+    lengths: Lengths = np.diff(bounds.astype("datetime64[ns]"), axis=1)[:, 0]
+    return lengths if (lengths > np.timedelta64(0, "ns")).all() else None
 
 
 def _expected(held: days.Times, of_template: days.Times, offsets: Any) -> days.Times:
