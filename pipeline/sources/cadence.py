@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ALIKE = 0.05  # relative difference below which two distances are the same
 GAP = 1.5  # times the cadence, from which on a distance is a gap
 LEAST = 3  # values in a row that make a cadence
+TINY = 1e-6  # of an hour or a step, in comparing sums of times
 DAY = 24 * 3600 * 10**9  # ns
 UNITS = ((DAY, "day"), (DAY // 24, "hour"), (DAY // 1440, "minute"), (10**9, "second"))
 
@@ -64,6 +65,21 @@ def starts(times: Times, lengths: Any, stamp: str) -> Times:
     """
     back = {"end": lengths, "middle": lengths // 2}.get(stamp, np.timedelta64(0, "ns"))
     made: Times = times - back
+    return made
+
+
+def hours(times: Times) -> NDArray[np.float64]:
+    """(time,) the hours that each reading of a sensor stands for: until the next one.
+
+    Args:
+      times: (time,) increasing. One alone stands for an hour.
+    """
+    if len(times) < 2:
+        return np.ones(len(times))
+    lengths, step = steps(times), step_of(times)
+    if is_regular(lengths, step):
+        lengths = np.full(len(times), step)
+    made: NDArray[np.float64] = lengths / np.timedelta64(1, "h")
     return made
 
 

@@ -23,7 +23,7 @@ STAMPS = ("start", "middle", "end", "instant")
 HOWS = ("mean", "sum", "max", "min")
 DAY = np.timedelta64(1, "D")
 SINCE_00 = "since_00"  # stands for the stamp of amounts since 00 UTC
-TINY = 1e-6  # of a step, in comparing sums of times
+TINY = cadence.TINY
 step_of = cadence.step_of
 
 
@@ -139,7 +139,7 @@ def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice
 
 
 def _total(steps: Values, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """(row, column) the sum of steps, (time, row, column), each times its weight if there is one."""
+    """(row, column) sum of (time, row, column) steps, each times its weight if there is one."""
     if weight is None:
         total: NDArray[np.float64] = steps.sum(0, dtype=np.float64)
         return total
