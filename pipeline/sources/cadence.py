@@ -191,6 +191,6 @@ def _runs(gap: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 def _nearest(gap: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(distance,) the cadence there or before it, else the first; the median where none is."""
     if not known.any():
-        return np.full(len(gap), int(np.median(gap)))
+        return np.full(len(gap), np.sort(gap)[(len(gap) - 1) // 2])
     at = np.maximum.accumulate(np.where(known, np.arange(len(gap)), -1))
     return gap[np.where(at < 0, known.argmax(), at)]
