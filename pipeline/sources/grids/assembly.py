@@ -10,7 +10,7 @@ from pipeline.errors import DataError
 from pipeline.sources import cadence, dated, remote
 from pipeline.sources.grids import days, derive
 from pipeline.sources.grids.blocks import Series
-from pipeline.sources.grids.calendars import Calendar, Intervals, coverage
+from pipeline.sources.grids.calendars import Calendar, Intervals, coverage, intervals_of
 from pipeline.sources.grids.parts import steps_in
 
 if TYPE_CHECKING:
@@ -112,13 +112,7 @@ def _calendar(
         if not (source.strict or dated.span(source.urlpath)):
             return Calendar.of(each_day, labels, 1, 1), {}
         return _covering(source, labels, {}, usual)
-    intervals, labels = {}, {}
-    for stamp in stamps:
-        held = Intervals.of(times, stamp, source.day, usual, lengths)
-        if held is None:
-            labels[stamp] = source.day.labels(times, usual, stamp)
-        else:
-            intervals[stamp] = held
+    intervals, labels = intervals_of(times, stamps, source.day, usual, lengths)
     calendar, told = _covering(source, labels, intervals, usual)
     each = cadence.steps(times, source.day.stamp)
     told["cadence"] = cadence.told(cadence.starts(times, each, source.day.stamp), each)

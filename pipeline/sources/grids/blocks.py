@@ -10,14 +10,14 @@ import numpy as np
 
 from pipeline import files
 from pipeline.sources.grids import days, derive
-from pipeline.sources.grids.parts import Opener, Part, steps_in, values_of
+from pipeline.sources.grids.calendars import Calendar, intervals_of
+from pipeline.sources.grids.parts import Opener, OtherSteps, Part, as_held, steps_in, values_of
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
-    from pipeline.sources.grids.calendars import Calendar
 
     Values = NDArray[np.float32]
 
@@ -123,12 +123,35 @@ class Series:
             arrays = dict(zip(names, held, strict=True))
             return np.stack([term.ours([arrays[name] for name, _ in term.inputs]) for term in each])
         begin, end = self._reach(where[0], {self.stamp_of(term) for term in each})
-        arrays = dict(zip(names, self._steps(names, begin, end, where[1:]), strict=True))
+        try:
+            held = self._steps(names, begin, end, where[1:])
+        except OtherSteps:
+            if any(term.how is None for term in each):
+                raise
+            series = self._as_held(begin, end, where[0], {self.stamp_of(term) for term in each})
+            n_days = len(series.calendar.days)
+            return series.made(terms, (slice(0, n_days), *where[1:]))
+        arrays = dict(zip(names, held, strict=True))
         return np.stack([self._daily(term, arrays, begin, end, where[0]) for term in each])
 
     def stamp_of(self, term: derive.Term) -> str:
         """Where in its interval the time of a step of a variable lies."""
         return term.stamp_over(self.day.stamp)
+
+    def _as_held(self, begin: int, end: int, block: slice, stamps: set[str]) -> Series:
+        """A block of days with the steps that its files have, rather than those expected."""
+        first, last = np.searchsorted(self.firsts, [begin, end - 1], side="right")
+        parts = tuple(
+            as_held(self.source, self.grid, part, self.day.stamp)
+            for part in self.parts[first - 1 : last]
+        )
+        times, lengths = steps_in(parts)
+        calendar, usual = self.calendar, days.step_of(self.times)
+        intervals, labels = intervals_of(times, stamps, self.day, usual, lengths)
+        least = min(calendar.least, calendar.full)
+        some = calendar.days[block]
+        calendar = Calendar.of(some, labels, least, calendar.full, intervals)
+        return Series(self.source, parts, self.grid, calendar, self.day)
 
     def _reach(self, block: slice, stamps: set[str]) -> tuple[int, int]:
         """First step of a block of days, and one after its last; of amounts since 00 UTC more."""

@@ -75,8 +75,11 @@ class Intervals:
             begin = cadence.starts(times, each, stamp)
         if cadence.is_regular(each, usual):
             return None
-        end = np.maximum.accumulate(begin + each)
-        begin[1:] = np.maximum(begin[1:], end[:-1])
+        end = begin + each
+        if stamp in ("end", SINCE_00):  # one that would overlap is cut away from its time
+            begin[1:] = np.maximum(begin[1:], end[:-1])
+        else:
+            end[:-1] = np.minimum(end[:-1], begin[1:])
         return cls(begin + day.offset, end + day.offset, steps_of(usual))
 
     def edges(self, days: Times) -> tuple[Steps, Steps]:
@@ -104,6 +107,15 @@ class Intervals:
     def since(self, step: int) -> Intervals:
         """The same with steps counted from a later one."""
         return Intervals(self.begin[step:], self.end[step:], self.full)
+
+
+def intervals_of(
+    times: Times, stamps: set[str], day: Day, usual: np.timedelta64, lengths: Any = None
+) -> tuple[dict[str, Intervals], dict[str, Times]]:
+    """For each stamp, the intervals of steps that differ in length; of others the steps' days."""
+    made = {stamp: Intervals.of(times, stamp, day, usual, lengths) for stamp in stamps}
+    labels = {stamp: day.labels(times, usual, stamp) for stamp in stamps if made[stamp] is None}
+    return {stamp: each for stamp, each in made.items() if each is not None}, labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,16 +11,14 @@ from pipeline.errors import DataError
 from pipeline.sources import dated, remote
 from pipeline.sources.form import REMEDY
 from pipeline.sources.grids import days, derive
-from pipeline.sources.grids.parts import Part
+from pipeline.sources.grids.parts import Part, lengths_of
 
 if TYPE_CHECKING:
     import xarray as xr
-    from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
     from pipeline.sources.grids.gridsource import GridSource
 
-    Lengths = NDArray[np.timedelta64]
     Wanted = list[tuple[str, days.Times, bool]]
 
 
@@ -93,7 +91,13 @@ def from_template(source: GridSource, wanted: Wanted) -> list[Part]:
                 continue
             raise
         return [
-            Part(each, _expected(span, held, offsets), known=each == url, optional=may_lack)
+            Part(
+                each,
+                _expected(span, held, offsets),
+                known=each == url,
+                optional=may_lack,
+                span=span,
+            )
             for each, span, may_lack in there
         ]
     raise source.absent(remote.shown(source.urlpath), "not found: none of its files")
@@ -117,24 +121,14 @@ def _times_of(raw: xr.Dataset, source: GridSource) -> days.Times:
     return times
 
 
-def lengths_of(raw: xr.Dataset) -> Lengths | None:
-    """(time,) how long the steps of a file last, by the bounds of its times, if it has them."""
-    name = raw["time"].attrs.get("bounds") if "time" in raw else None
-    if name not in raw or raw[name].shape != (raw.sizes.get("time"), 2):
-        return None
-    bounds = days.decoded(raw[name].values)
-    if bounds.dtype.kind != "M":
-        return None
-    lengths: Lengths = np.diff(bounds.astype("datetime64[ns]"), axis=1)[:, 0]
-    return lengths if (lengths > np.timedelta64(0, "ns")).all() else None
-
-
 def _expected(held: days.Times, of_template: days.Times, offsets: Any) -> days.Times:
     """Times in a file that holds a span; those of months have more or fewer than the template."""
     count, span, length = len(offsets), held[1] - held[0], of_template[1] - of_template[0]
     if span != length and count > 1:
-        count = round(count * (span / length))
-        offsets = offsets[0] + np.arange(count) * (offsets[1] - offsets[0])
+        step = offsets[1] - offsets[0]
+        even = bool((np.diff(offsets) == step).all())
+        count = round(count * (span / length) if even else span / step)
+        offsets = offsets[0] + np.arange(count) * step
     made: days.Times = (held[0] + offsets).astype("datetime64[ns]")
     return made
 
