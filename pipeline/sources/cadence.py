@@ -96,13 +96,14 @@ def told(begin: Times, lengths: Lengths, most: int = 4) -> str:
       lengths: (time,) timedelta64 of the intervals.
       most: cadences that are told, of those that follow one another.
     """
-    ns = _ns(begin), lengths.astype("timedelta64[ns]").astype(np.int64)
-    firsts = np.flatnonzero(np.concatenate([[True], ~_alike(ns[1])]))
+    ns = lengths.astype("timedelta64[ns]").astype(np.int64)
+    firsts = np.flatnonzero(np.concatenate([[True], ~_alike(ns)]))
     ends = np.append(firsts[1:], len(begin))
     parts: list[tuple[str, Any, Any]] = []
     for first, last in zip(firsts, ends - 1, strict=True):
-        if last == first and ns[1][first] < DAY and len(begin) > 1:
-            continue  # one value alone is no cadence
+        n = last - first + 1
+        if len(begin) > 1 and (n < 2 or (n < LEAST and n * ns[first] < DAY)):
+            continue  # too few to be a cadence
         name, days = named(lengths[first]), begin[[first, last]].astype("datetime64[D]")
         if parts and parts[-1][0] == name:
             parts[-1] = (name, parts[-1][1], days[1])
@@ -163,7 +164,8 @@ def _around(at: NDArray[np.int64]) -> NDArray[np.int64]:
     huge = np.iinfo(np.int64).max
     sure, guess = np.where(known, gap, huge), np.where(known, huge, limit)
     sides = [np.minimum(np.append(each, huge), np.append(huge, each)) for each in (sure, guess)]
-    return np.where(sides[0] < huge, sides[0], sides[1])
+    made: NDArray[np.int64] = np.where(sides[0] < huge, sides[0], sides[1])
+    return made
 
 
 def _joins(gap: NDArray[np.int64], at: NDArray[np.int64], side: int) -> NDArray[np.bool_]:
@@ -173,7 +175,10 @@ def _joins(gap: NDArray[np.int64], at: NDArray[np.int64], side: int) -> NDArray[
     beside = gap[np.clip(at + side, 0, n - 1)]
     beyond = gap[np.clip(at + 2 * side, 0, n - 1)]
     there = (at + 2 * side >= 0) & (at + 2 * side < n)
-    return ends | (there & (np.abs(2 * beside - gap[at] - beyond) <= 2 * ALIKE * beside))
+    joins: NDArray[np.bool_] = ends | (
+        there & (np.abs(2 * beside - gap[at] - beyond) <= 2 * ALIKE * beside)
+    )
+    return joins
 
 
 def _alike(gap: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -115,8 +115,9 @@ class Answers:
         hourly = element.duration == "HOURLY"
         time = _hours(stamps) if hourly else np.ones(len(stamps))
         good = np.isin(codes, [CODES[letter] for letter in self.good])
-        taken = (each[inside] for each in (day, raw, codes, good, time))
-        mean, flag = daily(*taken, self.hours if hourly else 1, self.days)
+        least = self.hours if hourly else 1
+        readings = day[inside], raw[inside], codes[inside], good[inside], time[inside]
+        mean, flag = daily(*readings, least, self.days)
         is_flagged = element.code == self.flagged
         if not is_flagged:
             mean[~np.isin(flag, [CODES[letter] for letter in self.good])] = np.nan

@@ -59,15 +59,29 @@ def merged(days: pd.DataFrame, others: list[str], sensors: str) -> pd.DataFrame:
     return made.reset_index()
 
 
+def changes(rows: pd.DataFrame, most: int = 3) -> str:
+    """Sensors whose readings change their cadence: `A: hourly until 2019-05-02, daily from ...`."""
+    found: dict[str, str] = {}
+    for keys, held in rows.groupby(list(KEYS), sort=False):
+        times = np.sort(held["time"].to_numpy("datetime64[ns]"))
+        told = cadence.told(times, cadence.steps(times))
+        if " until " in told:
+            found.setdefault(str(keys[0]), told)
+    shown = [f"{site}: {told}" for site, told in found.items()]
+    more = f"; and {len(shown) - most} more sites" if len(shown) > most else ""
+    return "; ".join(shown[:most]) + more
+
+
 def _times(rows: pd.DataFrame, min_share: float) -> dict[str, NDArray[np.float64]]:
     """(row,) `held`, the time that each stands for; and `needed`, that a day of its series needs.
 
     Both in usual steps of the series, or in days where that is shorter.
     """
     held, needed = np.ones(len(rows)), np.ones(len(rows))
-    for at in rows.groupby("series").indices.values():
-        at = at[np.argsort(rows["time"].to_numpy()[at], kind="stable")]
-        times = rows["time"].to_numpy("datetime64[ns]")[at]
+    every = rows["time"].to_numpy("datetime64[ns]")
+    for found in rows.groupby("series").indices.values():
+        at = np.asarray(found)[np.argsort(every[found], kind="stable")]
+        times = every[at]
         step = cadence.step_of(times)
         lengths, a_day = cadence.steps(times), np.timedelta64(1, "D")
         if not cadence.is_regular(lengths, step):
