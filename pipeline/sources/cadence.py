@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ALIKE = 0.05  # relative difference below which two distances are the same
 GAP = 1.5  # times the cadence, from which on a distance is a gap
+SOON = 8  # distances from a gap to a cadence
 LEAST = 3  # values in a row that make a cadence
 TINY = 1e-6  # of an hour or a step, in comparing sums of times
 DAY = 24 * 3600 * 10**9  # ns
@@ -142,9 +143,22 @@ def _until_next(at: NDArray[np.int64]) -> NDArray[np.int64]:
     values = count + (np.arange(len(count)) == run[-1])  # the last value has no distance after it
     filling = np.bincount(run, gap) >= DAY * (1 - ALIKE)
     known = ((count > 1) & ((values >= LEAST) | filling))[run]
+    known |= _begins(gap, known)
     before = _nearest(gap, known)
     made = np.where(known | (gap < GAP * before), gap, before)
     return np.append(made, made[-1])
+
+
+def _begins(gap: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(distance,) whether each begins the cadence that follows soon, with none shorter between."""
+    n, at = len(gap), np.arange(len(gap))
+    later = np.minimum.accumulate(np.where(known, at, n)[::-1])[::-1]
+    made = ~known & (later < n) & (later - at <= SOON)
+    cadence = gap[np.minimum(later, n - 1)]
+    made &= np.abs(gap - cadence) <= ALIKE * cadence
+    for i in np.flatnonzero(made):
+        made[i] = gap[i : later[i]].min() >= (1 - ALIKE) * cadence[i]
+    return made
 
 
 def _around(at: NDArray[np.int64]) -> NDArray[np.int64]:
