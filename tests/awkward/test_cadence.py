@@ -189,7 +189,9 @@ def test_bounds_of_the_file_tell_the_length_of_a_step(tmp_path):
     edge = np.array([*range(0, 12 * 60, 60), 12 * 60, 14 * 60, 17 * 60, 24 * 60, 25 * 60])
     edge = np.append(edge, range(26 * 60, 49 * 60, 60))  # steps of 2, 3 and 7 hours, once each
     times, amounts = times_of(edge, "start"), np.diff(edge) / 60
-    bounds = np.stack([(FIRST + e * MINUTE).astype("datetime64[ns]") for e in (edge[:-1], edge[1:])])
+    bounds = np.stack(
+        [(FIRST + e * MINUTE).astype("datetime64[ns]") for e in (edge[:-1], edge[1:])]
+    )
     source = entry(tmp_path, times, amounts, bounds=bounds.T, day={"stamp": "start"})
     assert by_day(source) == days("2016-01-01", [24, 24])
     kept = np.arange(len(times)) != 30  # an hour of the second day is missing
@@ -200,7 +202,11 @@ def test_bounds_of_the_file_tell_the_length_of_a_step(tmp_path):
 def test_years_of_several_cadences_in_stores(tmp_path):
     for year, hours in ((2015, 1), (2016, 3)):
         n = 24 // hours
-        first = np.datetime64(f"{year}-01-01", "h") if year == 2016 else np.datetime64("2015-12-30", "h")
+        first = (
+            np.datetime64(f"{year}-01-01", "h")
+            if year == 2016
+            else np.datetime64("2015-12-30", "h")
+        )
         times = (first + hours * np.arange(2 * n)).astype("datetime64[ns]")
         to_zarr(grid(times, np.full(2 * n, hours)), tmp_path / f"{year}.zarr", 3)
     mapping = {"precipitation": {"from": "p", "units": "kg m-2", "daily": "sum"}}
@@ -217,7 +223,10 @@ def test_files_named_by_date_have_steps_of_their_own(tmp_path):
         )
     mapping = {"precipitation": {"from": "p", "units": "kg m-2", "daily": "sum"}}
     source = GriddedSource(
-        str(tmp_path / "%Y%m%d.nc"), mapping, period="2016-01-01..2016-01-05", day={"stamp": "start"}
+        str(tmp_path / "%Y%m%d.nc"),
+        mapping,
+        period="2016-01-01..2016-01-05",
+        day={"stamp": "start"},
     )
     assert by_day(source) == days("2016-01-01", [24] * 5)
 
@@ -226,7 +235,9 @@ def test_months_named_by_date_have_steps_of_their_own(tmp_path):
     steps = {"2016-01": ((1, 10), (3, 21)), "2016-02": ((3, 29),), "2016-03": ((1, 31),)}
     for month, segments in steps.items():
         edge = edges(*segments)
-        times = times_of(edge, "start") + (np.datetime64(month, "D") - FIRST.astype("datetime64[D]"))
+        times = times_of(edge, "start") + (
+            np.datetime64(month, "D") - FIRST.astype("datetime64[D]")
+        )
         path = tmp_path / f"{month.replace('-', '')}.nc"
         grid(times, np.diff(edge) / 60).to_netcdf(path, engine="h5netcdf")
     mapping = {"precipitation": {"from": "p", "units": "kg m-2", "daily": "sum"}}
@@ -332,16 +343,17 @@ def test_hours_of_a_good_day_are_hours_and_not_values(tmp_path):
 
 
 def test_an_ismn_archive_with_two_cadences(tmp_path):
-    edge = edges((1, 2), (3, 2))
+    edge = edges((1, 1.5), (3, 2.5))
     times = times_of(edge, "start").astype("datetime64[m]")
-    value = np.where(edge[:-1] < 48 * 60, 0.1, 0.3)
+    value = np.where(edge[:-1] < 36 * 60, 0.1, 0.3)
     rows = [(time, f"{v:.4f}", "G") for time, v in zip(times, value, strict=True)]
     folder = write_ismn(
         tmp_path / "Data_separate_files", [Sensor("SCAN", "Here", 40.0, -100.0, rows)]
     )
     mapping = {"soil_moisture": {"from": "soil_moisture", "units": "m3 m-3"}}
     found = IsmnSource(str(folder), mapping).to_dask().load()
-    np.testing.assert_allclose(found.soil_moisture[:, 0], [0.1, 0.1, 0.3, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(found.soil_moisture[:, 0], [0.1, 0.2, 0.3, 0.3], rtol=1e-6)
+    assert set(found.provider_flag.values.ravel()) == set(found.provider_flag.attrs["good"])
 
 
 def test_a_gap_elsewhere_hides_no_spike():

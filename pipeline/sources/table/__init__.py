@@ -31,8 +31,8 @@ class TableSource(Source):
     Values of a day are those of UTC where stamps carry an offset or a zone is given; otherwise of
     local standard time (dataset attribute `time_convention`). A day of sub-daily rows is the mean
     of its good rows, each weighed by the time until the next, where they cover at least
-    `min_share` of the day. Good rows have a flag of `good`, or none, and lie in the variable's range.
-    Sensors within `depth_class_m` are used.
+    `min_share` of the day. Good rows have a flag of `good`, or none, and lie in the variable's
+    range. Sensors within `depth_class_m` are used.
 
     Args:
       urlpath: the CSV, a path or a URL.
