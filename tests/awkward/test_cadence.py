@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import tempfile
 
 import numpy as np
@@ -16,6 +17,8 @@ from miniatures_insitu import Sensor, write_ismn
 
 from pipeline import qc
 from pipeline.sources import daily
+from pipeline.sources.awdb.elements import element
+from pipeline.sources.awdb.series import Answers
 from pipeline.sources.gridded import GriddedSource
 from pipeline.sources.gridzarr import GridZarrSource
 from pipeline.sources.ismn import IsmnSource
@@ -354,6 +357,29 @@ def test_an_ismn_archive_with_two_cadences(tmp_path):
     found = IsmnSource(str(folder), mapping).to_dask().load()
     np.testing.assert_allclose(found.soil_moisture[:, 0], [0.1, 0.2, 0.3, 0.3], rtol=1e-6)
     assert set(found.provider_flag.values.ravel()) == set(found.provider_flag.attrs["good"])
+
+
+def test_hours_of_the_air_and_water_database_with_two_cadences():
+    edge = edges((1, 1.5), (3, 2.5))
+    times = times_of(edge, "start").astype("datetime64[m]").astype(str)
+    value = np.where(edge[:-1] < 36 * 60, 10.0, 30.0)
+    values = [
+        {"date": time.replace("T", " "), "value": each, "qcFlag": "V"}
+        for time, each in zip(times.tolist(), value.tolist(), strict=True)
+    ]
+    about = {"elementCode": "SMS", "heightDepth": -2, "ordinal": 1, "durationName": "HOURLY"}
+    sensor = {"stationElement": about | {"storedUnitCode": "pct"}, "values": values}
+    answer = [{"stationTriplet": "2057:AL:SCAN", "data": [sensor]}]
+    spec = {"from": "SMS:-2", "units": "pct", "to": "m3 m-3", "duration": "HOURLY"}
+    answers = Answers(
+        ("2057:AL:SCAN",),
+        (element("soil_moisture", spec),),
+        FIRST.astype("datetime64[D]"),
+        *(4, "SMS:-2", ("V",), 12, (0.0,)),
+    )
+    answers.take("awdb", json.dumps(answer).encode())
+    found = answers.ours(np.zeros(1))["soil_moisture"][:, 0]
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.3, 0.3], rtol=1e-6)
 
 
 def test_a_gap_elsewhere_hides_no_spike():
