@@ -100,22 +100,27 @@ def spikes(values: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArra
     The three conditions of Dorigo et al. (2013, doi:10.2136/vzj2012.0097), on the record's own
     steps: a change of more than 15 % from the step before; second differences before and after it
     alike within 20 %; variance over mean of the 12 steps on both sides below 1. They were made for
-    hourly values in percent; m3 m-3 are brought to percent here.
+    hourly values in percent; m3 m-3 are brought to percent here. A value is looked at where the
+    two before and the two after it are one step apart.
     """
     percent = values.astype(np.float64) * 100
     n = len(percent)
     result = np.zeros(values.shape, bool)
-    if n < 5 or (np.diff(times) != np.diff(times)[0]).any():
+    if n < 5:
         return result
+    step = np.diff(times)
+    even = (step[:-3] == step[1:-2]) & (step[1:-2] == step[2:-1]) & (step[2:-1] == step[3:])
     second = percent[:-2] - 2 * percent[1:-1] + percent[2:]  # of steps 1 .. n - 2
     with np.errstate(divide="ignore", invalid="ignore"):
         change = percent[2:-2] / percent[1:-3]
         ratio = np.abs(second[:-2] / second[2:])
     jump = (change > 1.15) | (change < 0.85)
     alike = (ratio > 0.8) & (ratio < 1.2)
-    for step, place in np.argwhere(jump & alike):
-        at = step + 2
-        around = np.delete(percent[max(0, at - 12) : at + 13, place], min(12, at))
+    for before, place in np.argwhere(jump & alike & even[:, None]):
+        at = before + 2
+        near = np.arange(max(0, at - 12), min(at + 13, n))
+        near = near[(np.abs(times[near] - times[at]) <= 12 * step[at]) & (near != at)]
+        around = percent[near, place]
         around = around[np.isfinite(around)]
         result[at, place] = len(around) > 2 and around.var(ddof=1) < abs(around.mean())
     return result

@@ -68,15 +68,20 @@ def test_amounts_since_00_utc_become_those_of_each_hour():
     amounts = np.random.default_rng(3).uniform(size=len(times)).astype("float32")
     begun = (times - HOUR).astype("datetime64[D]")
     since = np.concatenate([np.cumsum(amounts[begun == day]) for day in np.unique(begun)])
-    found = increments(cube(since), times, HOUR).ravel()
-    assert np.isnan(found[0])  # 23 UTC, and nothing before it
-    np.testing.assert_allclose(found[1:], amounts[1:], rtol=1e-5, atol=1e-6)
+    found = increments(cube(since), times).ravel()
+    np.testing.assert_allclose(found, amounts, rtol=1e-5, atol=1e-6)
     holed = np.delete(np.arange(len(times)), 10)
-    found = increments(cube(since[holed]), times[holed], HOUR).ravel()
-    assert np.isnan(found[10])
-    assert np.isfinite(found[11:]).all()
-    whole = by_day(found, Day().labels(times[holed], HOUR, "end"), "sum", least=20)
-    assert whole[1] == pytest.approx(24 * found[2:25][np.isfinite(found[2:25])].mean(), rel=1e-5)
+    found = increments(cube(since[holed]), times[holed]).ravel()
+    assert found[10] == pytest.approx(amounts[10] + amounts[11], rel=1e-5)  # of both hours
+    np.testing.assert_allclose(
+        np.delete(found, 10), np.delete(amounts, [10, 11]), rtol=1e-5, atol=1e-6
+    )
+    since[10:12] = np.nan
+    found = increments(cube(since), times).ravel()
+    np.testing.assert_allclose(found[10:13], amounts[10:13].mean(), rtol=1e-5)  # spread evenly
+    since[25] = np.nan  # 00 UTC of 1 March: nothing later tells of the hour before it
+    found = increments(cube(since), times).ravel()
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(found)), [25])
 
 
 def test_days_that_are_missing_or_partial_are_told():

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class Seen(NamedTuple):
-    """What was found, whether the entry could be opened, and how much of it was read."""
+    """What was found, whether the entry could be opened, how much was read; and its cadence."""
 
     symptoms: list[Symptom]
     opened: bool
     note: str
+    cadence: str = ""
 
 
 def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
@@ -51,7 +52,7 @@ def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
         found, note = symptoms.of_error(error), ""
     finally:
         dataset.close()
-    return Seen(found, True, note)
+    return Seen(found, True, note, str(dataset.attrs.get("cadence", "")))
 
 
 def _of_dataset(
@@ -67,6 +68,7 @@ def _of_dataset(
     if "time" in dataset.dims and any("time" in dataset[name].dims for name in names):
         times = dataset.time.values
         found += gaps.of_days(times, _wanted(case, year, times), sparse=case.sparse)
+        found += gaps.of_cadence(str(dataset.attrs.get("cadence", "")))
         held = dataset.isel(time=_within(times, year))
     if not all(index.size for index in part.at.values()) or not all(held.sizes.values()):
         return found, ""

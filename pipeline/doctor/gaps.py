@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 LEAST_SPARSE = 0.75  # of the days of a year that a source of observations has to have
 _AXIS = "sort the file's days, each once, or ask the provider"
+_CADENCE = "is the change meant? days weigh each value by its time; else ask the provider"
 _GAP = "name another source for it, shorten the period, or ask the provider"
 
 
@@ -43,6 +45,25 @@ def of_days(
         found = f"{off} of {len(times)} times are not at 00:00: not days"
         made.append(Symptom("time axis", found, _AXIS))
     return made + (_gaps(days, period, sparse=sparse) if period else [])
+
+
+def of_cadence(cadence: str) -> list[Symptom]:
+    """Whether a record changes its cadence, by what its driver tells: `hourly until ...`."""
+    if " until " not in cadence:
+        return []
+    return [Symptom("time axis", f"the cadence changes: {cadence}", _CADENCE)]
+
+
+def between_years(years: list[tuple[str, str]]) -> dict[Symptom, list[str]]:
+    """Years, of (year, cadence), that begin with another cadence than the one before ends with."""
+    found: dict[Symptom, list[str]] = {}
+    for (_, before), (year, after) in itertools.pairwise(years):
+        last = before.rpartition(", ")[2].partition(" from ")[0]
+        first = after.partition(" until ")[0]
+        if last and first and last != first and "more changes" not in last:
+            told = f"{last} until {int(year) - 1}, {first} from {year}"
+            found |= {symptom: [year] for symptom in of_cadence(told)}
+    return found
 
 
 def _gaps(

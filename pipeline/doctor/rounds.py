@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pipeline.doctor import admission, checkup
+from pipeline.doctor import admission, checkup, gaps
 from pipeline.doctor.symptoms import Symptom, of_error
 from pipeline.errors import SoilweaveError
 
@@ -61,10 +61,13 @@ def _over(
     """What is wrong in each year, and what was looked at in the last of the longest."""
     found: Found = {}
     note, longest, reached, silent = "", 0, 0, 0
+    cadences: list[tuple[str, str]] = []
     for at, year in enumerate(years):
         label = str(year[0].year) if year else ""
         seen = checkup.of(case, driver, year, first=not reached)
         reached += seen.opened
+        if label and seen.cadence:
+            cadences.append((label, seen.cadence))
         days = (year[1] - year[0]).days if year else 0
         if seen.note and days >= longest:
             longest = days
@@ -77,6 +80,7 @@ def _over(
         if silent == PATIENCE and untried:
             progress.advance(untried)
             return _joined(found, f"; years not tried: {untried}"), note
+    found |= gaps.between_years(cadences)
     return _joined(_missing_years(found) if reached else found), note
 
 

@@ -81,7 +81,9 @@ def minds(found: Examined) -> list[str]:
     for site, place in found.places.items():
         for text in [*place.minds, *_record_minds(found, site)]:
             told[text].append(site)
-    return [f"{places.few(sites)}: {text}" for text, sites in told.items()]
+    minded = [f"{places.few(sites)}: {text}" for text, sites in told.items()]
+    cadence = "" if found.data is None else found.data.attrs.get("cadence", "")
+    return [*minded, f"the cadence changes: {cadence}"] if cadence else minded
 
 
 def _record_minds(found: Examined, site: str) -> list[str]:

@@ -1,10 +1,12 @@
-"""From hours to days: daily means of a site's series, and the flag that each day earns."""
+"""From readings to days: daily means of a site's series, and the flag that each day earns."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from pipeline.sources import cadence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,32 +51,33 @@ def utc_offset(lon: float) -> int:
 def means(
     hours: Hours, days: NDArray[np.datetime64], codes: Codes, min_hours: int, offset_hours: int = 0
 ) -> Days:
-    """Daily means.
+    """Daily means. A value stands for the time until the next one, gaps apart, and weighs by it.
 
-    A day with `min_hours` good hours is the mean of these, and good. Another is the mean of all
-    hours that have a value, under its most frequent flag that is not good, so that what is dropped
-    for its flag can be counted; without such a flag it has too few hours.
+    A day of which good values cover `min_hours` is the mean of these, and good. Another is the
+    mean of all values, under its most frequent flag that is not good, so that what is dropped for
+    its flag can be counted; without such a flag it has too few hours.
 
     Args:
       hours: the record.
       days: (day,) datetime64[D], one after another.
       codes: flags that have a meaning here.
-      min_hours: fewest good hours of a good day.
+      min_hours: fewest hours that the good values of a good day cover.
       offset_hours: from UTC to the time whose days are meant.
     """
-    _, first = np.unique(hours.times, return_index=True)
+    times, first = np.unique(hours.times, return_index=True)
     local = hours.times[first] + np.timedelta64(offset_hours, "h")
     day = (local.astype("datetime64[D]") - days[0]).astype(np.int64)
     inside = (day >= 0) & (day < len(days))
     day, values, flags = day[inside], hours.values[first][inside], hours.flags[first][inside]
+    time = cadence.hours(times)[inside]
     held = np.isfinite(values)
     flags = np.where(~held & (flags == codes.good), codes.missing, flags)
     good = flags == codes.good
-    n_good, of_good = _sums(day[good], values[good], len(days))
-    n_all, of_all = _sums(day[held], values[held], len(days))
-    enough = n_good >= min_hours
+    h_good, of_good = _sums(day[good], values[good], time[good], len(days))
+    h_all, of_all = _sums(day[held], values[held], time[held], len(days))
+    enough = h_good >= min_hours - cadence.TINY
     with np.errstate(invalid="ignore"):
-        mean = np.where(enough, of_good / n_good, of_all / n_all)
+        mean = np.where(enough, of_good / h_good, of_all / h_all)
     flag = np.full(len(days), codes.missing)
     flag[day] = codes.few
     pairs, n_of_pair = np.unique((day << 32 | flags)[~good], return_counts=True)
@@ -96,7 +99,8 @@ def mean_of(parts: Sequence[Days], good: int) -> Days:
 
 
 def _sums(
-    day: NDArray[np.int64], values: NDArray[np.float32], n: int
+    day: NDArray[np.int64], values: NDArray[np.float32], time: NDArray[np.float64], n: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(day,) how many values, and their sum."""
-    return np.bincount(day, minlength=n), np.bincount(day, values.astype(np.float64), minlength=n)
+    """(day,) the time that values cover, and the sum of values times their time."""
+    weighed = values.astype(np.float64) * time
+    return np.bincount(day, time, minlength=n), np.bincount(day, weighed, minlength=n)

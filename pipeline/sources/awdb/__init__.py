@@ -46,7 +46,7 @@ class AwdbSource(Source):
       flag: {"from": the element whose flags are given, "good": letters that are kept}; values of
         other elements whose flag is not good are missing.
       day: `local` for days of the site's clock, `utc` where all elements are HOURLY.
-      min_hours: fewest hours that make a day's mean.
+      min_hours: fewest hours that the values of a day's mean cover, of HOURLY elements.
       sites: ids wanted, in this order; all of the network by default.
     """
 

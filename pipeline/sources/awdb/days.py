@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.sources import cadence
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -15,22 +17,23 @@ def daily(
     values: NDArray[np.float64],
     codes: NDArray[np.int64],
     good: NDArray[np.bool_],
+    time: NDArray[np.float64],
     least: int,
     days: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """(days,) mean of a day's values, and the least sure of their flags.
+    """(days,) mean of a day's values by the time of each, and the least sure of their flags.
 
-    Of the good values, where a day has `least` of them; else of all of them, and the flag tells;
-    NaN where there are fewer.
+    Of the good values, where their time in a day is at least `least`; else of all of them, and
+    the flag tells; NaN where they have less.
     """
     mean, flag = np.full(days, np.nan), np.zeros(days, "int8")
     for chosen in (np.ones_like(good), good):
-        count = np.bincount(day[chosen], minlength=days)
-        total = np.bincount(day[chosen], values[chosen], minlength=days)
+        held = np.bincount(day[chosen], time[chosen], minlength=days)
+        total = np.bincount(day[chosen], values[chosen] * time[chosen], minlength=days)
         worst = np.zeros(days, "int8")
         np.maximum.at(worst, day[chosen], codes[chosen].astype("int8"))
-        enough = count >= least
-        mean[enough], flag[enough] = total[enough] / count[enough], worst[enough]
+        enough = held >= least - cadence.TINY
+        mean[enough], flag[enough] = total[enough] / held[enough], worst[enough]
     return mean, flag
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import cadence, remote
 from pipeline.sources.awdb.days import daily, specific_humidity
 from pipeline.sources.awdb.elements import CODES, Arrays, Element, factors
 
@@ -35,7 +35,7 @@ class Answers:
       days: how many.
       flagged: code of the element whose flags become provider_flag.
       good: letters of the flags that are kept.
-      hours: fewest hours that make a day.
+      hours: fewest hours that the values of a day cover.
       offsets: hours to add to UTC for the clock of each site; zeros for days of that clock.
     """
 
@@ -112,9 +112,12 @@ class Answers:
         utc = stamps - np.timedelta64(round(self.offsets[column] * 60), "m")
         day = (utc.astype("datetime64[D]") - self.first).astype(int)
         inside = (day >= 0) & (day < self.days) & np.isfinite(raw)
-        least = self.hours if element.duration == "HOURLY" else 1
+        hourly = element.duration == "HOURLY"
+        time = _hours(stamps) if hourly else np.ones(len(stamps))
         good = np.isin(codes, [CODES[letter] for letter in self.good])
-        mean, flag = daily(day[inside], raw[inside], codes[inside], good[inside], least, self.days)
+        least = self.hours if hourly else 1
+        readings = day[inside], raw[inside], codes[inside], good[inside], time[inside]
+        mean, flag = daily(*readings, least, self.days)
         is_flagged = element.code == self.flagged
         if not is_flagged:
             mean[~np.isin(flag, [CODES[letter] for letter in self.good])] = np.nan
@@ -139,6 +142,14 @@ class Answers:
                 values = values * slope + offset
             made[element.name] = values.astype("float32")
         return made
+
+
+def _hours(stamps: NDArray[np.datetime64]) -> NDArray[np.float64]:
+    """(value,) the hours that each stands for, in whatever order."""
+    order = np.argsort(stamps)
+    made = np.empty(len(stamps))
+    made[order] = cadence.hours(stamps[order])
+    return made
 
 
 def _ordinal(sensor: dict[str, Any]) -> int:

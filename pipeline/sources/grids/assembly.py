@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote
+from pipeline.sources import cadence, dated, remote
 from pipeline.sources.grids import days, derive, effort
 from pipeline.sources.grids.blocks import Series
-from pipeline.sources.grids.calendars import Calendar, coverage
+from pipeline.sources.grids.calendars import Calendar, Intervals, coverage, intervals_of
+from pipeline.sources.grids.parts import steps_in
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,9 +44,9 @@ def assembled(
         name: any("time" in template[native].dims for native, _ in term.inputs)
         for name, term in source.terms.items()
     }
-    parts, times = _wanted(source, parts)
-    calendar, told = _calendar(source, times, [name for name, has in timed.items() if has])
-    series = Series(source, tuple(parts), window, times, calendar, source.day.stamp)
+    parts = _wanted(source, parts)
+    calendar, told = _calendar(source, parts, [name for name, has in timed.items() if has])
+    series = Series(source, tuple(parts), window, calendar, source.day)
     together = dated.span(source.urlpath) == "h" and all(timed.values())
     made = series.variables(source.terms, template, together=together)
     coords: dict[str, Any] = dict(window.coords)
@@ -56,18 +57,18 @@ def assembled(
         attrs = {"units": term.to, "source": ", ".join(native for native, _ in term.inputs)}
         variables[name] = ((("time",) if timed[name] else ()) + window.axes, made[name], attrs)
     dataset = xr.Dataset(variables, coords, told | ({"crs": window.crs} if window.crs else {}))
-    steps = len(times) / max(len(calendar.days), 1)
+    steps = len(series.times) / max(len(calendar.days), 1)
     dataset.encoding["files"] = len(parts)
     dataset.encoding["bytes_a_day"] = effort.bytes_a_day(source.terms, template, window, steps)
     return dataset
 
 
-def _wanted(source: GridSource, parts: list[Part]) -> tuple[list[Part], days.Times]:
-    """Files with wanted steps, a day more on both sides of a period, and their times."""
+def _wanted(source: GridSource, parts: list[Part]) -> list[Part]:
+    """Files with wanted steps, a day more on both sides of a period."""
     wanted = source.wanted_days()
     times = np.concatenate([part.times for part in parts])
     if wanted is None or not len(times):
-        return parts, times
+        return parts
     reach = wanted[0] - days.DAY, wanted[1] + days.DAY
     kept = [
         part
@@ -84,42 +85,65 @@ def _wanted(source: GridSource, parts: list[Part]) -> tuple[list[Part], days.Tim
         found = f"holds {held}, and nothing of {wanted[0]} to {wanted[1]}"
         remedy = "name another period, or another source"
         raise DataError(remote.shown(source.urlpath), found, remedy=remedy)
-    return kept, np.concatenate([part.times for part in kept])
+    return kept
 
 
 def _calendar(
-    source: GridSource, times: days.Times, names: list[str]
+    source: GridSource, parts: list[Part], names: list[str]
 ) -> tuple[Calendar, dict[str, Any]]:
     """Which steps make which day, and attributes that tell of them.
 
     Args:
       source: what is wanted.
-      times: of all steps.
+      parts: the files.
       names: of the variables that change in time.
     """
+    times, lengths = steps_in(parts)
+    each_day = times.astype("datetime64[D]")
     if not names:
-        return Calendar(times.astype("datetime64[D]"), {}, 1, 1), {}
-    step = days.step_of(times)
-    hourly = step < days.DAY
+        return Calendar(each_day, {}, 1, 1), {}
+    usual = days.step_of(times)
+    hourly = usual < days.DAY or len(np.unique(each_day)) < len(times)
     undecided = [name for name in names if hourly and source.terms[name].how is None]
     if undecided:
-        found = f"{days.steps_of(step)} steps a day, and no `daily` for {', '.join(undecided)}"
+        most = np.unique(each_day, return_counts=True)[1].max()
+        found = f"{max(days.steps_of(usual), most)} steps a day, and no `daily` for "
         remedy = "say mean, sum, max or min in the mapping"
-        raise DataError(remote.shown(source.urlpath), found, remedy=remedy)
-    labels = {
-        stamp: source.day.labels(times, step, stamp) if hourly else times.astype("datetime64[D]")
-        for stamp in {source.terms[name].stamp or source.day.stamp for name in names}
-    }
-    least, full = (source.day.least(step), days.steps_of(step)) if hourly else (1, 1)
-    if not (hourly or source.strict or dated.span(source.urlpath)):
-        return Calendar.of(times.astype("datetime64[D]"), labels, least, full), {}
-    cover = coverage(list(labels.values()), least, source.wanted_days())
+        raise DataError(remote.shown(source.urlpath), found + ", ".join(undecided), remedy=remedy)
+    stamps = {source.terms[name].stamp_over(source.day.stamp) for name in names}
+    if not hourly:
+        labels = dict.fromkeys(stamps, each_day)
+        if not (source.strict or dated.span(source.urlpath)):
+            return Calendar.of(each_day, labels, 1, 1), {}
+        return _covering(source, labels, {}, usual)
+    intervals, labels = intervals_of(times, stamps, source.day, usual, lengths)
+    calendar, told = _covering(source, labels, intervals, usual)
+    each = cadence.steps(times, source.day.stamp)
+    told["cadence"] = cadence.told(cadence.starts(times, each, source.day.stamp), each)
+    return calendar, told | {"time_convention": source.day.convention}
+
+
+def _covering(
+    source: GridSource,
+    labels: dict[str, days.Times],
+    intervals: dict[str, Intervals],
+    usual: np.timedelta64,
+) -> tuple[Calendar, dict[str, Any]]:
+    """The calendar of the days that are wanted; and which of them are missing or partial.
+
+    Raises:
+      DataError: days are missing that may not be.
+    """
+    full, least = days.steps_of(usual), source.day.least(usual) if usual < days.DAY else 1
+    least = min(least, full) if intervals else least
+    cover = coverage(list(labels.values()), least, source.wanted_days(), list(intervals.values()))
     lacking = source.may_not_lack(cover.missing)
     if lacking.size:
         found = f"missing: {dated.shown(lacking)}"
         raise DataError(remote.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
-    told = {"time_convention": source.day.convention} if hourly else {}
-    for key, lacks in (("missing_days", cover.missing), ("partial_days", cover.partial)):
-        if lacks.size:
-            told[key] = dated.shown(lacks)
-    return Calendar.of(cover.days, labels, least, full), told
+    told = {
+        key: dated.shown(lacks)
+        for key, lacks in (("missing_days", cover.missing), ("partial_days", cover.partial))
+        if lacks.size
+    }
+    return Calendar.of(cover.days, labels, least, full, intervals), told

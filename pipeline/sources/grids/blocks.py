@@ -10,14 +10,14 @@ import numpy as np
 
 from pipeline import files
 from pipeline.sources.grids import days, derive
-from pipeline.sources.grids.parts import Opener, Part, values_of
+from pipeline.sources.grids.calendars import Calendar, intervals_of
+from pipeline.sources.grids.parts import Opener, OtherSteps, Part, as_held, steps_in, values_of
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
-    from pipeline.sources.grids.calendars import Calendar
 
     Values = NDArray[np.float32]
 
@@ -33,17 +33,20 @@ class Series:
       source: opens them.
       parts: in order of time.
       grid: rows and columns that are wanted.
-      times: (time,) of all steps.
       calendar: which steps make which day.
-      stamp: of variables that have none of their own.
+      day: what a day is; its stamp is that of variables that have none of their own.
     """
 
     source: Opener
     parts: tuple[Part, ...]
     grid: Grid
-    times: NDArray[np.datetime64]
     calendar: Calendar
-    stamp: str
+    day: days.Day
+
+    @functools.cached_property
+    def times(self) -> NDArray[np.datetime64]:
+        """(time,) of all steps."""
+        return steps_in(self.parts)[0]
 
     @functools.cached_property
     def firsts(self) -> NDArray[np.int64]:
@@ -89,14 +92,17 @@ class Series:
         if "time" not in stored.dims:
             return edges
         area = 4 * int(np.diff(edges[0]).max()) * int(np.diff(edges[1]).max())
-        full = self.calendar.full
+        begin, end = (
+            np.array([self.calendar.edges[stamp][side] for stamp in stamps]) for side in (0, 1)
+        )
+        full = max(self.calendar.full, int((end - begin).max()))
         room = max(_BLOCK_BYTES // area // full * full, full)
         at_once = min(DAYS_AT_ONCE * full, room)
         ends: list[int] = []
         for part, first in zip(self.parts, self.firsts, strict=False):
             n = len(part.times)
             ends += [int(first) + e for e in _within(0, n, 0, int(native.get("time", 1)), at_once)]
-        begin = np.min([self.calendar.edges[stamp][0] for stamp in stamps], axis=0)
+        begin = begin.min(0)
         each = np.unique(np.searchsorted(begin, np.unique(ends)))
         kept = [0]  # short files make blocks together
         for edge, following in zip(each, [*each[1:], len(begin) + at_once], strict=True):
@@ -116,14 +122,47 @@ class Series:
             held = values_of(self.source, self.grid, self.parts[0], names, self._at(where))
             arrays = dict(zip(names, held, strict=True))
             return np.stack([term.ours([arrays[name] for name, _ in term.inputs]) for term in each])
-        begin, end = self.calendar.reach(where[0], {self.stamp_of(term) for term in each})
-        begin = max(begin - int(any(term.since_00 for term in each)), 0)
-        arrays = dict(zip(names, self._steps(names, begin, end, where[1:]), strict=True))
+        begin, end = self._reach(where[0], {self.stamp_of(term) for term in each})
+        try:
+            held = self._steps(names, begin, end, where[1:])
+        except OtherSteps:
+            if any(term.how is None for term in each):
+                raise
+            series = self._as_held(begin, end, where[0], {self.stamp_of(term) for term in each})
+            n_days = len(series.calendar.days)
+            return series.made(terms, (slice(0, n_days), *where[1:]))
+        arrays = dict(zip(names, held, strict=True))
         return np.stack([self._daily(term, arrays, begin, end, where[0]) for term in each])
 
     def stamp_of(self, term: derive.Term) -> str:
         """Where in its interval the time of a step of a variable lies."""
-        return term.stamp or self.stamp
+        return term.stamp_over(self.day.stamp)
+
+    def _as_held(self, begin: int, end: int, block: slice, stamps: set[str]) -> Series:
+        """A block of days with the steps that its files have, rather than those expected."""
+        first, last = np.searchsorted(self.firsts, [begin, end - 1], side="right")
+        parts = tuple(
+            as_held(self.source, self.grid, part, self.day.stamp)
+            for part in self.parts[first - 1 : last]
+        )
+        times, lengths = steps_in(parts)
+        calendar, usual = self.calendar, days.step_of(self.times)
+        intervals, labels = intervals_of(times, stamps, self.day, usual, lengths)
+        least = min(calendar.least, calendar.full)
+        some = calendar.days[block]
+        calendar = Calendar.of(some, labels, least, calendar.full, intervals)
+        return Series(self.source, parts, self.grid, calendar, self.day)
+
+    def _reach(self, block: slice, stamps: set[str]) -> tuple[int, int]:
+        """First step of a block of days, and one after its last; of amounts since 00 UTC more."""
+        begin, end = self.calendar.reach(block, stamps)
+        if days.SINCE_00 not in stamps:
+            return begin, end
+        first, last = self.calendar.reach(block, {days.SINCE_00})
+        since = days.midnight_before(self.times)
+        first = int(np.searchsorted(since, since[min(first, len(since) - 1)]))
+        last = int(np.searchsorted(since, since[max(last - 1, 0)], side="right"))
+        return min(begin, first), max(end, last)
 
     def _daily(
         self, term: derive.Term, held: dict[str, Values], begin: int, end: int, block: slice
@@ -131,8 +170,7 @@ class Series:
         """(day, row, column) a variable in a block of days, from its inputs' steps."""
         arrays = [held[name] for name, _ in term.inputs]
         if term.since_00:
-            step = days.step_of(self.times)
-            arrays = [days.increments(array, self.times[begin:end], step) for array in arrays]
+            arrays = [days.increments(array, self.times[begin:end]) for array in arrays]
         made: Values = term.ours(
             arrays,
             functools.partial(

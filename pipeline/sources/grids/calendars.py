@@ -1,19 +1,26 @@
-"""Which days a series of steps has, which of its steps make them, and what it lacks."""
+"""Which days a series of steps has, which of its steps make them, and what it lacks.
+
+Time within a day is counted in the usual steps of the series, of which a day has `full`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.sources.grids.days import DAY
+from pipeline.sources import cadence
+from pipeline.sources.grids.days import DAY, SINCE_00, TINY, accumulated_from, steps_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pipeline.sources.grids.days import Day
+
     Times = NDArray[np.datetime64]
     Steps = NDArray[np.int64]
+    Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,29 +39,121 @@ class Coverage:
 
 
 @dataclass(frozen=True, eq=False)
+class Intervals:
+    """The intervals that steps stand for, where they differ in length; on the clock of the days.
+
+    Attributes:
+      begin: (step,) when each begins.
+      end: (step,) when it ends; no two overlap.
+      full: usual steps of a day.
+    """
+
+    begin: Times
+    end: Times
+    full: int
+
+    @classmethod
+    def of(
+        cls, times: Times, stamp: str, day: Day, usual: np.timedelta64, lengths: Any = None
+    ) -> Intervals | None:
+        """The intervals of steps; None where all have the usual length.
+
+        Args:
+          times: (step,) of all steps.
+          stamp: where in its interval the time of a step lies; SINCE_00 for amounts since 00 UTC.
+          day: what a day is.
+          usual: length of a step.
+          lengths: (step,) timedelta64 of the intervals as the files tell; NaT where they do not.
+        """
+        if stamp == SINCE_00:
+            begin = accumulated_from(times)
+            each = times - begin
+        else:
+            each = cadence.steps(times, stamp)
+            if lengths is not None and not cadence.is_regular(np.diff(times), usual):
+                each = np.where(np.isnat(lengths), each, lengths)
+            begin = cadence.starts(times, each, stamp)
+        if cadence.is_regular(each, usual):
+            return None
+        end = begin + each
+        if stamp in ("end", SINCE_00):  # one that would overlap is cut away from its time
+            begin[1:] = np.maximum(begin[1:], end[:-1])
+        else:
+            end[:-1] = np.minimum(end[:-1], begin[1:])
+        return cls(begin + day.offset, end + day.offset, steps_of(usual))
+
+    def edges(self, days: Times) -> tuple[Steps, Steps]:
+        """(day,) the first step that lies in each day, and (day,) one after its last."""
+        begin, end = days.astype(self.end.dtype), (days + DAY).astype(self.end.dtype)
+        first = np.searchsorted(self.end, begin, side="right")
+        return first, np.maximum(np.searchsorted(self.begin, end), first)
+
+    def within(self, day: np.datetime64, steps: slice) -> tuple[Floats, Floats]:
+        """(step,) the time of steps within a day, in usual steps; and its share of each step."""
+        begin, end = self.begin[steps], self.end[steps]
+        inside = np.minimum(end, day + DAY) - np.maximum(begin, day)
+        return inside / DAY * self.full, inside / np.maximum(end - begin, np.timedelta64(1, "ns"))
+
+    def pieces(self) -> tuple[Times, Floats]:
+        """(piece,) days of the steps, each step once for each day it lies in; and their time."""
+        first = self.begin.astype("datetime64[D]")
+        last = (self.end - np.timedelta64(1, "ns")).astype("datetime64[D]")
+        n = np.maximum((last - first).astype(np.int64) + 1, 1)
+        step = np.repeat(np.arange(len(n)), n)
+        label = first[step] + (np.arange(len(step)) - np.repeat(np.cumsum(n) - n, n))
+        inside = np.minimum(self.end[step], label + DAY) - np.maximum(self.begin[step], label)
+        return label, inside / DAY * self.full
+
+    def since(self, step: int) -> Intervals:
+        """The same with steps counted from a later one."""
+        return Intervals(self.begin[step:], self.end[step:], self.full)
+
+
+def intervals_of(
+    times: Times, stamps: set[str], day: Day, usual: np.timedelta64, lengths: Any = None
+) -> tuple[dict[str, Intervals], dict[str, Times]]:
+    """For each stamp, the intervals of steps that differ in length; of others the steps' days."""
+    made = {stamp: Intervals.of(times, stamp, day, usual, lengths) for stamp in stamps}
+    labels = {stamp: day.labels(times, usual, stamp) for stamp in stamps if made[stamp] is None}
+    return {stamp: each for stamp, each in made.items() if each is not None}, labels
+
+
+@dataclass(frozen=True, eq=False)
 class Calendar:
     """Which steps make which day.
 
     Attributes:
       days: (day,).
       edges: for each stamp, (day,) the first step of each day, and (day,) one after its last.
-      least: steps with a value that a day must have.
-      full: steps of a whole day; 1 where steps are days.
+      least: steps with a value that a day must have; of steps of several lengths the time of as
+        many usual ones.
+      full: usual steps of a whole day; 1 where steps are days.
+      intervals: of the steps, for stamps where they differ in length.
     """
 
     days: Times
     edges: dict[str, tuple[Steps, Steps]]
     least: int
     full: int
+    intervals: dict[str, Intervals] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, wanted: Times, labels: dict[str, Times], least: int, full: int) -> Calendar:
-        """From the days of all steps, for each stamp."""
+    def of(
+        cls,
+        wanted: Times,
+        labels: dict[str, Times],
+        least: int,
+        full: int,
+        intervals: dict[str, Intervals] | None = None,
+    ) -> Calendar:
+        """From the days of all steps, for each stamp; or from intervals, where there are some."""
         edges = {
             stamp: (np.searchsorted(each, wanted), np.searchsorted(each, wanted, side="right"))
             for stamp, each in labels.items()
         }
-        return cls(wanted, edges, least, full)
+        intervals = intervals or {}
+        edges |= {stamp: each.edges(wanted) for stamp, each in intervals.items()}
+        return cls(wanted, edges, least, full, intervals)
 
     def reach(self, block: slice, stamps: set[str]) -> tuple[int, int]:
         """First step of a block of days, and one after its last."""
@@ -64,24 +163,36 @@ class Calendar:
     def since(self, step: int) -> Calendar:
         """The same with steps counted from a later one."""
         edges = {key: (begin - step, end - step) for key, (begin, end) in self.edges.items()}
-        return Calendar(self.days, edges, self.least, self.full)
+        intervals = {key: each.since(step) for key, each in self.intervals.items()}
+        return Calendar(self.days, edges, self.least, self.full, intervals)
 
 
 def coverage(
-    labels: list[Times], least: int, wanted: tuple[np.datetime64, np.datetime64] | None
+    labels: list[Times],
+    least: int,
+    wanted: tuple[np.datetime64, np.datetime64] | None,
+    intervals: list[Intervals] | None = None,
 ) -> Coverage:
     """Which days there are.
 
     Args:
       labels: the days of all steps, for each way in which variables are stamped.
-      least: steps that a day must have.
+      least: steps that a day must have, or the time of as many usual ones.
       wanted: first and last day; None for those from the first to the last that are whole.
+      intervals: those of the ways in which steps differ in length.
     """
-    held = [dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in labels]
+    held: list[dict[Any, float]] = [
+        dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in labels
+    ]
+    for each in intervals or []:
+        label, time = each.pieces()
+        unique, which = np.unique(label, return_inverse=True)
+        held.append(dict(zip(unique, np.bincount(which, time), strict=True)))
     if wanted is None:
         every = sorted(set.union(*map(set, held)))
-        whole = [day for day in every if all(count.get(day, 0) >= least for count in held)]
+        whole = [day for day in every if all(time.get(day, 0) >= least - TINY for time in held)]
         wanted = (whole[0], whole[-1]) if whole else (every[0], every[-1])
     days = np.arange(wanted[0], wanted[1] + DAY).astype("datetime64[D]")
-    fewest = np.array([min(count.get(day, 0) for count in held) for day in days])
-    return Coverage(days, days[fewest == 0], days[(fewest > 0) & (fewest < least)])
+    fewest = np.array([min(time.get(day, 0) for time in held) for day in days])
+    lacking = fewest < least - TINY
+    return Coverage(days, days[fewest == 0], days[(fewest > 0) & lacking])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline.sources import cadence
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,6 +22,9 @@ How = Literal["mean", "sum", "max", "min"]
 STAMPS = ("start", "middle", "end", "instant")
 HOWS = ("mean", "sum", "max", "min")
 DAY = np.timedelta64(1, "D")
+SINCE_00 = "since_00"  # stands for the stamp of amounts since 00 UTC
+TINY = cadence.TINY
+step_of = cadence.step_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Day:
     Attributes:
       stamp: where in its interval the time of a step lies; `instant` has none.
       offset_hours: of the day's clock from UTC: -6 lets days begin at 06 UTC.
-      min_steps: of a day, below which it has no value; None for all.
+      min_steps: of a day, below which it has no value; None for all. Where steps differ in
+        length, the time of as many usual ones.
     """
 
     stamp: str = "instant"
@@ -46,11 +52,16 @@ class Day:
         """What to call such days."""
         return f"UTC{self.offset_hours:+g} h day" if self.offset_hours else "UTC day"
 
+    @property
+    def offset(self) -> np.timedelta64:
+        """Of the day's clock from UTC."""
+        return np.timedelta64(round(self.offset_hours * 3600), "s")
+
     def labels(self, times: Times, step: np.timedelta64, stamp: str) -> Times:
         """(time,) the day, datetime64[D], that holds the interval of each step."""
-        back = {"end": step, "middle": step // 2}.get(stamp, np.timedelta64(0, "ns"))
-        offset = np.timedelta64(round(self.offset_hours * 3600), "s")
-        labels: Times = (times - back + offset).astype("datetime64[D]")
+        stamp = "end" if stamp == SINCE_00 else stamp
+        begin = cadence.starts(times, step, stamp) + self.offset
+        labels: Times = begin.astype("datetime64[D]")
         return labels
 
     def least(self, step: np.timedelta64) -> int:
@@ -61,14 +72,6 @@ class Day:
 def steps_of(step: np.timedelta64) -> int:
     """Steps of a whole day."""
     return max(round(float(DAY / step)), 1)
-
-
-def step_of(times: Times) -> np.timedelta64:
-    """The usual time between steps; a day for one step alone."""
-    if len(times) < 2:
-        return np.timedelta64(24 * 3600 * 10**9, "ns")
-    usual = int(np.median(np.diff(times).astype("timedelta64[ns]").astype(np.int64)))
-    return np.timedelta64(usual, "ns")
 
 
 def decoded(times: NDArray[Any]) -> NDArray[Any]:
@@ -97,7 +100,8 @@ def order_problems(times: NDArray[Any]) -> list[str]:
 def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice) -> Values:
     """One value for each day of a block.
 
-    A sum over fewer steps than a whole day's is their mean times the steps of a day.
+    A sum over less than a whole day is scaled to the whole day, by the time of its steps. Where
+    steps differ in length, a mean weighs each by its time.
 
     Args:
       values: (time, row, column), NaN where missing.
@@ -107,39 +111,93 @@ def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice
       block: of the calendar's days.
 
     Returns:
-      (day, row, column) float32; NaN where fewer steps than `calendar.least` have a value.
+      (day, row, column) float32; NaN where less than `calendar.least` steps have a value.
     """
     begin, end = (edge[block] for edge in calendar.edges[stamp])
+    intervals = calendar.intervals.get(stamp)
     made = np.full((len(begin), *values.shape[1:]), np.nan, np.float32)
     for i, (first, last) in enumerate(zip(begin, end, strict=True)):
-        if last - first < calendar.least:
+        if last == first or (intervals is None and last - first < calendar.least):
             continue
         steps = values[first:last]
         valid = np.isfinite(steps)
-        count = valid.sum(0)
+        if intervals is None:
+            time = share = None
+            held = valid.sum(0)
+        else:
+            time, share = intervals.within(calendar.days[block][i], slice(first, last))
+            held = np.tensordot(time, valid, 1)
         if how in ("max", "min"):
             empty, reduce = (-np.inf, np.max) if how == "max" else (np.inf, np.min)
             found = reduce(np.where(valid, steps, empty), axis=0)
         else:
-            total = np.where(valid, steps, 0).sum(0, dtype=np.float64)
-            found = total / np.maximum(count, 1) * (calendar.full if how == "sum" else 1)
-        made[i] = np.where(count >= calendar.least, found, np.nan)
+            total = _total(np.where(valid, steps, 0), share if how == "sum" else time)
+            at_least = 1 if intervals is None else TINY
+            found = total / np.maximum(held, at_least) * (calendar.full if how == "sum" else 1)
+        made[i] = np.where(held >= calendar.least - TINY, found, np.nan)
     return made
 
 
-def increments(values: Values, times: Times, step: np.timedelta64) -> Values:
-    """What accumulated in each step, of what accumulates from 00 UTC on.
+def _total(steps: Values, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """(row, column) sum of (time, row, column) steps, each times its weight if there is one."""
+    if weight is None:
+        total: NDArray[np.float64] = steps.sum(0, dtype=np.float64)
+        return total
+    return np.tensordot(weight, steps.astype(np.float64), 1)
 
-    The value at 00 UTC is the total of the day before; NaN where the step before is missing.
+
+def midnight_before(times: Times) -> Times:
+    """(time,) 00 UTC before each; before 00 UTC that of the day that ends there."""
+    midnight: Times = (times - np.timedelta64(1, "ns")).astype("datetime64[D]").astype(times.dtype)
+    return midnight
+
+
+def accumulated_from(times: Times) -> Times:
+    """(time,) the time before each, or 00 UTC before it, whichever is later."""
+    midnight = midnight_before(times)
+    begun: Times = np.maximum(midnight, np.append(midnight[:1], times[:-1]))
+    return begun
+
+
+def increments(values: Values, times: Times) -> Values:
+    """What accumulated from one time to the next, of what accumulates from 00 UTC on.
+
+    The value at 00 UTC is the total of the day before. The amount between two values of a day is
+    spread evenly over the times between them that have none.
 
     Args:
-      values: (time, row, column).
-      times: (time,), each at the end of its step.
-      step: between them.
+      values: (time, row, column), NaN where missing.
+      times: (time,); those of a day must all be there, from the first after 00 UTC on.
     """
-    begun = times - step
+    begun = accumulated_from(times)
     fresh = (begun == begun.astype("datetime64[D]")).reshape(-1, 1, 1)
-    follows = (np.diff(times) == step).reshape(-1, 1, 1)
     made = np.full_like(values, np.nan)
-    made[1:] = np.where(follows, values[1:] - values[:-1], np.nan)
-    return np.where(fresh, values, made)
+    made[1:] = values[1:] - values[:-1]
+    made = np.where(fresh, values, made)
+    there = np.isfinite(values)
+    some = there.any(0) & ~there.all(0)
+    if some.any():
+        made[:, some] = _spread(values[:, some], times, begun)
+    return made
+
+
+def _spread(values: Values, times: Times, begun: Times) -> Values:
+    """(time, cell) increments where values are missing; times begin at `begun`."""
+    hours = (times - begun) / np.timedelta64(1, "h")
+    fresh = begun == begun.astype("datetime64[D]")
+    amount = np.full_like(values, np.nan)  # since the value before
+    lasted = np.zeros_like(values)  # hours since then
+    known, waited = np.zeros_like(values[0]), np.zeros_like(values[0])
+    for i in range(len(values)):
+        known = np.zeros_like(known) if fresh[i] else known
+        waited = (0 if fresh[i] else waited) + np.float32(hours[i])
+        there = np.isfinite(values[i])
+        amount[i], lasted[i] = values[i] - known, waited
+        known, waited = np.where(there, values[i], known), np.where(there, 0, waited)
+    for i in range(len(values) - 2, -1, -1):
+        later = ~np.isfinite(amount[i]) & ~fresh[i + 1]
+        amount[i], lasted[i] = (
+            np.where(later, following[i + 1], following[i]) for following in (amount, lasted)
+        )
+    part: Values = amount * (hours[:, None].astype(np.float32) / lasted)
+    return part

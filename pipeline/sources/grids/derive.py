@@ -3,8 +3,8 @@
 {from: NAME, units: UNITS, to: OUR UNITS}             as it is, in our units
 daily: mean | sum | max | min                         where steps are shorter than a day; a sum
                                                       of UNITS has UNITS day-1
-accumulated: hourly | since_00                        amounts since the step before, or since
-                                                      00 UTC; stamped at their end
+accumulated: hourly | since_00                        amounts of each step, however long, or
+                                                      since 00 UTC; stamped at their end
 stamp: start | middle | end | instant                 other than the entry's `day.stamp`
 {from: [NAME, ...], units: [UNITS, ...], by: RULE}    one of RULES, at the provider's steps
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
-from pipeline.sources.grids.days import HOWS, STAMPS
+from pipeline.sources.grids.days import HOWS, SINCE_00, STAMPS
 from pipeline.sources.grids.rules import RULES, known, linear, same
 from pipeline.sources.units import conversion
 
@@ -50,6 +50,10 @@ class Term:
     stamp: str | None
     units: str
     to: str
+
+    def stamp_over(self, entrys: str) -> str:
+        """Where the time of a step lies in its interval, given the entry's; or SINCE_00."""
+        return SINCE_00 if self.since_00 else self.stamp or entrys
 
     def make(self, arrays: Arrays) -> Any:
         """The variable at the provider's steps, from arrays of its inputs, in their units."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import cadence, remote
+from pipeline.sources.grids import days
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
+
+
+_UNLIKE = "fetch it again; if its steps are meant to differ, name it in an entry of its own"
 
 
 class Opener(Protocol):
@@ -39,14 +43,37 @@ class Part:
     Attributes:
       url: of the file.
       times: (time,) datetime64[ns] of its steps; empty for constants.
+      lengths: (time,) timedelta64[ns] of the intervals they stand for, where it has their bounds.
       known: whether it has been opened and checked.
       optional: whether it gives NaN where it is absent.
+      span: when what it holds begins and ends, by its name.
     """
 
     url: str
     times: NDArray[np.datetime64]
+    lengths: NDArray[np.timedelta64] | None = None
     known: bool = True
     optional: bool = False
+    span: NDArray[np.datetime64] | None = None
+
+
+class OtherSteps(DataError):
+    """A file has other steps than the one that was opened first, and they fill its span."""
+
+
+def steps_in(
+    parts: Sequence[Part],
+) -> tuple[NDArray[np.datetime64], NDArray[np.timedelta64] | None]:
+    """(time,) of all steps of several files; and their lengths, NaT where a file has no bounds."""
+    times = np.concatenate([part.times for part in parts])
+    if all(part.lengths is None for part in parts):
+        return times, None
+    unknown = np.timedelta64("NaT", "ns")
+    lengths = [
+        np.full(len(part.times), unknown) if part.lengths is None else part.lengths
+        for part in parts
+    ]
+    return times, np.concatenate(lengths)
 
 
 def values_of(
@@ -62,17 +89,18 @@ def values_of(
       where: what to take of each dimension; what is taken has their order.
 
     Raises:
+      OtherSteps: it has other steps than expected, to be had from `as_held`.
       DataError: it is absent, damaged or unlike the first.
     """
     try:
         raw = source.opened_part(part.url)
     except DataError as error:
-        if part.optional and any("not found" in problem for problem in error.problems):
+        if is_optional(part, error):
             return np.float32(np.nan)
         raise
     try:
         if not part.known:
-            _check(source, grid, raw, part)
+            check(source, grid, raw, part)
         made = []
         for name in names:
             held = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
@@ -84,8 +112,63 @@ def values_of(
         raw.close()
 
 
-def _check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
+def is_optional(part: Part, error: DataError) -> bool:
+    """Whether a file that cannot be opened is absent, and may be."""
+    return part.optional and any("not found" in problem for problem in error.problems)
+
+
+def lengths_of(raw: xr.Dataset) -> NDArray[np.timedelta64] | None:
+    """(time,) how long the steps of a file last, by the bounds of its times, if it has them."""
+    name = raw["time"].attrs.get("bounds") if "time" in raw else None
+    if name not in raw or raw[name].shape != (raw.sizes.get("time"), 2):
+        return None
+    bounds = days.decoded(raw[name].values)
+    if bounds.dtype.kind != "M":
+        return None
+    lengths = np.diff(bounds.astype("datetime64[ns]"), axis=1)[:, 0]
+    return lengths if (lengths > np.timedelta64(0, "ns")).all() else None
+
+
+def as_held(source: Opener, grid: Grid, part: Part, stamp: str) -> Part:
+    """A file with the steps that it has, however many, if they fill its span.
+
+    Args:
+      source: opens the file.
+      grid: what it must have.
+      part: the file, with the steps that were expected.
+      stamp: where in its interval the time of a step lies.
+
+    Raises:
+      DataError: it is absent, damaged or unlike the first.
+    """
+    if part.known:
+        return replace(part, lengths=cadence.steps(part.times, stamp))
+    try:
+        raw = source.opened_part(part.url)
+    except DataError as error:
+        if is_optional(part, error):
+            return part
+        raise
+    with raw:
+        with contextlib.suppress(OtherSteps):
+            check(source, grid, raw, part)
+        times = raw["time"].values.astype("datetime64[ns]")
+        lengths = lengths_of(raw)
+    lengths = cadence.steps(times, stamp) if lengths is None else lengths
+    return replace(part, times=times, lengths=lengths, known=True)
+
+
+def check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
+    """Whether a file is like the first, and has the steps that were expected.
+
+    Raises:
+      OtherSteps: it has others, which fill its span.
+      DataError: it is not like the first.
+    """
     problems = source.part_problems(raw, grid)
+    if not problems and _fills(raw, part):
+        found = f"{len(raw['time'])} steps, expected {len(part.times)}"
+        raise OtherSteps(remote.shown(part.url), f"time: {found}", remedy=_UNLIKE)
     if not problems and len(raw["time"]) != len(part.times):
         problems = [f"time: {len(raw['time'])} steps, expected {len(part.times)}"]
     if not problems:
@@ -97,7 +180,19 @@ def _check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
                 f"{wanted.astype('datetime64[m]')}, as its name says"
             ]
     if problems:
-        raise DataError(remote.shown(part.url), *problems, remedy="fetch it again")
+        raise DataError(remote.shown(part.url), *problems, remedy=_UNLIKE)
+
+
+def _fills(raw: xr.Dataset, part: Part) -> bool:
+    """Whether a file has other steps than expected, and they fill its span."""
+    times = raw["time"].values.astype("datetime64[ns]")
+    if part.span is None or len(times) == len(part.times) or not len(times):
+        return False
+    lengths = lengths_of(raw)
+    if lengths is None:
+        lengths = cadence.steps(times) if len(times) > 1 else np.zeros(1, "timedelta64[ns]")
+    inside = bool((times >= part.span[0]).all() and (times <= part.span[1]).all())
+    return inside and cadence.is_regular(lengths.sum(), part.span[1] - part.span[0])
 
 
 @contextlib.contextmanager

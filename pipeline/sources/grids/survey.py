@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.sources import dated, remote
 from pipeline.sources.form import REMEDY
 from pipeline.sources.grids import days, derive
-from pipeline.sources.grids.parts import Part
+from pipeline.sources.grids.parts import Part, lengths_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,7 +51,7 @@ def looked_at(source: GridSource, wanted: list[tuple[str, bool]]) -> list[Part]:
             grid, wrong = source.checked(raw)
             problems += [prefix + problem for problem in wrong]
             if grid is not None and not wrong:
-                parts[url] = Part(url, _times_of(raw, source))
+                parts[url] = Part(url, _times_of(raw, source), lengths_of(raw))
                 grids[url] = grid
     problems += _disagreements(parts, grids)
     if not problems and not parts:
@@ -91,7 +91,13 @@ def from_template(source: GridSource, wanted: Wanted) -> list[Part]:
                 continue
             raise
         return [
-            Part(each, _expected(span, held, offsets), known=each == url, optional=may_lack)
+            Part(
+                each,
+                _expected(span, held, offsets),
+                known=each == url,
+                optional=may_lack,
+                span=span,
+            )
             for each, span, may_lack in there
         ]
     raise source.absent(remote.shown(source.urlpath), "not found: none of its files")
@@ -119,8 +125,10 @@ def _expected(held: days.Times, of_template: days.Times, offsets: Any) -> days.T
     """Times in a file that holds a span; those of months have more or fewer than the template."""
     count, span, length = len(offsets), held[1] - held[0], of_template[1] - of_template[0]
     if span != length and count > 1:
-        count = round(count * (span / length))
-        offsets = offsets[0] + np.arange(count) * (offsets[1] - offsets[0])
+        step = offsets[1] - offsets[0]
+        even = bool((np.diff(offsets) == step).all())
+        count = round(count * (span / length) if even else span / step)
+        offsets = offsets[0] + np.arange(count) * step
     made: days.Times = (held[0] + offsets).astype("datetime64[ns]")
     return made
 

@@ -39,9 +39,9 @@ class IsmnSource(Source):
         of such. Places are where the target (else the first) is measured; provider_flag is its.
       depth: top and bottom of the class of depths, m; a sensor lies within it.
       day: `utc`, or `local` for days of local standard time by the longitude.
-      min_hours: good hours that make a good day. Half a day by default: readings follow the
-        soil's temperature through the day, and the mean of a night is not that of a day.
-        Networks that report every third hour need 4.
+      min_hours: hours of a day that good values must cover; each covers the time until the next
+        one. Half a day by default: readings follow the soil's temperature through the day, and
+        the mean of a night is not that of a day.
       several: of several sensors at one site in the class: the `longest` record, or the `mean`.
       login: as of Source.
       storage_options: passed to fsspec.

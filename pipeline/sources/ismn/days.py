@@ -37,7 +37,7 @@ def record(
       where: path of the archive here, and its URL, storage options and login elsewhere.
       members: for each variable, the files of its sensors.
       days: (time,) wanted.
-      min_hours: good hours of a good day.
+      min_hours: hours that the good values of a good day cover.
       offset: hours from UTC to the time whose days are meant.
 
     Returns:

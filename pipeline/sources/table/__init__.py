@@ -11,7 +11,7 @@ from pipeline.names import VARIABLES
 from pipeline.sources import remote
 from pipeline.sources.form import REMEDY, Mapping, Source
 from pipeline.sources.table import form, stamps
-from pipeline.sources.table.days import means, merged
+from pipeline.sources.table.days import changes, means, merged
 from pipeline.sources.table.rows import checked, duplicates
 from pipeline.sources.table.text import split
 from pipeline.sources.units import conversion
@@ -30,9 +30,9 @@ class TableSource(Source):
 
     Values of a day are those of UTC where stamps carry an offset or a zone is given; otherwise of
     local standard time (dataset attribute `time_convention`). A day of sub-daily rows is the mean
-    of its good rows, where they are at least `min_share` of those a whole day has at the usual
-    step of the sensor. Good rows have a flag of `good`, or none, and lie in the variable's range.
-    Sensors within `depth_class_m` are used.
+    of its good rows, each weighed by the time until the next, where they cover at least
+    `min_share` of the day. Good rows have a flag of `good`, or none, and lie in the variable's
+    range. Sensors within `depth_class_m` are used.
 
     Args:
       urlpath: the CSV, a path or a URL.
@@ -93,6 +93,8 @@ class TableSource(Source):
     def to_dask(self) -> xr.Dataset:
         """Daily values in our names and units, from the first to the last day of the table.
 
+        The attribute `cadence` tells of sensors that change theirs.
+
         Raises:
           DataError: listing every way in which the file is not as the catalog says.
         """
@@ -101,7 +103,9 @@ class TableSource(Source):
         rows, codes = self._judged(rows.sort_values("time", kind="stable"), target)
         days = means(rows, target, others, self.min_share)
         table = merged(days, others, self.sensors)
-        return self._dataset(rows, table.rename(columns={"value": target}), codes, convention)
+        made = self._dataset(rows, table.rename(columns={"value": target}), codes, convention)
+        told = changes(rows)
+        return made.assign_attrs(cadence=told) if told else made
 
     read = to_dask
 
