@@ -26,7 +26,8 @@ class Records(NamedTuple):
 
     `data` has dims time (every day of the experiment's period) and place, coords lat, lon and
     network (text), the target screened, and the forcing and statics that the sources have;
-    `dropped` counts values by rule; `told` is what the catalog says of each source.
+    `dropped` counts values by rule; `told` is what the catalog and the reader say of each source,
+    with `unchecked`, counts of the values kept to which the provider applied no check.
     """
 
     data: xr.Dataset
@@ -58,7 +59,7 @@ def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Windo
     for rule in (_outside, _short, _several):
         joined, lost = rule(joined, experiment, window)
         dropped.update(lost)
-    told = {str(source.attrs["entry"]): dict(source.attrs) for source in sources}
+    told = {str(part.attrs["entry"]): dict(part.attrs) for part in parts}
     return Records(joined.assign_attrs(entry=", ".join(told)), dict(dropped), told)
 
 
@@ -86,6 +87,10 @@ def screened(experiment: Experiment, source: xr.Dataset) -> tuple[xr.Dataset, di
     around[target] = around[target].copy(data=values)
     inside = np.isin(around.time.values, days)
     dropped = {rule: int(rejected[inside].sum()) for rule, rejected in rejects.items()}
+    unchecked = {}
+    if "provider_flag" in around:
+        kept = np.isfinite(values) & inside[:, None]
+        unchecked = qc.unchecked(around["provider_flag"], kept)
     names = [
         n
         for n in around.data_vars
@@ -94,7 +99,8 @@ def screened(experiment: Experiment, source: xr.Dataset) -> tuple[xr.Dataset, di
     made = around[names].reindex(time=days)
     entry = str(source.attrs["entry"]).rpartition(":")[2]  # whichever catalog it is in
     told = made["network"].values if "network" in made.coords else [""] * made.sizes["place"]
-    return made.assign_coords(network=("place", [str(name) or entry for name in told])), dropped
+    made = made.assign_coords(network=("place", [str(name) or entry for name in told]))
+    return made.assign_attrs(unchecked=unchecked), dropped
 
 
 def on_land(

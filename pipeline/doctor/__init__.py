@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.doctor import rounds, targets
+from pipeline.doctor.notes import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.doctor.cases import Case
     from pipeline.doctor.rounds import Found
+    from pipeline.doctor.symptoms import Symptom
     from pipeline.progress import Progress
 
 
@@ -34,8 +36,8 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     years = sum(len(case.years()) for case in to_do)
     progress.start("doctor", years, "years of entries")
     seen = [(case, *rounds.of(case, progress)) for case in to_do]
-    problems = sum(len(found) for _, found, _ in seen)
-    ill = sum(bool(found) for _, found, _ in seen)
+    problems = sum(len(_problems(found)) for _, found, _ in seen)
+    ill = sum(bool(_problems(found)) for _, found, _ in seen)
     counts = f"{len(seen)} entries, {years} years of them: {len(seen) - ill} healthy"
     if problems:
         counts += f"; {problems} problems in {ill}"
@@ -47,8 +49,12 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     return not problems, shown
 
 
+def _problems(found: Found) -> list[Symptom]:
+    return [symptom for symptom in found if symptom.check != NOTE]
+
+
 def _table(seen: list[tuple[Case, Found, str]]) -> Table:
-    """A row for every problem, and one for every entry without."""
+    """A row for every problem and note, and one for every entry without a problem."""
     from rich.table import Table
     from rich.text import Text
 
@@ -58,8 +64,9 @@ def _table(seen: list[tuple[Case, Found, str]]) -> Table:
     for case, found, note in seen:
         for symptom, years in found.items():
             row = (case.label, rounds.span(years), symptom.check, symptom.found, symptom.remedy)
-            table.add_row(*(Text(text, "red" if at == 2 else "") for at, text in enumerate(row)))
-        if not found:
+            colour = "yellow" if symptom.check == NOTE else "red"
+            table.add_row(*(Text(text, colour if at == 2 else "") for at, text in enumerate(row)))
+        if not _problems(found):
             span, _, looked = note.partition(" ")
             row = (case.label, span, "healthy", f"looked at {looked}", "")
             table.add_row(*(Text(text, "green" if at == 2 else "") for at, text in enumerate(row)))
