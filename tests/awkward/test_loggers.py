@@ -235,6 +235,38 @@ def test_sites_without_satellite_values_are_counted(capsys, monkeypatch):
     ]
 
 
+def test_the_longest_record_of_a_table_is_that_of_the_period(tmp_path):
+    """Sensor 1 has the longer record, and sensor 2 the longer one of the period."""
+    file = tmp_path / "mine.csv"
+    first = (
+        f"A,41.25,-105.5,0.05,{START + datetime.timedelta(k):%Y-%m-%d},0.1,1" for k in range(60)
+    )
+    second = (
+        f"A,41.25,-105.5,0.05,{START + datetime.timedelta(50 + k):%Y-%m-%d},0.3,2"
+        for k in range(40)
+    )
+    file.write_text("\n".join([f"{LONG.strip()},port", *first, *second]) + "\n")
+    columns = COLUMNS | {"sensor": "port"}
+    source = TableSource(str(file), MAPPING, columns, sensors="longest")
+    source.period = (datetime.date(2019, 6, 20), datetime.date(2019, 7, 29))
+    found = source.to_dask()["soil_moisture"].sel(time=slice("2019-06-20", "2019-07-29"))
+    np.testing.assert_allclose(found.values[:, 0], np.full(40, 0.3), rtol=1e-6)
+
+
+def test_a_list_of_sites_may_end_its_lines_in_any_way(tmp_path):
+    years = {("NM_Socorro_20_N", 2020): made.uscrn_year("NM_Socorro_20_N", 2020)}
+    folder = made.write_uscrn(tmp_path / "products", years)
+    table = folder.parent / "stations.tsv"
+    table.write_bytes(table.read_bytes().replace(b"\n", b"\r"))
+    for file in folder.rglob("*.txt"):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r"))
+    mapping = {"soil_moisture": {"from": "SOIL_MOISTURE_5_DAILY", "units": "m3 m-3"}}
+    dataset = UscrnSource(str(folder), mapping).to_dask().load()
+    assert dataset.lat.values.tolist() == [34.35]
+    assert float(dataset.elevation[0]) == pytest.approx(4847 * 0.3048)
+    np.testing.assert_allclose(dataset["soil_moisture"].values, 0.259, rtol=1e-6)
+
+
 def test_uscrn_files_without_their_list_lie_where_they_say(tmp_path):
     names = ("NM_Socorro_20_N", "MT_St._Mary_1_SSW")
     years = {(name, 2020): made.uscrn_year(name, 2020) for name in names}

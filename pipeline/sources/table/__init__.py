@@ -50,7 +50,8 @@ class TableSource(Source):
       depth_units: of depths.
       depth_class_m: least and greatest depth that is used, m.
       good: flags of good rows; an empty flag is good.
-      sensors: of several used sensors of an id: their `mean`, or the `longest` record.
+      sensors: of several used sensors of an id: their `mean`, or the record that is `longest` in
+        the wanted period, by its good days.
       min_share: 0..1.
       missing: numbers that stand for nothing.
       id: of the only station, where no column says it.
@@ -115,7 +116,7 @@ class TableSource(Source):
         target, *others = self.mapping
         rows, codes = self._judged(rows.sort_values("time", kind="stable"), target)
         days = means(rows, target, others, self.min_share)
-        table = merged(days, others, self.sensors)
+        table = merged(days, others, self.sensors, self.period)
         return self._dataset(rows, table.rename(columns={"value": target}), codes, convention)
 
     read = to_dask
