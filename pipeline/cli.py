@@ -143,7 +143,8 @@ def score(
     sites: Annotated[
         str,
         typer.Option(
-            help="A file in the form of the experiment's in-situ source, or CATALOG.yaml:NAME."
+            help="A CSV (read as doctor reads it), a file in the form of the experiment's in-situ "
+            "source, or CATALOG.yaml:NAME."
         ),
     ],
     workspace: Workspace = "workspace",
@@ -200,8 +201,8 @@ def _show_scores(summary: Json) -> None:
             _show(judged)
             for table in render.adjustment(judged) if "adjustment" in judged else ():
                 out.print(table)
-    for item in summary["not_scored"]:
-        out.print(f"not scored: {item['id']} {item['arm']}: {item['reason']}")
+    for line in render.not_scored(summary["not_scored"]):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -102,6 +102,9 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
     """Rules that observations must pass; each value dropped is counted under its rule."""
 
     provider: bool = Field(True, description="drop what the provider's own flags reject")
+    unchecked: Literal["keep", "drop"] = Field(
+        "keep", description="values that the provider's flags say no check was applied to"
+    )
     range: bool = Field(True, description="drop values outside the variable's range")
     frozen_below_degc: float | None = Field(
         1.0, description="drop values where measured soil temperature is at or under this"

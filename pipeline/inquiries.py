@@ -88,15 +88,16 @@ def doctor(
     Every entry, every year that is needed: variables, units, ranges, gaps, times, licence,
     credentials. Of a table of probes: columns, units, depth, coordinates, time zone, quality; the
     cell and footprint each falls in, a plot of each. What is guessed of a table, --set says
-    otherwise: units=percent, time_zone=UTC-06:00, depth=0.05, columns.lat=NAME, license=...
+    otherwise: units=percent, time_zone=UTC-06:00, time_format=%d/%m/%Y, depth=0.05,
+    columns.lat=NAME, license=..., and of a single station id=NAME, lat=41.3, lon=-105.5.
     The exit status is 1 where something is wrong.
 
     Example: soilweave doctor conus; soilweave doctor my_probes.csv --write my.yaml:my_probes
     """
     with console.progress() as progress:
-        if target.endswith(".csv"):
-            from pipeline import probes
+        from pipeline import probes
 
+        if probes.is_table(target):
             healthy, parts = probes.examine(target, write, progress, set_ or [], plots)
         else:
             from pipeline import doctor as examination

@@ -158,6 +158,8 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
             insitu, lost = sites.on_land(insitu, experiment, sources.window, mask)
             if lost:
                 progress.note(f"no cell with data, not used: {', '.join(lost)}")
+        for line in _remarks(insitu.told):
+            progress.note(line)
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
         receipt["twins"] = _twins(experiment, insitu, progress)
         receipt["shards"], found = sites.write(insitu, experiment, url)
@@ -180,6 +182,18 @@ def _twins(experiment: Experiment, insitu: Records, progress: Progress) -> list[
     if pairs:
         progress.note(f"sites at one place: {twins.line(pairs)}; {twins.REMEDY}")
     return pairs
+
+
+def _remarks(told: dict[str, Json]) -> list[str]:
+    """What a person should know of the records of sites that were read."""
+    lines = []
+    for entry, attrs in told.items():
+        lines += [f"{entry}: {note}" for note in attrs.get("notes", ())]
+        if kept := attrs.get("unchecked"):
+            counts = ", ".join(f"{n} {name}" for name, n in kept.items())
+            text = f"values kept to which no check was applied: {counts}"
+            lines.append(f"{entry}: {text}; --set qc.unchecked=drop leaves them out")
+    return lines
 
 
 def _digests(experiment: Experiment) -> dict[str, str]:
@@ -317,5 +331,7 @@ def _as_read(experiment: Experiment, sources: Sources) -> Json:
     told |= sources.insitu.told if sources.insitu else {}
     keys = ("license", "doi", "time_convention", "period", "static_period", "region")
     entries = {n: {k: attrs[k] for k in keys if k in attrs} for n, attrs in told.items()}
+    for name, attrs in told.items():
+        entries[name] |= {k: attrs[k] for k in ("unchecked", "notes") if attrs.get(k)}
     preliminary = reach.preliminary(experiment, experiment.period[1])
     return {"entries": entries, "preliminary": preliminary}

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import blocks, catalog, domain, models, placing, qc, schema, twins
+from pipeline import blocks, catalog, domain, models, placing, probes, qc, schema, twins
 from pipeline.errors import DataError
 from pipeline.judging import Sites
+from pipeline.probes import probed
+from pipeline.probes.words import TARGET
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model.checkpoint import Trained
+    from model.features import Features
     from pipeline.config import Experiment
 
 
@@ -28,7 +31,8 @@ class Probes:
     `forcing` (site, day, forcing) and `static` (site, static) are unscaled; `fold` (site,) is the
     fold that holds the site out, ALL where the models do not know it; `known` says which they do:
     those at the place of a site of theirs (see pipeline.twins), whatever either is called.
-    `excluded` has the ids of the file that qc.exclude_sites leaves out.
+    `excluded` has the ids of the file that qc.exclude_sites leaves out; `notes` say how the file
+    was read.
     """
 
     sites: Sites
@@ -39,6 +43,7 @@ class Probes:
     forcing: NDArray[np.float32]
     static: NDArray[np.float32]
     excluded: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def without_inputs(self) -> NDArray[np.bool_]:
@@ -76,18 +81,46 @@ def read(experiment: Experiment, folds: pd.DataFrame, trained: Trained, sites_ur
     label = blocks.joined(label, twins.of_sites(experiment, lat, lon))
     observed = raw[experiment.target].reindex(time=days).values.T
     sites = Sites(tuple(map(str, raw.place.values)), label, days.astype("datetime64[D]"), observed)
-    return Probes(sites, lat, lon, fold, known, forcing, static, excluded)
+    notes = tuple(raw.attrs.get("notes", ()))
+    return Probes(sites, lat, lon, fold, known, forcing, static, excluded, notes)
 
 
 def _opened(experiment: Experiment, sites_url: str) -> xr.Dataset:
-    """An entry, `CATALOG.yaml:name`; or a file in the form of the experiment's in-situ source."""
+    """An entry, `CATALOG.yaml:name`; a table; or a file in the form of the in-situ source."""
     if re.search(r"\.ya?ml:[^/]+$", sites_url):
         return catalog.open_source(experiment, sites_url)
+    if probes.is_table(sites_url) and not _reads_tables(experiment):
+        return _table(experiment, sites_url)
     if not experiment.sources.insitu:
         found = "names no in-situ source, so the form of a file of sites is not known"
         remedy = "give sources.insitu, or --sites CATALOG.yaml:NAME"
         raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
     return catalog.open_source(experiment, experiment.sources.insitu[0], sites_url)
+
+
+def _reads_tables(experiment: Experiment) -> bool:
+    """Whether the form of the experiment's in-situ source is itself that of a table."""
+    entries = experiment.sources.insitu[:1]
+    specs = [catalog.find(experiment.sources.catalog, entry).spec for entry in entries]
+    return any(str(spec["driver"]).endswith(".TableSource") for spec in specs)
+
+
+def _table(experiment: Experiment, url: str) -> xr.Dataset:
+    """A table, read as `doctor` reads it.
+
+    Raises:
+      DataError: it cannot be read without being told more, or holds another variable.
+    """
+    if experiment.target != TARGET:
+        found = f"a table is read as one of {TARGET}, and {experiment.name} is of "
+        remedy = "name it in a catalog, and give --sites CATALOG.yaml:NAME"
+        raise DataError(url, found + experiment.target, remedy=remedy)
+    examined = probed.examined(url, {})
+    if examined.problems or examined.data is None:
+        told = f"soilweave doctor {url} --set KEY=VALUE --write my.yaml:mine"
+        remedy = f"correct it; or tell what it is with `{told}`, and give --sites my.yaml:mine"
+        raise DataError(url, *examined.problems, remedy=remedy)
+    return examined.data.assign_attrs(entry=url, notes=examined.guess.notes)
 
 
 def _days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
@@ -124,10 +157,7 @@ def _inputs(
     """(site, day, forcing) and (site, static): the file's own, or those of the cells."""
     features = trained.features
     if experiment.inputs_from == "own":
-        absent = [n for n in (*features.forcing, *features.static) if n not in raw]
-        if absent:
-            remedy = "add them to the file and to the entry's mapping"
-            raise DataError(str(raw.attrs["entry"]), f"own inputs missing: {absent}", remedy=remedy)
+        _check_own_inputs(experiment, raw, features)
         forcing = [raw[name].reindex(time=days).values.T for name in features.forcing]
         static = [raw[name].values for name in features.static]
     else:
@@ -151,3 +181,27 @@ def _inputs(
         static = [at_sites(n, sources.constants[n]) for n in features.static]
     empty = np.zeros((raw.sizes["place"], 0), np.float32)
     return np.stack(forcing, 2), np.stack(static, 1) if static else empty
+
+
+def _check_own_inputs(experiment: Experiment, raw: xr.Dataset, features: Features) -> None:
+    """Whether sites bring the inputs of models that were trained on those of each site.
+
+    Raises:
+      DataError: naming the ones that are missing.
+    """
+    parts = []
+    for what, names in (("each day", features.forcing), ("once", features.static)):
+        absent = [f"{n} ({experiment.table[n].units})" for n in names if n not in raw]
+        if absent:
+            parts.append(f"{what} {', '.join(absent)}")
+    if parts:
+        found = (
+            f"own inputs missing: the models of {experiment.name} were trained on inputs measured "
+            f"or known at each site itself (inputs_from: own), not on those of its cell, and need "
+            f"them of every site in the file: {'; '.join(parts)}"
+        )
+        remedy = (
+            "add them to the file and to its entry's mapping, or score with an experiment that "
+            "takes inputs from cells (inputs_from: cell)"
+        )
+        raise DataError(str(raw.attrs["entry"]), found, remedy=remedy)

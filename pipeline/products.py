@@ -184,7 +184,8 @@ def _screened(
     flag, rules = part.get("provider_flag"), {}
     if of_sites and flag is not None:
         if experiment.qc.provider:
-            rules["provider"] = ~np.isin(flag.values, flag.attrs["good"]) & ~np.isnan(values)
+            good = list(qc.accepted(flag, experiment.qc))
+            rules["provider"] = ~np.isin(flag.values, good) & ~np.isnan(values)
             values[rules["provider"]] = np.nan
         flag = None
     bits = None if flag is None else flag.values

@@ -49,7 +49,7 @@ def _rules(
         inside = shallow & (sites["depth_to"].values <= qc.depth_m[1] + _TINY)
         rules["depth"] = np.broadcast_to(~inside, values.shape)
     if qc.provider and "provider_flag" in sites:
-        rules |= _provider(sites["provider_flag"])
+        rules |= _provider(sites["provider_flag"], qc)
     if qc.range:
         rules["range"] = (values < variable.minimum) | (values > variable.maximum)
     if qc.frozen_below_degc is not None and "soil_temperature" in sites:
@@ -82,16 +82,46 @@ def retrievals(
     return rules | {"range": outside & ~missing}
 
 
-def _provider(flag: xr.DataArray) -> dict[str, NDArray[np.bool_]]:
-    """One rule for each meaning the provider gives to a flag that is not good."""
-    good, found = set(flag.attrs["good"]), flag.values
-    values = np.atleast_1d(flag.attrs.get("flag_values", [])).tolist()
-    meanings = dict(zip(values, str(flag.attrs.get("flag_meanings", "")).split(), strict=False))
-    masks = np.atleast_1d(flag.attrs.get("flag_masks", [])).tolist()
-    bad: list[Any] = sorted(set(np.unique(found).tolist()) - good)
-    for value in set(bad) - meanings.keys():
-        meanings[value] = ",".join(meanings[mask] for mask in masks if value & mask) or value
+def accepted(flag: xr.DataArray, qc: QcConfig) -> set[Any]:
+    """Values of a provider's flag that are kept: good ones, and unchecked ones by default."""
+    good, unchecked = set(flag.attrs["good"]), set(_listed(flag, "unchecked"))
+    return good | unchecked if qc.unchecked == "keep" else good - unchecked
+
+
+def unchecked(flag: xr.DataArray, kept: NDArray[np.bool_]) -> dict[str, int]:
+    """How many values were kept that no check was applied to, by the provider's name for that.
+
+    Args:
+      flag: the provider's; its attribute `unchecked` lists the values that say so.
+      kept: which values were kept, of the flag's shape.
+    """
+    values = _listed(flag, "unchecked")
+    names = _meanings(flag, values)
+    counts = {str(names[value]): int((kept & (flag.values == value)).sum()) for value in values}
+    return {name: n for name, n in counts.items() if n}
+
+
+def _provider(flag: xr.DataArray, qc: QcConfig) -> dict[str, NDArray[np.bool_]]:
+    """One rule for each meaning the provider gives to a flag that is not accepted."""
+    found = flag.values
+    bad = sorted(set(np.unique(found).tolist()) - accepted(flag, qc))
+    meanings = _meanings(flag, bad)
     return {f"provider: {meanings[value]}": found == value for value in bad}
+
+
+def _listed(flag: xr.DataArray, key: str) -> list[Any]:
+    listed: list[Any] = np.atleast_1d(flag.attrs.get(key, [])).tolist()
+    return listed
+
+
+def _meanings(flag: xr.DataArray, wanted: list[Any]) -> dict[Any, Any]:
+    """What values of a flag mean; of several bits, the meanings of all."""
+    values = _listed(flag, "flag_values")
+    meanings = dict(zip(values, str(flag.attrs.get("flag_meanings", "")).split(), strict=False))
+    masks = _listed(flag, "flag_masks")
+    for value in set(wanted) - meanings.keys():
+        meanings[value] = ",".join(meanings[mask] for mask in masks if value & mask) or value
+    return meanings
 
 
 def spikes(values: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.bool_]:

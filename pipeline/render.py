@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from pipeline.files import Json
 
+NAMED = 3  # sites that a line names
 COLUMNS = {
     "correlation": "R",
     "rmse": "RMSE",
@@ -45,6 +47,37 @@ def adjustment(judged: Json) -> Iterator[Table]:
     short = {item["id"] for item in made["not_in_curve"]}
     if short:
         yield _offsets([item for item in made["offsets"] if item["id"] in short], judged["arms"])
+
+
+def not_scored(items: list[Json]) -> list[str]:
+    """Sites without a score: named where few have a reason of a kind, else counted.
+
+    Args:
+      items: `id`, `arm` and `reason` of each.
+    """
+    kinds: dict[tuple[str, str], list[Json]] = {}
+    for item in items:
+        kind = re.sub(r"\d+", "#", re.sub("^0 pairs", "no pairs", item["reason"]))
+        kinds.setdefault((item["arm"], kind), []).append(item)
+    lines = []
+    for (arm, _), alike in kinds.items():
+        if len(alike) <= NAMED:
+            lines += [f"not scored: {i['id']} {i['arm']}: {i['reason']}" for i in alike]
+            continue
+        ids = ", ".join(item["id"] for item in alike[:NAMED])
+        more = f"{ids} and {len(alike) - NAMED} more"
+        lines.append(f"not scored: {len(alike)} sites, {arm}: {_reasons(alike, arm)} ({more})")
+    return lines
+
+
+def _reasons(alike: list[Json], arm: str) -> str:
+    """A reason that several sites share, with the least and greatest of its numbers."""
+    if alike[0]["reason"].startswith("0 pairs,"):
+        whose = "satellite" if arm == "footprint" else arm
+        return f"no {whose} values on their observed days"
+    numbers = zip(*(map(int, re.findall(r"\d+", item["reason"])) for item in alike), strict=True)
+    ranges = (f"{min(n)} to {max(n)}" if min(n) < max(n) else str(n[0]) for n in numbers)
+    return re.sub(r"\d+", lambda _: next(ranges), alike[0]["reason"])
 
 
 def caption(summary: Json) -> str:

@@ -37,7 +37,8 @@ def run(
       experiment: what was trained.
       workspace: has its models.
       progress: told of every arm.
-      sites_url: a file in the form of the experiment's in-situ source, or CATALOG.yaml:NAME.
+      sites_url: a table, a file in the form of the experiment's in-situ source, or
+        CATALOG.yaml:NAME.
       adjust: learn an offset of every site, too: `adjustment` of every group.
 
     Raises:
@@ -52,6 +53,8 @@ def run(
     priors = adjustment.learn(experiment, workspace, Cube.open(cube_url), folds) if adjust else None
     some = models.load(root, Job(experiment.arms[0], models.ALL, 0))
     probes = probing.read(experiment, folds, some, sites_url)
+    for note in probes.notes:
+        progress.note(note)
     candidates = []
     for arm in experiment.arms:
         candidates.append(_arm(experiment, root, arm, probes, some))

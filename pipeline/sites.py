@@ -26,8 +26,9 @@ class Records(NamedTuple):
 
     `data` has dims time (every day of the experiment's period) and place, coords lat, lon, network
     and entry (text), the target screened, and the forcing and statics that the sources have;
-    `dropped` counts values by rule; `told` is what the catalog says of each source; `repeated` has
-    the ids, as `entry:id`, of sites whose id is in another source too.
+    `dropped` counts values by rule; `told` is what the catalog and the reader say of each source,
+    with `unchecked`, counts of the values kept to which the provider applied no check; `repeated`
+    has the ids, as `entry:id`, of sites whose id is in another source too.
     """
 
     data: xr.Dataset
@@ -62,7 +63,7 @@ def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Windo
     for rule in (_outside, _short, _several):
         joined, lost = rule(joined, experiment, window)
         dropped.update(lost)
-    told = {str(source.attrs["entry"]): dict(source.attrs) for source in sources}
+    told = {str(part.attrs["entry"]): dict(part.attrs) for part in parts}
     joined = joined.assign_attrs(entry=", ".join(told))
     return Records(joined, dict(dropped), told, repeated)
 
@@ -139,6 +140,10 @@ def screened(
     around[target] = around[target].copy(data=values)
     inside = np.isin(around.time.values, days)
     dropped = {rule: int(rejected[inside].sum()) for rule, rejected in rejects.items()}
+    unchecked = {}
+    if "provider_flag" in around:
+        kept = np.isfinite(values) & inside[:, None]
+        unchecked = qc.unchecked(around["provider_flag"], kept)
     names = [
         n
         for n in around.data_vars
@@ -150,7 +155,7 @@ def screened(
         network=("place", [str(name) or called for name in told]),
         entry=("place", [called] * made.sizes["place"]),
     )
-    return made, dropped
+    return made.assign_attrs(unchecked=unchecked), dropped
 
 
 def on_land(

@@ -40,7 +40,8 @@ class Sensor:
     def path(self) -> str:
         """Its path in an archive; the dates are those that were asked for at download."""
         top, bottom = (f"{edge:.6f}" for edge in self.depth)
-        names = (self.network, self.network, self.site, SHORT[self.variable], top, bottom)
+        network = self.network.replace("_", "-")  # the underscore separates the parts of a name
+        names = (network, network, self.site, SHORT[self.variable], top, bottom)
         file = "_".join([*names, self.name, "19500101", "20260512"]) + ".stm"
         return f"{self.folder or self.network}/{self.site}/{file}"
 

@@ -81,6 +81,7 @@ def test_values_units_and_flags_of_daily_elements(service, tmp_path):
         codes[x] for x in ("V", "E", "S", "", "N", "X")
     ]
     assert found.provider_flag.attrs["good"] == [codes[x] for x in ("", "V", "N", "E")]
+    assert found.provider_flag.attrs["unchecked"] == [codes[x] for x in ("", "N")]
     attrs = found.provider_flag.attrs
     meanings = dict(zip(attrs["flag_values"], attrs["flag_meanings"].split(), strict=True))
     assert meanings[codes["S"]] == "suspect"

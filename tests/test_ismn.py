@@ -59,8 +59,7 @@ def archive(**changes):
     deep.depth = (0.2, 0.2)
     air = Sensor("RSMN", "Adamclisi", 44.08829, 27.96591, hours("2024-02-28", 24, float))
     air.depth, air.variable = (-2.0, -2.0), "air_temperature"
-    french = Sensor("FR-Aqui", "fraye", 44.46713, -0.7269, hours("2024-03-01", 24, lambda i: 0.25))
-    french.folder = "FR_Aqui"
+    french = Sensor("FR_Aqui", "fraye", 44.46713, -0.7269, hours("2024-03-01", 24, lambda i: 0.25))
     return [main, warm, *scan, deep, air, french]
 
 

@@ -273,6 +273,46 @@ def test_what_is_guessed_can_be_told(doctor):
     assert "time_zone 'Mars': expected" in doctor(text, "columns.id=who", "time_zone=Mars")[1]
 
 
+def test_a_single_station_is_told(doctor, tmp_path):
+    """Its id, place and the form of its dates; and what is written opens as it was examined."""
+    days = [f"{day:02d}/05/2019" for day in range(1, 13)]
+    values = [round(0.2 + i / 100, 2) for i in range(12)]
+    rows = (f"{day},{value},{value + 0.1:.2f}\n" for day, value in zip(days, values, strict=True))
+    text = "TIMESTAMP,SM_5cm_Avg,SM_20cm_Avg\n" + "".join(rows)
+    station = ["id=007", "lat=41.2512", "lon=-105.5021"]
+    healthy, told = doctor(text, *station, "time_format=%d/%m/%Y", write="my.yaml:mine")
+    assert healthy, told
+    assert "id 007, lat 41.2512, lon -105.5021, time TIMESTAMP (local standard, %d/%m/%Y)" in told
+    data = intake.open_catalog(str(tmp_path / "my.yaml"))["mine"].to_dask()
+    assert data.place.values.tolist() == ["007"]
+    assert (float(data.lat[0]), float(data.lon[0])) == (41.2512, -105.5021)
+    np.testing.assert_allclose(data.soil_moisture.values[:, 0], values, rtol=1e-6)
+    expected = np.datetime64("2019-05-01") + np.arange(12)
+    np.testing.assert_array_equal(data.time.values.astype("datetime64[D]"), expected)
+    american = doctor(text, *station, "time_format=%m/%d/%Y")[1]
+    assert "2019-12-05" in american
+    deep = doctor(text, *station, "time_format=%d/%m/%Y", "depth_class_m=[0.1, 0.3]")[1]
+    assert " 0.2 " in deep
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["lat=91", "lon=0"], "lat 91: expected -90 to 90 degrees"),
+        (["lat=north", "lon=0"], "lat north: expected -90 to 90 degrees"),
+        (["lat=41.25", "lon=-105.5", "depth=0.05"], "name their depths, and depth says another"),
+        (["lat=41.25", "lon=-105.5", "time_format=dd/mm"], "time_format 'dd/mm': expected year"),
+        (["lat=41.25", "lon=-105.5", "time_format=%m/%d"], "time_format '%m/%d': expected year"),
+        (["lat=41.25", "lon=-105.5", "time_format=%m/%d/%Y"], "time is not written as time_format"),
+    ],
+)
+def test_settings_of_a_single_station_that_make_no_sense(doctor, settings, says):
+    text = "time,vwc_5cm,vwc_20cm\n" + "".join(f"{d}/05/2019,0.2,0.3\n" for d in range(1, 29))
+    healthy, told = doctor(text, "id=A", *settings)
+    assert not healthy
+    assert any(says in line for line in told.splitlines() if line.startswith("wrong")), told
+
+
 def test_the_longitude_of_kansas_is_a_number(doctor):
     healthy, told = doctor(HEADER + daily(lon=-99.0))
     assert healthy, told

@@ -114,6 +114,19 @@ def test_a_providers_flags_are_rules_of_their_own():
     assert counts == {"provider: doubtful": 2, "provider: frozen": 1}
 
 
+@pytest.mark.parametrize("setting", ["keep", "drop"])
+@pytest.mark.parametrize("good", [[0], [0, 2]])
+def test_values_that_nobody_checked_are_kept_or_dropped(setting, good):
+    data = sites([[0.1, 0.2, 0.3, np.nan]], flag=[[0, 1, 2, 2]])
+    data.provider_flag.attrs |= {"flag_meanings": "good bad U", "good": good, "unchecked": [2]}
+    values, counts = screened(data, provider=True, unchecked=setting)
+    kept = setting == "keep"
+    np.testing.assert_array_equal(np.isfinite(values[0]), [True, False, kept, False])
+    assert counts == {"provider: bad": 1} | ({} if kept else {"provider: U": 1})
+    found = qc.unchecked(data.provider_flag, np.isfinite(values))
+    assert found == ({"U": 1} if kept else {})
+
+
 @pytest.mark.parametrize(("length", "drops"), [(4, 0), (5, 5), (6, 6)])
 def test_a_run_of_one_value_is_dropped_from_its_full_length_on(length, drops):
     series = [0.1, *[0.2] * length, 0.3, 0.2]

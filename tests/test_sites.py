@@ -6,7 +6,7 @@ import world as small_world
 import xarray as xr
 import yaml
 
-from pipeline import catalog, domain, resolve, sites
+from pipeline import catalog, domain, prepare, resolve, sites
 from pipeline.errors import ConfigError, DataError
 
 WINDOW = small_world.WINDOW
@@ -55,6 +55,23 @@ def test_the_mean_of_a_cell(snow):
     np.testing.assert_allclose(mean[:50], 1.5, atol=1e-3)
     np.testing.assert_allclose(mean[50:80], 2.0, atol=1e-3)
     assert np.isnan(mean[80:]).all()
+
+
+def test_what_is_known_of_the_records_is_told(snow):
+    """Notes of the reader, and how many values were kept to which no check was applied."""
+    data = three().assign_attrs(notes=["two sensors are one record"])
+    flags = np.zeros(data.snow_depth.shape, int)
+    flags[:10, 1] = 4
+    attrs = {"good": [0], "unchecked": [4], "flag_values": [0, 4], "flag_meanings": "G U"}
+    data["provider_flag"] = (("time", "place"), flags, attrs)
+    made = records(snow, data)
+    assert made.told["some"]["unchecked"] == {"U": 10}
+    assert prepare._remarks(made.told) == [
+        "some: two sensors are one record",
+        "some: values kept to which no check was applied: 10 U; --set qc.unchecked=drop leaves "
+        "them out",
+    ]
+    assert records(snow, data, unchecked="drop").dropped["provider: U"] == 10
 
 
 def test_short_records_are_left_out_and_counted(snow):

@@ -86,6 +86,49 @@ def test_daily_rows_are_points_in_our_form(table):
     assert "provider_flag" not in data
 
 
+WIDE = """time,w5,w5b,w20,t5,t20
+2019-05-01,0.20,0.30,0.40,10,5
+2019-05-02,0.22,,0.42,11,6
+2019-05-03,,0.36,0.44,12,
+"""
+
+
+def test_a_column_for_each_depth(table):
+    """Two sensors at 5 cm, one at 20 cm; temperatures at both depths; one station."""
+    mapping = {
+        "soil_moisture": {"from": {"w5": 0.05, "w5b": 0.05, "w20": [0.1, 0.2]}, "units": "m3 m-3"},
+        "soil_temperature": {"from": {"t5": 0.05, "t20": [0.1, 0.2]}, "units": "degC"},
+    }
+    station = {"columns": {"time": "time"}, "id": "S", "lat": 41.25, "lon": -105.5}
+    data = table(WIDE, mapping=mapping, **station)
+    np.testing.assert_allclose(data.soil_moisture.values[:, 0], [0.25, 0.22, 0.36], rtol=1e-6)
+    np.testing.assert_allclose(data.soil_temperature.values[:, 0], [10, 11, 12])
+    assert sorted(data.soil_moisture.attrs["source"].split(", ")) == ["w20", "w5", "w5b"]
+    deep = table(WIDE, mapping=mapping, depth_class_m=(0.1, 0.3), **station)
+    np.testing.assert_allclose(deep.soil_moisture.values[:, 0], [0.4, 0.42, 0.44], rtol=1e-6)
+    np.testing.assert_allclose(deep.soil_temperature.values[:, 0], [5, 6, np.nan])
+    assert (float(deep.depth_from[0]), float(deep.depth_to[0])) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"id": None}, "columns: id missing"),
+        ({"lat": 95}, "lat 95: expected -90 to 90 degrees"),
+        ({"columns": {"time": "time", "id": "site"}}, "id and columns.id: say one of them"),
+        ({"depth": 0.05}, "expected one of columns.depth"),
+        ({"mapping": {"soil_moisture": {"from": {}, "units": "1"}}}, "no column"),
+        ({"mapping": {"soil_moisture": {"from": {"w5": "top"}, "units": "1"}}}, "depth 'top'"),
+        ({"time_format": "%H:%M"}, "time_format '%H:%M': expected year, month and day"),
+    ],
+)
+def test_a_wide_table_that_makes_no_sense(changes, says):
+    mapping = {"soil_moisture": {"from": {"w5": 0.05}, "units": "m3 m-3"}}
+    args = {"mapping": mapping, "columns": {"time": "time"}, "id": "S", "lat": 1.0, "lon": 2.0}
+    with pytest.raises(ValueError, match=says):
+        TableSource("x.csv", **(args | changes))
+
+
 def test_units_are_those_of_the_entry(table):
     percent = {
         "soil_moisture": {"from": "vwc", "units": "percent", "to": "m3 m-3"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.doctor import pairs, rounds, targets
+from pipeline.doctor.notes import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.doctor.cases import Case
     from pipeline.doctor.pairs import Row
     from pipeline.doctor.rounds import Found
+    from pipeline.doctor.symptoms import Symptom
     from pipeline.progress import Progress
 
 
@@ -36,8 +38,9 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     progress.start("doctor", years, "years of entries")
     seen = [(case, *rounds.of(case, progress)) for case in to_do]
     known, wrong = pairs.of(seen)
-    problems = sum(len(found) for _, found, _ in seen) + len(wrong)
-    ill = len({label for label, _ in wrong} | {case.label for case, found, _ in seen if found})
+    ill_cases = {case.label for case, found, _ in seen if _problems(found)}
+    problems = sum(len(_problems(found)) for _, found, _ in seen) + len(wrong)
+    ill = len(ill_cases | {label for label, _ in wrong})
     counts = f"{len(seen)} entries, {years} years of them: {len(seen) - ill} healthy"
     if problems:
         counts += f"; {problems} problems in {ill}"
@@ -49,8 +52,12 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     return not problems, shown
 
 
+def _problems(found: Found) -> list[Symptom]:
+    return [symptom for symptom in found if symptom.check != NOTE]
+
+
 def _table(seen: list[tuple[Case, Found, str]], known: list[Row], wrong: list[Row]) -> Table:
-    """A row for every problem and every healthy entry; then what is true of several entries."""
+    """A row for every problem, note and healthy entry; then what is true of several entries."""
     from rich.table import Table
     from rich.text import Text
 
@@ -64,8 +71,9 @@ def _table(seen: list[tuple[Case, Found, str]], known: list[Row], wrong: list[Ro
         for number, (symptom, years) in enumerate(found.items()):
             row = [case.label, rounds.span(years), symptom.check, symptom.found, symptom.remedy]
             row += [looked if number == 0 else ""] if len(table.columns) > 5 else []
-            table.add_row(*(Text(text, "red" if at == 2 else "") for at, text in enumerate(row)))
-        if not found:
+            colour = "yellow" if symptom.check == NOTE else "red"
+            table.add_row(*(Text(text, colour if at == 2 else "") for at, text in enumerate(row)))
+        if not _problems(found):
             row = [case.label, span, "healthy", f"looked at {looked}", ""]
             row += [""] if len(table.columns) > 5 else []
             table.add_row(*(Text(text, "green" if at == 2 else "") for at, text in enumerate(row)))

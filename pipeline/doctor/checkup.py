@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import catalog
-from pipeline.doctor import absences, admission, coverage, gaps, readings, samples, symptoms
+from pipeline.doctor import absences, admission, coverage, gaps, notes, readings, samples, symptoms
 from pipeline.doctor.symptoms import Symptom
 from pipeline.errors import DataError
 
@@ -79,6 +79,7 @@ def _of_dataset(
     found += absences.of_values({n: values[n] for n in forcing if n in values}, looked)
     for name, given in values.items():
         found += readings.of_values(name, given, held, part, case)
+    found += notes.of_sites(looked, values, case)
     if first and not unread:
         found += readings.of_orientation(held, names, part, case)
     return found, samples.told(looked, held)

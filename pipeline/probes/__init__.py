@@ -21,10 +21,28 @@ if TYPE_CHECKING:
     from pipeline.probes.probed import Examined
     from pipeline.progress import Progress
 
+TABLES = (".csv", ".tsv", ".txt", ".dat")  # loggers write the last two
+AS_WRITTEN = ("id", "time_format")
 SETTINGS = (
-    *("columns", "units", "temperature_units", "depth", "depth_units", "depth_class_m"),
-    *("time_zone", "good", "sensors", "min_share", "missing", "license"),
+    *("columns", "id", "lat", "lon", "units", "temperature_units"),
+    *(
+        "depth",
+        "depth_units",
+        "depth_class_m",
+        "time_zone",
+        "time_format",
+        "good",
+        "sensors",
+        "min_share",
+        "missing",
+        "license",
+    ),
 )
+
+
+def is_table(url: str) -> bool:
+    """Whether a file or a URL is a table of text, by its name."""
+    return url.partition("?")[0].lower().endswith(TABLES)
 
 
 def examine(
@@ -86,7 +104,7 @@ def _given(settings: Sequence[str]) -> dict[str, Any]:
         if role:
             made.setdefault("columns", {})[role] = text
         else:
-            made[first] = yaml.safe_load(text)
+            made[first] = text if first in AS_WRITTEN else yaml.safe_load(text)
     return made
 
 

@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.probes import written
 from pipeline.probes.words import TARGET
 from pipeline.sources import remote
+from pipeline.sources.table.layers import named
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,7 +58,7 @@ def _entry(found: Examined, data: xr.Dataset, license_: str) -> Json:
             "auth": "anonymous" if "://" in found.url else "none",
             "region": "longitude {:g}..{:g}, latitude {:g}..{:g}".format(*edges),
             "native_grid": "points",
-            "native_units": ", ".join(f"{s['from']} {s['units']}" for s in mapping.values()),
+            "native_units": ", ".join(f"{named(s)} {s['units']}" for s in mapping.values()),
             "time_convention": data.time_convention,
             "period": f"{days[0]}..{days[-1]}",
             "origin": found.url,

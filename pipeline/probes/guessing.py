@@ -17,6 +17,8 @@ from pipeline.sources.table.form import NEEDED
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.probes.words import Recognised
+
 _GOOD = ("0", "g", "good", "ok", "pass", "passed", "valid")
 
 
@@ -45,18 +47,20 @@ def guess(raw: pd.DataFrame, given: dict[str, Any]) -> Guess:
       given: arguments that a person gave; `units` and `temperature_units`, and `columns` by role
         (also `value` and `temperature`) stand for the mapping.
     """
-    found = recognised(raw, given.get("columns") or {})
+    station = _station(raw, given)
+    found = recognised(raw, given.get("columns") or {}, station)
     made = Guess(found.columns, problems=found.problems)
-    if idle := [name for name in raw.columns if name not in found.columns.values()]:
+    if "id" in station and "id" not in given:
+        made.notes.append(f"id {station['id']}, from the logger's header; else --set id=NAME")
+    used = {*found.columns.values(), *(c for columns in found.depths.values() for c in columns)}
+    if idle := [name for name in raw.columns if name not in used]:
         made.notes.append(f"columns not used: {', '.join(idle)}")
-    lacking = [name for name in (*NEEDED, TARGET) if name not in made.columns]
-    for name in lacking:
-        told = "value" if name == TARGET else name
-        examples = ", ".join(WORDS[name].split()[:4])
-        header = ", ".join(raw.columns)
-        absent = f"no column for {told} (such as {examples}); the header has {header}"
-        made.problems.append(f"{absent}: rename one, or --set columns.{told}=NAME")
-    if not {"depth", "depth_from"} & made.columns.keys() and "depth" not in given:
+    lacking = [n for n in (*NEEDED, TARGET) if n not in made.columns and n not in station]
+    made.problems += [_absent(raw, name) for name in lacking]
+    has_depth = "depth" in given or {"depth", "depth_from"} & made.columns.keys()
+    if "depth" in given and found.depths:
+        _one_depth(found, made)
+    if not has_depth and not found.depths:
         made.problems.append("no depth: add a column depth_m, or say --set depth=0.05 (m)")
     elif not lacking:
         for name in ("depth", "depth_from", "depth_to") if "depth" in given else ():
@@ -65,22 +69,69 @@ def guess(raw: pd.DataFrame, given: dict[str, Any]) -> Guess:
         made.problems += seen.problems
         made.notes += seen.notes
         roles = {k: v for k, v in made.columns.items() if k not in (TARGET, TEMPERATURE)}
-        zone = given.get("time_zone") or found.hints.get("time") or _zone(raw[roles["time"]], made)
-        made.args = {"mapping": seen.mapping, "columns": roles, "time_zone": zone}
+        form, is_clear = _time_format(raw[roles["time"]], given, made)
+        if not is_clear:
+            return made
+        zone = given.get("time_zone") or found.hints.get("time")
+        zone = zone or _zone(raw[roles["time"]], form, made)
+        made.args = {"mapping": seen.mapping, "columns": roles, **station, "time_zone": zone}
+        made.args |= {"time_format": form} if form else {}
         made.args |= {"depth": given["depth"]} if "depth" in given else {}
         made.args["depth_units"] = seen.depth_units
         if "flag" in roles:
             made.args["good"] = given.get("good") or _good(raw[roles["flag"]], made)
-        made.args["missing"] = given.get("missing") or _fills(raw, made)
+        made.args["missing"] = given.get("missing") or _fills(raw, found, made)
         others = ("sensors", "min_share", "depth_class_m")
         made.args |= {name: given[name] for name in others if name in given}
     return made
 
 
-def _zone(text: pd.Series, made: Guess) -> str:
-    if stamps.has_offset(text).any():
+def _station(raw: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the only station: what a person gave, or its name in a logger's header."""
+    told: dict[str, Any] = {role: given[role] for role in ("id", "lat", "lon") if role in given}
+    has_id = "id" in told or "id" in recognised(raw, given.get("columns") or {}, ("id",)).columns
+    return told if has_id or not raw.attrs["station"] else {"id": raw.attrs["station"], **told}
+
+
+def _absent(raw: pd.DataFrame, name: str) -> str:
+    """A column that must be there is not, and what to do."""
+    told = "value" if name == TARGET else name
+    examples = ", ".join(WORDS[name].split()[:4])
+    header = ", ".join(raw.columns)
+    absent = f"no column for {told} (such as {examples}); the header has {header}"
+    station = f"; of a single station, --set {told}=..." if told in ("id", "lat", "lon") else ""
+    return f"{absent}: rename one, or --set columns.{told}=NAME{station}"
+
+
+def _one_depth(found: Recognised, made: Guess) -> None:
+    """A depth was given, and the columns' names have others."""
+    columns = list(found.depths[TARGET])
+    if len(columns) > 1:
+        told = f"columns {', '.join(columns)} name their depths, and depth says another"
+        made.problems.append(f"{told}: leave it out, or --set columns.value=NAME")
+    found.depths.clear()
+
+
+def _time_format(text: pd.Series, given: dict[str, Any], made: Guess) -> tuple[str | None, bool]:
+    """How stamps that are not ISO 8601 are written, and whether that is clear."""
+    if "time_format" in given or stamps.is_iso(text):
+        return given.get("time_format"), True
+    forms = stamps.fitting(text)
+    if not forms:
+        return None, True  # the table tells which lines are wrong
+    column, first = made.columns["time"], text[text != ""].iloc[0]
+    if len(forms) == 1:
+        made.notes.append(f"{column}: read as {forms[0]}; else --set time_format=...")
+        return forms[0], True
+    choices = " or ".join(f"--set time_format='{form}'" for form in forms)
+    made.problems.append(f"{column}: '{first}' and all others fit several forms: say {choices}")
+    return None, False
+
+
+def _zone(text: pd.Series, form: str | None, made: Guess) -> str:
+    if "%z" in form if form else stamps.has_offset(text).any():
         return stamps.OFFSET
-    if not stamps.is_date(text).all():
+    if stamps.has_times(form) if form else not stamps.is_date(text).all():
         made.notes.append(
             "times carry no offset: days are recorded as those of local standard time; if they "
             "are not, --set time_zone=UTC, UTC-06:00 (no summer time) or an IANA name"
@@ -100,13 +151,14 @@ def _good(flags: pd.Series, made: Guess) -> list[str]:
     return chosen or ["0"]
 
 
-def _fills(raw: pd.DataFrame, made: Guess) -> list[float]:
+def _fills(raw: pd.DataFrame, found: Recognised, made: Guess) -> list[float]:
     import pandas as pd
 
-    columns = [made.columns[name] for name in (TARGET, TEMPERATURE) if name in made.columns]
+    names = [name for name in (TARGET, TEMPERATURE) if name in made.columns]
+    columns = [c for name in names for c in found.depths.get(name, [made.columns[name]])]
     values = pd.concat([numbers(raw, column, ()) for column in columns])
-    found = [fill for fill in FILLS if np.isclose(values, fill).any()]
-    if found:
-        shown = ", ".join(f"{fill:g}" for fill in found)
+    fills = [fill for fill in FILLS if np.isclose(values, fill).any()]
+    if fills:
+        shown = ", ".join(f"{fill:g}" for fill in fills)
         made.notes.append(f"taken as missing: {shown}; else --set missing=[...]")
-    return found or [FILLS[0]]
+    return fills or [FILLS[0]]

@@ -15,6 +15,7 @@ from pipeline.probes import guessing, places, units
 from pipeline.probes.words import TARGET
 from pipeline.sources import remote
 from pipeline.sources.table import TableSource
+from pipeline.sources.table.form import NEEDED
 from pipeline.sources.table.text import split
 
 if TYPE_CHECKING:
@@ -98,13 +99,17 @@ def _coordinates(raw: pd.DataFrame, guess: Guess) -> pd.DataFrame:
     """First lat and lon of every id, and the decimals they are written with."""
     import pandas as pd
 
-    names = {name: guess.columns[name] for name in ("lat", "lon")}
-    ids = raw[guess.columns["id"]]
+    station = {f"({role})": str(guess.args[role]) for role in NEEDED if role in guess.args}
+    raw = raw.assign(**station)
+    columns = {role: guess.args["columns"].get(role, f"({role})") for role in NEEDED}
+    names = {name: columns[name] for name in ("lat", "lon")}
+    ids = raw[columns["id"]]
     made = pd.DataFrame({name: units.numbers(raw, c, ()) for name, c in names.items()})
     written = [raw[c].str.extract(r"[.,](\d+)$")[0].fillna("").str.len() for c in names.values()]
     made["decimals"] = pd.concat(written, axis=1).max(axis=1)
     known = made[ids != ""].dropna()
-    return known.groupby(ids[known.index], sort=False).first()
+    first: pd.DataFrame = known.groupby(ids[known.index], sort=False).first()
+    return first
 
 
 def counts(found: Examined) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from pipeline.config import JudgingConfig
 from pipeline.probes import places
 from pipeline.probes.probed import counts
 from pipeline.probes.words import TARGET
+from pipeline.sources.table.layers import ends
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,10 +70,19 @@ def schema(found: Examined) -> str:
     args = found.guess.args
     told = {"time": args["time_zone"], "depth": args["depth_units"]}
     told |= {"depth_from": args["depth_units"], "depth_to": args["depth_units"]}
-    parts = [(role, column, told.get(role, "")) for role, column in args["columns"].items()]
-    parts += [(name, spec["from"], spec["units"]) for name, spec in args["mapping"].items()]
+    told["time"] += f", {args['time_format']}" if "time_format" in args else ""
+    parts = [(role, str(args[role]), "") for role in ("id", "lat", "lon") if role in args]
+    parts += [(role, column, told.get(role, "")) for role, column in args["columns"].items()]
+    for name, spec in args["mapping"].items():
+        depths = spec["from"] if isinstance(spec["from"], dict) else {}
+        at = [f"{column} at {_depth(depth)} m" for column, depth in depths.items()]
+        parts.append((name, ", ".join(at) or spec["from"], spec["units"]))
     named = [f"{role} {column}" + (f" ({of})" if of else "") for role, column, of in parts]
     return f"read as: {', '.join(named)}"
+
+
+def _depth(depth: Any) -> str:
+    return "-".join(f"{end:g}" for end in dict.fromkeys(ends(depth)))
 
 
 def minds(found: Examined) -> list[str]:

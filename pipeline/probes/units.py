@@ -22,7 +22,7 @@ _KELVIN_FROM = 150.0
 class Seen:
     """The mapping of `TableSource`, the units of depths, what contradicts, and what was decided."""
 
-    mapping: dict[str, dict[str, str]] = field(default_factory=dict)
+    mapping: dict[str, dict[str, Any]] = field(default_factory=dict)
     depth_units: str = "m"
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -40,7 +40,9 @@ def seen(raw: pd.DataFrame, found: Recognised, given: dict[str, Any]) -> Seen:
     _target(raw, found, given, made)
     if TEMPERATURE in found.columns:
         _temperature(raw, found, given, made)
-    if "depth" in given:
+    if found.depths:
+        pass  # the columns' names have their units
+    elif "depth" in given:
         made.depth_units = given.get("depth_units", "m")
     else:
         _depths(raw, found, given, made)
@@ -59,10 +61,17 @@ def numbers(raw: pd.DataFrame, column: str, fills: tuple[float, ...] = FILLS) ->
 
 
 def _target(raw: pd.DataFrame, found: Recognised, given: dict[str, Any], made: Seen) -> None:
-    column = found.columns[TARGET]
-    values = numbers(raw, column)
+    import pandas as pd
+
+    columns = list(found.depths.get(TARGET, [found.columns[TARGET]]))
+    column = ", ".join(columns)
     units = given.get("units") or found.hints.get(TARGET)
-    medians = values[values > 0].groupby(raw[found.columns["id"]]).median()
+    if len(columns) == 1 and "id" in found.columns:
+        values = numbers(raw, columns[0])
+        medians = values[values > 0].groupby(raw[found.columns["id"]]).median()
+    else:  # by column: one station, or one depth each
+        parts = {c: numbers(raw, c) for c in columns}
+        medians = pd.Series({c: part[part > 0].median() for c, part in parts.items()}).dropna()
     large = medians > 1
     likely = PERCENT if large.mean() > 0.5 else FRACTION
     if large.any() and not large.all():
@@ -76,7 +85,7 @@ def _target(raw: pd.DataFrame, found: Recognised, given: dict[str, Any], made: S
     elif not units:
         text = f"{column}: taken to be {likely}, from its magnitude; else --set units=..."
         made.notes.append(text)
-    made.mapping[TARGET] = _spec(column, units or likely, FRACTION)
+    made.mapping[TARGET] = _spec(_from(found, TARGET), units or likely, FRACTION)
 
 
 def _temperature(raw: pd.DataFrame, found: Recognised, given: dict[str, Any], made: Seen) -> None:
@@ -88,10 +97,17 @@ def _temperature(raw: pd.DataFrame, found: Recognised, given: dict[str, Any], ma
             f"{column}: taken to be the soil's temperature in {units}; "
             "else --set temperature_units=..., or rename it"
         )
-    made.mapping[TEMPERATURE] = _spec(column, units, VARIABLES[TEMPERATURE].units)
+    made.mapping[TEMPERATURE] = _spec(
+        _from(found, TEMPERATURE), units, VARIABLES[TEMPERATURE].units
+    )
 
 
-def _spec(column: str, units: str, ours: str) -> dict[str, str]:
+def _from(found: Recognised, name: str) -> Any:
+    """The column of a variable, or its columns with their depths."""
+    return found.depths.get(name, found.columns[name])
+
+
+def _spec(column: Any, units: str, ours: str) -> dict[str, Any]:
     spec = {"from": column, "units": units}
     return spec if units == ours else spec | {"to": ours}
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.names import VARIABLES
+from pipeline.probes import wide
 from pipeline.sources.table import stamps
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
 TARGET = next(name for name, variable in VARIABLES.items() if variable.kind == "target")
@@ -29,9 +32,11 @@ WORDS: dict[str, str] = {
     "sensor": "sensor sensorid sensorname port channel replicate rep",
     "flag": "flag qc qf qflag qcflag flags qualityflag quality",
     TARGET: f"{TARGET.replace('_', '')} volumetricwatercontent volumetricsoilmoisture "
-    "soilwatercontent watercontent vwc sm swc ssm theta moisture soilwater value",
+    "soilwatercontent watercontent vwc vw sm swc ssm theta moisture soilwater value",
     TEMPERATURE: f"{TEMPERATURE.replace('_', '')} soiltemp tsoil soilt temperature temp",
 }
+# Words of columns whose names have a depth: that of a logger's `T_5cm` is in the soil.
+WIDE = {TARGET: WORDS[TARGET].split(), TEMPERATURE: [*WORDS[TEMPERATURE].split(), "st", "ts", "t"]}
 _DEGREES = dict.fromkeys(["", "deg", "degree", "degrees", "dd", "decimal", "wgs84", "n", "e"], "")
 _DEGREES |= dict.fromkeys(["degn", "dege", "degreesnorth", "degreeseast", "decimaldegrees"], "")
 _LENGTHS = {"": "", "m": "m", "meter": "m", "metre": "m", "meters": "m", "metres": "m"}
@@ -59,19 +64,25 @@ UNITS: dict[str, dict[str, str]] = {
 
 @dataclass
 class Recognised:
-    """Columns by role, or our name; what their names say of units or zone; and problems."""
+    """Columns by role, or our name; what their names say of units or zone; and problems.
+
+    `depths` has, by our name, the columns that have one depth each, with their depths in m; the
+    first of them is in `columns`.
+    """
 
     columns: dict[str, str] = field(default_factory=dict)
+    depths: dict[str, dict[str, Any]] = field(default_factory=dict)
     hints: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
-def recognised(raw: pd.DataFrame, given: dict[str, str]) -> Recognised:
+def recognised(raw: pd.DataFrame, given: dict[str, str], known: Collection[str] = ()) -> Recognised:
     """What the header says.
 
     Args:
       raw: of `pipeline.sources.table.text.split`.
       given: {role: column} that are known; `value` and `temperature` are roles too.
+      known: roles that need no column, since they are said of the only station.
     """
     made = Recognised()
     ours = {"value": TARGET, "temperature": TEMPERATURE}
@@ -83,6 +94,8 @@ def recognised(raw: pd.DataFrame, given: dict[str, str]) -> Recognised:
     made.columns = {role: c for role, c in made.columns.items() if c in raw}
     free = [c for c in raw.columns if c not in made.columns.values()]
     for role, words in WORDS.items():
+        if role in known:
+            continue
         units = UNITS.get(role, {"": ""})
         found = {
             column: units[_plain(column).removeprefix(word)]
@@ -94,15 +107,36 @@ def recognised(raw: pd.DataFrame, given: dict[str, str]) -> Recognised:
             first = _time_column(raw, list(found), made) if role == "time" else next(iter(found))
             made.columns.setdefault(role, first)
             made.hints[role] = found[first]
+    _of_depths(raw, made)
+    if len(made.depths.get(TARGET, ())) == 1 and {"depth", "depth_to"} & made.columns.keys():
+        made.depths.clear()  # the table is a long one
+    if made.depths:
+        made.columns.pop("depth", None)
     if "depth_from" in made.columns and "depth_to" in made.columns:
         made.columns.pop("depth", None)
     else:
         made.columns.pop("depth_from", None)
         made.columns.pop("depth_to", None)
-    if "id" not in made.columns and "sensor" in made.columns:
+    if "id" not in made.columns and "id" not in known and "sensor" in made.columns:
         made.columns["id"] = made.columns.pop("sensor")
     made.hints = {role: hint for role, hint in made.hints.items() if hint}
     return made
+
+
+def _of_depths(raw: pd.DataFrame, made: Recognised) -> None:
+    """Columns of one depth each, where no other column has the target; and units of the logger."""
+    if TARGET not in made.columns:
+        for name, words in WIDE.items():
+            free = [c for c in raw.columns if c not in made.columns.values()]
+            found, units = wide.of_variable(free, words, UNITS[name])
+            if found and (name == TARGET or TARGET in made.depths) and name not in made.columns:
+                made.depths[name] = found
+                made.columns[name] = next(iter(found))
+                made.hints[name] = units
+    told = raw.attrs.get("units", {})
+    for name in (TARGET, TEMPERATURE):
+        if name in made.columns and not made.hints.get(name):
+            made.hints[name] = UNITS[name].get(_plain(told.get(made.columns[name], "")), "")
 
 
 def _time_column(raw: pd.DataFrame, found: list[str], made: Recognised) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources.awdb.elements import CODES, FLAGS, PER_DAY, element
+from pipeline.sources.awdb.elements import CODES, FLAGS, PER_DAY, UNCHECKED, element
 from pipeline.sources.awdb.parts import Part, fetched
 from pipeline.sources.awdb.sites import Site, chosen, listed
 from pipeline.sources.form import Mapping, Source
@@ -126,6 +126,7 @@ class AwdbSource(Source):
             return {"units": spec.get("to", spec["units"]), "source": spec["from"]}
         return {
             "good": [CODES[letter] for letter in self.flag["good"]],
+            "unchecked": [CODES[letter] for letter in UNCHECKED if letter in self.flag["good"]],
             "flag_values": list(CODES.values()),
             "flag_meanings": " ".join(FLAGS.values()),
         }

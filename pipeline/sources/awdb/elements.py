@@ -23,6 +23,7 @@ FLAGS = {
     "S": "suspect",
     "?": "unknown",
 }
+UNCHECKED = ("", "N")  # the service applied no check: no flag, or no profile to check against
 CODES = {letter: code for code, letter in enumerate(FLAGS)}
 UNITS = {"pct": "percent", "in": "inch"}  # the service's spelling, and pint's
 PER_DAY = {"DAILY": 1, "HOURLY": 24}

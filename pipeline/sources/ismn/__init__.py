@@ -6,7 +6,8 @@ In: a zip of ismn.earth or the folder it unpacks to, hourly values in UTC with f
   dims time, place; coords time (datetime64, a day), place (network_site), lat, lon (degrees),
   network, sensor, elevation (m), depth_from, depth_to (m), utc_offset_hours
   our names, float32, in our units; provider_flag (time, place), sums of bits, with flag_masks,
-  flag_values and flag_meanings; attribute time_convention
+  flag_values and flag_meanings, `good` and `unchecked` (no check was applied)
+  attributes time_convention, and notes: which records join several sensors
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.sources import daily, places, remote
 from pipeline.sources.form import Mapping, Source
-from pipeline.sources.ismn import archive, sensors
-from pipeline.sources.ismn.days import TOLD, record
+from pipeline.sources.ismn import archive, choice, sensors
+from pipeline.sources.ismn.days import TOLD, good_days, record
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from pipeline.sources.ismn.choice import Record
     from pipeline.sources.ismn.sensors import Sensor
 
 CONVENTION = {"utc": "UTC day", "local": "local standard time day"}
@@ -32,6 +34,10 @@ CONVENTION = {"utc": "UTC day", "local": "local standard time day"}
 
 class IsmnSource(Source):
     """Intake driver for archives of the International Soil Moisture Network.
+
+    Sensors of one depth that follow one another, such as a sensor and its replacement, are one
+    record. Of several records the one with most good days in the wanted period is read, so that
+    another period may have another one.
 
     Args:
       urlpath: the zip, or the folder it unpacks to; a zip elsewhere is copied to the user's cache.
@@ -42,7 +48,8 @@ class IsmnSource(Source):
       min_hours: hours of a day that good values must cover; each covers the time until the next
         one. Half a day by default: readings follow the soil's temperature through the day, and
         the mean of a night is not that of a day.
-      several: of several sensors at one site in the class: the `longest` record, or the `mean`.
+      several: of several records at one site in the class: the one that is `longest` in the
+        period, by its good days, or the `mean` of all.
       login: as of Source.
       storage_options: passed to fsspec.
       metadata: what the catalog says of the entry.
@@ -93,12 +100,12 @@ class IsmnSource(Source):
         path = archive.local(self.urlpath, self.storage_options, self.login)
         sites = self._sites(path)
         firsts = [chosen[0][0] for chosen in sites]
-        offsets = [daily.utc_offset(s.lon) if self.day == "local" else 0 for s in firsts]
+        offsets = [self._offset(first) for first in firsts]
         days = self._days(sites, offsets)
         where = (path, self.urlpath, self.storage_options, self.login)
         read = delayed(record, nout=2)
         parts = [
-            read(where, [[s.member for s in h] for h in chosen], days, self.min_hours, offset)
+            read(where, [[r.members for r in h] for h in chosen], days, self.min_hours, offset)
             for chosen, offset in zip(sites, offsets, strict=True)
         ]
         names = places.by_target(self.mapping)
@@ -109,22 +116,27 @@ class IsmnSource(Source):
         made["provider_flag"] = xr.DataArray(flags["flag"], dims=("time", "place"), attrs=TOLD)
         coords = _coordinates(firsts) | {"utc_offset_hours": ("place", np.array(offsets))}
         coords["time"] = ("time", days.astype("datetime64[ns]"))
-        return xr.Dataset(made, coords, {"time_convention": CONVENTION[self.day]})
+        attrs: dict[str, Any] = {"time_convention": CONVENTION[self.day]}
+        if told := choice.notes(sites):
+            attrs["notes"] = told
+        return xr.Dataset(made, coords, attrs)
 
     read = to_dask
 
-    def _sites(self, path: str) -> list[list[list[Sensor]]]:
-        """For each site, for each variable, the sensors that are read; none where it lacks one."""
+    def _sites(self, path: str) -> list[list[list[Record]]]:
+        """For each site, for each variable, the records that are read; none where it lacks one."""
         names = places.by_target(self.mapping)
         found, others = sensors.sensors(path, names, self.depth)
         groups: dict[tuple[str, str], list[Sensor]] = {}
         for sensor in found:
-            groups.setdefault((sensor.network, sensor.site), []).append(sensor)
+            if places.inside(sensor.lat, sensor.lon, self.region):
+                groups.setdefault((sensor.network, sensor.site), []).append(sensor)
         sites = []
         for _, group in sorted(groups.items()):
-            first = self._chosen(group, names[0], None)
-            if first and places.inside(first[0].lat, first[0].lon, self.region):
-                rest = [self._chosen(group, name, first[0]) for name in names[1:]]
+            records = choice.joined(group)
+            first = self._chosen(path, records, names[0], None)
+            if first:
+                rest = [self._chosen(path, records, name, first[0]) for name in names[1:]]
                 sites.append([first, *rest])
         if not sites:
             top, bottom = self.depth
@@ -135,35 +147,50 @@ class IsmnSource(Source):
             raise DataError(place, wanted + has, remedy="choose another depth or region")
         return sites
 
-    def _chosen(self, group: list[Sensor], name: str, beside: Sensor | None) -> list[Sensor]:
-        """Sensors of a variable at a site, longest record first; at the depth of another first."""
+    def _chosen(
+        self, path: str, records: list[Record], name: str, beside: Record | None
+    ) -> list[Record]:
+        """Records of a variable at a site: all of them, or the best of the period."""
+        held = [record for record in records if record.sensors[0].variable == name]
+        if self.several == "mean":
+            return choice.ranked(held, beside, None, lambda record: self._good_days(path, record))
+        period = self._period
+        found = choice.ranked(held, beside, period, lambda record: self._good_days(path, record))
+        return found[:1]
 
-        def order(sensor: Sensor) -> tuple[float, float, str]:
-            away = 0.0 if beside is None else abs(sensor.depth_to - beside.depth_to)
-            return away, -float((sensor.last - sensor.first).astype(float)), sensor.member
+    def _good_days(self, path: str, record: Record) -> NDArray[np.datetime64]:
+        return good_days(path, record.members, self.min_hours, self._offset(record))
 
-        held = sorted((sensor for sensor in group if sensor.variable == name), key=order)
-        return held if self.several == "mean" else held[:1]
+    def _offset(self, record: Record) -> int:
+        """Hours from UTC to the time whose days are meant."""
+        return daily.utc_offset(record.sensors[0].lon) if self.day == "local" else 0
 
-    def _days(self, sites: list[list[list[Sensor]]], offsets: list[int]) -> NDArray[np.datetime64]:
+    @property
+    def _period(self) -> tuple[np.datetime64, np.datetime64] | None:
+        if self.period is None:
+            return None
+        return np.datetime64(self.period[0], "D"), np.datetime64(self.period[1], "D")
+
+    def _days(self, sites: list[list[list[Record]]], offsets: list[int]) -> NDArray[np.datetime64]:
         """(time,) the days that are wanted, or all that the sensors have."""
-        if self.period is not None:
-            first, last = (np.datetime64(day, "D") for day in self.period)
-            return np.arange(first, last + 1)
+        if (period := self._period) is not None:
+            return np.arange(period[0], period[1] + 1)
         ends = [
             np.array([sensor.first, sensor.last]) + np.timedelta64(offset, "h")
             for chosen, offset in zip(sites, offsets, strict=True)
-            for sensor in chosen[0]
+            for record in chosen[0]
+            for sensor in record.sensors
         ]
         days = np.array(ends).astype("datetime64[D]")
         return np.arange(days.min(), days.max() + 1)
 
 
-def _coordinates(sensors: list[Sensor]) -> dict[str, Any]:
+def _coordinates(records: list[Record]) -> dict[str, Any]:
+    sensors = [record.sensors[0] for record in records]
     ids = [f"{sensor.network}_{sensor.site}" for sensor in sensors]
     made: dict[str, Any] = {"place": ("place", ids)}
     for name in ("lat", "lon", "elevation", "depth_from", "depth_to"):
         made[name] = ("place", np.array([getattr(sensor, name) for sensor in sensors], float))
     made["network"] = ("place", [sensor.network for sensor in sensors])
-    made["sensor"] = ("place", [sensor.instrument for sensor in sensors])
+    made["sensor"] = ("place", [record.instrument for record in records])
     return made

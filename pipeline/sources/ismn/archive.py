@@ -73,7 +73,8 @@ def members(path: str, *, content: bool = True) -> dict[str, list[int]]:
         with open(path, "rb") as file:
             return _zipped(file, path)
     folder = Path(path)
-    found = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.stm")}
+    every = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.stm")}
+    found = {name: file for name, file in every.items() if _is_sensor(name)}
     if not content:
         return {name: [] for name in found}
     return {
@@ -87,9 +88,15 @@ def _zipped(file: Any, place: str) -> dict[str, list[int]]:
             return {
                 entry.filename: [entry.file_size, entry.CRC]
                 for entry in archive.infolist()
-                if entry.filename.endswith(".stm")
+                if _is_sensor(entry.filename)
             }
     except zipfile.BadZipFile as error:
         raise DataError(
             remote.shown(place), "no zip, or truncated", remedy="download the archive again"
         ) from error
+
+
+def _is_sensor(name: str) -> bool:
+    """Whether a file is a sensor's; macOS adds hidden ones of the same ending."""
+    file = name.rpartition("/")[2]
+    return file.endswith(".stm") and not file.startswith(".")

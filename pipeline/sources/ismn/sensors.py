@@ -1,44 +1,44 @@
-"""Sensors of an archive of the ISMN, read by `ismn`: where they are, and their hours.
+"""Sensors of an ISMN archive: where they are, and their hourly values.
 
-An archive holds one .stm text for each sensor, in either of two layouts: CEOP's (position in
-every line) and "header values" (in the first line). `ismn`'s own interface would first go through
-all of them and write what it learns beside them; here single files are asked for, by their names.
+An archive holds one .stm text for each sensor, in either of two layouts: CEOP (the position stands
+in every line) and "header values" (it stands in the first line). Network and station are read from
+the text, since archives are unpacked into folders of any name. Lines may end in any way. The texts
+are read here and not by the readers of `ismn`, which take the network from the first folder and
+know no lines that end in a carriage return.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import tempfile
-import threading
-import warnings
+import re
 import zipfile
 import zlib
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources.daily import Hours
-from pipeline.sources.ismn import archive
+from pipeline.sources.ismn import archive, text
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+# The flags of ISMN: good, missing, outside a plausible range (C), dubious (D); U of older archives
+# means that no check was applied.
 FLAGS = (
     *("G", "M", "C01", "C02", "C03"),
     *("D01", "D02", "D03", "D04", "D05", "D06", "D07", "D08", "D09", "D10"),
-    *("too_few_hours", "other"),
+    *("too_few_hours", "other", "U", "C", "D"),
 )
 BITS = {flag: 1 << i for i, flag in enumerate(FLAGS)}
 FILL = -999.0  # and all below; -9999 stands for missing
 DAMAGES = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
-CEOP_COLUMNS = 15
-HEAD = 4096  # bytes; its first two lines tell what a file is
+REMEDY = "download the archive again"
+_NAME = re.compile(r"_([A-Za-z][A-Za-z_-]*)_(-?\d+\.\d+)_(-?\d+\.\d+)_(.+)_\d+_\d+\.stm$")
 _TINY = 1e-6  # m
-# What hides a warning hides it in all threads, until the first of them is done.
-_ONE_AT_A_TIME = threading.Lock()
 
 
 class Sensor(NamedTuple):
@@ -58,6 +58,15 @@ class Sensor(NamedTuple):
     last: np.datetime64
 
 
+class Named(NamedTuple):
+    """What the name of a file says: variable, depths in m, and the sensor."""
+
+    variable: str
+    depth_from: float
+    depth_to: float
+    instrument: str
+
+
 def sensors(
     path: str, variables: Collection[str], depth: tuple[float, float]
 ) -> tuple[list[Sensor], list[str]]:
@@ -74,38 +83,28 @@ def sensors(
     Raises:
       DataError: the archive or files are damaged, or it knows no such variable.
     """
-    from ismn.base import IsmnRoot
-    from ismn.const import VARIABLE_LUT
-
-    unknown = [name for name in variables if name not in VARIABLE_LUT.values()]
+    known = _variables().values()
+    unknown = [name for name in variables if name not in known]
     if unknown:
-        found = f"no variable {', '.join(unknown)}; it has {', '.join(VARIABLE_LUT.values())}"
+        found = f"no variable {', '.join(unknown)}; it has {', '.join(known)}"
         raise DataError(path, found, remedy="correct `from` in the entry's mapping")
-    wanted, others, problems = [], set(), []
+    found_here, others, problems = [], set(), []
     for member in sorted(archive.members(path, content=False)):
-        parts = PurePosixPath(member).name.split("_")
-        try:
-            name, top, bottom = VARIABLE_LUT.get(parts[3], parts[3]), *map(float, parts[4:6])
-        except (IndexError, ValueError):
+        named = _named(member)
+        if named is None:
             problems.append(f"{member}: named unlike NETWORK_NETWORK_SITE_VARIABLE_FROM_TO_...")
             continue
-        if (
-            name not in variables
-            or not depth[0] - _TINY <= min(top, bottom)
-            or not (max(top, bottom) <= depth[1] + _TINY)
-        ):
-            others.add(f"{name}, {top:g} to {bottom:g} m")
+        top, bottom = sorted((named.depth_from, named.depth_to))
+        inside = depth[0] - _TINY <= top and bottom <= depth[1] + _TINY
+        if named.variable not in variables or not inside:
+            others.add(f"{named.variable}, {named.depth_from:g} to {named.depth_to:g} m")
             continue
-        wanted.append(member)
-    found_here = []
-    with IsmnRoot(path) as root:
-        for member in wanted:
-            try:
-                found_here.append(_sensor(root, member))
-            except DAMAGES:
-                problems.append(f"{member}: cannot be read, truncated or damaged")
+        try:
+            found_here.append(_sensor(path, member, named))
+        except DAMAGES:
+            problems.append(f"{member}: cannot be read, truncated or damaged")
     if problems:
-        raise DataError(path, *sorted(problems), remedy="download the archive again")
+        raise DataError(path, *sorted(problems), remedy=REMEDY)
     return found_here, sorted(others)
 
 
@@ -116,34 +115,24 @@ def hours(path: str, member: str) -> Hours:
       DataError: the file is absent or damaged, naming its line.
     """
     place = f"{path}: {member}"
-    remedy = "download the archive again"
     try:
-        with (
-            _ONE_AT_A_TIME,
-            warnings.catch_warnings(),
-            tempfile.TemporaryDirectory(prefix="soilweave-ismn-") as scratch,
-        ):
-            held = os.stat(path)
-            root = _root(path, held.st_mtime_ns, held.st_size)
-            # ismn 1.5.4 calls pandas in a way that pandas 3.1 says will go.
-            warnings.filterwarnings("ignore", "The inplace keyword", DeprecationWarning)
-            file = _described(root, member, scratch)
-            frame = file.read_data()
+        data = _content(path, member)
+        layout = text.layout(data)
+        frame = text.rows(data, layout)
+        times = text.times(frame["date"] + " " + frame["time"])
     except DAMAGES as error:
         found = f"cannot be read, truncated or damaged ({type(error).__name__})"
-        raise DataError(place, found, remedy=remedy) from error
-    values, told = frame.iloc[:, 0], frame.iloc[:, 1]
-    lacking = np.flatnonzero(values.isna() | told.isna() | frame.index.isna())
+        raise DataError(place, found, remedy=REMEDY) from error
+    lacking = np.flatnonzero(frame["value"].isna() | frame["flag"].isna())
     if lacking.size:
-        line = lacking[0] + 1 + (file.file_type == "header_values")
-        found = f"line {line}: no value or no flag; cut short?"
-        raise DataError(place, found, remedy=remedy)
-    if values.dtype.kind not in "fi":
-        raise DataError(place, "values that are no numbers", remedy=remedy)
-    kinds, which = np.unique(told.to_numpy(str), return_inverse=True)
-    number = values.to_numpy(np.float32)
+        found = f"line {lacking[0] + layout.line}: no value or no flag; cut short?"
+        raise DataError(place, found, remedy=REMEDY)
+    number = text.numbers(frame["value"])
+    if number is None:
+        raise DataError(place, "values that are no numbers", remedy=REMEDY)
+    kinds, which = np.unique(frame["flag"].to_numpy(str), return_inverse=True)
     return Hours(
-        frame.index.to_numpy("datetime64[s]"),
+        times.to_numpy("datetime64[s]"),
         np.where(number <= FILL, np.float32(np.nan), number),
         np.array([code(kind) for kind in kinds], np.int32)[which],
     )
@@ -154,52 +143,56 @@ def code(flag: str) -> int:
     return sum(BITS.get(part, BITS["other"]) for part in set(flag.split(",")))
 
 
-@functools.lru_cache(maxsize=1)
-def _root(path: str, changed: int, size: int) -> Any:
-    """An archive, kept open: to open a zip of many files takes longer than to read one of them."""
-    from ismn.base import IsmnRoot
+@functools.cache
+def _variables() -> dict[str, str]:
+    """ISMN's name of a variable, by the short one that files have."""
+    from ismn.const import VARIABLE_LUT
 
-    return IsmnRoot(path)
+    return dict(VARIABLE_LUT)
 
 
-def _described(root: Any, member: str, scratch: str = ".") -> Any:
-    """A sensor's file as `ismn` has it, described by its name, first lines and last line."""
-    from ismn.filehandlers import DataFile
+def _named(member: str) -> Named | None:
+    """What a file's name says; None where it is no name of a sensor's file."""
+    match = _NAME.search(PurePosixPath(member).name)
+    if match is None:
+        return None
+    # A site's name may have an underscore: of `Site_sm` the variable is `sm`.
+    short = match[1].rpartition("_")[2]
+    name = _variables().get(short, short.lower().replace("-", "_"))
+    return Named(name, float(match[2]), float(match[3]), match[4])
 
-    data = root.zip.read(member) if root.zip else (root.path / member).read_bytes()
-    first = [line for line in data[:HEAD].splitlines() if line.strip()]
-    lines = [first[0], first[min(1, len(first) - 1)], data.rstrip().rsplit(b"\n", 1)[-1]]
-    file = DataFile(
-        *(root, PurePosixPath(member)),
-        load_metadata=False,
-        temp_root=scratch,
-        verify_filepath=False,
-        verify_temp_root=False,
+
+def _sensor(path: str, member: str, named: Named) -> Sensor:
+    data = _content(path, member)
+    layout = text.layout(data)
+    lines = (
+        text.lines(data[layout.begin : layout.begin + text.HEAD])[0],
+        text.lines(data.rstrip()[-text.HEAD :])[-1],
     )
-    told: dict[str, list[str]] = {"fname": PurePosixPath(member).name.split("_")}
-    for part, line in zip(("headr", "scnd", "last"), lines, strict=True):
-        told[part] = line.decode("ascii").split()
-    if len(told["headr"]) == len(told["scnd"]) == CEOP_COLUMNS:
-        file.file_type, (file.metadata, _) = "ceop_sep", file.get_metadata_ceop_sep(told)
-    else:
-        file.file_type, (file.metadata, _) = "header_values", file.get_metadata_header_values(told)
-    return file
-
-
-def _sensor(root: Any, member: str) -> Sensor:
-    told = _described(root, member).metadata
-    depth = told["instrument"].depth
+    first, last = (text.times(" ".join(text.words(line)[:2])) for line in lines)
     return Sensor(
         member,
-        told["variable"].val,
-        PurePosixPath(member).parts[0],
-        told["station"].val,
-        told["instrument"].val,
-        float(told["latitude"].val),
-        float(told["longitude"].val),
-        float(told["elevation"].val),
-        float(depth.start),
-        float(depth.end),
-        np.datetime64(told["timerange_from"].val, "s"),
-        np.datetime64(told["timerange_to"].val, "s"),
+        named.variable,
+        layout.network,
+        layout.site,
+        named.instrument,
+        *layout.position,
+        named.depth_from,
+        named.depth_to,
+        first.to_datetime64().astype("datetime64[s]"),
+        last.to_datetime64().astype("datetime64[s]"),
     )
+
+
+def _content(path: str, member: str) -> bytes:
+    """The bytes of a file of an archive."""
+    if os.path.isdir(path):
+        return Path(path, member).read_bytes()
+    held = os.stat(path)
+    return _zip(path, held.st_mtime_ns, held.st_size).read(member)
+
+
+@functools.lru_cache(maxsize=1)
+def _zip(path: str, changed: int, size: int) -> zipfile.ZipFile:
+    """A zip, kept open: to open one of many files takes longer than to read one of them."""
+    return zipfile.ZipFile(path)

@@ -1,4 +1,4 @@
-"""A table of probes of one's own: a long CSV with declared columns, brought to daily points."""
+"""A table of probes of one's own: a CSV with declared columns, brought to daily points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.errors import DataError
 from pipeline.names import VARIABLES
 from pipeline.sources import remote
 from pipeline.sources.form import REMEDY, Mapping, Source
-from pipeline.sources.table import form, stamps
+from pipeline.sources.table import form, layers, stamps
 from pipeline.sources.table.days import changes, means, merged
 from pipeline.sources.table.rows import checked, duplicates
 from pipeline.sources.table.text import split
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from pipeline.sources.table.layers import Ends, Layer
+
 _TINY = 1e-6  # m
 
 
 class TableSource(Source):
-    """Intake driver for a CSV with a row per probe, depth and time.
+    """Intake driver for a CSV with a row per probe, depth and time, or a column per depth.
 
     Values of a day are those of UTC where stamps carry an offset or a zone is given; otherwise of
     local standard time (dataset attribute `time_convention`). A day of sub-daily rows is the mean
@@ -37,9 +39,10 @@ class TableSource(Source):
     Args:
       urlpath: the CSV, a path or a URL.
       mapping: {our name: {"from": column, "units": its units, "to": our units}}; the first is the
-        target.
-      columns: {role: column}: id, lat, lon (degrees), time (ISO 8601) must be there; depth, or
-        depth_from and depth_to of a layer; sensor, where an id has several at one depth; flag.
+        target. Of a table with a column per depth, `from` is {column: depth} or {column: [top,
+        bottom]}.
+      columns: {role: column}: id, lat, lon (degrees) and time must be there; depth, or depth_from
+        and depth_to of a layer; sensor, where an id has several at one depth; flag.
       time_zone: of the stamps: `UTC`, `offset` (each carries its own), `local standard`,
         `UTC-06:00` or the like, or an IANA name; none: `offset` where they carry one, else
         `local standard`.
@@ -47,9 +50,14 @@ class TableSource(Source):
       depth_units: of depths.
       depth_class_m: least and greatest depth that is used, m.
       good: flags of good rows; an empty flag is good.
-      sensors: of several used sensors of an id: their `mean`, or the `longest` record.
+      sensors: of several used sensors of an id: their `mean`, or the record that is `longest` in
+        the wanted period, by its good days.
       min_share: 0..1.
       missing: numbers that stand for nothing.
+      id: of the only station, where no column says it.
+      lat: its latitude, likewise, degrees.
+      lon: its longitude, likewise, degrees.
+      time_format: of stamps that are not ISO 8601, such as `%d/%m/%Y %H:%M`.
       storage_options: passed to fsspec.
     """
 
@@ -68,19 +76,27 @@ class TableSource(Source):
         sensors: Literal["mean", "longest"] = "mean",
         min_share: float = 0.5,
         missing: tuple[float, ...] = (-9999.0,),
+        id: str | None = None,
+        lat: float | None = None,
+        lon: float | None = None,
+        time_format: str | None = None,
         login: str | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Keep the arguments; nothing is opened yet."""
         super().__init__(urlpath, mapping, login, storage_options, metadata)
-        self.columns, self.time_zone = columns, time_zone
+        self.columns, self.time_zone, self.time_format = columns, time_zone, time_format
+        station = {"id": id, "lat": lat, "lon": lon}
+        self.station = {role: str(told) for role, told in station.items() if told is not None}
         self.depth, self.depth_units, self.depth_class_m = depth, depth_units, depth_class_m
         self.good = {_plain(value) for value in good or []}
         self.sensors, self.min_share, self.missing = sensors, min_share, tuple(missing)
         problems = form.faults(self)
         if problems:
             raise ValueError("; ".join(problems))
+        self.layers = layers.of(self.mapping)
+        self.mapping = {n: {**s, "from": layers.named(s)} for n, s in self.mapping.items()}
 
     @cached_property
     def _content(self) -> bytes:
@@ -102,7 +118,7 @@ class TableSource(Source):
         target, *others = self.mapping
         rows, codes = self._judged(rows.sort_values("time", kind="stable"), target)
         days = means(rows, target, others, self.min_share)
-        table = merged(days, others, self.sensors)
+        table = merged(days, others, self.sensors, self.period)
         made = self._dataset(rows, table.rename(columns={"value": target}), codes, convention)
         told = changes(rows)
         return made.assign_attrs(cadence=told) if told else made
@@ -111,22 +127,23 @@ class TableSource(Source):
 
     def _rows(self) -> tuple[pd.DataFrame, str]:
         """Checked rows of sensors in the depth class, with their days; and the days' convention."""
+        import pandas as pd
+
         raw, problems = split(self._content)
         if raw.empty:
             raise DataError(remote.shown(self.urlpath), *(problems or ["no rows"]), remedy=REMEDY)
-        numbers = {name: spec["from"] for name, spec in self.mapping.items()}
-        rows, found = checked(raw, self.columns, numbers, self.missing)
-        problems += found
-        convention = ""
-        if len(rows):
-            stamped, found = stamps.stamps(rows, self.time_zone)
-            rows = self._with_depths(rows.assign(time=stamped.times))
-            rows["day"] = rows["time"].dt.floor("D")
-            convention = stamped.convention
-            whole = rows.dropna(subset=["time", "depth_from", "depth_to"])
-            problems += found + duplicates(whole, [*stamps.KEYS, "time"])
+        parts, convention = list[pd.DataFrame](), ""
+        for layer in self.layers:
+            rows, found, convention = self._part(raw, layer)
+            parts.append(rows)
+            problems += found
         if problems:
-            raise DataError(remote.shown(self.urlpath), *problems, remedy=REMEDY)
+            remedy = REMEDY
+            if any(problem.startswith(stamps.NO_ISO) for problem in problems):
+                remedy += f"; `time_format` says how times are written, {stamps.FORM}"
+            unique = dict.fromkeys(problems)  # of each layer the same
+            raise DataError(remote.shown(self.urlpath), *unique, remedy=remedy)
+        rows = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
         top, bottom = self.depth_class_m
         used = (rows["depth_from"] >= top - _TINY) & (rows["depth_to"] <= bottom + _TINY)
         if not used.any():
@@ -136,10 +153,29 @@ class TableSource(Source):
             raise DataError(remote.shown(self.urlpath), problem, remedy=REMEDY)
         return rows[used], convention
 
-    def _with_depths(self, rows: pd.DataFrame) -> pd.DataFrame:
+    def _part(self, raw: pd.DataFrame, layer: Layer) -> tuple[pd.DataFrame, list[str], str]:
+        """Rows of one layer, their problems, and the convention of the days."""
+        columns = self.columns | {role: f"({role})" for role in self.station}
+        raw = raw.assign(**{columns[role]: told for role, told in self.station.items()})
+        rows, problems = checked(raw, columns, layer.columns, self.missing)
+        if rows.empty:
+            return rows, problems, ""
+        stamped, found = stamps.stamps(rows, self.time_zone, self.time_format)
+        rows = rows.assign(time=stamped.times, sensor=rows["sensor"] + layer.sensor)
+        rows = self._with_depths(rows, layer.depth)
+        rows["day"] = rows["time"].dt.floor("D")
+        for name in self.mapping.keys() - layer.columns.keys():
+            rows[name] = float("nan")
+        whole = rows.dropna(subset=["time", "depth_from", "depth_to"])
+        problems += found + duplicates(whole, [*stamps.KEYS, "time"])
+        return rows, problems, stamped.convention
+
+    def _with_depths(self, rows: pd.DataFrame, layer: Ends | None) -> pd.DataFrame:
         slope, offset = conversion(self.depth_units, "m")
         if self.depth is not None:
-            rows = rows.assign(depth=self.depth)
+            layer = (self.depth, self.depth)
+        if layer is not None:
+            rows = rows.assign(depth_from=layer[0], depth_to=layer[1])
         ends = {n: rows[n if n in rows else "depth"] for n in ("depth_from", "depth_to")}
         return rows.assign(**{name: values * slope + offset for name, values in ends.items()})
 

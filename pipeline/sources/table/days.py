@@ -10,6 +10,8 @@ from pipeline.sources import cadence
 from pipeline.sources.table.stamps import KEYS
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -45,10 +47,18 @@ def means(rows: pd.DataFrame, target: str, others: list[str], min_share: float) 
     return made.reset_index().join(keys, on="series")
 
 
-def merged(days: pd.DataFrame, others: list[str], sensors: str) -> pd.DataFrame:
-    """One row per id and day, of its several sensors: their mean, or the `longest` alone."""
+def merged(
+    days: pd.DataFrame, others: list[str], sensors: str, period: tuple[date, date] | None = None
+) -> pd.DataFrame:
+    """One row per id and day, of its several sensors: their mean, or the `longest` alone.
+
+    The longest is the one of most good days in a period, or in the whole table.
+    """
     if sensors == "longest":
-        count = days[days["good"]].groupby("series").size()
+        counted = days["good"]
+        if period is not None:
+            counted &= days["day"].between(*(np.datetime64(day, "ns") for day in period))
+        count = days[counted].groupby("series").size()
         days = days.assign(n=days["series"].map(count).fillna(0))
         best = days.sort_values("n", ascending=False, kind="stable").groupby("id")["series"].first()
         days = days[days["series"] == days["id"].map(best)]

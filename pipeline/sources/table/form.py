@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError
-from pipeline.sources.table import stamps
+from pipeline.sources.table import layers, stamps
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
@@ -17,14 +17,24 @@ NEEDED = ("id", "lat", "lon", "time")
 
 def faults(table: TableSource) -> list[str]:
     """What is wrong with the arguments of a table."""
-    roles = table.columns.keys()
-    problems = [f"columns: {role} missing" for role in NEEDED if role not in roles]
+    roles, station = table.columns.keys(), table.station
+    lacking = [role for role in NEEDED if role not in roles and role not in station]
+    problems = [f"columns: {role} missing" for role in lacking]
+    problems += [f"{role} and columns.{role}: say one of them" for role in station if role in roles]
+    for role, most in (("lat", 90), ("lon", 180)):
+        if role in station and not _within(station[role], most):
+            problems.append(f"{role} {station[role]}: expected -{most} to {most} degrees")
     problems += [f"columns: no such role: {r}" for r in roles if r not in ROLES]
     if ("depth_from" in roles) != ("depth_to" in roles):
         problems.append("columns: depth_from and depth_to go together")
-    depths = ("depth" in roles) + ("depth_from" in roles) + (table.depth is not None)
+    wide = any(isinstance(spec["from"], dict) for spec in table.mapping.values())
+    depths = ("depth" in roles) + ("depth_from" in roles) + (table.depth is not None) + wide
     if depths != 1:
-        problems.append("expected one of columns.depth, columns.depth_from and _to, or depth")
+        accepted = "columns.depth, columns.depth_from and _to, depth, or a depth for each column"
+        problems.append(f"expected one of {accepted}")
+    problems += layers.faults(table.mapping)
+    if table.time_format is not None:
+        problems += stamps.format_faults(table.time_format)
     if "flag" in roles and not table.good:
         problems.append("columns.flag: say which are good, in `good`")
     if table.sensors not in ("mean", "longest"):
@@ -42,3 +52,10 @@ def faults(table: TableSource) -> list[str]:
         except DataError as error:
             problems.append(str(error))
     return problems
+
+
+def _within(text: str, most: float) -> bool:
+    try:
+        return abs(float(text)) <= most
+    except ValueError:
+        return False

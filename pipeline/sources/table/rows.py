@@ -69,7 +69,7 @@ def _numbers(raw: pd.DataFrame, name: str, *, required: bool) -> tuple[pd.Series
     wrong = values.isna() & ((text != "") | required)
     if not wrong.any():
         return values, []
-    found = [f"'{raw[name][line]}'" for line in raw.index[wrong][:SHOWN]]
+    found = [f"'{value}'" for value in raw[name][wrong][:SHOWN]]
     return values, [listed(f"{name} is no number", raw.index[wrong], found)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -19,8 +19,15 @@ ACCEPTED = (
     "`UTC`, `offset` (each stamp carries its own), `local standard`, `UTC-06:00` or the like (no "
     "summer time), or an IANA name such as Europe/Berlin (summer time as there)"
 )
+NO_ISO = "time is no ISO 8601"
+FORM = "such as %d/%m/%Y %H:%M"
 _FIXED = re.compile(r"UTC([+-])(\d{1,2})(?::?(\d{2}))?")
 _DATE = r"^\d{4}-?\d{2}-?\d{2}"
+_DATES = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%Y", "%d %b %Y"),
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S")
 _ENDS_IN_OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 
@@ -66,7 +73,45 @@ def is_date(text: pd.Series) -> pd.Series:
     return text.str.fullmatch(r"\d{4}-?\d{2}-?\d{2}")
 
 
-def stamps(rows: pd.DataFrame, time_zone: str | None) -> tuple[Stamps, list[str]]:
+def is_iso(text: pd.Series) -> bool:
+    """Whether some stamp begins as ISO 8601 does."""
+    return bool(text.str.contains(_DATE, regex=True).any())
+
+
+def format_faults(time_format: str) -> list[str]:
+    """What is wrong with a form of stamps: it must tell year, month and day."""
+    moment = datetime(2019, 12, 31)
+    try:
+        if datetime.strptime(moment.strftime(time_format), time_format).date() == moment.date():
+            return []
+    except ValueError:
+        pass
+    return [f"time_format '{time_format}': expected year, month and day, {FORM}"]
+
+
+def fitting(text: pd.Series) -> list[str]:
+    """Forms other than ISO 8601 that every stamp of a table has; of ambiguous ones, several."""
+    import pandas as pd
+
+    written = text[text != ""].drop_duplicates()
+    if written.empty:
+        return []
+    return [
+        form
+        for form in (f"{date}{time}" for date in _DATES for time in _TIMES)
+        if not pd.to_datetime(written.iloc[:1], format=form, errors="coerce").isna().any()
+        and not pd.to_datetime(written, format=form, errors="coerce").isna().any()
+    ]
+
+
+def has_times(time_format: str) -> bool:
+    """Whether stamps of a form have a time of day."""
+    return re.search("%[HI]", time_format) is not None
+
+
+def stamps(
+    rows: pd.DataFrame, time_zone: str | None, time_format: str | None = None
+) -> tuple[Stamps, list[str]]:
     """Times of rows under a time zone; and the problems of stamps, with their lines.
 
     Without a time zone: that of the stamps, where any carries one, else local standard time.
@@ -77,17 +122,26 @@ def stamps(rows: pd.DataFrame, time_zone: str | None) -> tuple[Stamps, list[str]
     Args:
       rows: of `rows.checked`.
       time_zone: one of `ACCEPTED`, or none.
+      time_format: of stamps that are not ISO 8601.
     """
     import pandas as pd
 
     text = rows["time"]
     present = text != ""
-    parsed = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    wrong = present & (parsed.isna() | ~text.str.contains(_DATE, regex=True))
-    problems = at_lines("time is no ISO 8601, such as 2019-05-01T13:00", wrong, text)
-    offset = has_offset(text) & ~wrong
+    form = time_format or "ISO8601"
+    parsed = pd.to_datetime(text, format=form, utc=True, errors="coerce")
+    if time_format is None:
+        wrong = present & (parsed.isna() | ~text.str.contains(_DATE, regex=True))
+        accepted = f"{NO_ISO}, such as 2019-05-01T13:00"
+        offset = has_offset(text) & ~wrong
+        dates = bool(is_date(text[present & ~wrong]).all())
+    else:
+        wrong = present & parsed.isna()
+        accepted = f"time is not written as time_format {time_format} says"
+        offset = ~wrong & ("%z" in time_format)
+        dates = not has_times(time_format)
+    problems = at_lines(accepted, wrong, text)
     time_zone = time_zone or (OFFSET if offset.any() else LOCAL)
-    dates = bool(is_date(text[present & ~wrong]).all())
     if time_zone == OFFSET:
         lacking = ~offset & present & ~wrong
         problems += at_lines(f"time without an offset, with time_zone `{OFFSET}`", lacking, text)

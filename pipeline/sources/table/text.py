@@ -20,7 +20,9 @@ def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
 
     The separator is the comma, semicolon or tab that its header has most of; with semicolons or
     tabs a comma in a number is a decimal point. Lines before the header that begin with `#`, and
-    empty lines, are skipped; what stands for nothing (NA, nan, ...) becomes "".
+    empty lines, are skipped; what stands for nothing (NA, nan, ...) becomes "". Of files of
+    Campbell's loggers (TOA5, TOACI1) the line of the station, and those of units and processing,
+    are no rows: attributes `station` and `units` (by column) have what they say.
     """
     import pandas as pd
 
@@ -31,6 +33,7 @@ def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
         above += 1
     if above == len(lines):
         return pd.DataFrame(), ["empty: expected a header and rows"]
+    station, units, above = _logger(lines, above)
     separator = max(",;\t", key=lines[above].count)
     width = len(next(csv.reader([lines[above]], delimiter=separator)))
     kept, problems = _even(lines[above:], separator, width, above + 1)
@@ -43,9 +46,28 @@ def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     raw = raw.apply(lambda column: column.str.strip())
     raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY)), "")
     raw.attrs["twice"] = [name for name, n in _counted(names) if n == 1]
+    raw.attrs["station"] = station
+    raw.attrs["units"] = dict(zip(raw.columns, units, strict=False))
     raw.attrs["decimal"] = "." if separator == "," else ","
     blank = (raw == "").all(axis=1)
     return raw[~blank], problems
+
+
+def _logger(lines: list[str], first: int) -> tuple[str, list[str], int]:
+    """Station and units that a Campbell logger's header tells, and where the names stand.
+
+    Lines of its header that are neither names nor rows are emptied.
+    """
+    about = [cell.strip() for cell in next(csv.reader([lines[first]]), [""])]
+    if about[0] not in ("TOA5", "TOACI1") or first + 1 >= len(lines):
+        return "", [], first
+    station = about[1] if len(about) > 1 else ""
+    if about[0] == "TOACI1":
+        return station, [], first + 1
+    units = next(csv.reader(lines[first + 2 : first + 3]), [])
+    for at in range(first + 2, min(first + 4, len(lines))):
+        lines[at] = ""
+    return station, [unit.strip() for unit in units], first + 1
 
 
 def _counted(names: Sequence[str]) -> list[tuple[str, int]]:

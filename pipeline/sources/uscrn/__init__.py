@@ -1,7 +1,8 @@
 """The U.S. Climate Reference Network: daily texts of the NCEI, one for each site and year.
 
 In: {urlpath}/YYYY/CRND0103-YYYY-{ST_Location_vector}.txt, 28 columns, days of local standard time,
-values that did not pass the provider's control left out by it; and the provider's list of sites.
+values that did not pass the provider's control left out by it; and the provider's list of sites,
+without which a folder of one's own is read by the positions in its files.
 Out, as `to_dask()` gives it to anyone:
 
   dims time, place; coords time (datetime64, a day of local standard time), place (ST_Location_...),
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.files import sha256, sha256_of
+from pipeline.files import exists, sha256, sha256_of
 from pipeline.sources import places, remote
 from pipeline.sources.form import Mapping, Source
 from pipeline.sources.uscrn import text
@@ -41,7 +42,8 @@ class UscrnSource(Source):
       urlpath: the folder of the years.
       mapping: {our name: {"from": a column, "units": its units, "to": our units}}, or a list of
         such.
-      sites: URL of the provider's list, stations.tsv beside the folder by default.
+      sites: URL of the provider's list, stations.tsv beside the folder by default. Sites that it
+        lacks, and all of a folder on this machine without it, lie where their latest file says.
       login: as of Source.
       storage_options: passed to fsspec.
       metadata: what the catalog says of the entry.
@@ -119,8 +121,7 @@ class UscrnSource(Source):
     def _found(self) -> tuple[dict[str, text.Site], dict[str, list[str]]]:
         """Sites by name, and for those that are wanted the URLs of their files, by year."""
         root = self.urlpath.rstrip("/")
-        table = self.sites or f"{root.rpartition('/')[0]}/stations.tsv"
-        sites = text.listed(remote.read(table, *self._access()), remote.shown(table))
+        sites = self._listed(root)
         urls: dict[str, list[str]] = {}
         for year in self._years():
             for url in listed(f"{root}/{year}", self._access()):
@@ -128,7 +129,7 @@ class UscrnSource(Source):
                     urls.setdefault(match[2], []).append(url)
         if not urls:
             raise self.absent(remote.shown(root), f"no file of {self._told()}")
-        for name in urls.keys() - sites.keys():
+        for name in sorted(urls.keys() - sites.keys()):
             sites[name] = unlisted(max(urls[name]), self._access())
         names = sorted(urls)
         kept = places.inside(
@@ -139,6 +140,14 @@ class UscrnSource(Source):
             found = f"none of its {len(names)} sites of {self._told()} lies in the region"
             raise DataError(remote.shown(root), found, remedy="choose another region")
         return sites, wanted
+
+    def _listed(self, root: str) -> dict[str, text.Site]:
+        """The provider's list of sites; none beside a folder on this machine that lacks it."""
+        table = self.sites or f"{root.rpartition('/')[0]}/stations.tsv"
+        is_here = table.partition("://")[0] in (table, "file")
+        if self.sites is None and is_here and not exists(table):
+            return {}
+        return text.listed(remote.read(table, *self._access()), remote.shown(table))
 
     def _years(self) -> list[int]:
         if self.period is not None:

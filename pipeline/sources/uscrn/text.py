@@ -61,7 +61,8 @@ def listed(text: bytes, place: str) -> dict[str, Site]:
     Raises:
       DataError: columns are missing, or a position is no number.
     """
-    rows = csv.DictReader(io.StringIO(text.decode("utf-8", "replace")), delimiter="\t")
+    lines = io.StringIO(text.decode("utf-8", "replace"), newline=None)  # lines end in any way
+    rows = csv.DictReader(lines, delimiter="\t")
     lacking = [name for name in LISTED if name not in (rows.fieldnames or ())]
     if lacking:
         found = f"columns {', '.join(lacking)} missing; it has {rows.fieldnames}"
