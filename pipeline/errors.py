@@ -49,6 +49,10 @@ class StoreError(SoilweaveError):
     """A workspace or an artefact in it that cannot be read, written or continued."""
 
 
+class TrainingError(SoilweaveError):
+    """Models that could not be trained, or that predict nothing."""
+
+
 def bare(text: str) -> str:
     """A text without secrets: those of the environment, and those that URLs carry.
 
