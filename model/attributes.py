@@ -27,9 +27,10 @@ class Sum:
     count: NDArray[np.int64] | int = 0
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take in (place, day, ...) values, NaN where missing."""
-        self.total = self.total + np.nansum(values, 1, dtype=np.float64)
-        self.count = self.count + np.isfinite(values).sum(1)
+        """Take in (place, day, ...) values; not finite means missing."""
+        known = np.isfinite(values)
+        self.total = self.total + np.where(known, values, 0).sum(1, dtype=np.float64)
+        self.count = self.count + known.sum(1)
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Sum:
@@ -118,8 +119,8 @@ class Space:
 
 
 def scaled(values: NDArray[Any], mean: NDArray[Any], std: NDArray[Any]) -> NDArray[np.float64]:
-    """Scaled attributes; what is missing is average."""
-    return np.asarray(np.nan_to_num((values - mean) / std, nan=0.0))
+    """Scaled attributes; what is missing or infinite is average."""
+    return np.asarray(np.nan_to_num((values - mean) / std, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def distances(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

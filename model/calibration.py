@@ -9,6 +9,7 @@ thinks of a normal distribution takes for 90 % (1.64).
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,16 +24,20 @@ if TYPE_CHECKING:
 
     from model.predict import Prediction
 
+log = logging.getLogger(__name__)
+
 LEVEL_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 30  # values that make a site one to calibrate on
 LEVEL = 0.9  # the coverage that the width is scaled to
 
 
-class Calibration(BaseModel, frozen=True, extra="forbid"):
+class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What turns the outputs of an ensemble into the product."""
 
-    level_weight: float = Field(description="1: level of the site head; 0: of the satellite head")
-    width_scale: float = Field(description="factor on the standard deviation")
+    level_weight: float = Field(
+        ge=0, le=1, description="1: level of the site head; 0: of the satellite head"
+    )
+    width_scale: float = Field(ge=0, description="factor on the standard deviation")
     calibrated: bool = Field(description="false where no unseen site was there to choose on")
 
 
@@ -59,25 +64,33 @@ def calibrate(
     """Choose on some sites, each counting once.
 
     `level_weight` has the least mean over sites of the RMSE; then `width_scale` makes the central
-    90 % interval cover 90 %.
+    90 % interval cover 90 %. Sites without a finite RMSE under every weight are left out, which
+    the log counts.
 
     Args:
       members: out-of-fold predictions of every site.
       heads: the heads they were trained with.
       observed: (site, day), NaN where missing or not to be looked at.
       sites: (site,) which to choose on.
+
+    Raises:
+      ValueError: sites have observations enough, but none of them has a finite RMSE.
     """
     usable = sites & (np.isfinite(observed).sum(1) >= FEWEST)
     if "site" not in heads or not usable.any():
         return UNCALIBRATED
     weights = LEVEL_WEIGHTS if "satellite" in heads else (1.0,)
-    errors = {
-        weight: site_errors(product(members, heads, weight)[0], observed)[usable].mean()
-        for weight in weights
-    }
-    best = min(errors, key=lambda weight: (errors[weight], -weight))
+    errors = np.stack([site_errors(product(members, heads, w)[0], observed) for w in weights])
+    known = usable & np.isfinite(errors).all(0)
+    if not known.any():
+        msg = f"none of {usable.sum()} sites has {FEWEST} days with a finite prediction"
+        raise ValueError(msg)
+    if lacking := int((usable & ~known).sum()):
+        log.warning("calibrated without %d of %d sites: no finite error", lacking, usable.sum())
+    mean_error = dict(zip(weights, errors[:, known].mean(1).tolist(), strict=True))
+    best = min(mean_error, key=lambda weight: (mean_error[weight], -weight))
     mean, std = product(members, heads, best)
-    scale = width_scale(mean[usable] - observed[usable], std[usable])
+    scale = width_scale(mean[known] - observed[known], std[known])
     return Calibration(level_weight=best, width_scale=scale, calibrated=True)
 
 

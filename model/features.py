@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from model.scaling import Scaler
 
 Transform = Literal["none", "log1p"]
+Length = Annotated[int, Field(ge=1, le=3_660)]
 
 
-class SlowFeature(BaseModel, frozen=True, extra="forbid"):
+class SlowFeature(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Trailing means of one forcing variable: the memory that an LSTM is slow to learn."""
 
     variable: str = Field(description="forcing variable, by our name")
-    days: tuple[int, ...] = Field(min_length=1, description="lengths of the trailing means, days")
+    days: tuple[Length, ...] = Field(
+        min_length=1, description="lengths of the trailing means, days"
+    )
     transform: Transform = Field("none", description="applied to each day before the mean")
 
 
@@ -109,7 +112,7 @@ def slow_features(forcing: Tensor, features: Features, scaler: Scaler, n_days: i
 def assemble(
     forcing: Tensor, static: Tensor, features: Features, scaler: Scaler, n_days: int
 ) -> Tensor:
-    """The network's input of a window: scaled, missing values 0.
+    """The network's input of a window: scaled, values that are missing or infinite 0.
 
     Args:
       forcing: (place, lead_days + n_days, forcing) scaled; NaN where missing.
@@ -126,4 +129,4 @@ def assemble(
     for name, values in zip(features.slow_names, slow, strict=True):
         parts.append(scaler.scales[name].to(values)[..., None])
     parts.append(static[:, None].expand(-1, n_days, -1))
-    return torch.nan_to_num(torch.cat(parts, 2), nan=0.0)
+    return torch.nan_to_num(torch.cat(parts, 2), nan=0.0, posinf=0.0, neginf=0.0)

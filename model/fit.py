@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
+from model.divergence import DivergedError, Fault, Watch, divergence, finite
 from model.footprint import footprint_mean
 from model.loss import source_loss
 from model.network import Heads, seeded_network
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from model.divergence import Divergence
     from model.recipe import Job, Recipe, TrainConfig
 
 LOGGED = 50  # points of a training curve
@@ -39,6 +41,7 @@ class Fitting:
         weights = self.network.parameters()
         self.optimiser, self.schedule = optimiser(weights, recipe.train, updates)
         self._sums = torch.zeros(4, device=self.device)  # two losses, two counts of empty batches
+        self._watch = Watch()
 
     @property
     def done(self) -> bool:
@@ -46,16 +49,35 @@ class Fitting:
         return self.step >= self.updates
 
     def advance(self, n_steps: int) -> None:
-        """Make up to `n_steps` further updates."""
+        """Make up to `n_steps` further updates.
+
+        Raises:
+          DivergedError: a loss, a gradient or a weight is not finite any more; the model cannot be
+            trained further, and its state is not one to keep.
+        """
         self.network.train()
         for _ in range(min(n_steps, self.updates - self.step)):
             self._update()
             self.step += 1
             if logs_at(self.step, self.updates):
+                self._examine()
                 self.history.append(logged(self.history, self.step, self._sums, self.optimiser))
                 self._sums.zero_()
             if self.schedule:
                 self.schedule.step()
+        self._examine()
+        if not finite(self.network.parameters()):
+            raise DivergedError(self.divergence(Fault(self.step, "weights")))
+
+    def divergence(self, fault: Fault) -> Divergence:
+        """What a fault of this model is told with."""
+        return divergence(self.recipe, self.job, self.data, self.updates, fault)
+
+    def _examine(self) -> None:
+        """Look at the losses and gradients since the last time."""
+        for fault in self._watch.look(self.step):
+            if fault is not None:
+                raise DivergedError(self.divergence(fault))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON values from which `restore` goes on."""
@@ -82,12 +104,20 @@ class Fitting:
         satellite, insitu = self._losses(heads, batch)
         w = self.recipe.insitu_weight(self.job.arm)
         self.optimiser.zero_grad()
-        torch.autograd.backward((1 - w) * satellite + w * insitu)
-        clip = self.recipe.train.gradient_clip
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        loss = (1 - w) * satellite + w * insitu
+        torch.autograd.backward(loss)
+        self._watch.add(loss, self._clip())
         self.optimiser.step()
         self._sums[:2] += torch.stack([satellite, insitu]).detach()
+
+    def _clip(self) -> Tensor:
+        """Limit the norm of the gradient where the recipe does; returns what it was before."""
+        weights, clip = list(self.network.parameters()), self.recipe.train.gradient_clip
+        if clip is not None:
+            return torch.nn.utils.clip_grad_norm_(weights, clip)
+        slopes = [w.grad for w in weights if w.grad is not None]
+        norm: Tensor = torch.stack([slope.norm() for slope in slopes]).norm()
+        return norm
 
     def _losses(self, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of the footprints and of the sites; 0 for a source without a value."""

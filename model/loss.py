@@ -11,7 +11,7 @@ from torch import Tensor
 TINY = 1e-12  # keeps the gradient of the root finite at zero error
 
 
-class LossConfig(BaseModel, frozen=True, extra="forbid"):
+class LossConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What is minimised, in scaled units."""
 
     insitu_weight: float = Field(ge=0, le=1, description="share of the in-situ loss")

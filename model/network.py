@@ -16,16 +16,16 @@ State = tuple[Tensor, Tensor]
 MINIMUM_WIDTH = 1e-3  # keeps the Laplace likelihood finite, in scaled units
 
 
-class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
+class NetworkConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Shape of the network and its regularisation."""
 
-    hidden_size: int = Field(ge=1, description="hidden units of the LSTM")
+    hidden_size: int = Field(ge=1, le=8_192, description="hidden units of the LSTM")
     input_layer: bool = Field(description="Linear and ReLU before the LSTM, as published")
     heads: Literal["one", "affine", "two"] = Field(
         description="one output judged by both sources (published), the satellite's a learned "
         "gain and offset of it, or one for each of them"
     )
-    forget_bias: float = Field(description="initial bias of the forget gate")
+    forget_bias: float = Field(ge=-100, le=100, description="initial bias of the forget gate")
     weight_dropout: float = Field(
         ge=0, lt=1, description="dropout on the LSTM's weights; one mask per forward pass"
     )

@@ -13,7 +13,7 @@ from model.network import NetworkConfig
 Arm = Literal["multiscale", "insitu", "satellite"]
 
 
-class InputsConfig(BaseModel, frozen=True, extra="forbid"):
+class InputsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What the network sees."""
 
     forcing: Literal["all"] | tuple[str, ...] = Field(description="forcing, by our names, or all")
@@ -22,27 +22,38 @@ class InputsConfig(BaseModel, frozen=True, extra="forbid"):
     slow: tuple[SlowFeature, ...] = Field((), description="trailing means, derived on the fly")
 
 
-class TrainConfig(BaseModel, frozen=True, extra="forbid"):
+class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How a model is trained."""
 
-    window_days: int = Field(ge=1, description="days of a window on which the loss is taken")
-    warmup_days: int = Field(ge=0, description="days before them that only warm the state")
-    footprints_per_step: int = Field(ge=1, description="footprints drawn per update")
-    sites_per_step: int = Field(ge=1, description="sites drawn per update")
-    updates: int | None = Field(None, ge=1, description="updates of the weights; or give epochs")
-    epochs: int | None = Field(None, ge=1, description="epochs as published; or give updates")
+    window_days: int = Field(
+        ge=1, le=36_600, description="days of a window on which the loss is taken"
+    )
+    warmup_days: int = Field(
+        ge=0, le=36_600, description="days before them that only warm the state"
+    )
+    footprints_per_step: int = Field(ge=1, le=100_000, description="footprints drawn per update")
+    sites_per_step: int = Field(ge=1, le=100_000, description="sites drawn per update")
+    updates: int | None = Field(
+        None, ge=1, le=100_000_000, description="updates of the weights; or give epochs"
+    )
+    epochs: int | None = Field(
+        None, ge=1, le=1_000_000, description="epochs as published; or give updates"
+    )
     optimiser: Literal["adamw", "adadelta"] = Field(
         description="adamw with a one-cycle schedule, or adadelta (rho 0.9) at a constant rate"
     )
-    learning_rate: float = Field(gt=0, description="peak learning rate")
-    weight_decay: float = Field(ge=0, description="decoupled weight decay")
-    gradient_clip: float | None = Field(gt=0, description="largest norm of the gradient, or null")
+    learning_rate: float = Field(gt=0, le=1_000_000, description="peak learning rate")
+    weight_decay: float = Field(ge=0, le=10, description="decoupled weight decay")
+    gradient_clip: float | None = Field(
+        gt=0, le=1_000_000, description="largest norm of the gradient, or null"
+    )
     static_noise: float = Field(
-        ge=0, description="sd of the noise on scaled statics, one draw per place and step"
+        ge=0, le=100, description="sd of the noise on scaled statics, one draw per place and step"
     )
     max_footprints: int | None = Field(
         None,
         ge=1,
+        le=100_000_000,
         description="learn from so many footprints, evenly spread, where memory holds no more",
     )
     mask_ceiling: bool = Field(description="leave out values stuck at a footprint's ceiling")
@@ -59,7 +70,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class Recipe(BaseModel, frozen=True, extra="forbid"):
+class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A method: everything that makes a model of data."""
 
     inputs: InputsConfig

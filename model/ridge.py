@@ -43,7 +43,7 @@ class Ridge:
         """(batch, n_days) of the last days of a window; arguments as of `design`."""
         weights = torch.from_numpy(self.weights).to(static.device)
         if bool(forcing.sum().isfinite()) and n_days <= FILTERED_DAYS:
-            return self._filtered(forcing, torch.nan_to_num(static), weights, n_days)
+            return self._filtered(forcing, _known(static), weights, n_days)
         return (design(forcing, static, n_days).double() @ weights).float()
 
     def _filtered(self, forcing: Tensor, static: Tensor, weights: Tensor, n_days: int) -> Tensor:
@@ -68,7 +68,8 @@ def design(forcing: Tensor, static: Tensor, n_days: int) -> Tensor:
 
     `forcing` is (batch, LEAD_DAYS or more + n_days, forcing), `static` (batch, static). Every
     forcing today, lagged by 1 to 3 days, and its means over 3, 7, 30 and 90 days, all of asinh of
-    the scaled value, which tames rain; the statics; a constant. Missing values are 0.
+    the scaled value, which tames rain; the statics; a constant. Values that are missing or
+    infinite are 0.
     """
     forcing = _tamed(forcing[:, -(LEAD_DAYS + n_days) :])
     columns = [forcing[:, LEAD_DAYS - lag : LEAD_DAYS - lag + n_days] for lag in (0, *LAGS)]
@@ -77,7 +78,12 @@ def design(forcing: Tensor, static: Tensor, n_days: int) -> Tensor:
     means = means.reshape(len(forcing), forcing.shape[2], *means.shape[1:])
     columns += list(means.permute(3, 0, 2, 1))
     columns += [static[:, None].expand(-1, n_days, -1), torch.ones_like(forcing[:, :n_days, :1])]
-    return torch.nan_to_num(torch.cat(columns, 2))
+    return _known(torch.cat(columns, 2))
+
+
+def _known(values: Tensor) -> Tensor:
+    """Values that are missing or infinite as 0."""
+    return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _tamed(forcing: Tensor) -> Tensor:
@@ -137,6 +143,9 @@ class Moments:
           fold: (site,) fold of every site; all equal where there are none.
           place: (site,) label of the place of every site, whose sites are left out together; None
             where all are apart.
+
+        Raises:
+          ValueError: no penalty has a finite error.
         """
         at = np.arange(len(fold)) if place is None else place
         groups = _groups(fold[sites], at[sites])
@@ -146,7 +155,11 @@ class Moments:
             if len(inside):
                 for penalty in PENALTIES:
                     errors[penalty] += self._error(self._solve(inside, penalty), outside)
-        best = min(errors, key=errors.__getitem__)
+        known = {penalty: error for penalty, error in errors.items() if np.isfinite(error)}
+        if not known:
+            msg = "no ridge regression has a finite error: regressors or observations are too large"
+            raise ValueError(msg)
+        best = min(known, key=known.__getitem__)
         return Ridge(self._solve(sites, best), best)
 
     def _solve(self, sites: NDArray[np.int64], penalty: float) -> NDArray[np.float64]:

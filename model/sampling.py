@@ -50,6 +50,11 @@ class Places:
         index = torch.from_numpy(chosen).to(self.static.device)
         return Places(self.forcing[index], self.static[index])
 
+    def some(self, index: NDArray[np.int64]) -> Places:
+        """The places of some indexes, in that order."""
+        at = torch.from_numpy(index).to(self.static.device)
+        return Places(self.forcing[at], self.static[at])
+
     def split(self, n: int) -> list[Places]:
         """The places in parts of `n`, without a copy."""
         parts = zip(torch.split(self.forcing, n), torch.split(self.static, n), strict=True)

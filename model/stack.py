@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.func import functional_call
 
+from model.divergence import DivergedError, Fault, Watch, finite
 from model.fit import kept, load, logged, logs_at, optimiser
 from model.loss import source_loss
 from model.network import dropout_mask
@@ -64,16 +65,35 @@ class Stack:
         self.sums = tensors["sums"]
         scales = [(f.data.target.mean, f.data.target.std) for f in fittings]
         self.mean, self.std = torch.tensor(scales, device=self.device).T[..., None, None]
+        self.watch, self.faults = Watch(), dict[int, Fault]()  # faults by model
         self.keys: tuple[str, ...] = ()
         self.graphed: Callable[..., Any] | None = None
 
     def advance(self, n_steps: int) -> None:
-        """Make up to `n_steps` further updates of every model, and hand them back."""
+        """Make up to `n_steps` further updates of every model, and hand them back.
+
+        Raises:
+          DivergedError: a loss, a gradient or a weight of some models is not finite any more. The
+            others have made their updates, undisturbed, and are handed back too.
+        """
         last = min(self.step + n_steps, self.updates)
         while self.step < last:
             for drawn in self._ahead(min(AHEAD, last - self.step)):
                 self._update(drawn | self._masks())
+        self._examine()
+        for i in range(len(self.fittings)):
+            if i not in self.faults and not finite(w[i] for w in self.weights.values()):
+                self.faults[i] = Fault(self.step, "weights")
         self._hand_back()
+        if self.faults:
+            found = [self.fittings[i].divergence(f) for i, f in sorted(self.faults.items())]
+            raise DivergedError(*found)
+
+    def _examine(self) -> None:
+        """Look at the losses and gradients since the last time; keep each model's first fault."""
+        for i, fault in enumerate(self.watch.look(self.step)):
+            if fault is not None:
+                self.faults.setdefault(i, fault)
 
     def _ahead(self, n: int) -> list[dict[str, Tensor]]:
         """What the next steps draw, (model, ...), moved to the device together."""
@@ -122,13 +142,15 @@ class Stack:
             )
         satellite, insitu, empty = (self.graphed or self._losses)(*given)
         self.optimiser.zero_grad()
-        torch.autograd.backward(((1 - self.weight) * satellite + self.weight * insitu).sum())
-        self._clip()
+        loss = (1 - self.weight) * satellite + self.weight * insitu
+        torch.autograd.backward(loss.sum())
+        self.watch.add(loss, self._clip())
         self.optimiser.step()
         self.sums[:, :2] += torch.stack([satellite, insitu], 1).detach()
         self.sums[:, 2:] += empty
         self.step += 1
         if logs_at(self.step, self.updates):
+            self._examine()
             for fitting, sums in zip(self.fittings, self.sums, strict=True):
                 history = fitting.history
                 history.append(logged(history, self.step, sums, self.optimiser))
@@ -136,15 +158,19 @@ class Stack:
         if self.schedule:
             self.schedule.step()
 
-    def _clip(self) -> None:
-        """Limit the norm of each model's gradient, as `clip_grad_norm_` does for one."""
+    def _clip(self) -> Tensor:
+        """Limit the norm of each model's gradient, as `clip_grad_norm_` does for one.
+
+        Returns the norms before, (model,).
+        """
         most = self.recipe.train.gradient_clip
         slopes = [w.grad for w in self.weights.values() if w.grad is not None]
+        norm: Tensor = torch.stack([g.flatten(1).norm(dim=1) for g in slopes]).norm(dim=0)
         if most is not None:
-            norm = torch.stack([g.flatten(1).norm(dim=1) for g in slopes]).norm(dim=0)
             share = (most / (norm + 1e-6)).clamp(max=1.0)
             for slope in slopes:
                 slope *= share.reshape(-1, *[1] * (slope.ndim - 1))
+        return norm
 
     def _losses(self, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(model,) losses of footprints and of sites, (model, 2) whether a batch had no value.

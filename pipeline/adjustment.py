@@ -74,13 +74,16 @@ def _errors(
     """(site, day) observation less prediction over the training period, by candidate."""
     train = cube.day_index(experiment.train_period)
     shape = len(cube.site_ids), len(cube.days)
-    errors = {}
-    for name, rows in tables.read(workspace.url("sites.parquet")).groupby("arm", sort=False):
-        observed, predicted = (
-            rows[column].to_numpy().reshape(shape)[:, train]
-            for column in ("observation", "prediction")
-        )
-        errors[str(name)] = observed - predicted
+    table = tables.read(workspace.url("sites.parquet"))
+
+    def square(values: pd.Series[float]) -> NDArray[np.float32]:
+        return values.to_numpy().reshape(shape)[:, train]
+
+    observed = square(table.observation[table.arm == experiment.arms[0]])
+    errors = {
+        str(name): observed - square(predicted)
+        for name, predicted in table.groupby("arm", sort=False).prediction
+    }
     if cube.footprints is not None:
         errors["footprint"] = observed - footprints.in_cube(experiment, cube, train).prediction
     return errors

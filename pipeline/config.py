@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 from model.loss import LossConfig
 from model.network import NetworkConfig
 from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
-from pipeline.names import VARIABLES, Variable
+from pipeline.names import VARIABLES, Layer, Variable
 
 
 def _in_order(period: tuple[date, date]) -> tuple[date, date]:
@@ -43,10 +43,17 @@ def _listed(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Days = Annotated[int, Field(le=36_600)]
+Km = Annotated[float, Field(ge=0, le=40_000)]
+Celsius = Annotated[float, Field(ge=-100, le=100)]
+Bits = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Shift = Annotated[int, Field(ge=-10_000, le=10_000)]
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
 
 
-class SourcesConfig(BaseModel, frozen=True, extra="forbid"):
+class SourcesConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Entries of the catalog, by what they are used for."""
 
     catalog: str = Field(description="Intake catalog: a preset's name, a path or a URL")
@@ -60,14 +67,14 @@ class SourcesConfig(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class PlanetConfig(BaseModel, frozen=True, extra="forbid"):
+class PlanetConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A planet whose truth is known, made before it is observed (an OSSE)."""
 
     kind: Literal["hard", "easy", "biased", "load"] = Field(
         "hard", description="magnitudes of its errors; the table is in pipeline/osse/planet.py"
     )
-    seed: int = Field(0, ge=0, description="seed of all its random streams")
-    n_sites: int = Field(30, ge=1, description="number of sites")
+    seed: Seed = Field(0, description="seed of all its random streams")
+    n_sites: Count = Field(30, ge=1, description="number of sites")
     without: tuple[Ingredient, ...] = Field((), description="errors switched off, by name")
     ocean_share: float = Field(0.0, ge=0, lt=1, description="share of cells that have no data")
     forcing_degrees: float = Field(
@@ -78,7 +85,7 @@ class PlanetConfig(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class DomainConfig(BaseModel, frozen=True, extra="forbid"):
+class DomainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The region, on EASE-Grid 2.0; snapped outward to whole footprints."""
 
     west_degrees: float = Field(ge=-180, le=180, description="western edge")
@@ -98,7 +105,7 @@ class DomainConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class QcConfig(BaseModel, frozen=True, extra="forbid"):
+class QcConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Rules that observations must pass; each value dropped is counted under its rule."""
 
     provider: bool = Field(True, description="drop what the provider's own flags reject")
@@ -106,19 +113,19 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
         "keep", description="values that the provider's flags say no check was applied to"
     )
     range: bool = Field(True, description="drop values outside the variable's range")
-    frozen_below_degc: float | None = Field(
+    frozen_below_degc: Celsius | None = Field(
         1.0, description="drop values where measured soil temperature is at or under this"
     )
-    stuck_days: int | None = Field(
+    stuck_days: Days | None = Field(
         30, ge=2, description="drop runs of this many days or more with exactly one value"
     )
     spike: bool = Field(
         False, description="drop single-step spikes (Dorigo et al. 2013), made for hourly values"
     )
-    depth_m: tuple[float, float] | None = Field(
+    depth_m: Layer | None = Field(
         (0.0, 0.075), description="depths a sensor may have, where its source says; null: any"
     )
-    min_days: int = Field(
+    min_days: Days = Field(
         0, ge=0, description="leave out sites with fewer good days than this in the period"
     )
     several: Literal["keep", "longest", "mean"] = Field(
@@ -126,7 +133,7 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
         description="of several sites in one cell, or nearer than 1 km: keep all, the longest "
         "record, the mean",
     )
-    satellite_bits: int | None = Field(
+    satellite_bits: Bits | None = Field(
         1, description="drop retrievals with any of these bits of their quality flag; null: none"
     )
     exclude_sites: tuple[str, ...] = Field(
@@ -145,7 +152,7 @@ class QcConfig(BaseModel, frozen=True, extra="forbid"):
 REGIONS = ("longitude", "network", "continent")
 
 
-class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
+class FoldsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How sites are dealt into folds of the spatial cross-validation."""
 
     kind: Literal["block", "random", "region", "none"] = Field(
@@ -158,15 +165,15 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
         description="regions: longitude (bands of about equally many sites), network, continent, "
         "or a GeoJSON file of polygons, path or URL; sites in none of them are one region more",
     )
-    n_folds: int = Field(
+    n_folds: Count = Field(
         5, ge=2, description="number of folds; of other regions than bands there are as they are"
     )
-    block_km: float = Field(400.0, gt=0, description="side of a block, of whole footprints")
-    block_offset_footprints: tuple[int, int] = Field(
+    block_km: Km = Field(400.0, gt=0, description="side of a block, of whole footprints")
+    block_offset_footprints: tuple[Shift, Shift] = Field(
         (0, 0), description="shift of the blocks, rows and columns: another layout"
     )
-    seed: int = Field(0, ge=0, description="seed of the dealing")
-    buffer_km: float = Field(
+    seed: Seed = Field(0, description="seed of the dealing")
+    buffer_km: Km = Field(
         0.0, ge=0, description="training sites nearer than this to a held-out site are left out"
     )
     drop_footprints: bool = Field(
@@ -199,34 +206,35 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
         }[self.kind]
 
 
-class JudgingConfig(BaseModel, frozen=True, extra="forbid"):
+class JudgingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How results are judged."""
 
-    min_days: int = Field(90, ge=2, description="fewest pairs of a place that is scored")
-    max_footprint_km: float = Field(
+    min_days: Days = Field(90, ge=2, description="fewest pairs of a place that is scored")
+    max_footprint_km: Km = Field(
         36.0, gt=0, description="farthest footprint that stands for a site in none"
     )
     footprints: bool = Field(False, description="score arm satellite against the satellite too")
-    bootstrap_draws: int = Field(2000, ge=100, description="resamples of blocks per interval")
+    bootstrap_draws: Count = Field(2000, ge=100, description="resamples of blocks per interval")
     groups: dict[str, tuple[str, ...]] = Field(
         {},
         description="sites by a group's name, by id or entry:id, scored beside all other sites",
     )
 
 
-class ComputeConfig(BaseModel, frozen=True, extra="forbid"):
+class ComputeConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Where the work is spread; in no artefact's identity."""
 
-    threads_per_worker: int = Field(1, ge=1, description="CPU threads of one training worker")
-    checkpoint_every_updates: int = Field(100, ge=1, description="updates between two savings")
+    threads_per_worker: Count = Field(1, ge=1, description="CPU threads of one training worker")
+    checkpoint_every_updates: Count = Field(100, ge=1, description="updates between two savings")
 
 
-class Experiment(BaseModel, frozen=True, extra="forbid"):
+class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One experiment, resolved: data, region, period, and a recipe's four sections."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder in a workspace")
     title: str = Field(description="one line for people")
     recipe: str = Field(description="recipe the sections inputs, network, loss, train start from")
+    chosen_on: str | None = Field(None, description="data that the recipe was chosen on, if any")
     target: str = Field(description="the variable learnt, by our name")
     variables: dict[str, Variable] = Field({}, description="variables beyond soilweave's own")
     planet: PlanetConfig | None = Field(None, description="make a planet first, and observe it")
@@ -252,7 +260,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
     qc: QcConfig = Field(default_factory=lambda: QcConfig())
     folds: FoldsConfig = Field(default_factory=lambda: FoldsConfig())
     arms: tuple[Arm, ...] = Field(min_length=1, description="which observations train a model")
-    n_seeds: int = Field(ge=1, description="members of an ensemble")
+    n_seeds: Count = Field(ge=1, description="members of an ensemble")
     inputs: InputsConfig
     network: NetworkConfig
     loss: LossConfig

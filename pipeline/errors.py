@@ -57,6 +57,10 @@ class DamagedError(StoreError):
     """An object of a workspace that is there but cannot be decoded."""
 
 
+class TrainingError(SoilweaveError):
+    """Models that could not be trained, or that predict nothing."""
+
+
 def bare(text: str) -> str:
     """A text without secrets: those of the environment, and those that URLs carry.
 

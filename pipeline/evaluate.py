@@ -26,6 +26,7 @@ from pipeline import (
     twins,
 )
 from pipeline.cube import Cube
+from pipeline.errors import DataError
 from pipeline.judging import Candidate, Sites
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def run(
     """Write the scores; returns the summary, whether made now or before.
 
     Raises:
-      SoilweaveError: what is judged is not complete, or a product is not as the catalog says.
+      SoilweaveError: what is judged is not complete, a product is not as the catalog says, or there
+        is nothing to judge.
     """
     artefact = workspace.artefact("scores")
     cube_url, digest = Cube.source(experiment, workspace)
@@ -63,11 +65,12 @@ def run(
         progress.finish("scores complete")
         return files.read_json(workspace.url("summary.json")) or {}
     opened, unknown = products.opened(experiment), statics.check(experiment)
+    _check(experiment, cube := Cube.open(cube_url))
     artefact.begin(inputs)
     workspace.describe(experiment)
-    cube = Cube.open(cube_url)
     parts: list[pd.DataFrame] = []
     summary = judging.header(experiment, experiment.test_period)
+    summary |= {"updates": models.updates_made(experiment, workspace)}
     summary["statics_of_unknown_period"] = unknown
     dropped: dict[str, int] = {}
     if cube.site_ids and experiment.models is None:
@@ -88,6 +91,27 @@ def run(
     places = ", ".join(f"{counted[t]} {name}" for t, name in _PLACES.items() if t in counted)
     progress.finish(f"scores at {places}")
     return summary
+
+
+def _check(experiment: Experiment, cube: Cube) -> None:
+    """There must be something to judge against.
+
+    Raises:
+      DataError: there is not.
+    """
+    has_sites = bool(cube.site_ids) and experiment.models is None
+    if has_sites or experiment.judging.footprints or experiment.sources.truth is not None:
+        return
+    sites = "the cube has no sites" if not cube.site_ids else "its models were trained elsewhere"
+    found = (
+        f"there is nothing to judge: {sites}, judging.footprints is false, and sources.truth is "
+        "not given"
+    )
+    remedy = (
+        "name sites with sources.insitu, set judging.footprints=true (for arm satellite), or give "
+        "the truth of every cell; soilweave score judges at sites of your own"
+    )
+    raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
 
 
 def _judge_sites(
@@ -162,6 +186,10 @@ def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.
     table = tables.read(workspace.url("footprints.parquet"))
     first, last = (pd.Timestamp(day) for day in experiment.test_period)
     table = table[(table.time >= first) & (table.time <= last)]
+    if table.empty:
+        found = "there is nothing to judge: no footprint has a day in the test period"
+        remedy = "widen test_period or the domain, or set judging.footprints=false"
+        raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
     rows: list[pd.DataFrame] = []
     summary: Json = {}
     for seed, own in table.groupby("seed"):

@@ -162,6 +162,9 @@ class Writing:
         members = [walk.advance(forcing) for walk in self.walks]
         mean, raw = product(members, self.heads, self.calibration.level_weight)
         std = raw * np.float32(self.calibration.width_scale)
+        known = np.isfinite(mean)
+        mean = np.where(known, mean, np.float32(np.nan))
+        std = np.where(known & np.isfinite(std), std, np.float32(np.nan))
         self.climate.add(forcing)
         self.variance.add(std**2)
         flags = self._flags(forcing, frozen, mean)
@@ -189,10 +192,10 @@ class Writing:
         self, forcing: NDArray[np.float16], frozen: NDArray[np.bool_], mean: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
         """(cell, day) quality of the valid cells."""
-        missing = np.isnan(forcing).any(2) | np.isnan(self.column.static).any(1)[:, None]
+        missing = ~np.isfinite(forcing).all(2) | ~np.isfinite(self.column.static).all(1)[:, None]
         outside = (mean < self.variable.minimum) | (mean > self.variable.maximum)
         flags = Quality.INPUT_MISSING * missing + Quality.FROZEN * frozen
-        flags = flags + Quality.OUTSIDE_RANGE * outside
+        flags = flags + Quality.OUTSIDE_RANGE * outside + Quality.NOT_PREDICTED * ~np.isfinite(mean)
         flags = flags + (0 if self.calibration.calibrated else Quality.UNCALIBRATED)
         return np.asarray(flags, np.uint8)
 

@@ -51,6 +51,7 @@ class Quality(IntFlag):
     FROZEN = 4
     OUTSIDE_RANGE = 8
     UNCALIBRATED = 16
+    NOT_PREDICTED = 32
 
 
 MEANINGS = {
@@ -59,6 +60,7 @@ MEANINGS = {
     Quality.FROZEN: "mean air temperature at or under 273.15 K, days that are not judged",
     Quality.OUTSIDE_RANGE: "the value lies outside the variable's range",
     Quality.UNCALIBRATED: "the standard deviation was not scaled on unseen sites",
+    Quality.NOT_PREDICTED: "the models gave no finite value although the cell has inputs",
 }
 
 LAYERS = {

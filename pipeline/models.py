@@ -11,6 +11,7 @@ from model.attributes import Space
 from model.calibration import Calibration
 from model.recipe import Job
 from model.ridge import Ridge
+from model.sampling import steps_per_epoch
 from pipeline import files, tables
 from pipeline.errors import StoreError
 from pipeline.store import Artefact
@@ -78,6 +79,22 @@ def checkpoint_url(root: str, job: Job) -> str:
     return files.join(folder(root, job), "checkpoint.safetensors")
 
 
+def name(job: Job) -> str:
+    """A model as messages have it."""
+    return f"arm {job.arm}, fold {fold_name(job.fold)}, seed {job.seed}"
+
+
+def failure_url(root: str, job: Job) -> str:
+    """URL of the record of why a model could not be trained, where there is one."""
+    return files.join(folder(root, job), "failed.json")
+
+
+def failures(root: str, every: Sequence[Job]) -> list[str]:
+    """Why models could not be trained, one sentence for each that could not."""
+    found = (files.read_json(failure_url(root, job)) for job in every)
+    return [str(record["problem"]) for record in found if record is not None]
+
+
 def load(root: str, job: Job) -> Trained:
     """A trained model.
 
@@ -97,6 +114,34 @@ def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
         return workspace.url("models"), workspace.artefact("models").digest(experiment)
     root = files.absolute(experiment.models).rstrip("/")
     return root, Artefact("models", f"{root}/").digest()
+
+
+def updates_made(experiment: Experiment, workspace: Workspace) -> int | None:
+    """Updates that each model was trained with; None where the models do not say."""
+    root, _ = source(experiment, workspace)
+    made = (Artefact("models", f"{root}/").manifest() or {}).get("updates")
+    return None if made is None else int(made)
+
+
+def n_updates(experiment: Experiment, footprints: int, sites: int, days: int) -> int:
+    """Updates of a model: as configured, or epochs by the published rule.
+
+    An epoch draws from footprints, or from sites where the experiment has no satellite.
+
+    Args:
+      experiment: has updates or epochs.
+      footprints: that may be drawn.
+      sites: that may be drawn.
+      days: of the training period.
+    """
+    train = experiment.train
+    if train.updates is not None:
+        return train.updates
+    assert train.epochs is not None
+    places, drawn = footprints, train.footprints_per_step
+    if experiment.sources.satellite is None:
+        places, drawn = sites, train.sites_per_step
+    return train.epochs * steps_per_epoch(drawn, train.window_days, places, days)
 
 
 def seeds(root: str, arm: str) -> list[int]:

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 from math import ceil, log10
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 Kind = Literal["forcing", "static", "target", "auxiliary"]
+Depth = Annotated[float, Field(ge=0, le=1_000)]  # m below the surface
 
 
-class Variable(BaseModel, frozen=True, extra="forbid"):
+def _downwards(layer: tuple[float, float]) -> tuple[float, float]:
+    if layer[0] > layer[1]:
+        msg = f"the top {layer[0]:g} must not be deeper than the bottom {layer[1]:g}"
+        raise ValueError(msg)
+    return layer
+
+
+Layer = Annotated[tuple[Depth, Depth], AfterValidator(_downwards)]
+
+
+class Variable(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A quantity, under our name, with its unit and the range a value may have."""
 
     kind: Kind = Field(description="forcing in time, static attribute, target, or auxiliary (QC)")
     long_name: str = Field(description="what a person reads")
     standard_name: str | None = Field(None, description="CF standard name, where there is one")
     units: str = Field(description="units of the cube, in UDUNITS form")
-    minimum: float = Field(description="smallest value accepted, in these units")
-    maximum: float = Field(description="largest value accepted, in these units")
-    depth_m: tuple[float, float] | None = Field(None, description="top and bottom of the layer, m")
+    minimum: float = Field(ge=-1e30, le=1e30, description="smallest value accepted, in these units")
+    maximum: float = Field(ge=-1e30, le=1e30, description="largest value accepted, in these units")
+    depth_m: Layer | None = Field(None, description="top and bottom of the layer, m")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Variable:
+        if self.minimum >= self.maximum:
+            msg = f"minimum {self.minimum:g} must be less than maximum {self.maximum:g}"
+            raise ValueError(msg)
+        return self
 
     @property
     def scale_factor(self) -> float:

@@ -21,10 +21,11 @@ from model import predict
 from model.attributes import Space, Sum
 from model.calibration import UNCALIBRATED, Calibration, calibrate
 from model.footprint import footprint_mean
+from model.members import unlike_others
 from model.predict import Prediction, product
 from model.recipe import Job
 from model.ridge import Moments
-from pipeline import files, models, packing, tables
+from pipeline import files, models, packing, soundness, tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +42,19 @@ Members = list[Prediction]
 TABLES = ("sites.parquet", "footprints.parquet")
 
 
-def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed) -> None:
-    """Predict at every site with the models it may be judged by, calibrate, write the tables."""
+def write(
+    experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed
+) -> list[dict[str, Any]]:
+    """Predict at every site with the models it may be judged by, calibrate, write the tables.
+
+    Returns the members that predict something else than the others: arm, fold and seed of each.
+
+    Raises:
+      TrainingError: a model predicts nothing somewhere.
+    """
     root = workspace.url("models")
     files.write_json(models.attributes_url(root), _space(packed).as_dict())
-    parts = []
+    parts, unlike = [], []
     for arm in experiment.arms:
         calibrations = {models.fold_name(models.ALL): UNCALIBRATED}
         if packed.site_ids:
@@ -53,6 +62,9 @@ def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Pack
             members = at_places(experiment, root, arm, packed.sites("cpu"), by)
             calibrations = _calibrations(experiment, arm, members, packed)
             parts.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
+            if (by != models.ALL).any():
+                unlike += _unlike(experiment, arm, members, by, calibrations)
+        unlike += _unlike(experiment, arm, *_of_all(experiment, root, arm, packed), calibrations)
         values = {name: c.model_dump() for name, c in calibrations.items()}
         files.write_json(files.join(root, arm, "calibration.json"), values)
     if np.isfinite(packed.learn_insitu).any():
@@ -62,6 +74,34 @@ def write(experiment: Experiment, workspace: Workspace, cube: Cube, packed: Pack
     if experiment.judging.footprints:
         rows = _footprint_rows(experiment, root, cube, packed)
         tables.write(workspace.url("footprints.parquet"), rows)
+    return unlike
+
+
+def _of_all(
+    experiment: Experiment, root: str, arm: str, packed: Packed
+) -> tuple[Members, NDArray[np.int64]]:
+    """Predictions of the members that leave no site out, at some sites or else cells; `by`."""
+    places = packed.sites("cpu") if packed.site_ids else packed.cells("cpu")
+    some = places.some(soundness.sample(len(places.static)))
+    by = np.full(len(some.static), models.ALL)
+    return at_places(experiment, root, arm, some, by), by
+
+
+def _unlike(
+    experiment: Experiment,
+    arm: str,
+    members: Members,
+    by: NDArray[np.int64],
+    calibrations: dict[str, Calibration],
+) -> list[dict[str, Any]]:
+    """Arm, fold and seed of members unlike the others at the places `by` their fold (place,)."""
+    heads = models.heads(experiment, arm)
+    series = [calibrated([member], heads, by, calibrations)[0] for member in members]
+    return [
+        {"arm": arm, "fold": models.fold_name(fold), "seed": seed}
+        for fold in np.unique(by).tolist()
+        for seed in unlike_others([one[by == fold] for one in series])
+    ]
 
 
 def _space(packed: Packed) -> Space:
@@ -84,14 +124,20 @@ def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDAr
 def at_places(
     experiment: Experiment, root: str, arm: Any, places: Places, by: NDArray[np.int64]
 ) -> Members:
-    """Each member's predictions at places, each by the models of its fold `by` (place,)."""
-    members = []
+    """Each member's predictions at places, each by the models of its fold `by` (place,).
+
+    Raises:
+      TrainingError: naming the models that have no finite prediction somewhere.
+    """
+    members, problems, heads = [], list[str](), models.heads(experiment, arm)
     for seed in range(experiment.n_seeds):
-        pieces = {
-            fold: predict.predict(models.load(root, Job(arm, fold, seed)), places.at(by == fold))
-            for fold in np.unique(by).tolist()
-        }
+        pieces = {}
+        for fold in np.unique(by).tolist():
+            job = Job(arm, fold, seed)
+            pieces[fold] = predict.predict(models.load(root, job), places.at(by == fold))
+            problems += soundness.missing(job, heads, pieces[fold])
         members.append(predict.gathered(pieces, by))
+    soundness.refuse(root, problems)
     return members
 
 
@@ -193,12 +239,14 @@ def _rows(
 
 
 def _footprint_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
-    members = packed.members
-    series = {}
+    series, problems = {}, list[str]()
     for seed in range(experiment.n_seeds):
-        trained = models.load(root, Job("satellite", models.ALL, seed))
-        cells = torch.from_numpy(predict.predict(trained, packed.cells("cpu")).satellite)
-        series[str(seed)] = footprint_mean(cells, members).numpy()
+        job = Job("satellite", models.ALL, seed)
+        found = predict.predict(models.load(root, job), packed.cells("cpu"))
+        problems += soundness.missing(job, ("satellite",), found)
+        cells = torch.from_numpy(found.satellite)
+        series[str(seed)] = footprint_mean(cells, packed.members).numpy()
+    soundness.refuse(root, problems)
     series["ensemble"] = np.mean(list(series.values()), 0)
     below = np.isfinite(packing.without_ceiling(packed.satellite))
     at_ceiling = np.isfinite(packed.satellite) & ~below

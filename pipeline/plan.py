@@ -66,16 +66,13 @@ def sizes_of(experiment: Experiment) -> Sizes:
 
 
 def updates(experiment: Experiment, sizes: Sizes) -> int:
-    """Updates of one model: as configured, or by the published rule over all footprints."""
-    train = experiment.train
-    if train.updates is not None:
-        return train.updates
-    from model.sampling import steps_per_epoch
+    """Updates of one model: as configured, or by the published rule over all places.
 
-    footprints = memory.learnt(experiment, sizes)
+    How many sites there are is known of a planet alone; else every cell is counted as one.
+    """
     days = (experiment.train_period[1] - experiment.train_period[0]).days + 1
-    steps = steps_per_epoch(train.footprints_per_step, train.window_days, footprints, days)
-    return int(train.epochs or 0) * steps
+    sites = experiment.planet.n_sites if experiment.planet else sizes.cells
+    return models.n_updates(experiment, memory.learnt(experiment, sizes), sites, days)
 
 
 def work(experiment: Experiment, sizes: Sizes, measured: Pace) -> list[Work]:

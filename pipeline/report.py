@@ -68,7 +68,7 @@ def _content(experiment: Experiment, workspace: Workspace, has_maps: bool) -> Js
         "first": style.label(atlas.reference(experiment)),
         "headline": about.headline(summary, unit),
         "facts": about.facts(experiment, summary),
-        "notes": about.notes(experiment, summary),
+        "notes": about.notes(experiment, summary) + about.unlike_members(experiment, workspace),
         "maps": atlas.maps_section(Fields(experiment, workspace, cube), on) if has_maps else None,
         "tables": judged.tables(summary),
         "paired": judged.paired(summary, unit),

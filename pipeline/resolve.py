@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Tree = dict[str, Any]
+OUT_OF_RANGE = (
+    "finite_number",
+    "greater_than",
+    "greater_than_equal",
+    "int_parsing_size",
+    "less_than",
+    "less_than_equal",
+)
+LIMITS = {
+    "exclusiveMinimum": "more than",
+    "minimum": "at least",
+    "exclusiveMaximum": "less than",
+    "maximum": "at most",
+}
 
 
 def experiment(name: str, settings: Sequence[str] = (), rename: str | None = None) -> Experiment:
@@ -37,7 +51,7 @@ def experiment(name: str, settings: Sequence[str] = (), rename: str | None = Non
     recipe_name = str(chosen.get("recipe", tree.get("recipe", "default")))
     recipe = read("recipes", recipe_name)
     recipe.pop("title", None)
-    sections = [*Recipe.model_fields, "n_seeds"]
+    sections = [*Recipe.model_fields, "n_seeds", "chosen_on"]
     unknown = [f"unknown section '{key}'" for key in recipe if key not in sections]
     if unknown:
         remedy = f"a recipe's sections are {', '.join(sections)}"
@@ -176,8 +190,42 @@ def _explain(item: Any) -> str:
         return f"unknown key '{place}'; {hint}"
     if item["type"] == "missing":
         return f"{place} is missing"
+    if item["type"] in OUT_OF_RANGE and (accepted := _accepted(path)):
+        return f"{place}: found {item['input']!r}; accepted: {accepted}"
     found = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
     return f"{place}: {found}{item['msg'].removeprefix('Value error, ')}"
+
+
+def _accepted(path: Sequence[str]) -> str:
+    """The range of a number, in words; "" where there is none."""
+    schema = Experiment.model_json_schema()
+    node: Tree = schema
+    for part in path:
+        inside = _branches(node, schema)
+        node = next((found for b in inside if (found := _child(b, part)) is not None), {})
+    limits = {k: v for branch in _branches(node, schema) for k, v in branch.items() if k in LIMITS}
+    if "exclusiveMinimum" in limits:
+        limits.pop("minimum", None)
+    figures = {k: f"{v:,}" if isinstance(v, int) else f"{v:g}" for k, v in limits.items()}
+    return " and ".join(f"{LIMITS[k]} {figures[k]}" for k in LIMITS if k in limits)
+
+
+def _branches(node: Tree, schema: Tree) -> list[Tree]:
+    """What a node of a JSON schema may be, references followed."""
+    if "$ref" in node:
+        return _branches(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
+    inner = [branch for part in node.get("anyOf", ()) for branch in _branches(part, schema)]
+    return inner or [node]
+
+
+def _child(node: Tree, part: str) -> Tree | None:
+    """What a JSON schema says of a key, or of an item of a list."""
+    if part in node.get("properties", {}):
+        return dict(node["properties"][part])
+    if part.isdecimal() and "prefixItems" in node:
+        return dict(node["prefixItems"][int(part)])
+    found = node.get("items") if part.isdecimal() else node.get("additionalProperties")
+    return found if isinstance(found, dict) else None
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

@@ -51,7 +51,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 # Settings that came later, and the value that leaves everything as it was before.
 LATER = {"train.max_footprints": None, "planet.ocean_share": 0.0, "planet.forcing_degrees": 0.125}
-BESIDE = ("name", "title", "cube", "compute")  # of an experiment, in no comparison of settings
+# Of an experiment, in no comparison of settings.
+BESIDE = ("name", "title", "chosen_on", "cube", "compute")
 
 
 @dataclass(frozen=True)

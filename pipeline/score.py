@@ -64,7 +64,8 @@ def run(
     if experiment.sources.satellite is not None:
         where = (probes.lat, probes.lon)
         candidates.append(footprints.at_places(experiment, where, probes.sites.days))
-    summary = _summarise(experiment, probes, candidates, priors) | {"sites": sites_url}
+    summary = _summarise(experiment, probes, candidates, priors)
+    summary |= {"sites": sites_url, "updates": models.updates_made(experiment, workspace)}
     progress.finish(f"{int(probes.known.sum())} known sites, {int((~probes.known).sum())} others")
     return summary
 

@@ -15,7 +15,6 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
-from model.sampling import steps_per_epoch
 from pipeline import (
     cluster,
     files,
@@ -23,13 +22,14 @@ from pipeline import (
     outcome,
     packing,
     schema,
+    soundness,
     statics,
     store,
     tables,
     worker,
 )
 from pipeline.cube import Cube
-from pipeline.errors import ConfigError, SoilweaveError
+from pipeline.errors import ConfigError, SoilweaveError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,8 @@ def run(
     """Train what is not trained yet, then predict at the sites and calibrate.
 
     Raises:
-      SoilweaveError: the recipe does not fit the cube, or the workspace cannot be used.
+      SoilweaveError: the recipe does not fit the cube, the workspace cannot be used, or models
+        could not be trained; all others are kept then.
     """
     if experiment.models is not None:
         progress.start("train", 0, "models")
@@ -77,13 +78,8 @@ def run(
     artefact.begin(inputs)
     workspace.describe(experiment)
     updates = n_updates(experiment, packed)
-    todo = models.unfinished(root, every)
-    progress.start("train", len(todo) * updates, "updates")
-    nodes: Counter[str] = Counter()
-    if todo:
-        identity = files.sha256_of(inputs)
-        nodes = fit(experiment, root, identity, packed, updates, len(todo), progress)
-    outcome.write(experiment, workspace, cube, packed)
+    nodes = _train(experiment, root, files.sha256_of(inputs), packed, updates, every, progress)
+    unlike = outcome.write(experiment, workspace, cube, packed)
     shards = [store.record(root, key) for key in _keys(experiment, every)]
     beside = [store.record(workspace.root, name) for name in outcome.TABLES]
     artefact.commit(
@@ -93,8 +89,38 @@ def run(
         nodes=nodes,
         features=packed.features.names,
         tables=[table for table in beside if table["size"]],
+        **({"unlike_members": unlike} if unlike else {}),
     )
-    progress.finish(f"{len(every)} models of {updates} updates")
+    for member in unlike:
+        progress.note(f"warning: {soundness.odd(member)}")
+    warned = f"; unlike the other members: {len(unlike)}" if unlike else ""
+    progress.finish(f"{len(every)} models of {updates} updates{warned}")
+
+
+def _train(
+    experiment: Experiment,
+    root: str,
+    identity: str,
+    packed: Packed,
+    updates: int,
+    every: list[Job],
+    progress: Progress,
+) -> Counter[str]:
+    """Train the models that are not trained to their end; returns the updates made on each node.
+
+    Raises:
+      TrainingError: naming the models that could not be trained, and why.
+    """
+    todo = models.unfinished(root, every)
+    progress.start("train", len(todo) * updates, "updates")
+    if not todo:
+        return Counter()
+    for job in todo:
+        files.remove(models.failure_url(root, job))
+    nodes = fit(experiment, root, identity, packed, updates, len(todo), progress)
+    if failed := models.failures(root, todo):
+        raise TrainingError(root, *failed, remedy=soundness.remedy(experiment.train))
+    return nodes
 
 
 def _check(experiment: Experiment, packed: Packed, every: list[Job]) -> None:
@@ -122,14 +148,8 @@ def _check(experiment: Experiment, packed: Packed, every: list[Job]) -> None:
 
 def n_updates(experiment: Experiment, packed: Packed) -> int:
     """Length of a model: as configured, or epochs by the published rule."""
-    train = experiment.train
-    if train.updates is not None:
-        return train.updates
-    assert train.epochs is not None
-    places, n = len(packed.members), train.footprints_per_step
-    if experiment.sources.satellite is None:
-        places, n = len(packed.site_ids), train.sites_per_step
-    return train.epochs * steps_per_epoch(n, train.window_days, places, packed.n_days)
+    places = len(packed.members), len(packed.site_ids)
+    return models.n_updates(experiment, *places, packed.n_days)
 
 
 def costs(experiment: Experiment, packed: Packed) -> dict[str, float]:

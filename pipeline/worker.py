@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from model import checkpoint, stack
 from model.checkpoint import Trained
+from model.divergence import DivergedError
 from model.fit import Fitting
 from model.ridge import fitted
 from model.stack import Stack
-from pipeline import cluster, files, models, tables
+from pipeline import cluster, files, models, soundness, tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,8 @@ def train_models(
 ) -> TrainingData:
     """Train models of one arm from where they were left, and save them; returns their data.
 
-    Several are trained side by side, which pays on a GPU: a CPU's cores have a worker each.
+    Several are trained side by side, which pays on a GPU: a CPU's cores have a worker each. A model
+    that cannot be trained, or predicts nothing, is not saved: `models.failures` says why.
     """
     fittings = []
     for job in team:
@@ -85,23 +87,43 @@ def train_models(
         _resume(fittings[-1], _progress(orders, job))
     fittings.sort(key=lambda fitting: fitting.step)
     for _, alike in groupby(fittings, lambda fitting: fitting.step):
-        _advance(orders, list(alike))
-    for fitting in fittings:
-        _save(orders, fitting, packed)
+        for fitting in _advance(orders, list(alike), packed):
+            _save(orders, fitting, packed)
     assert like is not None
     return like
 
 
-def _advance(orders: Orders, fittings: list[Fitting]) -> None:
-    """Train models that are at one step to their end, saving on the way."""
-    first = fittings[0]
+def _advance(orders: Orders, fittings: list[Fitting], packed: Packed) -> list[Fitting]:
+    """Train models that are at one step; returns those that reach their end."""
+    while fittings and not fittings[0].done:
+        fittings = _until_failure(orders, fittings, packed)
+    return fittings
+
+
+def _until_failure(orders: Orders, fittings: list[Fitting], packed: Packed) -> list[Fitting]:
+    """Train, saving on the way, to the end or until some fail; returns those that have not."""
+    first, left = fittings[0], fittings
+    lost: set[Job] = set()
     trained = Stack(fittings) if len(fittings) > 1 else first
-    while not first.done:
+    while not first.done and not lost:
         before = first.step
-        trained.advance(orders.experiment.compute.checkpoint_every_updates)
-        for fitting in fittings if not first.done else ():
+        try:
+            trained.advance(orders.experiment.compute.checkpoint_every_updates)
+        except DivergedError as error:
+            for found in error.found:
+                _fail(orders, found.job, soundness.diverged(found, packed))
+                lost.add(found.job)
+        left = [fitting for fitting in fittings if fitting.job not in lost]
+        for fitting in left if not first.done else ():
             files.write_bytes(_progress(orders, fitting.job), checkpoint.pack(*fitting.state()))
-        cluster.tell(orders.queue, len(fittings) * (first.step - before))
+        cluster.tell(orders.queue, len(left) * (first.step - before))
+    return left
+
+
+def _fail(orders: Orders, job: Job, problem: str) -> None:
+    """Record why a model is not saved."""
+    log.error("%s", problem)
+    files.write_json(models.failure_url(orders.root, job), {"problem": problem})
 
 
 def _progress(orders: Orders, job: Job) -> str:
@@ -109,7 +131,7 @@ def _progress(orders: Orders, job: Job) -> str:
 
 
 def _save(orders: Orders, fitting: Fitting, packed: Packed) -> None:
-    """Write a trained model, and what its training was like."""
+    """Write a trained model, and what its training was like, if it predicts what it should."""
     experiment, job, data = orders.experiment, fitting.job, fitting.data
     origin = {
         "arm": job.arm,
@@ -130,6 +152,8 @@ def _save(orders: Orders, fitting: Fitting, packed: Packed) -> None:
     trained = Trained(
         fitting.network, data.features, data.scaler, data.target, heads, origin, linear
     )
+    if problems := soundness.examined(job, trained, data):
+        return _fail(orders, job, problems[0])
     _write_history(files.join(models.folder(orders.root, job), "history.parquet"), fitting)
     files.write_bytes(models.checkpoint_url(orders.root, job), checkpoint.save(trained))
     files.remove(_progress(orders, job))

@@ -118,7 +118,7 @@ def test_maps_and_state(world):
         assert form == (("y", "x"), (12, 16), "<f4")
         assert array.attrs.keys() >= {"long_name", "comment", "units", "grid_mapping"}
     assert maps[TARGET].attrs.keys() >= {"scale_factor", "add_offset", "_FillValue", "units"}
-    assert maps["quality_flag"].attrs["flag_masks"] == [1, 2, 4, 8, 16]
+    assert maps["quality_flag"].attrs["flag_masks"] == [1, 2, 4, 8, 16, 32]
     state = zarr.open_group(world.workspace.url("state/insitu.zarr"), mode="r")
     dims = {name: array.metadata.dimension_names for name, array in state.arrays()}
     walked = ("block", "member", "y", "x", "unit")

@@ -8,9 +8,10 @@ import yaml
 from pydantic import BaseModel
 
 from model.features import SlowFeature
-from pipeline import config, resolve, schema
+from pipeline import config, judging, resolve, schema
 from pipeline.errors import ConfigError
 from pipeline.names import Variable
+from pipeline.page import about
 
 EXPERIMENTS, RECIPES = resolve.presets("experiments"), resolve.presets("recipes")
 UNITS = ("day", "days", "km", "degrees", "degc", "footprints", "updates", "per_step")
@@ -235,3 +236,12 @@ def test_settings_that_came_later_leave_what_was_made_before_as_it_is():
     )
     assert keys("models", "train.max_footprints=9")["train.max_footprints"] == 9
     assert keys("planet", "planet.ocean_share=0.5")["planet.ocean_share"] == 0.5
+
+
+def test_a_recipe_of_ones_own_says_what_it_was_chosen_on(tmp_path):
+    tree = resolve.read("recipes", "liu2022") | {"chosen_on": "my own sites"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+    experiment = resolve.experiment("scan", [f"recipe={tmp_path}/mine.yaml"])
+    summary = judging.header(experiment, experiment.test_period)
+    assert any("were chosen on my own sites" in note for note in about.notes(experiment, summary))
+    assert "chosen_on" not in schema.identity(experiment, "models")

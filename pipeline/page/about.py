@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import files, judging, missing, store
+from pipeline import files, judging, missing, models, soundness, store
 from pipeline.figures import style
 from pipeline.page import text
 from pipeline.products import name_of
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from pipeline.store import Workspace
 
 VERSIONS = ("soilweave", "ray", "torch")
-TUNED = {
-    "scan": "The settings of recipe default were chosen on these same sites, in other blocks: "
-    "these are not scores on untouched data."
-}
 
 
 def headline(summary: Json, unit: str) -> str:
@@ -58,7 +54,9 @@ def headline(summary: Json, unit: str) -> str:
 def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
     """What was judged, as terms and their values."""
     seeds = f"{summary['n_seeds']} seed{'s' if summary['n_seeds'] > 1 else ''}"
-    recipe = f"{summary['recipe']}, {summary['updates']:,} updates, {seeds}"
+    made, epochs = summary["updates"], experiment.train.epochs
+    length = f"{epochs:,} epochs" if made is None else f"{made:,} updates"
+    recipe = f"{summary['recipe']}, {length}, {seeds}"
     return [
         ("judged", f"{summary['place']} place, {summary['time']} time"),
         ("held out", experiment.folds.layout),
@@ -72,8 +70,11 @@ def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
 def notes(experiment: Experiment, summary: Json) -> list[str]:
     """What a reader must know before believing a number."""
     found = []
-    if experiment.recipe == "default" and experiment.sources.catalog in TUNED:
-        found.append(TUNED[experiment.sources.catalog])
+    if experiment.chosen_on and experiment.planet is None:
+        found.append(
+            f"The settings of recipe {experiment.recipe} were chosen on "
+            f"{experiment.chosen_on}: scores there are not scores on untouched data."
+        )
     if set(experiment.arms) != {"insitu"} and experiment.folds.kind != "none":
         stay = "are left out of" if experiment.folds.drop_footprints else "stay in"
         found.append(f"Footprints that hold a held-out site {stay} the satellite training.")
@@ -84,6 +85,13 @@ def notes(experiment: Experiment, summary: Json) -> list[str]:
     if n := len({row["id"] for row in summary.get("not_scored", ())}):
         found.append(f"Sites with too few days to be scored by some arm or baseline: {n}.")
     return found
+
+
+def unlike_members(experiment: Experiment, workspace: Workspace) -> list[str]:
+    """Members of ensembles that predict something else than the others, a sentence for each."""
+    root, _ = models.source(experiment, workspace)
+    manifest = store.Artefact("models", f"{root}/").manifest() or {}
+    return [f"Warning: {soundness.odd(member)}." for member in manifest.get("unlike_members", ())]
 
 
 def quality(experiment: Experiment, workspace: Workspace) -> Json:
