@@ -57,7 +57,8 @@ def merged(
     if sensors == "longest":
         counted = days["good"]
         if period is not None:
-            counted &= days["day"].between(*(np.datetime64(day, "ns") for day in period))
+            first, last = (np.datetime64(day, "ns") for day in period)
+            counted = counted & (days["day"] >= first) & (days["day"] <= last)
         count = days[counted].groupby("series").size()
         days = days.assign(n=days["series"].map(count).fillna(0))
         best = days.sort_values("n", ascending=False, kind="stable").groupby("id")["series"].first()
