@@ -13,7 +13,7 @@ import world as small_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import missing, prepare, presence, resolve, schema
+from pipeline import missing, prepare, presence, resolve, schema, stage
 from pipeline.doctor import absences
 from pipeline.errors import ConfigError, DataError
 from pipeline.progress import Silent
@@ -212,3 +212,14 @@ def test_much_is_looked_at_on_twelve_days_and_says_so(tmp_path, monkeypatch):
     assert [row[3] for row in table if row[0] == "forcing"] == [
         "looked at 12 of 366 days, 12 of 16 lat, 12 of 17 lon, files there: 1 in 2020"
     ]
+
+
+def test_a_staged_copy_is_looked_at_as_its_source_is(tmp_path, local_ray):
+    """A copy is read without a driver, and has no chunks of the source to be listed."""
+    path, staged = small_world.write(tmp_path / "snow"), f"sources.staged={tmp_path / 'copies'}"
+    stage.run(resolve.experiment(str(path), [staged]), Workspace(str(tmp_path / "w")), Silent())
+    for settings_given in ([], [staged]):
+        _, table, _ = test_doctor.rows(path, *settings_given)
+        rows = {row[0]: row for row in table}
+        assert {row[2] for row in table} == {"metadata"}
+        assert rows["cells"][5].startswith("118 of 118 days, 162 of 162 places")
