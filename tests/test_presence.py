@@ -71,24 +71,25 @@ def test_counts_are_those_of_the_whole_arrays(tmp_path_factory, seed):
         assert missing.n_days(record) == lacking.any(1).sum()
 
 
-def test_a_variable_is_expected_where_its_entry_has_others(tmp_path):
-    """The west has neither variable of entry `one`: sea. The east lacks `b` alone."""
+def test_cells_that_are_not_valid_are_told_by_what_they_lack(tmp_path):
+    """The west has neither variable of entry `one`, the east lacks `b` alone, the north soil."""
     fields = {name: np.ones((N_DAYS, *SHAPE), np.float32) for name in "abc"}
     fields["a"][:, :, :2] = fields["b"][:, :, :2] = np.nan
     fields["b"][:, :, 4:] = np.nan
     soil = np.ones(SHAPE, np.float32)
     soil[0] = np.nan
     noted(str(tmp_path), fields, {"soil": soil})
-    entries = {"a": "one", "b": "one", "c": "two", "soil": "three"}
-    found = presence.land(str(tmp_path), schema.block_range(PERIOD), entries)
-    wanted = np.zeros(SHAPE, bool)
-    wanted[1:, 2:4] = True
-    np.testing.assert_array_equal(found.mask, wanted)
-    np.testing.assert_array_equal(found.expected["a"], wanted)
-    np.testing.assert_array_equal(found.expected["c"], wanted)
-    wanted[1:, 4:] = True
-    np.testing.assert_array_equal(found.expected["b"], wanted)
-    assert found.without == {"forcing": 3 * 4, "static": 2}
+    blocks = schema.block_range(PERIOD)
+    for entry, expected in (("three", 3 * 2), ("two", 4 * 2)):
+        entries = {"a": "one", "b": "one", "c": "two", "soil": entry}
+        found = presence.land(str(tmp_path), blocks, entries)
+        wanted = np.zeros(SHAPE, bool)
+        wanted[1:, 2:4] = True
+        np.testing.assert_array_equal(found.mask, wanted)
+        for name in "abc":
+            np.testing.assert_array_equal(found.expected[name], wanted)
+        assert found.expected["soil"].sum() == expected  # where its entry has forcing, no sea
+        assert found.without == {"forcing": 3 * 4, "static": 2, "alone": {"b": 3 * 2}}
 
 
 def test_where_no_cell_is_valid_the_cells_of_each_variable_are_told(tmp_path):

@@ -156,12 +156,19 @@ def test_a_chunk_that_is_back_is_read_again_and_whole_blocks_are_kept(snow, loca
         xr.testing.assert_identical(found, cube(snow, group))
 
 
-def test_a_chunk_of_all_days_is_no_sea(snow, local_ray):
+def test_a_part_without_one_variable_on_all_days_is_counted(snow, local_ray):
+    """It cannot be told from a source that does not reach there; its cells are not used."""
     folder = with_store(snow)
     for chunk in range(5):
         (folder / "PR" / f"{chunk}.0.1").unlink()
-    text, _, _ = prepared(snow, *STORE)
-    assert "precipitation of weather is missing on 92 of 92 days" in text
+    text, line, manifest = prepared(snow, *STORE)
+    assert text == ""
+    cells = cube(snow, "cells")
+    warm = np.isfinite(cells.air_temperature.values).any(0) & np.isfinite(cells.elevation.values)
+    n = int((warm & (cells["mask"].values == 0)).sum())
+    assert n > 40
+    assert f"precipitation alone in {n} cells, which are not used" in line
+    assert manifest.get("missing", {}).get("no_cells", {}).get("alone") == {"precipitation": n}
 
 
 def test_one_missing_hour_is_counted_and_stops_nothing(snow, local_ray):
