@@ -184,7 +184,7 @@ def n_days(record: Json) -> int:
     return int((np.diff(spans, axis=1).astype(int) + 1).sum())
 
 
-def line(found: dict[str, dict[str, Json]], table: dict[str, Variable]) -> str:
+def line(found: dict[str, Json], table: dict[str, Variable]) -> str:
     """What forcing and statics lack, of cells and of sites' own, for the summary of a stage."""
     told = []
     each = [item for where in ("cells", "sites") for item in found.get(where, {}).items()]
@@ -193,6 +193,8 @@ def line(found: dict[str, dict[str, Json]], table: dict[str, Variable]) -> str:
             days = f" on {n_days(record)} of {record['of_days']} days" if "days" in record else ""
             infinite = f" ({record['infinite']} infinite)" if record["infinite"] else ""
             told.append(f"{name} {record['n']} values{infinite}{days}")
+    alone = found.get("no_cells", {}).get("alone", {})
+    told += [f"{name} alone in {n} cells, which are not used" for name, n in alone.items()]
     return f"missing: {', '.join(told)}" if told else "no forcing or static is missing"
 
 

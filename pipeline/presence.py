@@ -34,13 +34,14 @@ _FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"
 class Land(NamedTuple):
     """The mask of cells, and for each variable the cells in which it has to have values.
 
-    `without` has the number of cells that are not valid though they have some of it: `forcing`,
-    which have a static, and `static`, which have all forcing.
+    `without` has the numbers of cells that are not valid though they have some of it: `forcing`,
+    which have a static; `static`, which have all forcing; and `alone`, by variable of forcing,
+    which lack nothing but this variable.
     """
 
     mask: Mask
     expected: dict[str, Mask]
-    without: dict[str, int]
+    without: dict[str, Any]
 
 
 class Found:
@@ -148,9 +149,8 @@ def went_on(
 def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
     """The mask of cells, from all blocks: every forcing on some day, and any static.
 
-    A variable has to have values in these cells, and in those that lack nothing but this variable
-    while another of its entry has values there: a source has its variables in the same cells, so
-    that what one of them lacks there is no sea.
+    A static has to have values in these cells, and in those that have all forcing and in which
+    its entry has another variable: what an entry lacks of itself there is no sea.
 
     Args:
       url: the store of the blocks.
@@ -170,16 +170,19 @@ def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
         entry: np.any([seen[name] for name in seen if entries[name] == entry], axis=0)
         for entry in set(entries.values())
     }
-    expected = {}
-    for name in forcing:
-        others = [found for other, found in forcing.items() if other != name]
-        expected[name] = np.all([of_entry[entries[name]] & described, *others], axis=0)
+    expected = dict.fromkeys(forcing, mask)
     for name in statics:
         expected[name] = mask | (driven & of_entry[entries[name]])
     if not mask.any():
         raise missing.stop(_empty(seen, entries))
-    without = {"forcing": int((described & ~driven).sum()) if statics else 0}
-    return Land(mask, expected, without | {"static": int((driven & ~described).sum())})
+    alone = {}
+    for name in forcing:
+        others = [found for other, found in forcing.items() if other != name]
+        n = int(np.all([described & ~forcing[name], *others], axis=0).sum()) if others else 0
+        alone |= {name: n} if n else {}
+    without: dict[str, Any] = {"static": int((driven & ~described).sum()), "alone": alone}
+    without["forcing"] = int((described & ~driven).sum()) if statics else 0
+    return Land(mask, expected, without)
 
 
 def _seen(url: str, blocks: Iterable[int]) -> tuple[dict[str, Mask], dict[str, Mask]]:

@@ -13,7 +13,7 @@ import world as small_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import missing, prepare, presence, resolve, schema
+from pipeline import missing, prepare, presence, resolve, schema, stage
 from pipeline.doctor import absences
 from pipeline.errors import ConfigError, DataError
 from pipeline.progress import Silent
@@ -71,24 +71,25 @@ def test_counts_are_those_of_the_whole_arrays(tmp_path_factory, seed):
         assert missing.n_days(record) == lacking.any(1).sum()
 
 
-def test_a_variable_is_expected_where_its_entry_has_others(tmp_path):
-    """The west has neither variable of entry `one`: sea. The east lacks `b` alone."""
+def test_cells_that_are_not_valid_are_told_by_what_they_lack(tmp_path):
+    """The west has neither variable of entry `one`, the east lacks `b` alone, the north soil."""
     fields = {name: np.ones((N_DAYS, *SHAPE), np.float32) for name in "abc"}
     fields["a"][:, :, :2] = fields["b"][:, :, :2] = np.nan
     fields["b"][:, :, 4:] = np.nan
     soil = np.ones(SHAPE, np.float32)
     soil[0] = np.nan
     noted(str(tmp_path), fields, {"soil": soil})
-    entries = {"a": "one", "b": "one", "c": "two", "soil": "three"}
-    found = presence.land(str(tmp_path), schema.block_range(PERIOD), entries)
-    wanted = np.zeros(SHAPE, bool)
-    wanted[1:, 2:4] = True
-    np.testing.assert_array_equal(found.mask, wanted)
-    np.testing.assert_array_equal(found.expected["a"], wanted)
-    np.testing.assert_array_equal(found.expected["c"], wanted)
-    wanted[1:, 4:] = True
-    np.testing.assert_array_equal(found.expected["b"], wanted)
-    assert found.without == {"forcing": 3 * 4, "static": 2}
+    blocks = schema.block_range(PERIOD)
+    for entry, expected in (("three", 3 * 2), ("two", 4 * 2)):
+        entries = {"a": "one", "b": "one", "c": "two", "soil": entry}
+        found = presence.land(str(tmp_path), blocks, entries)
+        wanted = np.zeros(SHAPE, bool)
+        wanted[1:, 2:4] = True
+        np.testing.assert_array_equal(found.mask, wanted)
+        for name in "abc":
+            np.testing.assert_array_equal(found.expected[name], wanted)
+        assert found.expected["soil"].sum() == expected  # where its entry has forcing, no sea
+        assert found.without == {"forcing": 3 * 4, "static": 2, "alone": {"b": 3 * 2}}
 
 
 def test_where_no_cell_is_valid_the_cells_of_each_variable_are_told(tmp_path):
@@ -212,3 +213,14 @@ def test_much_is_looked_at_on_twelve_days_and_says_so(tmp_path, monkeypatch):
     assert [row[3] for row in table if row[0] == "forcing"] == [
         "looked at 12 of 366 days, 12 of 16 lat, 12 of 17 lon, files there: 1 in 2020"
     ]
+
+
+def test_a_staged_copy_is_looked_at_as_its_source_is(tmp_path, local_ray):
+    """A copy is read without a driver, and has no chunks of the source to be listed."""
+    path, staged = small_world.write(tmp_path / "snow"), f"sources.staged={tmp_path / 'copies'}"
+    stage.run(resolve.experiment(str(path), [staged]), Workspace(str(tmp_path / "w")), Silent())
+    for settings_given in ([], [staged]):
+        _, table, _ = test_doctor.rows(path, *settings_given)
+        rows = {row[0]: row for row in table}
+        assert {row[2] for row in table} == {"metadata"}
+        assert rows["cells"][5].startswith("118 of 118 days, 162 of 162 places")

@@ -17,7 +17,7 @@ import yaml
 from pipeline import arrays, cli, files, maps, predict, prepare, resolve, status, update
 from pipeline.aside import Aside
 from pipeline.cube import Cube
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
 
@@ -237,6 +237,32 @@ def test_changed_forcing_is_listed_and_preliminary_forcing_flagged(mine):
     told = Told()  # the source is another file now, and what it has changed is known
     prepare.run(mine.experiment, mine.workspace, told)
     assert told.said == ["cube complete"]
+
+
+def test_new_days_that_lack_values_are_counted_and_stop_where_they_are_many(mine):
+    def lose(*days):
+        def change(dataset):
+            dataset["SNOWF"].loc[{"time": [*days]}] = np.nan
+
+        return change
+
+    n_cells = int(small_world._land().sum())
+    whole = mine.manifest("cube")["missing"]["cells"]["snowfall"]
+    assert (whole["n"], whole["of_days"]) == (0, 397)
+    mine.rewrite(lose("2020-12-22"))
+    assert mine.update(NEXT) == f"maps reach {NEXT}, before {BEFORE}"
+    one = mine.manifest("cube")["missing"]["cells"]["snowfall"]
+    assert (one["n"], one["of_days"]) == (n_cells, 399)
+    assert one["days"] == [["2020-12-22", "2020-12-22"]]
+    before, maps_before = mine.manifest("cube"), mine.maps()
+    mine.rewrite(lose("2020-12-24", "2020-12-25"))
+    with pytest.raises(DataError) as caught:
+        mine.update(WHOLE)
+    said = "snowfall of cells is missing on 3 of 404 days (2020-12-22, 2020-12-24..2020-12-25)"
+    assert said in str(caught.value)
+    mine.workspace.lease.release()
+    assert mine.manifest("cube") == before
+    same(maps_before, mine.maps())
 
 
 def test_a_shared_cube_is_updated_by_its_owner_as_far_as_its_sources_reach(mine):

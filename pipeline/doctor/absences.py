@@ -12,6 +12,7 @@ import numpy as np
 from pipeline import missing
 from pipeline.doctor import gaps, samples
 from pipeline.doctor.symptoms import Symptom
+from pipeline.errors import SoilweaveError
 from pipeline.sources.grids import chunks
 from pipeline.sources.gridzarr import GridZarrSource
 
@@ -98,10 +99,13 @@ def of_parts(
       sampled: whether values were read on some days alone.
     """
     told = {symptom.found.partition(":")[0] for symptom in found if symptom.check == "gaps"}
-    if isinstance(driver, GridZarrSource):
-        listed = None if driver.icechunk is not None else chunks.of_source(driver, driver.group)
+    if isinstance(driver, GridZarrSource) and driver.icechunk is None:
+        try:
+            listed = chunks.of_source(driver, driver.group)
+        except SoilweaveError as error:  # a bucket may let everybody read and nobody list
+            return [], f"chunks not listed: {error.problems[0]}"
         if listed is None:
-            return [], ""
+            return [], "chunks not listed"
         absent = [
             (name, gaps.spans(np.unique(times.astype("datetime64[D]"))), fill)
             for name, (times, fill) in listed[0].items()

@@ -43,7 +43,7 @@ def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
         return Seen(symptoms.of_error(error), False, "")
     try:
         found, note = _of_dataset(dataset, mapped, case, year, first)
-        if note and not case.sparse and "time" in dataset.dims:
+        if note and driver is not None and not case.sparse and "time" in dataset.dims:
             told = admission.told(case, driver, year)
             sampled = note.startswith(f"{samples.MORE_DAYS} of ")
             lacking, listed = absences.of_parts(told, dataset, found, sampled)

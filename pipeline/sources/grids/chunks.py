@@ -66,8 +66,10 @@ def of_source(
                     return None
                 expected += told[1]
                 if told[0]:
-                    gone = np.concatenate([part.times[span] for span in told[0]])
-                    found[name] = (gone, told[2])
+                    steps = np.arange(len(part.times))[where["time"]]
+                    spans = [np.arange(span.start, span.stop) for span in told[0]]
+                    gone = np.intersect1d(np.concatenate(spans), steps)
+                    found[name] = (part.times[gone], told[2])
     return found, expected
 
 
