@@ -10,7 +10,7 @@ from intake.source.base import DataSource
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import missing, remote
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-Mapping = dict[str, dict[str, str]]
+Mapping = dict[str, dict[str, Any]]
 REMEDY = "correct the file, or its entry in the catalog"
 
 
@@ -34,13 +34,15 @@ class Source(DataSource):  # type: ignore[misc]
 
     Args:
       urlpath: the file, or the files.
-      mapping: {our name: {"from": provider's name, "units": its units, "to": our units}}, or a
-        list of such.
+      mapping: {our name: {"from": provider's name, "units": its units, "to": our units, "fill":
+        a stored value that is missing though the file does not declare it, or a list of such}},
+        or a list of such.
       login: `earthdata`, where the provider wants to know who reads.
       storage_options: passed to fsspec.
       metadata: what the catalog says of the entry.
 
     Attributes:
+      fills: of each variable of the file for which the mapping has `fill`.
       period: first and last day that are wanted, None for all there are; a driver need not look
         for others.
       region: west, south, east, north in degrees, likewise.
@@ -70,6 +72,7 @@ class Source(DataSource):  # type: ignore[misc]
         if odd:
             msg = f"mapping of {', '.join(odd)} lacks `from` or `units`"
             raise ValueError(msg)
+        self.fills = missing.fills_of(self.mapping)
 
     def digest(self) -> str:
         """Identifies the content, without reading all of it.
@@ -102,7 +105,7 @@ class Source(DataSource):  # type: ignore[misc]
         for name, spec in self.mapping.items():
             units = spec.get("to", spec["units"])
             slope, offset = conversion(spec["units"], units)
-            values = raw[spec["from"]].astype("float32")
+            values = missing.floats(raw[spec["from"]])
             if (slope, offset) != (1.0, 0.0):
                 values = (values * slope + offset).astype("float32")
             values.attrs = {"units": units, "source": spec["from"]}
@@ -134,7 +137,9 @@ class NetcdfSource(Source):
                 if held is None and "://" in url:
                     file = remote.opened(url, self.storage_options, self.login)
                     stack.callback(file.close)
-                dataset = xr.open_dataset(file, engine="h5netcdf", chunks=chunks)
+                raw = xr.open_dataset(file, engine="h5netcdf", **missing.RAW)
+                dataset = missing.decoded(raw, self.fills)
+                dataset = dataset if chunks is None else dataset.chunk(chunks)
                 stack.pop_all()
             except FileNotFoundError as error:
                 raise self.absent(remote.shown(url), "not found") from error

@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote
-from pipeline.sources.grids import repository
+from pipeline.sources import dated, missing, remote
+from pipeline.sources.grids import derive, repository, stores
 from pipeline.sources.grids.gridsource import TIMES, GridSource, with_time
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (".zmetadata", "zarr.json")
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
+STEPS, SIDE = 12, 32  # times, rows and columns of a sample in which fill values are counted
 FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # of what is in a store
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
 
@@ -81,15 +82,50 @@ class GridZarrSource(GridSource):
           DataError: it is absent or refused, or a coordinate cannot be decoded.
         """
         with _opening(url, self.login):
-            if self.icechunk is not None:
-                chosen = tuple(self.icechunk.items())
-                raw = with_time(
-                    repository.opened(url, self.group, chosen, _key(self.storage_options))
-                )
-            else:
-                options = remote.options(url, self.storage_options, self.login)
-                raw = _in_store(url, self.group, _Options(options))
-        return _within_validity(raw)
+            return _within_validity(self._decoded(url, self._stored(url)))
+
+    def undeclared(self) -> dict[str, tuple[float, float]]:
+        """{name in the store: (fill value of its array, share of a sample that equals it)}.
+
+        Of variables of the mapping for which neither the store nor the entry says that this value
+        is missing, so that it is read as data.
+
+        Raises:
+          DataError: the store is absent, refused or damaged.
+        """
+        part = next(part for part in super().parts() if part.known)
+        with _opening(part.url, self.login):
+            stored, shares = self._stored(part.url), {}
+            grid, _ = self.checked(self._decoded(part.url, stored))
+            assert grid is not None  # `parts` has checked it
+            window = grid.over(self.region)
+            sample = dict(zip(window.dims, map(_middle, window.taken, window.shape), strict=True))
+            sample["time"] = _some(len(part.times))
+            for name in derive.inputs_of(self.terms):
+                fill = stored[name].encoding.get(stores.UNDECLARED)
+                if fill is not None and not np.isnan(fill) and name not in self.fills:
+                    axes = (d if d in sample else "time" for d in map(str, stored[name].dims))
+                    where = tuple(sample[axis] for axis in axes)
+                    values = stored[name][where].values
+                    shares[name] = (float(fill), float((values == fill).mean()))
+        return shares
+
+    def _stored(self, url: str) -> xr.Dataset:
+        """One store, not decoded."""
+        if self.icechunk is not None:
+            chosen = tuple(self.icechunk.items())
+            return repository.opened(url, self.group, chosen, _key(self.storage_options))
+        options = remote.options(url, self.storage_options, self.login)
+        return _in_store(url, self.group, _Options(options))
+
+    def _decoded(self, url: str, stored: xr.Dataset) -> xr.Dataset:
+        """A store's variables decoded, its time called `time`, its coordinates read."""
+        try:
+            return with_time(missing.decoded(stored, self.fills))
+        except FAULTS as error:
+            missing.decoded(stored, self.fills, drop=TIMES)  # fails too where it is not the time
+            found = f"its time cannot be decoded: {' '.join(str(error).split())[:300]}"
+            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
 
     def digest(self) -> str:
         """Identifies the content: the snapshot of a repository, the metadata of Zarr stores.
@@ -130,6 +166,18 @@ class GridZarrSource(GridSource):
         return found
 
 
+def _some(steps: int) -> Any:
+    """At most STEPS of several steps, not evenly spaced: nights would be all or none of them."""
+    chosen = np.random.default_rng(0).choice(steps, min(steps, STEPS), replace=False)
+    return np.sort(chosen)
+
+
+def _middle(taken: slice, size: int) -> slice:
+    """At most SIDE rows or columns in the middle of those that are taken."""
+    begin = (taken.start or 0) + max(0, size - SIDE) // 2
+    return slice(begin, begin + min(size, SIDE))
+
+
 class _Options(dict[str, Any]):
     """Options of fsspec, as a key of a cache: equal where their values are."""
 
@@ -156,25 +204,11 @@ def _opening(url: str, login: str | None) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=64)
 def _in_store(url: str, group: str | None, options: _Options) -> xr.Dataset:
-    """A Zarr store with its coordinates read, once in a process."""
-    import xarray as xr
-
+    """A Zarr store, not decoded, opened once in a process."""
     with warnings.catch_warnings():
         # Stores without consolidated metadata, of both formats, are read without complaint.
         warnings.filterwarnings("ignore", ".*onsolidated metadata.*")
-        how: dict[str, Any] = {
-            "group": group,
-            "chunks": None,
-            "storage_options": dict(options) or None,
-        }
-        try:
-            return with_time(xr.open_zarr(url, **how))
-        except FileNotFoundError:
-            raise
-        except FAULTS as error:
-            xr.open_zarr(url, **how, drop_variables=TIMES)  # fails too where it is not the time
-            found = f"its time cannot be decoded: {' '.join(str(error).split())[:300]}"
-            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
+        return stores.opened(url, group, dict(options) or None, consolidated=None)
 
 
 def _within_validity(raw: xr.Dataset) -> xr.Dataset:

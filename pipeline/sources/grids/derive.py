@@ -1,6 +1,8 @@
 """What an entry's mapping asks for: names, units, how to a day, and variables made from others.
 
 {from: NAME, units: UNITS, to: OUR UNITS}             as it is, in our units
+fill: NUMBER, or a list                               stored values that are missing, though the
+                                                      file does not declare it
 daily: mean | sum | max | min                         where steps are shorter than a day; a sum
                                                       of UNITS has UNITS day-1
 accumulated: hourly | since_00                        amounts since the step before, or since
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     Arrays = list[Any]
 
-KEYS = {"from", "units", "to", "daily", "accumulated", "stamp", "by"}
+KEYS = {"from", "units", "to", "fill", "daily", "accumulated", "stamp", "by"}
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,13 @@ class SmapL3Source(GranuleSource):
         window = ease.window_over(self.region, ease.SHAPES[shape])
         units = {spec["from"]: spec["units"] for spec in self.mapping.values()}
         task = Task(
-            units, self.passes, ease.part_of(window), shape, self.storage_options, self.login
+            units,
+            self.fills,
+            self.passes,
+            ease.part_of(window),
+            shape,
+            self.storage_options,
+            self.login,
         )
         opened, joined = delayed(read, pure=True), delayed(of_day, pure=True)
         parts = {time.astype("datetime64[D]"): opened(task, g) for time, g in granules.items()}

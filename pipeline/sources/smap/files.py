@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.sources.earthdata.named import Granule
+    from pipeline.sources.missing import Fills
 
 GROUPS = {
     "am": ("Soil_Moisture_Retrieval_Data_AM", ""),
@@ -29,9 +30,10 @@ NO_FLAG, NO_INDEX = 65534, 65534  # the provider's fills
 
 
 class Task(NamedTuple):
-    """What to read of every file: datasets and their units, passes, the part, and how."""
+    """What to read of every file: datasets, their units and fills, passes, the part, and how."""
 
     units: dict[str, str]
+    fills: Fills
     passes: tuple[str, ...]
     part: ease.Part
     shape: tuple[int, int]
@@ -86,7 +88,10 @@ def _pass(file: h5py.File, key: str, task: Task, granule: Granule) -> Pass:
     group, suffix = GROUPS[key]
     place = remote.shown(granule.url)
     fields = {
-        name: hdf5.values(file, f"{group}/{name}{suffix}", task.part, place) for name in task.units
+        name: hdf5.values(
+            file, f"{group}/{name}{suffix}", task.part, place, task.fills.get(name, ())
+        )
+        for name in task.units
     }
     flag = file[f"{group}/{FLAG}{suffix}"][task.part].astype(np.uint16)
     flag[flag == NO_FLAG] = ABSENT

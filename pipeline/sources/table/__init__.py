@@ -111,7 +111,8 @@ class TableSource(Source):
         if raw.empty:
             raise DataError(remote.shown(self.urlpath), *(problems or ["no rows"]), remedy=REMEDY)
         numbers = {name: spec["from"] for name, spec in self.mapping.items()}
-        rows, found = checked(raw, self.columns, numbers, self.missing)
+        missing = {n: (*self.missing, *self.fills.get(c, ())) for n, c in numbers.items()}
+        rows, found = checked(raw, self.columns, numbers, missing)
         problems += found
         convention = ""
         if len(rows):
