@@ -79,10 +79,16 @@ def opened(case: Case, driver: Any, period: Period | None) -> tuple[xr.Dataset, 
     experiment = case.experiment
     if driver is None and experiment:
         return copies.open_copy(str(experiment.sources.staged), case.label), set()
-    fresh = copy.copy(driver)
-    fresh.period = period or (experiment.period if experiment else None)
-    fresh.region = case.domain
+    fresh = told(case, driver, period)
     return fresh.to_dask(), set(getattr(fresh, "mapping", ()))
+
+
+def told(case: Case, driver: Any, period: Period | None) -> Any:
+    """A copy of the driver of a case that is told which days and region are wanted."""
+    fresh = copy.copy(driver)
+    fresh.period = period or (case.experiment.period if case.experiment else None)
+    fresh.region = case.domain
+    return fresh
 
 
 def _is_staged(case: Case) -> bool:

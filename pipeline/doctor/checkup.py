@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import catalog
-from pipeline.doctor import admission, coverage, gaps, readings, samples, symptoms
+from pipeline.doctor import admission, coverage, fills, gaps, readings, samples, symptoms
 from pipeline.doctor.symptoms import Symptom
 from pipeline.errors import DataError
 
@@ -42,6 +42,8 @@ def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
         return Seen(symptoms.of_error(error), False, "")
     try:
         found, note = _of_dataset(dataset, mapped, case, year, first)
+        if first and driver is not None:
+            found += fills.of_driver(admission.told(case, driver, year))
     except Exception as error:  # noqa: BLE001  # so is a form that no driver should give
         found, note = symptoms.of_error(error), ""
     finally:
