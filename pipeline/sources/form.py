@@ -80,7 +80,8 @@ class Source(DataSource):  # type: ignore[misc]
         Raises:
           FileNotFoundError: there is none.
         """
-        return files.digest(self.urlpath, **remote.options(self.urlpath, self.storage_options))
+        options = remote.options(self.urlpath, self.storage_options, self.login)
+        return files.digest(self.urlpath, **options)
 
     def absent(self, url: str, found: str) -> DataError:
         """The error of a file that is not there, saying where it comes from."""
@@ -139,7 +140,9 @@ class NetcdfSource(Source):
                     stack.callback(file.close)
                 raw = xr.open_dataset(file, engine="h5netcdf", **missing.RAW)
                 dataset = missing.decoded(raw, self.fills)
-                dataset = dataset if chunks is None else dataset.chunk(chunks)
+                if chunks is not None:
+                    dataset = dataset.chunk(chunks)
+                    dataset.set_close(raw.close)
                 stack.pop_all()
             except FileNotFoundError as error:
                 raise self.absent(remote.shown(url), "not found") from error

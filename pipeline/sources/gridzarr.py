@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import functools
 import json
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, missing, remote
+from pipeline.sources import dated, missing, remote, tags
 from pipeline.sources.grids import derive, repository, stores
 from pipeline.sources.grids.gridsource import TIMES, GridSource, with_time
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (".zmetadata", "zarr.json")
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
+MOST_CHUNKS = 10_000  # of a store, which are listed to tell whether they have changed
 STEPS, SIDE = 12, 32  # times, rows and columns of a sample in which fill values are counted
 FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # of what is in a store
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
@@ -128,10 +130,11 @@ class GridZarrSource(GridSource):
             raise DataError(remote.shown(url), found, remedy="tell its provider") from error
 
     def digest(self) -> str:
-        """Identifies the content: the snapshot of a repository, the metadata of Zarr stores.
+        """Identifies the content: the snapshot of a repository; of Zarr stores their metadata.
 
-        Of a store it tells shapes, chunks, attributes and the period, and not every value: values
-        that a provider puts right in place go unseen.
+        Also the tags of the chunks of the mapping's variables, where the store can be listed and
+        they are at most MOST_CHUNKS. Of larger stores, and over HTTP, the metadata tell shapes,
+        attributes and the period: values that a provider puts right in place go unseen.
 
         Raises:
           DataError: a store is absent or refused.
@@ -143,7 +146,27 @@ class GridZarrSource(GridSource):
         urls = [self.urlpath]
         if dated.span(self.urlpath) is not None:
             urls = [url for url, _, optional in self._dated() if not optional]
-        return files.sha256_of([self._documents(url) for url in urls])
+        told = [self._documents(url) for url in urls]
+        chunks = [found for url in urls if (found := self._chunks(url))]
+        return files.sha256_of([told, chunks] if chunks else told)
+
+    def _chunks(self, url: str) -> list[list[str | None]]:
+        """Name and tag of each chunk of the mapping's variables; none where they are too many."""
+        place = files.join(url, self.group) if self.group else url
+        with _opening(url, self.login):
+            stored = self._stored(url)
+        names = [name for name in derive.inputs_of(self.terms) if name in stored]
+        if place.startswith(("http://", "https://")) or _objects(stored[names]) > MOST_CHUNKS:
+            return []
+        with remote.answering(url, self.login):
+            options = remote.options(place, self.storage_options, self.login) | files.OPTIONS
+            filesystem, root = fsspec.core.url_to_fs(place, **options)
+            found = [path for name in sorted(names) for path in filesystem.find(f"{root}/{name}")]
+        urls = [
+            str(filesystem.unstrip_protocol(path)) if "://" in place else path for path in found
+        ]
+        told = tags.of_files(urls, self.storage_options, self.login, "md5")  # as S3 has them
+        return [[path.removeprefix(root), tag] for path, tag in zip(found, told, strict=True)]
 
     def _documents(self, url: str) -> list[str]:
         """Digests of the metadata documents of a store: all in one, else those of each array."""
@@ -176,6 +199,15 @@ def _middle(taken: slice, size: int) -> slice:
     """At most SIDE rows or columns in the middle of those that are taken."""
     begin = (taken.start or 0) + max(0, size - SIDE) // 2
     return slice(begin, begin + min(size, SIDE))
+
+
+def _objects(stored: xr.Dataset) -> int:
+    """How many objects hold the chunks of the variables of a store, if all are there."""
+    count = 0
+    for held in stored.variables.values():
+        each = held.encoding.get("shards") or held.encoding.get("chunks") or held.shape
+        count += math.prod(-(-size // n) for size, n in zip(held.shape, each, strict=True))
+    return count
 
 
 class _Options(dict[str, Any]):

@@ -70,7 +70,9 @@ def decoded(raw: xr.Dataset, fills: Fills, drop: tuple[str, ...] = ()) -> xr.Dat
         held.attrs = _declared(held, fills.get(str(name), ()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*has multiple fill values")
-        return xr.decode_cf(declared, decode_timedelta=False)
+        made = xr.decode_cf(declared, decode_timedelta=False)
+    made.set_close(raw.close)
+    return made
 
 
 def masked(

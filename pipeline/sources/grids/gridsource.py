@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote
+from pipeline.sources import dated, remote, tags
 from pipeline.sources.form import Source, time_problems
 from pipeline.sources.grids import days, derive
 from pipeline.sources.grids.assembly import assembled
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.sources.grids.parts import Part
 
 TIMES = ("time", "valid_time", "day")
-MOST_TAGS = 32  # of files, above which the first and the last stand for all
 
 
 class GridSource(Source):
@@ -162,23 +161,26 @@ class GridSource(Source):
         return [f"another {axis} than the other files" for axis in found.cut(grid).differs(grid)]
 
     def digest(self) -> str:
-        """Identifies the content: the names and tags of the files, not where they are.
+        """Identifies the content: the names and tags of all files, not where they are.
 
-        Of more than MOST_TAGS files: their names, and the tags of the first and the last.
+        Files that may be absent count where they are there.
 
         Raises:
-          DataError: one is absent, or its store does not answer.
+          DataError: another one is absent, or its store does not answer.
         """
         if dated.span(self.urlpath) is None:
             return super().digest()
-        urls = [url for url, _, optional in self._dated() if not optional]
-        options = remote.options(self.urlpath, self.storage_options, self.login)
-        some = urls if len(urls) <= MOST_TAGS else [urls[0], urls[-1]]
-        tags = []
-        for url in some:
-            with remote.answering(url, self.login):
-                tags.append(files.digest(url, **options))
-        return files.sha256_of([[short(url) for url in urls], tags])
+        wanted = self._dated()
+        found = tags.of_files([url for url, _, _ in wanted], self.storage_options, self.login)
+        told = list(zip(wanted, found, strict=True))
+        lacking = [held[0] for (_, held, optional), tag in told if tag is None and not optional]
+        if lacking:
+            absent = f"missing: {dated.shown(np.array(lacking))}"
+            raise DataError(remote.shown(self.urlpath), absent, remedy=self.remedy_of_gaps())
+        there = [(short(url), tag) for (url, _, _), tag in told if tag is not None]
+        if not there:
+            raise self.absent(remote.shown(self.urlpath), "not found: none of its files")
+        return files.sha256_of([list(each) for each in zip(*there, strict=True)])
 
     def _dated(self) -> list[tuple[str, days.Times, bool]]:
         """(URL, when it begins and ends, whether it may be absent) of the files of the period."""
@@ -199,8 +201,11 @@ class GridSource(Source):
 def with_time(raw: xr.Dataset) -> xr.Dataset:
     """A file with its time called `time`, as dates where its calendar has those."""
     held = next((name for name in TIMES if name in raw.dims and name in raw), None)
+    made = raw
     if held is not None and held != "time":
-        raw = raw.drop_vars("time", errors="ignore").rename({held: "time"})
-    if "time" in raw.dims and "time" in raw and raw["time"].dtype == object:
-        raw = raw.assign_coords(time=days.decoded(raw["time"].values))
-    return raw
+        made = made.drop_vars("time", errors="ignore").rename({held: "time"})
+    if "time" in made.dims and "time" in made and made["time"].dtype == object:
+        made = made.assign_coords(time=days.decoded(made["time"].values))
+    if made is not raw:
+        made.set_close(raw.close)
+    return made
