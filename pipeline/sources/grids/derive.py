@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
 from pipeline.sources.grids.days import HOWS, STAMPS
-from pipeline.sources.grids.rules import RULES, known, linear, same
-from pipeline.sources.units import conversion
+from pipeline.sources.grids.rules import RULES, linear
+from pipeline.sources.units import conversion, known, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ def input_problems(raw: xr.Dataset, made: dict[str, Term]) -> list[str]:
             pairs += [(units, wanted) for (_, units), wanted in takes if wanted]
         for found, wanted in pairs:
             try:
-                conversion(known(found), known(wanted))
+                conversion(found, wanted)
             except DataError as error:
                 problems.append(f"{', '.join(name for name, _ in term.inputs)}: {error}")
     return problems

@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.sources.missing import fills_of
 from pipeline.sources.raster.covers import block_means, fractions
 from pipeline.sources.raster.terrain import metres_per_degree, slope
-from pipeline.sources.units import conversion
+from pipeline.sources.units import conversion, same
 
 if TYPE_CHECKING:
     import rasterio
@@ -94,7 +94,7 @@ class Layer:
             found.append(f"{self.name}: nodata {held:g}, expected {self.nodata:g}")
         units = dataset.units[index - 1]
         expected = "m" if self.derive else self.units
-        if units and not self.classes and not _alike(units, expected):
+        if units and not self.classes and not same(units, expected):
             found.append(f"{self.name}: units '{units}', expected '{expected}'")
         if self.classes and np.dtype(dataset.dtypes[index - 1]).kind not in "iu":
             kind = dataset.dtypes[index - 1]
@@ -204,11 +204,3 @@ def _spacing(
 
 def _same(one: float, other: float) -> bool:
     return bool(np.isclose(one, other, rtol=1e-6) or (np.isnan(one) and np.isnan(other)))
-
-
-def _alike(found: str, expected: str) -> bool:
-    """Whether two units differ only in spelling."""
-    try:
-        return conversion(found, expected) == (1.0, 0.0)
-    except DataError:
-        return False

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import missing, remote
+from pipeline.sources.units import same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def problems(file: h5py.File, group: str, fields: dict[str, str | None]) -> list
             found.append(f"{path}: missing; the group has {sorted(file[group])}")
             continue
         told = _text(file[path].attrs.get("units"))
-        if units is not None and told != units:
+        if units is not None and not same(told, units):
             found.append(f"{path}: units '{told}', expected '{units}'")
     return found
 
