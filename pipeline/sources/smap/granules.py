@@ -62,7 +62,9 @@ class GranuleSource(Source):
             raise ValueError(msg)
 
     def granules(self) -> dict[np.datetime64, Granule]:
-        """The latest production of each time, in order of time.
+        """The latest production of each time that is no test, in order of time.
+
+        Where there is nothing but a test production, it is that.
 
         Raises:
           DataError: there is none; a file's name tells no date; CMR does not answer.
@@ -75,7 +77,7 @@ class GranuleSource(Source):
                 self.collection or {}, wanted, cmr=self.repository, direct=self.direct
             )
         latest: dict[np.datetime64, Granule] = {}
-        for granule in sorted(found, key=lambda granule: granule.made):
+        for granule in sorted(found, key=lambda granule: granule.rank):
             time = named.stamp(granule)
             if wanted is None or wanted[0] <= time.astype("datetime64[D]").item() <= wanted[1]:
                 latest[time] = granule
