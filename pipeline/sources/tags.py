@@ -49,17 +49,17 @@ def of_files(
     if not urls:
         return []
     infos = _infos(urls, given, login)
-    made = [None if info is None else _content(info) for info in infos]
-    untold = [i for i, info in enumerate(infos) if info is not None and made[i] is None]
+    made = [None if one is None else _content(one) for one in infos]
+    untold = [i for i, one in enumerate(infos) if one is not None and made[i] is None]
     held = [infos[i] or {} for i in untold]
     most = READ_ELSEWHERE if "://" in urls[0] and not urls[0].startswith("file:") else READ_LOCALLY
-    few = sum(int(info.get("size") or 0) for info in held) <= most
-    for i, info in zip(untold, held, strict=True):
+    few = sum(int(one.get("size") or 0) for one in held) <= most
+    for i, one in zip(untold, held, strict=True):
         if few:
             made[i] = _read(urls[i], given, login, algorithm)
         else:
-            changed = next((info[key] for key in CHANGED if info.get(key) is not None), "")
-            made[i] = f"{info.get('size')} {changed}"
+            changed = next((one[key] for key in CHANGED if one.get(key) is not None), "")
+            made[i] = f"{one.get('size')} {changed}"
     return made
 
 
@@ -67,7 +67,7 @@ def _infos(urls: Sequence[str], given: dict[str, Any], login: str | None) -> lis
     """What the store says of each file, in one listing of each folder where it can list."""
 
     def alone(url: str) -> Info | None:
-        return _info(url, given, login)
+        return info(url, given, login)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         if urls[0].startswith(("http://", "https://")):
@@ -96,10 +96,15 @@ def _listed(folder: str, given: dict[str, Any], login: str | None) -> dict[str, 
             return {}
         except PermissionError:
             return None
-    return {str(info["name"]).rstrip("/").rpartition("/")[2]: info for info in entries}
+    return {str(one["name"]).rstrip("/").rpartition("/")[2]: one for one in entries}
 
 
-def _info(url: str, given: dict[str, Any], login: str | None) -> Info | None:
+def info(url: str, given: dict[str, Any], login: str | None = None) -> Info | None:
+    """What the store says of a file, such as its size; None where it is absent.
+
+    Raises:
+      DataError: the store refuses, or does not answer.
+    """
     try:
         with remote.answering(url, login):
             filesystem, path = _open(url, given, login)
@@ -110,8 +115,8 @@ def _info(url: str, given: dict[str, Any], login: str | None) -> Info | None:
         raise
 
 
-def _content(info: Info) -> str | None:
-    tag = next((info[key] for key in CONTENT if info.get(key)), None)
+def _content(one: Info) -> str | None:
+    tag = next((one[key] for key in CONTENT if one.get(key)), None)
     return None if tag is None else str(tag).strip('"')
 
 
