@@ -15,9 +15,9 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, missing, remote, tags
-from pipeline.sources.grids import derive, repository, stores
-from pipeline.sources.grids.gridsource import TIMES, GridSource, with_time
+from pipeline.sources import coordinates, dated, missing, remote, tags
+from pipeline.sources.grids import derive, repository, stores, unlisted
+from pipeline.sources.grids.gridsource import GridSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,14 +118,16 @@ class GridZarrSource(GridSource):
             chosen = tuple(self.icechunk.items())
             return repository.opened(url, self.group, chosen, _key(self.storage_options))
         options = remote.options(url, self.storage_options, self.login)
-        return _in_store(url, self.group, _Options(options))
+        return _in_store(url, self.group, _Options(options), tuple(derive.inputs_of(self.terms)))
 
     def _decoded(self, url: str, stored: xr.Dataset) -> xr.Dataset:
         """A store's variables decoded, its time called `time`, its coordinates read."""
         try:
-            return with_time(missing.decoded(stored, self.fills))
+            return self.named(missing.decoded(stored, self.fills))
         except FAULTS as error:
-            missing.decoded(stored, self.fills, drop=TIMES)  # fails too where it is not the time
+            missing.decoded(
+                stored, self.fills, drop=coordinates.TIMES
+            )  # fails too where it is not the time
             found = f"its time cannot be decoded: {' '.join(str(error).split())[:300]}"
             raise DataError(remote.shown(url), found, remedy="tell its provider") from error
 
@@ -161,7 +163,10 @@ class GridZarrSource(GridSource):
         with remote.answering(url, self.login):
             options = remote.options(place, self.storage_options, self.login) | files.OPTIONS
             filesystem, root = fsspec.core.url_to_fs(place, **options)
-            found = [path for name in sorted(names) for path in filesystem.find(f"{root}/{name}")]
+            try:
+                found = [path for n in sorted(names) for path in filesystem.find(f"{root}/{n}")]
+            except PermissionError:
+                return []
         urls = [
             str(filesystem.unstrip_protocol(path)) if "://" in place else path for path in found
         ]
@@ -177,13 +182,22 @@ class GridZarrSource(GridSource):
             filesystem, root = fsspec.core.url_to_fs(
                 place, **remote.options(place, self.storage_options, self.login)
             )
-            found = []
+            found, refused = [], None
             for path in (*DOCUMENTS, *paths):
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     data = filesystem.cat_file(f"{root}/{path}")
-                    found.append(files.sha256(data))
-                    if path == ".zmetadata" or b'"consolidated_metadata": {' in data:
-                        break
+                except FileNotFoundError:
+                    continue
+                except Exception as error:
+                    if not unlisted.is_forbidden(error):
+                        raise
+                    refused = refused or error
+                    continue
+                found.append(files.sha256(data))
+                if path == ".zmetadata" or b'"consolidated_metadata": {' in data:
+                    break
+            if refused is not None and not found:
+                raise refused
         if not found:
             raise self.absent(remote.shown(url), "not found")
         return found
@@ -235,12 +249,24 @@ def _opening(url: str, login: str | None) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=64)
-def _in_store(url: str, group: str | None, options: _Options) -> xr.Dataset:
-    """A Zarr store, not decoded, opened once in a process."""
+def _in_store(url: str, group: str | None, options: _Options, names: tuple[str, ...]) -> xr.Dataset:
+    """A Zarr store, not decoded, opened once in a process.
+
+    One that cannot be listed, or may not, is opened by the names of variables and coordinates.
+    """
+    known = [*names, *COORDINATES, *(f"{name}_bnds" for name in COORDINATES)]
+    made = None
     with warnings.catch_warnings():
         # Stores without consolidated metadata, of both formats, are read without complaint.
         warnings.filterwarnings("ignore", ".*onsolidated metadata.*")
-        return stores.opened(url, group, dict(options) or None, consolidated=None)
+        try:
+            made = stores.opened(url, group, dict(options) or None, consolidated=None)
+        except Exception as error:
+            if "://" not in url or not unlisted.is_forbidden(error):
+                raise
+        if made is not None and ("://" not in url or all(name in made for name in names)):
+            return made
+        return unlisted.opened(url, group, dict(options), known)
 
 
 def _within_validity(raw: xr.Dataset) -> xr.Dataset:

@@ -8,19 +8,18 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote, tags
-from pipeline.sources.form import Source, time_problems
+from pipeline.sources import coordinates, dated, remote, tags
+from pipeline.sources.form import Source, calendar_problems, time_problems
 from pipeline.sources.grids import days, derive
 from pipeline.sources.grids.assembly import assembled
 from pipeline.sources.grids.axes import Grid, grid_of
+from pipeline.sources.grids.latlon import AXES
 from pipeline.sources.grids.survey import from_template, looked_at, short
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.sources.grids.parts import Part
-
-TIMES = ("time", "valid_time", "day")
 
 
 class GridSource(Source):
@@ -84,8 +83,19 @@ class GridSource(Source):
         """
         raise NotImplementedError
 
+    def named(self, raw: xr.Dataset) -> xr.Dataset:
+        """A decoded file whose coordinates have the names that are looked for here."""
+        return coordinates.named(raw, list(derive.inputs_of(self.terms)), AXES)
+
     def matching(self) -> list[str]:
-        """URLs of the files, where there is no date in them."""
+        """URLs of the files, where there is no date in them.
+
+        Raises:
+          DataError: the store refuses, or does not answer.
+        """
+        if "*" not in self.urlpath:
+            there = tags.info(self.urlpath, self.storage_options, self.login) is not None
+            return [self.urlpath] if there else []
         with remote.answering(self.urlpath, self.login):
             return files.matching(
                 self.urlpath, **remote.options(self.urlpath, self.storage_options, self.login)
@@ -150,7 +160,9 @@ class GridSource(Source):
         problems = problems + derive.input_problems(raw, self.terms)
         if any("time" in raw[name].dims for name in names if name in raw):
             hourly = "time" in raw and any(term.how for term in self.terms.values())
-            problems += days.order_problems(raw["time"].values) if hourly else time_problems(raw)
+            times = raw["time"].values if "time" in raw else np.array([])
+            ordered = days.order_problems(times) if hourly else time_problems(raw)
+            problems += calendar_problems(times) or ordered
         return grid, problems
 
     def part_problems(self, raw: xr.Dataset, grid: Grid) -> list[str]:
@@ -196,16 +208,3 @@ class GridSource(Source):
             (url, held, lenient or bool(held[1] <= first or held[0] >= last + days.DAY))
             for url, held in dated.urls(self.urlpath, reach[0], reach[1])
         ]
-
-
-def with_time(raw: xr.Dataset) -> xr.Dataset:
-    """A file with its time called `time`, as dates where its calendar has those."""
-    held = next((name for name in TIMES if name in raw.dims and name in raw), None)
-    made = raw
-    if held is not None and held != "time":
-        made = made.drop_vars("time", errors="ignore").rename({held: "time"})
-    if "time" in made.dims and "time" in made and made["time"].dtype == object:
-        made = made.assign_coords(time=days.decoded(made["time"].values))
-    if made is not raw:
-        made.set_close(raw.close)
-    return made
