@@ -14,7 +14,7 @@ import yaml
 
 from pipeline import copies, files, schema
 from pipeline.errors import ConfigError, DataError
-from pipeline.sources.units import conversion
+from pipeline.sources.units import conversion, same
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 REQUIRED = ("support", "license", "time_convention", "period", "auth")
 WHERE = ("urlpath", "storage_options", "login", "direct", "repository")
+SAME = 1e-5  # of a value: rounding in which what is constant may differ
+MOST = 8  # problems of a kind that are listed
 ENVIRONMENT = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
 
 
@@ -110,7 +112,34 @@ def open_source(
     if problems:
         remedy = "correct the entry's mapping; `variables:` of the experiment adds to the table"
         raise DataError(f"catalog entry {entry}", *problems, remedy=remedy)
+    dataset = _with_constants(dataset, entry, experiment.table)
     return dataset.assign_attrs(entry=entry, **(driver.metadata or {}))
+
+
+def _with_constants(dataset: xr.Dataset, entry: str, table: dict[str, Variable]) -> xr.Dataset:
+    """A source of sites with one value of each static attribute at a site, if it has one a day.
+
+    Tables have a column for each variable, and so a value on every day.
+
+    Raises:
+      DataError: a static attribute changes with time.
+    """
+    problems = []
+    for name in map(str, dataset.data_vars):
+        daily = {"time", "place"} <= set(dataset[name].dims)
+        if not daily or name not in table or table[name].kind != "static":
+            continue
+        held = dataset[name].load()
+        low, high = held.min("time"), held.max("time")
+        for place in dataset.place.values[(high - low > SAME * abs(high)).values]:
+            at = [f"{float(end.sel(place=place)):g}" for end in (low, high)]
+            problems.append(f"{name}: {at[0]} to {at[1]} at {place}, expected one value per site")
+        dataset[name] = held.median("time", keep_attrs=True).astype("float32")
+    if problems:
+        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
+        remedy = "give a constant, or map it to a variable that is no static attribute"
+        raise DataError(f"catalog entry {entry}", *problems[:MOST], *more, remedy=remedy)
+    return dataset
 
 
 def digest(experiment: Experiment, entry: str, url: str | None = None, period: Any = None) -> str:
@@ -239,7 +268,7 @@ def table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str]
             close = difflib.get_close_matches(name, table, 1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             problems.append(f"{name}: no variable of that name{hint}")
-        elif dataset[name].attrs["units"] != table[name].units:
+        elif not same(dataset[name].attrs["units"], table[name].units):
             found, wanted = dataset[name].attrs["units"], table[name].units
             try:
                 conversion(found, wanted)

@@ -196,6 +196,7 @@ def test_a_digest_is_of_the_granules_not_of_their_place(tmp_path):
 
 
 AM = "Soil_Moisture_Retrieval_Data_AM"
+UNLIMITED = {"valid_min": np.float32(-1e5)}
 SEEN = Seen(ROW, COL, 0.2, "2015-04-06T12:00:00.000Z")
 
 
@@ -206,10 +207,13 @@ SEEN = Seen(ROW, COL, 0.2, "2015-04-06T12:00:00.000Z")
         ({"renamed": {"soil_moisture": None}}, f"{AM}/soil_moisture: missing"),
         ({"renamed": {"retrieval_qual_flag": "flag"}}, f"{AM}/retrieval_qual_flag: missing"),
         (
-            {"attributes": {"soil_moisture": {"_FillValue": np.float32(0)}}},
-            f"{AM}/soil_moisture: _FillValue 0.0, expected -9999",
+            {"attributes": {"soil_moisture": {"_FillValue": np.float32(0), **UNLIMITED}}},
+            f"{AM}/soil_moisture: .* values such as -9999, which nothing declares as missing",
         ),
-        ({"fill": -999.0}, f"{AM}/soil_moisture: .* values such as -999, expected -9999"),
+        (
+            {"fill": -999.0, "attributes": {"soil_moisture": UNLIMITED}},
+            f"{AM}/soil_moisture: .* values such as -999, which nothing declares as missing",
+        ),
         (
             {"attributes": {"soil_moisture": {"units": np.bytes_("percent")}}},
             f"{AM}/soil_moisture: units 'percent', expected 'cm\\*\\*3/cm\\*\\*3'",

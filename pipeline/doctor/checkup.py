@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import catalog
-from pipeline.doctor import absences, admission, coverage, gaps, notes, readings, samples, symptoms
+from pipeline.doctor import (
+    absences,
+    admission,
+    coverage,
+    fills,
+    gaps,
+    notes,
+    readings,
+    samples,
+    symptoms,
+)
 from pipeline.doctor.symptoms import Symptom
 from pipeline.errors import DataError
 
@@ -43,6 +53,8 @@ def of(case: Case, driver: Any, year: Period | None, *, first: bool) -> Seen:
         return Seen(symptoms.of_error(error), False, "")
     try:
         found, note = _of_dataset(dataset, mapped, case, year, first)
+        if first and driver is not None:
+            found += fills.of_driver(admission.told(case, driver, year))
         if note and driver is not None and not case.sparse and "time" in dataset.dims:
             told = admission.told(case, driver, year)
             sampled = note.startswith(f"{samples.MORE_DAYS} of ")

@@ -73,7 +73,8 @@ def of_values(name: str, values: NDArray[np.float32], variable: Variable) -> lis
     found = f"{name}: {_percent(1 - inside)} of the sample is outside {allowed}: {spread}"
     remedy = "ask the provider, or correct the mapping"
     if fill is not None:
-        remedy = f"{fill:g} looks like a fill value that is not masked; correct the driver or file"
+        remedy = f"{fill:g} looks like a fill value that is not masked; "
+        remedy += f"say `fill: {fill:g}` in the mapping"
     return [Symptom("range", found, remedy)]
 
 

@@ -10,8 +10,8 @@ from intake.source.base import DataSource
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote
-from pipeline.sources.units import conversion
+from pipeline.sources import missing, remote
+from pipeline.sources.units import conversion, same
 
 if TYPE_CHECKING:
     from datetime import date
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-Mapping = dict[str, dict[str, str]]
+Mapping = dict[str, dict[str, Any]]
+OTHERS = {
+    b"CDF\x05": "NetCDF-3 with 64-bit data (CDF-5)",
+    b"GRIB": "GRIB",
+    b"\x0e\x03\x13\x01": "HDF4",
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip archive",
+}  # formats that are no NetCDF we read, by their first bytes
 REMEDY = "correct the file, or its entry in the catalog"
 
 
@@ -34,13 +41,15 @@ class Source(DataSource):  # type: ignore[misc]
 
     Args:
       urlpath: the file, or the files.
-      mapping: {our name: {"from": provider's name, "units": its units, "to": our units}}, or a
-        list of such.
+      mapping: {our name: {"from": provider's name, "units": its units, "to": our units, "fill":
+        a stored value that is missing though the file does not declare it, or a list of such}},
+        or a list of such.
       login: `earthdata`, where the provider wants to know who reads.
       storage_options: passed to fsspec.
       metadata: what the catalog says of the entry.
 
     Attributes:
+      fills: of each variable of the file for which the mapping has `fill`.
       period: first and last day that are wanted, None for all there are; a driver need not look
         for others.
       region: west, south, east, north in degrees, likewise.
@@ -70,6 +79,7 @@ class Source(DataSource):  # type: ignore[misc]
         if odd:
             msg = f"mapping of {', '.join(odd)} lacks `from` or `units`"
             raise ValueError(msg)
+        self.fills = missing.fills_of(self.mapping)
 
     def digest(self) -> str:
         """Identifies the content, without reading all of it.
@@ -77,7 +87,8 @@ class Source(DataSource):  # type: ignore[misc]
         Raises:
           FileNotFoundError: there is none.
         """
-        return files.digest(self.urlpath, **remote.options(self.urlpath, self.storage_options))
+        options = remote.options(self.urlpath, self.storage_options, self.login)
+        return files.digest(self.urlpath, **options)
 
     def absent(self, url: str, found: str) -> DataError:
         """The error of a file that is not there, saying where it comes from."""
@@ -102,7 +113,7 @@ class Source(DataSource):  # type: ignore[misc]
         for name, spec in self.mapping.items():
             units = spec.get("to", spec["units"])
             slope, offset = conversion(spec["units"], units)
-            values = raw[spec["from"]].astype("float32")
+            values = missing.floats(raw[spec["from"]])
             if (slope, offset) != (1.0, 0.0):
                 values = (values * slope + offset).astype("float32")
             values.attrs = {"units": units, "source": spec["from"]}
@@ -111,7 +122,7 @@ class Source(DataSource):  # type: ignore[misc]
 
 
 class NetcdfSource(Source):
-    """What drivers of NetCDF-4 files share."""
+    """What drivers of NetCDF files share, of version 3 (classic, 64-bit offset) or 4."""
 
     def opened(
         self, url: str, chunks: dict[str, int] | None, held: BinaryIO | None = None
@@ -124,7 +135,7 @@ class NetcdfSource(Source):
           held: its content, where that has been fetched.
 
         Raises:
-          DataError: it is absent, or no NetCDF-4.
+          DataError: it is absent, or no NetCDF.
         """
         import xarray as xr
 
@@ -134,14 +145,38 @@ class NetcdfSource(Source):
                 if held is None and "://" in url:
                     file = remote.opened(url, self.storage_options, self.login)
                     stack.callback(file.close)
-                dataset = xr.open_dataset(file, engine="h5netcdf", chunks=chunks)
+                engine = _engine(file, remote.shown(url))
+                raw = xr.open_dataset(file, engine=engine, chunks=chunks, **missing.RAW)
+                dataset = missing.decoded(raw, self.fills)
                 stack.pop_all()
             except FileNotFoundError as error:
                 raise self.absent(remote.shown(url), "not found") from error
-            except (OSError, ValueError) as error:
-                found = f"cannot be read, truncated or no NetCDF-4: {error}"
+            except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
+                told = " ".join(str(error).split())
+                found = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {told}"
                 raise DataError(remote.shown(url), found, remedy="fetch it again") from error
         return dataset
+
+
+def _engine(file: Any, place: str) -> str:
+    """What xarray reads a NetCDF file with, by the file's first bytes.
+
+    Raises:
+      DataError: it is of another format, which is named.
+    """
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            head = opened.read(8)
+    else:
+        head = file.read(8)
+        file.seek(0)
+    if head[:4] in (b"CDF\x01", b"CDF\x02"):
+        return "scipy"
+    other = next((name for begin, name in OTHERS.items() if head.startswith(begin)), None)
+    if other is not None:
+        remedy = "convert it to NetCDF-4, for example with `nccopy -k nc4` or `cdo -f nc4 copy`"
+        raise DataError(place, f"is {other}; expected NetCDF-4 or NetCDF-3", remedy=remedy)
+    return "h5netcdf"
 
 
 def days_of(raw: xr.Dataset) -> NDArray[np.datetime64]:
@@ -155,6 +190,8 @@ def time_problems(raw: xr.Dataset) -> list[str]:
     if "time" not in raw:
         return ["coordinate time missing"]
     times = raw["time"].values
+    if calendar := calendar_problems(times):
+        return calendar
     if times.dtype.kind != "M":
         return [f"time: {times.dtype} values; expected dates in units like 'days since 2015-01-01'"]
     days = times.astype("datetime64[D]")
@@ -164,8 +201,23 @@ def time_problems(raw: xr.Dataset) -> list[str]:
     return [f"time: day {days[bad[0] + 1]} comes after {days[bad[0]]}; days must increase"]
 
 
+def calendar_problems(times: NDArray[Any]) -> list[str]:
+    """What is wrong with the calendar of times: one with days that no other has, or lacks others.
+
+    Args:
+      times: as xarray decodes them, objects of cftime where they are no dates of ours.
+    """
+    calendar = (
+        getattr(times.flat[0], "calendar", "") if times.dtype == object and times.size else ""
+    )
+    if not calendar:
+        return []
+    found = f"time: calendar '{calendar}'; accepted: standard, gregorian, proleptic_gregorian, "
+    return [found + "noleap, 365_day; convert the file, as xarray's convert_calendar does"]
+
+
 def _units_problems(name: str, spec: dict[str, str], found: str | None) -> list[str]:
-    if found is not None and found != spec["units"]:
+    if found is not None and not same(str(found), spec["units"]):
         return [f"{name}: units '{found}', expected '{spec['units']}'"]
     try:
         conversion(spec["units"], spec.get("to", spec["units"]))

@@ -1,4 +1,4 @@
-"""Grids, as files that follow one another in time: NetCDF-4; `gridzarr` has Zarr and Icechunk.
+"""Grids, as NetCDF files that follow one another in time; `gridzarr` has Zarr and Icechunk.
 
 In: variables named in `mapping`, dims (time, row, column), or (row, column) for constants, in any
 order and under any names; `lat` and `lon` (or `latitude`, `longitude`) on rows and columns, or
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.sources import dated, remote
 from pipeline.sources.form import NetcdfSource
-from pipeline.sources.grids.gridsource import GridSource, with_time
+from pipeline.sources.grids.gridsource import GridSource
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
 class GriddedSource(GridSource, NetcdfSource):
-    """Intake driver for grids in NetCDF-4 files; its arguments are those of `GridSource`."""
+    """Intake driver for grids in NetCDF files; its arguments are those of `GridSource`."""
 
     name = "soilweave_gridded"
 
@@ -33,9 +33,9 @@ class GriddedSource(GridSource, NetcdfSource):
         """One file, its time called `time`, nothing read yet.
 
         Raises:
-          DataError: it is absent, refused, or no NetCDF-4.
+          DataError: it is absent, refused, or no NetCDF.
         """
         if "://" in url and dated.span(self.urlpath) == "h":  # small, and many: each in one piece
             held = io.BytesIO(remote.read(url, self.storage_options, self.login))
-            return with_time(self.opened(url, chunks=None, held=held))
-        return with_time(self.opened(url, chunks=None))
+            return self.named(self.opened(url, chunks=None, held=held))
+        return self.named(self.opened(url, chunks=None))

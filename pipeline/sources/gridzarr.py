@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import functools
 import json
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote
-from pipeline.sources.grids import repository
-from pipeline.sources.grids.gridsource import TIMES, GridSource, with_time
+from pipeline.sources import coordinates, dated, missing, remote, tags
+from pipeline.sources.grids import derive, repository, stores, unlisted
+from pipeline.sources.grids.gridsource import GridSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (".zmetadata", "zarr.json")
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
+MOST_CHUNKS = 10_000  # of a store, which are listed to tell whether they have changed
+STEPS, SIDE = 12, 32  # times, rows and columns of a sample in which fill values are counted
 FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # of what is in a store
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
 
@@ -81,21 +84,59 @@ class GridZarrSource(GridSource):
           DataError: it is absent or refused, or a coordinate cannot be decoded.
         """
         with _opening(url, self.login):
-            if self.icechunk is not None:
-                chosen = tuple(self.icechunk.items())
-                raw = with_time(
-                    repository.opened(url, self.group, chosen, _key(self.storage_options))
-                )
-            else:
-                options = remote.options(url, self.storage_options, self.login)
-                raw = _in_store(url, self.group, _Options(options))
-        return _within_validity(raw)
+            return _within_validity(self._decoded(url, self._stored(url)))
+
+    def undeclared(self) -> dict[str, tuple[float, float]]:
+        """{name in the store: (fill value of its array, share of a sample that equals it)}.
+
+        Of variables of the mapping for which neither the store nor the entry says that this value
+        is missing, so that it is read as data.
+
+        Raises:
+          DataError: the store is absent, refused or damaged.
+        """
+        part = next(part for part in super().parts() if part.known)
+        with _opening(part.url, self.login):
+            stored, shares = self._stored(part.url), {}
+            grid, _ = self.checked(self._decoded(part.url, stored))
+            assert grid is not None  # `parts` has checked it
+            window = grid.over(self.region)
+            sample = dict(zip(window.dims, map(_middle, window.taken, window.shape), strict=True))
+            sample["time"] = _some(len(part.times))
+            for name in derive.inputs_of(self.terms):
+                fill = stored[name].encoding.get(stores.UNDECLARED)
+                if fill is not None and not np.isnan(fill) and name not in self.fills:
+                    axes = (d if d in sample else "time" for d in map(str, stored[name].dims))
+                    where = tuple(sample[axis] for axis in axes)
+                    values = stored[name][where].values
+                    shares[name] = (float(fill), float((values == fill).mean()))
+        return shares
+
+    def _stored(self, url: str) -> xr.Dataset:
+        """One store, not decoded."""
+        if self.icechunk is not None:
+            chosen = tuple(self.icechunk.items())
+            return repository.opened(url, self.group, chosen, _key(self.storage_options))
+        options = remote.options(url, self.storage_options, self.login)
+        return _in_store(url, self.group, _Options(options), tuple(derive.inputs_of(self.terms)))
+
+    def _decoded(self, url: str, stored: xr.Dataset) -> xr.Dataset:
+        """A store's variables decoded, its time called `time`, its coordinates read."""
+        try:
+            return self.named(missing.decoded(stored, self.fills))
+        except FAULTS as error:
+            missing.decoded(
+                stored, self.fills, drop=coordinates.TIMES
+            )  # fails too where it is not the time
+            found = f"its time cannot be decoded: {' '.join(str(error).split())[:300]}"
+            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
 
     def digest(self) -> str:
-        """Identifies the content: the snapshot of a repository, the metadata of Zarr stores.
+        """Identifies the content: the snapshot of a repository; of Zarr stores their metadata.
 
-        Of a store it tells shapes, chunks, attributes and the period, and not every value: values
-        that a provider puts right in place go unseen.
+        Also the tags of the chunks of the mapping's variables, where the store can be listed and
+        they are at most MOST_CHUNKS. Of larger stores, and over HTTP, the metadata tell shapes,
+        attributes and the period: values that a provider puts right in place go unseen.
 
         Raises:
           DataError: a store is absent or refused.
@@ -107,7 +148,30 @@ class GridZarrSource(GridSource):
         urls = [self.urlpath]
         if dated.span(self.urlpath) is not None:
             urls = [url for url, _, optional in self._dated() if not optional]
-        return files.sha256_of([self._documents(url) for url in urls])
+        told = [self._documents(url) for url in urls]
+        chunks = [found for url in urls if (found := self._chunks(url))]
+        return files.sha256_of([told, chunks] if chunks else told)
+
+    def _chunks(self, url: str) -> list[list[str | None]]:
+        """Name and tag of each chunk of the mapping's variables; none where they are too many."""
+        place = files.join(url, self.group) if self.group else url
+        with _opening(url, self.login):
+            stored = self._stored(url)
+        names = [name for name in derive.inputs_of(self.terms) if name in stored]
+        if place.startswith(("http://", "https://")) or _objects(stored[names]) > MOST_CHUNKS:
+            return []
+        with remote.answering(url, self.login):
+            options = remote.options(place, self.storage_options, self.login) | files.OPTIONS
+            filesystem, root = fsspec.core.url_to_fs(place, **options)
+            try:
+                found = [path for n in sorted(names) for path in filesystem.find(f"{root}/{n}")]
+            except PermissionError:
+                return []
+        urls = [
+            str(filesystem.unstrip_protocol(path)) if "://" in place else path for path in found
+        ]
+        told = tags.of_files(urls, self.storage_options, self.login, "md5")  # as S3 has them
+        return [[path.removeprefix(root), tag] for path, tag in zip(found, told, strict=True)]
 
     def _documents(self, url: str) -> list[str]:
         """Digests of the metadata documents of a store: all in one, else those of each array."""
@@ -118,16 +182,46 @@ class GridZarrSource(GridSource):
             filesystem, root = fsspec.core.url_to_fs(
                 place, **remote.options(place, self.storage_options, self.login)
             )
-            found = []
+            found, refused = [], None
             for path in (*DOCUMENTS, *paths):
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     data = filesystem.cat_file(f"{root}/{path}")
-                    found.append(files.sha256(data))
-                    if path == ".zmetadata" or b'"consolidated_metadata": {' in data:
-                        break
+                except FileNotFoundError:
+                    continue
+                except Exception as error:
+                    if not unlisted.is_forbidden(error):
+                        raise
+                    refused = refused or error
+                    continue
+                found.append(files.sha256(data))
+                if path == ".zmetadata" or b'"consolidated_metadata": {' in data:
+                    break
+            if refused is not None and not found:
+                raise refused
         if not found:
             raise self.absent(remote.shown(url), "not found")
         return found
+
+
+def _some(steps: int) -> Any:
+    """At most STEPS of several steps, not evenly spaced: nights would be all or none of them."""
+    chosen = np.random.default_rng(0).choice(steps, min(steps, STEPS), replace=False)
+    return np.sort(chosen)
+
+
+def _middle(taken: slice, size: int) -> slice:
+    """At most SIDE rows or columns in the middle of those that are taken."""
+    begin = (taken.start or 0) + max(0, size - SIDE) // 2
+    return slice(begin, begin + min(size, SIDE))
+
+
+def _objects(stored: xr.Dataset) -> int:
+    """How many objects hold the chunks of the variables of a store, if all are there."""
+    count = 0
+    for held in stored.variables.values():
+        each = held.encoding.get("shards") or held.encoding.get("chunks") or held.shape
+        count += math.prod(-(-size // n) for size, n in zip(held.shape, each, strict=True))
+    return count
 
 
 class _Options(dict[str, Any]):
@@ -155,26 +249,24 @@ def _opening(url: str, login: str | None) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=64)
-def _in_store(url: str, group: str | None, options: _Options) -> xr.Dataset:
-    """A Zarr store with its coordinates read, once in a process."""
-    import xarray as xr
+def _in_store(url: str, group: str | None, options: _Options, names: tuple[str, ...]) -> xr.Dataset:
+    """A Zarr store, not decoded, opened once in a process.
 
+    One that cannot be listed, or may not, is opened by the names of variables and coordinates.
+    """
+    known = [*names, *COORDINATES, *(f"{name}_bnds" for name in COORDINATES)]
+    made = None
     with warnings.catch_warnings():
         # Stores without consolidated metadata, of both formats, are read without complaint.
         warnings.filterwarnings("ignore", ".*onsolidated metadata.*")
-        how: dict[str, Any] = {
-            "group": group,
-            "chunks": None,
-            "storage_options": dict(options) or None,
-        }
         try:
-            return with_time(xr.open_zarr(url, **how))
-        except FileNotFoundError:
-            raise
-        except FAULTS as error:
-            xr.open_zarr(url, **how, drop_variables=TIMES)  # fails too where it is not the time
-            found = f"its time cannot be decoded: {' '.join(str(error).split())[:300]}"
-            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
+            made = stores.opened(url, group, dict(options) or None, consolidated=None)
+        except Exception as error:
+            if "://" not in url or not unlisted.is_forbidden(error):
+                raise
+        if made is not None and ("://" not in url or all(name in made for name in names)):
+            return made
+        return unlisted.opened(url, group, dict(options), known)
 
 
 def _within_validity(raw: xr.Dataset) -> xr.Dataset:

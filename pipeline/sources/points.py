@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.sources import coordinates
 from pipeline.sources.form import REMEDY, Mapping, NetcdfSource, days_of, time_problems
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class PointsSource(NetcdfSource):
           DataError: listing every way in which the file is not as the catalog says.
         """
         raw = self.opened(self.urlpath, chunks={})
+        variables = [spec["from"] for spec in self.mapping.values()]
+        variables += [self.flag["from"]] if self.flag else []
+        raw = coordinates.named(raw, variables, {"lat": ("lat",), "lon": ("lon",)}, (self.place,))
         problems = self._problems(raw)
         if problems:
             raw.close()
@@ -69,8 +73,8 @@ class PointsSource(NetcdfSource):
         problems = [f"coordinate {name} missing" for name in ("lat", "lon") if name not in raw]
         if self.place not in raw.dims:
             problems.append(f"dim {self.place} missing; dims are {list(raw.dims)}")
-        if self.place in raw.coords:
-            ids, counts = np.unique(raw[self.place].values.astype(str), return_counts=True)
+        if self.place in raw.dims:
+            ids, counts = np.unique(_ids(raw, self.place), return_counts=True)
             problems += [
                 f"{self.place} {i}: {n} of that id"
                 for i, n in zip(ids, counts, strict=True)
@@ -82,9 +86,7 @@ class PointsSource(NetcdfSource):
     def _dataset(self, raw: xr.Dataset) -> xr.Dataset:
         import xarray as xr
 
-        ids = (
-            raw[self.place].values if self.place in raw.coords else np.arange(raw.sizes[self.place])
-        )
+        ids = _ids(raw, self.place)
         made = self.translated(raw)
         if self.flag:
             made["provider_flag"] = raw[self.flag["from"]].assign_attrs(good=self.flag["good"])
@@ -92,8 +94,17 @@ class PointsSource(NetcdfSource):
         dataset = dataset.rename({self.place: "place"})
         dataset = dataset.assign_coords(
             time=days_of(raw),
-            place=[str(i) for i in ids],
+            place=ids,
             lat=("place", raw["lat"].values.astype("float64")),
             lon=("place", raw["lon"].values.astype("float64")),
         )
         return dataset.transpose("time", "place")
+
+
+def _ids(raw: xr.Dataset, place: str) -> list[str]:
+    """Ids of places: their coordinate, else the variable that says it is an id, else numbers."""
+    told = (name for name in raw.variables if raw[name].attrs.get("cf_role") == "timeseries_id")
+    name = place if place in raw.coords else next(told, None)
+    if name is None or raw[name].dims != (place,):
+        return [str(i) for i in range(raw.sizes[place])]
+    return [i.decode() if isinstance(i, bytes) else str(i) for i in raw[name].values]

@@ -67,7 +67,7 @@ class SmapL4Source(GranuleSource):
         granules = self.granules()
         window = ease.window_over(self.region, 4)
         units = {spec["from"]: spec["units"] for spec in self.mapping.values()}
-        task = Task(units, ease.part_of(window), self.storage_options, self.login)
+        task = Task(units, self.fills, ease.part_of(window), self.storage_options, self.login)
         self._check(next(iter(granules.values())), task, window)
         steps: dict[np.datetime64, list[Granule]] = {}
         for time, granule in granules.items():

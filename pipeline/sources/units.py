@@ -6,6 +6,22 @@ from functools import cache
 
 from pipeline.errors import DataError
 
+# How providers spell units that pint knows by other names.
+SPELLINGS = {"degrees C": "degC", "degrees Celsius": "degC", "deg C": "degC", "Kelvin": "K"}
+
+
+def known(units: str) -> str:
+    """Units as pint knows them."""
+    return SPELLINGS.get(units.strip(), units.strip())
+
+
+def same(found: str, said: str) -> bool:
+    """Whether two are the same unit, however spelled: `m**3 m**-3` is `m3 m-3`, and `1`."""
+    try:
+        return conversion(found, said) == (1.0, 0.0)
+    except DataError:
+        return False
+
 
 @cache
 def conversion(found: str, wanted: str) -> tuple[float, float]:
@@ -14,13 +30,15 @@ def conversion(found: str, wanted: str) -> tuple[float, float]:
     Raises:
       DataError: a unit is unknown, or the two are not of one dimension.
     """
-    if found == wanted:
+    if known(found) == known(wanted):
         return 1.0, 0.0
     import pint
     from cf_xarray.units import units
 
     try:
-        zero, one = (units.Quantity(value, found).to(wanted).magnitude for value in (0.0, 1.0))
+        zero, one = (
+            units.Quantity(value, known(found)).to(known(wanted)).magnitude for value in (0.0, 1.0)
+        )
     except (pint.errors.PintError, AttributeError) as error:
         raise DataError(f"units '{found}'", f"cannot be turned into '{wanted}': {error}") from error
     return float(one - zero), float(zero)

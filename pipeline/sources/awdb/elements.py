@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.sources.missing import fills_of
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Element:
       times: factor to our units, where they are no matter of spelling (inches of rain a day).
       duration: DAILY, or HOURLY, whose mean over the day is taken.
       valid: smallest and largest value taken, in the first of `units`.
+      fills: values that are missing, as the service gives them.
       temperature: our name of the air temperature (K) that, with the site's elevation, makes
         specific humidity of a relative one (percent).
     """
@@ -53,6 +55,7 @@ class Element:
     duration: str = "DAILY"
     valid: tuple[float, float] | None = None
     temperature: str | None = None
+    fills: tuple[float, ...] = ()
 
 
 def element(name: str, spec: dict[str, Any]) -> Element:
@@ -73,6 +76,7 @@ def element(name: str, spec: dict[str, Any]) -> Element:
         spec.get("duration", "DAILY"),
         tuple(spec["valid"]) if "valid" in spec else None,
         spec.get("temperature"),
+        fills_of({name: spec}).get(str(spec["from"]), ()),
     )
 
 

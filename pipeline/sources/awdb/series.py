@@ -102,7 +102,7 @@ class Answers:
             self.problems.append(f"{place}: {_text(unique[counts > 1][0])} is there twice")
             return
         raw = np.array([np.nan if v.get("value") is None else v["value"] for v in values], float)
-        raw[raw == MISSING] = np.nan
+        raw[np.isin(raw, (MISSING, *element.fills))] = np.nan
         if units != element.units[0]:
             slope, offset = factors(units, element.units[0])
             raw = raw * slope + offset

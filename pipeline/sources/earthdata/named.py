@@ -12,6 +12,7 @@ from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources import remote
 
+PRODUCTION = re.compile(r"_([A-Z])[A-Za-z0-9]*_\d{3}\.\w+$")
 STAMP = re.compile(r"_(\d{8})(?:T(\d{6}))?_")
 
 
@@ -29,6 +30,16 @@ class Granule(NamedTuple):
     url: str
     size: int | None
     made: tuple[str, ...]
+
+    @property
+    def rank(self) -> tuple[bool, tuple[str, ...]]:
+        """Of two for the same time the one with the greater rank is used.
+
+        Test productions, whose identifier begins with T, come before all others, which begin with
+        R (reprocessed or forward) or V (validated).
+        """
+        told = PRODUCTION.search(self.name)
+        return not (told and told[1] == "T"), self.made
 
 
 def listed(urlpath: str | list[str], given: dict[str, Any], login: str | None) -> list[Granule]:

@@ -90,7 +90,8 @@ class GeolearnSource(Source):
 
         def later(folder: str, shape: tuple[int, int]) -> Any:
             url = f"{self.urlpath}/{folder}{spec['from']}.csv"
-            read = delayed(converted)(url, self._options(), shape, factors)
+            fills = self.fills.get(spec["from"], ())
+            read = delayed(converted)(url, self._options(), shape, factors, fills)
             return da.from_delayed(read, shape, "float32").T
 
         if _is_constant(spec["from"]):

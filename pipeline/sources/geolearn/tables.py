@@ -34,9 +34,15 @@ def table(url: str, options: str = "{}") -> NDArray[np.float64]:
 
 
 def converted(
-    url: str, options: str, shape: tuple[int, int], factors: tuple[float, float]
+    url: str,
+    options: str,
+    shape: tuple[int, int],
+    factors: tuple[float, float],
+    fills: tuple[float, ...] = (),
 ) -> NDArray[np.float32]:
     """A file of (cell, day) float32, NaN where missing, after slope and offset.
+
+    Missing are MISSING, as in every file of this set, and the fills of the entry.
 
     Raises:
       DataError: as of `table`, or it has other rows and columns than expected.
@@ -46,7 +52,7 @@ def converted(
         table.cache_clear()  # a damaged file may be mended
         found = f"{values.shape[0]} x {values.shape[1]} numbers, expected {shape[0]} x {shape[1]}"
         raise DataError(remote.shown(url), found, remedy="fetch it again")
-    raw = np.where(values == MISSING, np.nan, values).astype("float32")
+    raw = np.where(np.isin(values, (MISSING, *fills)), np.nan, values).astype("float32")
     return (raw * factors[0] + factors[1]).astype("float32") if factors != (1.0, 0.0) else raw
 
 

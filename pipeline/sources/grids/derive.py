@@ -1,6 +1,8 @@
 """What an entry's mapping asks for: names, units, how to a day, and variables made from others.
 
 {from: NAME, units: UNITS, to: OUR UNITS}             as it is, in our units
+fill: NUMBER, or a list                               stored values that are missing, though the
+                                                      file does not declare it
 daily: mean | sum | max | min                         where steps are shorter than a day; a sum
                                                       of UNITS has UNITS day-1
 accumulated: hourly | since_00                        amounts of each step, however long, or
@@ -16,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
 from pipeline.sources.grids.days import HOWS, SINCE_00, STAMPS
-from pipeline.sources.grids.rules import RULES, known, linear, same
-from pipeline.sources.units import conversion
+from pipeline.sources.grids.rules import RULES, linear
+from pipeline.sources.units import conversion, known, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     Arrays = list[Any]
 
-KEYS = {"from", "units", "to", "daily", "accumulated", "stamp", "by"}
+KEYS = {"from", "units", "to", "fill", "daily", "accumulated", "stamp", "by"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def input_problems(raw: xr.Dataset, made: dict[str, Term]) -> list[str]:
             pairs += [(units, wanted) for (_, units), wanted in takes if wanted]
         for found, wanted in pairs:
             try:
-                conversion(known(found), known(wanted))
+                conversion(found, wanted)
             except DataError as error:
                 problems.append(f"{', '.join(name for name, _ in term.inputs)}: {error}")
     return problems

@@ -8,20 +8,18 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote
-from pipeline.sources.form import Source, time_problems
+from pipeline.sources import coordinates, dated, remote, tags
+from pipeline.sources.form import Source, calendar_problems, time_problems
 from pipeline.sources.grids import days, derive
 from pipeline.sources.grids.assembly import assembled
 from pipeline.sources.grids.axes import Grid, grid_of
+from pipeline.sources.grids.latlon import AXES
 from pipeline.sources.grids.survey import from_template, looked_at, short
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.sources.grids.parts import Part
-
-TIMES = ("time", "valid_time", "day")
-MOST_TAGS = 32  # of files, above which the first and the last stand for all
 
 
 class GridSource(Source):
@@ -85,8 +83,19 @@ class GridSource(Source):
         """
         raise NotImplementedError
 
+    def named(self, raw: xr.Dataset) -> xr.Dataset:
+        """A decoded file whose coordinates have the names that are looked for here."""
+        return coordinates.named(raw, list(derive.inputs_of(self.terms)), AXES)
+
     def matching(self) -> list[str]:
-        """URLs of the files, where there is no date in them."""
+        """URLs of the files, where there is no date in them.
+
+        Raises:
+          DataError: the store refuses, or does not answer.
+        """
+        if "*" not in self.urlpath:
+            there = tags.info(self.urlpath, self.storage_options, self.login) is not None
+            return [self.urlpath] if there else []
         with remote.answering(self.urlpath, self.login):
             return files.matching(
                 self.urlpath, **remote.options(self.urlpath, self.storage_options, self.login)
@@ -151,7 +160,9 @@ class GridSource(Source):
         problems = problems + derive.input_problems(raw, self.terms)
         if any("time" in raw[name].dims for name in names if name in raw):
             hourly = "time" in raw and any(term.how for term in self.terms.values())
-            problems += days.order_problems(raw["time"].values) if hourly else time_problems(raw)
+            times = raw["time"].values if "time" in raw else np.array([])
+            ordered = days.order_problems(times) if hourly else time_problems(raw)
+            problems += calendar_problems(times) or ordered
         return grid, problems
 
     def part_problems(self, raw: xr.Dataset, grid: Grid) -> list[str]:
@@ -162,23 +173,26 @@ class GridSource(Source):
         return [f"another {axis} than the other files" for axis in found.cut(grid).differs(grid)]
 
     def digest(self) -> str:
-        """Identifies the content: the names and tags of the files, not where they are.
+        """Identifies the content: the names and tags of all files, not where they are.
 
-        Of more than MOST_TAGS files: their names, and the tags of the first and the last.
+        Files that may be absent count where they are there.
 
         Raises:
-          DataError: one is absent, or its store does not answer.
+          DataError: another one is absent, or its store does not answer.
         """
         if dated.span(self.urlpath) is None:
             return super().digest()
-        urls = [url for url, _, optional in self._dated() if not optional]
-        options = remote.options(self.urlpath, self.storage_options, self.login)
-        some = urls if len(urls) <= MOST_TAGS else [urls[0], urls[-1]]
-        tags = []
-        for url in some:
-            with remote.answering(url, self.login):
-                tags.append(files.digest(url, **options))
-        return files.sha256_of([[short(url) for url in urls], tags])
+        wanted = self._dated()
+        found = tags.of_files([url for url, _, _ in wanted], self.storage_options, self.login)
+        told = list(zip(wanted, found, strict=True))
+        lacking = [held[0] for (_, held, optional), tag in told if tag is None and not optional]
+        if lacking:
+            absent = f"missing: {dated.shown(np.array(lacking))}"
+            raise DataError(remote.shown(self.urlpath), absent, remedy=self.remedy_of_gaps())
+        there = [(short(url), tag) for (url, _, _), tag in told if tag is not None]
+        if not there:
+            raise self.absent(remote.shown(self.urlpath), "not found: none of its files")
+        return files.sha256_of([list(each) for each in zip(*there, strict=True)])
 
     def _dated(self) -> list[tuple[str, days.Times, bool]]:
         """(URL, when it begins and ends, whether it may be absent) of the files of the period."""
@@ -194,13 +208,3 @@ class GridSource(Source):
             (url, held, lenient or bool(held[1] <= first or held[0] >= last + days.DAY))
             for url, held in dated.urls(self.urlpath, reach[0], reach[1])
         ]
-
-
-def with_time(raw: xr.Dataset) -> xr.Dataset:
-    """A file with its time called `time`, as dates where its calendar has those."""
-    held = next((name for name in TIMES if name in raw.dims and name in raw), None)
-    if held is not None and held != "time":
-        raw = raw.drop_vars("time", errors="ignore").rename({held: "time"})
-    if "time" in raw.dims and "time" in raw and raw["time"].dtype == object:
-        raw = raw.assign_coords(time=days.decoded(raw["time"].values))
-    return raw

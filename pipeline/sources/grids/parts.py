@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import cadence, remote
+from pipeline.sources import cadence, missing, remote
 from pipeline.sources.grids import days
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def values_of(
             held = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
             ordered = held.transpose(*(dim for dim in where if dim in held.dims))
             with remote.answering(part.url, source.login), _readable(part.url, name):
-                made.append(np.asarray(ordered.values, dtype=np.float32))
+                made.append(missing.floats(ordered).values)
         return np.stack(made)
     finally:
         raw.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
 from pipeline.sources import remote
+from pipeline.sources.grids import stores
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,7 +19,7 @@ Chosen = tuple[tuple[str, str], ...]
 
 @functools.lru_cache(maxsize=8)
 def opened(url: str, group: str | None, chosen: Chosen, options: str) -> xr.Dataset:
-    """A group of an Icechunk repository, opened once in a process, nothing read yet.
+    """A group of an Icechunk repository, opened once in a process, not decoded, nothing read yet.
 
     Args:
       url: the repository: s3, gs, or a folder.
@@ -31,11 +32,8 @@ def opened(url: str, group: str | None, chosen: Chosen, options: str) -> xr.Data
       PermissionError: it is refused.
       ConnectionError: its store does not answer.
     """
-    import xarray as xr
-
     session, _ = session_of(url, chosen, options)
-    raw: xr.Dataset = xr.open_zarr(session.store, group=group, chunks=None, consolidated=False)
-    return raw
+    return stores.opened(session.store, group, None, consolidated=False)
 
 
 def session_of(url: str, chosen: Chosen, options: str) -> tuple[Any, str]:

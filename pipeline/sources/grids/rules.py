@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import DataError
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SPELLINGS = {"degrees C": "degC", "degrees Celsius": "degC", "deg C": "degC", "Kelvin": "K"}
 GAS_RATIO = 287.0597 / 461.5250  # of dry air's constant to vapour's, as the IFS has them
 WATER = 1000.0  # kg m-3
 
@@ -59,22 +57,7 @@ RULES = {
 
 def linear(values: Any, units: str, wanted: str) -> Any:
     """Values in other units, float32."""
-    slope, offset = conversion(known(units), known(wanted))
+    slope, offset = conversion(units, wanted)
     if (slope, offset) == (1.0, 0.0):
         return values
     return (values * slope + offset).astype("float32")
-
-
-def known(units: str) -> str:
-    """Units as pint knows them."""
-    return SPELLINGS.get(units, units)
-
-
-def same(found: str, said: str) -> bool:
-    """Whether two are the same unit, however spelled."""
-    if found == said:
-        return True
-    try:
-        return conversion(known(found), known(said)) == (1.0, 0.0)
-    except DataError:
-        return False

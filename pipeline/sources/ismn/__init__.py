@@ -75,6 +75,8 @@ class IsmnSource(Source):
             raise ValueError(f"day '{day}'; accepted: {', '.join(CONVENTION)}")
         if several not in ("longest", "mean"):
             raise ValueError(f"several '{several}'; accepted: longest, mean")
+        if self.fills:
+            raise ValueError("fill: not accepted; values of -999 and below are missing in ISMN")
         if not 1 <= min_hours <= 24:
             raise ValueError(f"min_hours {min_hours}; accepted: 1 to 24")
         self.depth = (float(depth[0]), float(depth[1]))

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.grid import Window
-from pipeline.sources import dated, remote
+from pipeline.sources import dated, remote, tags
 from pipeline.sources.form import REMEDY, Mapping, Source
 from pipeline.sources.raster import mosaic
 from pipeline.sources.raster.geotiff import Absent, opened
@@ -128,24 +128,28 @@ class RasterSource(Source):
     read = to_dask
 
     def digest(self) -> str:
-        """Of the rasters; of a mosaic or of days, of their names and of one of them.
+        """Identifies the content: the names and tags of all rasters of the period and the region.
+
+        Of a VRT it is its own text that counts, and not the rasters which that names.
 
         Raises:
-          DataError: there is none.
+          DataError: there is none, or their store does not answer.
         """
-        days = self._days()
-
-        def digest(url: str, corner: Corner | None) -> str:
-            options = remote.options(url, self.storage_options, self.login)
-            try:
-                with remote.answering(url, self.login):
-                    return f"{_short(url)} {files.digest(url, **options)}"
-            except DataError as error:
-                if error.problems == ("not found",):
-                    raise Absent(error.place, *error.problems) from error
-                raise
-
-        held = [self._of_one(pattern, days, digest) for pattern in self.layers()]
+        days, tiles = self._days(), self._tiles()
+        corners: list[Corner | None] = [None]
+        if tiles:
+            corners = list(
+                itertools.islice(tiles.candidates(), None if self.region else MOST_LOOKS)
+            )
+        held = []
+        for pattern in self.layers():
+            looked = itertools.product(days or (None,), corners)
+            urls = sorted({located(pattern, day, corner, tiles) for day, corner in looked})
+            found = tags.of_files(urls, self.storage_options, self.login)
+            there = [f"{_short(url)} {tag}" for url, tag in zip(urls, found, strict=True) if tag]
+            if not there:
+                raise self._none(pattern, len(urls))
+            held.append(there)
         return files.sha256_of([_short(self.urlpath), held])
 
     @property
@@ -192,9 +196,13 @@ class RasterSource(Source):
             except Absent:
                 if looked == MOST_LOOKS:
                     break
+        raise self._none(pattern, looked)
+
+    def _none(self, pattern: str, looked: int) -> Absent:
+        """The error of a pattern of which no raster exists."""
         found = "not found" if looked == 1 else f"none of the {looked} files looked for is there"
         remedy = f"get it from {self._origin}" if self._origin else "has it moved?"
-        raise Absent(remote.shown(pattern), found, remedy=remedy)
+        return Absent(remote.shown(pattern), found, remedy=remedy)
 
     def _layout(
         self, pattern: str, layers: tuple[Layer, ...], days: tuple[datetime.datetime, ...]

@@ -49,16 +49,22 @@ def opened(
 
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.io import MemoryFile
     from rasterio.session import DummySession
 
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_without_queries)
     try:
         # GDAL looks for keys by itself: no session of another client.
-        with rasterio.Env(session=DummySession(), **settings(url, given, login)):
+        env = rasterio.Env(session=DummySession(), **settings(url, given, login))
+        with env, contextlib.ExitStack() as stack:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", NotGeoreferencedWarning)
-                dataset = rasterio.open(_path(url))
+                if _in_parts(url, given, login):
+                    dataset = rasterio.open(_path(url))
+                else:
+                    held = stack.enter_context(MemoryFile(remote.whole(url, given, login)))
+                    dataset = held.open()
             with dataset:
                 yield dataset
     except NotGeoreferencedWarning:
@@ -67,6 +73,16 @@ def opened(
     except RasterioError:
         # Its message may hold the URL with a signature, or nothing: fsspec is asked in its place.
         raise _reason(url, given, login, origin) from None
+
+
+def _in_parts(url: str, given: dict[str, Any], login: str | None) -> bool:
+    """Whether GDAL can read parts of a file; where that cannot be told it fails, and says why."""
+    if not url.startswith(("http://", "https://")):
+        return True
+    try:
+        return remote.sends_parts(url, given, login)
+    except DataError:
+        return True
 
 
 def settings(url: str, given: dict[str, Any], login: str | None = None) -> dict[str, Any]:

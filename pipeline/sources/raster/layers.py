@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.sources.missing import fills_of
 from pipeline.sources.raster.covers import block_means, fractions
 from pipeline.sources.raster.terrain import metres_per_degree, slope
-from pipeline.sources.units import conversion
+from pipeline.sources.units import conversion, same
 
 if TYPE_CHECKING:
     import rasterio
@@ -33,6 +34,7 @@ class Layer:
       nodata: value that stands for none, where the file does not say.
       valid: least and greatest stored value that is one; None for all.
       scale: of stored values, where the file does not say: AppEEARS' LAI is in tenths.
+      fills: stored values that are missing, though the file does not declare them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Layer:
     nodata: float | None = None
     valid: tuple[float, float] | None = None
     scale: float = 1.0
+    fills: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, name: str, spec: dict[str, Any], band: str, nodata: float | None) -> Layer:
@@ -69,6 +72,7 @@ class Layer:
             nodata=nodata,
             valid=valid,
             scale=float(spec.get("scale", 1)),
+            fills=fills_of({name: spec}).get(str(spec["from"]), ()),
         )
 
     def index(self, dataset: rasterio.DatasetReader) -> int:
@@ -90,7 +94,7 @@ class Layer:
             found.append(f"{self.name}: nodata {held:g}, expected {self.nodata:g}")
         units = dataset.units[index - 1]
         expected = "m" if self.derive else self.units
-        if units and not self.classes and not _alike(units, expected):
+        if units and not self.classes and not same(units, expected):
             found.append(f"{self.name}: units '{units}', expected '{expected}'")
         if self.classes and np.dtype(dataset.dtypes[index - 1]).kind not in "iu":
             kind = dataset.dtypes[index - 1]
@@ -135,19 +139,30 @@ class Layer:
     def _read(
         self, dataset: rasterio.DatasetReader, window: Window, step: int
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        from rasterio.enums import Resampling
+        from rasterio.enums import MaskFlags, Resampling
 
         index = self.index(dataset)
-        how = Resampling.nearest if self.classes else Resampling.average
         shape = (window.height // step, window.width // step)
-        values = dataset.read(index, window=window, out_shape=shape, resampling=how)
-        none = dataset.nodatavals[index - 1]
-        none = self.nodata if none is None else none
+        told = dataset.nodatavals[index - 1]
+        none = self.nodata if told is None else told
+        fills = self.fills if none is None else (*self.fills, none)
+        has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[index - 1]
+        # GDAL leaves out of its means what has the file's own nodata, and nothing else.
+        ours = self.fills or self.valid or has_mask or (told is None and fills)
+        alone = step > 1 and not self.classes and bool(ours)
+        how = Resampling.nearest if self.classes else Resampling.average
+        size = (window.height, window.width) if alone else shape
+        values = dataset.read(index, window=window, out_shape=size, resampling=how)
         valid = np.isfinite(values)
+        if has_mask:
+            valid &= dataset.read_masks(index, window=window, out_shape=size) > 0
         if self.valid:
             valid &= (values >= self.valid[0]) & (values <= self.valid[1])
-        if none is not None and np.isfinite(none):
-            valid &= values != float(none)
+        for fill in fills:
+            valid &= values != fill
+        if alone:
+            values = block_means(values, valid, shape)
+            valid = np.isfinite(values)
         return values, valid
 
 
@@ -189,11 +204,3 @@ def _spacing(
 
 def _same(one: float, other: float) -> bool:
     return bool(np.isclose(one, other, rtol=1e-6) or (np.isnan(one) and np.isnan(other)))
-
-
-def _alike(found: str, expected: str) -> bool:
-    """Whether two units differ only in spelling."""
-    try:
-        return conversion(found, expected) == (1.0, 0.0)
-    except DataError:
-        return False

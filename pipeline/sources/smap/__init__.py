@@ -18,7 +18,7 @@ from pipeline.sources import remote
 from pipeline.sources.earthdata import cmr
 from pipeline.sources.form import REMEDY, Mapping
 from pipeline.sources.smap import ease, hdf5
-from pipeline.sources.smap.files import FLAG, GROUPS, Task, problems, read
+from pipeline.sources.smap.files import FLAG, GROUPS, Task, lacks, problems, read
 from pipeline.sources.smap.granules import GranuleSource
 from pipeline.sources.smap.retrievals import flag_attributes, of_day
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.sources.earthdata.named import Granule
+
+
+MOST_LOOKS = 8  # for a file that has a pass
 
 
 class SmapL3Source(GranuleSource):
@@ -79,11 +82,17 @@ class SmapL3Source(GranuleSource):
         from dask.delayed import delayed
 
         granules = self.granules()
-        shape = self._shape_of(next(iter(granules.values())))
+        shape = self._shape(list(granules.values()))
         window = ease.window_over(self.region, ease.SHAPES[shape])
         units = {spec["from"]: spec["units"] for spec in self.mapping.values()}
         task = Task(
-            units, self.passes, ease.part_of(window), shape, self.storage_options, self.login
+            units,
+            self.fills,
+            self.passes,
+            ease.part_of(window),
+            shape,
+            self.storage_options,
+            self.login,
         )
         opened, joined = delayed(read, pure=True), delayed(of_day, pure=True)
         parts = {time.astype("datetime64[D]"): opened(task, g) for time, g in granules.items()}
@@ -101,14 +110,23 @@ class SmapL3Source(GranuleSource):
 
     read = to_dask
 
+    def _shape(self, granules: list[Granule]) -> tuple[int, int]:
+        """Rows and columns of the product, by the first file that has one of the passes."""
+        for granule in granules[:MOST_LOOKS]:
+            with hdf5.opened(granule.url, self.storage_options, self.login) as file:
+                if not all(lacks(file, key) for key in self.passes):
+                    break
+        return self._shape_of(granule)
+
     def _shape_of(self, granule: Granule) -> tuple[int, int]:
-        """Rows and columns of the product, by its first file, whose faults are told at once."""
+        """Rows and columns of a file, whose faults are told at once."""
         with hdf5.opened(granule.url, self.storage_options, self.login) as file:
+            held = [key for key in self.passes if not lacks(file, key)] or list(self.passes)
             found = []
-            for key in self.passes:
+            for key in held:
                 found += problems(file, key, {s["from"]: s["units"] for s in self.mapping.values()})
             if not found:
-                group, suffix = GROUPS[self.passes[0]]
+                group, suffix = GROUPS[held[0]]
                 shape = file[f"{group}/{FLAG}{suffix}"].shape
                 if shape in ease.SHAPES:
                     return (int(shape[0]), int(shape[1]))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.sources.earthdata.named import Granule
+    from pipeline.sources.missing import Fills
 
 GROUPS = {
     "am": ("Soil_Moisture_Retrieval_Data_AM", ""),
@@ -29,9 +30,10 @@ NO_FLAG, NO_INDEX = 65534, 65534  # the provider's fills
 
 
 class Task(NamedTuple):
-    """What to read of every file: datasets and their units, passes, the part, and how."""
+    """What to read of every file: datasets, their units and fills, passes, the part, and how."""
 
     units: dict[str, str]
+    fills: Fills
     passes: tuple[str, ...]
     part: ease.Part
     shape: tuple[int, int]
@@ -47,20 +49,35 @@ def problems(file: h5py.File, key: str, units: dict[str, str]) -> list[str]:
     return hdf5.problems(file, group, {**fields, **others})
 
 
+def lacks(file: h5py.File, key: str) -> bool:
+    """Whether a file lacks a pass and has the other one: that of a day on which nothing was seen.
+
+    A file that has the group under another name is of another form, and lacks nothing.
+    """
+    groups = {name for name in file if "_Polar_" not in name}
+    here, other = (GROUPS[k][0] for k in (key, *GROUPS.keys() - {key}))
+    renamed = any(name.upper().endswith(f"_{key.upper()}") for name in groups)
+    return here not in groups and other in groups and not renamed
+
+
 def read(task: Task, granule: Granule) -> list[Pass]:
-    """The passes of a file.
+    """The passes of a file; one that it lacks has observed nothing.
 
     Raises:
       DataError: it cannot be read, or is not as the first file was.
     """
     place = remote.shown(granule.url)
     with hdf5.opened(granule.url, task.options, task.login) as file:
-        found = [text for key in task.passes for text in problems(file, key, task.units)]
+        held = [key for key in task.passes if not lacks(file, key)]
+        found = [text for key in held for text in problems(file, key, task.units)]
         if not found:
-            found = [text for key in task.passes for text in _misplaced(file, key, task)]
+            found = [text for key in held for text in _misplaced(file, key, task)]
         if found:
             raise DataError(place, *found, remedy=REMEDY)
-        return [_pass(file, key, task, granule) for key in task.passes]
+        return [
+            _pass(file, key, task, granule) if key in held else _nothing(task)
+            for key in task.passes
+        ]
 
 
 def _misplaced(file: h5py.File, key: str, task: Task) -> list[str]:
@@ -82,11 +99,21 @@ def _misplaced(file: h5py.File, key: str, task: Task) -> list[str]:
     return found
 
 
+def _nothing(task: Task) -> Pass:
+    """A pass without observations."""
+    shape = tuple(part.stop - part.start for part in task.part)
+    fields = {name: np.full(shape, np.nan, np.float32) for name in task.units}
+    return Pass(np.zeros(shape, np.int8), np.full(shape, ABSENT, np.uint16), fields)
+
+
 def _pass(file: h5py.File, key: str, task: Task, granule: Granule) -> Pass:
     group, suffix = GROUPS[key]
     place = remote.shown(granule.url)
     fields = {
-        name: hdf5.values(file, f"{group}/{name}{suffix}", task.part, place) for name in task.units
+        name: hdf5.values(
+            file, f"{group}/{name}{suffix}", task.part, place, task.fills.get(name, ())
+        )
+        for name in task.units
     }
     flag = file[f"{group}/{FLAG}{suffix}"][task.part].astype(np.uint16)
     flag[flag == NO_FLAG] = ABSENT

@@ -9,12 +9,11 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import remote, tags
 from pipeline.sources.earthdata import cmr, named
 from pipeline.sources.form import Mapping, Source
 
@@ -63,7 +62,9 @@ class GranuleSource(Source):
             raise ValueError(msg)
 
     def granules(self) -> dict[np.datetime64, Granule]:
-        """The latest production of each time, in order of time.
+        """The latest production of each time that is no test, in order of time.
+
+        Where there is nothing but a test production, it is that.
 
         Raises:
           DataError: there is none; a file's name tells no date; CMR does not answer.
@@ -76,7 +77,7 @@ class GranuleSource(Source):
                 self.collection or {}, wanted, cmr=self.repository, direct=self.direct
             )
         latest: dict[np.datetime64, Granule] = {}
-        for granule in sorted(found, key=lambda granule: granule.made):
+        for granule in sorted(found, key=lambda granule: granule.rank):
             time = named.stamp(granule)
             if wanted is None or wanted[0] <= time.astype("datetime64[D]").item() <= wanted[1]:
                 latest[time] = granule
@@ -92,24 +93,22 @@ class GranuleSource(Source):
         return np.arange(begin, end + np.timedelta64(1, "D"))
 
     def digest(self) -> str:
-        """Identifies the granules by the provider's names for them, and their sizes.
+        """Identifies the granules: by the provider's names for them, which tell the production.
 
-        A name tells the production, and a file produced anew has another name.
+        Also by what the archive says of their sizes and of when they were produced; of files of
+        somebody's own, by their tags.
 
         Raises:
           DataError: there are none.
         """
-        known = self.granules().values()
-        return files.sha256_of([[granule.name, self._size(granule)] for granule in known])
-
-    def _size(self, granule: Granule) -> int | None:
-        if granule.size is not None or not self.urlpath:
-            return granule.size
-        with remote.answering(granule.url, self.login):
-            options = remote.options(granule.url, self.storage_options, self.login)
-            filesystem, path = fsspec.core.url_to_fs(granule.url, **options)
-            size = filesystem.info(path)["size"]
-        return None if size is None else int(size)
+        known = list(self.granules().values())
+        if not self.urlpath:
+            return files.sha256_of([[one.name, one.size, one.made[0]] for one in known])
+        found = tags.of_files([one.url for one in known], self.storage_options, self.login)
+        absent = [one.name for one, tag in zip(known, found, strict=True) if tag is None]
+        if absent:
+            raise DataError(self._place(), f"not found: {', '.join(absent)}", remedy=self._remedy())
+        return files.sha256_of([[one.name, t] for one, t in zip(known, found, strict=True)])
 
     def _widened(self) -> tuple[date, date] | None:
         if self.period is None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import missing, remote
+from pipeline.sources.units import same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import h5py
     from numpy.typing import NDArray
 
-FILL = -9999.0
 # Blocks that are kept, so that the many small reads of HDF5 ask for each part once.
 CACHE = {"cache_type": "blockcache", "block_size": 2**22}
 _OUT_OF_THE_WORLD = -900.0  # no quantity of these files is below; another fill would be
@@ -51,12 +51,12 @@ def opened(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5p
 
 
 def problems(file: h5py.File, group: str, fields: dict[str, str | None]) -> list[str]:
-    """What is wrong with the datasets of a group: absent, in other units, of another fill.
+    """What is wrong with the datasets of a group: absent, or in other units.
 
     Args:
       file: the file.
       group: the group.
-      fields: units of each dataset that must be there, None where it has neither units nor fill.
+      fields: units of each dataset that must be there, None where it has none.
     """
     if group not in file:
         return [f"group {group}: missing; the file has {sorted(file)}"]
@@ -66,29 +66,37 @@ def problems(file: h5py.File, group: str, fields: dict[str, str | None]) -> list
         if path not in file:
             found.append(f"{path}: missing; the group has {sorted(file[group])}")
             continue
-        told = {key: file[path].attrs.get(key) for key in ("units", "_FillValue")}
-        if units is not None and _text(told["units"]) != units:
-            found.append(f"{path}: units '{_text(told['units'])}', expected '{units}'")
-        fill = told["_FillValue"]
-        if units is not None and (fill is None or float(np.ravel(fill)[0]) != FILL):
-            found.append(f"{path}: _FillValue {_text(fill)}, expected {FILL:g}")
+        told = _text(file[path].attrs.get("units"))
+        if units is not None and not same(told, units):
+            found.append(f"{path}: units '{told}', expected '{units}'")
     return found
 
 
 def values(
-    file: h5py.File, path: str, part: tuple[slice, slice], place: str
+    file: h5py.File,
+    path: str,
+    part: tuple[slice, slice],
+    place: str,
+    fills: tuple[float, ...] = (),
 ) -> NDArray[np.float32]:
-    """(row, column) values of a part of a dataset, NaN where it has its fill.
+    """(row, column) values of a part of a dataset, NaN where they are missing.
+
+    Args:
+      file: the file.
+      path: of the dataset.
+      part: rows and columns.
+      place: the file's URL, for the error.
+      fills: what the entry declares as missing, beside what the file does.
 
     Raises:
-      DataError: it has values far below any that can be: those of another fill.
+      DataError: it has values far below any that can be: of a fill that nothing declares.
     """
-    read = np.asarray(file[path][part], np.float32)
-    read[read == np.float32(FILL)] = np.nan
+    read = missing.masked(file[path][part], dict(file[path].attrs), fills)
     low = read < _OUT_OF_THE_WORLD
     if low.any():
-        found = f"{path}: {int(low.sum())} values such as {read[low][0]:g}, expected {FILL:g}"
-        raise DataError(place, f"{found} where there is none", remedy="fetch the file again")
+        found = f"{path}: {int(low.sum())} values such as {read[low][0]:g}, which nothing declares"
+        remedy = "declare the value with `fill` in the mapping, or fetch the file again"
+        raise DataError(place, f"{found} as missing", remedy=remedy)
     return read
 
 

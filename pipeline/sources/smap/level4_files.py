@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Window
     from pipeline.sources.earthdata.named import Granule
+    from pipeline.sources.missing import Fills
 
 GROUP = "Geophysical_Data"
 SHAPE = next(shape for shape, refinement in ease.SHAPES.items() if refinement == 4)
@@ -24,9 +25,10 @@ _NEAR_DEGREES = 1e-3  # the file's are float32
 
 
 class Task(NamedTuple):
-    """What to read of every file: datasets and their units, the part, and how."""
+    """What to read of every file: datasets, their units and fills, the part, and how."""
 
     units: dict[str, str]
+    fills: Fills
     part: ease.Part
     options: dict[str, Any]
     login: str | None
@@ -79,5 +81,6 @@ def mean(
             if found:
                 raise DataError(place, *found, remedy=REMEDY)
             for name in task.units:
-                total[name] += hdf5.values(file, f"{GROUP}/{name}", task.part, place)
+                fills = task.fills.get(name, ())
+                total[name] += hdf5.values(file, f"{GROUP}/{name}", task.part, place, fills)
     return {name: (values / len(granules)).astype(np.float32) for name, values in total.items()}

@@ -157,7 +157,8 @@ class TableSource(Source):
         """Rows of one layer, their problems, and the convention of the days."""
         columns = self.columns | {role: f"({role})" for role in self.station}
         raw = raw.assign(**{columns[role]: told for role, told in self.station.items()})
-        rows, problems = checked(raw, columns, layer.columns, self.missing)
+        fills = {n: (*self.missing, *self.fills.get(c, ())) for n, c in layer.columns.items()}
+        rows, problems = checked(raw, columns, layer.columns, fills)
         if rows.empty:
             return rows, problems, ""
         stamped, found = stamps.stamps(rows, self.time_zone, self.time_format)

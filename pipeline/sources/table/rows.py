@@ -9,13 +9,16 @@ import numpy as np
 from pipeline.sources.table.text import SHOWN, at_lines, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
 
 def checked(
-    raw: pd.DataFrame, columns: dict[str, str], numbers: dict[str, str], missing: Sequence[float]
+    raw: pd.DataFrame,
+    columns: dict[str, str],
+    numbers: dict[str, str],
+    missing: Mapping[str, Sequence[float]],
 ) -> tuple[pd.DataFrame, list[str]]:
     """Rows with numbers, and every problem of the file, with the lines it is at.
 
@@ -24,7 +27,7 @@ def checked(
       columns: name in the file of id, lat, lon, time, and of sensor, depth, depth_from, depth_to
         and flag where there are such.
       numbers: names in the file of measured variables, under ours.
-      missing: numbers that stand for nothing.
+      missing: for each of these variables, numbers that stand for nothing.
 
     Returns:
       A frame with id, time, sensor, flag as text, lat, lon, depth_from, depth_to and what is
@@ -53,7 +56,7 @@ def checked(
             problems += wrong
     for name, column in numbers.items():
         rows[name], wrong = _numbers(raw, column, required=False)
-        rows[name] = rows[name].mask(rows[name].isin(list(missing)))
+        rows[name] = rows[name].mask(rows[name].isin(list(missing[name])))
         problems += wrong
     return rows, problems + _place_problems(rows)
 

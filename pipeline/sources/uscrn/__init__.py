@@ -100,6 +100,8 @@ class UscrnSource(Source):
         parts = [read(held, self._access(), days, sites[name].wban) for name, held in urls.items()]
         columns = places.side_by_side(parts, len(days), text.NUMBERS, "float32")
         raw = xr.Dataset({name: (("time", "place"), values) for name, values in columns.items()})
+        for name, fills in self.fills.items():
+            raw[name] = raw[name].where(~raw[name].isin(np.array(fills, "float32")))
         coords = {
             "time": ("time", days.astype("datetime64[ns]")),
             "place": ("place", list(urls)),
