@@ -175,7 +175,7 @@ def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
         expected[name] = mask | (driven & of_entry[entries[name]])
     if not mask.any():
         raise missing.stop(_empty(seen, entries))
-    alone = {}
+    alone: dict[str, int] = {}
     for name in forcing:
         others = [found for other, found in forcing.items() if other != name]
         n = int(np.all([described & ~forcing[name], *others], axis=0).sum()) if others else 0
