@@ -50,7 +50,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 # Settings that came later, and the value that leaves everything as it was before.
-LATER = {"train.max_footprints": None, "planet.ocean_share": 0.0, "planet.forcing_degrees": 0.125}
+LATER = {
+    "train.max_footprints": None,
+    "planet.ocean_share": 0.0,
+    "planet.forcing_degrees": 0.125,
+    "qc.unchecked": "keep",
+}
 # Of an experiment, in no comparison of settings.
 BESIDE = ("name", "title", "chosen_on", "cube", "compute")
 
