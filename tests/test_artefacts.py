@@ -236,7 +236,7 @@ def test_next_probes(world):
 @pytest.mark.parametrize(
     ("name", "extra"),
     [
-        ("cube", {"complete_through", "dropped", "entries", "nodes", "preliminary"}),
+        ("cube", {"complete_through", "dropped", "entries", "missing", "nodes", "preliminary"}),
         ("folds", {"digest"}),
         ("models", {"updates", "features", "tables", "nodes"}),
         ("maps", {"complete_through", "nodes", "preliminary", "cube_updates"}),

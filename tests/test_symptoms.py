@@ -208,3 +208,15 @@ def test_a_projected_grid_is_found_under_a_region():
     away = (0.0, 45.0, 10.0, 50.0)
     part = coverage.over(dataset, away)
     assert checks(coverage.of_coverage(dataset, part, away)) == ["domain"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "days", "found"),
+    [(2.0, 366, False), (30.0, 366, False), (48.0, 366, True), (48.0, 12, True), (48.0, 11, False)],
+)
+def test_precipitation_of_more_than_the_wettest_place_is_scaled_too_far(mean, days, found):
+    """From the driest of regions to 11,000 mm a year; 48 mm a day is 24 times 2."""
+    values = np.random.default_rng(1).gamma(1.0, mean, (days, 6, 5)).astype("float32")
+    made = magnitudes.of_values("precipitation", values, VARIABLES["precipitation"])
+    assert checks(made) == (["units"] if found else [])
+    assert all("24 times too far" in symptom.found for symptom in made)

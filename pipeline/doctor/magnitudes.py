@@ -126,10 +126,10 @@ def _too_wet(values: NDArray[np.float32], variable: Variable) -> str:
     heavy = float(np.percentile(given, 99)) if len(values) >= LEAST_PERCENTILE else 0.0
     if len(values) < LEAST_MEAN or (year <= WETTEST_YEAR and heavy <= WETTEST_DAYS):
         return ""
-    return (
-        f"rates scaled 24 times too far (hourly rates or sums taken for daily, or scaled twice): "
-        f"{365.25 * year:,.0f} mm a year, 1 % of the days above {heavy:.0f} mm"
-    )
+    told = f"{365.25 * year:,.0f} mm a year"
+    told += f", 1 % of the values above {heavy:.0f} mm" if heavy else ""
+    what = "hourly rates or sums taken for daily, or scaled twice"
+    return f"rates scaled 24 times too far ({what}): {told}"
 
 
 def _percent(share: float) -> str:
