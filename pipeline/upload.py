@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import catalog, files, resolve, store
+from pipeline import catalog, commit, files, resolve, store
 from pipeline.config import REGIONS
 from pipeline.errors import ConfigError
 
@@ -60,8 +60,8 @@ def gather(order: Order, folder: Path) -> str:
     for package in PACKAGES:
         source = Path(__file__).resolve().parents[1] / package
         shutil.copytree(source, folder / package, ignore=ignored)
-    if commit := store.git_commit():
-        (folder / "pipeline" / "COMMIT").write_text(f"{commit}\n")
+    if found := store.git_commit():
+        (folder / "pipeline" / commit.RECORD).write_text(f"{found}\n")
     _check_size(folder)
     return str(tree["name"])
 
