@@ -79,6 +79,21 @@ def write_bytes(url: str, data: bytes) -> None:
         raise _unwritable(url, error) from error
 
 
+def check_writable(url: str) -> None:
+    """Check that an object can be written, before the work whose result it is to hold.
+
+    Raises:
+      StoreError: it is a folder, or the place cannot be written.
+    """
+    filesystem, path = _open(url)
+    with _answering(url):
+        if filesystem.isdir(path):
+            raise StoreError(url, "is a folder", remedy="give the name of a file")
+    trial = f"{url}.trial-{uuid.uuid4().hex}"
+    write_bytes(trial, b"")
+    remove(trial)
+
+
 def swap(url: str, data: bytes, expected: bytes | None) -> bool:
     """Write an object if it still is what was expected: of several who try, one succeeds.
 

@@ -15,11 +15,10 @@ from pipeline import (
     cluster,
     domain,
     files,
-    products,
+    precheck,
     reach,
     schema,
     sites,
-    statics,
 )
 from pipeline.block import write_block
 from pipeline.cube import Cube
@@ -56,7 +55,7 @@ def run(
         progress.finish("cube complete")
         return
     sources = domain.open_sources(experiment)
-    _check(experiment, sources)
+    _check(experiment, workspace, sources)
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
@@ -192,11 +191,12 @@ def _template(
     return form, attrs
 
 
-def _check(experiment: Experiment, sources: Sources) -> None:
+def _check(experiment: Experiment, workspace: Workspace, sources: Sources) -> None:
     """Faults that would be found after hours of work."""
-    statics.check(experiment)
-    if experiment.models is None:
-        products.opened(experiment)
+    precheck.of_judging(experiment)
+    if experiment.models is not None:
+        root, members = precheck.of_models(experiment, workspace)
+        precheck.of_inputs(root, members, sources.forcing, sources.static)
     _check_own_inputs(experiment, sources)
 
 

@@ -22,8 +22,8 @@ from pipeline import (
     models,
     outcome,
     packing,
+    precheck,
     schema,
-    statics,
     store,
     tables,
     worker,
@@ -69,7 +69,7 @@ def run(
         progress.start("train", len(every), "models")
         progress.finish(f"{len(every)} models complete")
         return
-    statics.check(experiment)
+    precheck.of_judging(experiment)
     cube = Cube.open(url)
     packed = packing.pack(experiment, cube, tables.read(workspace.url("folds.parquet")))
     _check(experiment, packed, every)

@@ -44,6 +44,8 @@ def gather(order: Order, folder: Path) -> str:
         tree["recipe"] = "recipe.yaml"
     regions = tree["folds"]["by"]
     if regions not in REGIONS and "://" not in regions:
+        if not files.exists(regions):
+            raise ConfigError(f"folds.by {regions}", "not found", remedy="correct the path")
         shutil.copyfile(regions, folder / "regions.geojson")
         tree["folds"]["by"] = "regions.geojson"
     brought: dict[str, str] = {}
