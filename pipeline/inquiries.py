@@ -70,7 +70,9 @@ def plan(
 def doctor(
     target: Annotated[
         str,
-        typer.Argument(help="An experiment, a catalog (a preset or file.yaml), or probes.csv."),
+        typer.Argument(
+            help="An experiment, a catalog (a preset or file.yaml), probes.csv, or recordings."
+        ),
     ],
     write: Annotated[
         str | None,
@@ -79,6 +81,10 @@ def doctor(
     plots: Annotated[
         str | None,
         typer.Option(help="Of probes.csv: folder for a picture of each, FILE-probes with --write."),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Keep the answers of servers that prove each entry."),
     ] = None,
     set_: Set = None,
     debug: Debug = False,
@@ -91,6 +97,10 @@ def doctor(
     otherwise: units=percent, time_zone=UTC-06:00, depth=0.05, columns.lat=NAME, license=...
     The exit status is 1 where something is wrong.
 
+    With --record, a window of a few days of each entry is read over HTTP, and the requests and
+    answers are kept in DIR, without secrets: a folder for each entry. `doctor DIR` replays them
+    without a network, compares the values, and says which entries are `verified: DATE`.
+
     Example: soilweave doctor conus; soilweave doctor my_probes.csv --write my.yaml:my_probes
     """
     with console.progress() as progress:
@@ -101,7 +111,12 @@ def doctor(
         else:
             from pipeline import doctor as examination
 
-            healthy, parts = examination.examine(target, set_ or [], progress)
+            if examination.recordings.is_recording(target):
+                healthy, parts = examination.replay(target, progress)
+            elif record is not None:
+                healthy, parts = examination.record(target, set_ or [], record, progress)
+            else:
+                healthy, parts = examination.examine(target, set_ or [], progress)
     for part in parts:
         out.print(part, soft_wrap=isinstance(part, str), highlight=False)
     raise typer.Exit(0 if healthy else 1)
