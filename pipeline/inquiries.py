@@ -9,6 +9,7 @@ import typer
 
 from pipeline import console
 from pipeline.console import out
+from pipeline.errors import ConfigError
 from pipeline.options import Debug, Experiment, Name, Set, Workspace, resolve_named
 
 
@@ -105,6 +106,9 @@ def doctor(
     """
     with console.progress() as progress:
         if target.endswith(".csv"):
+            if record is not None:
+                found = f"{target} is a file, not an entry that is read from a server"
+                raise ConfigError("--record", found, remedy="name an experiment or a catalog")
             from pipeline import probes
 
             healthy, parts = probes.examine(target, write, progress, set_ or [], plots)

@@ -83,7 +83,11 @@ def record(to_do: Sequence[Case], folder: str, progress: Progress) -> list[Row]:
     progress.start("record", len(to_do), "entries")
     rows = []
     for case in to_do:
-        if unfit := admission.unfit(case):
+        unfit = admission.unfit(case)
+        if unfit and all(symptom.check == "environment" for symptom in unfit):
+            unset = "; ".join(symptom.found for symptom in unfit)  # names a folder of this machine
+            rows.append(Row(case.label, "", "not recorded", unset, []))
+        elif unfit:
             rows.append(Row(case.label, "", "not recorded", "", unfit))
         else:
             name = case.label.replace("/", "_").replace(":", "_")
@@ -132,16 +136,23 @@ def digest(spec: Json) -> str:
 
 def _apart(gateway_url: str, wanted: Wanted) -> tuple[Json, list[Symptom]]:
     """What an entry gives in a process of its own: what was read, and what is wrong."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_read, gateway_url, wanted).result()
-
-
-def _read(gateway_url: str, wanted: Wanted) -> tuple[Json, list[Symptom]]:
+    # Forked from a server that has imported everything and opened nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    environment = dict(os.environ)  # the server has that of its own start
     if wanted.environment is not None:
         for name in PLACES:
-            os.environ.pop(name, None)
-        os.environ.update(dict.fromkeys(CREDENTIALS, redaction.REMOVED) | wanted.environment)
+            environment.pop(name, None)
+        environment |= dict.fromkeys(CREDENTIALS, redaction.REMOVED) | wanted.environment
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_read, gateway_url, wanted, environment).result()
+
+
+def _read(
+    gateway_url: str, wanted: Wanted, environment: dict[str, str]
+) -> tuple[Json, list[Symptom]]:
+    os.environ.clear()
+    os.environ.update(environment)
     case = wanted.case
     assert isinstance(case.found, catalog.Found)
     with clients.through(gateway_url):
@@ -184,7 +195,8 @@ def _recorded(case: Case, place: Path) -> Row:
     if (place / RECORD).exists():
         shutil.rmtree(place)
     passed.kept.save(place)
-    (place / CATALOG).write_text(yaml.safe_dump(_catalog(case.found), sort_keys=False))
+    entry = redaction.of_tree(_catalog(case.found))
+    (place / CATALOG).write_text(yaml.safe_dump(entry, sort_keys=False))
     (place / RECORD).write_text(json.dumps(told, indent=1))
     _check_secrets(place)
     size = f"{told['requests']} requests, {passed.kept.size / 1e6:.2f} MB"
@@ -265,9 +277,9 @@ def _check_secrets(place: Path) -> None:
     Raises:
       ConfigError: naming the file, not the secret.
     """
-    known = [secret.encode() for secret in redaction.known()]
+    known = redaction.known()
     for path in sorted(place.rglob("*")):
-        if path.is_file() and any(secret in path.read_bytes() for secret in known):
+        if path.is_file() and any(secret.search(path.read_bytes()) for secret in known):
             shutil.rmtree(place)
             found = f"{path.name} held a secret of this machine's environment or ~/.netrc"
             raise ConfigError(str(place), found, remedy="removed again; record it without login")

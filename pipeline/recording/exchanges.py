@@ -118,7 +118,7 @@ class Exchanges:
             if (known.method, known.url) != ("GET", asked.url) or answer.status not in (200, 206):
                 continue
             told = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("content-range", ""))
-            begin, total = (int(told[1]), int(told[2])) if told else (0, len(answer.body))
+            begin, total = (int(told[1]), int(told[2])) if told else (0, answer.length)
             first, last = wanted.groups()
             low = int(first) if first else max(0, total - int(last))
             high = min(int(last) + 1, total) if first and last else total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 import re
+from typing import Any
 
 from pipeline.errors import SECRET, SHORTEST_SECRET
 
@@ -38,30 +39,45 @@ _FIELD = re.compile(
     r'_?token|password|uid|user_?id|user_?name|email(?:_?address)?)"\s*:\s*")[^"]*"',
     re.IGNORECASE,
 )
+_NAMED = re.compile(
+    "^(key|username|authorization|cookie)$|secret|token|passw|api_?key", re.IGNORECASE
+)
+MODES = ("anon", "cloud", "google_default", "browser", "token")  # ways to log in, under `token`
 _KEYS = re.compile(r'"(secretAccessKey|access_token)"')
 _ENDS = re.compile(r'("expiration(?:_date)?"\s*:\s*")[^"]*"', re.IGNORECASE)
 _OWNER = re.compile(r"<Owner>.*?</Owner>", re.DOTALL)
 LATE = "2999-12-31 00:00:00+00:00"  # keys that are replayed never end
 
 
-def known() -> list[str]:
-    """Every secret and name of an account that this machine's environment and ~/.netrc hold."""
-    found = [v for k, v in os.environ.items() if SECRET.search(k) and len(v) >= SHORTEST_SECRET]
-    found += [v for k, v in os.environ.items() if k.startswith("EARTHDATA_") and ACCOUNT.search(k)]
+def known() -> list[re.Pattern[bytes]]:
+    """Every secret and name of an account that this machine's environment and ~/.netrc hold.
+
+    Names and short passwords count as whole words only: they may be parts of ordinary ones.
+    """
+    secrets = {v for k, v in os.environ.items() if SECRET.search(k) and len(v) >= SHORTEST_SECRET}
+    names = {v for k, v in os.environ.items() if k.startswith("EARTHDATA_") and ACCOUNT.search(k)}
     try:
         hosts = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
         hosts = {}
     for login, account, password in hosts.values():
-        found += [text for text in (login, account, password) if text]
-    kept = {text.strip() for text in found} - {*PUBLIC}
-    return sorted((text for text in kept if len(text) >= SHORTEST_ACCOUNT), key=len, reverse=True)
+        names |= {login or "", account or ""}
+        (secrets if password and len(password) >= SHORTEST_SECRET else names).add(password or "")
+    made = [re.escape(text.strip()) for text in sorted(secrets, key=len, reverse=True)]
+    made += [
+        rf"(?<!\w){re.escape(name)}(?!\w)"
+        for name in sorted(names - {*PUBLIC})
+        if len(name) >= SHORTEST_ACCOUNT
+    ]
+    return [re.compile(pattern.encode()) for pattern in made if pattern]
 
 
 def without(text: str) -> str:
     """A text without secrets; URLs in it keep the parameters that say what is asked for."""
+    told = text.encode()
     for secret in known():
-        text = text.replace(secret, REMOVED)
+        told = secret.sub(REMOVED.encode(), told)
+    text = told.decode()
     text = _URL.sub(lambda m: f"{m[1]}{m[3]}{_query(m[4] or '')}", text)
     for shape in _SHAPES:
         text = shape.sub(REMOVED, text)
@@ -84,8 +100,22 @@ def without_in_body(body: bytes, kind: str) -> bytes:
         except UnicodeDecodeError:
             pass
     for secret in known():
-        body = body.replace(secret.encode(), b"*" * len(secret.encode()))
+        body = secret.sub(lambda found: b"*" * len(found[0]), body)
     return body
+
+
+def of_tree(tree: Any) -> Any:
+    """What YAML holds, without secrets: in URLs, and under keys that are named for them."""
+    if isinstance(tree, dict):
+        return {
+            key: REMOVED
+            if isinstance(value, str) and _NAMED.search(str(key)) and value not in MODES
+            else of_tree(value)
+            for key, value in tree.items()
+        }
+    if isinstance(tree, list):
+        return [of_tree(value) for value in tree]
+    return without(tree) if isinstance(tree, str) else tree
 
 
 def headers_without(headers: dict[str, str]) -> dict[str, str]:

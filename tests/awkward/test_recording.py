@@ -265,7 +265,7 @@ def test_what_proves_an_entry_is_there(recorded):
         "0607",
         "0608",
     }
-    assert any(one["url"].endswith("daily01/") for one in recorded.exchanges("listed"))
+    assert any(one["url"].endswith("daily01/2020/") for one in recorded.exchanges("listed"))
     ranges = [one["asked"].get("range", "") for one in recorded.exchanges("raster")]
     assert any(ranges)
 
@@ -275,7 +275,7 @@ def test_no_secret_is_in_a_recording(recorded):
     found = [
         f"{path.name}: {secret}"
         for path in recorded.folder.rglob("*")
-        if path.is_file() and path.name != "catalog.yaml"
+        if path.is_file()
         for secret in secrets
         if secret.encode() in path.read_bytes() or secret in str(path)
     ]
@@ -291,7 +291,7 @@ def test_no_secret_is_in_a_recording(recorded):
 
 def test_every_recording_gives_the_same_values_without_its_server(replayed):
     assert replayed.code == 0, replayed.output
-    assert replayed.output.count("replayed") == len(ENTRIES)
+    assert replayed.output.count("│ replayed") == len(ENTRIES)
 
 
 def test_the_command_says_what_a_catalog_may_tell(replayed):
@@ -353,23 +353,6 @@ def test_an_answer_that_proves_nothing_is_kept_and_not_proven(tmp_path):
     assert not told["proven"]
     code, output = replay_of(tmp_path / "kept")
     assert (code, "not proven" in output, "verified: 20" in output) == (0, True, False)
-
-
-def test_a_whole_large_file_is_not_recorded(tmp_path):
-    """A server without ranges, whose file is larger than a recording may be."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    with web.serve(folder) as site:
-        spec = over_http(folder, site)
-        spec["args"]["urlpath"] = f"{site.url}/large.nc"
-        site.made.append((r"large", lambda _: b"\x89HDF" + bytes(41_000_000)))
-        path = tmp_path / "live.yaml"
-        path.write_text(yaml.safe_dump({"sources": {"large": spec}}))
-        command = ["doctor", str(path), "--record", str(tmp_path / "kept")]
-        done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
-    assert done.exit_code == 1
-    kept = sum(p.stat().st_size for p in (tmp_path / "kept").rglob("*") if p.is_file())
-    assert kept <= 41_000_000
 
 
 # What is shipped
