@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from pipeline import console
 from pipeline.console import out
 from pipeline.errors import ConfigError
 from pipeline.options import Debug, Experiment, Name, Set, Workspace, resolve_named
+
+if TYPE_CHECKING:
+    from pipeline.progress import Progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -105,22 +108,32 @@ def doctor(
     Example: soilweave doctor conus; soilweave doctor my_probes.csv --write my.yaml:my_probes
     """
     with console.progress() as progress:
-        if target.endswith(".csv"):
-            if record is not None:
-                found = f"{target} is a file, not an entry that is read from a server"
-                raise ConfigError("--record", found, remedy="name an experiment or a catalog")
-            from pipeline import probes
-
-            healthy, parts = probes.examine(target, write, progress, set_ or [], plots)
-        else:
-            from pipeline import doctor as examination
-
-            if examination.recordings.is_recording(target):
-                healthy, parts = examination.replay(target, progress)
-            elif record is not None:
-                healthy, parts = examination.record(target, set_ or [], record, progress)
-            else:
-                healthy, parts = examination.examine(target, set_ or [], progress)
+        healthy, parts = _examined(target, write, plots, record, set_ or [], progress)
     for part in parts:
         out.print(part, soft_wrap=isinstance(part, str), highlight=False)
     raise typer.Exit(0 if healthy else 1)
+
+
+def _examined(
+    target: str,
+    write: str | None,
+    plots: str | None,
+    record: str | None,
+    settings: list[str],
+    progress: Progress,
+) -> tuple[bool, list[Any]]:
+    """Whether nothing is wrong with what `doctor` is given, and what it shows."""
+    if target.endswith(".csv"):
+        from pipeline import probes
+
+        if record is not None:
+            found = f"{target} is a file, not an entry that is read from a server"
+            raise ConfigError("--record", found, remedy="name an experiment or a catalog")
+        return probes.examine(target, write, progress, settings, plots)
+    from pipeline import doctor as examination
+
+    if examination.recordings.is_recording(target):
+        return examination.replay(target, progress)
+    if record is not None:
+        return examination.record(target, settings, record, progress)
+    return examination.examine(target, settings, progress)

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -114,9 +115,12 @@ def verified(folder: str) -> list[str]:
     made = []
     for path in sorted(Path(folder).glob(f"*/{RECORD}")):
         told = json.loads(path.read_text())
-        place = f"catalog {told['catalog']}, entry {told['entry']}"
+        name = told["catalog"]
+        place = f"catalog {name}, entry {told['entry']}"
+        is_file = "://" not in name and name.endswith((".yaml", ".yml"))
         try:
-            spec = catalog.find(told["catalog"], told["entry"]).spec
+            url = str(Path(folder) / name) if is_file else name
+            spec = catalog.find(url, told["entry"]).spec
         except (SoilweaveError, OSError):
             made.append(f"{place}: not found here")
             continue
@@ -145,7 +149,11 @@ def _apart(gateway_url: str, wanted: Wanted) -> tuple[Json, list[Symptom]]:
             environment.pop(name, None)
         environment |= dict.fromkeys(CREDENTIALS, redaction.REMOVED) | wanted.environment
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_read, gateway_url, wanted, environment).result()
+        try:
+            return pool.submit(_read, gateway_url, wanted, environment).result()
+        except BrokenProcessPool:
+            found = "the process that read it was ended, for its memory perhaps"
+            return {}, [Symptom("opening", found, "run it where there is more memory")]
 
 
 def _read(
@@ -177,7 +185,7 @@ def _recorded(case: Case, place: Path) -> Row:
     if not passed.kept.made:
         return Row(case.label, days, "not recorded", LOCAL if not symptoms else "", symptoms)
     told = {
-        "catalog": _named(case.found.catalog),
+        "catalog": _named(case.found.catalog, place.parent),
         "entry": case.found.name,
         "entry_sha256": digest(case.found.spec),
         "date": str(datetime.now(UTC).date()),
@@ -197,7 +205,7 @@ def _recorded(case: Case, place: Path) -> Row:
     passed.kept.save(place)
     entry = redaction.of_tree(_catalog(case.found))
     (place / CATALOG).write_text(yaml.safe_dump(entry, sort_keys=False))
-    (place / RECORD).write_text(json.dumps(told, indent=1))
+    (place / RECORD).write_text(json.dumps(redaction.of_tree(told), indent=1))
     _check_secrets(place)
     size = f"{told['requests']} requests, {passed.kept.size / 1e6:.2f} MB"
     return Row(case.label, days, "recorded", f"{size}: {_names(read)}", symptoms)
@@ -248,15 +256,19 @@ def _names(read: Json) -> str:
     return ", ".join(f"{name} {tuple(one['shape'])}" for name, one in held.items())
 
 
-def _named(url: str) -> str:
-    """A shipped catalog by its name; another by its URL."""
+def _named(url: str, folder: Path) -> str:
+    """A shipped catalog by its name, a file by its path from the folder of recordings, or a URL."""
+    if "://" in url:
+        return url
     path = Path(url)
-    return path.stem if path.parent == Path(catalog.__file__).parents[1] / "catalogs" else url
+    shipped = path.parent == Path(catalog.__file__).parents[1] / "catalogs"
+    return path.stem if shipped else os.path.relpath(path, folder)
 
 
 def _environment(spec: Json) -> dict[str, str]:
     """Values that the entry takes from the environment, as replaying needs them: no secrets."""
-    made = {name: os.environ[name] for name in PLACES if os.environ.get(name)}
+    given = {name: os.environ[name] for name in PLACES if os.environ.get(name)}
+    made = {name: redaction.without(value) for name, value in given.items()}
     for name in catalog.ENVIRONMENT.findall(str(spec)):
         value = redaction.without(os.environ[name])
         made[name] = redaction.REMOVED if SECRET.search(name) or "://" not in value else value

@@ -50,11 +50,16 @@ class Recorded:
     code: int
     keys: tuple[str, ...]
 
+    def of(self, entry: str) -> Path:
+        """The folder of an entry's recording."""
+        assert self.code == 0, self.output
+        return self.folder / entry
+
     def told(self, entry: str) -> dict:
-        return json.loads((self.folder / entry / "recording.json").read_text())
+        return json.loads((self.of(entry) / "recording.json").read_text())
 
     def exchanges(self, entry: str) -> list[dict]:
-        return json.loads((self.folder / entry / "exchanges.json").read_text())
+        return json.loads((self.of(entry) / "exchanges.json").read_text())
 
 
 def metadata(support: str, period: str = "2020-06-01..2020-06-09", **more) -> dict:
@@ -248,7 +253,7 @@ def test_what_was_read_is_described(recorded):
 
 def test_recordings_are_small_and_say_how_small(recorded):
     for entry in ENTRIES:
-        bodies = (recorded.folder / entry / "bodies").iterdir()
+        bodies = (recorded.of(entry) / "bodies").iterdir()
         assert sum(path.stat().st_size for path in bodies) < 3e6
         told = recorded.told(entry)
         assert told["requests"] == len(recorded.exchanges(entry)) > 0
@@ -307,7 +312,7 @@ def replay_of(folder: Path) -> tuple[int, str]:
 
 def test_other_values_are_told(recorded, tmp_path):
     """As a change of a reader would give them."""
-    shutil.copytree(recorded.folder / "raster", tmp_path / "raster")
+    shutil.copytree(recorded.of("raster"), tmp_path / "raster")
     path = tmp_path / "raster" / "catalog.yaml"
     path.write_text(path.read_text().replace("g/kg", "percent"))
     code, output = replay_of(tmp_path)
@@ -317,7 +322,7 @@ def test_other_values_are_told(recorded, tmp_path):
 
 
 def test_a_request_that_was_not_recorded_is_told(recorded, tmp_path):
-    shutil.copytree(recorded.folder / "listed", tmp_path / "listed")
+    shutil.copytree(recorded.of("listed"), tmp_path / "listed")
     index = tmp_path / "listed" / "exchanges.json"
     kept = [one for one in json.loads(index.read_text()) if not one["url"].endswith(".txt")]
     index.write_text(json.dumps(kept))
@@ -327,7 +332,10 @@ def test_a_request_that_was_not_recorded_is_told(recorded, tmp_path):
 
 
 def test_an_entry_that_has_changed_is_not_verified(recorded, tmp_path):
-    shutil.copytree(recorded.folder / "http", tmp_path / "http")
+    """The catalog lies beside the folder of recordings, which knows the way to it."""
+    shutil.copy(recorded.folder.parent / "live.yaml", tmp_path)
+    tmp_path = tmp_path / "kept"
+    shutil.copytree(recorded.of("http"), tmp_path / "http")
     path = tmp_path / "http" / "recording.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"entry_sha256": "0" * 64}))
