@@ -1,1 +1,3 @@
 """The journey: artefact in, artefact out; each stage is one module."""
+
+__version__ = "0.1.0"  # the build reads it here; so does a job, whose code is not installed

@@ -33,7 +33,19 @@ if TYPE_CHECKING:
     from pipeline.store import Workspace
 
 DAYS = (0, 7, 30, 90)
+MORE_SITES = "train it with folds and more sites"
 Priors: TypeAlias = "dict[str, dict[int, Prior]]"  # by candidate and fold
+
+
+def check(experiment: Experiment, cube: Cube) -> None:
+    """Check, without reading anything, that there are errors to learn from.
+
+    Raises:
+      DataError: no model was judged at sites that it has not seen.
+    """
+    if experiment.folds.kind == "none" or not cube.site_ids:
+        found = "has no errors at held-out sites that --adjust could learn from"
+        raise DataError(f"experiment {experiment.name}", found, remedy=MORE_SITES)
 
 
 def learn(experiment: Experiment, workspace: Workspace, cube: Cube, folds: pd.DataFrame) -> Priors:
@@ -48,10 +60,8 @@ def learn(experiment: Experiment, workspace: Workspace, cube: Cube, folds: pd.Da
     Raises:
       DataError: no model was judged at sites that it has not seen, or at too few.
     """
-    where, remedy = f"experiment {experiment.name}", "train it with folds and more sites"
-    if experiment.folds.kind == "none" or not cube.site_ids:
-        found = "has no errors at held-out sites that --adjust could learn from"
-        raise DataError(where, found, remedy=remedy)
+    check(experiment, cube)
+    where, remedy = f"experiment {experiment.name}", MORE_SITES
     of_site = folds.set_index("site").loc[list(cube.site_ids)]
     fold = of_site.fold.to_numpy()
     place = twins.of_sites(experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy())

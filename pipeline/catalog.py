@@ -223,6 +223,8 @@ def tree(url: str) -> dict[str, Json]:
         found = yaml.safe_load(files.read_bytes(url))
     except yaml.YAMLError as error:
         raise ConfigError(url, f"is no YAML: {' '.join(str(error).split())}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(url, "not found", remedy="correct the path of the catalog") from error
     sources = found.get("sources") if isinstance(found, dict) else None
     if not isinstance(sources, dict):
         raise ConfigError(url, "no `sources`", remedy="catalogs/README.md tells the form")

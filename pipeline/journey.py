@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
-from pipeline import cluster, tracking
+from pipeline import cluster, files, precheck, tracking
+from pipeline.errors import SoilweaveError, bare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.config import Experiment
     from pipeline.files import Json
@@ -42,16 +46,57 @@ def run(
       SoilweaveError: something a user can mend; what is complete stays as it is.
     """
     summary = None
-    with workspace.lease.given_back(), cluster.session(workspace.root):
+    with _terminable(), workspace.lease.given_back():
         try:
-            for name in stages:
-                stage = importlib.import_module(f"pipeline.{name}")
-                made = stage.run(experiment, workspace, progress, overwrite, **wishes)
-                summary = made or summary
-                tracking.mirror(experiment, workspace, progress, "RUNNING")
-        except BaseException:
-            if workspace.lease.held:
-                tracking.mirror(experiment, workspace, progress, "FAILED")
+            precheck.of_verb(experiment, workspace, stages)
+            with cluster.session(workspace.root):
+                for name in stages:
+                    stage = importlib.import_module(f"pipeline.{name}")
+                    made = stage.run(experiment, workspace, progress, overwrite, **wishes)
+                    summary = made or summary
+                    tracking.mirror(experiment, workspace, progress, "RUNNING")
+        except BaseException as error:
+            if workspace.lease.held or _left_open(workspace):
+                tracking.mirror(experiment, workspace, progress, "FAILED", _told(error))
             raise
         tracking.mirror(experiment, workspace, progress, "FINISHED")
     return summary
+
+
+def _left_open(workspace: Workspace) -> bool:
+    """Whether a run in MLflow counts as RUNNING though no driver is at work.
+
+    Stages that find nothing to do open one before a later stage fails; so did a driver that was
+    killed.
+    """
+    try:
+        record = files.read_json(workspace.url(tracking.RECORD)) or {}
+        return record.get("status") == "RUNNING" and not workspace.lease.held_by_another()
+    except SoilweaveError:
+        return False  # the workspace does not answer; the verb's own error says so
+
+
+def _told(error: BaseException) -> str:
+    """What ended a verb, in one line without secrets."""
+    said = bare(" ".join(str(error).split()))
+    return said if isinstance(error, SoilweaveError) else f"{type(error).__name__}: {said}"
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers and `ray job stop` end a driver, end the block as an error.
+
+    By default it ends the process at once: nothing would be told to MLflow, and the lease be left.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -77,6 +77,14 @@ class Lease:
                 threading.Thread(target=self._keep, args=(self._over,), daemon=True).start()
                 return
 
+    def held_by_another(self) -> bool:
+        """Whether the record is of another driver that may be alive; nobody is waited for."""
+        found = None if self.held else _read(self.url)
+        if found is None:
+            return False
+        record = _parsed(found)
+        return record.get("host") != platform.node() or _runs(record.get("pid"))
+
     def check(self) -> None:
         """Make sure that it is held still.
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline import arrays, columns, files, mapper, maps, models, schema, siting, status, store
+from pipeline import (
+    arrays,
+    columns,
+    files,
+    mapper,
+    maps,
+    models,
+    precheck,
+    schema,
+    siting,
+    status,
+    store,
+)
 from pipeline.cube import Cube
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from model.checkpoint import Trained
@@ -26,7 +38,7 @@ def run(
       SoilweaveError: the models do not fit the cube, or a value does not fit into the maps.
     """
     artefact = workspace.artefact("maps")
-    root, digest = models.source(experiment, workspace)
+    _, digest = models.source(experiment, workspace)
     cube_url, cube_digest = Cube.source(experiment, workspace)
     inputs = schema.identity(experiment, "maps", cube=cube_digest, models=digest)
     todo = columns.every(experiment)
@@ -36,8 +48,8 @@ def run(
         progress.finish("maps complete")
         return
     cube = Cube.open(cube_url)
-    members = {arm: models.ensemble(root, arm) for arm in experiment.arms}
-    _check(experiment, cube, root, members)
+    root, members = precheck.of_models(experiment, workspace)
+    precheck.of_inputs(root, members, cube.attrs["forcing"], cube.attrs["static"])
     if not artefact.begin(inputs):
         files.remove(workspace.url("state"))
         files.remove(workspace.url(maps.NEXT_PROBES))
@@ -82,28 +94,6 @@ def _shards(workspace: Workspace, receipts: list[Json]) -> list[Json]:
         remedy = "mend that and run again; whole columns are kept"
         raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
     return [shard for receipt in receipts for shard in receipt["shards"]]
-
-
-def _check(
-    experiment: Experiment, cube: Cube, root: str, members: dict[Any, list[Trained]]
-) -> None:
-    """The models must be of the experiment's target, and the cube must have their inputs.
-
-    Raises:
-      ConfigError: naming what is lacking.
-    """
-    problems = []
-    for arm, ensemble in members.items():
-        features, origin = ensemble[0].features, ensemble[0].origin
-        if origin["target"] != experiment.target:
-            found = f"{arm} predicts {origin['target']}"
-            problems.append(f"{found}, the experiment wants {experiment.target}")
-        for key, names in (("forcing", features.forcing), ("static", features.static)):
-            lacking = [name for name in names if name not in cube.attrs[key]]
-            problems += [f"{arm} needs {key} {name}, which the cube lacks" for name in lacking]
-    if problems:
-        remedy = "name sources that have them, or other models"
-        raise ConfigError(f"models {root}", *problems, remedy=remedy)
 
 
 def _template(

@@ -16,12 +16,11 @@ from pipeline import (
     domain,
     files,
     missing,
+    precheck,
     presence,
-    products,
     reach,
     schema,
     sites,
-    statics,
     twins,
 )
 from pipeline.block import check_receipts, empty_receipt, write_block
@@ -61,7 +60,7 @@ def run(
         progress.finish("cube complete")
         return
     sources = domain.open_sources(experiment)
-    _check(experiment, sources)
+    _check(experiment, workspace, sources)
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
@@ -273,11 +272,12 @@ def _template(
     return form, attrs
 
 
-def _check(experiment: Experiment, sources: Sources) -> None:
+def _check(experiment: Experiment, workspace: Workspace, sources: Sources) -> None:
     """Faults that would be found after hours of work."""
-    statics.check(experiment)
-    if experiment.models is None:
-        products.opened(experiment)
+    precheck.of_judging(experiment)
+    if experiment.models is not None:
+        root, members = precheck.of_models(experiment, workspace)
+        precheck.of_inputs(root, members, sources.forcing, sources.static)
     _check_own_inputs(experiment, sources)
 
 

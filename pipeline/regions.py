@@ -76,12 +76,19 @@ def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[
       ConfigError: there is no such file, or it has no polygons in degrees.
     """
     place = f"folds.by {url}"
-    stored = files.read_json(url, "correct the file")
-    if stored is None:
-        raise ConfigError(place, "no GeoJSON there", remedy="give a file or URL of polygons")
+    remedy = "give a file or URL of polygons"
+    stored = files.read_json(url, remedy)
+    features = [] if stored is None else stored.get("features", [stored])
+    if not features:
+        found = "no GeoJSON there" if stored is None else "no features"
+        raise ConfigError(place, found, remedy=remedy)
     names = np.full(len(lat), ELSEWHERE, object)
-    for number, feature in reversed(list(enumerate(stored.get("features", [stored])))):
-        rings = list(_rings(feature, place))
+    for number, feature in reversed(list(enumerate(features))):
+        try:
+            rings = list(_rings(feature, place))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            found = f"feature {number} has no rings of longitude and latitude"
+            raise ConfigError(place, found, remedy="expected Polygon or MultiPolygon") from error
         name = (feature.get("properties") or {}).get("name", number)
         names[_inside(lat, lon, rings)] = str(name)
     return [str(name) for name in names]

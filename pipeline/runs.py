@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.store import Workspace
 
+ERROR = "error"  # the tag of a failed run that says why
 KEY = "soilweave.key"  # the tag that a run or a model is found by
 AT_ONCE, POINTS_AT_ONCE, LONGEST = 100, 1000, 6000  # limits of MLflow
 
@@ -103,6 +104,8 @@ class Runs:
             self._forget("")  # it was deleted there, so all is logged anew
         if run.info.status != "RUNNING":
             self.client.update_run(self.parent, status="RUNNING")
+        if ERROR in run.data.tags:
+            self.client.delete_tag(self.parent, ERROR)
         self.record["status"] = "RUNNING"
         self.keep()
 
@@ -120,10 +123,12 @@ class Runs:
             tags["changed"] = ", ".join(f"{k}={v}" for k, v in changed.items())[:LONGEST]
         return f"soilweave/{holder.root.rpartition('/')[2]}", tags
 
-    def close(self, status: str) -> None:
-        """Set the status of the parent, and of children whose training failed."""
+    def close(self, status: str, error: str = "") -> None:
+        """Set the status of the parent, and of children whose training failed; and the error."""
         if status == "RUNNING":
             return
+        if error:
+            self.client.set_tag(self.parent, ERROR, error[:LONGEST])
         if status == "FAILED":
             for name, run_id in self.record["children"].items():
                 if not self._is_whole(name, self.logged):

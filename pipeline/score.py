@@ -50,9 +50,12 @@ def run(
     root = workspace.url("models")
     progress.start("score", len(experiment.arms) + 1, "arms")
     folds = tables.read(workspace.url("folds.parquet"))
-    priors = adjustment.learn(experiment, workspace, Cube.open(cube_url), folds) if adjust else None
+    cube = Cube.open(cube_url)
+    if adjust:
+        adjustment.check(experiment, cube)
     some = models.load(root, Job(experiment.arms[0], models.ALL, 0))
     probes = probing.read(experiment, folds, some, sites_url)
+    priors = adjustment.learn(experiment, workspace, cube, folds) if adjust else None
     for note in probes.notes:
         progress.note(note)
     candidates = []

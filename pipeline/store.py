@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline import files, lease, schema
+from pipeline import commit, files, lease, schema
 from pipeline.errors import DamagedError, StoreError
 
 if TYPE_CHECKING:
@@ -308,16 +306,8 @@ def record(url: str, key: str) -> Json:
 
 
 def git_commit() -> str | None:
-    """Commit of the code, None where it is neither a checkout nor sent from one with a job."""
-    sent = Path(__file__).with_name("COMMIT")
-    if sent.exists():
-        return sent.read_text().strip()
-    folder = Path(__file__).resolve().parents[1]
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    """Commit of the code; None where neither its build, a job nor its own checkout tells it."""
+    return commit.of_code()
 
 
 def _changed(found: Json, wanted: Json) -> str:

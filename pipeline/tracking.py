@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from pipeline import files, models, schema
+from pipeline import environment, files, models, schema
 from pipeline.errors import SoilweaveError
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ FOREIGN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
 def mirror(
-    experiment: Experiment, workspace: Workspace, progress: Progress, status: Status
+    experiment: Experiment,
+    workspace: Workspace,
+    progress: Progress,
+    status: Status,
+    error: str = "",
 ) -> None:
     """Log what MLflow lacks; where it lacks nothing, nothing is touched and mlflow not imported.
 
@@ -66,21 +70,22 @@ def mirror(
       workspace: where its artefacts and the record of what was logged lie.
       progress: is told at the end of a verb alone.
       status: RUNNING while a verb is at work, then FINISHED or FAILED.
+      error: what ended a verb, shown as the run's tag `error`.
     """
     try:
-        note = _mirror(experiment, workspace, progress, status)
-    except Exception as error:
+        note = _mirror(experiment, workspace, progress, status, error)
+    except Exception as failure:
         # Asked only now: what a store raises is known once its file system is loaded.
-        if not isinstance(error, (SoilweaveError, *files.failures())):
+        if not isinstance(failure, (SoilweaveError, *files.failures())):
             raise
-        note = f"not logged: {error}"
+        note = f"not logged: {failure}"
     if note and status != "RUNNING":
         progress.start("mlflow", 0, "runs")
         progress.finish(note)
 
 
 def _mirror(
-    experiment: Experiment, workspace: Workspace, progress: Progress, status: Status
+    experiment: Experiment, workspace: Workspace, progress: Progress, status: Status, error: str
 ) -> str:
     """Catch MLflow up; returns what there is to tell, "" for nothing.
 
@@ -108,11 +113,11 @@ def _mirror(
             if client is None:
                 return f"{shown} does not answer; the next run logs what it lacks"
             lease.take(progress.note)
-            _log(experiment, workspace, client, record, wanted, status)
+            _log(experiment, workspace, client, record, wanted, status, error)
     except SoilweaveError:
         raise
-    except Exception as error:  # noqa: BLE001  # of MLflow, its database or its artifact store
-        said = " ".join(str(error).split()).replace(uri, shown)[:200]
+    except Exception as failure:  # noqa: BLE001  # of MLflow, its database or its artifact store
+        said = " ".join(str(failure).split()).replace(uri, shown)[:200]
         return f"{shown}: {said}; the next run logs what it lacks"
     finally:
         if not was_held:
@@ -135,25 +140,31 @@ def _log(
     record: Json,
     wanted: Json,
     status: Status,
+    error: str,
 ) -> None:
-    """Log each thing that is newer than the record says, recording one after the other."""
+    """Log each thing that is newer than the record says, recording one after the other.
+
+    The run gets its status also where something could not be logged, which the next run logs.
+    """
     from pipeline.registry import register
     from pipeline.runs import Runs
 
     runs = Runs(client, experiment, workspace, record, wanted["models"])
     runs.open(artifacts(tracking_uri(workspace)))
     curves = {models.folder("models", job): job for job in models.jobs_in(workspace, experiment)}
-    for name, digest in wanted["logged"].items():
-        if runs.logged.get(name) == digest:
-            continue
-        if name in curves:
-            runs.log_curves(curves[name], wanted["logged"].keys())
-        elif name.startswith("models/"):
-            register(runs, name.removeprefix("models/"), digest)
-        else:
-            getattr(runs, f"log_{name}")()
-        runs.keep(name, digest)
-    runs.close(status)
+    try:
+        for name, digest in wanted["logged"].items():
+            if runs.logged.get(name) == digest:
+                continue
+            if name in curves:
+                runs.log_curves(curves[name], wanted["logged"].keys())
+            elif name.startswith("models/"):
+                register(runs, name.removeprefix("models/"), digest)
+            else:
+                getattr(runs, f"log_{name}")()
+            runs.keep(name, digest)
+    finally:
+        runs.close(status, error)
 
 
 def lying(experiment: Experiment, workspace: Workspace) -> Json:
@@ -248,7 +259,7 @@ def _client(uri: str) -> MlflowClient | None:
     client = MlflowClient(uri)
     if not parts.scheme.startswith("http"):
         return client
-    with _environment(PROBE):
+    with environment.changed(PROBE):
         try:
             client.search_experiments(max_results=1)
         except MlflowException as error:
@@ -266,7 +277,7 @@ def _quiet(uri: str) -> Iterator[None]:
     """MLflow without its lines, links, warnings, and without what it reads of a run elsewhere."""
     # Saving a model asks the server of the environment; without one it would make a file here.
     own = SETTINGS | {"MLFLOW_TRACKING_URI": uri} | dict.fromkeys(FOREIGN)
-    with _environment(own), warnings.catch_warnings():
+    with environment.changed(own), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow  # noqa: F401  # sets the level of its loggers, so comes before ours
 
@@ -279,22 +290,3 @@ def _quiet(uri: str) -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, before, strict=True):
                 logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str] | dict[str, str | None]) -> Iterator[None]:
-    """Environment variables for a while; None takes one away."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(dict(values))
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

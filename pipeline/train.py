@@ -21,9 +21,9 @@ from pipeline import (
     models,
     outcome,
     packing,
+    precheck,
     schema,
     soundness,
-    statics,
     store,
     tables,
     worker,
@@ -70,7 +70,7 @@ def run(
         progress.start("train", len(every), "models")
         progress.finish(f"{len(every)} models complete")
         return
-    statics.check(experiment)
+    precheck.of_judging(experiment)
     cube = Cube.open(url)
     packed = packing.pack(experiment, cube, tables.read(workspace.url("folds.parquet")))
     _check(experiment, packed, every)

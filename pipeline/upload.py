@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import catalog, files, resolve, store
+from pipeline import catalog, commit, files, resolve, store
 from pipeline.config import REGIONS
 from pipeline.errors import ConfigError
 
@@ -44,6 +44,8 @@ def gather(order: Order, folder: Path) -> str:
         tree["recipe"] = "recipe.yaml"
     regions = tree["folds"]["by"]
     if regions not in REGIONS and "://" not in regions:
+        if not files.exists(regions):
+            raise ConfigError(f"folds.by {regions}", "not found", remedy="correct the path")
         shutil.copyfile(regions, folder / "regions.geojson")
         tree["folds"]["by"] = "regions.geojson"
     brought: dict[str, str] = {}
@@ -60,8 +62,8 @@ def gather(order: Order, folder: Path) -> str:
     for package in PACKAGES:
         source = Path(__file__).resolve().parents[1] / package
         shutil.copytree(source, folder / package, ignore=ignored)
-    if commit := store.git_commit():
-        (folder / "pipeline" / "COMMIT").write_text(f"{commit}\n")
+    if found := store.git_commit():
+        (folder / "pipeline" / commit.RECORD).write_text(f"{found}\n")
     _check_size(folder)
     return str(tree["name"])
 

@@ -18,6 +18,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+import pipeline
+
 ROOT = Path(__file__).resolve().parents[1]
 INFRA = ROOT / "infra"
 README = (INFRA / "README.md").read_text()
@@ -182,7 +184,7 @@ def test_ray_is_of_a_version_that_the_package_takes():
     for value in documents("RayCluster", "RayJob"):
         assert ray.specifier.contains(ray_cluster(value)["rayVersion"])
     images = {g["template"]["spec"]["containers"][0]["image"] for g in groups(value)}
-    assert {i.rsplit(":", 1)[1].removesuffix("-cuda") for i in images} == {project["version"]}
+    assert {i.rsplit(":", 1)[1].removesuffix("-cuda") for i in images} == {pipeline.__version__}
 
 
 # Images
@@ -217,7 +219,8 @@ def test_an_image_holds_the_package_and_runs_as_nobody_special(path):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
     meta = {project["project"]["readme"], *project["project"]["license-files"]}
-    assert copied == packages | meta | {"pyproject.toml"}
+    assert copied == packages | meta | {"pyproject.toml", "setup.py"}
+    assert text.index("ARG SOILWEAVE_COMMIT") < text.index("pip install --no-cache-dir .")
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
     assert copied == {line[1:] for line in ignored if line.startswith("!")}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+import pipeline
 from pipeline import files, judging, missing, models, soundness, store
 from pipeline.figures import style
 from pipeline.page import text
@@ -134,8 +135,18 @@ def provenance(experiment: Experiment, workspace: Workspace) -> Json:
     longest = max((row["seconds"] for row in rows), default=0)
     for row in rows:
         row["share"] = round(100 * row["seconds"] / longest, 1) if longest else 0
-    found = {name: importlib.metadata.version(name) for name in VERSIONS}
+    found = {name: _version(name) for name in VERSIONS}
     return {"artefacts": rows, "versions": found, "yaml": described, "root": workspace.root}
+
+
+def _version(name: str) -> str:
+    """Version of a package; of soilweave that of the running code, which a job does not install."""
+    if name == "soilweave":
+        return pipeline.__version__
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return text.ABSENT
 
 
 def _artefacts(experiment: Experiment, workspace: Workspace) -> Iterator[Json]:
