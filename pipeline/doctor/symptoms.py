@@ -36,6 +36,7 @@ KINDS = (
     (r"does not answer|asked \d+ times", "opening", "try again later; is this machine online?"),
     (r"cannot be read|truncated", "opening", _DAMAGED),
     (r"not found|no file matches|nothing of", "opening", "has it moved? correct the entry"),
+    (r"calendar '", "time axis", "convert the file, as xarray's convert_calendar does"),
     (r"\btime\b|\bdays? ", "time axis", "sort the file's days, each once, or ask the provider"),
     (r"\b(lat|lon|latitude|longitude)\b", "coordinates", "correct the file's coordinates"),
 )

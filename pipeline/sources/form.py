@@ -213,7 +213,7 @@ def calendar_problems(times: NDArray[Any]) -> list[str]:
     if not calendar:
         return []
     found = f"time: calendar '{calendar}'; accepted: standard, gregorian, proleptic_gregorian, "
-    return [found + "noleap, 365_day; convert the file, as xarray's convert_calendar does"]
+    return [found + "noleap, 365_day; xarray's convert_calendar makes one of the others"]
 
 
 def _units_problems(name: str, spec: dict[str, str], found: str | None) -> list[str]:
