@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import files
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,7 +77,10 @@ def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[
     """
     place = f"folds.by {url}"
     remedy = "give a file or URL of polygons"
-    stored = files.read_json(url, remedy)
+    try:
+        stored = files.read_json(url)
+    except DamagedError as error:
+        raise ConfigError(place, f"no GeoJSON there: {error.problems[0]}", remedy=remedy) from error
     features = [] if stored is None else stored.get("features", [stored])
     if not features:
         found = "no GeoJSON there" if stored is None else "no features"

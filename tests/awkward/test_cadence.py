@@ -415,7 +415,7 @@ def test_doctor_tells_of_a_change_of_cadence(tmp_path):
     }
     path = tmp_path / "catalog.yaml"
     path.write_text(yaml.safe_dump(catalog))
-    told = CliRunner().invoke(cli.app, ["doctor", str(path)], env={"COLUMNS": "200"})
+    told = CliRunner().invoke(cli.app, ["doctor", str(path)], env={"COLUMNS": "400"})
     assert told.exit_code == 1
     plain = " ".join(told.output.replace("│", " ").split())
     assert "hourly until 2016-01-02, 3-hourly from 2016-01-03" in plain

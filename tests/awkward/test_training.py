@@ -190,7 +190,9 @@ def packed_of(odd_site=None):
     if odd_site is not None:
         insitu[odd_site, data.first_day : data.first_day + data.n_days] = 1e25
     satellite, n = data.satellite.numpy(), tiny.N_SITES
+    fields = packing.Packed.__dataclass_fields__
     return packing.Packed(
+        **({"place": np.arange(n)} if "place" in fields else {}),
         features=data.features,
         scaler=data.scaler,
         first_day=data.first_day,
