@@ -177,8 +177,7 @@ def score(
     if figure and not adjust:
         raise ConfigError("--figure", "shows what --adjust finds", remedy="add --adjust")
     resolved, place = resolve_named(experiment, workspace, name, set_)
-    for target in filter(None, (json_, figure)):
-        files.check_writable(files.absolute(target))
+    files.check_writable(json_, figure)
     with console.progress() as progress:
         summary = stage.run(resolved, place, progress, files.absolute(sites), adjust)
     _show_scores(summary)

@@ -79,19 +79,23 @@ def write_bytes(url: str, data: bytes) -> None:
         raise _unwritable(url, error) from error
 
 
-def check_writable(url: str) -> None:
-    """Check that an object can be written, before the work whose result it is to hold.
+def check_writable(*urls: str | None) -> None:
+    """Check that objects can be written, before the work whose results they are to hold.
+
+    Args:
+      urls: of the objects; None for one that is not wanted.
 
     Raises:
-      StoreError: it is a folder, or the place cannot be written.
+      StoreError: one is a folder, or its place cannot be written.
     """
-    filesystem, path = _open(url)
-    with _answering(url):
-        if filesystem.isdir(path):
-            raise StoreError(url, "is a folder", remedy="give the name of a file")
-    trial = f"{url}.trial-{uuid.uuid4().hex}"
-    write_bytes(trial, b"")
-    remove(trial)
+    for url in map(absolute, filter(None, urls)):
+        filesystem, path = _open(url)
+        with _answering(url):
+            if filesystem.isdir(path):
+                raise StoreError(url, "is a folder", remedy="give the name of a file")
+        trial = f"{url}.trial-{uuid.uuid4().hex}"
+        write_bytes(trial, b"")
+        remove(trial)
 
 
 def swap(url: str, data: bytes, expected: bytes | None) -> bool:

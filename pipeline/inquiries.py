@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline import console
 from pipeline.console import out
+from pipeline.errors import ConfigError
 from pipeline.options import Debug, Experiment, Name, Set, Workspace, resolve_named
+
+if TYPE_CHECKING:
+    from pipeline.progress import Progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -70,7 +74,9 @@ def plan(
 def doctor(
     target: Annotated[
         str,
-        typer.Argument(help="An experiment, a catalog (a preset or file.yaml), or probes.csv."),
+        typer.Argument(
+            help="An experiment, a catalog (a preset or file.yaml), probes.csv, or recordings."
+        ),
     ],
     write: Annotated[
         str | None,
@@ -79,6 +85,10 @@ def doctor(
     plots: Annotated[
         str | None,
         typer.Option(help="Of probes.csv: folder for a picture of each, FILE-probes with --write."),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Keep the answers of servers that prove each entry."),
     ] = None,
     set_: Set = None,
     debug: Debug = False,
@@ -91,17 +101,39 @@ def doctor(
     otherwise: units=percent, time_zone=UTC-06:00, depth=0.05, columns.lat=NAME, license=...
     The exit status is 1 where something is wrong.
 
+    With --record, a window of a few days of each entry is read over HTTP, and the requests and
+    answers are kept in DIR, without secrets: a folder for each entry. `doctor DIR` replays them
+    without a network, compares the values, and says which entries are `verified: DATE`.
+
     Example: soilweave doctor conus; soilweave doctor my_probes.csv --write my.yaml:my_probes
     """
     with console.progress() as progress:
-        if target.endswith(".csv"):
-            from pipeline import probes
-
-            healthy, parts = probes.examine(target, write, progress, set_ or [], plots)
-        else:
-            from pipeline import doctor as examination
-
-            healthy, parts = examination.examine(target, set_ or [], progress)
+        healthy, parts = _examined(target, write, plots, record, set_ or [], progress)
     for part in parts:
         out.print(part, soft_wrap=isinstance(part, str), highlight=False)
     raise typer.Exit(0 if healthy else 1)
+
+
+def _examined(
+    target: str,
+    write: str | None,
+    plots: str | None,
+    record: str | None,
+    settings: list[str],
+    progress: Progress,
+) -> tuple[bool, list[Any]]:
+    """Whether nothing is wrong with what `doctor` is given, and what it shows."""
+    if target.endswith(".csv"):
+        from pipeline import probes
+
+        if record is not None:
+            found = f"{target} is a file, not an entry that is read from a server"
+            raise ConfigError("--record", found, remedy="name an experiment or a catalog")
+        return probes.examine(target, write, progress, settings, plots)
+    from pipeline import doctor as examination
+
+    if examination.recordings.is_recording(target):
+        return examination.replay(target, progress)
+    if record is not None:
+        return examination.record(target, settings, record, progress)
+    return examination.examine(target, settings, progress)

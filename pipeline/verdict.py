@@ -77,8 +77,7 @@ def _compare(
     form = "" if drawn is None else drawn.rpartition(".")[2].lower()
     if drawn is not None and form not in comparison.FORMS:
         raise ConfigError(f"--figure {drawn}", "expected FILE.png or FILE.svg")
-    for target in filter(None, (into, drawn)):
-        files.check_writable(files.absolute(target))
+    files.check_writable(into, drawn)
     places = [_place(name, workspace) for name in experiments]
     roots = [place.root for place in places]
     if twice := sorted({root.rpartition("/")[2] for root in roots if roots.count(root) > 1}):

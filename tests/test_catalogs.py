@@ -1,5 +1,6 @@
 """Every entry of every catalog says what it is, and its names and units are in our table."""
 
+from datetime import date
 from pathlib import Path
 
 import intake
@@ -32,7 +33,7 @@ def test_an_entry_says_all_that_a_reader_needs(file, name, spec):
     assert not lacking
     assert told["support"] in ("cell", "footprint", "site")
     if not {file, f"{file}:{name}"} & {*MADE_HERE}:
-        assert isinstance(told["verified"], bool)
+        assert isinstance(told["verified"], bool | date)
         assert told["volume"]["megabytes"] > 0
 
 

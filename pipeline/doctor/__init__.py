@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.doctor import rounds, targets
+from pipeline.doctor import recordings, rounds, targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.doctor.cases import Case
+    from pipeline.doctor.recordings import Row
     from pipeline.doctor.rounds import Found
     from pipeline.progress import Progress
 
@@ -45,6 +46,58 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     if unproven:
         shown.append(f"never run against the live place before: {', '.join(unproven)}")
     return not problems, shown
+
+
+def record(
+    target: str, settings: Sequence[str], folder: str, progress: Progress
+) -> tuple[bool, list[Any]]:
+    """Record the answers of servers that prove entries; see `recordings`.
+
+    Args:
+      target: an experiment or a catalog, as of `examine`.
+      settings: `key=value` over the experiment.
+      folder: that gets a folder for each entry.
+      progress: told of each entry.
+
+    Returns:
+      whether nothing is wrong, and what is shown.
+
+    Raises:
+      ConfigError: the target is neither, or the folder is a URL.
+    """
+    rows = recordings.record(targets.of(target, settings), folder, progress)
+    return not any(row.symptoms for row in rows), [_of_recordings(rows)]
+
+
+def replay(folder: str, progress: Progress) -> tuple[bool, list[Any]]:
+    """Replay recordings without a network, and say what catalogs may tell of their entries.
+
+    Args:
+      folder: of the recordings.
+      progress: told of each.
+
+    Returns:
+      whether all give the values that they gave, and what is shown.
+    """
+    rows = recordings.replay(folder, progress)
+    same = not any(row.symptoms for row in rows)
+    return same, [_of_recordings(rows), *(recordings.verified(folder) if same else ())]
+
+
+def _of_recordings(rows: list[Row]) -> Table:
+    """A row for every problem, and one for every recording."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for name in ("entry", "days", "check", "found", "remedy"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        if row.told or not row.symptoms:
+            table.add_row(row.label, row.days, Text(row.done, "green"), row.told, "")
+        for symptom in row.symptoms:
+            table.add_row(row.label, row.days, Text(symptom.check, "red"), *map(Text, symptom[1:]))
+    return table
 
 
 def _table(seen: list[tuple[Case, Found, str]]) -> Table:

@@ -11,10 +11,12 @@ import fsspec
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import aiohttp_retry
 
+# Where a URL is really asked for: a recording sends libraries with a client of their own elsewhere.
+ROUTE: Callable[..., str] | None = None
 BUSY = {408, 429, 500, 502, 503, 504}
 ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S = 5, 0.5, 30.0
 REMEDIES = {
@@ -47,6 +49,11 @@ def options(url: str, given: dict[str, Any], login: str | None = None) -> dict[s
 
         made |= earthdata.s3_options(url)
     return made
+
+
+def routed(url: str) -> str:
+    """A URL of HTTP for a library that fsspec does not read for (GDAL, Icechunk)."""
+    return url if ROUTE is None else ROUTE(url, follow=True)
 
 
 def read(url: str, given: dict[str, Any] | None = None, login: str | None = None) -> bytes:

@@ -82,10 +82,14 @@ def _storage(url: str, options: dict[str, Any]) -> Any:
     client = options.get("client_kwargs", {})
     endpoint = client.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL")
     anonymous = bool(options.get("anon"))
+    region = client.get("region_name") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+    if anonymous and remote.ROUTE is not None:  # a signature would be of another host
+        asked = endpoint or f"https://s3.{region}.amazonaws.com"
+        endpoint = remote.routed(f"{asked.rstrip('/')}/")  # keys follow without a slash
     return icechunk.s3_storage(
         bucket=bucket,
         prefix=prefix,
-        region=client.get("region_name") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+        region=region,
         endpoint_url=endpoint,
         allow_http=bool(endpoint and endpoint.startswith("http://")),
         force_path_style=endpoint is not None,

@@ -130,7 +130,7 @@ def _path(url: str) -> str:
         return url
     if scheme == "file":
         return rest
-    return PREFIXES[scheme] + (url if scheme in ("http", "https") else rest)
+    return PREFIXES[scheme] + (remote.routed(url) if scheme in ("http", "https") else rest)
 
 
 def _reason(url: str, given: dict[str, Any], login: str | None, origin: str | None) -> DataError:
