@@ -20,7 +20,7 @@ from model.predict import predict as whole_series
 from model.predict import product
 from model.sampling import Places
 from model.walk import Walk
-from pipeline import arrays, files, maps, models, packing, predict, resolve, tables
+from pipeline import arrays, files, maps, models, packing, precheck, predict, resolve, tables
 from pipeline.column import Column
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, StoreError
@@ -277,9 +277,8 @@ def test_models_that_do_not_fit_are_refused(world, tmp_path):
     root = world.workspace.url("models")
     other = world.experiment.model_copy(update={"target": "snowfall", "models": root})
     workspace = world.workspace
-    members = {"insitu": models.ensemble(root, "insitu")}
     with pytest.raises(ConfigError, match="insitu predicts snow_depth, the experiment wants"):
-        predict._check(other, Cube.open(workspace.url("cube.zarr")), root, members)
+        precheck.of_models(other, workspace)
     with pytest.raises(StoreError, match="no complete models here"):
         models.source(world.experiment.model_copy(update={"models": str(tmp_path)}), workspace)
     with pytest.raises(ConfigError, match="add --models URL"):
