@@ -186,10 +186,11 @@ def test_a_chunk_of_a_zarr_store(tmp_path, version):
 
 def test_a_folder_in_place_of_a_file_is_told(tmp_path):
     driver = f"{GriddedSource.__module__}.{GriddedSource.__name__}"
+    said = dict.fromkeys(("license", "time_convention", "auth"), "none")
+    said |= {"support": "cell", "period": PERIOD["period"]}
     args = {"urlpath": str(tmp_path), "mapping": MAPPING}
-    (tmp_path / "c.yaml").write_text(
-        yaml.safe_dump({"sources": {"a": {"driver": driver, "args": args}}})
-    )
+    entry = {"driver": driver, "args": args, "metadata": said}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"sources": {"a": entry}}))
     experiment = resolve.experiment("scan", [f"sources.catalog={tmp_path}/c.yaml"])
     with pytest.raises(DataError, match="entry a: urlpath is a folder; name a file in it"):
         catalog.digest(experiment, "a")
