@@ -158,6 +158,9 @@ def digest(experiment: Experiment, entry: str, url: str | None = None, period: A
     except FileNotFoundError:
         driver.to_dask()  # says where to get it
         raise
+    except IsADirectoryError as error:
+        remedy = "name a file in it, or files by date, such as FOLDER/%Y%m%d.nc"
+        raise DataError(f"catalog entry {entry}", "urlpath is a folder", remedy=remedy) from error
     return files.sha256_of([spec["driver"], read, content])
 
 

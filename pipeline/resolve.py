@@ -193,7 +193,9 @@ def _explain(item: Any) -> str:
     if item["type"] in OUT_OF_RANGE and (accepted := _accepted(path)):
         return f"{place}: found {item['input']!r}; accepted: {accepted}"
     found = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
-    return f"{place}: {found}{item['msg'].removeprefix('Value error, ')}"
+    limits = _accepted(path) if item["type"].startswith(("int_", "float_")) else ""
+    accepted = f"; accepted: {limits}" if limits else ""
+    return f"{place}: {found}{item['msg'].removeprefix('Value error, ')}{accepted}"
 
 
 def _accepted(path: Sequence[str]) -> str:

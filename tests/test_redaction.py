@@ -38,6 +38,8 @@ def reader(monkeypatch, tmp_path):
         ("https://h/a?pageToken=next&access_token=x", "https://h/a?pageToken=next"),
         ("https://me:pass@h/a", "https://h/a"),
         ("https://h/planted-token/a", "https://h/removed/a"),
+        ("https://h/a?api-key=1&subscription-key=2&pwd=3&skip=4", "https://h/a?skip=4"),
+        ("https://h/a?user=me&auth=x&access_key=y&author=z", "https://h/a?author=z"),
         (
             "https://h/a?elements=SMS%3A-2&beginDate=2020",
             "https://h/a?elements=SMS%3A-2&beginDate=2020",
@@ -63,6 +65,8 @@ def test_urls(url, kept):
             "<Owner><ID>removed</ID></Owner>",
         ),
         ('{"user_name": "x", "value": 3}', '{"user_name": "removed", "value": 3}'),
+        ('{"token": "x", "nextPageToken": "2"}', '{"token": "removed", "nextPageToken": "2"}'),
+        ("<SessionToken>x</SessionToken>", "<SessionToken>removed</SessionToken>"),
         ("key AKIAABCDEFGHIJKLMNOP", "key removed"),
         ("planted-in-netrc of bob.jones", "removed of removed"),
         ("soil_moisture of soil", "soil_moisture of removed"),
@@ -110,6 +114,27 @@ def test_an_entry_without_its_keys():
         "login": "token",
         "storage_options": {"key": "removed", "secret": "removed", "token": "anon", "anon": True},
         "urlpath": "https://h/%Y.nc",
+    }
+
+
+def test_what_an_entry_sends_with_each_request_is_not_kept():
+    tree = {
+        "metadata": {"auth": "earthdata"},
+        "login": "earthdata",
+        "storage_options": {
+            "headers": {"Ocp-Apim-Subscription-Key": "planted"},
+            "client_kwargs": {"auth": ["ada", "planted"], "cookies": {"sid": "planted"}},
+            "account_key": "planted",
+        },
+    }
+    assert redaction.of_tree(tree) == {
+        "metadata": {"auth": "earthdata"},
+        "login": "earthdata",
+        "storage_options": {
+            "headers": {"Ocp-Apim-Subscription-Key": "removed"},
+            "client_kwargs": {"auth": ["removed", "removed"], "cookies": {"sid": "removed"}},
+            "account_key": "removed",
+        },
     }
 
 

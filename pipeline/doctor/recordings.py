@@ -24,7 +24,7 @@ from pipeline import catalog, files, store
 from pipeline.doctor import admission, proof
 from pipeline.doctor.cases import Case
 from pipeline.doctor.symptoms import Symptom, of_error
-from pipeline.errors import SECRET, ConfigError, SoilweaveError
+from pipeline.errors import SECRET, ConfigError, DataError, SoilweaveError
 from pipeline.recording import clients, gateway, redaction
 from pipeline.recording.exchanges import Exchanges
 
@@ -217,7 +217,11 @@ def _replayed(place: Path) -> Row:
     period = told["period"] and tuple(date.fromisoformat(day) for day in told["period"])
     region = told["region"] and tuple(told["region"])
     case = Case(place.name, catalog.find(str(place / CATALOG), told["entry"]))
-    exchanges = Exchanges.load(place)
+    try:
+        exchanges = Exchanges.load(place)
+    except DataError as error:
+        found = "; ".join(error.problems)
+        return Row(place.name, told["date"], "", "", [Symptom("recording", found, error.remedy)])
     with gateway.serve(exchanges) as passed:
         read, symptoms = _apart(passed.url, Wanted(case, period, region, told["environment"]))
     if told["read"] and read:

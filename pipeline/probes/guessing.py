@@ -118,6 +118,10 @@ def _time_format(text: pd.Series, given: dict[str, Any], made: Guess) -> tuple[s
         return given.get("time_format"), True
     forms = stamps.fitting(text)
     if not forms:
+        made.notes.append(
+            f"{made.columns['time']}: no form of dates that is known fits all of them; say it, as "
+            "in --set time_format='%d/%m/%Y %H:%M'"
+        )
         return None, True  # the table tells which lines are wrong
     column, first = made.columns["time"], text[text != ""].iloc[0]
     if len(forms) == 1:

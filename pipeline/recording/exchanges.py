@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline import files
+from pipeline.errors import DataError
 from pipeline.recording import redaction
 
 if TYPE_CHECKING:
@@ -100,13 +101,21 @@ class Exchanges:
 
     @classmethod
     def load(cls, folder: Path) -> Exchanges:
-        """Read what `save` has written."""
-        found = cls()
+        """Read what `save` has written.
+
+        Raises:
+          DataError: bodies are missing, or have changed since.
+        """
+        found, changed = cls(), set[str]()
         for row in json.loads((folder / INDEX).read_text()):
             asked = Request(row["method"], row["url"], tuple(row["asked"].items()), row["body"])
             name = row["content"]
-            body = (folder / BODIES / name).read_bytes() if name else b""
+            body = _body(folder / BODIES / name) if name else b""
+            if name and files.sha256(body)[:16] != name:
+                changed.add(f"{BODIES}/{name}: changed since it was recorded, or gone")
             found.made.append((asked, Answer(row["status"], row["headers"], body, row["length"])))
+        if changed:
+            raise DataError(str(folder), *sorted(changed), remedy="record it again")
         return found
 
     def _cut(self, asked: Request) -> Answer | None:
@@ -127,3 +136,11 @@ class Exchanges:
                 headers = answer.headers | {"content-range": f"bytes {low}-{high - 1}/{total}"}
                 return Answer(206, headers, body, len(body))
         return None
+
+
+def _body(path: Path) -> bytes:
+    """A kept body; nothing where its file is gone."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -23,8 +23,10 @@ HEADERS = {
 # Parameters of a URL that sign it or say who asks; those that lead to the next page are neither.
 _PARAMETER = re.compile(
     r"(?!continuation-token$|pagetoken$|next\w*token$)"
-    r"(x-amz-.*|x-goog-.*|.*(token|secret|password|signature|credential|userid|username).*"
-    r"|sig|se|st|sp|sv|sr|spr|sk\w+|awsaccesskeyid|key-pair-id|policy|expires|api_?key|key)$",
+    r"(x-amz-.*|x-goog-.*|.*(token|secret|passw|passphrase|signature|credential|userid|username"
+    r"|oauth|authorization|cookie|session|hmac).*|.*key|auth|jwt|sid|sig|se|st|sp|sv|sr|spr"
+    r"|sk(oid|tid|t|e|s|v)|key-pair-id|awsaccesskeyid|policy|expires|app_?id|pwd|pass|user|login"
+    r"|e-?mail)$",
     re.IGNORECASE,
 )
 _URL = re.compile(r"(https?://)([^\s\"'<>?@/]*@)?([^\s\"'<>?]+)(\?[^\s\"'<>]*)?")
@@ -35,13 +37,20 @@ _SHAPES = (
     re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"),
 )
 _FIELD = re.compile(
-    r'("(?:access_?key_?(?:id)?|secret_?(?:access_?)?key|(?:session|security|access|refresh|id)'
-    r'_?token|password|uid|user_?id|user_?name|email(?:_?address)?)"\s*:\s*")[^"]*"',
+    r'("(?!next\w*token"|page_?token"|continuation_?token")'
+    r"(?:\w*(?:token|secret|passw|signature|credential|api[_-]?key|access_?key|cookie|session_?id)"
+    r'\w*|authorization|uid|user_?id|user_?name|email(?:_?address)?)"\s*:\s*")[^"]*"',
     re.IGNORECASE,
 )
-_NAMED = re.compile(
-    "^(key|username|authorization|cookie)$|secret|token|passw|api_?key", re.IGNORECASE
+_ELEMENT = re.compile(
+    r"(<(AccessKeyId|SecretAccessKey|SessionToken|\w*[Pp]assword)>)[^<]*(?=</)", re.IGNORECASE
 )
+_NAMED = re.compile(
+    "^(user|username)$|key$|secret|token|passw|api[_-]?key|authorization|cookie"
+    "|credential|connection_string|signature|session",
+    re.IGNORECASE,
+)
+SENT = ("headers", "cookies", "auth")  # of an entry's requests; replaying needs none of them
 MODES = ("anon", "cloud", "google_default", "browser", "token")  # ways to log in, under `token`
 _KEYS = re.compile(r'"(secretAccessKey|access_token)"')
 _ENDS = re.compile(r'("expiration(?:_date)?"\s*:\s*")[^"]*"', re.IGNORECASE)
@@ -84,6 +93,7 @@ def without(text: str) -> str:
     if _KEYS.search(text):
         text = _ENDS.sub(rf'\g<1>{LATE}"', text)
     text = _FIELD.sub(rf'\g<1>{REMOVED}"', text)
+    text = _ELEMENT.sub(rf"\g<1>{REMOVED}", text)
     return _OWNER.sub(f"<Owner><ID>{REMOVED}</ID></Owner>", text)
 
 
@@ -104,18 +114,26 @@ def without_in_body(body: bytes, kind: str) -> bytes:
     return body
 
 
-def of_tree(tree: Any) -> Any:
-    """What YAML holds, without secrets: in URLs, and under keys that are named for them."""
+def of_tree(tree: Any, named: bool = False) -> Any:
+    """What YAML holds, without secrets: in URLs, and under keys that are named for them.
+
+    Args:
+      tree: the values.
+      named: whether they are all under such a key.
+    """
     if isinstance(tree, dict):
-        return {
-            key: REMOVED
-            if isinstance(value, str) and _NAMED.search(str(key)) and value not in MODES
-            else of_tree(value)
-            for key, value in tree.items()
-        }
+        return {key: of_tree(value, named or _is_named(key, value)) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [of_tree(value) for value in tree]
-    return without(tree) if isinstance(tree, str) else tree
+        return [of_tree(value, named) for value in tree]
+    if not isinstance(tree, str) or tree in MODES:
+        return tree
+    return REMOVED if named else without(tree)
+
+
+def _is_named(key: Any, value: Any) -> bool:
+    """Whether a key says that its value is secret; `auth: none` in metadata is not."""
+    is_sent = str(key).lower() in SENT and not isinstance(value, str)
+    return is_sent or _NAMED.search(str(key)) is not None
 
 
 def headers_without(headers: dict[str, str]) -> dict[str, str]:

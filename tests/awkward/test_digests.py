@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import web
 import xarray as xr
+import yaml
 from fsspec.implementations.memory import MemoryFileSystem
 from miniatures_smap import L3, Seen
 
+from pipeline import catalog, resolve
 from pipeline.errors import DataError
 from pipeline.sources.gridded import GriddedSource
 from pipeline.sources.gridzarr import GridZarrSource
@@ -180,3 +182,15 @@ def test_a_chunk_of_a_zarr_store(tmp_path, version):
     assert source.digest() == before  # nothing that is read
     revise(tmp_path / "a.zarr" / "T" / chunk)
     assert source.digest() != before
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path):
+    driver = f"{GriddedSource.__module__}.{GriddedSource.__name__}"
+    said = dict.fromkeys(("license", "time_convention", "auth"), "none")
+    said |= {"support": "cell", "period": PERIOD["period"]}
+    args = {"urlpath": str(tmp_path), "mapping": MAPPING}
+    entry = {"driver": driver, "args": args, "metadata": said}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"sources": {"a": entry}}))
+    experiment = resolve.experiment("scan", [f"sources.catalog={tmp_path}/c.yaml"])
+    with pytest.raises(DataError, match="entry a: urlpath is a folder; name a file in it"):
+        catalog.digest(experiment, "a")

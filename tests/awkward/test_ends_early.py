@@ -291,8 +291,9 @@ journey.run(journey.STAGES["prepare"], experiment, workspace, Silent())
 """
 
 
-def test_a_driver_that_is_told_to_end_leaves_no_run_running(kept, tmp_path):
-    """SIGTERM, as of `ray job stop` and of schedulers."""
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_driver_that_is_told_to_end_leaves_no_run_running(kept, tmp_path, how):
+    """SIGTERM, as of `ray job stop` and of schedulers, and Ctrl-C."""
     path, workspace = kept
     begun = tmp_path / "begun"
     arguments = [str(path), workspace.root, str(begun)]
@@ -303,7 +304,7 @@ def test_a_driver_that_is_told_to_end_leaves_no_run_running(kept, tmp_path):
             assert driver.poll() is None
             assert time.monotonic() < end
             time.sleep(0.05)
-        driver.send_signal(signal.SIGTERM)
+        driver.send_signal(how)
         driver.wait(timeout=60)
     finally:
         driver.kill()

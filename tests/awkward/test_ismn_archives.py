@@ -77,6 +77,24 @@ def test_successive_sensors_are_one_record_and_named(replaced):
     assert "Hydraprobe-A 2016-01-01..2016-02-29, Hydraprobe-B 2016-03-05..2016-03-24" in note
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_sensor_that_is_not_read_with_days_of_its_own_is_named(tmp_path, zipped):
+    """The replacement overlaps the first sensor by a day, so that the two are not joined."""
+    archive = [sensor("Probe-A", "2016-01-01", 60, 0.1), sensor("Probe-B", "2016-02-29", 20, 0.3)]
+    archive += [sensor("Probe-C", "2016-01-10", 51, 0.2)]  # beside A, with no day of its own
+    folder = made.write_ismn(tmp_path / "archive", archive)
+    path = made.zipped(folder) if zipped else folder
+    dataset = opened(path)
+    np.testing.assert_allclose(moisture(dataset), np.full(60, 0.1), rtol=1e-6)
+    (note,) = dataset.attrs["notes"]
+    assert note.endswith(
+        ": SCAN_Isbell (Probe-A 2016-01-01..2016-02-29, not Probe-B 2016-02-29..2016-03-19)"
+    )
+    later = opened(path, ("2016-03-01", "2016-03-19"))
+    np.testing.assert_allclose(moisture(later), np.full(19, 0.3), rtol=1e-6)
+    assert "notes" not in later.attrs
+
+
 def test_doctor_tells_of_joined_sensors_and_of_places_without_values(replaced, tmp_path):
     gone = Sensor("SCAN", "Gone", 34.9, -97.2, hours("2015-01-01", 48, lambda i: 0.2))
     made.write_ismn(replaced, [gone])

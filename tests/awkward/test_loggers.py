@@ -92,6 +92,11 @@ def test_depths_stand_in_the_names_of_columns(tmp_path):
         ("swc_0.05m_avg,swc_0.3m_avg", [0.05, 0.3]),
         ("5cm_VWC,100mm_VWC", [0.05, 0.1]),
         ("SM_0_5cm,SM_5_30cm", [[0.0, 0.05], [0.05, 0.3]]),
+        ("VWC 2-4 cm,VWC 10\N{EN DASH}20cm", [[0.02, 0.04], [0.1, 0.2]]),
+        ("VW_1_5cm_Avg,VW_2_20cm_Avg", [0.05, 0.2]),
+        ("VWC1_5cm,VWC2_5cm", [0.05, 0.05]),
+        ("VWC-1-5cm,VWC-2-20cm", [0.05, 0.2]),
+        ('VWC 2",VWC 8"', [0.0508, 0.2032]),
     ],
 )
 def test_spellings_of_depths(tmp_path, header, depths):
@@ -108,6 +113,36 @@ def test_spellings_of_depths(tmp_path, header, depths):
     assert found.problems == []
     columns = found.guess.args["mapping"]["soil_moisture"]["from"]
     assert columns == dict(zip(header.split(","), depths, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("below", "scale"),
+    [
+        (",m3/m3,m3/m3", 1),
+        ("TS,%,%", 100),
+        ("yyyy-mm-dd hh:mm,m\N{SUPERSCRIPT THREE}/m\N{SUPERSCRIPT THREE},-", 1),
+        ("TS,%,%\n,Avg,Avg", 100),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lines_of_units_below_the_names(tmp_path, below, scale, encoding):
+    file = tmp_path / "logger.csv"
+    stamps = moments(24 * 60, datetime.timedelta(hours=1), "%Y-%m-%d %H:%M")
+    rows = (f"{stamp},{scale * (0.2 + k // 24 / 1000):.4f},9\n" for k, stamp in enumerate(stamps))
+    text = f"TIMESTAMP,SM_5cm_Avg,RECORD\n{below}\n" + "".join(rows)
+    file.write_text(text, encoding=encoding)
+    found = probes.probed.examined(str(file), {"id": "A", "lat": 41.25, "lon": -105.5})
+    assert found.problems == []
+    expected = 0.2 + np.arange(60)[:, None] / 1000
+    np.testing.assert_allclose(found.data["soil_moisture"].values, expected, rtol=1e-5)
+
+
+def test_a_first_row_that_is_wrong_is_no_line_of_units(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(dated("%Y-%m-%d", 60).replace("2019-05-01,0.200", "first,dry"))
+    healthy, told = doctor(file)
+    assert not healthy
+    assert "line 2, 'dry'" in told
 
 
 def test_the_four_header_lines_of_a_campbell_logger(tmp_path):
@@ -160,6 +195,27 @@ def test_dates_that_only_one_form_fits_are_read_and_told(tmp_path):
     np.testing.assert_array_equal(data.time.values.astype("datetime64[D]"), expected)
     with pytest.raises(DataError, match="`time_format` says how times are written"):
         TableSource(str(file), MAPPING, COLUMNS).to_dask()
+
+
+@pytest.mark.parametrize("form", ["%y/%m/%d", "%y-%m-%d", "%d/%m/%y", "%Y.%m.%d"])
+@pytest.mark.parametrize("days", [60, 400])
+def test_a_year_of_two_digits_is_where_the_days_are_near_one_another(tmp_path, form, days):
+    """19/05/01 would be the 19th of May 2001, too, and 19/05/02 that of 2002."""
+    file = tmp_path / "mine.csv"
+    file.write_text(dated(form, days))
+    data = probes.probed.examined(str(file), {}).data
+    expected = np.datetime64("2019-05-01") + np.arange(days)
+    np.testing.assert_array_equal(data.time.values.astype("datetime64[D]"), expected)
+
+
+def test_a_form_of_dates_that_is_not_known_names_the_setting(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(dated("%b %d; %Y", 60))
+    healthy, told = doctor(file)
+    assert not healthy
+    assert "say it, as in --set time_format=" in told
+    healthy, told = doctor(file, "time_format=%b %d; %Y")
+    assert healthy, told
 
 
 @pytest.fixture

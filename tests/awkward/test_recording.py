@@ -79,10 +79,13 @@ GRIDDED, ZARR = "pipeline.sources.gridded.GriddedSource", "pipeline.sources.grid
 
 
 def over_http(folder: Path, site: web.Site) -> dict:
-    """NetCDF-4, read in parts, by a signed URL."""
+    """NetCDF-4, read in parts, by a signed URL, with keys in headers and cookies."""
     field(1).to_netcdf(folder / "t.nc", engine="h5netcdf")
-    signed = f"{site.url}/t.nc?X-Amz-Signature={SIGNATURE}&part=1"
-    args = {"urlpath": signed, "mapping": TEMPERATURE}
+    names = ("X-Amz-Signature", "subscription-key", "access_key", "pwd", "user", "jwt", "session")
+    signed = f"{site.url}/t.nc?{'&'.join(f'{name}={SIGNATURE}' for name in names)}&part=1"
+    headers = {"X-Api-Key": SIGNATURE, "Ocp-Apim-Subscription-Key": SIGNATURE}
+    options = {"headers": headers, "cookies": {"sid": SIGNATURE}}
+    args = {"urlpath": signed, "mapping": TEMPERATURE, "storage_options": options}
     return {"driver": GRIDDED, "args": args, "metadata": metadata("cell")}
 
 
@@ -329,6 +332,21 @@ def test_a_request_that_was_not_recorded_is_told(recorded, tmp_path):
     code, output = replay_of(tmp_path)
     assert code == 1
     assert "lacks GET" in output
+
+
+def test_a_body_that_has_changed_is_told(recorded, tmp_path):
+    """Also where the values that are read do not depend on it, or where it is gone."""
+    for name, change in (("raster", True), ("http", False)):
+        shutil.copytree(recorded.of(name), tmp_path / name)
+        body = max((tmp_path / name / "bodies").iterdir(), key=lambda path: path.stat().st_size)
+        if change:
+            body.write_bytes(body.read_bytes() + b"\0")
+        else:
+            body.unlink()
+    code, output = replay_of(tmp_path)
+    assert code == 1
+    assert output.count("changed since it was recorded, or gone") == 2
+    assert "verified:" not in output
 
 
 def test_an_entry_that_has_changed_is_not_verified(recorded, tmp_path):

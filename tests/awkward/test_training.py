@@ -423,6 +423,9 @@ def test_maps_flag_what_the_models_did_not_predict(world, tmp_path, local_ray):
         ("folds.buffer_km=.inf", "at least 0 and at most 40,000"),
         ("judging.max_footprint_km=.inf", "more than 0 and at most 40,000"),
         ("qc.frozen_below_degc=.nan", "at least -100 and at most 100"),
+        ("train.learning_rate=fast", "more than 0 and at most 1,000,000"),
+        ("judging.min_days=inf", "at least 2 and at most 36,600"),
+        ("n_seeds=1e6", "at least 1 and at most 1,000,000"),
         ("train.updates=1000000000000000000000000000000", "at least 1 and at most 100,000,000"),
     ],
 )

@@ -100,7 +100,7 @@ class IsmnSource(Source):
         from dask.delayed import delayed
 
         path = archive.local(self.urlpath, self.storage_options, self.login)
-        sites = self._sites(path)
+        sites, left_out = self._sites(path)
         firsts = [chosen[0][0] for chosen in sites]
         offsets = [self._offset(first) for first in firsts]
         days = self._days(sites, offsets)
@@ -119,27 +119,34 @@ class IsmnSource(Source):
         coords = _coordinates(firsts) | {"utc_offset_hours": ("place", np.array(offsets))}
         coords["time"] = ("time", days.astype("datetime64[ns]"))
         attrs: dict[str, Any] = {"time_convention": CONVENTION[self.day]}
-        if told := choice.notes(sites):
+        if told := choice.notes(sites, left_out):
             attrs["notes"] = told
         return xr.Dataset(made, coords, attrs)
 
     read = to_dask
 
-    def _sites(self, path: str) -> list[list[list[Record]]]:
-        """For each site, for each variable, the records that are read; none where it lacks one."""
+    def _sites(self, path: str) -> tuple[list[list[list[Record]]], list[tuple[Record, Record]]]:
+        """For each site, for each variable, the records that are read; none where it lacks one.
+
+        And records of the first variable that are read beside those that are not, although they
+        have other days.
+        """
         names = places.by_target(self.mapping)
         found, others = sensors.sensors(path, names, self.depth)
         groups: dict[tuple[str, str], list[Sensor]] = {}
         for sensor in found:
             if places.inside(sensor.lat, sensor.lon, self.region):
                 groups.setdefault((sensor.network, sensor.site), []).append(sensor)
-        sites = []
+        sites: list[list[list[Record]]] = []
+        left_out: list[tuple[Record, Record]] = []
         for _, group in sorted(groups.items()):
             records = choice.joined(group)
             first = self._chosen(path, records, names[0], None)
             if first:
                 rest = [self._chosen(path, records, name, first[0]) for name in names[1:]]
                 sites.append([first, *rest])
+                held = [r for r in records if r.sensors[0].variable == names[0] and r not in first]
+                left_out += [(first[0], r) for r in choice.longer(first[0], held, self._period)]
         if not sites:
             top, bottom = self.depth
             where = "" if self.region is None else " in the region"
@@ -147,7 +154,7 @@ class IsmnSource(Source):
             has = f"; it has {'; '.join(others)}" if others else ""
             place = remote.shown(self.urlpath)
             raise DataError(place, wanted + has, remedy="choose another depth or region")
-        return sites
+        return sites, left_out
 
     def _chosen(
         self, path: str, records: list[Record], name: str, beside: Record | None

@@ -90,25 +90,66 @@ def ranked(
     return sorted(records, key=order)
 
 
-def notes(sites: Sequence[Sequence[Sequence[Record]]]) -> list[str]:
+def notes(
+    sites: Sequence[Sequence[Sequence[Record]]], left_out: Sequence[tuple[Record, Record]] = ()
+) -> list[str]:
     """What a person should know of the sensors that were chosen.
 
     Args:
       sites: for each site, for each variable, the records that are read.
+      left_out: pairs of the record that is read and one that is not, although it has days before
+        or after it.
     """
-    told = [
+    joined = [
         f"{s[0].network}_{s[0].site} ({s[0].variable}: {_shown(s)})"
         for site in sites
         for records in site
         for s in (record.sensors for record in records)
         if len(s) > 1
     ]
+    beside = [
+        f"{s[0].network}_{s[0].site} ({_shown(s)}, not {_shown(other.sensors)})"
+        for s, other in ((record.sensors, other) for record, other in left_out)
+    ]
+    joins = "record joins" if len(joined) == 1 else "records join"
+    are = "record is" if len(beside) == 1 else "records are"
+    what = f"{are} not read for overlap or another depth, with days outside the one that is read"
+    return [
+        *_listed(joined, f"{joins} successive sensors of one depth"),
+        *_listed(beside, what),
+    ]
+
+
+def _listed(told: Sequence[str], what: str) -> list[str]:
     if not told:
         return []
     more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    records = "record joins" if len(told) == 1 else "records join"
-    listed = "; ".join(told[:SHOWN])
-    return [f"{len(told)} {records} successive sensors of one depth: {listed}{more}"]
+    return [f"{len(told)} {what}: {'; '.join(told[:SHOWN])}{more}"]
+
+
+def longer(
+    record: Record, others: Sequence[Record], wanted: tuple[np.datetime64, np.datetime64] | None
+) -> list[Record]:
+    """Others that begin a day or more before a record, or end so much after it, in a period."""
+    day = np.timedelta64(1, "D")
+    first, last = _ends(record, wanted)
+    ends = ((other, _ends(other, wanted)) for other in others if other != record)
+    return [
+        other
+        for other, (begin, end) in ends
+        if begin < end and (begin <= first - day or end >= last + day)
+    ]
+
+
+def _ends(
+    record: Record, wanted: tuple[np.datetime64, np.datetime64] | None
+) -> tuple[np.datetime64, np.datetime64]:
+    """When a record begins and ends, in a period."""
+    first = min(sensor.first for sensor in record.sensors)
+    last = max(sensor.last for sensor in record.sensors)
+    if wanted is None:
+        return first, last
+    return max(first, wanted[0]), min(last, wanted[1] + np.timedelta64(1, "D"))
 
 
 def _shown(sensors: Sequence[Sensor]) -> str:

@@ -26,6 +26,7 @@ _DATE = r"^\d{4}-?\d{2}-?\d{2}"
 _DATES = (
     *("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%Y", "%d %b %Y"),
+    *("%Y.%m.%d", "%y/%m/%d", "%y-%m-%d", "%y.%m.%d"),
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S")
 _ENDS_IN_OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
@@ -96,12 +97,16 @@ def fitting(text: pd.Series) -> list[str]:
     written = text[text != ""].drop_duplicates()
     if written.empty:
         return []
-    return [
-        form
-        for form in (f"{date}{time}" for date in _DATES for time in _TIMES)
-        if not pd.to_datetime(written.iloc[:1], format=form, errors="coerce").isna().any()
-        and not pd.to_datetime(written, format=form, errors="coerce").isna().any()
-    ]
+    span = {}
+    for form in (f"{date}{time}" for date in _DATES for time in _TIMES):
+        if pd.to_datetime(written.iloc[:1], format=form, errors="coerce").isna().any():
+            continue
+        times = pd.to_datetime(written, format=form, errors="coerce")
+        if not times.isna().any():
+            span[form] = times.max() - times.min()
+    # A year of two digits stands first or last: read as a day, it would spread days over decades.
+    first = bool(span) and min(span, key=lambda form: span[form]).startswith("%y")
+    return [form for form in span if "%y" not in form or form.startswith("%y") == first]
 
 
 def has_times(time_format: str) -> bool:

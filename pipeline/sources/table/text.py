@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +15,14 @@ if TYPE_CHECKING:
 
 EMPTY = ("", "na", "n/a", "nan", "null", "none")
 SHOWN = 5  # lines named of one kind of problem
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What lines of units and of processing say below the names; a row of values begins otherwise.
+_VALUE = re.compile(r"[-+.,]?\d")
+_UNIT = re.compile(
+    r"\W*(ts|rn|smp|avg|tot|utc|%|pct|percent|fraction|v/v|c?m\^?[3³]\W*c?m\W*[3³]|vol\W*%|"
+    r"deg\W*[cfk]?|°?[cfk]|celsius|yyyy.*|[dm]{2}/[dm]{2}/yyyy.*)\W*",
+    re.IGNORECASE,
+)
 
 
 def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
@@ -21,12 +31,14 @@ def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     The separator is the comma, semicolon or tab that its header has most of; with semicolons or
     tabs a comma in a number is a decimal point. Lines before the header that begin with `#`, and
     empty lines, are skipped; what stands for nothing (NA, nan, ...) becomes "". Of files of
-    Campbell's loggers (TOA5, TOACI1) the line of the station, and those of units and processing,
-    are no rows: attributes `station` and `units` (by column) have what they say.
+    Campbell's loggers (TOA5, TOACI1) the line of the station is no row, nor are, of any file, lines
+    of units and processing below the names: attributes `station` and `units` (by column) have what
+    they say.
     """
     import pandas as pd
 
-    text = data.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
+    text = data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
     above = 0
     while above < len(lines) and (not lines[above].strip() or lines[above].startswith("#")):
@@ -47,10 +59,22 @@ def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY)), "")
     raw.attrs["twice"] = [name for name, n in _counted(names) if n == 1]
     raw.attrs["station"] = station
-    raw.attrs["units"] = dict(zip(raw.columns, units, strict=False))
+    said = [] if units else _lines_of_units(raw)
+    raw.attrs["units"] = dict(zip(raw.columns, units or (said[0] if said else []), strict=False))
     raw.attrs["decimal"] = "." if separator == "," else ","
     blank = (raw == "").all(axis=1)
+    blank.iloc[: len(said)] = True
     return raw[~blank], problems
+
+
+def _lines_of_units(raw: pd.DataFrame) -> list[list[str]]:
+    """Cells of the lines below the names, two at most, that say units or processing."""
+    made: list[list[str]] = []
+    for cells in raw.iloc[:2].to_numpy().tolist():
+        if any(map(_VALUE.match, cells)) or not any(map(_UNIT.fullmatch, cells)):
+            break
+        made.append(cells)
+    return made
 
 
 def _logger(lines: list[str], first: int) -> tuple[str, list[str], int]:
