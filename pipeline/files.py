@@ -221,15 +221,20 @@ def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
     return found
 
 
-def read_receipt(url: str) -> Json | None:
+def read_receipt(url: str, *keys: str) -> Json | None:
     """The JSON object that records finished work; None where it is absent or damaged.
 
     Only for receipts: work without a readable receipt is done again, and nothing is lost.
+
+    Args:
+      url: the receipt.
+      keys: that a whole one has.
     """
     try:
-        return read_json(url)
+        found = read_json(url)
     except DamagedError:
         return None
+    return None if found is None or set(keys) - found.keys() else found
 
 
 def write_json(url: str, value: Json) -> None:
