@@ -204,12 +204,15 @@ def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
 
     Raises:
       DamagedError: if it is there and is not a whole JSON object.
-      StoreError: if its store does not answer.
+      StoreError: if it may not be read, or its store does not answer.
     """
     try:
         data = read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:  # of a local file
+        problem = f"cannot be read: {_reason(error)}"
+        raise StoreError(url, problem, remedy="correct that, and run again") from error
     try:
         found = json.loads(data)
     except ValueError as error:  # not JSON, or not UTF-8

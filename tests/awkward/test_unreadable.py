@@ -15,6 +15,7 @@ from pipeline import (
     arrays,
     block,
     catalog,
+    copies,
     domain,
     files,
     models,
@@ -333,3 +334,20 @@ def test_a_damaged_lease_is_told_as_such(tmp_path):
     with pytest.raises(StoreError, match="lost to a driver whose record is damaged"):
         workspace.lease.check()
     workspace.lease.release()  # ends the thread that renews it
+
+
+@pytest.mark.parametrize("kind", list(DAMAGED))
+def test_a_copy_whose_manifest_is_damaged_is_told(tmp_path, kind):
+    files.write_bytes(f"{copies.url_of(str(tmp_path), 'cells')}/manifest.json", DAMAGED[kind])
+    for read in (copies.digest_of, copies.open_copy):
+        with pytest.raises(StoreError, match=r"cells\.zarr/manifest\.json: is damaged"):
+            read(str(tmp_path), "cells")
+
+
+def test_a_record_that_may_not_be_read_is_told(tmp_path):
+    """A folder stands for any error of a local disk; root may read every file."""
+    artefact = Workspace(str(tmp_path)).artefact("models")
+    (tmp_path / "models" / "manifest.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"models/manifest\.json: cannot be read") as caught:
+        begin(artefact)
+    assert caught.value.remedy
