@@ -8,7 +8,6 @@ import numpy as np
 
 from pipeline import qc
 from pipeline.doctor.symptoms import Symptom
-from pipeline.names import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,7 +31,7 @@ def of_sites(
     if "place" not in looked.dims:
         return []
     made = [Symptom(NOTE, str(note), "none needed") for note in looked.attrs.get("notes", ())]
-    targets = [name for name in values if case.table.get(name, VARIABLES[name]).kind == "target"]
+    targets = [name for name in values if name in case.table and case.table[name].kind == "target"]
     for name in targets:
         axes = looked[name].dims
         kept = np.isfinite(values[name])
