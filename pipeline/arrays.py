@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import files
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError, StoreError
 from pipeline.store import record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -142,22 +144,43 @@ def consolidate(url: str) -> None:
 
 
 def open_group(url: str, group: str) -> xr.Dataset:
-    """One group of a Zarr store, lazily, without dask."""
+    """One group of a Zarr store, lazily, without dask.
+
+    Raises:
+      DamagedError: its metadata are there and are not whole.
+    """
     import xarray as xr
 
     where = group or None
-    dataset: xr.Dataset = xr.open_zarr(_store(url), group=where, chunks=None, consolidated=False)
-    return dataset
+    with _whole(url, group):
+        made: xr.Dataset = xr.open_zarr(_store(url), group=where, chunks=None, consolidated=False)
+    return made
 
 
 def attributes(url: str, group: str = "") -> Json:
-    """Attributes of a group of a Zarr store; empty where there is no such group."""
+    """Attributes of a group of a Zarr store; empty where there is no such group.
+
+    Raises:
+      DamagedError: its metadata are there and are not whole.
+    """
     import zarr
 
     try:
-        return dict(zarr.open_group(_store(url), path=group, mode="r").attrs)
+        with _whole(url, group):
+            return dict(zarr.open_group(_store(url), path=group, mode="r").attrs)
     except FileNotFoundError:
         return {}
+
+
+@contextlib.contextmanager
+def _whole(url: str, group: str) -> Iterator[None]:
+    """Say of metadata that cannot be decoded where they are, and what to do."""
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        place = files.join(url, group) if group else url
+        problem = f"is damaged: a zarr.json there is not whole JSON ({error})"
+        raise DamagedError(place, problem, remedy=files.DAMAGED) from error
 
 
 def _store(url: str) -> Any:

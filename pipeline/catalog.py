@@ -147,6 +147,9 @@ def digest(experiment: Experiment, entry: str, url: str | None = None, period: A
 
     Not where they are: parameters such as the planet's folder do not count, nor does a copy.
     `period` is as of `open_source`.
+
+    Raises:
+      DataError: it cannot be read.
     """
     if _is_staged(experiment, entry, url):
         return copies.digest_of(str(experiment.sources.staged), entry)
@@ -161,6 +164,10 @@ def digest(experiment: Experiment, entry: str, url: str | None = None, period: A
     except IsADirectoryError as error:
         remedy = "name a file in it, or files by date, such as FOLDER/%Y%m%d.nc"
         raise DataError(f"catalog entry {entry}", "urlpath is a folder", remedy=remedy) from error
+    except OSError as error:
+        found = f"cannot be read: {error.strerror or error}"
+        remedy = "correct the entry's urlpath, or the permissions of what is there"
+        raise DataError(f"catalog entry {entry}", found, remedy=remedy) from error
     return files.sha256_of([spec["driver"], read, content])
 
 

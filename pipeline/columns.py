@@ -38,7 +38,7 @@ def mapped(
     todo = []
     for column in columns:
         name = mapper.receipt_name(**column)
-        receipt = files.read_receipt(files.join(orders.root, "maps", "receipts", name))
+        receipt = files.read_receipt(files.join(orders.root, "maps", "receipts", name), "shards")
         if receipt is None:
             todo.append(column)
         else:

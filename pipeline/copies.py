@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import arrays, files, schema
-from pipeline.errors import DataError
+from pipeline.errors import DamagedError, DataError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -37,6 +37,7 @@ def digest_of(folder: str, entry: str) -> str:
 
     Raises:
       DataError: there is no complete copy.
+      DamagedError: its manifest is not whole.
     """
     return str(_manifest(folder, entry)["digest"])
 
@@ -119,6 +120,9 @@ def _manifest(folder: str, entry: str) -> Json:
     if found is None:
         remedy = "make it with `soilweave prepare EXPERIMENT --stage-to URL`"
         raise DataError(url, f"no complete copy of {entry}", remedy=remedy)
+    if lacking := [key for key in ("digest", "period") if key not in found]:
+        problem = f"is damaged: it lacks {', '.join(lacking)}"
+        raise DamagedError(files.join(url, "manifest.json"), problem, remedy=files.DAMAGED)
     return found
 
 

@@ -204,12 +204,15 @@ def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
 
     Raises:
       DamagedError: if it is there and is not a whole JSON object.
-      StoreError: if its store does not answer.
+      StoreError: if it may not be read, or its store does not answer.
     """
     try:
         data = read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:  # of a local file
+        problem = f"cannot be read: {_reason(error)}"
+        raise StoreError(url, problem, remedy="correct that, and run again") from error
     try:
         found = json.loads(data)
     except ValueError as error:  # not JSON, or not UTF-8
@@ -221,15 +224,20 @@ def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
     return found
 
 
-def read_receipt(url: str) -> Json | None:
+def read_receipt(url: str, *keys: str) -> Json | None:
     """The JSON object that records finished work; None where it is absent or damaged.
 
     Only for receipts: work without a readable receipt is done again, and nothing is lost.
+
+    Args:
+      url: the receipt.
+      keys: that a whole one has.
     """
     try:
-        return read_json(url)
+        found = read_json(url)
     except DamagedError:
         return None
+    return None if found is None or set(keys) - found.keys() else found
 
 
 def write_json(url: str, value: Json) -> None:

@@ -204,6 +204,8 @@ def _parsed(found: bytes) -> Json:
 
 def _told(found: bytes | None) -> str:
     record = _parsed(found or b"")
+    if "pid" not in record:
+        return "a driver whose record is damaged"
     place = f"process {record.get('pid')} on {record.get('host')}"
     return f"{place}, at work since {record.get('since')}"
 

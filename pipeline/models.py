@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -13,17 +13,18 @@ from model.recipe import Job
 from model.ridge import Ridge
 from model.sampling import steps_per_epoch
 from pipeline import files, tables
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError, StoreError
 from pipeline.store import Artefact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from model.checkpoint import Trained
     from model.recipe import Arm
     from pipeline.config import Experiment
     from pipeline.store import Workspace
 
+T = TypeVar("T")
 ALL = -1  # the fold of a model that leaves no site out
 
 
@@ -99,9 +100,22 @@ def load(root: str, job: Job) -> Trained:
     """A trained model.
 
     Raises:
-      ValueError: it is damaged.
+      DamagedError: it is not whole, or of another format.
     """
-    return checkpoint.load(files.read_bytes(checkpoint_url(root, job)))
+    return _decoded(checkpoint_url(root, job), checkpoint.load)
+
+
+def _decoded(url: str, decode: Callable[[bytes], T]) -> T:
+    """What an object decodes to.
+
+    Raises:
+      DamagedError: it cannot be decoded.
+    """
+    data = files.read_bytes(url)
+    try:
+        return decode(data)
+    except ValueError as error:
+        raise DamagedError(url, f"is damaged: {error}", remedy=files.DAMAGED) from error
 
 
 def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
@@ -223,5 +237,5 @@ def save_ridge(root: str, fold: int, ridge: Ridge) -> None:
 
 def load_ridge(root: str, fold: int) -> Ridge:
     """The linear baseline of a fold."""
-    tensors, values = checkpoint.unpack(files.read_bytes(ridge_url(root, fold)))
+    tensors, values = _decoded(ridge_url(root, fold), checkpoint.unpack)
     return Ridge(tensors["weights"].numpy(), values["penalty"])

@@ -209,7 +209,7 @@ def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]
     """The receipt of each block: those of an interrupted run, then of the blocks it left."""
     todo = []
     for block in blocks:
-        receipt = files.read_receipt(files.join(url, "receipts", f"{block}.json"))
+        receipt = files.read_receipt(files.join(url, "receipts", f"{block}.json"), *empty_receipt())
         if receipt is None or not presence.kept(url, block):
             todo.append({"block": block})
         else:
@@ -279,6 +279,7 @@ def _check(experiment: Experiment, workspace: Workspace, sources: Sources) -> No
         root, members = precheck.of_models(experiment, workspace)
         precheck.of_inputs(root, members, sources.forcing, sources.static)
     _check_own_inputs(experiment, sources)
+    _check_observed(experiment, sources)
 
 
 def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
@@ -304,6 +305,21 @@ def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
         problems += [f"and {len(ids) - 5} more: {', '.join(ids[5:])}"] if len(ids) > 5 else []
         remedy = "leave them out with qc.exclude_sites, or set inputs_from: cell"
         raise DataError(f"catalog entry {insitu.attrs['entry']}", *problems, remedy=remedy)
+
+
+def _check_observed(experiment: Experiment, sources: Sources) -> None:
+    """Some site must have some value.
+
+    Raises:
+      DataError: none has.
+    """
+    if sources.insitu is None or np.isfinite(sources.insitu.data[experiment.target].values).any():
+        return
+    lost = ", ".join(f"{n} {rule}" for rule, n in sources.insitu.dropped.items() if n)
+    found = f"{experiment.target} has no value in the domain and period"
+    found += f" (dropped: {lost})" if lost else ""
+    remedy = "choose another period or source, or loosen qc; soilweave doctor shows more"
+    raise DataError(f"catalog entry {sources.insitu.data.attrs['entry']}", found, remedy=remedy)
 
 
 def _all(receipts: list[Json], key: str) -> list[str]:

@@ -7,6 +7,8 @@ blocks have been read, and only then can missing values be told from sea.
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -77,8 +79,11 @@ class Found:
 
 
 def kept(url: str, block: int) -> bool:
-    """Whether there is a note of a block; earlier versions made none."""
-    return files.exists(_url(url, block))
+    """Whether there is a whole note of a block; earlier versions made none."""
+    try:
+        return bool(dict(_load(url, block)))
+    except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def settled(
@@ -113,6 +118,10 @@ def settled(
     _count(url, experiment.period, blocks, where, counts)
     found = {name: counted.record() for name, counted in counts.items()}
     satellite = {name: found.pop(name) for name in (target,) if name in found}
+    for name, record in satellite.items():
+        if usable.any() and record["n"] == record["of"]:
+            missing.forget(url, blocks)
+            raise missing.stop([_no_value(name, record["entry"])])
     missing.check(experiment, found, url)
     return made.mask, {"cells": found, "footprints": satellite, "no_cells": made.without}
 
@@ -204,9 +213,13 @@ def _empty(seen: dict[str, Mask], entries: dict[str, str]) -> list[str]:
     """Why no cell is valid: variables without a value, else the cells that each one has."""
     lacking = [name for name, found in seen.items() if not found.any()]
     if lacking:
-        return [f"{n} of {entries[n]} has no value in the domain and period" for n in lacking]
+        return [_no_value(n, entries[n]) for n in lacking]
     each = ", ".join(f"{n} of {entries[n]} in {int(seen[n].sum())}" for n in seen)
     return [f"no cell has values of all forcing and of a static; cells with values: {each}"]
+
+
+def _no_value(name: str, entry: str) -> str:
+    return f"{name} of {entry} has no value in the domain and period"
 
 
 def _count(

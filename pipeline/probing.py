@@ -137,17 +137,22 @@ def _known(
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Fold that holds each site out, and whether the models know its place: of the nearest there.
+    """Fold that holds each site out, and whether the models know its place.
 
+    The fold is that of the nearest of their sites there whose models have learnt from none of the
+    others there; ALL where each fold's models have, as a site may lie between two places.
     `lat` and `lon` (site,) are in degrees.
     """
-    n = len(lat)
+    n, of = len(lat), folds["fold"].to_numpy()
     fold, known = np.full(n, models.ALL), np.zeros(n, bool)
     both = (np.concatenate(pair) for pair in ((lat, folds["lat"]), (lon, folds["lon"])))
     found = twins.of_experiment(experiment, *both)
-    across = (found.pair[:, 0] < n) & (found.pair[:, 1] >= n)
-    for site, theirs in found.pair[across][::-1].tolist():  # nearest last, so that it stands
-        fold[site], known[site] = folds["fold"].iloc[theirs - n], True
+    across = found.pair[(found.pair[:, 0] < n) & (found.pair[:, 1] >= n)]
+    place = twins.of_sites(experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy())
+    for site in np.unique(across[:, 0]).tolist():
+        theirs, known[site] = across[across[:, 0] == site, 1] - n, True  # nearest first
+        unaware = (k for k in of[theirs] if not twins.elsewhere(place, of, k)[theirs].any())
+        fold[site] = next(unaware, models.ALL)
     return fold, known
 
 

@@ -112,9 +112,11 @@ def _summarise(
     experiment: Experiment, probes: Probes, candidates: list[Candidate], priors: Priors | None
 ) -> Json:
     """One summary per group of sites; the main one is that of unseen sites, when there are any."""
-    # Without folds every known site was learnt from: no model can judge it unseen.
     known = "trained" if experiment.folds.kind == "none" else "out_of_fold"
-    groups = {"unseen": ~probes.known, known: probes.known}
+    # Where no fold holds a known site out, as without folds, every model has learnt from it.
+    held_out = probes.fold != models.ALL
+    groups = {"unseen": ~probes.known, "out_of_fold": probes.known & held_out}
+    groups["trained"] = probes.known & ~held_out
     made: Json = {}
     lacking, empty = _lacking_inputs(probes)
     reason = "left out by qc.exclude_sites"

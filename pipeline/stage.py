@@ -141,7 +141,7 @@ def _receipts(
     for entry in entries:
         for block, n in _tasks(origin, entry, blocks):
             url = files.join(copies.url_of(folder, entry), "receipts", f"{block}.json")
-            receipt = files.read_receipt(url)
+            receipt = files.read_receipt(url, "shards", "problem")
             if receipt is None:
                 todo.append({"entry": entry, "block": block, "n": n})
             else:

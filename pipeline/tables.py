@@ -7,7 +7,7 @@ import io
 import pandas as pd
 
 from pipeline import files
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError, StoreError
 
 
 def write(url: str, table: pd.DataFrame) -> None:
@@ -21,10 +21,16 @@ def read(url: str, columns: list[str] | None = None) -> pd.DataFrame:
     """The whole table, or some of its columns.
 
     Raises:
-      StoreError: there is none.
+      StoreError: there is none, or its store does not answer.
+      DamagedError: it is there and is not a whole table.
     """
     try:
-        return pd.read_parquet(io.BytesIO(files.read_bytes(url)), columns=columns)
+        data = files.read_bytes(url)
     except FileNotFoundError as error:
         remedy = "the stage that writes it must run again, with --overwrite"
         raise StoreError(url, "not found", remedy=remedy) from error
+    try:
+        return pd.read_parquet(io.BytesIO(data), columns=columns)
+    except (ValueError, OSError) as error:  # of Arrow
+        problem = f"is damaged: {len(data)} bytes that are not a whole table of Parquet"
+        raise DamagedError(url, problem, remedy=files.DAMAGED) from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline import arrays, catalog, cluster, files, presence, reach, schema, status, store
 from pipeline.aside import Aside
-from pipeline.block import check_receipts, write_block
+from pipeline.block import check_receipts, empty_receipt, write_block
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError, StoreError
 from pipeline.update import mapping
@@ -143,7 +143,8 @@ def _receipts(
 def _read(wanted: Experiment, aside: Aside, blocks: range, done: date) -> Iterator[Json]:
     todo = []
     for block in blocks:
-        receipt = files.read_receipt(files.join(aside.folder, "receipts", f"{block}.compared.json"))
+        url = files.join(aside.folder, "receipts", f"{block}.compared.json")
+        receipt = files.read_receipt(url, *empty_receipt(), "revised")
         if receipt is None:
             todo.append({"block": block})
         else:

@@ -273,6 +273,18 @@ def test_a_variable_without_any_value_is_named(snow, local_ray, name, ours):
     assert "site" not in text
 
 
+def test_a_satellite_without_any_value_is_named(snow, local_ray):
+    spoil(snow, "footprints.nc", lambda footprints: footprints.SD.values.fill(np.nan))
+    text, _, _ = prepared(snow)
+    assert "snow_depth of footprints has no value in the domain and period" in text
+
+
+def test_sites_without_any_value_are_named(snow, local_ray):
+    spoil(snow, "sites.nc", lambda sites: sites.HS.values.fill(np.nan))
+    text, _, _ = prepared(snow)
+    assert "catalog entry sites: snow_depth has no value in the domain and period" in text
+
+
 def test_a_static_without_any_value_is_named(snow, local_ray):
     spoil(snow, "cells.nc", lambda cells: cells.ELEV.values.__setitem__(slice(None), np.nan))
     text, _, _ = prepared(snow)

@@ -446,6 +446,18 @@ def test_a_probe_in_the_cell_of_a_training_site_is_not_unseen(snow, tmp_path):
     assert found.fold.tolist() == [4 % 3, 5 % 3, taken.get(moved[2], -1)]
 
 
+def test_a_probe_between_two_places_of_different_folds_is_held_out_by_none(snow, tmp_path):
+    """0.8 km from a training site on either side, which are 1.6 km apart."""
+    step = 0.8 / KM_PER_DEGREE
+    lat = WINDOW.cell_lat[9] + step * np.array([0.0, -1.0, 1.0])
+    lon = np.full(3, WINDOW.cell_lon[9])
+    experiment = resolve.experiment(str(snow), ["inputs_from=own"])
+    table = pd.DataFrame({"site": ["a", "b"], "lat": lat[1:], "lon": lon[1:], "fold": [0, 1]})
+    for dealt_to, expected in (([0, 1], -1), ([1, 1], 1)):
+        fold, known = probing._known(experiment, table.assign(fold=dealt_to), lat[:1], lon[:1])
+        assert (fold.tolist(), known.tolist()) == ([expected], [True])
+
+
 def test_a_probe_that_shares_only_the_id_of_a_training_site_is_unseen(snow, tmp_path):
     stations = read(snow.parent / "sites.nc")
     taken = {

@@ -3,24 +3,32 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import test_missing
+import tiny
 import web
 
+from model import checkpoint
+from model.recipe import Job
 from pipeline import (
     arrays,
     block,
     catalog,
+    copies,
     domain,
     files,
     models,
     prepare,
     resolve,
     schema,
+    tables,
     train,
 )
 from pipeline.aside import Aside
 from pipeline.errors import DataError, StoreError
 from pipeline.progress import Silent
+from pipeline.sources import remote
 from pipeline.store import Artefact, Workspace
 
 DAMAGED = {
@@ -247,3 +255,99 @@ def test_unsound_values_are_refused_and_leave_no_cube(snow, tmp_path, local_ray)
         prepare.run(small(snow), workspace, Silent())
     assert workspace.artefact("cube").state() == "absent"
     assert arrays.attributes(workspace.url("cube.zarr")) == {}
+
+
+def test_a_table_that_is_cut_short_is_damaged(tmp_path):
+    url = str(tmp_path / "folds.parquet")
+    tables.write(url, pd.DataFrame({"site": ["a", "b"], "fold": [0, 1]}))
+    whole = files.read_bytes(url)
+    for data in (b"", whole[: len(whole) // 2], b"garbage"):
+        files.write_bytes(url, data)
+        with pytest.raises(StoreError, match=r"folds\.parquet: is damaged: .* run again with"):
+            tables.read(url)
+
+
+@pytest.mark.parametrize("data", list(DAMAGED.values())[:2], ids=["empty", "half"])
+def test_metadata_of_a_store_that_are_cut_short_are_damaged(tmp_path, data):
+    url = str(tmp_path / "cube.zarr")
+    arrays.create_group(url, [], {"": {"target": "any"}})
+    files.write_bytes(f"{url}/zarr.json", data)
+    for read in (arrays.attributes, lambda url: arrays.open_group(url, "")):
+        with pytest.raises(StoreError, match=r"cube\.zarr: is damaged: a zarr\.json"):
+            read(url)
+
+
+def test_a_model_that_is_cut_short_is_damaged(tmp_path):
+    job, whole = Job("insitu", 0, 0), checkpoint.save(tiny.trained())
+    files.write_bytes(models.checkpoint_url(str(tmp_path), job), whole[: len(whole) // 2])
+    with pytest.raises(StoreError, match=r"checkpoint\.safetensors: is damaged"):
+        models.load(str(tmp_path), job)
+    files.write_bytes(models.ridge_url(str(tmp_path), 0), b"")
+    with pytest.raises(StoreError, match=r"ridge\.safetensors: is damaged"):
+        models.load_ridge(str(tmp_path), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("json", b"{}"), ("json", b'{"sha'), ("npz", b""), ("npz", b"PK\x03\x04 cut")],
+)
+def test_a_block_whose_receipt_is_damaged_is_read_again(snow, tmp_path, local_ray, name, data):
+    experiment, workspace = small(snow), Workspace(str(tmp_path / "mine"))
+    begun(experiment, workspace, 2)
+    first = schema.block_range(experiment.period).start
+    files.write_bytes(workspace.url("cube.zarr", "receipts", f"{first}.{name}"), data)
+    prepare.run(experiment, workspace, Silent())
+    manifest = workspace.artefact("cube").manifest()
+    prepare.run(experiment, Workspace(str(tmp_path / "other")), Silent())
+    other = Workspace(str(tmp_path / "other")).artefact("cube").manifest()
+    assert manifest["shards"] == other["shards"]
+    assert manifest["missing"] == other["missing"]
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.0])
+def test_a_chunk_of_blosc_that_is_cut_short_is_unreadable(snow, local_ray, monkeypatch, keep):
+    """Blosc itself decodes what lies behind it in memory, which may look like values."""
+    monkeypatch.setattr(remote, "WAITS_S", ())
+    folder = test_missing.with_store(snow, version=2)
+    chunk = folder / "PR" / "1.0.1"
+    chunk.write_bytes(chunk.read_bytes()[: int(keep * chunk.stat().st_size)])
+    text, _, _ = test_missing.prepared(snow, *test_missing.STORE)
+    assert "PR: cannot be read, damaged: a Blosc chunk has" in text
+    assert "finished blocks are kept" in text
+    workspace = Workspace(str(snow.parent / "workspace"))
+    assert workspace.artefact("cube").state() == "begun, not complete"
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(snow, tmp_path):
+    cells = snow.parent / "cells.nc"
+    cells.unlink()
+    cells.mkdir()
+    with pytest.raises(DataError, match=r"cells") as caught:
+        prepare.run(small(snow), Workspace(str(tmp_path / "mine")), Silent())
+    assert caught.value.remedy
+
+
+def test_a_damaged_lease_is_told_as_such(tmp_path):
+    workspace = Workspace(str(tmp_path))
+    workspace.lease.take(Silent().note)
+    files.write_bytes(workspace.url("lease.json"), b"")
+    with pytest.raises(StoreError, match="lost to a driver whose record is damaged"):
+        workspace.lease.check()
+    workspace.lease.release()  # ends the thread that renews it
+
+
+@pytest.mark.parametrize("kind", list(DAMAGED))
+def test_a_copy_whose_manifest_is_damaged_is_told(tmp_path, kind):
+    files.write_bytes(f"{copies.url_of(str(tmp_path), 'cells')}/manifest.json", DAMAGED[kind])
+    for read in (copies.digest_of, copies.open_copy):
+        with pytest.raises(StoreError, match=r"cells\.zarr/manifest\.json: is damaged"):
+            read(str(tmp_path), "cells")
+
+
+def test_a_record_that_may_not_be_read_is_told(tmp_path):
+    """A folder stands for any error of a local disk; root may read every file."""
+    artefact = Workspace(str(tmp_path)).artefact("models")
+    (tmp_path / "models" / "manifest.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"models/manifest\.json: cannot be read") as caught:
+        begin(artefact)
+    assert caught.value.remedy

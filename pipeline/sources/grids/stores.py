@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.sources import missing
+from pipeline.sources.grids import whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,6 +36,7 @@ def opened(
     """
     import xarray as xr
 
+    whole.use()
     held = xr.backends.ZarrStore.open_group(
         store,
         mode="r",
