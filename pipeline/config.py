@@ -143,8 +143,8 @@ class QcConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     max_missing: dict[str, Share] = Field(
         {},
         description="largest share of missing values, by variable, or for all by `forcing` and "
-        "`static`: of the dates on which more than 0.1 % of the valid cells lack a forcing (0.001 "
-        "where not given; two are always accepted), of the valid cells without a static (0.1)",
+        "`static`: of the dates on which more than 0.1 % of the valid cells lack a forcing (0.001, "
+        "but at least two dates, where not given), of the valid cells without a static (0.1)",
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Period = tuple[date, date]
 
 LIMITS = {"forcing": 0.001, "static": 0.1}  # where qc.max_missing says nothing
-LEAST_DAYS = 2  # incomplete days that are always accepted: one missing hour can spoil two days
+LEAST_DAYS = 2  # incomplete days that are accepted by default: a missing hour can spoil two days
 CONSTANT = "constant"  # in place of the first day of a block
 FEW = 0.001  # share of the places that may lack a value on a day that still counts as complete
 
@@ -160,7 +160,9 @@ def problem(experiment: Experiment, name: str, record: Json) -> str:
         found = f"{place} is missing at {_share(record)} of the valid places"
         return f"{found}, at most {100 * limit:g} % are accepted"
     lacking, total = n_days(record), record["of_days"]
-    accepted = max(LEAST_DAYS, int(limit * total + 1e-9))
+    accepted = int(limit * total + 1e-9)
+    if not given.keys() & {name, kind}:  # a limit that was asked for holds as it is
+        accepted = max(LEAST_DAYS, accepted)
     if lacking <= accepted:
         return ""
     spans = [a if a == b else f"{a}..{b}" for a, b in record["days"]]

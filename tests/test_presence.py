@@ -156,6 +156,12 @@ def test_limits_are_set_by_variable_or_kind(experiment, given, accepted):
     assert (said == "") == accepted
 
 
+@pytest.mark.parametrize(("given", "accepted"), [([], True), (["qc.max_missing.forcing=0"], False)])
+def test_a_limit_that_was_asked_for_holds_as_it_is(experiment, given, accepted):
+    said = missing.problem(experiment(*given), "snowfall", record(1, 160))
+    assert (said == "") == accepted
+
+
 def test_a_limit_of_no_variable_is_refused(experiment):
     with pytest.raises(ConfigError, match=r"qc.max_missing.snowfal: no forcing or static"):
         experiment("qc.max_missing.snowfal=0.1")
