@@ -7,7 +7,10 @@ from functools import cache
 from pipeline.errors import DataError
 
 # How providers spell units that pint knows by other names.
-SPELLINGS = {"degrees C": "degC", "degrees Celsius": "degC", "deg C": "degC", "Kelvin": "K"}
+SPELLINGS = {
+    **{"degrees C": "degC", "degrees Celsius": "degC", "deg C": "degC", "Kelvin": "K"},
+    **dict.fromkeys(("(0 - 1)", "0-1", "-", "fraction", "unitless"), "1"),
+}
 
 
 def known(units: str) -> str:
@@ -32,13 +35,13 @@ def conversion(found: str, wanted: str) -> tuple[float, float]:
     """
     if known(found) == known(wanted):
         return 1.0, 0.0
-    import pint
     from cf_xarray.units import units
 
     try:
         zero, one = (
             units.Quantity(value, known(found)).to(known(wanted)).magnitude for value in (0.0, 1.0)
         )
-    except (pint.errors.PintError, AttributeError) as error:
-        raise DataError(f"units '{found}'", f"cannot be turned into '{wanted}': {error}") from error
+    except Exception as error:  # a text that is no unit fails in pint's parser in many ways
+        told = " ".join(str(error).split()) or "no unit"
+        raise DataError(f"units '{found}'", f"cannot be turned into '{wanted}': {told}") from error
     return float(one - zero), float(zero)

@@ -365,3 +365,22 @@ def test_a_constant_of_a_table_that_changes_is_named(tmp_path):
     rows = [f"a,1,2,2020-01-0{d},0.{d},1,{30 + d}" for d in (1, 2, 3)]
     with pytest.raises(DataError, match="sand: 31 to 33 at a, expected one value per site"):
         catalog.open_source(*table(tmp_path, rows))
+
+
+@pytest.mark.parametrize("units", ["-", "(0 - 1)", "10 K", "m3 m-3)", "1/", "mm [3h]-1"])
+def test_units_that_are_none_are_named(tmp_path, units):
+    data = grid()
+    data["T"].attrs["units"] = units
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    told = problem(GriddedSource(str(tmp_path / "a.nc"), MAPPING))
+    assert f"T: units '{units}', expected 'K'" in told
+
+
+@pytest.mark.parametrize("units", ["-", "(0 - 1)", "fraction", "unitless", "1"])
+def test_fractions_without_units_are_one(tmp_path, units):
+    data = grid()
+    data["T"].attrs["units"] = units
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    mapping = {"water_fraction": {"from": "T", "units": "1"}}
+    found = GriddedSource(str(tmp_path / "a.nc"), mapping).to_dask()
+    np.testing.assert_array_equal(found.water_fraction, VALUES)
