@@ -146,7 +146,25 @@ def _until_next(at: NDArray[np.int64]) -> NDArray[np.int64]:
     known |= _begins(gap, known)
     before = _nearest(gap, known)
     made = np.where(known | (gap < GAP * before), gap, before)
+    made = np.where(_lone(known), np.minimum(made, _at_most(gap)), made)
     return np.append(made, made[-1])
+
+
+def _lone(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(distance,) whether each is that of no cadence, between two that are."""
+    beside = np.concatenate([[False], known, [False]])
+    lone: NDArray[np.bool_] = ~known & beside[:-2] & beside[2:]
+    return lone
+
+
+def _at_most(gap: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(distance,) ns that a value stands for if its distance is that of no cadence.
+
+    Something is missing there. Where the distance is longer than the one before, the value is of
+    the cadence before; else it is the first one of the cadence after.
+    """
+    before, after = np.append(gap[:1], gap[:-1]), np.append(gap[1:], gap[-1:])
+    return np.where(gap > (1 + ALIKE) * before, before, after)
 
 
 def _begins(gap: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.bool_]:

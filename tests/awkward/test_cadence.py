@@ -432,3 +432,23 @@ def test_an_offset_of_a_table_keeps_the_time_of_its_rows(tmp_path):
     mapping = {"soil_moisture": {"from": "vwc", "units": "m3 m-3"}}
     data = TableSource(str(path), mapping, COLUMNS).to_dask()
     np.testing.assert_allclose(data.soil_moisture[:, 0], [0.1, 0.1, 0.3, 0.3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("order", "missing", "lacking"),
+    [(((3, 3), (1, 3)), 24, 3), (((6, 4), (1, 3)), 17, 4), (((1, 3), (6, 3), (1, 2)), 84, 6)],
+)
+@pytest.mark.parametrize("stamp", ["start", "end"])
+def test_a_value_missing_at_the_change_is_missing(tmp_path, order, missing, lacking, stamp):
+    """The step of 2 or 4 hours that is left is no cadence, and no value counts for all of it."""
+    edge = edges(*order)
+    times, amounts = times_of(edge, stamp), np.diff(edge) / 60
+    kept = np.arange(len(times)) != missing
+    if stamp == "end":  # the same record, backward
+        whole = np.concatenate([[0], np.cumsum(np.diff(edge)[::-1])])
+        times, amounts, kept = times_of(whole, stamp), amounts[::-1], kept[::-1]
+        lacking = int(edge[-1] // 1440) - 1 - lacking
+    found = by_day(entry(tmp_path, times[kept], amounts[kept], day={"stamp": stamp}))
+    expected = np.full(edge[-1] // 1440, 24.0)
+    expected[lacking] = np.nan
+    assert found == days("2016-01-01", expected.tolist())
