@@ -147,7 +147,7 @@ class NetcdfSource(Source):
                     stack.callback(file.close)
                 engine = _engine(file, remote.shown(url))
                 raw = xr.open_dataset(file, engine=engine, chunks=chunks, **missing.RAW)
-                dataset = missing.decoded(raw, self.fills)
+                dataset = self._decoded(raw, url)
                 stack.pop_all()
             except FileNotFoundError as error:
                 raise self.absent(remote.shown(url), "not found") from error
@@ -156,6 +156,19 @@ class NetcdfSource(Source):
                 found = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {told}"
                 raise DataError(remote.shown(url), found, remedy="fetch it again") from error
         return dataset
+
+    def _decoded(self, raw: xr.Dataset, url: str) -> xr.Dataset:
+        """A file decoded; one whose time cannot be is not called damaged."""
+        try:
+            return missing.decoded(raw, self.fills)
+        except ValueError as error:
+            told = " ".join(str(error).split()).partition(" Try opening")[0]
+            if not told.startswith(("unable to decode time", "Failed to decode variable")):
+                raise
+            raw.close()
+            found = f"its time cannot be decoded: {told}"
+            remedy = "correct its units and calendar, such as 'days since 2015-01-01' and standard"
+            raise DataError(remote.shown(url), found, remedy=remedy) from error
 
 
 def _engine(file: Any, place: str) -> str:

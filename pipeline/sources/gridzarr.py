@@ -128,7 +128,8 @@ class GridZarrSource(GridSource):
             missing.decoded(
                 stored, self.fills, drop=coordinates.TIMES
             )  # fails too where it is not the time
-            found = f"its time cannot be decoded: {' '.join(str(error).split())[:300]}"
+            told = " ".join(str(error).split()).partition(" Try opening")[0]
+            found = f"its time cannot be decoded: {told[:300]}"
             raise DataError(remote.shown(url), found, remedy="tell its provider") from error
 
     def digest(self) -> str:

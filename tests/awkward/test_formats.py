@@ -384,3 +384,21 @@ def test_fractions_without_units_are_one(tmp_path, units):
     mapping = {"water_fraction": {"from": "T", "units": "1"}}
     found = GriddedSource(str(tmp_path / "a.nc"), mapping).to_dask()
     np.testing.assert_array_equal(found.water_fraction, VALUES)
+
+
+@pytest.mark.parametrize(
+    ("units", "calendar"),
+    [
+        ("months since 2020-01-01", "standard"),
+        ("days since 2020-01-01", "none"),
+        ("days since 0000-01-01", "standard"),
+    ],
+)
+def test_a_time_that_cannot_be_decoded_is_no_damage(tmp_path, units, calendar):
+    data = grid().drop_vars("time")
+    data["time"] = ("time", [0, 1, 2], {"units": units, "calendar": calendar})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    told = problem(GriddedSource(str(tmp_path / "a.nc"), MAPPING))
+    assert "its time cannot be decoded" in told
+    assert units in told
+    assert "fetch it again" not in told
