@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.sources import fractions
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -71,6 +73,7 @@ def decoded(raw: xr.Dataset, fills: Fills, drop: tuple[str, ...] = ()) -> xr.Dat
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*has multiple fill values")
         made = xr.decode_cf(declared, decode_timedelta=False)
+    made = fractions.rounded(made, declared)
     made.set_close(raw.close)
     return made
 
@@ -116,15 +119,13 @@ def limits_of(attrs: Mapping[str, Any], dtype: Any) -> Limits:
         for key, default in (("scale_factor", 1.0), ("add_offset", 0.0))
     )
     kind = np.dtype(dtype).kind
-    fractions = any(isinstance(value, (float, np.floating)) for value in told)
-    if (scale, offset) == (1.0, 0.0) or (kind in "iu" and fractions):
+    unpacked = any(isinstance(value, (float, np.floating)) for value in told)
+    if kind in "iu" and not unpacked and "_Unsigned" in attrs:
+        read_as = _read_as(attrs, np.dtype(dtype))
+        told = [None if value is None else _turned(value, read_as) for value in told]
+    if (scale, offset) == (1.0, 0.0) or (kind in "iu" and unpacked):
         low, high = (None if value is None else float(value) for value in told)
         return low, high
-    if kind in "iu" and str(attrs.get("_Unsigned", "")).lower() == "true":
-        told = [
-            None if value is None else int(value) % 2 ** (8 * np.dtype(dtype).itemsize)
-            for value in told
-        ]
     low, high = (None if value is None else float(value) * scale + offset for value in told)
     low, high = (high, low) if scale < 0 else (low, high)
     slack = abs(scale) / 2 if kind in "iu" else 0.0  # unpacking rounds
@@ -136,18 +137,32 @@ def _declared(variable: xr.Variable, fills: tuple[float, ...]) -> dict[Any, Any]
     attrs, dtype = dict(variable.attrs), variable.dtype
     if dtype.kind not in "iuf":
         return attrs
-    unsigned = "_Unsigned" in attrs  # xarray turns its fill itself
+    if "_Unsigned" in attrs and dtype.kind in "iu":
+        # Of values of another sign than the file's type has, fills are told either way.
+        attrs["_Unsigned"], read_as = str(attrs["_Unsigned"]).lower(), _read_as(attrs, dtype)
+        told = [*(value for name in FILLS for value in _numbers(attrs.pop(name, None))), *fills]
+        whole = _cast([_turned(value, read_as) for value in told], read_as)
+        return attrs | ({"missing_value": whole} if whole.size else {})
     for name in FILLS:
-        if name in attrs and not (unsigned and name == "_FillValue"):
-            told = _cast(_numbers(attrs.pop(name)), dtype)
-            attrs |= {name: told[0] if name == "_FillValue" else told} if told.size else {}
-    if fills:
-        bits = 2 ** (8 * dtype.itemsize)
-        more = [value % bits for value in fills] if unsigned else []
-        own = _cast([*fills], dtype)
-        every = [*np.ravel(attrs.get("missing_value", ())), *own, *more]
-        attrs |= {"missing_value": np.array(every)} if every else {}
-    return attrs
+        if name in attrs:
+            told = list(_cast(_numbers(attrs.pop(name)), dtype))
+            attrs |= {name: told[0] if name == "_FillValue" else np.array(told)} if told else {}
+    every = [*np.ravel(attrs.get("missing_value", ())), *_cast([*fills], dtype)] if fills else []
+    return attrs | ({"missing_value": np.array(every)} if every else {})
+
+
+def _read_as(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of whole numbers as which values are read: NetCDF's `_Unsigned` may turn theirs."""
+    kind = {"true": "u", "false": "i"}.get(str(attrs.get("_Unsigned", "")).lower(), dtype.kind)
+    return np.dtype(f"{kind}{dtype.itemsize}")
+
+
+def _turned(value: Any, read_as: np.dtype[Any]) -> Any:
+    """A number as a type of whole numbers has its bits: -1 of one byte is 255 without a sign."""
+    bits, low = 2 ** (8 * read_as.itemsize), int(np.iinfo(read_as).min)
+    if not -(bits // 2) <= value < bits or value != int(value):
+        return value
+    return (int(value) - low) % bits + low
 
 
 def _cast(fills: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -452,3 +452,30 @@ def test_a_value_missing_at_the_change_is_missing(tmp_path, order, missing, lack
     expected = np.full(edge[-1] // 1440, 24.0)
     expected[lacking] = np.nan
     assert found == days("2016-01-01", expected.tolist())
+
+
+@pytest.mark.parametrize(
+    ("units", "dtype", "stamp", "offset"),
+    [
+        ("days since 2016-01-01", "float32", "end", 0),
+        ("days since 2016-01-01", "float32", "middle", 0),
+        ("days since 2016-01-01", "float32", "start", -5),
+        ("days since 1900-01-01", "float64", "end", -7),
+        ("days since 0001-01-01", "float64", "middle", -5),
+        ("days since 0001-01-01", "float64", "start", -7),
+    ],
+)
+@pytest.mark.parametrize("order", [((1, 4),), ((1, 2), (0.5, 2))])
+def test_hours_as_fractions_of_days_are_of_their_day(tmp_path, units, dtype, stamp, offset, order):
+    edge = edges(*order)
+    half_hour = np.arange(4 * 48.0)
+    amounts = np.add.reduceat(half_hour, edge[:-1] // 30)
+    data = grid(times_of(edge, stamp), amounts)
+    data["time"].encoding = {"units": units, "dtype": dtype}
+    data.to_netcdf(tmp_path / "grid.nc", engine="h5netcdf")
+    mapping = {"precipitation": {"from": "p", "units": "kg m-2", "daily": "sum"}}
+    day = {"stamp": stamp, "offset_hours": offset}
+    source = GriddedSource(str(tmp_path / "grid.nc"), mapping, day=day)
+    n = 3 if offset else 4
+    expected = half_hour[-2 * offset :][: n * 48].reshape(n, 48).sum(1)
+    assert by_day(source) == days("2016-01-01", expected.tolist())

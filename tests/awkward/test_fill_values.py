@@ -313,3 +313,45 @@ def test_doctor_finds_a_fill_value_that_is_often_there_and_nowhere_declared(tmp_
     assert row[2] == "undeclared fill"
     assert "P: 50% of the sample are 0, the fill value of its array" in row[3]
     assert "say `fill: 0` in the mapping if they are missing" in row[4]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"_FillValue": -1},
+        {"_FillValue": 255},
+        {"missing_value": -1},
+        {"missing_value": 255},
+        {"valid_range": [0, -56]},
+        {"valid_range": [0, 200]},
+        {"valid_max": -56, "scale_factor": 1.0},
+    ],
+    ids=str,
+)
+def test_bytes_without_a_sign_are_declared_missing_either_way(tmp_path, version, declared):
+    """`_Unsigned` says that the stored -1 is 255, and attributes may tell either."""
+    zarr_of(tmp_path / "a.zarr", version, {"_Unsigned": "true", **declared}, False)
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="r+")
+    held = group["P"]
+    attrs, more = dict(held.attrs), {"dimension_names": ["lat", "lon"]} if version == 3 else {}
+    made = group.create_array("P", shape=(2, 3), dtype="i1", overwrite=True, **more)
+    made[...] = np.array([[0, -1, 5], [100, 7, 1]], "i1")
+    made.attrs.update(attrs)
+    source = GridZarrSource(str(tmp_path / "a.zarr"), MAPPING)
+    np.testing.assert_array_equal(values(source), [0, np.nan, 5, 100, 7, 1])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_limit_that_no_stored_value_can_have_is_no_limit(tmp_path, version):
+    zarr_of(tmp_path / "a.zarr", version, {"valid_max": 60000}, True)
+    source = GridZarrSource(str(tmp_path / "a.zarr"), MAPPING)
+    np.testing.assert_allclose(values(source), expected({}, packed=True))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("told", ["", "none", "garbage!"])
+def test_a_fill_that_is_no_number_declares_nothing(tmp_path, version, told):
+    zarr_of(tmp_path / "a.zarr", version, {"_FillValue": told}, False)
+    source = GridZarrSource(str(tmp_path / "a.zarr"), MAPPING)
+    np.testing.assert_array_equal(values(source), STORED)

@@ -53,9 +53,13 @@ def _declare(variable: xr.Variable, array: Any) -> None:
     """Set `_FillValue` and `missing_value` of a variable to what its array declares."""
     attrs = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
     told, fill = array.attrs.get("_FillValue"), array.fill_value
+    if variable.dtype.kind not in "iuf":
+        variable.attrs = attrs
+        return
+    told = _number(told)
     if told is not None:
-        attrs["_FillValue"] = _number(told)
-    if variable.dtype.kind in "iuf" and fill is not None:
+        attrs["_FillValue"] = told
+    if fill is not None:
         if array.metadata.zarr_format == 2 and fill:
             also = np.ravel(attrs.get("missing_value", ())).tolist()
             attrs |= {"missing_value": [*also, fill]} if told is not None else {"_FillValue": fill}
@@ -65,10 +69,17 @@ def _declare(variable: xr.Variable, array: Any) -> None:
 
 
 def _number(told: Any) -> Any:
-    """A fill of an attribute: xarray writes floats of format 3 in base64, others as they are."""
+    """A fill of an attribute: xarray writes floats of format 3 in base64, others as they are.
+
+    None where it is a text that stands for no number.
+    """
     if not isinstance(told, str):
         return told
     try:
         return float(told)
     except ValueError:
-        return struct.unpack("<d", base64.standard_b64decode(told))[0]
+        pass
+    try:
+        return struct.unpack("<d", base64.b64decode(told, validate=True))[0]
+    except (ValueError, struct.error):
+        return None
