@@ -114,3 +114,9 @@ def test_a_digest_follows_the_content_not_the_name(tmp_path):
 @given(tree=st.dictionaries(st.text(max_size=5), JSON, max_size=6))
 def test_a_digest_does_not_depend_on_the_order_of_keys(tree):
     assert files.sha256_of(dict(reversed(tree.items()))) == files.sha256_of(tree)
+
+
+def test_a_damaged_receipt_means_that_its_work_is_done_again(tmp_path):
+    for data in (b"", b"{half", b"[]", b"null"):
+        files.write_bytes(str(tmp_path / "1.json"), data)
+        assert files.read_receipt(str(tmp_path / "1.json")) is None

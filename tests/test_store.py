@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline import arrays, files
 from pipeline.errors import StoreError
 from pipeline.schema import BLOCK_DAYS, Array, block_range, epoch_day, time_axis
-from pipeline.store import Workspace
+from pipeline.store import Artefact, Workspace
 
 INPUTS = {"schema": 1, "period": ["2020-01-01", "2020-02-01"], "qc.stuck_days": 30}
 N_BLOCKS, N_Y, N_X, SHARD = 4, 7, 5, 4  # sizes differ, and the last shards are cut by the end
@@ -180,3 +180,27 @@ def test_the_time_axis_is_whole_blocks_counted_from_1970(day, n_days):
     assert axis[0] <= epoch_day(day) < axis[0] + BLOCK_DAYS
     assert axis[-1] - BLOCK_DAYS < epoch_day(last) <= axis[-1]
     assert np.datetime64(epoch_day(day), "D") == np.datetime64(day)
+
+
+def test_a_removal_that_is_interrupted_is_never_taken_for_finished_work(tmp_path, monkeypatch):
+    names = ("c/0/0", "receipts/1.json", "zarr.json", "manifest.json", "begun.json")
+    remove = files.remove
+    for stop in range(len(names)):
+        artefact = Artefact("cube", f"{tmp_path}/{stop}/cube.zarr/")
+        for name in names:
+            files.write_bytes(f"{artefact.prefix}{name}", b"{}")
+        calls = []
+
+        def interrupted(url, calls=calls, stop=stop):
+            if len(calls) == stop:
+                raise KeyboardInterrupt
+            calls.append(url)
+            remove(url)
+
+        monkeypatch.setattr(files, "remove", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            artefact.remove()
+        left = files.listing(artefact.prefix.rstrip("/"))
+        assert "begun.json" in left
+        if "zarr.json" not in left or "c" not in left:
+            assert not {"manifest.json", "receipts"} & set(left)
