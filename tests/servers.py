@@ -10,7 +10,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +93,6 @@ def seaweed(folder: Path, address: str = "127.0.0.1", bucket: str = "soilweave")
         with running(command, folder / "seaweed.log", **how) as server:
             server.wait_for(lambda: _bucket_made(s3))
             yield s3
-    if "s3fs" in sys.modules:  # it keeps its clients, with the endpoint of this server
-        sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
     for port in ports.values():  # it puts these there whatever it is told
         for stale in Path("/tmp").glob(f"seaweedfs-*-{port + 10000}.sock"):
             stale.unlink()

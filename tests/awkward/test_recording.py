@@ -15,6 +15,7 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import earthdata_server
 import icechunk
@@ -23,7 +24,6 @@ import miniatures_raster
 import miniatures_scan
 import numpy as np
 import pytest
-import servers
 import web
 import xarray as xr
 import yaml
@@ -33,6 +33,9 @@ from typer.testing import CliRunner
 
 from pipeline import catalog, files, grid
 from pipeline.cli import app
+
+if TYPE_CHECKING:
+    import servers
 
 DAYS = np.arange("2020-06-01", "2020-06-10", dtype="datetime64[D]")
 WINDOW = slice(4, 7)  # the days that are read: three, from the middle
@@ -183,17 +186,14 @@ def raster(folder: Path, site) -> dict:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory) -> Recorded:
-    """One entry of each protocol, recorded by the command; all servers are stopped then."""
+def recorded(tmp_path_factory, s3) -> Recorded:
+    """One entry of each protocol, recorded by the command; all servers but S3 are stopped then."""
     folder = tmp_path_factory.mktemp("recorded")
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(web._Handler, "end_headers", tagged)
         patch.setenv("EARTHDATA_TOKEN", TOKEN)
         patch.setenv("EARTHDATA_USERNAME", NAME)
-        s3 = stack.enter_context(servers.seaweed(tmp_path_factory.mktemp("s3")))
-        for name, value in s3.environment.items():
-            patch.setenv(name, value)
         site = stack.enter_context(web.serve(folder))
         nasa = stack.enter_context(earthdata_server.serve())
         other = stack.enter_context(miniatures_raster.served(folder))
