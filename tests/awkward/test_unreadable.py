@@ -300,10 +300,12 @@ def test_a_folder_in_the_place_of_a_file_is_told(snow, tmp_path):
 def test_a_damaged_lease_is_told_as_such(tmp_path):
     workspace = Workspace(str(tmp_path))
     workspace.lease.take(Silent().note)
-    files.write_bytes(workspace.url("lease.json"), b"")
-    with pytest.raises(StoreError, match="lost to a driver whose record is damaged"):
-        workspace.lease.check()
-    workspace.lease.release()  # ends the thread that renews it
+    try:
+        files.write_bytes(workspace.url("lease.json"), b"")
+        with pytest.raises(StoreError, match="lost to a driver whose record is damaged"):
+            workspace.lease.check()
+    finally:  # end the thread that renews it, which interrupts this process otherwise
+        workspace.lease.release()
 
 
 @pytest.mark.parametrize("kind", list(DAMAGED))
