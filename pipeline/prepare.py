@@ -78,7 +78,7 @@ def run(
         complete_through=str(experiment.period[1]),
         dropped=_counts(receipts),
         missing=lacking,
-        nodes=Counter(receipt["node"] for receipt in receipts),
+        nodes=Counter(receipt["node"] for receipt in receipts if receipt["node"]),
         **_as_read(experiment, sources),
     )
     told = [_dropped_line(_counts(receipts))]
@@ -143,12 +143,12 @@ def _land(experiment: Experiment, sources: Sources, url: str) -> Json:
     mask, lacking = presence.settled(url, experiment, sources.window, entries)
     region = [slice(0, size) for size in mask.shape]
     shards = arrays.write_shards(url, "cells/mask", region, mask.astype("uint8"))
-    return empty_receipt() | {"shards": shards, "missing": lacking}
+    return empty_receipt() | {"node": None, "shards": shards, "missing": lacking}
 
 
 def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
     """Write what the sites report; the receipt of it."""
-    receipt = empty_receipt()
+    receipt = empty_receipt() | {"node": None}  # the driver's work, which no node was given
     if (insitu := sources.insitu) is None:
         return receipt
     try:
