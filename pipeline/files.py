@@ -65,7 +65,7 @@ def write_bytes(url: str, data: bytes) -> None:
     """
     filesystem, path = _open(url)
     try:
-        if "file" in _protocols(filesystem):
+        if "file" in protocols(filesystem):
             filesystem.makedirs(filesystem._parent(path), exist_ok=True)
             part = f"{path}.part-{uuid.uuid4().hex}"
             try:
@@ -115,14 +115,14 @@ def swap(url: str, data: bytes, expected: bytes | None) -> bool:
     """
     filesystem, path = _open(url)
     try:
-        if "file" in _protocols(filesystem):
+        if "file" in protocols(filesystem):
             return _swap_file(url, path, data, expected)
         options: Json = {"mode": "create"}
         if expected is not None:
             info = filesystem.info(path)
             if filesystem.cat_file(path) != expected:
                 return False
-            options = {"IfMatch": info["ETag"]} if "s3" in _protocols(filesystem) else {}
+            options = {"IfMatch": info["ETag"]} if "s3" in protocols(filesystem) else {}
         filesystem.pipe_file(path, data, **options)
     except FileNotFoundError as error:
         if expected is None:
@@ -252,7 +252,7 @@ def copy(source: str, target: str) -> None:
       StoreError: the place cannot be written.
     """
     filesystem, path = _open(target)
-    if "file" in _protocols(filesystem):
+    if "file" in protocols(filesystem):
         write_bytes(target, read_bytes(source))
         return
     try:
@@ -330,6 +330,7 @@ def _open(url: str, **options: Any) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
-def _protocols(filesystem: Any) -> tuple[str, ...]:
+def protocols(filesystem: Any) -> tuple[str, ...]:
+    """The protocols that a file system of fsspec speaks, such as ("file", "local") or ("s3",)."""
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)

@@ -102,7 +102,7 @@ def absent(
       or has too many.
     """
     filesystem, root = fsspec.core.url_to_fs(files.join(url, group) if group else url, **options)
-    if "http" in _protocols(filesystem):
+    if "http" in files.protocols(filesystem):
         return None
     layout = _layout(filesystem, f"{root}/{name}")
     if layout is None or np.prod(_counts(layout)) > MOST_LISTED:
@@ -157,8 +157,3 @@ def _layout(filesystem: Any, path: str) -> Layout | None:
     chunks = tuple(held["chunk_grid"]["configuration"]["chunk_shape"])  # of shards, where it has
     prefix = f"c{separator}" if default else ""
     return Layout(tuple(held["shape"]), chunks, prefix, separator, held["fill_value"])
-
-
-def _protocols(filesystem: Any) -> tuple[str, ...]:
-    protocol = filesystem.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
