@@ -41,6 +41,25 @@ settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
 
 
+# The kind of a test that uses a fixture; the first that applies counts, and the others are units.
+KINDS = {
+    "s3": "servers",  # SeaweedFS
+    "started": "servers",  # SeaweedFS, PostgreSQL and MLflow, in test_servers.py
+    "server": "servers",  # MLflow, in test_tracking.py
+    "cluster": "servers",  # a Ray head that takes jobs, in test_jobs.py
+    "local_ray": "stages",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test by what it needs: `units`, `stages`, `servers` or `cluster`."""
+    marked = {"cluster", *KINDS.values()}
+    for item in items:
+        if not any(mark.name in marked for mark in item.iter_markers()):
+            kinds = [kind for name, kind in KINDS.items() if name in item.fixturenames]
+            item.add_marker([*kinds, "units"][0])
+
+
 @dataclass(frozen=True)
 class World:
     """The small world: its folder of sources, its experiment, and a finished workspace."""
