@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import in_process
 import pytest
 import ray
 import servers
@@ -79,10 +80,10 @@ def impatient(monkeypatch):
 
 @pytest.fixture(scope="session")
 def local_ray():
-    """One local Ray of three CPUs (logical ones) for all tests that need it."""
+    """One local Ray of two CPUs (logical ones) for all tests that need it."""
     ray.init(
         address="local",
-        num_cpus=3,
+        num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -116,12 +117,20 @@ def variant(world, tmp_path_factory) -> World:
     settings = [f"cube={world.workspace.root}", "arms=[insitu]", "train.updates=20"]
     experiment = resolve.experiment(str(world.path), settings, "variant")
     workspace = Workspace(str(Path(world.workspace.root).parent / "variant"))
-    for stage in (prepare, folds, train, predict):
-        stage.run(experiment, workspace, Silent())
+    with in_process.training():
+        for stage in (prepare, folds, train, predict):
+            stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
     workspace.lease.release()
     return World(world.folder, world.path, experiment, workspace, summary)
+
+
+@pytest.fixture
+def trained_here():
+    """Models are trained in this process, without Ray Train."""
+    with in_process.training():
+        yield
 
 
 @pytest.fixture
