@@ -127,6 +127,13 @@ def variant(world, tmp_path_factory) -> World:
 
 
 @pytest.fixture
+def prepared_here():
+    """The blocks of a cube are written in this process, without Ray Data."""
+    with in_process.preparing():
+        yield
+
+
+@pytest.fixture
 def trained_here():
     """Models are trained in this process, without Ray Train."""
     with in_process.training():

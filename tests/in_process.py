@@ -1,22 +1,38 @@
-"""Training in the process of the test, by the function that every worker of Ray Train calls.
+"""Stages in the process of the test, by the functions that Ray's tasks and workers call.
 
-For tests of what is trained, not of how the models are spread: Ray Train starts about ten
-processes for a run, which takes far longer than training small models does.
+For tests of what is made, not of how the work is spread or goes on after an interruption: Ray Train
+starts about ten processes for a run, which takes far longer than training small models does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import dask
 import pytest
 import tiny
 
-from pipeline import models, train, worker
+from pipeline import block, models, prepare, train, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def preparing() -> Iterator[None]:
+    """`prepare.run` writes one block after the other in this thread, all of them anew."""
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr(prepare, "_receipts", _receipts)
+        yield
+
+
+def _receipts(experiment, url, numbers) -> Iterator[dict]:
+    text = experiment.model_dump_json()
+    for number in numbers:
+        yield json.loads(block.write_block({"block": number}, text, url)["receipt"])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import math
 from types import SimpleNamespace
 
 import clinic
-import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +20,6 @@ import yaml
 
 from model.features import Features
 from pipeline import (
-    block,
     blocks,
     doctor,
     domain,
@@ -39,6 +37,8 @@ from pipeline.cube import Cube
 from pipeline.errors import SoilweaveError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
+
+pytestmark = pytest.mark.usefixtures("prepared_here")
 
 WINDOW = small_world.WINDOW
 DAYS = small_world.FIRST + np.arange(small_world.N_DAYS)
@@ -59,22 +59,6 @@ class Told(Silent):
 
     def finish(self, note):
         self.lines.append(note)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    """The tasks of prepare, one after the other; dask reads in this thread."""
-
-    def receipts(experiment, url, part, *_):
-        text = experiment.model_dump_json()
-        return [
-            json.loads(block.write_block({"block": number}, text, url)["receipt"])
-            for number in part
-        ]
-
-    monkeypatch.setattr(prepare, "_receipts", receipts)
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def km(lat1, lon1, lat2, lon2):
