@@ -74,8 +74,9 @@ class World:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Busy servers are asked again as often as ever, but soon."""
+    """Busy servers are asked again, and failed reads repeated, as often as ever but soon."""
     monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(remote, "WAITS_S", tuple(0.01 * wait for wait in remote.WAITS_S))
 
 
 @pytest.fixture(scope="session")
