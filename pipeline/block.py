@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +30,9 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool 
       forcing_alone: of the cells, without statics, mask, satellite and sites.
 
     Returns:
-      {"receipt": JSON of `empty_receipt`, with the shards written, the values dropped per rule,
-      and what went wrong}. Beside the receipt lies what `presence.save` keeps: where each variable
-      has values.
+      The receipt: as `empty_receipt`, with the shards written, the values dropped per rule, and
+      what went wrong. Beside the receipt lies what `presence.save` keeps: where each variable has
+      values.
     """
     experiment, block = Experiment.model_validate_json(experiment_json), int(item["block"])
 
@@ -56,7 +55,7 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_alone: bool 
         receipt |= {"unread": [str(error)], "outage": isinstance(error, UnreachableError)}
     except OSError as error:  # a damaged file shows when its chunks are read
         receipt["unread"] = [f"a source cannot be read, truncated or damaged: {error}"]
-    return {"receipt": json.dumps(receipt)}
+    return receipt
 
 
 def empty_receipt() -> Json:

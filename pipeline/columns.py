@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline import cluster, files, mapper, schema
+from pipeline import cluster, files, mapper, schema, tasks
 from pipeline.config import Experiment
 
 if TYPE_CHECKING:
@@ -35,36 +35,41 @@ def mapped(
       progress: is told of them.
       task: what maps a column.
     """
-    todo = []
-    for column in columns:
-        name = mapper.receipt_name(**column)
-        receipt = files.read_receipt(files.join(orders.root, "maps", "receipts", name), "shards")
-        if receipt is None:
-            todo.append(column)
-        else:
-            progress.advance(n_blocks)
-            yield receipt
+    kept, todo = tasks.split(columns, partial(_receipt, orders.root))
+    for _, receipt in kept:
+        progress.advance(n_blocks)
+        yield receipt
     if not todo:
         return
-    threads = Experiment.model_validate_json(orders.experiment_json).compute.threads_per_worker
-    with cluster.connected():
-        import ray
-        import ray.data
+    with cluster.connected(), cluster.told(progress) as told:
+        threads = Experiment.model_validate_json(orders.experiment_json).compute.threads_per_worker
+        actors = _actors(task, replace(orders, queue=told.queue), len(todo), threads)
+        for _, receipt in tasks.run_tasks(todo, actors):
+            yield receipt
 
-        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = int(has.get("GPU", 0))
-        workers = gpus * SHARING or max(1, int(has.get("CPU", 1)) // threads)
-        size = min(len(todo), workers)
-        with cluster.told(progress) as told:
-            tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
-                task,  # type: ignore[arg-type]  # a class whose objects are called
-                fn_constructor_args=(replace(orders, queue=told.queue),),
-                compute=ray.data.ActorPoolStrategy(size=size),
-                num_cpus=1 if gpus else threads,
-                num_gpus=1 / SHARING if gpus else 0,
-            )
-            for row in tasks.iter_rows():
-                yield json.loads(row["receipt"])
+
+def _receipt(root: str, column: Json) -> Json | None:
+    """The receipt of a column that an interrupted run has mapped; None where there is none."""
+    name = mapper.receipt_name(**column)
+    return files.read_receipt(files.join(root, "maps", "receipts", name), "shards")
+
+
+def _actors(
+    task: type[mapper.MapColumn], orders: mapper.Orders, n_columns: int, threads: int
+) -> tasks.Actors:
+    """As many actors as the cluster has room for, at most one per column."""
+    import ray
+
+    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = int(has.get("GPU", 0))
+    workers = gpus * SHARING or max(1, int(has.get("CPU", 1)) // threads)
+    return tasks.Actors(
+        task,
+        (orders,),
+        size=min(n_columns, workers),
+        num_cpus=1 if gpus else threads,
+        num_gpus=1 / SHARING if gpus else 0,
+    )
 
 
 def every(experiment: Experiment) -> list[Json]:

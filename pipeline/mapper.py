@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,7 +44,7 @@ class Orders:
 
 
 class MapColumn:
-    """Ray Data actor: {"arm", "row", "col"} in, {"receipt"} of the shards it has written out."""
+    """Ray Data actor: {"arm", "row", "col"} in, the receipt of the shards it has written out."""
 
     orders: Orders
 
@@ -67,11 +66,11 @@ class MapColumn:
             if column.valid.any():
                 made = self.written(arm, column, members)
         except (StoreError, ValueError) as error:
-            return {"receipt": json.dumps({"problems": [f"{arm}: {error}"]})}
+            return {"problems": [f"{arm}: {error}"]}
         receipt = {"node": cluster.node(), "problems": [], **made}
         name = receipt_name(arm, row, col)
         files.write_json(files.join(self.orders.root, "maps", "receipts", name), receipt)
-        return {"receipt": json.dumps(receipt)}
+        return receipt
 
     def written(self, arm: str, column: Column, members: list[Trained]) -> Json:
         """`shards`, records of all that were written, and `steps`, days that each cell took."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import numpy as np
 from pipeline import (
     arrays,
     catalog,
-    cluster,
     domain,
     files,
     missing,
@@ -21,6 +19,7 @@ from pipeline import (
     reach,
     schema,
     sites,
+    tasks,
     twins,
 )
 from pipeline.block import check_receipts, empty_receipt, write_block
@@ -28,8 +27,6 @@ from pipeline.cube import Cube
 from pipeline.errors import DataError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipeline.config import Experiment
     from pipeline.domain import Sources
     from pipeline.files import Json
@@ -104,7 +101,9 @@ def _written(
         _check_written(cube, url, receipts)
         own = receipts[0].get("missing", {}).get("sites", {})
         missing.check(experiment, {n: own[n] for n in own if n != experiment.target})
-    for receipt in _receipts(experiment, url, schema.block_range(experiment.period)):
+    blocks = [{"block": block} for block in schema.block_range(experiment.period)]
+    task = partial(write_block, experiment_json=experiment.model_dump_json(), url=url)
+    for _, receipt in tasks.run_tasks(blocks, task, partial(_receipt, url)):
         receipts.append(receipt)
         progress.advance()
         if receipt["outage"]:  # the other blocks would fail as well, each after its retries
@@ -205,24 +204,11 @@ def _digests(experiment: Experiment) -> dict[str, str]:
         raise
 
 
-def _receipts(experiment: Experiment, url: str, blocks: range) -> Iterator[Json]:
-    """The receipt of each block: those of an interrupted run, then of the blocks it left."""
-    todo = []
-    for block in blocks:
-        receipt = files.read_receipt(files.join(url, "receipts", f"{block}.json"), *empty_receipt())
-        if receipt is None or not presence.kept(url, block):
-            todo.append({"block": block})
-        else:
-            yield receipt
-    if not todo:
-        return
-    with cluster.connected():
-        import ray.data
-
-        task = partial(write_block, experiment_json=experiment.model_dump_json(), url=url)
-        tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(task)
-        for row in tasks.iter_rows():
-            yield json.loads(row["receipt"])
+def _receipt(url: str, item: Json) -> Json | None:
+    """The receipt of a block that an interrupted run has written; None where there is none."""
+    block = int(item["block"])
+    receipt = files.read_receipt(files.join(url, "receipts", f"{block}.json"), *empty_receipt())
+    return receipt if receipt is not None and presence.kept(url, block) else None
 
 
 def _template(

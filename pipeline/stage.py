@@ -7,7 +7,6 @@ with its manifest. Several experiments share a folder where window and period ag
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ import numpy as np
 from pipeline import (
     arrays,
     catalog,
-    cluster,
     copies,
     domain,
     files,
@@ -24,6 +22,7 @@ from pipeline import (
     placing,
     schema,
     store,
+    tasks,
     volume,
 )
 from pipeline.config import Experiment
@@ -31,7 +30,6 @@ from pipeline.errors import DataError, SoilweaveError
 from pipeline.sources import remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import date
 
     import xarray as xr
@@ -64,8 +62,8 @@ def run(
             if artefact.claim(inputs, overwrite, progress):
                 todo[entry] = (artefact, inputs)
         blocks = schema.block_range(origin.period)
-        n = sum(len(_tasks(origin, entry, blocks)) for entry in todo)
-        progress.start("stage", n, "pieces")
+        pieces = [piece for entry in todo for piece in _pieces(origin, entry, blocks)]
+        progress.start("stage", len(pieces), "pieces")
         if not todo:
             progress.finish(f"every source is copied to {folder}")
             return
@@ -74,8 +72,9 @@ def run(
             artefact.begin(inputs)
             arrays.create_group(copies.url_of(folder, entry), *_template(origin, entry))
         receipts: dict[str, list[Json]] = {entry: [] for entry in todo}
-        for entry, receipt in _receipts(origin, folder, list(todo), blocks):
-            receipts[entry].append(receipt)
+        task = partial(copy_block, experiment_json=origin.model_dump_json(), folder=folder)
+        for piece, receipt in tasks.run_tasks(pieces, task, partial(_receipt, folder)):
+            receipts[piece["entry"]].append(receipt)
             progress.advance()
         size = _commit(origin, folder, todo, receipts)
     progress.finish(f"{len(todo)} entries, {size / 1e6:.1f} MB in {folder}")
@@ -90,7 +89,7 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
       folder: of the copies.
 
     Returns:
-      {"entry": its name, "receipt": JSON of the shards, or of the problem}.
+      {"shards": records of what was written, "problem": what went wrong, None where nothing did}.
     """
     experiment = Experiment.model_validate_json(experiment_json)
     entry, block = str(item["entry"]), int(item["block"])
@@ -111,7 +110,7 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
         receipt["problem"] = str(error)
     except OSError as error:
         receipt["problem"] = f"catalog entry {entry}: cannot be read ({type(error).__name__})"
-    return {"entry": entry, "receipt": json.dumps(receipt)}
+    return receipt
 
 
 def _inputs(origin: Experiment, entry: str) -> Json:
@@ -133,38 +132,23 @@ def _template(origin: Experiment, entry: str) -> tuple[list[schema.Array], dict[
     return copies.template(_opened(origin, entry), origin.period)
 
 
-def _receipts(
-    origin: Experiment, folder: str, entries: list[str], blocks: range
-) -> Iterator[tuple[str, Json]]:
-    """Entry and receipt of each block: those of an interrupted run, then of what it left."""
-    todo = []
-    for entry in entries:
-        for block, n in _tasks(origin, entry, blocks):
-            url = files.join(copies.url_of(folder, entry), "receipts", f"{block}.json")
-            receipt = files.read_receipt(url, "shards", "problem")
-            if receipt is None:
-                todo.append({"entry": entry, "block": block, "n": n})
-            else:
-                yield entry, receipt
-    if not todo:
-        return
-    with cluster.connected():
-        import ray.data
-
-        task = partial(copy_block, experiment_json=origin.model_dump_json(), folder=folder)
-        tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(task)
-        for row in tasks.iter_rows():
-            yield row["entry"], json.loads(row["receipt"])
+def _receipt(folder: str, piece: Json) -> Json | None:
+    """The receipt of a piece that an interrupted run has copied; None where there is none."""
+    url = copies.url_of(folder, piece["entry"])
+    name = f"{piece['block']}.json"
+    return files.read_receipt(files.join(url, "receipts", name), "shards", "problem")
 
 
-def _tasks(origin: Experiment, entry: str, blocks: range) -> list[tuple[int, int]]:
-    """First block and number of blocks of each task: those that share objects, read at once."""
+def _pieces(origin: Experiment, entry: str, blocks: range) -> list[Json]:
+    """The items of `copy_block`: each piece is the blocks that share objects, read at once."""
     if entry in origin.sources.insitu:
-        return [(blocks.start, len(blocks))]
+        return [{"entry": entry, "block": blocks.start, "n": len(blocks)}]
     found = volume.of(origin, entry)
     step = min(found.blocks, MOST_BLOCKS) if found else 1
-    starts = range(blocks.start, blocks.stop, step)
-    return [(block, min(step, blocks.stop - block)) for block in starts]
+    return [
+        {"entry": entry, "block": block, "n": min(step, blocks.stop - block)}
+        for block in range(blocks.start, blocks.stop, step)
+    ]
 
 
 def _commit(

@@ -1,6 +1,5 @@
 """Copies of sources: the cube made of them is the cube made of the sources, and resumable."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from pipeline import catalog, copies, prepare, resolve, stage, volume
+from pipeline import catalog, copies, prepare, resolve, stage, tasks, volume
 from pipeline.cube import Cube
 from pipeline.errors import DataError, SoilweaveError
 from pipeline.store import Workspace
@@ -100,16 +99,12 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
         calls.append(dataset.attrs["entry"])
         return real(dataset, *args, **kwargs)
 
-    def here(origin, folder, entries, blocks):  # in this process, where writing can be cut
-        for entry in entries:
-            for block, n in stage._tasks(origin, entry, blocks):
-                item = {"entry": entry, "block": block, "n": n}
-                made = stage.copy_block(item, origin.model_dump_json(), folder)
-                yield made["entry"], json.loads(made["receipt"])
+    def here(pieces, task, receipts):  # in this process, where writing can be cut
+        return ((piece, task(piece)) for piece in pieces)
 
     with monkeypatch.context() as patch:
         patch.setattr(copies, "write", write)
-        patch.setattr(stage, "_receipts", here)
+        patch.setattr(tasks, "run_tasks", here)
         patch.setattr(catalog, "entries", lambda experiment: ["footprints"])
         with pytest.raises(DataError, match=r"footprints: cannot be read .OSError.; mend that"):
             stage.run(staged, workspace, Heard())
@@ -148,7 +143,10 @@ def test_volumes_count_objects_in_time_and_space(snow):
     tell(snow, days=90, degrees=[180, 360], per="variable", megabytes=1)
     experiment = resolve.experiment(str(snow))
     assert volume.of(experiment, "cells").blocks == 3
-    blocks = range(100, 108)
-    assert stage._tasks(experiment, "cells", blocks) == [(100, 3), (103, 3), (106, 2)]
-    assert stage._tasks(experiment, "sites", blocks) == [(100, 8)]
-    assert stage._tasks(experiment, "footprints", blocks)[:2] == [(100, 1), (101, 1)]
+
+    def pieces(entry):
+        return [tuple(p.values()) for p in stage._pieces(experiment, entry, range(100, 108))]
+
+    assert pieces("cells") == [("cells", 100, 3), ("cells", 103, 3), ("cells", 106, 2)]
+    assert pieces("sites") == [("sites", 100, 8)]
+    assert pieces("footprints")[:2] == [("footprints", 100, 1), ("footprints", 101, 1)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import arrays, catalog, cluster, files, presence, reach, schema, status, store
+from pipeline import arrays, catalog, files, presence, reach, schema, status, store, tasks
 from pipeline.aside import Aside
 from pipeline.block import check_receipts, empty_receipt, write_block
 from pipeline.cube import Cube
@@ -17,8 +16,6 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.update import mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment
@@ -131,7 +128,15 @@ def _receipts(
     arrays.create_group(aside.folder, _form(wanted, aside.place), {})
     progress.start("update", len(blocks), "blocks of forcing")
     found = []
-    for receipt in _read(wanted, aside, blocks, done):
+    task = partial(
+        read_block,
+        experiment_json=wanted.model_dump_json(),
+        folder=aside.folder,
+        cube_url=aside.place,
+        done=str(done),
+    )
+    items = [{"block": block} for block in blocks]
+    for _, receipt in tasks.run_tasks(items, task, partial(_receipt, aside.folder)):
         found.append(receipt)
         progress.advance()
         if receipt["outage"]:
@@ -140,29 +145,10 @@ def _receipts(
     return found
 
 
-def _read(wanted: Experiment, aside: Aside, blocks: range, done: date) -> Iterator[Json]:
-    todo = []
-    for block in blocks:
-        url = files.join(aside.folder, "receipts", f"{block}.compared.json")
-        receipt = files.read_receipt(url, *empty_receipt(), "revised")
-        if receipt is None:
-            todo.append({"block": block})
-        else:
-            yield receipt
-    if todo:
-        with cluster.connected():
-            import ray.data
-
-            task = partial(
-                read_block,
-                experiment_json=wanted.model_dump_json(),
-                folder=aside.folder,
-                cube_url=aside.place,
-                done=str(done),
-            )
-            tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(task)
-            for row in tasks.iter_rows():
-                yield json.loads(row["receipt"])
+def _receipt(folder: str, item: Json) -> Json | None:
+    """The receipt of a block that an interrupted run has compared; None where there is none."""
+    url = files.join(folder, "receipts", f"{item['block']}.compared.json")
+    return files.read_receipt(url, *empty_receipt(), "revised")
 
 
 def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, done: str) -> Json:
@@ -176,12 +162,11 @@ def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, don
       done: the last day that the cube's cells reach.
 
     Returns:
-      {"receipt": as of `write_block`, and `revised`, the days that have another forcing}.
+      The receipt: as of `write_block`, and `revised`, the days that have another forcing.
     """
-    made = write_block(item, experiment_json, folder, forcing_alone=True)
-    receipt = json.loads(made["receipt"])
+    receipt = write_block(item, experiment_json, folder, forcing_alone=True)
     if receipt["problems"] or receipt["unread"] or receipt["unwritten"]:
-        return made
+        return receipt
     first = int(item["block"]) * schema.BLOCK_DAYS
     days = np.arange(first, first + schema.BLOCK_DAYS)
     days = days[days <= schema.epoch_day(date.fromisoformat(done))]
@@ -192,7 +177,7 @@ def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, don
     receipt["revised"] = [str(day.astype("datetime64[D]")) for day in days[changed]]
     name = f"{item['block']}.compared.json"
     files.write_json(files.join(folder, "receipts", name), receipt)
-    return {"receipt": json.dumps(receipt)}
+    return receipt
 
 
 def _field(url: str, name: str, days: NDArray[np.int64]) -> NDArray[np.float32]:

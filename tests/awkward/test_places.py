@@ -21,7 +21,6 @@ import yaml
 
 from model.features import Features
 from pipeline import (
-    block,
     blocks,
     doctor,
     domain,
@@ -34,6 +33,7 @@ from pipeline import (
     resolve,
     sites,
     tables,
+    tasks,
 )
 from pipeline.cube import Cube
 from pipeline.errors import SoilweaveError
@@ -65,14 +65,10 @@ class Told(Silent):
 def in_this_process(monkeypatch):
     """The tasks of prepare, one after the other; dask reads in this thread."""
 
-    def receipts(experiment, url, part, *_):
-        text = experiment.model_dump_json()
-        return [
-            json.loads(block.write_block({"block": number}, text, url)["receipt"])
-            for number in part
-        ]
+    def run_tasks(items, task, receipts):
+        return ((item, task(item)) for item in items)
 
-    monkeypatch.setattr(prepare, "_receipts", receipts)
+    monkeypatch.setattr(tasks, "run_tasks", run_tasks)
     with dask.config.set(scheduler="synchronous"):
         yield
 
