@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from model.calibration import FEWEST
 from model.intervals import effective_n
+from model.metrics import FEWEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

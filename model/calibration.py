@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from model.metrics import FEWEST
 from model.predict import product
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEVEL_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-FEWEST = 30  # values that make a site one to calibrate on
 LEVEL = 0.9  # the coverage that the width is scaled to
 
 

@@ -18,6 +18,7 @@ Scores: TypeAlias = dict[str, NDArray[Any]]
 METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
 ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value in it is enough, as in pytesmo
 AT_ONCE = 1024  # places
+FEWEST = 30  # values of a site whose error is taken for its own: calibration, local adjustment
 ROUNDING = 1e-13  # a spread below this fraction of the largest value is noise of the arithmetic
 
 

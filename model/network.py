@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
+
+from model.seeds import hash_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,8 +120,3 @@ def seeded_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash_seed(key))
         return Network(config, n_features, likelihood)
-
-
-def hash_seed(key: Iterable[int]) -> int:
-    """One 63-bit seed of several non-negative numbers (seed, fold, step, stream)."""
-    return int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.features import Features, assemble
 from model.footprint import footprint_mean
-from model.network import hash_seed
+from model.seeds import hash_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

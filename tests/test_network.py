@@ -5,7 +5,8 @@ import pytest
 import tiny
 import torch
 
-from model.network import Network, hash_seed, seeded_network
+from model.network import Network, seeded_network
+from model.seeds import hash_seed
 
 N_FEATURES = 7
 BOOLS = (False, True)
