@@ -30,7 +30,8 @@ def potential_evaporation(kelvin: NDArray[Any], shortwave: NDArray[Any]) -> NDAr
     slope = 4098 * vapour / (warm + 237.3) ** 2
     energy = np.asarray(shortwave, np.float64) * _DAY_S / _LATENT_HEAT
     evaporation = 0.65 * slope / (slope + _PSYCHROMETRIC_KPA) * energy
-    return np.where(celsius > 0, evaporation, 0.0 * celsius)
+    known = np.where(celsius > 0, evaporation, 0.0)
+    return np.where(np.isfinite(celsius), known, np.nan)
 
 
 def wetness(

@@ -15,6 +15,8 @@ from model.sampling import FOOTPRINTS, SITES, windows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from model.recipe import Job, Recipe
@@ -70,9 +72,13 @@ def divergence(
     recipe: Recipe, job: Job, data: TrainingData, updates: int, fault: Fault
 ) -> Divergence:
     """A fault of one model, with the places that the batch of that update was drawn from."""
-    weight, given = recipe.insitu_weight(job.arm), (recipe.train, job, data, fault.update - 1)
-    footprints = data.seen[windows(*given, FOOTPRINTS)[0]] if weight < 1 else ()
-    sites = data.trainable[windows(*given, SITES)[0]] if weight > 0 else ()
+    weight, step = recipe.insitu_weight(job.arm), fault.update - 1
+
+    def drawn(stream: int) -> NDArray[np.int64]:
+        return windows(recipe.train, job, data, step, stream)[0]
+
+    footprints = data.seen[drawn(FOOTPRINTS)] if weight < 1 else ()
+    sites = data.trainable[drawn(SITES)] if weight > 0 else ()
     return Divergence(job, fault, updates, _each_once(footprints), _each_once(sites))
 
 

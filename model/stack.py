@@ -106,16 +106,16 @@ class Stack:
         every: list[dict[str, Any]] = []
         for fitting in self.fittings:
             of: dict[str, Any] = {}
-            given = self.recipe.train, fitting.job, fitting.data, step
+            train, job, data = self.recipe.train, fitting.job, fitting.data
             if self.weight < 1:
-                drawn, of["begin"], _ = windows(*given, FOOTPRINTS)
-                of["footprint"] = fitting.data.seen[drawn]
-                of["members"] = fitting.data.members[of["footprint"]]
-                of["noise"] = noise_of(*given, NOISE_FOOTPRINTS)
+                drawn, of["begin"], _ = windows(train, job, data, step, FOOTPRINTS)
+                of["footprint"] = data.seen[drawn]
+                of["members"] = data.members[of["footprint"]]
+                of["noise"] = noise_of(train, job, data, step, NOISE_FOOTPRINTS)
             if self.weight > 0:
-                drawn, of["site_begin"], _ = windows(*given, SITES)
-                of["site"] = fitting.data.trainable[drawn]
-                of["site_noise"] = noise_of(*given, NOISE_SITES)
+                drawn, of["site_begin"], _ = windows(train, job, data, step, SITES)
+                of["site"] = data.trainable[drawn]
+                of["site_noise"] = noise_of(train, job, data, step, NOISE_SITES)
             every.append(of)
         return {k: np.stack([of[k] for of in every]) for k, v in every[0].items() if v is not None}
 

@@ -12,6 +12,7 @@ Values are NaN where missing and on days outside the attribute `period`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,14 +21,13 @@ from pipeline.config import REGIONS
 from pipeline.grid import Window
 
 if TYPE_CHECKING:
-    from datetime import date
-
     import xarray as xr
     from numpy.typing import NDArray
 
     from pipeline.config import Experiment
     from pipeline.names import Variable
 
+EPOCH = date(1970, 1, 1)
 VERSION = 2
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
 
@@ -84,7 +84,12 @@ class Array:
 
 def epoch_day(day: date) -> int:
     """Days since 1970-01-01."""
-    return (day - day.fromordinal(719163)).days
+    return day.toordinal() - EPOCH.toordinal()
+
+
+def date_of(epoch_day: int) -> date:
+    """The day that is a number of days after 1970-01-01."""
+    return EPOCH + timedelta(days=epoch_day)
 
 
 def block_range(period: tuple[date, date]) -> range:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from model import checkpoint, stack
 from model.checkpoint import Trained
 from model.divergence import DivergedError
@@ -163,10 +165,12 @@ def _agreed(root: str, every: list[Job], rank: int) -> list[Job]:
     """The unfinished models, as rank 0 lists them once for all: later listings may differ."""
     from ray.train.collective import broadcast_from_rank_zero
 
-    left = set(models.unfinished(root, every)) if rank == 0 else set()
-    bits = "1" + "".join("01"[job in left] for job in every)
-    agreed = bin(int(broadcast_from_rank_zero(hex(int(bits, 2))), 16))[3:]
-    return [job for job, bit in zip(every, agreed, strict=True) if bit == "1"]
+    unfinished = set(models.unfinished(root, every)) if rank == 0 else set()
+    # Ray broadcasts no more than 1 kB, so each model is one bit.
+    own_bits = np.packbits([job in unfinished for job in every]).tobytes()
+    agreed_bytes = np.frombuffer(broadcast_from_rank_zero(own_bits), np.uint8)
+    is_unfinished = np.unpackbits(agreed_bytes, count=len(every))
+    return [job for job, bit in zip(every, is_unfinished, strict=True) if bit]
 
 
 def _resume(fitting: Fitting, progress: str) -> None:

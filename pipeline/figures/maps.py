@@ -188,8 +188,9 @@ def _axes(figure: Figure, frame: Frame) -> Axes:
     for line in frame.lines:
         axes.plot(*line, color="#5b6472", linewidth=0.5, zorder=2)
     lon, lat = _degrees(frame.lon), _degrees(frame.lat)
-    axes.set_xticks(np.interp(lon, frame.lon, frame.x), [_name(v, "EW") for v in lon])
-    axes.set_yticks(np.interp(lat, frame.lat[::-1], frame.y[::-1]), [_name(v, "NS") for v in lat])
+    axes.set_xticks(np.interp(lon, frame.lon, frame.x), [_name(v, "E", "W") for v in lon])
+    northward = np.interp(lat, frame.lat[::-1], frame.y[::-1])
+    axes.set_yticks(northward, [_name(v, "N", "S") for v in lat])
     axes.tick_params(length=2.5, labelsize=7.5, pad=2)
     return axes
 
@@ -202,6 +203,8 @@ def _degrees(along: NDArray[np.float64]) -> list[float]:
     return [k * step for k in range(int(np.ceil(low / step)), int(high // step) + 1)]
 
 
-def _name(degrees: float, sides: str) -> str:
-    side = "" if degrees == 0 else sides[0] if degrees > 0 else sides[1]
-    return f"{abs(degrees):g}°{side}"
+def _name(degrees: float, positive: str, negative: str) -> str:
+    """Degrees and the hemisphere they are in, which 0 has none of."""
+    if degrees == 0:
+        return "0°"
+    return f"{abs(degrees):g}°{positive if degrees > 0 else negative}"

@@ -47,7 +47,7 @@ def run(
     last, told = _reached(experiment, done, through)
     oldest = mapping.oldest_state(experiment, workspace)
     since = max(oldest * schema.BLOCK_DAYS, schema.epoch_day(experiment.period[0]))
-    first = date.fromordinal(date(1970, 1, 1).toordinal() + since)
+    first = schema.date_of(since)
     wanted = longer(experiment, last)
     sources = {name: catalog.digest(wanted, name) for name in experiment.sources.forcing}
     spans = manifest.get("preliminary", [])

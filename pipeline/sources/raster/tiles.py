@@ -65,6 +65,6 @@ def fields(corner: Corner, degrees: int) -> dict[str, str | int]:
     corner; `south`, `west`, `north`, `east`: edges with sign.
     """
     south, west = corner
-    hemispheres: dict[str, str | int] = {"ns": "NS"[south < 0], "ew": "EW"[west < 0]}
+    hemispheres = {"ns": "S" if south < 0 else "N", "ew": "W" if west < 0 else "E"}
     edges = {"south": south, "west": west, "north": south + degrees, "east": west + degrees}
     return hemispheres | {"lat": abs(south), "lon": abs(west)} | edges
