@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,7 +58,4 @@ def curve(summary: Json, unit: str) -> bytes:
         style.short_ticks(axes.yaxis)
         axes.grid(axis="y")
         axes.legend(loc="upper right", ncols=2)
-        buffer = io.BytesIO()
-        metadata: dict[str, Any] = {"Software": None}
-        figure.savefig(buffer, format="png", dpi=2 * style.PIXELS_PER_INCH, metadata=metadata)
-        return buffer.getvalue()
+        return style.as_bytes(figure)

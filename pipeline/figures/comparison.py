@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.figures import style
 
@@ -56,10 +55,7 @@ def forest(made: Json, form: str) -> bytes:
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         handles, labels = every[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=len(arms))
-        buffer = io.BytesIO()
-        metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
-        figure.savefig(buffer, format=form, dpi=2 * style.PIXELS_PER_INCH, metadata=metadata)
-        return buffer.getvalue()
+        return style.as_bytes(figure, form)
 
 
 def _arm(axes: Axes, pairs: Json, names: list[str], metric: str, arm: str, shift: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +58,7 @@ def record(found: Record, title: str, what: str, bounds: tuple[float, float]) ->
         months(axes)
         axes.grid(axis="y")
         figure.legend(loc="outside lower left", ncols=6, columnspacing=1.4)
-        buffer = io.BytesIO()
-        metadata: dict[str, Any] = {"Software": None}
-        figure.savefig(buffer, format="png", dpi=2 * style.PIXELS_PER_INCH, metadata=metadata)
-        return buffer.getvalue()
+        return style.as_bytes(figure)
 
 
 def _limits(values: NDArray[np.float32], bounds: tuple[float, float]) -> tuple[float, float]:

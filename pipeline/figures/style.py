@@ -76,13 +76,18 @@ def canvas(width: float, height: float, layout: Any = "constrained") -> Iterator
         yield Figure(figsize=(width, height), layout=layout)
 
 
-def picture(figure: Figure, alt: str, form: str = "svg") -> Picture:
-    """The figure as part of a page: `svg` for lines, `png` for fields; inside `canvas`."""
+def as_bytes(figure: Figure, form: str = "png") -> bytes:
+    """The figure as a file, `svg` or `png`, that is the same in every run; inside `canvas`."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
     figure.savefig(buffer, format=form, dpi=2 * PIXELS_PER_INCH, metadata=metadata)
+    return buffer.getvalue()
+
+
+def picture(figure: Figure, alt: str, form: str = "svg") -> Picture:
+    """The figure as part of a page: `svg` for lines, `png` for fields; inside `canvas`."""
     kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
-    uri = f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    uri = f"data:{kind};base64,{base64.b64encode(as_bytes(figure, form)).decode()}"
     width, height = (round(size * PIXELS_PER_INCH) for size in figure.get_size_inches())
     return Picture(uri, width, height, alt)
 

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import grid
-
 if TYPE_CHECKING:
     from pipeline.grid import FloatArray, Window
 
@@ -41,14 +39,6 @@ class Area:
         left, bottom, right, top = window.bounds
         height, width = (top - bottom) / 1000, (right - left) / 1000
         return cls((top - y_m) / 1000, (x_m - left) / 1000, height, width)
-
-
-def cell_edges(window: Window) -> tuple[FloatArray, FloatArray]:
-    """Edges of a window's cells in degrees: lat (y + 1), decreasing, and lon (x + 1)."""
-    left, bottom, right, top = window.bounds
-    y, x = (n + 1 for n in window.cell_shape)
-    lat = grid.unproject(0.0, np.linspace(top, bottom, y))[0]
-    return lat, grid.unproject(np.linspace(left, right, x), 0.0)[1]
 
 
 class Waves:

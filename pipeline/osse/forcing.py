@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from pipeline import grid
-from pipeline.osse.fields import Area, Field, Waves, cell_edges
+from pipeline.osse.fields import Area, Field, Waves
 from pipeline.osse.planet import Magnitudes, stream
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ShownForcing:
         self, window: Window, sizes: Magnitudes, seed: int, degrees: float = 0.125
     ) -> None:
         """Lay the grid: `lat_edges` (lat + 1) and `lon_edges` (lon + 1), degrees, increasing."""
-        cell_lat, cell_lon = cell_edges(window)
+        cell_lat, cell_lon = window.cell_edges
         self.lat_edges, self.lon_edges = (
             _covering(edges, degrees) for edges in (cell_lat, cell_lon)
         )

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pipeline.osse.fields import cell_edges
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -55,7 +53,7 @@ class Axes:
     @classmethod
     def of_cells(cls, window: Window) -> Axes:
         """The cells of a window: dims y, x; rows from north to south."""
-        return cls(("y", "x"), *cell_edges(window), window.cell_lat, window.cell_lon)
+        return cls(("y", "x"), *window.cell_edges, window.cell_lat, window.cell_lon)
 
     def coordinates(self) -> dict[str, Any]:
         """Variables lat, lon and their bounds."""

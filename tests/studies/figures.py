@@ -129,4 +129,4 @@ def _legend(figure, names):
 def _save(figure, axes, path):
     for panel in np.ravel(axes):
         panel.grid(True)
-    figure.savefig(path, dpi=2 * style.PIXELS_PER_INCH, metadata={"Software": None})
+    path.write_bytes(style.as_bytes(figure))
