@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import files, schema
+from pipeline.dates import runs_as_text, runs_of_days
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Counts:
         made |= {"blocks": self.blocks, "infinite_blocks": self.infinite}
         if self.constant:
             return made
-        spans = [[_iso(run[0]), _iso(run[-1])] for run in _runs(self.incomplete)]
+        spans = [[_iso(first), _iso(last)] for first, last in runs_of_days(self.incomplete)]
         return made | {
             "of": self.n_places * self.n_days,
             "of_days": self.n_days,
@@ -165,9 +166,8 @@ def problem(experiment: Experiment, name: str, record: Json) -> str:
         accepted = max(LEAST_DAYS, accepted)
     if lacking <= accepted:
         return ""
-    spans = [a if a == b else f"{a}..{b}" for a, b in record["days"]]
-    more = f" and {len(spans) - 3} more runs" if len(spans) > 3 else ""
-    found = f"{place} is missing on {lacking} of {total} days ({', '.join(spans[:3])}{more})"
+    runs = runs_as_text(record["days"], most=3, more="more runs")
+    found = f"{place} is missing on {lacking} of {total} days ({runs})"
     infinite = f"{record['infinite']} values are infinite, " if record["infinite"] else ""
     values = f"{_share(record)} of its values at valid places"
     return f"{found}, {values}, {infinite}at most {accepted} days are accepted"
@@ -210,11 +210,6 @@ def days_of(period: Period, block: int) -> dict[int, int]:
     start = block * schema.BLOCK_DAYS
     days = range(max(first, start), min(last, start + schema.BLOCK_DAYS - 1) + 1)
     return {day - start: day for day in days}
-
-
-def _runs(days: list[int]) -> list[NDArray[np.int64]]:
-    each = np.array(sorted(days), np.int64)
-    return np.split(each, np.flatnonzero(np.diff(each) != 1) + 1) if len(each) else []
 
 
 def _number(day: str) -> int:

@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from pipeline import catalog
+from pipeline.dates import period_as_text
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def check(experiment: Experiment) -> list[str]:
             continue
         first, last = date.fromisoformat(match[1]), date.fromisoformat(match[2] or str(date.max))
         if _meet((first, last), test) and not _meet((first, last), train):
-            periods = f"test_period {_span(test)} and not train_period {_span(train)}"
+            periods = (
+                f"test_period {period_as_text(test)} and not train_period {period_as_text(train)}"
+            )
             problems.append(f"statics of {entry} are of {told}, which meets {periods}")
     if problems:
         remedy = "name statics of the training period or before it, or choose other periods"
@@ -57,7 +60,3 @@ def _entries(experiment: Experiment) -> list[str]:
 
 def _meet(one: tuple[date, date], other: tuple[date, date]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
-
-
-def _span(period: tuple[date, date]) -> str:
-    return f"{period[0]}..{period[1]}"

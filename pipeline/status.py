@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import schema
+from pipeline.dates import runs_of_days
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,5 +72,6 @@ def _days(spans: Spans) -> NDArray[np.int64]:
 
 
 def _spans(days: NDArray[np.int64]) -> Spans:
-    runs = np.split(days, np.flatnonzero(np.diff(days) > 1) + 1) if days.size else []
-    return [[str(run[i].astype("datetime64[D]")) for i in (0, -1)] for run in runs]
+    """Spans of days that are counted from 1970-01-01."""
+    runs = runs_of_days(days.astype("datetime64[D]"))
+    return [[str(first), str(last)] for first, last in runs]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import missing
-from pipeline.doctor import gaps, samples
+from pipeline.dates import runs_as_text, runs_of_days
+from pipeline.doctor import samples
 from pipeline.doctor.symptoms import Symptom
 from pipeline.errors import SoilweaveError
 from pipeline.sources.grids import chunks
@@ -82,7 +83,8 @@ def of_values(values: dict[str, NDArray[np.float32]], looked_at: xr.Dataset) -> 
         days = looked_at.time.values[lacking > missing.FEW].astype("datetime64[D]")
         if days.size:
             share = f"{100 * lacking[lacking > missing.FEW].mean():.3g} % of the values"
-            said = f"{len(days)} of {len(found)} days lack {share}: {gaps.spans(days)}"
+            runs = runs_as_text(runs_of_days(days), most=3)
+            said = f"{len(days)} of {len(found)} days lack {share}: {runs}"
             made.append(Symptom("gaps", f"{name}: {said}", _MEND))
     return made
 
@@ -107,7 +109,7 @@ def of_parts(
         if listed is None:
             return [], "chunks not listed"
         absent = [
-            (name, gaps.spans(np.unique(times.astype("datetime64[D]"))), fill)
+            (name, runs_as_text(runs_of_days(times.astype("datetime64[D]")), most=3), fill)
             for name, (times, fill) in listed[0].items()
             if name not in told
         ]

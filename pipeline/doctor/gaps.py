@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.dates import runs_as_text, runs_of_days
 from pipeline.doctor.symptoms import Symptom
 
 if TYPE_CHECKING:
@@ -79,14 +80,6 @@ def _gaps(
         return [Symptom("missing year", found, _GAP)]
     if sparse and len(missing) <= (1 - LEAST_SPARSE) * len(wanted):
         return []
-    found = f"{len(missing)} of {len(wanted)} days missing: {spans(missing)}"
+    runs = runs_as_text(runs_of_days(missing), most=3)
+    found = f"{len(missing)} of {len(wanted)} days missing: {runs}"
     return [Symptom("gaps", found, _GAP)]
-
-
-def spans(days: NDArray[np.datetime64], most: int = 3) -> str:
-    """Days as runs: `2016-03-01..2016-03-04, 2016-07-09`, and how many more."""
-    cuts = np.flatnonzero(np.diff(days).astype(int) != 1) + 1
-    runs = [(part[0], part[-1]) for part in np.split(days, cuts)]
-    told = [str(a) if a == b else f"{a}..{b}" for a, b in runs[:most]]
-    more = f" and {len(runs) - most} more" if len(runs) > most else ""
-    return ", ".join(told) + more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from pipeline.dates import runs_as_text, runs_of_days
 from pipeline.doctor import admission, checkup, gaps
 from pipeline.doctor.symptoms import Symptom, of_error
 from pipeline.errors import SoilweaveError
@@ -46,13 +47,7 @@ def of(case: Case, progress: Progress) -> tuple[Found, str]:
 
 def span(years: list[str]) -> str:
     """`2015..2018, 2020` of 2015, 2016, 2017, 2018, 2020."""
-    runs: list[list[int]] = []
-    for year in sorted({int(year) for year in years if year}):
-        if runs and year == runs[-1][1] + 1:
-            runs[-1][1] = year
-        else:
-            runs.append([year, year])
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
+    return runs_as_text(runs_of_days([int(year) for year in years if year]))
 
 
 def _over(
