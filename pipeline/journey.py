@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -50,9 +49,9 @@ def run(
         try:
             precheck.of_verb(experiment, workspace, stages)
             with cluster.session(workspace.root):
+                modules = _modules()
                 for name in stages:
-                    stage = importlib.import_module(f"pipeline.{name}")
-                    made = stage.run(experiment, workspace, progress, overwrite, **wishes)
+                    made = modules[name].run(experiment, workspace, progress, overwrite, **wishes)
                     summary = made or summary
                     tracking.mirror(experiment, workspace, progress, "RUNNING")
         except BaseException as error:
@@ -61,6 +60,25 @@ def run(
             raise
         tracking.mirror(experiment, workspace, progress, "FINISHED")
     return summary
+
+
+def _modules() -> dict[str, Any]:
+    """The module of each stage, whose `run` runs it.
+
+    They import PyTorch and more, which a verb waits for only when it runs stages.
+    """
+    from pipeline import evaluate, folds, planet, predict, prepare, report, train, update
+
+    return {
+        "planet": planet,
+        "prepare": prepare,
+        "folds": folds,
+        "train": train,
+        "predict": predict,
+        "evaluate": evaluate,
+        "report": report,
+        "update": update,
+    }
 
 
 def _left_open(workspace: Workspace) -> bool:

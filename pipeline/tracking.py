@@ -152,6 +152,12 @@ def _log(
     runs = Runs(client, experiment, workspace, record, wanted["models"])
     runs.open(artifacts(tracking_uri(workspace)))
     curves = {models.folder("models", job): job for job in models.jobs_in(workspace, experiment)}
+    logs = {
+        "experiment": runs.log_experiment,
+        "folds": runs.log_folds,
+        "scores": runs.log_scores,
+        "report": runs.log_report,
+    }
     try:
         for name, digest in wanted["logged"].items():
             if runs.logged.get(name) == digest:
@@ -161,7 +167,7 @@ def _log(
             elif name.startswith("models/"):
                 register(runs, name.removeprefix("models/"), digest)
             else:
-                getattr(runs, f"log_{name}")()
+                logs[name]()
             runs.keep(name, digest)
     finally:
         runs.close(status, error)
