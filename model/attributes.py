@@ -20,30 +20,37 @@ CHUNK = 2048  # places whose distances to all others are held at once
 
 
 @dataclass
-class Sum:
-    """A mean over days that arrive in parts; NaN where there was no value."""
+class RunningSum:
+    """The mean over days that arrive in parts; NaN where there was no value.
 
+    Attributes:
+      axis: number of the axis of days in the values.
+      total: sum of the values so far, without that axis.
+      count: how many values it is the sum of.
+    """
+
+    axis: int = 1
     total: NDArray[np.float64] | float = 0.0
     count: NDArray[np.int64] | int = 0
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take in (place, day, ...) values; not finite means missing."""
+        """Add the values of some days; values that are not finite are missing."""
         known = np.isfinite(values)
-        self.total = self.total + np.where(known, values, 0).sum(1, dtype=np.float64)
-        self.count = self.count + known.sum(1)
+        self.total = self.total + np.where(known, values, 0).sum(self.axis, dtype=np.float64)
+        self.count = self.count + known.sum(self.axis)
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> Sum:
-        """Of (place, day, ...) values that are all there, some places at a time."""
+    def of(cls, values: NDArray[Any]) -> RunningSum:
+        """The sum of (place, day, ...) values, which is taken over some places at a time."""
         made = [cls() for _ in range(0, len(values), CHUNK)] or [cls()]
         for number, part in enumerate(made):
             part.add(values[number * CHUNK : (number + 1) * CHUNK])
         total, count = ([np.asarray(getattr(m, k)) for m in made] for k in ("total", "count"))
-        return cls(np.concatenate(total), np.concatenate(count))
+        return cls(total=np.concatenate(total), count=np.concatenate(count))
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """(place, ...) mean so far."""
+        """The mean of the values so far, without the axis of days."""
         n = np.asarray(self.count)
         return np.where(n > 0, self.total / np.maximum(n, 1), np.nan)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from model.attributes import Sum
+from model.attributes import RunningSum
 from model.predict import product
 from model.sampling import SPINUP_DAYS
 from model.walk import Walk
@@ -112,7 +112,7 @@ class Writing:
         self.shards: list[Json] = []
         self.steps = 0  # of the LSTM in each cell and member
         self.space = models.space(task.orders.models_root) if "site" in self.heads else None
-        self.climate, self.variance = Sum(), Sum()
+        self.climate, self.variance = RunningSum(), RunningSum()
 
     def write(self) -> list[Json]:
         """Records of every shard of the column."""

@@ -18,27 +18,24 @@ import pandas as pd
 import torch
 
 from model import predict
-from model.attributes import Space, Sum
+from model.attributes import RunningSum, Space
 from model.calibration import UNCALIBRATED, Calibration, calibrate
 from model.footprint import footprint_mean
 from model.members import unlike_others
-from model.predict import Prediction, product
 from model.recipe import Job
 from model.ridge import Moments
 from pipeline import files, models, packing, soundness, tables
+from pipeline.ensemble import at_places, calibrated, judged_by
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from model.sampling import Places
     from pipeline.config import Experiment
     from pipeline.cube import Cube
+    from pipeline.ensemble import Members
     from pipeline.packing import Packed
     from pipeline.store import Workspace
 
-Members = list[Prediction]
 TABLES = ("sites.parquet", "footprints.parquet")
 
 
@@ -107,38 +104,13 @@ def _unlike(
 def _space(packed: Packed) -> Space:
     """The attributes of the sites, on the scales of the cells."""
     cells, sites = (
-        np.concatenate([static, Sum.of(forcing).mean], 1)
+        np.concatenate([static, RunningSum.of(forcing).mean], 1)
         for static, forcing in (
             (packed.cell_static, packed.cell_forcing),
             (packed.site_static, packed.site_forcing),
         )
     )
     return Space.of(cells, sites, np.asarray(np.isfinite(packed.learn_insitu).any(1)))
-
-
-def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(site,) fold of the models each site may be judged by in an arm; `fold` holds it out."""
-    return fold if models.has_folds(experiment, arm) else np.full_like(fold, models.ALL)
-
-
-def at_places(
-    experiment: Experiment, root: str, arm: Any, places: Places, by: NDArray[np.int64]
-) -> Members:
-    """Each member's predictions at places, each by the models of its fold `by` (place,).
-
-    Raises:
-      TrainingError: naming the models that have no finite prediction somewhere.
-    """
-    members, problems, heads = [], list[str](), models.heads(experiment, arm)
-    for seed in range(experiment.n_seeds):
-        pieces = {}
-        for fold in np.unique(by).tolist():
-            job = Job(arm, fold, seed)
-            pieces[fold] = predict.predict(models.load(root, job), places.at(by == fold))
-            problems += soundness.missing(job, heads, pieces[fold])
-        members.append(predict.gathered(pieces, by))
-    soundness.refuse(root, problems)
-    return members
 
 
 def _calibrations(
@@ -154,23 +126,6 @@ def _calibrations(
         models.fold_name(fold): calibrate(members, heads, observed, packed.elsewhere(fold))
         for fold in folds
     }
-
-
-def calibrated(
-    members: Sequence[Prediction],
-    heads: tuple[str, ...],
-    by: NDArray[np.int64],
-    calibrations: dict[str, Calibration],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Product, its calibrated and its raw standard deviation, each (site, day)."""
-    shape = members[0].site.shape
-    mean, std, raw = (np.full(shape, np.nan, np.float32) for _ in range(3))
-    for fold in np.unique(by):
-        calibration, here = calibrations[models.fold_name(int(fold))], by == fold
-        mean_here, raw_here = product(members, heads, calibration.level_weight)
-        mean[here], raw[here] = mean_here[here], raw_here[here]
-        std[here] = raw_here[here] * calibration.width_scale
-    return mean, std, raw
 
 
 def _arm_rows(

@@ -8,7 +8,7 @@ import numpy as np
 
 from model.recipe import Job
 from model.sampling import Places
-from pipeline import adjustment, files, footprints, judging, models, outcome, probing, tables
+from pipeline import adjustment, ensemble, files, footprints, judging, models, probing, tables
 from pipeline.cube import Cube
 from pipeline.judging import Candidate
 
@@ -84,11 +84,11 @@ def _places(probes: Probes, trained: Trained) -> Places:
 def _arm(
     experiment: Experiment, root: str, arm: str, probes: Probes, trained: Trained
 ) -> Candidate:
-    by = outcome.judged_by(experiment, arm, probes.fold)
-    members = outcome.at_places(experiment, root, arm, _places(probes, trained), by)
+    by = ensemble.judged_by(experiment, arm, probes.fold)
+    members = ensemble.at_places(experiment, root, arm, _places(probes, trained), by)
     calibrations = models.calibrations(root, arm)
     heads = models.heads(experiment, arm)
-    series = outcome.calibrated(members, heads, by, calibrations)
+    series = ensemble.calibrated(members, heads, by, calibrations)
     missing = probes.without_inputs
     mean, std, raw = (np.where(missing, np.nan, values) for values in series)
     return Candidate(arm, True, _names(by), mean, std, raw)
@@ -126,8 +126,9 @@ def _summarise(
             sites, some = probes.sites.only(chosen), [c.only(chosen) for c in candidates]
             table, made[name] = judging.judge(sites, some, experiment.judging)
             if priors:
-                args = sites, some, probes.fold[chosen], priors, experiment.judging
-                made[name]["adjustment"] = adjustment.judge(*args)
+                made[name]["adjustment"] = adjustment.judge(
+                    sites, some, probes.fold[chosen], priors, experiment.judging
+                )
             lacking += [i for i in judging.not_scored(table) if i["id"] not in empty]
     name = next((name for name, group in made.items() if group["n_sites"]), known)
     main: Json = made.get(name, {})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model import siting
-from model.attributes import Space, Sum, nearest
+from model.attributes import RunningSum, Space, nearest
 
 RNG = np.random.default_rng(0)
 CELLS = RNG.normal([3.0, -20.0, 7.0], [1.0, 50.0, 0.0], (400, 3))  # the last is constant
@@ -67,13 +67,13 @@ def test_a_mean_over_days_arrives_in_parts():
     values = RNG.normal(size=(5, 40, 2)).astype(np.float16)
     values[RNG.random(values.shape) < 0.3] = np.nan
     values[3, :, 1] = np.nan
-    parts = Sum()
+    parts = RunningSum()
     for days in np.split(values, [7, 30], 1):
         parts.add(days)
     present = [[v[np.isfinite(v)].astype(float) for v in place.T] for place in values]
     expected = [[v.mean() if v.size else np.nan for v in place] for place in present]
     np.testing.assert_allclose(parts.mean, expected)
-    np.testing.assert_array_equal(parts.mean, Sum.of(values).mean)
+    np.testing.assert_array_equal(parts.mean, RunningSum.of(values).mean)
 
 
 def explained_by_hand(places, probes, distance, variance):

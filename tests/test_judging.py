@@ -9,7 +9,7 @@ import torch
 from model.fit import Fitting
 from model.recipe import Job
 from model.ridge import Moments
-from pipeline import judging, models, outcome, packing, satellite, tables
+from pipeline import ensemble, judging, models, outcome, packing, satellite, tables
 from pipeline.config import JudgingConfig
 from pipeline.cube import Cube
 from pipeline.judging import Candidate, Sites
@@ -193,7 +193,7 @@ def test_nor_do_the_baseline_and_the_calibration(leak):
     ]
     np.testing.assert_array_equal(ridges[0].weights, ridges[1].weights)
     root = workspace.url("models")
-    members = outcome.at_places(experiment, root, "multiscale", plain.sites("cpu"), plain.fold)
+    members = ensemble.at_places(experiment, root, "multiscale", plain.sites("cpu"), plain.fold)
     calibrations = [
         outcome._calibrations(experiment, "multiscale", members, p) for p in (plain, altered)
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from model.attributes import RunningSum
 from pipeline import arrays, domain, schema
 
 if TYPE_CHECKING:
@@ -21,26 +22,6 @@ if TYPE_CHECKING:
     Reader = Callable[[NDArray[np.datetime64]], NDArray[np.float32]]
 
 ENOUGH = 0.8  # of the most footprints observed on a day: such days may be shown
-
-
-@dataclass
-class Sum:
-    """A mean over days, a block of them at a time; NaN where there was no value."""
-
-    total: NDArray[np.float64] | float = 0.0
-    count: NDArray[np.int64] | int = 0
-
-    def add(self, values: NDArray[np.float32]) -> None:
-        """Take in (day, ...) values."""
-        known = np.isfinite(values)
-        self.total = self.total + np.where(known, values, 0).sum(0, dtype=np.float64)
-        self.count = self.count + known.sum(0)
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """The mean so far."""
-        count = np.asarray(self.count)
-        return np.where(count > 0, self.total / np.maximum(count, 1), np.nan)
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,7 @@ class Fields:
 
     def mean(self, read: Reader) -> NDArray[np.float64]:
         """The mean over the test period."""
-        kept = Sum()
+        kept = RunningSum(axis=0)
         for days in self.blocks():
             kept.add(read(days))
         return kept.mean
@@ -107,7 +88,8 @@ class Fields:
     def mapped(self, arm: str) -> Mapped:
         """Everything about an arm's maps, in one walk over the days."""
         read, read_std, satellite = self.arm(arm), self.arm(arm, "_std"), self.satellite()
-        mean, std, level, contrast = Sum(), Sum(), Sum(), []
+        mean, std, level = (RunningSum(axis=0) for _ in range(3))
+        contrast = []
         for days in self.blocks():
             values = read(days)
             mean.add(values)

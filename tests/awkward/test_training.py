@@ -22,10 +22,10 @@ from model.sampling import DROPOUT, FOOTPRINTS, SITES, WEIGHTS, draw_batch, gene
 from model.scaling import Scale
 from model.stack import Stack
 from pipeline import (
+    ensemble,
     evaluate,
     files,
     models,
-    outcome,
     packing,
     predict,
     report,
@@ -300,7 +300,7 @@ def test_every_stored_model_that_predicts_nothing_is_named(tmp_path):
             files.write_bytes(url, checkpoint.save(member))
     places = tiny.places(6, 40)
     with pytest.raises(SoilweaveError) as caught:
-        outcome.at_places(experiment, str(tmp_path), "multiscale", places, by)
+        ensemble.at_places(experiment, str(tmp_path), "multiscale", places, by)
     assert caught.value.problems == (
         "arm multiscale, fold 2, seed 0: no finite prediction on 80 of 80 days, at 2 of 2 places",
         "arm multiscale, fold 0, seed 1: no finite prediction on 80 of 80 days, at 2 of 2 places",
@@ -433,7 +433,7 @@ def test_a_calibration_without_any_error_is_refused():
 
 def test_infinite_inputs_are_as_good_as_missing_ones():
     """The network, the linear model and the attributes of places see the same for either."""
-    from model.attributes import Sum
+    from model.attributes import RunningSum
     from model.predict import predict as predicted
 
     with_inf, with_nan = tiny.places(4, 60, seed=3), tiny.places(4, 60, seed=3)
@@ -448,5 +448,5 @@ def test_infinite_inputs_are_as_good_as_missing_ones():
     ):
         assert np.isfinite(other).all()
         np.testing.assert_array_equal(one, other)
-    means = [Sum.of(places.forcing.numpy()).mean for places in (with_inf, with_nan)]
+    means = [RunningSum.of(places.forcing.numpy()).mean for places in (with_inf, with_nan)]
     np.testing.assert_array_equal(*means)
