@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from model import adjust, metrics
-from model.calibration import FEWEST
-from pipeline import footprints, judging, models, tables, twins
+from model.metrics import FEWEST
+from pipeline import footprints, judging, models, site_predictions, twins
+from pipeline.config import SATELLITE_BASELINE
 from pipeline.errors import DataError
 from pipeline.judging import Candidate, Sites
 
@@ -83,19 +84,13 @@ def _errors(
 ) -> dict[str, NDArray[np.float32]]:
     """(site, day) observation less prediction over the training period, by candidate."""
     train = cube.day_index(experiment.train_period)
-    shape = len(cube.site_ids), len(cube.days)
-    table = tables.read(workspace.url("sites.parquet"))
-
-    def square(values: pd.Series[float]) -> NDArray[np.float32]:
-        return values.to_numpy().reshape(shape)[:, train]
-
-    observed = square(table.observation[table.arm == experiment.arms[0]])
-    errors = {
-        str(name): observed - square(predicted)
-        for name, predicted in table.groupby("arm", sort=False).prediction
-    }
+    table = site_predictions.read(workspace, "observation", "prediction")
+    observed = table.observed[:, train]
+    errors = {name: observed - table.values(name, "prediction")[:, train] for name in table.rows}
     if cube.footprints is not None:
-        errors["footprint"] = observed - footprints.in_cube(experiment, cube, train).prediction
+        errors[SATELLITE_BASELINE] = (
+            observed - footprints.in_cube(experiment, cube, train).prediction
+        )
     return errors
 
 
@@ -128,9 +123,14 @@ def judge(
         "offsets": _offsets(sites, candidates, fold, priors, usable),
     }
     if enough.any():
-        some = [c.only(enough) for c in candidates]
-        args = sites.only(enough), some, fold[enough], priors, usable[enough], config
-        made["by_days"] = _curve(*args)
+        made["by_days"] = _curve(
+            sites.only(enough),
+            [c.only(enough) for c in candidates],
+            fold[enough],
+            priors,
+            usable[enough],
+            config,
+        )
     return made
 
 

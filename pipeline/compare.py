@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import files, footprints, grid, judging, schema, twins
+from pipeline.config import SATELLITE_BASELINE
 from pipeline.cube import Cube
 from pipeline.errors import DataError, SoilweaveError
 from pipeline.judging import COMPARED, Candidate, Sites
@@ -165,7 +166,7 @@ def _baselines(first: Trial, cut: Trial, sites: Sites) -> Json:
         seen = footprints.in_cube(first.experiment, cube, test)
         whole = replace(first, predictions={"": seen.prediction})
         series: NDArray[np.float32] = whole.at(list(sites.ids), sites.days).predictions[""]
-        candidates.append(Candidate("footprint", False, none, series))
+        candidates.append(Candidate(SATELLITE_BASELINE, False, none, series))
     if not candidates:
         return {}
     _, judged = judging.judge(sites, candidates, first.experiment.judging)

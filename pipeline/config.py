@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from model.loss import LossConfig
 from model.network import NetworkConfig
 from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
+from pipeline.dates import period_as_text
 from pipeline.names import VARIABLES, Layer, Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _in_order(period: tuple[date, date]) -> tuple[date, date]:
@@ -51,6 +55,15 @@ Celsius = Annotated[float, Field(ge=-100, le=100)]
 Bits = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Shift = Annotated[int, Field(ge=-10_000, le=10_000)]
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
+
+
+REFERENCE_ARM = "multiscale"  # compared with every other arm and baseline, and shown first
+SATELLITE_BASELINE = "footprint"  # name of the satellite itself among arms and baselines
+
+
+def reference_arm(arms: Sequence[str]) -> str:
+    """The arm that is shown first: `multiscale`, or the first where there is none."""
+    return REFERENCE_ARM if REFERENCE_ARM in arms else arms[0]
 
 
 class SourcesConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -270,7 +283,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
         problems = [
-            f"{key} {_span(period)} is not inside period {_span(self.period)}"
+            f"{key} {period_as_text(period)} is not inside period {period_as_text(self.period)}"
             for key, period in (
                 ("train_period", self.train_period),
                 ("test_period", self.test_period),
@@ -309,7 +322,3 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def recipe_sections(self) -> Recipe:
         """The method: the four sections of a recipe."""
         return Recipe(inputs=self.inputs, network=self.network, loss=self.loss, train=self.train)
-
-
-def _span(period: tuple[date, date]) -> str:
-    return f"{period[0]}..{period[1]}"

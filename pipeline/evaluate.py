@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from pipeline import (
     models,
     products,
     schema,
+    site_predictions,
     statics,
     store,
     strata,
@@ -31,7 +32,6 @@ from pipeline.judging import Candidate, Sites
 
 if TYPE_CHECKING:
     import xarray as xr
-    from numpy.typing import NDArray
 
     from pipeline.config import Experiment
     from pipeline.files import Json
@@ -139,23 +139,20 @@ def _read(
     experiment: Experiment, workspace: Workspace, cube: Cube
 ) -> tuple[Sites, list[Candidate]]:
     """Observations and predictions of the test period, and the satellite beside them."""
-    table = tables.read(workspace.url("sites.parquet"))
+    table = site_predictions.read(workspace, "fold", "observation", "prediction", "std", "std_raw")
     folds = tables.read(workspace.url("folds.parquet")).set_index("site")
     test = cube.day_index(experiment.test_period)
-    ids, n_days = cube.site_ids, len(cube.days)
-
-    def square(rows: pd.DataFrame, column: str) -> NDArray[Any]:
-        return rows[column].to_numpy().reshape(len(ids), n_days)[:, test]
-
     candidates = []
-    for name, rows in table.groupby("arm", sort=False):
-        columns = {c: square(rows, c) for c in ("prediction", "std", "std_raw")}
+    for name in table.rows:
+        fold = table.values(name, "fold")[:, 0]
+        prediction, std, std_raw = (
+            table.values(name, column)[:, test] for column in ("prediction", "std", "std_raw")
+        )
         is_arm = name in experiment.arms
-        deviations = (columns["std"], columns["std_raw"]) if is_arm else (None, None)
-        fold = square(rows, "fold")[:, 0]
-        candidates.append(Candidate(str(name), is_arm, fold, columns["prediction"], *deviations))
-    observed = square(table[table.arm == table.arm.iloc[0]], "observation")
-    sites = Sites(ids, folds.block.loc[list(ids)].to_numpy(), cube.days[test], observed)
+        deviations = (std, std_raw) if is_arm else (None, None)
+        candidates.append(Candidate(name, is_arm, fold, prediction, *deviations))
+    blocks = folds.block.loc[list(cube.site_ids)].to_numpy()
+    sites = Sites(cube.site_ids, blocks, cube.days[test], table.observed[:, test])
     if cube.footprints is not None:
         candidates.append(footprints.in_cube(experiment, cube, test))
     return sites, candidates

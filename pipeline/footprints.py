@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import catalog, grid, placing, qc, satellite, schema
+from pipeline.config import SATELLITE_BASELINE
 from pipeline.judging import Candidate
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def in_cube(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
         experiment.judging.max_footprint_km,
     )
     fold = np.full(len(series), "")
-    return Candidate("footprint", False, fold, series, distance_km=distance)
+    return Candidate(SATELLITE_BASELINE, False, fold, series, distance_km=distance)
 
 
 def at_places(
@@ -68,7 +69,7 @@ def at_places(
         values, (lat, lon), where, holding, experiment.judging.max_footprint_km
     )
     fold = np.full(len(series), "")
-    return Candidate("footprint", False, fold, series, distance_km=distance)
+    return Candidate(SATELLITE_BASELINE, False, fold, series, distance_km=distance)
 
 
 def read(

@@ -18,6 +18,7 @@ import pandas as pd
 
 from model import calibration, intervals, metrics
 from model.intervals import Interval
+from pipeline.config import REFERENCE_ARM
 
 if TYPE_CHECKING:
     from datetime import date
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")
 LEVELS = (0.5, 0.9)  # of the intervals whose coverage is reported
 BRIEF = ("bias", "rmse", "ubrmse", "correlation")  # of strata
-REFERENCE, SATELLITE = "multiscale", "footprint"
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def _paired(
     A-B is A minus B, per site on the days that both have.
     """
     arms = [c for c in candidates if c.is_arm]
-    firsts = [c for c in arms if c.name == REFERENCE] or arms[:1]
+    firsts = [c for c in arms if c.name == REFERENCE_ARM] or arms[:1]
     chosen = [(a, b) for a, b in pairs_of(firsts, candidates) if a is not b]
     return {f"{a.name}-{b.name}": _difference(sites, a, b, judging, names) for a, b in chosen}
 

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.config import FoldsConfig
+from pipeline.config import SATELLITE_BASELINE, FoldsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def not_scored(items: list[Json]) -> list[str]:
 def _reasons(alike: list[Json], arm: str) -> str:
     """A reason that several sites share, with the least and greatest of its numbers."""
     if alike[0]["reason"].startswith("0 pairs,"):
-        whose = "satellite" if arm == "footprint" else arm
+        whose = "satellite" if arm == SATELLITE_BASELINE else arm
         return f"no {whose} values on their observed days"
     numbers = zip(*(map(int, re.findall(r"\d+", item["reason"])) for item in alike), strict=True)
     ranges = (f"{min(n)} to {max(n)}" if min(n) < max(n) else str(n[0]) for n in numbers)

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from model import siting
-from pipeline import arrays, files, judging, models, store
+from pipeline import arrays, files, models, store
+from pipeline.config import reference_arm
 from pipeline.maps import NEXT_PROBES
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def write(workspace: Workspace, models_root: str, arms: Sequence[str]) -> list[J
     if space is None or not arms:
         return []
     records: list[Json] = []
-    told = judging.REFERENCE if judging.REFERENCE in arms else arms[0]
+    told = reference_arm(arms)
     for arm in arms:
         layer, table = _of_arm(workspace, arm, space.unit)
         url, whole = workspace.url("maps", f"{arm}.zarr"), [slice(0, n) for n in layer.shape]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline import tables
+from pipeline import site_predictions, tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pipeline.config import Experiment
     from pipeline.store import Workspace
-
-COLUMNS = ["arm", "site", "status", "time", "observation", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -71,31 +69,21 @@ def read(workspace: Workspace) -> Trial:
     experiment = workspace.described()
     workspace.artefact("models").digest()
     folds = workspace.artefact("folds").manifest() or {}
-    table = tables.read(workspace.url("sites.parquet"), COLUMNS)
+    table = site_predictions.read(workspace, "status", "observation", "prediction")
     where = tables.read(workspace.url("folds.parquet"), ["site", "lat", "lon", "block"])
-    by_arm = dict(list(table.groupby("arm", sort=False)))
-    some = next(iter(by_arm.values()))
-    n_sites = some.site.nunique()
-    ids = some.site.to_numpy().reshape(n_sites, -1)[:, 0]
-    where = where.set_index("site").loc[list(ids)]
-    days = some.time.to_numpy().reshape(n_sites, -1)[0].astype("datetime64[D]")
+    where = where.set_index("site").loc[list(table.ids)]
     first, last = (np.datetime64(day) for day in experiment.test_period)
-    test = (days >= first) & (days <= last)
-
-    def square(rows: pd.DataFrame, column: str) -> NDArray[np.float32]:
-        series: NDArray[np.float32] = rows[column].to_numpy().reshape(n_sites, -1)[:, test]
-        return series
-
+    test = (table.days >= first) & (table.days <= last)
     return Trial(
         workspace,
         experiment,
         str(folds.get("digest")),
-        tuple(map(str, ids)),
+        table.ids,
         where.block.to_numpy(),
         where.lat.to_numpy(),
         where.lon.to_numpy(),
-        days[test],
-        square(some, "observation"),
-        {str(arm): square(rows, "prediction") for arm, rows in by_arm.items()},
-        {str(arm): "/".join(sorted(rows.status.unique())) for arm, rows in by_arm.items()},
+        table.days[test],
+        table.observed[:, test],
+        {arm: table.values(arm, "prediction")[:, test] for arm in table.rows},
+        {arm: "/".join(sorted(rows.status.unique())) for arm, rows in table.rows.items()},
     )

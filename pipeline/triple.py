@@ -9,6 +9,7 @@ import numpy as np
 
 from model import collocation
 from pipeline import judging
+from pipeline.config import SATELLITE_BASELINE
 
 if TYPE_CHECKING:
     from pipeline.config import JudgingConfig
@@ -23,7 +24,7 @@ def judge(sites: Sites, candidates: list[Candidate], rules: JudgingConfig) -> Js
     (on the site's scale), `correlation` (with the truth) and `snr_db`. Empty without a satellite.
     """
     by_name = {c.name: c.prediction for c in candidates}
-    satellite = by_name.pop(judging.SATELLITE, None)
+    satellite = by_name.pop(SATELLITE_BASELINE, None)
     if satellite is None:
         return {}
     made: Json = {}

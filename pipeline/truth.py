@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import arrays, blocks, domain, judging, models, schema
+from pipeline.config import SATELLITE_BASELINE
 from pipeline.judging import Candidate, Sites
 
 if TYPE_CHECKING:
@@ -106,4 +107,4 @@ def _footprint(cube: Cube, cells: NDArray[np.int64], test: slice) -> Candidate:
     assert cube.footprints is not None
     fy, fx = (cells // cube.refinement).T
     series = cube.series(cube.footprints, cube.target)[test, fy, fx].T
-    return Candidate("footprint", False, np.full(len(cells), ""), series)
+    return Candidate(SATELLITE_BASELINE, False, np.full(len(cells), ""), series)

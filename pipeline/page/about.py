@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 import pipeline
-from pipeline import files, judging, missing, models, soundness, store
+from pipeline import files, missing, models, soundness, store
+from pipeline.config import SATELLITE_BASELINE, reference_arm
 from pipeline.figures import style
 from pipeline.page import text
 from pipeline.products import name_of
@@ -31,7 +32,7 @@ def headline(summary: Json, unit: str) -> str:
         if not judged.get("arms"):
             continue
         arms = judged["arms"]
-        name = judging.REFERENCE if judging.REFERENCE in arms else next(iter(arms))
+        name = reference_arm([*arms])
         others = judged["baselines"]
         n = text.count(judged["n_cells"] if key == "truth" else judged["n_sites"])
         where = f"At {n} cells away from every site" if key == "truth" else f"At {n} held-out sites"
@@ -39,8 +40,10 @@ def headline(summary: Json, unit: str) -> str:
             where = f"At {n} sites"
         against = " against the truth" if key == "truth" else ""
         sentence = f"{where}, {style.label(name)} has {_pair(arms[name], unit)}{against}"
-        if "footprint" in others:
-            short = _pair(others["footprint"], "").replace("R\xa0", "").replace("RMSE\xa0", "")
+        if SATELLITE_BASELINE in others:
+            short = (
+                _pair(others[SATELLITE_BASELINE], "").replace("R\xa0", "").replace("RMSE\xa0", "")
+            )
             sentence += f"; the satellite itself has {short}"
         return sentence + "."
     seeds = summary.get("footprints", {}).get("all", {})

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import blocks, grid, judging, schema
+from pipeline import blocks, grid, schema
+from pipeline.config import reference_arm
 from pipeline.figures import maps, style
 from pipeline.figures.maps import Frame, Scale
 from pipeline.page import borders, text
@@ -45,8 +46,7 @@ def frame(experiment: Experiment, cube: Cube) -> Frame:
 
 def reference(experiment: Experiment) -> str:
     """The arm the page speaks of: multiscale where there is one."""
-    arms: tuple[str, ...] = experiment.arms
-    return judging.REFERENCE if judging.REFERENCE in arms else arms[0]
+    return reference_arm(experiment.arms)
 
 
 def maps_section(fields: Fields, on: Frame) -> Json:

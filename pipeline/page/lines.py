@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import files, footprints, models, tables
+from pipeline import files, footprints, models, site_predictions, tables
 from pipeline.figures import series as figures
 from pipeline.figures import style
 from pipeline.figures.series import Series
@@ -34,23 +34,23 @@ def series(
     chosen = _chosen(scores, arm)
     if not chosen:
         return []
-    table = tables.read(workspace.url("sites.parquet"))
-    table = table[(table.arm == arm) & table.site.isin([site for _, site, _ in chosen])]
+    table = site_predictions.read(workspace, "observation", "prediction", "std")
     test = cube.day_index(experiment.test_period)
     near = None
     if cube.footprints is not None:
         near = footprints.in_cube(experiment, cube, test).prediction
-    by_site = {site: rows.iloc[test] for site, rows in table.groupby("site")}
-    shown = _shown([rows.observation.to_numpy() for rows in by_site.values()])
+    numbers = {site: cube.site_ids.index(site) for _, site, _ in chosen}
+    shown = _shown(table.observed[sorted(set(numbers.values()))][:, test])
+    days = table.days[test][shown].astype("datetime64[ns]")
+    of_arm = [table.values(arm, name)[:, test] for name in ("observation", "prediction", "std")]
     variable = experiment.table[experiment.target]
     unit = style.units(variable.units)
     made = []
     for rank, site, value in chosen:
-        rows = by_site[site].iloc[shown]
-        beside = None if near is None else near[cube.site_ids.index(site)][shown]
+        number = numbers[site]
+        beside = None if near is None else near[number][shown]
         seen = beside is not None and bool(np.isfinite(beside).any())
-        observed, mean, std = (rows[c].to_numpy() for c in ("observation", "prediction", "std"))
-        days = rows.time.to_numpy()
+        observed, mean, std = (values[number][shown] for values in of_arm)
         line = Series(days, observed, mean, std, beside if seen else None)
         what = style.quantity(experiment.target.replace("_", " "), unit)
         alt = f"Time series at {site}, the {rank} site"
@@ -88,8 +88,8 @@ def _chosen(scores: pd.DataFrame, arm: str) -> list[tuple[str, str, float]]:
     return [(rank, rows.id.iloc[k], float(rows.value.iloc[k])) for rank, k in places.items()]
 
 
-def _shown(observed: list[NDArray[Any]]) -> slice:
-    """The two years with most observations, the same for all sites."""
+def _shown(observed: NDArray[np.float32]) -> slice:
+    """The two years with most observations (site, day), the same for all sites."""
     counts = np.cumsum([0, *np.isfinite(observed).sum(0)])
     if len(counts) <= MOST_DAYS:
         return slice(0, len(counts) - 1)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline import arrays, files, grid, judging, maps
+from pipeline import arrays, files, grid, maps
+from pipeline.config import REFERENCE_ARM
 from pipeline.figures import maps as figures
 from pipeline.figures import style
 from pipeline.figures.maps import Scale
@@ -26,7 +27,7 @@ def next_probes(experiment: Experiment, workspace: Workspace, on: Frame) -> Json
     """The layers `attribute_distance` and `probe_gain`, and next_probes.csv; None without them."""
     if not files.exists(workspace.url(maps.NEXT_PROBES)):
         return None
-    arms = sorted(experiment.arms, key=lambda arm: arm != judging.REFERENCE)
+    arms = sorted(experiment.arms, key=lambda arm: arm != REFERENCE_ARM)
     groups = (arrays.open_group(workspace.url("maps", f"{arm}.zarr"), "") for arm in arms)
     arm, mapped = next(
         (arm, group) for arm, group in zip(arms, groups, strict=True) if "probe_gain" in group

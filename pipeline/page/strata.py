@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.config import SATELLITE_BASELINE
 from pipeline.figures import strata as figures
 from pipeline.figures import style
 from pipeline.figures.strata import Row
@@ -28,7 +29,7 @@ def strata(summary: Json, unit: str) -> Json | None:
         return None
     parts = [(ALL, "all days", summary)]
     parts += [(s, name, judged) for s, names in found.items() for name, judged in names.items()]
-    names = [*summary["arms"], *(b for b in summary["baselines"] if b == "footprint")]
+    names = [*summary["arms"], *(b for b in summary["baselines"] if b == SATELLITE_BASELINE)]
     pictures = []
     for metric in DRAWN:
         rows = [
