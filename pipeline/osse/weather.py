@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import gamma, ndtr
 
+from model.humidity import specific_humidity
 from pipeline.osse.fields import Area, Field, Persistent, Waves
 from pipeline.osse.land import Land, season
 from pipeline.osse.planet import Magnitudes, stream
@@ -65,11 +66,10 @@ class Sky:
         temperature = self._temperature(cloud, days)
         pressure = self._pressure(n)
         vapour = self._vapour_pressure(temperature, cloud)
-        humidity = np.float32(0.622) * vapour / (pressure - np.float32(0.378) * vapour)
         return Weather(
             precipitation=rain,
             air_temperature=temperature,
-            specific_humidity=np.asarray(humidity, np.float32),
+            specific_humidity=np.asarray(specific_humidity(vapour, pressure), np.float32),
             surface_pressure=pressure,
             longwave=_longwave(temperature, vapour, cloud),
             shortwave=self._shortwave(cloud, days),

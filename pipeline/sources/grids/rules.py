@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from model.humidity import specific_humidity
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def _saturated(temperature: Any) -> Any:
 
 
 def _humidity(vapour: Any, pressure: Any) -> Any:
-    """Specific humidity of vapour pressure and pressure (Pa): IFS documentation, part IV, 7.4."""
-    return GAS_RATIO * vapour / (pressure - (1 - GAS_RATIO) * vapour)
+    """Specific humidity of vapour pressure and pressure (Pa), with the constants of the IFS."""
+    return specific_humidity(vapour, pressure, GAS_RATIO)
 
 
 def _speed(east: Any, north: Any) -> Any:
