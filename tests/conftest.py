@@ -28,7 +28,7 @@ from pipeline import (
     train,
 )
 from pipeline.progress import Silent
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.store import Workspace
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class World:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Busy servers are asked again as often as ever, but soon."""
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import web
 import yaml
 
 from pipeline.errors import DataError
-from pipeline.sources import awdb, remote
+from pipeline.sources import awdb, http_errors
 from pipeline.sources.awdb import elements, parts
-from pipeline.sources.awdb.days import specific_humidity
+from pipeline.sources.awdb.days import humidity_in_standard_atmosphere
 
 DAYS = np.arange("2016-02-27", "2016-03-04", dtype="datetime64[D]")  # a leap day
 PERIOD = (date(2016, 2, 27), date(2016, 3, 3))
@@ -226,8 +226,8 @@ def test_units_that_cannot_be_ours_are_refused_at_once(service, tmp_path):
 
 
 def test_a_busy_service_is_asked_again_and_a_failed_batch_is_named(service, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(remote, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_errors, "LONGEST_WAIT_S", 0.02)
     service.site.fails(r"/data\?", 503)
     found = entry(service, tmp_path).to_dask().soil_moisture.values
     assert np.isfinite(found).sum() == 15
@@ -273,7 +273,7 @@ def test_one_number_in_two_states_is_told_by_its_triplet(service, tmp_path):
 
 
 def test_humidity_is_that_of_the_tables():
-    made = specific_humidity(np.array([100.0, 50.0]), np.array([293.15, 273.15]), 0.0)
+    made = humidity_in_standard_atmosphere(np.array([100.0, 50.0]), np.array([293.15, 273.15]), 0.0)
     # Saturation at 20 degC is 23.37 hPa, at 0 degC 6.112 hPa, at 1013.25 hPa.
     np.testing.assert_allclose(made, [0.01448, 0.001877], rtol=2e-3)
 

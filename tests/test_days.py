@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from miniatures_forcing import hours
 
-from pipeline.sources import dated
+from pipeline.sources import cadence, dated
 from pipeline.sources.grids import derive
-from pipeline.sources.grids.calendars import Calendar, coverage
-from pipeline.sources.grids.days import Day, daily, decoded, increments, order_problems, step_of
+from pipeline.sources.grids.calendars import Calendar, coverage, daily
+from pipeline.sources.grids.days import Day, decoded, increments, order_problems
 
 HOUR = np.timedelta64(1, "h")
 
@@ -104,7 +104,7 @@ def test_times_twice_or_shuffled_or_no_dates_are_told():
     assert "2020-01-01T01:00 comes after 2020-01-01T02:00" in order_problems(times[[0, 2, 1]])[0]
     assert "2020-01-01T01:00 is there twice" in order_problems(times[[0, 1, 1]])[0]
     assert "int64 values; expected dates" in order_problems(np.arange(3))[0]
-    assert step_of(times[[0, 1, 2, 9]]) == HOUR
+    assert cadence.step_of(times[[0, 1, 2, 9]]) == HOUR
 
 
 def test_calendars_without_leap_days_are_dates_and_those_of_360_days_are_not():

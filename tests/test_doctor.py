@@ -344,7 +344,7 @@ def served(ward, site, **more):
 @pytest.fixture
 def clinic_web(ward, monkeypatch):
     alone(monkeypatch, "sites")
-    monkeypatch.setattr("pipeline.sources.remote.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("pipeline.sources.http_errors.FIRST_WAIT_S", 0.01)
     with web.serve(ward.parent) as site:
         served(ward, site)
         yield site

@@ -12,7 +12,7 @@ from earthaccess import Auth
 from miniatures_smap import Repository, item
 
 from pipeline.errors import DataError
-from pipeline.sources import earthdata, remote
+from pipeline.sources import earthdata, http_errors, remote
 from pipeline.sources.earthdata import cmr
 
 DATA = "https://data.nsidc.earthdatacloud.nasa.gov/SMAP/a.h5"
@@ -27,7 +27,7 @@ def _nobody(monkeypatch, tmp_path):
         monkeypatch.delenv(f"EARTHDATA_{name}", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
 
 
 def answer(monkeypatch, status: int, text: str) -> list[tuple[str, str]]:

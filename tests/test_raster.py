@@ -16,7 +16,7 @@ from pipeline.errors import DataError
 from pipeline.grid import Window
 from pipeline.overlap import ProjectedRegridder, reach
 from pipeline.regrid import Regridder, edges_between
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.raster import RasterSource
 from pipeline.sources.raster.covers import block_means
 from pipeline.sources.raster.terrain import metres_per_degree, slope
@@ -44,8 +44,8 @@ def web(tmp_path_factory):
 @pytest.fixture
 def impatient(monkeypatch):
     """Ask twice, at once."""
-    monkeypatch.setattr(remote, "ATTEMPTS", 2)
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_errors, "ATTEMPTS", 2)
+    monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
 
 
 def sand(folder, shape=(130, 203), **options):

@@ -12,7 +12,7 @@ from miniatures_scan import CONSTANTS, DAYS, PERIOD, opened
 from pipeline import catalog, resolve
 from pipeline.errors import DataError
 from pipeline.sources import filled
-from pipeline.sources.awdb.days import specific_humidity
+from pipeline.sources.awdb.days import humidity_in_standard_atmosphere
 from pipeline.sources.geolearn import tables
 
 CELLS, SITES = ((40.0, -100.0), (41.0, -101.0)), ("2001:NE:SCAN", "2002:NE:SCAN")
@@ -120,7 +120,7 @@ def test_what_a_site_lacks_comes_from_the_nearest_cell(made_up):
     np.testing.assert_array_equal(made.longwave.values, series["DLWRF_FORA"].T)
     np.testing.assert_array_equal(made.clay.values, constants["Clay"])
     np.testing.assert_allclose(made.air_temperature, 283.15, rtol=1e-6)
-    humidity = specific_humidity(80.0, 283.15, 0.0)
+    humidity = humidity_in_standard_atmosphere(80.0, 283.15, 0.0)
     np.testing.assert_allclose(made.specific_humidity, humidity, rtol=1e-5)
     np.testing.assert_allclose(made["soil_moisture"], 0.2, rtol=1e-6)
     np.testing.assert_allclose(made.soil_temperature, 10.0, rtol=1e-6)

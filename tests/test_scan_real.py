@@ -11,7 +11,7 @@ import xarray as xr
 from miniatures_scan import CONSTANTS, DAYS, PERIOD, Awdb, geolearn, opened, published
 
 from pipeline import config, names, qc
-from pipeline.sources.awdb.days import specific_humidity
+from pipeline.sources.awdb.days import humidity_in_standard_atmosphere
 
 # Half a step of what the service states: 0.01 in, 0.1 degF, 0.1 langley.
 RAIN, DEGREES, LIGHT = 0.128, 0.0279, 0.025
@@ -61,7 +61,7 @@ def measured(sites):
             return np.where(one[flag].values == 1, values, np.nan) if flag in one else values
 
         kelvin, humidity = own("TMP_2_FORA"), own("SPFH_2_FORA")
-        saturated = specific_humidity(100.0, kelvin, one.elev_m.item())
+        saturated = humidity_in_standard_atmosphere(100.0, kelvin, one.elev_m.item())
         pressure = 101325.0 * (1 - 2.25577e-5 * one.elev_m.item()) ** 5.25588
         vapour, most = (q * pressure / (0.622 + 0.378 * q) for q in (humidity, saturated))
         hourly = {

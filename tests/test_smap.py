@@ -17,7 +17,7 @@ from miniatures_smap import L3, Repository, Seen, item
 from pipeline import grid
 from pipeline.errors import DataError
 from pipeline.osse import spl3smp
-from pipeline.sources import earthdata, remote
+from pipeline.sources import earthdata, http_errors
 from pipeline.sources.smap import SmapL3Source
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PERIOD = (date(2015, 4, 6), date(2015, 4, 6))
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
 
 
 def at(dataset: xr.Dataset, name: str, row: int, col: int) -> np.ndarray:

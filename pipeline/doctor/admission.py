@@ -11,7 +11,7 @@ from pipeline import catalog, copies
 from pipeline.doctor.cases import stated
 from pipeline.doctor.symptoms import Symptom, of_error, of_metadata
 from pipeline.errors import SECRET, SoilweaveError
-from pipeline.sources import earthdata
+from pipeline.sources.earthdata import credentials
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +34,7 @@ def unfit(case: Case) -> list[Symptom]:
         made.append(Symptom(check, f"{name} is not set", f"set it; see {origin}"))
     if str(case.metadata.get("auth")).startswith("earthdata"):
         try:
-            earthdata.login()
+            credentials.login()
         except SoilweaveError as error:
             made += [symptom._replace(check="credentials") for symptom in of_error(error)]
     return made

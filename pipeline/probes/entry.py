@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.errors import ConfigError
 from pipeline.probes import written
 from pipeline.probes.words import TARGET
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.table.layers import named
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ def write(found: Examined, data: xr.Dataset, catalog: str, name: str, license_: 
     Raises:
       ConfigError: the catalog cannot be edited, or the URL of the table holds credentials.
     """
-    if "://" in found.url and remote.shown(found.url) != found.url:
+    if "://" in found.url and http_errors.shown(found.url) != found.url:
         problem = "the URL holds a name, password or query, and credentials are in no catalog"
-        raise ConfigError(remote.shown(found.url), problem, remedy="give a plain URL, or a file")
+        raise ConfigError(
+            http_errors.shown(found.url), problem, remedy="give a plain URL, or a file"
+        )
     done = written.put(catalog, name, _entry(found, data, license_))
     told = "" if license_ != LICENSE else f" (license: {LICENSE}; --set license=... for another)"
     return (

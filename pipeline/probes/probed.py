@@ -13,7 +13,7 @@ from pipeline.errors import DataError
 from pipeline.names import VARIABLES
 from pipeline.probes import guessing, places, units
 from pipeline.probes.words import TARGET
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 from pipeline.sources.table import TableSource
 from pipeline.sources.table.form import NEEDED
 from pipeline.sources.table.text import split
@@ -70,7 +70,7 @@ def examined(url: str, given: dict[str, Any]) -> Examined:
     content = remote.read(url)
     raw, problems = split(content)
     if raw.empty:
-        raise DataError(remote.shown(url), *(problems or ["no rows"]))
+        raise DataError(http_errors.shown(url), *(problems or ["no rows"]))
     guess = guessing.guess(raw, given)
     found = Examined(url, len(content), guess, problems=list(guess.problems))
     if not guess.args:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import numpy as np
 
-from pipeline.sources import remote
+from pipeline.dates import runs_as_text, runs_of_days
+from pipeline.sources import http_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def absent(files: list[str], options: dict[str, Any]) -> set[str]:
         return set()
     missing = set()
     for folder, wanted in folders.items():
-        with remote.answering(folder):
+        with http_errors.answering(folder):
             filesystem, path = fsspec.core.url_to_fs(folder, **options)
             try:
                 entries = filesystem.ls(path, detail=False)
@@ -93,9 +94,4 @@ def absent(files: list[str], options: dict[str, Any]) -> set[str]:
 
 def shown(days: Times) -> str:
     """Days as a person reads them: those in a row as first to last, at most eight of them."""
-    each = np.unique(days.astype("datetime64[D]"))
-    breaks = np.flatnonzero(np.diff(each) > np.timedelta64(1, "D")) + 1
-    runs = np.split(each, breaks)
-    told = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    more = f" and {len(told) - 8} more" if len(told) > 8 else ""
-    return ", ".join(told[:8]) + more
+    return runs_as_text(runs_of_days(days.astype("datetime64[D]")), most=8, to=" to ")

@@ -10,7 +10,7 @@ from intake.source.base import DataSource
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import missing, remote
+from pipeline.sources import http_errors, missing, remote
 from pipeline.sources.units import conversion, same
 
 if TYPE_CHECKING:
@@ -145,16 +145,16 @@ class NetcdfSource(Source):
                 if held is None and "://" in url:
                     file = remote.opened(url, self.storage_options, self.login)
                     stack.callback(file.close)
-                engine = _engine(file, remote.shown(url))
+                engine = _engine(file, http_errors.shown(url))
                 raw = xr.open_dataset(file, engine=engine, chunks=chunks, **missing.RAW)
                 dataset = self._decoded(raw, url)
                 stack.pop_all()
             except FileNotFoundError as error:
-                raise self.absent(remote.shown(url), "not found") from error
+                raise self.absent(http_errors.shown(url), "not found") from error
             except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
                 told = " ".join(str(error).split())
                 found = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {told}"
-                raise DataError(remote.shown(url), found, remedy="fetch it again") from error
+                raise DataError(http_errors.shown(url), found, remedy="fetch it again") from error
         return dataset
 
     def _decoded(self, raw: xr.Dataset, url: str) -> xr.Dataset:
@@ -168,7 +168,7 @@ class NetcdfSource(Source):
             raw.close()
             found = f"its time cannot be decoded: {told}"
             remedy = "correct its units and calendar, such as 'days since 2015-01-01' and standard"
-            raise DataError(remote.shown(url), found, remedy=remedy) from error
+            raise DataError(http_errors.shown(url), found, remedy=remedy) from error
 
 
 def _engine(file: Any, place: str) -> str:

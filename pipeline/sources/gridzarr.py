@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import coordinates, dated, missing, remote, tags
+from pipeline.sources import coordinates, dated, http_errors, missing, remote, tags
 from pipeline.sources.grids import derive, repository, stores, unlisted
 from pipeline.sources.grids.gridsource import GridSource
 
@@ -130,7 +130,7 @@ class GridZarrSource(GridSource):
             )  # fails too where it is not the time
             told = " ".join(str(error).split()).partition(" Try opening")[0]
             found = f"its time cannot be decoded: {told[:300]}"
-            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
+            raise DataError(http_errors.shown(url), found, remedy="tell its provider") from error
 
     def digest(self) -> str:
         """Identifies the content: the snapshot of a repository; of Zarr stores their metadata.
@@ -161,7 +161,7 @@ class GridZarrSource(GridSource):
         names = [name for name in derive.inputs_of(self.terms) if name in stored]
         if place.startswith(("http://", "https://")) or _objects(stored[names]) > MOST_CHUNKS:
             return []
-        with remote.answering(url, self.login):
+        with http_errors.answering(url, self.login):
             options = remote.options(place, self.storage_options, self.login) | files.OPTIONS
             filesystem, root = fsspec.core.url_to_fs(place, **options)
             try:
@@ -179,7 +179,7 @@ class GridZarrSource(GridSource):
         place = files.join(url, self.group) if self.group else url
         names = [name for term in self.terms.values() for name, _ in term.inputs]
         paths = [f"{name}/{doc}" for name in (*names, *COORDINATES) for doc in OF_ARRAYS]
-        with remote.answering(url, self.login):
+        with http_errors.answering(url, self.login):
             filesystem, root = fsspec.core.url_to_fs(
                 place, **remote.options(place, self.storage_options, self.login)
             )
@@ -200,7 +200,7 @@ class GridZarrSource(GridSource):
             if refused is not None and not found:
                 raise refused
         if not found:
-            raise self.absent(remote.shown(url), "not found")
+            raise self.absent(http_errors.shown(url), "not found")
         return found
 
 
@@ -239,14 +239,14 @@ def _key(options: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def _opening(url: str, login: str | None) -> Iterator[None]:
     """Say which store fails to open, and why."""
-    with remote.answering(url, login):
+    with http_errors.answering(url, login):
         try:
             yield
         except FileNotFoundError:
             raise
         except FAULTS as error:
             found = f"cannot be opened: {' '.join(str(error).split())[:300]}"
-            raise DataError(remote.shown(url), found, remedy="tell its provider") from error
+            raise DataError(http_errors.shown(url), found, remedy="tell its provider") from error
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.earthdata import cmr
 from pipeline.sources.form import REMEDY, Mapping
 from pipeline.sources.smap import ease, hdf5
@@ -90,4 +90,4 @@ class SmapL4Source(GranuleSource):
         with hdf5.opened(granule.url, self.storage_options, self.login) as file:
             found = problems(file, task) or misplaced(file, task.part, window)
         if found:
-            raise DataError(remote.shown(granule.url), *found, remedy=REMEDY)
+            raise DataError(http_errors.shown(granule.url), *found, remedy=REMEDY)

@@ -11,7 +11,7 @@ import fsspec
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def _infos(urls: Sequence[str], given: dict[str, Any], login: str | None) -> lis
 
 def _listed(folder: str, given: dict[str, Any], login: str | None) -> dict[str, Info] | None:
     """Files in a folder, by name; None where it may not be listed."""
-    with remote.answering(folder, login):
+    with http_errors.answering(folder, login):
         filesystem, path = _open(folder, given, login)
         try:
             entries = filesystem.ls(path, detail=True)
@@ -106,7 +106,7 @@ def info(url: str, given: dict[str, Any], login: str | None = None) -> Info | No
       DataError: the store refuses, or does not answer.
     """
     try:
-        with remote.answering(url, login):
+        with http_errors.answering(url, login):
             filesystem, path = _open(url, given, login)
             return dict(filesystem.info(path))
     except DataError as error:
@@ -121,7 +121,7 @@ def _content(one: Info) -> str | None:
 
 
 def _read(url: str, given: dict[str, Any], login: str | None, algorithm: str) -> str:
-    with remote.answering(url, login):
+    with http_errors.answering(url, login):
         filesystem, path = _open(url, given, login)
         with filesystem.open(path, "rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from model.humidity import specific_humidity
 from pipeline.sources import cadence
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ def daily(
     return mean, flag
 
 
-def specific_humidity(
+def humidity_in_standard_atmosphere(
     relative: NDArray[np.float64],
     temperature: NDArray[np.float64],
     elevation: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Specific humidity, kg kg-1, by Bolton's vapour pressure in the standard atmosphere.
+    """Specific humidity in kg kg-1, at the pressure of the standard atmosphere.
+
+    The saturation vapour pressure is equation 10 of Bolton (1980, doi:10.1175/1520-0493(1980)108
+    <1046:TCOEPT>2.0.CO;2).
 
     Args:
       relative: relative humidity, percent.
@@ -52,4 +56,4 @@ def specific_humidity(
     degrees = temperature - 273.15
     vapour = relative / 100 * 611.2 * np.exp(17.67 * degrees / (degrees + 243.5))
     pressure = 101325.0 * (1 - 2.25577e-5 * elevation) ** 5.25588
-    return np.asarray(0.622 * vapour / (pressure - 0.378 * vapour))
+    return np.asarray(specific_humidity(vapour, pressure))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import cadence, remote
-from pipeline.sources.awdb.days import daily, specific_humidity
+from pipeline.sources import cadence, http_errors
+from pipeline.sources.awdb.days import daily, humidity_in_standard_atmosphere
 from pipeline.sources.awdb.elements import CODES, Arrays, Element, factors
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class Answers:
                     self._site(column, sorted(site["data"], key=_ordinal))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             found = f"no answer of the service's form ({type(error).__name__}: {error})"
-            raise DataError(remote.shown(url), found, remedy="try again later") from error
+            raise DataError(http_errors.shown(url), found, remedy="try again later") from error
         if self.problems:
             remedy = "correct the units in the entry's mapping, or leave the site out"
-            raise DataError(remote.shown(url), *self.problems, remedy=remedy)
+            raise DataError(http_errors.shown(url), *self.problems, remedy=remedy)
 
     def _site(self, column: int, sensors: list[dict[str, Any]]) -> None:
         """The sensors of a site, by ordinal: the first of an element and depth is the one."""
@@ -136,7 +136,7 @@ class Answers:
             values = self.arrays[element.name]
             if element.temperature is not None:
                 temperature = made[element.temperature].astype(float)
-                values = specific_humidity(values, temperature, elevation)
+                values = humidity_in_standard_atmosphere(values, temperature, elevation)
             else:
                 slope, offset = factors(element.units[0], element.to, element.times)
                 values = values * slope + offset

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 from pipeline.sources.places import Region, inside
 
 FOOT = 0.3048
@@ -48,7 +48,7 @@ def listed(
         sites = [_site(one) for one in told if period is None or _overlaps(one, *period)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"no list of sites in the service's form ({type(error).__name__}: {error})"
-        raise DataError(remote.shown(url), found, remedy="try again later") from error
+        raise DataError(http_errors.shown(url), found, remedy="try again later") from error
     if len({site.id for site in sites}) < len(sites):
         return [replace(site, id=site.triplet) for site in sites]
     return sites

@@ -11,7 +11,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.earthdata import sessions
 from pipeline.sources.earthdata.named import Granule
 
@@ -56,7 +56,7 @@ def search(
         query.temporal(begin, end)
         if region is not None:
             query.bounding_box(*region)
-        with remote.answering(cmr), query.session, warnings.catch_warnings():
+        with http_errors.answering(cmr), query.session, warnings.catch_warnings():
             # Of earthaccess 0.17, for every granule that it makes, about itself.
             warnings.filterwarnings("ignore", "As of version 1.0", FutureWarning)
             found += [_granule(item, direct=direct) for item in query.get(MOST)]

@@ -11,8 +11,9 @@ import functools
 from typing import Any
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.earthdata import sessions
+from pipeline.sources.earthdata.credentials import check_host, login
 
 _TIMEOUT_S = 60
 
@@ -44,11 +45,9 @@ def _keys(endpoint: str) -> dict[str, str]:
     Raises:
       DataError: they are refused, or the answer is something else.
     """
-    from pipeline.sources import earthdata
-
-    earthdata.check_host(endpoint)
-    auth = earthdata.login()
-    with remote.answering(endpoint, "earthdata"), auth.get_session() as asking:
+    check_host(endpoint)
+    auth = login()
+    with http_errors.answering(endpoint, "earthdata"), auth.get_session() as asking:
         sessions.patient(asking)
         answer = asking.get(endpoint, timeout=_TIMEOUT_S)
         answer.raise_for_status()
@@ -58,5 +57,5 @@ def _keys(endpoint: str) -> dict[str, str]:
         values = [told[name] for name in names]
     except (ValueError, KeyError, TypeError):
         found = "answers something else than keys, as it does where the login is not accepted"
-        raise DataError(endpoint, found, remedy=remote.REMEDIES["earthdata"]) from None
+        raise DataError(endpoint, found, remedy=http_errors.REMEDIES["earthdata"]) from None
     return dict(zip(("access_key", "secret_key", "token", "expiry_time"), values, strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 
 PRODUCTION = re.compile(r"_([A-Z])[A-Za-z0-9]*_\d{3}\.\w+$")
 STAMP = re.compile(r"_(\d{8})(?:T(\d{6}))?_")
@@ -60,14 +60,14 @@ def listed(urlpath: str | list[str], given: dict[str, Any], login: str | None) -
             found.append(Granule(name, url, None, (name,)))
         elif url.startswith("http"):
             remedy = "give the URLs of the files, or `collection` to find them through CMR"
-            raise DataError(remote.shown(url), "HTTP cannot be listed", remedy=remedy)
+            raise DataError(http_errors.shown(url), "HTTP cannot be listed", remedy=remedy)
         else:
             found += _matching(url, given, login)
     return found
 
 
 def _matching(url: str, given: dict[str, Any], login: str | None) -> list[Granule]:
-    with remote.answering(url, login):
+    with http_errors.answering(url, login):
         options = remote.options(url, given, login) | files.OPTIONS
         filesystem, path = fsspec.core.url_to_fs(url, **options)
         found = filesystem.glob(path.replace("[", "[[]"), detail=True)
@@ -95,4 +95,4 @@ def stamp(granule: Granule) -> np.datetime64:
     except ValueError:
         found = "its name tells no date, as SMAP_L3_SM_P_20150401_R19240_001.h5 does"
         remedy = "keep the provider's names"
-        raise DataError(remote.shown(granule.url), found, remedy=remedy) from None
+        raise DataError(http_errors.shown(granule.url), found, remedy=remedy) from None

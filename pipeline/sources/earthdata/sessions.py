@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 
 
 def patient(session: Any) -> None:
@@ -16,10 +16,10 @@ def patient(session: Any) -> None:
     from urllib3.util import Retry
 
     waits = Retry(
-        total=remote.ATTEMPTS - 1,
-        backoff_factor=remote.FIRST_WAIT_S,
-        backoff_max=remote.LONGEST_WAIT_S,
-        status_forcelist=remote.BUSY,
+        total=http_errors.ATTEMPTS - 1,
+        backoff_factor=http_errors.FIRST_WAIT_S,
+        backoff_max=http_errors.LONGEST_WAIT_S,
+        status_forcelist=http_errors.BUSY,
         raise_on_status=False,
     )
     for scheme in ("https://", "http://"):

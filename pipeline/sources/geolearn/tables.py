@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def table(url: str, options: str = "{}") -> NDArray[np.float64]:
         return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
     except ValueError as error:
         found = f"no table of numbers, truncated or damaged: {error}"
-        raise DataError(remote.shown(url), found, remedy="fetch it again") from error
+        raise DataError(http_errors.shown(url), found, remedy="fetch it again") from error
 
 
 def converted(
@@ -51,7 +51,7 @@ def converted(
     if values.shape != shape:
         table.cache_clear()  # a damaged file may be mended
         found = f"{values.shape[0]} x {values.shape[1]} numbers, expected {shape[0]} x {shape[1]}"
-        raise DataError(remote.shown(url), found, remedy="fetch it again")
+        raise DataError(http_errors.shown(url), found, remedy="fetch it again")
     raw = np.where(np.isin(values, (MISSING, *fills)), np.nan, values).astype("float32")
     return (raw * factors[0] + factors[1]).astype("float32") if factors != (1.0, 0.0) else raw
 
@@ -66,10 +66,12 @@ def days(url: str, options: dict[str, Any]) -> NDArray[np.datetime64]:
     try:
         found = np.array(text.split(), "datetime64[D]")
     except ValueError as error:
-        raise DataError(remote.shown(url), f"no days: {error}", remedy="fetch it again") from error
+        raise DataError(
+            http_errors.shown(url), f"no days: {error}", remedy="fetch it again"
+        ) from error
     steps = np.diff(found).astype(int)
     if not found.size or (steps != 1).any():
         at = found[1:][steps != 1]
         told = f"days do not follow one another at {at[0]}" if at.size else "no days"
-        raise DataError(remote.shown(url), told, remedy="fetch it again")
+        raise DataError(http_errors.shown(url), told, remedy="fetch it again")
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import cadence, dated, remote
+from pipeline.sources import cadence, dated, http_errors
 from pipeline.sources.grids import days, derive, effort
 from pipeline.sources.grids.blocks import Series
 from pipeline.sources.grids.calendars import Calendar, Intervals, coverage, intervals_of
@@ -17,15 +17,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.sources.grids.axes import Grid
-    from pipeline.sources.grids.gridsource import GridSource
-    from pipeline.sources.grids.parts import Part
+    from pipeline.sources.grids.parts import Files, Part
 
     Names = dict[str, derive.Term]
 
 
-def assembled(
-    source: GridSource, template: xr.Dataset, grid: Grid, parts: list[Part]
-) -> xr.Dataset:
+def assembled(source: Files, template: xr.Dataset, grid: Grid, parts: list[Part]) -> xr.Dataset:
     """A source's files in our names, units and days, lazily.
 
     Args:
@@ -63,7 +60,7 @@ def assembled(
     return dataset
 
 
-def _wanted(source: GridSource, parts: list[Part]) -> list[Part]:
+def _wanted(source: Files, parts: list[Part]) -> list[Part]:
     """Files with wanted steps, a day more on both sides of a period."""
     wanted = source.wanted_days()
     times = np.concatenate([part.times for part in parts])
@@ -84,12 +81,12 @@ def _wanted(source: GridSource, parts: list[Part]) -> list[Part]:
         held = f"{times[0].astype('datetime64[D]')} to {times[-1].astype('datetime64[D]')}"
         found = f"holds {held}, and nothing of {wanted[0]} to {wanted[1]}"
         remedy = "name another period, or another source"
-        raise DataError(remote.shown(source.urlpath), found, remedy=remedy)
+        raise DataError(http_errors.shown(source.urlpath), found, remedy=remedy)
     return kept
 
 
 def _calendar(
-    source: GridSource, parts: list[Part], names: list[str]
+    source: Files, parts: list[Part], names: list[str]
 ) -> tuple[Calendar, dict[str, Any]]:
     """Which steps make which day, and attributes that tell of them.
 
@@ -102,14 +99,16 @@ def _calendar(
     each_day = times.astype("datetime64[D]")
     if not names:
         return Calendar(each_day, {}, 1, 1), {}
-    usual = days.step_of(times)
+    usual = cadence.step_of(times)
     hourly = usual < days.DAY or len(np.unique(each_day)) < len(times)
     undecided = [name for name in names if hourly and source.terms[name].how is None]
     if undecided:
         most = np.unique(each_day, return_counts=True)[1].max()
         found = f"{max(days.steps_of(usual), most)} steps a day, and no `daily` for "
         remedy = "say mean, sum, max or min in the mapping"
-        raise DataError(remote.shown(source.urlpath), found + ", ".join(undecided), remedy=remedy)
+        raise DataError(
+            http_errors.shown(source.urlpath), found + ", ".join(undecided), remedy=remedy
+        )
     stamps = {source.terms[name].stamp_over(source.day.stamp) for name in names}
     if not hourly:
         labels = dict.fromkeys(stamps, each_day)
@@ -124,7 +123,7 @@ def _calendar(
 
 
 def _covering(
-    source: GridSource,
+    source: Files,
     labels: dict[str, days.Times],
     intervals: dict[str, Intervals],
     usual: np.timedelta64,
@@ -140,7 +139,7 @@ def _covering(
     lacking = source.may_not_lack(cover.missing)
     if lacking.size:
         found = f"missing: {dated.shown(lacking)}"
-        raise DataError(remote.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
+        raise DataError(http_errors.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
     told = {
         key: dated.shown(lacks)
         for key, lacks in (("missing_days", cover.missing), ("partial_days", cover.partial))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import files
+from pipeline.sources import cadence
 from pipeline.sources.grids import days, derive
-from pipeline.sources.grids.calendars import Calendar, intervals_of
+from pipeline.sources.grids.calendars import Calendar, daily, intervals_of
 from pipeline.sources.grids.parts import Opener, OtherSteps, Part, as_held, steps_in, values_of
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Series:
             for part in self.parts[first - 1 : last]
         )
         times, lengths = steps_in(parts)
-        calendar, usual = self.calendar, days.step_of(self.times)
+        calendar, usual = self.calendar, cadence.step_of(self.times)
         intervals, labels = intervals_of(times, stamps, self.day, usual, lengths)
         least = min(calendar.least, calendar.full)
         some = calendar.days[block]
@@ -174,7 +175,7 @@ class Series:
         made: Values = term.ours(
             arrays,
             functools.partial(
-                days.daily,
+                daily,
                 calendar=self.calendar.since(begin),
                 stamp=self.stamp_of(term),
                 how=term.how or "mean",

@@ -1,4 +1,4 @@
-"""Which days a series of steps has, which of its steps make them, and what it lacks.
+"""Which days a series of steps has, which of its steps make them, their values and what it lacks.
 
 Time within a day is counted in the usual steps of the series, of which a day has `full`.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.sources import cadence
-from pipeline.sources.grids.days import DAY, SINCE_00, TINY, accumulated_from, steps_of
+from pipeline.sources.grids.days import DAY, SINCE_00, accumulated_from, steps_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Times = NDArray[np.datetime64]
     Steps = NDArray[np.int64]
     Floats = NDArray[np.float64]
+    Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,60 @@ def coverage(
         held.append(dict(zip(unique, np.bincount(which, time), strict=True)))
     if wanted is None:
         every = sorted(set.union(*map(set, held)))
-        whole = [day for day in every if all(time.get(day, 0) >= least - TINY for time in held)]
+        whole = [
+            day for day in every if all(time.get(day, 0) >= least - cadence.TINY for time in held)
+        ]
         wanted = (whole[0], whole[-1]) if whole else (every[0], every[-1])
     days = np.arange(wanted[0], wanted[1] + DAY).astype("datetime64[D]")
     fewest = np.array([min(time.get(day, 0) for time in held) for day in days])
-    lacking = fewest < least - TINY
+    lacking = fewest < least - cadence.TINY
     return Coverage(days, days[fewest == 0], days[(fewest > 0) & lacking])
+
+
+def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice) -> Values:
+    """One value for each day of a block.
+
+    A sum over less than a whole day is scaled to the whole day, by the time of its steps. Where
+    steps differ in length, a mean weighs each by its time.
+
+    Args:
+      values: (time, row, column), NaN where missing.
+      calendar: which of these steps make a day.
+      stamp: of the steps.
+      how: mean, sum, max or min.
+      block: of the calendar's days.
+
+    Returns:
+      (day, row, column) float32; NaN where less than `calendar.least` steps have a value.
+    """
+    begin, end = (edge[block] for edge in calendar.edges[stamp])
+    intervals = calendar.intervals.get(stamp)
+    made = np.full((len(begin), *values.shape[1:]), np.nan, np.float32)
+    for i, (first, last) in enumerate(zip(begin, end, strict=True)):
+        if last == first or (intervals is None and last - first < calendar.least):
+            continue
+        steps = values[first:last]
+        valid = np.isfinite(steps)
+        if intervals is None:
+            time = share = None
+            held = valid.sum(0)
+        else:
+            time, share = intervals.within(calendar.days[block][i], slice(first, last))
+            held = np.tensordot(time, valid, 1)
+        if how in ("max", "min"):
+            empty, reduce = (-np.inf, np.max) if how == "max" else (np.inf, np.min)
+            found = reduce(np.where(valid, steps, empty), axis=0)
+        else:
+            total = _total(np.where(valid, steps, 0), share if how == "sum" else time)
+            at_least = 1 if intervals is None else cadence.TINY
+            found = total / np.maximum(held, at_least) * (calendar.full if how == "sum" else 1)
+        made[i] = np.where(held >= calendar.least - cadence.TINY, found, np.nan)
+    return made
+
+
+def _total(steps: Values, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """(row, column) sum of (time, row, column) steps, each times its weight if there is one."""
+    if weight is None:
+        total: NDArray[np.float64] = steps.sum(0, dtype=np.float64)
+        return total
+    return np.tensordot(weight, steps.astype(np.float64), 1)

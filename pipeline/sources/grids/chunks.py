@@ -10,7 +10,7 @@ import fsspec
 import numpy as np
 
 from pipeline import files
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def of_source(
                 if dims[0] != "time":
                     continue
                 wanted = [where[dim] for dim in dims]
-                with remote.answering(part.url, source.login):
+                with http_errors.answering(part.url, source.login):
                     told = absent(part.url, group, native, wanted, options)
                 if told is None:
                     return None

@@ -1,4 +1,4 @@
-"""Steps of hours to days: which day a step belongs to, means, sums, and de-accumulation."""
+"""Steps of hours: which day a step belongs to, and the amounts of steps that accumulate."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pipeline.sources import cadence
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.sources.grids.calendars import Calendar
-
     Times = NDArray[np.datetime64]
     Values = NDArray[np.float32]
 
@@ -23,8 +21,6 @@ STAMPS = ("start", "middle", "end", "instant")
 HOWS = ("mean", "sum", "max", "min")
 DAY = np.timedelta64(1, "D")
 SINCE_00 = "since_00"  # stands for the stamp of amounts since 00 UTC
-TINY = cadence.TINY
-step_of = cadence.step_of
 
 
 @dataclass(frozen=True)
@@ -95,55 +91,6 @@ def order_problems(times: NDArray[Any]) -> list[str]:
     before, after = (times[bad[0] + i].astype("datetime64[m]") for i in (0, 1))
     found = f"{after} is there twice" if before == after else f"{after} comes after {before}"
     return [f"time: {found}; times must increase"]
-
-
-def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice) -> Values:
-    """One value for each day of a block.
-
-    A sum over less than a whole day is scaled to the whole day, by the time of its steps. Where
-    steps differ in length, a mean weighs each by its time.
-
-    Args:
-      values: (time, row, column), NaN where missing.
-      calendar: which of these steps make a day.
-      stamp: of the steps.
-      how: mean, sum, max or min.
-      block: of the calendar's days.
-
-    Returns:
-      (day, row, column) float32; NaN where less than `calendar.least` steps have a value.
-    """
-    begin, end = (edge[block] for edge in calendar.edges[stamp])
-    intervals = calendar.intervals.get(stamp)
-    made = np.full((len(begin), *values.shape[1:]), np.nan, np.float32)
-    for i, (first, last) in enumerate(zip(begin, end, strict=True)):
-        if last == first or (intervals is None and last - first < calendar.least):
-            continue
-        steps = values[first:last]
-        valid = np.isfinite(steps)
-        if intervals is None:
-            time = share = None
-            held = valid.sum(0)
-        else:
-            time, share = intervals.within(calendar.days[block][i], slice(first, last))
-            held = np.tensordot(time, valid, 1)
-        if how in ("max", "min"):
-            empty, reduce = (-np.inf, np.max) if how == "max" else (np.inf, np.min)
-            found = reduce(np.where(valid, steps, empty), axis=0)
-        else:
-            total = _total(np.where(valid, steps, 0), share if how == "sum" else time)
-            at_least = 1 if intervals is None else TINY
-            found = total / np.maximum(held, at_least) * (calendar.full if how == "sum" else 1)
-        made[i] = np.where(held >= calendar.least - TINY, found, np.nan)
-    return made
-
-
-def _total(steps: Values, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """(row, column) sum of (time, row, column) steps, each times its weight if there is one."""
-    if weight is None:
-        total: NDArray[np.float64] = steps.sum(0, dtype=np.float64)
-        return total
-    return np.tensordot(weight, steps.astype(np.float64), 1)
 
 
 def midnight_before(times: Times) -> Times:

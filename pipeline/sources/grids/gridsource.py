@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import coordinates, dated, remote, tags
+from pipeline.sources import coordinates, dated, http_errors, remote, tags
 from pipeline.sources.form import Source, calendar_problems, time_problems
 from pipeline.sources.grids import days, derive
 from pipeline.sources.grids.assembly import assembled
@@ -70,7 +70,7 @@ class GridSource(Source):
         with self.opened_part(next(part.url for part in parts if part.known)) as template:
             grid, problems = self.checked(template)
             if grid is None or problems:
-                raise DataError(remote.shown(self.urlpath), *problems)
+                raise DataError(http_errors.shown(self.urlpath), *problems)
             return assembled(self, template, grid, parts)
 
     read = to_dask
@@ -96,7 +96,7 @@ class GridSource(Source):
         if "*" not in self.urlpath:
             there = tags.info(self.urlpath, self.storage_options, self.login) is not None
             return [self.urlpath] if there else []
-        with remote.answering(self.urlpath, self.login):
+        with http_errors.answering(self.urlpath, self.login):
             return files.matching(
                 self.urlpath, **remote.options(self.urlpath, self.storage_options, self.login)
             )
@@ -112,7 +112,7 @@ class GridSource(Source):
             urls = self.matching()
             if not urls:
                 found = "no file matches" if "*" in self.urlpath else "not found"
-                raise self.absent(remote.shown(self.urlpath), found)
+                raise self.absent(http_errors.shown(self.urlpath), found)
             return looked_at(self, [(url, False) for url in urls])
         wanted = self._dated()
         if unit == "Y":
@@ -138,7 +138,7 @@ class GridSource(Source):
         if last is None:
             found = f"its files are named by date, and the entry's period is '{told}'"
             raise DataError(
-                remote.shown(self.urlpath), found, remedy="say which with period: first..last"
+                http_errors.shown(self.urlpath), found, remedy="say which with period: first..last"
             )
         return np.datetime64(first), np.datetime64(last)
 
@@ -188,10 +188,10 @@ class GridSource(Source):
         lacking = [held[0] for (_, held, optional), tag in told if tag is None and not optional]
         if lacking:
             absent = f"missing: {dated.shown(np.array(lacking))}"
-            raise DataError(remote.shown(self.urlpath), absent, remedy=self.remedy_of_gaps())
+            raise DataError(http_errors.shown(self.urlpath), absent, remedy=self.remedy_of_gaps())
         there = [(short(url), tag) for (url, _, _), tag in told if tag is not None]
         if not there:
-            raise self.absent(remote.shown(self.urlpath), "not found: none of its files")
+            raise self.absent(http_errors.shown(self.urlpath), "not found: none of its files")
         return files.sha256_of([list(each) for each in zip(*there, strict=True)])
 
     def _dated(self) -> list[tuple[str, days.Times, bool]]:

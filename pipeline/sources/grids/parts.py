@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import cadence, missing, remote
+from pipeline.sources import cadence, http_errors, missing
 from pipeline.sources.grids import days
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
+    from pipeline.sources.grids.derive import Term
+    from pipeline.sources.places import Region
 
 
 _UNLIKE = "fetch it again; if its steps are meant to differ, name it in an entry of its own"
@@ -34,6 +36,35 @@ class Opener(Protocol):
 
     def part_problems(self, raw: xr.Dataset, grid: Grid) -> list[str]:
         """What is wrong with a file that has not been looked at before."""
+
+
+class Files(Opener, Protocol):
+    """The files of an entry: what is wanted of them, and which of them may be absent.
+
+    `GridSource` is one; `survey` and `assembly`, which it is made of, know no more of it.
+    """
+
+    urlpath: str
+    storage_options: dict[str, Any]
+    terms: dict[str, Term]
+    day: days.Day
+    region: Region | None
+    strict: bool
+
+    def checked(self, raw: xr.Dataset) -> tuple[Grid | None, list[str]]:
+        """The grid of one file, and what is wrong with the file."""
+
+    def wanted_days(self) -> tuple[np.datetime64, np.datetime64] | None:
+        """First and last day that are wanted; None for all there are."""
+
+    def may_not_lack(self, missing: days.Times) -> days.Times:
+        """Those of the missing days that may not be missing."""
+
+    def remedy_of_gaps(self) -> str:
+        """What to do about missing days."""
+
+    def absent(self, place: str, found: str) -> DataError:
+        """The error where files are absent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +136,7 @@ def values_of(
         for name in names:
             held = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
             ordered = held.transpose(*(dim for dim in where if dim in held.dims))
-            with remote.answering(part.url, source.login), _readable(part.url, name):
+            with http_errors.answering(part.url, source.login), _readable(part.url, name):
                 made.append(missing.floats(ordered).values)
         return np.stack(made)
     finally:
@@ -168,7 +199,7 @@ def check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
     problems = source.part_problems(raw, grid)
     if not problems and _fills(raw, part):
         found = f"{len(raw['time'])} steps, expected {len(part.times)}"
-        raise OtherSteps(remote.shown(part.url), f"time: {found}", remedy=_UNLIKE)
+        raise OtherSteps(http_errors.shown(part.url), f"time: {found}", remedy=_UNLIKE)
     if not problems and len(raw["time"]) != len(part.times):
         problems = [f"time: {len(raw['time'])} steps, expected {len(part.times)}"]
     if not problems:
@@ -180,7 +211,7 @@ def check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
                 f"{wanted.astype('datetime64[m]')}, as its name says"
             ]
     if problems:
-        raise DataError(remote.shown(part.url), *problems, remedy=_UNLIKE)
+        raise DataError(http_errors.shown(part.url), *problems, remedy=_UNLIKE)
 
 
 def _fills(raw: xr.Dataset, part: Part) -> bool:
@@ -205,4 +236,4 @@ def _readable(url: str, name: str) -> Iterator[None]:
         if isinstance(error, OSError) and not local and not str(error).startswith("Can't"):
             raise
         found = f"{name}: cannot be read, damaged: {' '.join(str(error).split())}"
-        raise DataError(remote.shown(url), found, remedy="fetch it again") from error
+        raise DataError(http_errors.shown(url), found, remedy="fetch it again") from error

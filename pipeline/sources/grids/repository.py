@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 from pipeline.sources.grids import stores
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def _storage(url: str, options: dict[str, Any]) -> Any:
     if scheme == "gs":
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix)
     if scheme != "s3":
-        raise DataError(remote.shown(url), f"Icechunk on {scheme}://, expected s3, gs or a folder")
+        raise DataError(
+            http_errors.shown(url), f"Icechunk on {scheme}://, expected s3, gs or a folder"
+        )
     client = options.get("client_kwargs", {})
     endpoint = client.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL")
     anonymous = bool(options.get("anon"))

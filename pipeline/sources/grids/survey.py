@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote
+from pipeline.sources import cadence, dated, http_errors, remote
 from pipeline.sources.form import REMEDY
 from pipeline.sources.grids import days, derive
 from pipeline.sources.grids.parts import Part, lengths_of
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.sources.grids.axes import Grid
-    from pipeline.sources.grids.gridsource import GridSource
+    from pipeline.sources.grids.parts import Files
 
     Wanted = list[tuple[str, days.Times, bool]]
 
 
-def looked_at(source: GridSource, wanted: list[tuple[str, bool]]) -> list[Part]:
+def looked_at(source: Files, wanted: list[tuple[str, bool]]) -> list[Part]:
     """Files that are all opened: there are few.
 
     Args:
@@ -58,11 +58,11 @@ def looked_at(source: GridSource, wanted: list[tuple[str, bool]]) -> list[Part]:
         problems = ["not found"]
     if problems:
         remedy = remedies[0] if len(problems) == len(remedies) == 1 else REMEDY
-        raise DataError(remote.shown(source.urlpath), *problems, remedy=remedy)
+        raise DataError(http_errors.shown(source.urlpath), *problems, remedy=remedy)
     return sorted(parts.values(), key=lambda p: p.times[0].astype(int) if len(p.times) else 0)
 
 
-def from_template(source: GridSource, wanted: Wanted) -> list[Part]:
+def from_template(source: Files, wanted: Wanted) -> list[Part]:
     """Files of which one is opened: the times of the others are as those in it.
 
     Args:
@@ -77,14 +77,14 @@ def from_template(source: GridSource, wanted: Wanted) -> list[Part]:
     lacking = [held[0] for url, held, optional in wanted if url in gone and not optional]
     if lacking:
         found = f"missing: {dated.shown(np.array(lacking))}"
-        raise DataError(remote.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
+        raise DataError(http_errors.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
     there = [each for each in wanted if each[0] not in gone]
     for url, held, optional in there:
         try:
             with source.opened_part(url) as raw:
                 _, problems = source.checked(raw)
                 if problems:
-                    raise DataError(remote.shown(url), *problems, remedy=REMEDY)
+                    raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
                 offsets = _times_of(raw, source) - held[0]
         except DataError as error:
             if optional and is_absence(error):
@@ -100,7 +100,7 @@ def from_template(source: GridSource, wanted: Wanted) -> list[Part]:
             )
             for each, span, may_lack in there
         ]
-    raise source.absent(remote.shown(source.urlpath), "not found: none of its files")
+    raise source.absent(http_errors.shown(source.urlpath), "not found: none of its files")
 
 
 def is_absence(error: DataError) -> bool:
@@ -110,10 +110,10 @@ def is_absence(error: DataError) -> bool:
 
 def short(url: str) -> str:
     """The last part of a URL, to name a file among others."""
-    return remote.shown(url).rstrip("/").rsplit("/", 1)[-1]
+    return http_errors.shown(url).rstrip("/").rsplit("/", 1)[-1]
 
 
-def _times_of(raw: xr.Dataset, source: GridSource) -> days.Times:
+def _times_of(raw: xr.Dataset, source: Files) -> days.Times:
     names = derive.inputs_of(source.terms)
     if not any("time" in raw[name].dims for name in names):
         return np.array([], "datetime64[ns]")
@@ -146,7 +146,7 @@ def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
     timeless = [url for url in parts if not len(parts[url].times)]
     if timeless:
         return problems + [f"{short(url)}: no times, and not the only file" for url in timeless]
-    hourly = any(days.step_of(part.times) < days.DAY for part in parts.values())
+    hourly = any(cadence.step_of(part.times) < days.DAY for part in parts.values())
     ends = {
         url: part.times[[0, -1]].astype("datetime64[m]" if hourly else "datetime64[D]")
         for url, part in parts.items()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import daily, places, remote
+from pipeline.sources import daily, http_errors, places
 from pipeline.sources.form import Mapping, Source
 from pipeline.sources.ismn import archive, choice, sensors
 from pipeline.sources.ismn.days import TOLD, good_days, record
@@ -152,7 +152,7 @@ class IsmnSource(Source):
             where = "" if self.region is None else " in the region"
             wanted = f"no {names[0]} at {top:g} to {bottom:g} m{where}"
             has = f"; it has {'; '.join(others)}" if others else ""
-            place = remote.shown(self.urlpath)
+            place = http_errors.shown(self.urlpath)
             raise DataError(place, wanted + has, remedy="choose another depth or region")
         return sites, left_out
 

@@ -13,7 +13,7 @@ import fsspec
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 
 _TOLD = ("size", "ETag", "Last-Modified", "LastModified", "mtime")
 
@@ -24,7 +24,7 @@ def local(url: str, given: dict[str, Any], login: str | None) -> str:
     Raises:
       DataError: it is absent, refused, or its server does not answer.
     """
-    with remote.answering(url, login):
+    with http_errors.answering(url, login):
         filesystem, path = fsspec.core.url_to_fs(url, **remote.options(url, given, login))
         info = filesystem.info(path)
         if "file" in filesystem.protocol:
@@ -32,7 +32,7 @@ def local(url: str, given: dict[str, Any], login: str | None) -> str:
         import pooch
 
         told = {key: str(value) for key, value in info.items() if key in _TOLD}
-        name = files.sha256_of([remote.shown(url), told])
+        name = files.sha256_of([http_errors.shown(url), told])
         kept = Path(pooch.os_cache("soilweave")) / "ismn" / f"{name}.zip"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def digest(url: str, given: dict[str, Any], login: str | None) -> str:
     Raises:
       DataError: there is none, or it is damaged.
     """
-    with remote.answering(url, login):
+    with http_errors.answering(url, login):
         filesystem, path = fsspec.core.url_to_fs(url, **remote.options(url, given, login))
         if "file" in filesystem.protocol:
             return files.sha256_of(sorted(members(str(path)).items()))
@@ -92,7 +92,7 @@ def _zipped(file: Any, place: str) -> dict[str, list[int]]:
             }
     except zipfile.BadZipFile as error:
         raise DataError(
-            remote.shown(place), "no zip, or truncated", remedy="download the archive again"
+            http_errors.shown(place), "no zip, or truncated", remedy="download the archive again"
         ) from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.grid import Window
-from pipeline.sources import dated, remote, tags
+from pipeline.sources import dated, http_errors, tags
 from pipeline.sources.form import REMEDY, Mapping, Source
 from pipeline.sources.raster import mosaic
 from pipeline.sources.raster.geotiff import Absent, opened
@@ -122,7 +122,7 @@ class RasterSource(Source):
         others = [url for url in layouts if layouts[url] != next(iter(layouts.values()))]
         problems += [f"{_short(url)}: another grid than the first" for url in others]
         if problems:
-            raise DataError(remote.shown(self.urlpath), *problems, remedy=REMEDY)
+            raise DataError(http_errors.shown(self.urlpath), *problems, remedy=REMEDY)
         return self._dataset(layouts, days)
 
     read = to_dask
@@ -170,7 +170,9 @@ class RasterSource(Source):
         first, last = self.period or dated.period_of((self.metadata or {}).get("period", ""))
         if last is None:
             found = "its files go on, and no period is asked for"
-            raise DataError(remote.shown(self.urlpath), found, remedy="set `period` of the source")
+            raise DataError(
+                http_errors.shown(self.urlpath), found, remedy="set `period` of the source"
+            )
         start, end = np.datetime64(first, "D"), np.datetime64(last, "D")
         each = np.arange(start, end + np.timedelta64(1, "D"))
         of_year = (each - each.astype("datetime64[Y]").astype("datetime64[D]")).astype(int)
@@ -202,7 +204,7 @@ class RasterSource(Source):
         """The error of a pattern of which no raster exists."""
         found = "not found" if looked == 1 else f"none of the {looked} files looked for is there"
         remedy = f"get it from {self._origin}" if self._origin else "has it moved?"
-        return Absent(remote.shown(pattern), found, remedy=remedy)
+        return Absent(http_errors.shown(pattern), found, remedy=remedy)
 
     def _layout(
         self, pattern: str, layers: tuple[Layer, ...], days: tuple[datetime.datetime, ...]
@@ -232,7 +234,7 @@ class RasterSource(Source):
             except ValueError as error:
                 problems.append(str(error))
         if made is None:
-            raise DataError(remote.shown(url), *problems, remedy=REMEDY)
+            raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
         return made
 
     def _reader(
@@ -283,4 +285,4 @@ def _of_footprints(region: Box) -> Box:
 
 
 def _short(url: str) -> str:
-    return remote.shown(url).rsplit("/", 1)[-1]
+    return http_errors.shown(url).rsplit("/", 1)[-1]

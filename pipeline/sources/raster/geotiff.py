@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def opened(
                 yield dataset
     except NotGeoreferencedWarning:
         found = "has no place on Earth: neither a transform nor a CRS"
-        raise DataError(remote.shown(url), found, remedy="get the whole file") from None
+        raise DataError(http_errors.shown(url), found, remedy="get the whole file") from None
     except RasterioError:
         # Its message may hold the URL with a signature, or nothing: fsspec is asked in its place.
         raise _reason(url, given, login, origin) from None
@@ -97,8 +97,8 @@ def settings(url: str, given: dict[str, Any], login: str | None = None) -> dict[
     # A VRT may have overviews beside it; looking for those of a COG costs requests.
     made: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if url.endswith(".vrt") else "EMPTY_DIR",
-        "GDAL_HTTP_MAX_RETRY": remote.ATTEMPTS - 1,
-        "GDAL_HTTP_RETRY_DELAY": remote.FIRST_WAIT_S,
+        "GDAL_HTTP_MAX_RETRY": http_errors.ATTEMPTS - 1,
+        "GDAL_HTTP_RETRY_DELAY": http_errors.FIRST_WAIT_S,
         "GDAL_HTTP_CONNECTTIMEOUT": TIMEOUT_S,
         "GDAL_HTTP_LOW_SPEED_TIME": TIMEOUT_S,
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
@@ -151,9 +151,9 @@ def _path(url: str) -> str:
 
 def _reason(url: str, given: dict[str, Any], login: str | None, origin: str | None) -> DataError:
     """Why GDAL could not open or read a raster: the error that says so."""
-    place = remote.shown(url)
+    place = http_errors.shown(url)
     try:
-        with remote.answering(url, login, origin):
+        with http_errors.answering(url, login, origin):
             filesystem, path = fsspec.core.url_to_fs(url, **remote.options(url, given, login))
             try:
                 filesystem.cat_file(path, start=0, end=1)

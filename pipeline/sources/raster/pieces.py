@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import dated, remote
+from pipeline.sources import dated, http_errors
 from pipeline.sources.form import REMEDY
 from pipeline.sources.raster import mosaic
 from pipeline.sources.raster.geotiff import Absent, opened
@@ -99,7 +99,7 @@ class Reader:
             ):
                 problems.append(f"{size[0]} x {size[1]} at another place than the first")
         if problems:
-            raise DataError(remote.shown(url), *problems, remedy=REMEDY)
+            raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
 
     def _window(
         self, dataset: rasterio.DatasetReader, i: int, j: int, shape: tuple[int, int]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.earthdata import cmr
 from pipeline.sources.form import REMEDY, Mapping
 from pipeline.sources.smap import ease, hdf5
@@ -131,4 +131,4 @@ class SmapL3Source(GranuleSource):
                 if shape in ease.SHAPES:
                     return (int(shape[0]), int(shape[1]))
                 found = [f"{group}/{FLAG}{suffix}: shape {shape}, expected {list(ease.SHAPES)}"]
-        raise DataError(remote.shown(granule.url), *found, remedy=REMEDY)
+        raise DataError(http_errors.shown(granule.url), *found, remedy=REMEDY)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.earthdata.named import stamp
 from pipeline.sources.form import REMEDY
 from pipeline.sources.smap import ease, hdf5
@@ -66,7 +66,7 @@ def read(task: Task, granule: Granule) -> list[Pass]:
     Raises:
       DataError: it cannot be read, or is not as the first file was.
     """
-    place = remote.shown(granule.url)
+    place = http_errors.shown(granule.url)
     with hdf5.opened(granule.url, task.options, task.login) as file:
         held = [key for key in task.passes if not lacks(file, key)]
         found = [text for key in held for text in problems(file, key, task.units)]
@@ -108,7 +108,7 @@ def _nothing(task: Task) -> Pass:
 
 def _pass(file: h5py.File, key: str, task: Task, granule: Granule) -> Pass:
     group, suffix = GROUPS[key]
-    place = remote.shown(granule.url)
+    place = http_errors.shown(granule.url)
     fields = {
         name: hdf5.values(
             file, f"{group}/{name}{suffix}", task.part, place, task.fills.get(name, ())
@@ -141,7 +141,7 @@ def _offsets(
     if odd.any():
         found = f"{path}: {int(odd.sum())} of another day, such as {days[odd][0].decode()}"
         raise DataError(
-            remote.shown(granule.url),
+            http_errors.shown(granule.url),
             f"{found}, expected {day} or a day beside it",
             remedy="was the file renamed? fetch it again",
         )

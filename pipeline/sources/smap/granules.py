@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote, tags
+from pipeline.sources import http_errors, tags
 from pipeline.sources.earthdata import cmr, named
 from pipeline.sources.form import Mapping, Source
 
@@ -119,7 +119,7 @@ class GranuleSource(Source):
     def _place(self) -> str:
         if self.urlpath:
             several = not isinstance(self.urlpath, str)
-            return f"{len(self.urlpath)} files" if several else remote.shown(self.urlpath)
+            return f"{len(self.urlpath)} files" if several else http_errors.shown(self.urlpath)
         told = self.collection or {}
         return f"collection {told['short_name']} version {told['version']}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import missing, remote
+from pipeline.sources import http_errors, missing, remote
 from pipeline.sources.units import same
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def opened(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5p
     """
     import h5py
 
-    place = remote.shown(url)
+    place = http_errors.shown(url)
     try:
         with contextlib.ExitStack() as stack:
             file: Any = url
             if "://" in url:
-                stack.enter_context(remote.answering(url, login))
+                stack.enter_context(http_errors.answering(url, login))
                 file = stack.enter_context(remote.opened(url, _cached(url, options), login))
                 _check_page(file, place, login)
             try:
@@ -110,7 +110,7 @@ def _check_page(file: Any, place: str, login: str | None) -> None:
     head = file.read(64).lstrip()
     file.seek(0)
     if head[:1] == b"<":
-        remedy = remote.REMEDIES.get(login or "", "open the URL in a browser")
+        remedy = http_errors.REMEDIES.get(login or "", "open the URL in a browser")
         raise DataError(place, "a web page came instead of the file", remedy=remedy)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors
 from pipeline.sources.form import REMEDY
 from pipeline.sources.smap import ease, hdf5
 
@@ -75,7 +75,7 @@ def mean(
         return {name: np.full(shape, np.nan, np.float32) for name in task.units}
     total = {name: np.zeros(shape, np.float64) for name in task.units}
     for granule in granules:
-        place = remote.shown(granule.url)
+        place = http_errors.shown(granule.url)
         with hdf5.opened(granule.url, task.options, task.login) as file:
             found = problems(file, task)
             if found:

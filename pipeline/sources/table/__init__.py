@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.names import VARIABLES
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 from pipeline.sources.form import REMEDY, Mapping, Source
 from pipeline.sources.table import form, layers, stamps
 from pipeline.sources.table.days import changes, means, merged
@@ -131,7 +131,9 @@ class TableSource(Source):
 
         raw, problems = split(self._content)
         if raw.empty:
-            raise DataError(remote.shown(self.urlpath), *(problems or ["no rows"]), remedy=REMEDY)
+            raise DataError(
+                http_errors.shown(self.urlpath), *(problems or ["no rows"]), remedy=REMEDY
+            )
         parts, convention = list[pd.DataFrame](), ""
         for layer in self.layers:
             rows, found, convention = self._part(raw, layer)
@@ -142,7 +144,7 @@ class TableSource(Source):
             if any(problem.startswith(stamps.NO_ISO) for problem in problems):
                 remedy += f"; `time_format` says how times are written, {stamps.FORM}"
             unique = dict.fromkeys(problems)  # of each layer the same
-            raise DataError(remote.shown(self.urlpath), *unique, remedy=remedy)
+            raise DataError(http_errors.shown(self.urlpath), *unique, remedy=remedy)
         rows = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
         top, bottom = self.depth_class_m
         used = (rows["depth_from"] >= top - _TINY) & (rows["depth_to"] <= bottom + _TINY)
@@ -150,7 +152,7 @@ class TableSource(Source):
             depths = sorted({f"{d:g}" for d in rows["depth_to"].unique()}, key=float)
             shown = ", ".join(depths[:8])
             problem = f"no sensor between {top:g} and {bottom:g} m; depths are {shown} m"
-            raise DataError(remote.shown(self.urlpath), problem, remedy=REMEDY)
+            raise DataError(http_errors.shown(self.urlpath), problem, remedy=REMEDY)
         return rows[used], convention
 
     def _part(self, raw: pd.DataFrame, layer: Layer) -> tuple[pd.DataFrame, list[str], str]:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import DataError
 from pipeline.sources.table import layers, stamps
 from pipeline.sources.units import conversion
 
 if TYPE_CHECKING:
-    from pipeline.sources.table import TableSource
+    from collections.abc import Mapping
 
 ROLES = ("id", "lat", "lon", "time", "depth", "depth_from", "depth_to", "sensor", "flag")
 NEEDED = ("id", "lat", "lon", "time")
 
 
-def faults(table: TableSource) -> list[str]:
+class Declaration(Protocol):
+    """The arguments of a table, as `TableSource` keeps them."""
+
+    mapping: dict[str, dict[str, Any]]
+    columns: Mapping[str, str]
+    station: Mapping[str, str]
+    depth: Any
+    depth_units: str
+    time_format: str | None
+    time_zone: str | None
+    good: set[Any]
+    sensors: str
+    min_share: float
+
+
+def faults(table: Declaration) -> list[str]:
     """What is wrong with the arguments of a table."""
     roles, station = table.columns.keys(), table.station
     lacking = [role for role in NEEDED if role not in roles and role not in station]

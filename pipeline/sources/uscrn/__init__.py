@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.files import exists, sha256, sha256_of
-from pipeline.sources import places, remote
+from pipeline.sources import http_errors, places, remote
 from pipeline.sources.form import Mapping, Source
 from pipeline.sources.uscrn import text
 from pipeline.sources.uscrn.files import Access, fetched, listed, record, unlisted
@@ -130,7 +130,7 @@ class UscrnSource(Source):
                 if match := FILE.search(url):
                     urls.setdefault(match[2], []).append(url)
         if not urls:
-            raise self.absent(remote.shown(root), f"no file of {self._told()}")
+            raise self.absent(http_errors.shown(root), f"no file of {self._told()}")
         for name in sorted(urls.keys() - sites.keys()):
             sites[name] = unlisted(max(urls[name]), self._access())
         names = sorted(urls)
@@ -140,7 +140,7 @@ class UscrnSource(Source):
         wanted = {name: urls[name] for name, inside in zip(names, kept, strict=True) if inside}
         if not wanted:
             found = f"none of its {len(names)} sites of {self._told()} lies in the region"
-            raise DataError(remote.shown(root), found, remedy="choose another region")
+            raise DataError(http_errors.shown(root), found, remedy="choose another region")
         return sites, wanted
 
     def _listed(self, root: str) -> dict[str, text.Site]:
@@ -149,7 +149,7 @@ class UscrnSource(Source):
         is_here = table.partition("://")[0] in (table, "file")
         if self.sites is None and is_here and not exists(table):
             return {}
-        return text.listed(remote.read(table, *self._access()), remote.shown(table))
+        return text.listed(remote.read(table, *self._access()), http_errors.shown(table))
 
     def _years(self) -> list[int]:
         if self.period is not None:

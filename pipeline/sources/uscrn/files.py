@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import remote
+from pipeline.sources import http_errors, remote
 from pipeline.sources.uscrn.text import NUMBERS, Site, year
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def listed(folder: str, access: Access) -> list[str]:
       DataError: it is refused, or its server does not answer.
     """
     given, login = access
-    with remote.answering(folder, login):
+    with http_errors.answering(folder, login):
         filesystem, path = fsspec.core.url_to_fs(folder, **remote.options(folder, given, login))
         try:
             found = filesystem.ls(path.rstrip("/") + "/", detail=False)
@@ -55,7 +55,7 @@ def record(
     """
     values = np.full((len(days), len(NUMBERS)), np.nan, np.float32)
     for url, text in fetched(urls, access).items():
-        place = remote.shown(url)
+        place = http_errors.shown(url)
         held = year(text, place)
         if held.wban != wban:
             found = f"of site {held.wban}, expected {wban}"
@@ -72,6 +72,6 @@ def unlisted(url: str, access: Access) -> Site:
     Raises:
       DataError: the file is absent or damaged.
     """
-    held = year(remote.read(url, *access), remote.shown(url))
+    held = year(remote.read(url, *access), http_errors.shown(url))
     lon, lat = held.values[-1, :2]
     return Site(held.wban, float(lat), float(lon), float("nan"), "")
