@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.humidity import saturation_slope
+
 # Precipitation over potential evaporation (UNEP 1997, hyper-arid in arid; wet is more than one).
 EDGES = (0.2, 0.5, 0.65, 1.0)
 CLASSES = ("arid", "semi-arid", "subhumid", "humid", "wet")
@@ -26,8 +28,7 @@ def potential_evaporation(kelvin: NDArray[Any], shortwave: NDArray[Any]) -> NDAr
     """
     celsius = np.asarray(kelvin, np.float64) - 273.15
     warm = np.maximum(celsius, 0.0)
-    vapour = 0.6108 * np.exp(17.27 * warm / (warm + 237.3))
-    slope = 4098 * vapour / (warm + 237.3) ** 2
+    slope = saturation_slope(warm)
     energy = np.asarray(shortwave, np.float64) * _DAY_S / _LATENT_HEAT
     evaporation = 0.65 * slope / (slope + _PSYCHROMETRIC_KPA) * energy
     known = np.where(celsius > 0, evaporation, 0.0)

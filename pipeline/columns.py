@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import cluster, files, mapper, schema, tasks
 from pipeline.config import Experiment
+from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +71,22 @@ def _actors(
         num_cpus=1 if gpus else threads,
         num_gpus=1 / SHARING if gpus else 0,
     )
+
+
+def shards_of(url: str, receipts: list[Json]) -> list[Json]:
+    """The records of all shards that columns have written.
+
+    Args:
+      url: of the maps, for the message.
+      receipts: of the columns.
+
+    Raises:
+      StoreError: a column could not be mapped.
+    """
+    if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
+        remedy = "mend that and run again; whole columns are kept"
+        raise StoreError(url, *problems, remedy=remedy)
+    return [shard for receipt in receipts for shard in receipt["shards"]]
 
 
 def every(experiment: Experiment) -> list[Json]:

@@ -137,7 +137,7 @@ def updates_made(experiment: Experiment, workspace: Workspace) -> int | None:
     return None if made is None else int(made)
 
 
-def n_updates(experiment: Experiment, footprints: int, sites: int, days: int) -> int:
+def updates_per_model(experiment: Experiment, footprints: int, sites: int, days: int) -> int:
     """Updates of a model: as configured, or epochs by the published rule.
 
     An epoch draws from footprints, or from sites where the experiment has no satellite.

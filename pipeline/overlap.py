@@ -18,7 +18,7 @@ import pyproj
 import scipy.sparse
 
 from pipeline.grid import project
-from pipeline.regrid import covered_means
+from pipeline.regrid import check_edges, covered_means
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,14 +51,7 @@ class ProjectedRegridder:
 
     def __post_init__(self) -> None:
         """Refuse edges that are not in order, or go round the Earth more than once."""
-        for name, edges in vars(self).items():
-            if name == "crs":
-                continue
-            step = np.diff(edges)
-            if len(edges) < 2 or not (np.all(step > 0) or np.all(step < 0)):
-                raise ValueError(f"{name}: expected two or more, all increasing or all decreasing")
-            if name == "target_lon_edges" and abs(edges[-1] - edges[0]) > 360 + 1e-3:
-                raise ValueError(f"{name}: {edges[0]} to {edges[-1]}: expected 360 degrees at most")
+        check_edges({name: edges for name, edges in vars(self).items() if name != "crs"})
 
     def __call__(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Return the (..., target lat, target lon) means of (..., y, x) values.

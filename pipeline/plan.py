@@ -65,14 +65,14 @@ def sizes_of(experiment: Experiment) -> Sizes:
     return Sizes(rows * cols, rows, cols, days, n_blocks, forcing, static, inputs)
 
 
-def updates(experiment: Experiment, sizes: Sizes) -> int:
+def updates_per_model(experiment: Experiment, sizes: Sizes) -> int:
     """Updates of one model: as configured, or by the published rule over all places.
 
     How many sites there are is known of a planet alone; else every cell is counted as one.
     """
     days = (experiment.train_period[1] - experiment.train_period[0]).days + 1
     sites = experiment.planet.n_sites if experiment.planet else sizes.cells
-    return models.n_updates(experiment, memory.learnt(experiment, sizes), sites, days)
+    return models.updates_per_model(experiment, memory.learnt(experiment, sizes), sites, days)
 
 
 def work(experiment: Experiment, sizes: Sizes, measured: Pace) -> list[Work]:
@@ -112,7 +112,7 @@ def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
 def _train(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
     folds = experiment.folds  # how many other regions than bands there are is not known yet
     jobs = models.jobs(experiment, () if folds.kind == "none" else range(folds.n_folds))
-    steps = updates(experiment, sizes)
+    steps = updates_per_model(experiment, sizes)
     hours = len(jobs) * steps * measured.step_s / measured.side_by_side / 3600
     tasks = f"{len(jobs)} models x {steps:,} updates"
     size = len(jobs) * measured.checkpoint_mb

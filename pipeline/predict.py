@@ -19,7 +19,6 @@ from pipeline import (
     store,
 )
 from pipeline.cube import Cube
-from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from model.checkpoint import Trained
@@ -63,7 +62,7 @@ def run(
         _template(experiment, workspace, arm, ensemble, n_attributes, made_of, read)
     orders = mapper.Orders(experiment.model_dump_json(), workspace.root, cube_url, root)
     receipts = list(columns.mapped(orders, todo, len(blocks), progress))
-    shards = _shards(workspace, receipts)
+    shards = columns.shards_of(workspace.url("maps"), receipts)
     shards += siting.write(workspace, root, sited)
     files.remove(workspace.url("maps", "receipts"))
     for arm in experiment.arms:
@@ -82,18 +81,6 @@ def _as_read(experiment: Experiment, workspace: Workspace) -> Json:
     made = Cube.manifest(experiment, workspace)
     preliminary = status.within(made.get("preliminary", []), experiment.period)
     return {"preliminary": preliminary, "cube_updates": len(made.get("updated", []))}
-
-
-def _shards(workspace: Workspace, receipts: list[Json]) -> list[Json]:
-    """What the columns have written.
-
-    Raises:
-      StoreError: naming what could not be.
-    """
-    if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
-        remedy = "mend that and run again; whole columns are kept"
-        raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
-    return [shard for receipt in receipts for shard in receipt["shards"]]
 
 
 def _template(

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -35,6 +35,20 @@ def edges_between(centres: npt.ArrayLike) -> FloatArray:
     return np.concatenate([[centre[0] - half[0]], inner, [centre[-1] + half[-1]]])
 
 
+def check_edges(named: Mapping[str, FloatArray]) -> None:
+    """Check edges of cells, (n + 1,) each, by name; those with `lon` in it are longitudes.
+
+    Raises:
+      ValueError: some are not in order, or go round the Earth more than once.
+    """
+    for name, edges in named.items():
+        step = np.diff(edges)
+        if len(edges) < 2 or not (np.all(step > 0) or np.all(step < 0)):
+            raise ValueError(f"{name}: expected two or more, all increasing or all decreasing")
+        if "lon" in name and abs(edges[-1] - edges[0]) > 360 + 1e-3:
+            raise ValueError(f"{name}: {edges[0]} to {edges[-1]}: expected 360 degrees at most")
+
+
 @dataclass(frozen=True, eq=False)
 class Regridder:
     """Area-weighted means over the cells of another rectilinear grid, which conserve the total.
@@ -50,12 +64,7 @@ class Regridder:
 
     def __post_init__(self) -> None:
         """Refuse edges that are not in order, or go round the Earth more than once."""
-        for name, edges in vars(self).items():
-            step = np.diff(edges)
-            if len(edges) < 2 or not (np.all(step > 0) or np.all(step < 0)):
-                raise ValueError(f"{name}: expected two or more, all increasing or all decreasing")
-            if "lon" in name and abs(edges[-1] - edges[0]) > 360 + 1e-3:
-                raise ValueError(f"{name}: {edges[0]} to {edges[-1]}: expected 360 degrees at most")
+        check_edges(vars(self))
 
     @functools.cached_property
     def _rows(self) -> Shares:

@@ -92,6 +92,12 @@ def date_of(epoch_day: int) -> date:
     return EPOCH + timedelta(days=epoch_day)
 
 
+def in_blocks(days: NDArray[np.datetime64]) -> list[NDArray[np.datetime64]]:
+    """Days in pieces of as many as a block has, in the precision of datasets."""
+    edges = range(BLOCK_DAYS, len(days), BLOCK_DAYS)
+    return np.split(days.astype("datetime64[ns]"), list(edges))
+
+
 def block_range(period: tuple[date, date]) -> range:
     """Numbers of the 32-day blocks, counted from 1970-01-01, that hold a period."""
     first, last = (epoch_day(day) // BLOCK_DAYS for day in period)

@@ -77,7 +77,7 @@ def run(
     root = workspace.url("models")
     artefact.begin(inputs)
     workspace.describe(experiment)
-    updates = n_updates(experiment, packed)
+    updates = updates_per_model(experiment, packed)
     nodes = _train(experiment, root, files.sha256_of(inputs), packed, updates, every, progress)
     unlike = outcome.write(experiment, workspace, cube, packed)
     shards = [store.record(root, key) for key in _keys(experiment, every)]
@@ -146,10 +146,10 @@ def _check(experiment: Experiment, packed: Packed, every: list[Job]) -> None:
         raise ConfigError(f"experiment {experiment.name}", *problems, remedy=remedy)
 
 
-def n_updates(experiment: Experiment, packed: Packed) -> int:
-    """Length of a model: as configured, or epochs by the published rule."""
-    places = len(packed.members), len(packed.site_ids)
-    return models.n_updates(experiment, *places, packed.n_days)
+def updates_per_model(experiment: Experiment, packed: Packed) -> int:
+    """Updates of one model, from the places and days that it may draw from."""
+    footprints, sites = len(packed.members), len(packed.site_ids)
+    return models.updates_per_model(experiment, footprints, sites, packed.n_days)
 
 
 def costs(experiment: Experiment, packed: Packed) -> dict[str, float]:

@@ -37,7 +37,7 @@ def judge(experiment: Experiment, workspace: Workspace, cube: Cube) -> tuple[pd.
     cells = cells[:: -(-n_away // min(MOST, max(1, MOST_CELL_DAYS // len(days))))]
     y, x = cells.T
     truth = domain.open_truth(experiment)
-    observed = np.concatenate([truth.days(part)[:, y, x] for part in _parts(days)]).T
+    observed = np.concatenate([truth.days(part)[:, y, x] for part in schema.in_blocks(days)]).T
     lat, lon = window.cell_lat[y], window.cell_lon[x]
     label = blocks.block_labels(
         lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
@@ -73,12 +73,6 @@ def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
     return np.asarray(cells[~near[cells[:, 0], cells[:, 1]]])
 
 
-def _parts(days: NDArray[np.datetime64]) -> list[NDArray[np.datetime64]]:
-    """Days in pieces of a block, in the precision of datasets."""
-    edges = range(schema.BLOCK_DAYS, len(days), schema.BLOCK_DAYS)
-    return np.split(days.astype("datetime64[ns]"), list(edges))
-
-
 def _arm(
     experiment: Experiment,
     workspace: Workspace,
@@ -91,7 +85,7 @@ def _arm(
     y, x = cells.T
     series = {
         name: np.concatenate(
-            [mapped[name].sel(time=part).values[:, y, x] for part in _parts(days)]
+            [mapped[name].sel(time=part).values[:, y, x] for part in schema.in_blocks(days)]
         ).T.astype(np.float32)
         for name in (experiment.target, f"{experiment.target}_std")
     }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.humidity import specific_humidity
+from model.humidity import saturation_slope, specific_humidity
 from pipeline.sources.grids.rules import GAS_RATIO, RULES
 
 
@@ -29,3 +29,14 @@ def test_float32_stays_float32():
 def test_the_rule_of_a_catalog_has_the_constants_of_the_ifs():
     made = RULES["vapour_pressure"].make(2338.0, 101_325.0)
     assert made == specific_humidity(2338.0, 101_325.0, 287.0597 / 461.5250)
+
+
+def test_slope_is_that_of_the_saturation_vapour_pressure():
+    def pressure(celsius):  # FAO 56, equation 11, kPa
+        return 0.6108 * np.exp(17.27 * celsius / (celsius + 237.3))
+
+    celsius, step = np.array([-20.0, 0.0, 25.0, 45.0]), 1e-4
+    expected = (pressure(celsius + step) - pressure(celsius - step)) / (2 * step)
+    np.testing.assert_allclose(saturation_slope(celsius), expected, rtol=1e-4)  # 4098 is rounded
+    assert saturation_slope(25.0) == pytest.approx(0.1888, abs=1e-4)  # FAO 56, annex 2, table 2.4
+    assert saturation_slope(np.float32([25.0])).dtype == np.float32

@@ -39,7 +39,7 @@ def test_the_published_length_follows_from_its_rule(world):
     train = world.experiment.train.model_copy(update={"updates": None, "epochs": 40})
     experiment = world.experiment.model_copy(update={"train": train})
     # ln(0.01) / ln(1 - 4 x 60 / (12 x 160)), 12 footprints and 160 days
-    assert plan.updates(experiment, plan.sizes_of(experiment)) == 40 * 35
+    assert plan.updates_per_model(experiment, plan.sizes_of(experiment)) == 40 * 35
 
 
 def test_nothing_is_read_and_what_is_not_said_is_asked_for(snow):

@@ -116,8 +116,8 @@ def test_epochs_become_updates_by_the_published_rule(world, packed):
     epochs = world.experiment.train.model_copy(update={"updates": None, "epochs": 2})
     experiment = world.experiment.model_copy(update={"train": epochs})
     # 10 footprints x 160 days, 4 x 60 drawn per step: ln 0.01 / ln 0.85 = 28.3, so 29 a epoch.
-    assert train.n_updates(experiment, packed) == 2 * 29
-    assert train.n_updates(world.experiment, packed) == 60
+    assert train.updates_per_model(experiment, packed) == 2 * 29
+    assert train.updates_per_model(world.experiment, packed) == 60
 
 
 def test_the_experiment_a_workspace_keeps_is_one_to_run(world):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from model.humidity import saturation_slope
 from pipeline.osse.land import FIELD_MM, WILTING_MM, Land, greenness
 from pipeline.osse.weather import FREEZING_K, STEFAN_BOLTZMANN, Weather
 
@@ -48,10 +49,7 @@ def demand(weather: Weather, land: Land, days: NDArray[np.datetime64]) -> Demand
     absorbed = (1 - land.albedo).astype(np.float32) * weather.shortwave
     emitted = np.float32(0.97 * STEFAN_BOLTZMANN) * temperature**4
     net = np.maximum(absorbed + np.float32(0.97) * weather.longwave - emitted, np.float32(0))
-    vapour = np.float32(0.6108) * np.exp(
-        np.float32(17.27) * celsius / (celsius + np.float32(237.3))
-    )
-    slope = np.float32(4098) * vapour / (celsius + np.float32(237.3)) ** 2  # kPa K-1, FAO 56
+    slope = saturation_slope(celsius)
     psychrometric = np.float32(0.665e-6) * weather.surface_pressure
     millimetres = np.float32(86_400 / 2.45e6 * _PRIESTLEY_TAYLOR) * net
     potential = millimetres * slope / (slope + psychrometric)

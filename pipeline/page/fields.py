@@ -54,8 +54,7 @@ class Fields:
 
     def blocks(self) -> list[NDArray[np.datetime64]]:
         """Those days in pieces."""
-        edges = range(schema.BLOCK_DAYS, len(self.days), schema.BLOCK_DAYS)
-        return np.split(self.days, list(edges))
+        return schema.in_blocks(self.days)
 
     def arm(self, arm: str, name: str = "") -> Reader:
         """Reader of an arm's map, or of its standard deviation with `name` "_std"."""

@@ -83,6 +83,11 @@ def shown(url: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if separator else bare
 
 
+def file_name(url: str) -> str:
+    """The last part of a URL, without its query, to name a file among others."""
+    return shown(url).rstrip("/").rsplit("/", 1)[-1]
+
+
 async def retrying_client(**kwargs: Any) -> aiohttp_retry.RetryClient:
     """The HTTP client of fsspec, which asks again while a server is busy."""
     import aiohttp_retry

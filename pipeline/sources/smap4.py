@@ -8,7 +8,6 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import http_errors
-from pipeline.sources.earthdata import cmr
 from pipeline.sources.form import REMEDY, Mapping
 from pipeline.sources.smap import ease, hdf5
 from pipeline.sources.smap.granules import GranuleSource
@@ -36,19 +35,12 @@ class SmapL4Source(GranuleSource):
     def __init__(
         self,
         mapping: Mapping | list[Mapping],
-        collection: dict[str, str] | None = None,
-        urlpath: str | list[str] = "",
+        *,
         min_steps: int = STEPS,
-        direct: bool = False,
-        repository: str = cmr.CMR,
-        login: str | None = None,
-        storage_options: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
+        **others: Any,
     ) -> None:
         """Keep the arguments; nothing is opened yet."""
-        super().__init__(
-            mapping, collection, urlpath, direct, repository, login, storage_options, metadata
-        )
+        super().__init__(mapping, **others)
         self.min_steps = min_steps
         if not 1 <= min_steps <= STEPS:
             msg = f"min_steps {min_steps}: expected 1 to {STEPS}"
@@ -66,8 +58,7 @@ class SmapL4Source(GranuleSource):
 
         granules = self.granules()
         window = ease.window_over(self.region, 4)
-        units = {spec["from"]: spec["units"] for spec in self.mapping.values()}
-        task = Task(units, self.fills, ease.part_of(window), self.storage_options, self.login)
+        task = Task(self.units, self.fills, ease.part_of(window), self.storage_options, self.login)
         self._check(next(iter(granules.values())), task, window)
         steps: dict[np.datetime64, list[Granule]] = {}
         for time, granule in granules.items():
@@ -79,7 +70,7 @@ class SmapL4Source(GranuleSource):
             return joined(task, held if len(held) >= self.min_steps else [], window.cell_shape)
 
         days = self.days(granules)
-        types: dict[str, type] = dict.fromkeys(units, np.float32)
+        types: dict[str, type] = dict.fromkeys(self.units, np.float32)
         raw = ease.dataset(window, days, ease.stacked(made, days, types, window))
         return xr.Dataset(self.translated(raw), raw.coords)
 

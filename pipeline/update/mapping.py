@@ -59,10 +59,7 @@ def run(
     workspace.lease.take(progress.note)
     aside.begin(change)
     receipts = _mapped(experiment, aside, reads, change, progress) if change["changed"] else []
-    if problems := sorted({line for receipt in receipts for line in receipt["problems"]}):
-        remedy = "mend that and run again; whole columns are kept"
-        raise StoreError(workspace.url("maps"), *problems, remedy=remedy)
-    shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    shards = columns.shards_of(workspace.url("maps"), receipts)
     change["steps"] = max((receipt["steps"] for receipt in receipts), default=0)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     aside.seal(change | {"shards": shards, "made": now, "git_commit": store.git_commit()})

@@ -77,12 +77,12 @@ def test_a_plan_counts_the_updates_that_training_makes(satellite):
     footprints = sizes.cells // experiment.domain.refinement**2
     n, places = (experiment.train.footprints_per_step, footprints) if satellite else (7, 23)
     expected = 2 * steps_per_epoch(n, experiment.train.window_days, places, days)
-    assert plan.updates(experiment, sizes) == expected
+    assert plan.updates_per_model(experiment, sizes) == expected
 
     class Counted:
         members, site_ids, n_days = np.zeros((footprints, 1)), ("",) * 23, days
 
-    assert train.n_updates(experiment, Counted) == expected
+    assert train.updates_per_model(experiment, Counted) == expected
 
 
 def test_what_a_probe_is_adjusted_by_does_not_depend_on_the_last_of_the_arms(world, tmp_path):

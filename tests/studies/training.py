@@ -15,7 +15,7 @@ def trained(experiment, packed, arm, fold, seed):
     """A model at its end; it does not see what the arm and the fold do not."""
     torch.set_num_threads(1)
     data = packed.data(Job(arm, fold, seed), experiment.folds.buffer_km, "cpu")
-    updates = train.n_updates(experiment, packed)
+    updates = train.updates_per_model(experiment, packed)
     fitting = Fitting(experiment.recipe_sections, Job(arm, fold, seed), data, updates)
     fitting.advance(updates)
     heads, linear = models.heads(experiment, arm), None

@@ -14,7 +14,7 @@ from pipeline.sources.grids import days, derive
 from pipeline.sources.grids.assembly import assembled
 from pipeline.sources.grids.axes import Grid, grid_of
 from pipeline.sources.grids.latlon import AXES
-from pipeline.sources.grids.survey import from_template, looked_at, short
+from pipeline.sources.grids.survey import from_template, looked_at
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -189,7 +189,7 @@ class GridSource(Source):
         if lacking:
             absent = f"missing: {dated.shown(np.array(lacking))}"
             raise DataError(http_errors.shown(self.urlpath), absent, remedy=self.remedy_of_gaps())
-        there = [(short(url), tag) for (url, _, _), tag in told if tag is not None]
+        there = [(http_errors.file_name(url), tag) for (url, _, _), tag in told if tag is not None]
         if not there:
             raise self.absent(http_errors.shown(self.urlpath), "not found: none of its files")
         return files.sha256_of([list(each) for each in zip(*there, strict=True)])

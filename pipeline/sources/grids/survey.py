@@ -39,7 +39,7 @@ def looked_at(source: Files, wanted: list[tuple[str, bool]]) -> list[Part]:
     grids: dict[str, Grid] = {}
     problems, remedies = [], []
     for url, optional in wanted:
-        prefix = f"{short(url)}: " if len(wanted) > 1 else ""
+        prefix = f"{http_errors.file_name(url)}: " if len(wanted) > 1 else ""
         try:
             raw = source.opened_part(url)
         except DataError as error:
@@ -108,11 +108,6 @@ def is_absence(error: DataError) -> bool:
     return error.problems[0].startswith("not found")
 
 
-def short(url: str) -> str:
-    """The last part of a URL, to name a file among others."""
-    return http_errors.shown(url).rstrip("/").rsplit("/", 1)[-1]
-
-
 def _times_of(raw: xr.Dataset, source: Files) -> days.Times:
     names = derive.inputs_of(source.terms)
     if not any("time" in raw[name].dims for name in names):
@@ -139,13 +134,15 @@ def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
         return []
     first, *others = parts
     problems = [
-        f"{short(url)}: another {axis} than {short(first)}"
+        f"{http_errors.file_name(url)}: another {axis} than {http_errors.file_name(first)}"
         for url in others
         for axis in grids[url].differs(grids[first])
     ]
     timeless = [url for url in parts if not len(parts[url].times)]
     if timeless:
-        return problems + [f"{short(url)}: no times, and not the only file" for url in timeless]
+        return problems + [
+            f"{http_errors.file_name(url)}: no times, and not the only file" for url in timeless
+        ]
     hourly = any(cadence.step_of(part.times) < days.DAY for part in parts.values())
     ends = {
         url: part.times[[0, -1]].astype("datetime64[m]" if hourly else "datetime64[D]")
@@ -153,7 +150,10 @@ def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
     }
     for before, after in itertools.pairwise(sorted(parts, key=lambda url: ends[url][0])):
         if ends[after][0] <= ends[before][1]:
-            found = f"begins {ends[after][0]}, but {short(before)} ends {ends[before][1]}"
+            earlier = http_errors.file_name(before)
+            found = f"begins {ends[after][0]}, but {earlier} ends {ends[before][1]}"
             kind = "times" if hourly else "days"
-            problems.append(f"{short(after)}: {found}; {kind} must increase from file to file")
+            problems.append(
+                f"{http_errors.file_name(after)}: {found}; {kind} must increase from file to file"
+            )
     return problems

@@ -118,9 +118,11 @@ class RasterSource(Source):
                 errors.append(error)
         if len(errors) == 1:
             raise errors[0]
-        problems = [f"{_short(e.place)}: {problem}" for e in errors for problem in e.problems]
+        problems = [
+            f"{http_errors.file_name(e.place)}: {problem}" for e in errors for problem in e.problems
+        ]
         others = [url for url in layouts if layouts[url] != next(iter(layouts.values()))]
-        problems += [f"{_short(url)}: another grid than the first" for url in others]
+        problems += [f"{http_errors.file_name(url)}: another grid than the first" for url in others]
         if problems:
             raise DataError(http_errors.shown(self.urlpath), *problems, remedy=REMEDY)
         return self._dataset(layouts, days)
@@ -146,11 +148,15 @@ class RasterSource(Source):
             looked = itertools.product(days or (None,), corners)
             urls = sorted({located(pattern, day, corner, tiles) for day, corner in looked})
             found = tags.of_files(urls, self.storage_options, self.login)
-            there = [f"{_short(url)} {tag}" for url, tag in zip(urls, found, strict=True) if tag]
+            there = [
+                f"{http_errors.file_name(url)} {tag}"
+                for url, tag in zip(urls, found, strict=True)
+                if tag
+            ]
             if not there:
                 raise self._none(pattern, len(urls))
             held.append(there)
-        return files.sha256_of([_short(self.urlpath), held])
+        return files.sha256_of([http_errors.file_name(self.urlpath), held])
 
     @property
     def _origin(self) -> str | None:
@@ -282,7 +288,3 @@ def _of_footprints(region: Box) -> Box:
     except ValueError:
         return region
     return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
-
-
-def _short(url: str) -> str:
-    return http_errors.shown(url).rsplit("/", 1)[-1]

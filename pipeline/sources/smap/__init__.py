@@ -15,7 +15,6 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources import http_errors
-from pipeline.sources.earthdata import cmr
 from pipeline.sources.form import REMEDY, Mapping
 from pipeline.sources.smap import ease, hdf5
 from pipeline.sources.smap.files import FLAG, GROUPS, Task, lacks, problems, read
@@ -52,20 +51,13 @@ class SmapL3Source(GranuleSource):
     def __init__(
         self,
         mapping: Mapping | list[Mapping],
-        collection: dict[str, str] | None = None,
-        urlpath: str | list[str] = "",
+        *,
         passes: list[str] | None = None,
         reject_bits: int = 1,
-        direct: bool = False,
-        repository: str = cmr.CMR,
-        login: str | None = None,
-        storage_options: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
+        **others: Any,
     ) -> None:
         """Keep the arguments; nothing is opened yet."""
-        super().__init__(
-            mapping, collection, urlpath, direct, repository, login, storage_options, metadata
-        )
+        super().__init__(mapping, **others)
         self.passes, self.reject_bits = tuple(passes or ["am"]), reject_bits
         if not set(self.passes) <= GROUPS.keys():
             msg = f"passes {list(self.passes)}: expected `am`, `pm` or both"
@@ -84,9 +76,8 @@ class SmapL3Source(GranuleSource):
         granules = self.granules()
         shape = self._shape(list(granules.values()))
         window = ease.window_over(self.region, ease.SHAPES[shape])
-        units = {spec["from"]: spec["units"] for spec in self.mapping.values()}
         task = Task(
-            units,
+            self.units,
             self.fills,
             self.passes,
             ease.part_of(window),
@@ -99,9 +90,9 @@ class SmapL3Source(GranuleSource):
 
         def made(day: np.datetime64) -> Any:
             around = {shift: parts[day + shift] for shift in (0, -1, 1) if day + shift in parts}
-            return joined(around, list(units), window.cell_shape, self.reject_bits)
+            return joined(around, list(self.units), window.cell_shape, self.reject_bits)
 
-        types: dict[str, type] = {**dict.fromkeys(units, np.float32), FLAG: np.uint16}
+        types: dict[str, type] = {**dict.fromkeys(self.units, np.float32), FLAG: np.uint16}
         days = self.days(granules)
         raw = ease.dataset(window, days, ease.stacked(made, days, types, window))
         dataset = xr.Dataset(self.translated(raw), raw.coords)
@@ -124,7 +115,7 @@ class SmapL3Source(GranuleSource):
             held = [key for key in self.passes if not lacks(file, key)] or list(self.passes)
             found = []
             for key in held:
-                found += problems(file, key, {s["from"]: s["units"] for s in self.mapping.values()})
+                found += problems(file, key, self.units)
             if not found:
                 group, suffix = GROUPS[held[0]]
                 shape = file[f"{group}/{FLAG}{suffix}"].shape

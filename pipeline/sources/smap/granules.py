@@ -61,6 +61,11 @@ class GranuleSource(Source):
             msg = "neither `urlpath` nor `collection` with `short_name` and `version`"
             raise ValueError(msg)
 
+    @property
+    def units(self) -> dict[str, str]:
+        """The provider's units of each of its variables that the mapping names."""
+        return {spec["from"]: spec["units"] for spec in self.mapping.values()}
+
     def granules(self) -> dict[np.datetime64, Granule]:
         """The latest production of each time that is no test, in order of time.
 
