@@ -38,5 +38,5 @@ def test_slope_is_that_of_the_saturation_vapour_pressure():
     celsius, step = np.array([-20.0, 0.0, 25.0, 45.0]), 1e-4
     expected = (pressure(celsius + step) - pressure(celsius - step)) / (2 * step)
     np.testing.assert_allclose(saturation_slope(celsius), expected, rtol=1e-4)  # 4098 is rounded
-    assert saturation_slope(25.0) == pytest.approx(0.1888, abs=1e-4)  # FAO 56, annex 2, table 2.4
+    assert saturation_slope(25.0) == pytest.approx(0.189, abs=5e-4)  # FAO 56, annex 2, table 2.4
     assert saturation_slope(np.float32([25.0])).dtype == np.float32

@@ -182,9 +182,8 @@ def test_land_cover_irrigation_and_unknown():
 def test_climate_from_forcing():
     # FAO 56: at 20 degC s is 0.1447 kPa K-1, so 0.65 * 0.687 * 200 W m-2 / 28.36 W m-2 per mm.
     np.testing.assert_allclose(climate.potential_evaporation(293.15, 200.0), 3.148, rtol=2e-3)
-    assert (
-        climate.potential_evaporation(np.float32([270.0, np.nan]), np.float32([200, 200]))[0] == 0
-    )
+    cold = climate.potential_evaporation(np.float32([270.0, np.nan]), np.float32([200, 200]))
+    np.testing.assert_array_equal(cold, [0, np.nan])
     rain = np.float32([[3.148, 0], [1, np.nan], [np.nan, np.nan]])
     warm, sun = np.full((3, 2), 293.15), np.full((3, 2), 200.0)
     np.testing.assert_allclose(climate.wetness(rain, warm, sun), [0.5, 0.3177, np.nan], rtol=2e-3)
