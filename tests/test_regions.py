@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from model.fit import Fitting
 from model.recipe import Job
 from pipeline import (
+    distances,
     files,
     folds,
-    grid,
     models,
     packing,
     regions,
@@ -193,7 +193,7 @@ def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(w
     packed = packing.pack(experiment, cube, table)
     for fold in range(3):
         own = table[table.fold == fold]
-        away = grid.nearest(table.lat, table.lon, own.lat, own.lon)[1]
+        away = distances.nearest(table.lat, table.lon, own.lat, own.lon)[1]
         assert ((away > 0) & (away < 33)).any()
         learnt = models.load(root, Job("insitu", fold, 0)).origin["training_sites"]
         assert learnt == table.site[away >= 33].tolist()
