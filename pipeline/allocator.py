@@ -4,6 +4,10 @@ By default an array over 32 MB at most is a mapping of its own, zeroed page by p
 unmapped when dropped. A training step makes and drops hundreds of megabytes, so that on virtual
 machines 40 % of its time went into page faults (`make bench` shows it). Memory that was once used
 is kept for the next step instead: a fifth more at the most, for the default recipe's step.
+
+The variables do the same for processes that find them in their environment at their start: nodes of
+our images and the workers of Ray. `keep` is for the process of the command line, which the user has
+started without them; ranking new probes there took twice the processor time.
 """
 
 from __future__ import annotations

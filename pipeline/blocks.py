@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import grid
+from pipeline import distances, grid
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -153,7 +153,7 @@ def buffer_mask(
     if not held_out.any():
         raise ValueError(f"fold {k} holds no site, expected one of {np.unique(fold).tolist()}")
     lat_deg, lon_deg = np.asarray(lat, float), np.asarray(lon, float)
-    _, distance_km = grid.nearest(lat_deg, lon_deg, lat_deg[held_out], lon_deg[held_out])
+    _, distance_km = distances.nearest(lat_deg, lon_deg, lat_deg[held_out], lon_deg[held_out])
     near = distance_km < buffer_km
     if place is not None:
         at = np.asarray(place)

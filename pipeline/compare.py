@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import files, footprints, grid, judging, schema, twins
+from pipeline import distances, files, footprints, judging, schema, twins
 from pipeline.config import SATELLITE_BASELINE
 from pipeline.cube import Cube
 from pipeline.errors import DataError, SoilweaveError
@@ -124,7 +124,7 @@ def _moved(first: Trial, other: Trial) -> set[str]:
     """Ids that both have, for sites that are not at one place."""
     ids = [i for i in first.ids if i in other.ids]
     a, b = (trial.at(ids, trial.days[:0]) for trial in (first, other))
-    km = grid.great_circle_km(a.lat, a.lon, b.lat, b.lon)
+    km = distances.great_circle_km(a.lat, a.lon, b.lat, b.lon)
     return {i for i, apart in zip(ids, km.tolist(), strict=True) if apart >= twins.SAME_KM}
 
 

@@ -19,11 +19,9 @@ FOOTPRINT_ROWS, FOOTPRINT_COLS = 406, 964
 FOOTPRINT_SIZE_M = 36032.220840584
 LEFT_M, TOP_M = -FOOTPRINT_COLS * FOOTPRINT_SIZE_M / 2, FOOTPRINT_ROWS * FOOTPRINT_SIZE_M / 2
 REFINEMENTS = (1, 2, 4, 8)
-EARTH_RADIUS_KM = 6371.0088
 
 # 4 cm of a footprint; PROJ's inverse is good to 2 mm, so an edge that went through it stays one.
 _POSITION_DECIMALS = 6
-_PAIRS_AT_ONCE = 2_000_000  # 16 MB an array
 
 
 @functools.cache
@@ -183,38 +181,3 @@ class Window:
 
 def _centres(first: int, count: int, refinement: int) -> FloatArray:
     return first + (np.arange(count * refinement) + 0.5) / refinement
-
-
-def great_circle_km(
-    lat1: npt.ArrayLike, lon1: npt.ArrayLike, lat2: npt.ArrayLike, lon2: npt.ArrayLike
-) -> FloatArray:
-    """Return the great-circle distance (...) in km of places in degrees that broadcast, (...)."""
-    phi1, lambda1, phi2, lambda2 = map(np.radians, (lat1, lon1, lat2, lon2))
-    across = np.cos(phi1) * np.cos(phi2) * np.sin((lambda2 - lambda1) / 2) ** 2
-    haversine = np.clip(np.sin((phi2 - phi1) / 2) ** 2 + across, 0, 1)
-    return np.asarray(2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(haversine)), float)
-
-
-def nearest(
-    lat: npt.ArrayLike,
-    lon: npt.ArrayLike,
-    candidate_lat: npt.ArrayLike,
-    candidate_lon: npt.ArrayLike,
-) -> tuple[IntArray, FloatArray]:
-    """Find the candidate nearest to each place; of equally near ones the first.
-
-    Places are (place,) and candidates (candidate,), in degrees. Returns the (place,) index of the
-    candidate, and the (place,) great-circle distance to it in km.
-    """
-    places = np.array([lat, lon], float)
-    candidates = np.array([candidate_lat, candidate_lon], float)
-    if not candidates.size or not np.isfinite(places).all() or not np.isfinite(candidates).all():
-        found = f"{places.shape[1]} places and {candidates.shape[1]} candidates"
-        raise ValueError(f"{found}: expected at least one candidate, and finite coordinates")
-    step = max(1, _PAIRS_AT_ONCE // candidates.shape[1])
-    index, distance = np.empty(places.shape[1], np.int64), np.empty(places.shape[1])
-    for start in range(0, len(index), step):
-        part = slice(start, start + step)
-        km = great_circle_km(*places[:, part, None], *candidates[:, None, :])
-        index[part], distance[part] = km.argmin(axis=1), km.min(axis=1)
-    return index, distance

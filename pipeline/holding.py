@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import grid
+from pipeline import distances
 from pipeline.errors import DataError
 from pipeline.regrid import edges_between
 
@@ -69,7 +69,7 @@ def _nearest(dataset: xr.Dataset, places: Places, max_km: float) -> Holding:
     n = len(places[0])
     if not len(lat) or not n:
         return Holding({"place": np.full(n, -1)}, np.full(n, np.nan), np.full(n, np.nan))
-    index, distance = grid.nearest(*places, lat, lon)
+    index, distance = distances.nearest(*places, lat, lon)
     near = np.where(distance <= max_km, index, -1)
     return Holding({"place": near}, lat[index], lon[index])
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from model import climate
-from pipeline import arrays, blocks, grid, sites, twins
+from pipeline import arrays, blocks, distances, sites, twins
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _distance(
         near = blocks.buffer_mask(lat, lon, fold, k, experiment.folds.buffer_km, place)
         held, learnt = fold == k, learnable & (fold != k) & ~near
         if learnt.any():
-            km[held] = grid.nearest(lat[held], lon[held], lat[learnt], lon[learnt])[1]
+            km[held] = distances.nearest(lat[held], lon[held], lat[learnt], lon[learnt])[1]
     between = [f"{a} to {b} km" for a, b in pairwise(KM)]
     return Stratum.binned(km, KM, (f"under {KM[0]} km", *between, f"{KM[-1]} km and more"))
 

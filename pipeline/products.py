@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pipeline import catalog, grid, holding, qc
+from pipeline import catalog, distances, holding, qc
 from pipeline.errors import ConfigError, DataError, SoilweaveError
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _sampled(
     values, dropped = _screened(experiment, part, "place" in dataset.dims)
     series = np.full((len(known), len(days)), np.nan, np.float32)
     series[np.ix_(known, np.searchsorted(days.astype("datetime64[D]"), times[judged]))] = values
-    distance = grid.great_circle_km(*sites, held.lat, held.lon)
+    distance = distances.great_circle_km(*sites, held.lat, held.lon)
     return Sampled(series, np.where(known, distance, np.nan), dropped)
 
 

@@ -6,14 +6,18 @@ import importlib.resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
 
 from pipeline import files
 from pipeline.errors import ConfigError, DamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
 
     from pipeline.files import Json
 
@@ -70,7 +74,7 @@ def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[
     """(site,) name of the first polygon of a GeoJSON file that holds each site.
 
     A polygon's name is its property `name`, else its number; those of one name are one region.
-    Sites in none are a region of their own, ELSEWHERE.
+    A polygon holds what lies on its border. Sites in none are a region of their own, ELSEWHERE.
 
     Raises:
       ConfigError: there is no such file, or it has no polygons in degrees.
@@ -88,38 +92,28 @@ def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[
     names = np.full(len(lat), ELSEWHERE, object)
     for number, feature in reversed(list(enumerate(features))):
         try:
-            rings = list(_rings(feature, place))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            polygon = _polygon(feature, place)
+        except (AttributeError, LookupError, TypeError, ValueError, ShapelyError) as error:
             found = f"feature {number} has no rings of longitude and latitude"
             raise ConfigError(place, found, remedy="expected Polygon or MultiPolygon") from error
         name = (feature.get("properties") or {}).get("name", number)
-        names[_inside(lat, lon, rings)] = str(name)
+        shapely.prepare(polygon)
+        names[shapely.intersects_xy(polygon, lon, lat)] = str(name)
     return [str(name) for name in names]
 
 
-def _rings(feature: Json, place: str) -> Iterator[NDArray[np.float64]]:
-    """Every ring (corner, 2) of a feature, holes too: longitude and latitude."""
+def _polygon(feature: Json, place: str) -> BaseGeometry:
+    """The polygon or polygons of a feature: longitude and latitude in degrees.
+
+    Raises:
+      ConfigError: it is something else, or in other units.
+    """
     geometry: Any = feature.get("geometry") or feature
     kind = geometry.get("type")
     if kind not in ("Polygon", "MultiPolygon"):
         remedy = "expected Polygon or MultiPolygon"
         raise ConfigError(place, f"a feature of type {kind}", remedy=remedy)
-    parts = geometry["coordinates"] if kind == "MultiPolygon" else [geometry["coordinates"]]
-    for ring in (ring for part in parts for ring in part):
-        corners = np.asarray(ring, float)[:, :2]
-        if (np.abs(corners) > (180.0, 90.0)).any():
-            raise ConfigError(place, "corners beyond 180, 90", remedy="give WGS84 degrees")
-        yield corners
-
-
-def _inside(
-    lat: NDArray[np.float64], lon: NDArray[np.float64], rings: list[NDArray[np.float64]]
-) -> NDArray[np.bool_]:
-    """(site,) whether a line eastward from it crosses the rings an odd number of times."""
-    odd = np.zeros(len(lat), bool)
-    for ring in rings:
-        (x0, y0), (x1, y1) = ring.T[:, :, None], np.roll(ring, -1, 0).T[:, :, None]
-        spans = (y0 > lat) != (y1 > lat)
-        across = x0 + (lat - y0) * (x1 - x0) / np.where(y1 == y0, 1.0, y1 - y0)
-        odd ^= (spans & (lon < across)).sum(0) % 2 == 1
-    return odd
+    polygon = shape(geometry)
+    if (np.abs(shapely.get_coordinates(polygon)) > (180.0, 90.0)).any():
+        raise ConfigError(place, "corners beyond 180, 90", remedy="give WGS84 degrees")
+    return polygon

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import grid
+from pipeline import distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,9 +53,9 @@ def standing_for(
     n = len(sites[0])
     if not seen.any() or not n:
         return np.full(n, -1), np.full(n, np.nan)
-    nearest, _ = grid.nearest(*sites, where[0][seen], where[1][seen])
+    nearest, _ = distances.nearest(*sites, where[0][seen], where[1][seen])
     inside = (holding >= 0) & seen[holding]
     chosen = np.asarray(np.where(inside, holding, np.flatnonzero(seen)[nearest]))
-    distance = grid.great_circle_km(*sites, where[0][chosen], where[1][chosen])
+    distance = distances.great_circle_km(*sites, where[0][chosen], where[1][chosen])
     usable = inside | (distance <= max_km)
     return np.where(usable, chosen, -1), np.where(usable, distance, np.nan)

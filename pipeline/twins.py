@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from model import metrics
-from pipeline import grid, schema
+from pipeline import distances, grid, schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +49,12 @@ def find(lat: FloatArray, lon: FloatArray, cell: IntArray | None = None) -> Twin
       cell: (site,) number of the cell that holds each site, negative for none; None where sharing
         a cell does not make twins.
     """
-    pair = _near(np.asarray(lat, float), np.asarray(lon, float))
+    pair = distances.pairs_within(SAME_KM, lat, lon)
     if cell is not None:
         pair = np.concatenate([pair, _in_one_cell(np.asarray(cell))])
     pair = np.unique(np.sort(pair, 1), axis=0)
-    km = _apart(lat, lon, pair)
+    a, b = pair.T
+    km = distances.great_circle_km(lat[a], lon[a], lat[b], lon[b])
     order = np.argsort(km, kind="stable")
     return Twins(pair[order], km[order])
 
@@ -149,25 +150,6 @@ def line(pairs: Sequence[Json]) -> str:
     """All pairs of `described` in one line: the nearest ones, and how many more there are."""
     more = f"; and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
     return "; ".join(map(told, pairs[:SHOWN])) + more
-
-
-def _apart(lat: FloatArray, lon: FloatArray, pair: IntArray) -> FloatArray:
-    """(pair,) great-circle distance, km."""
-    a, b = pair.T
-    return grid.great_circle_km(lat[a], lon[a], lat[b], lon[b])
-
-
-def _near(lat: FloatArray, lon: FloatArray) -> IntArray:
-    """(pair, 2) every two sites nearer than SAME_KM; a site without a position has no twin."""
-    from scipy.spatial import KDTree
-
-    known = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
-    phi, lam = np.radians(lat[known]), np.radians(lon[known])
-    xyz = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], 1)
-    # The tree measures chords; its pairs may be a little too far apart, and are measured again.
-    chord = 2 * np.sin(SAME_KM / grid.EARTH_RADIUS_KM / 2) * (1 + 1e-6)
-    pair = known[KDTree(xyz).query_pairs(chord, output_type="ndarray").reshape(-1, 2)]
-    return np.asarray(pair[_apart(lat, lon, pair) < SAME_KM], np.int64)
 
 
 def _in_one_cell(cell: IntArray) -> IntArray:

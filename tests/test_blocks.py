@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import blocks, grid
+from pipeline import blocks, distances, grid
 
 CONUS = grid.Window.from_bbox(-125, 25, -66.5, 50, 4)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -168,7 +168,7 @@ def test_what_the_buffer_leaves_is_far_from_every_held_out_site(seed, buffer_km,
     fold = blocks.random_folds(13, 3, seed)
     dropped = blocks.buffer_mask(lat, lon, fold, k, buffer_km)
     for site in range(13):
-        away = grid.great_circle_km(lat[site], lon[site], lat[fold == k], lon[fold == k])
+        away = distances.great_circle_km(lat[site], lon[site], lat[fold == k], lon[fold == k])
         assert dropped[site] == (fold[site] != k and (away < buffer_km).any())
 
 

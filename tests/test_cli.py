@@ -10,7 +10,7 @@ import pytest
 import world as small_world
 import xarray as xr
 
-from pipeline import arrays, cli, files, grid, store
+from pipeline import arrays, cli, distances, files, store
 from pipeline.config import Experiment
 
 VERBS = {
@@ -190,7 +190,7 @@ def strangers(world, sites):
     free = np.array([cell for cell in land.tolist() if tuple(cell) not in taken])
     y, x = free[np.linspace(0, len(free) - 1, sites.sizes["station"]).astype(int)].T
     lat, lon = small_world.WINDOW.cell_lat[y], small_world.WINDOW.cell_lon[x]
-    _, km = grid.nearest(lat, lon, sites.lat.values, sites.lon.values)
+    _, km = distances.nearest(lat, lon, sites.lat.values, sites.lon.values)
     assert km.min() > 1
     ids = [f"new-{i:02d}" for i in range(len(lat))]
     return sites.assign_coords(station=ids, lat=("station", lat), lon=("station", lon))

@@ -224,45 +224,6 @@ def test_an_impossible_window_is_refused(values):
         Window(*values)
 
 
-def test_great_circle_distances_are_those_of_vectors_on_a_sphere():
-    rng = np.random.default_rng(1)
-    lat, lon = rng.uniform(-90, 90, (2, 9)), rng.uniform(-180, 180, (2, 9))
-    phi, lam = np.radians(lat), np.radians(lon)
-    unit = np.array([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
-    angle = np.arccos((unit[:, 0] * unit[:, 1]).sum(axis=0))
-    found = grid.great_circle_km(lat[0], lon[0], lat[1], lon[1])
-    np.testing.assert_allclose(found, 6371.0088 * angle, rtol=1e-6)
-    assert grid.great_circle_km(0, -180, 0, 180) == pytest.approx(0, abs=1e-6)
-    assert grid.great_circle_km(90, 0, -90, 50) == pytest.approx(math.pi * 6371.0088)
-    assert grid.great_circle_km(np.zeros((3, 1)), 0.0, np.zeros(2), 1.0).shape == (3, 2)
-
-
-@given(n_places=st.integers(0, 7), n_candidates=st.integers(1, 5), seed=st.integers(0, 999))
-def test_nearest_is_the_least_of_all_distances(n_places, n_candidates, seed):
-    rng = np.random.default_rng(seed)
-    lat, lon = rng.uniform(-90, 90, n_places), rng.uniform(-180, 180, n_places)
-    among = rng.uniform(-90, 90, n_candidates), rng.uniform(-180, 180, n_candidates)
-    index, distance = grid.nearest(lat, lon, *among)
-    assert index.shape == distance.shape == (n_places,)
-    for place in range(n_places):
-        every = grid.great_circle_km(lat[place], lon[place], *among)
-        assert distance[place] == every.min() == every[index[place]]
-
-
-def test_nearest_in_parts_is_nearest_at_once(monkeypatch):
-    lat, lon = np.linspace(30, 40, 11), np.linspace(-100, -90, 11)
-    among = np.array([31.0, 36.0, 39.5]), np.array([-99.0, -95.0, -91.0])
-    at_once = grid.nearest(lat, lon, *among)
-    monkeypatch.setattr(grid, "_PAIRS_AT_ONCE", 6)
-    np.testing.assert_array_equal(grid.nearest(lat, lon, *among), at_once)
-
-
-@pytest.mark.parametrize("among", [([], []), ([np.nan], [0.0])])
-def test_nearest_refuses_candidates_without_a_place(among):
-    with pytest.raises(ValueError, match=r"2 places and . candidates: expected at least one"):
-        grid.nearest([1.0, 2.0], [3.0, 4.0], *among)
-
-
 @pytest.mark.data
 @needs_data
 def test_real_sites_lie_in_the_m36_rows_and_columns_of_their_file():

@@ -5,7 +5,7 @@ import pyproj
 import pytest
 import xarray as xr
 
-from pipeline import grid, holding
+from pipeline import distances, holding
 from pipeline.errors import DataError
 
 LAT, LON = np.array([40.2, 39.6, -10.0, 0.0]), np.array([-100.1, 179.95, -179.9, 20.1])
@@ -50,7 +50,7 @@ def test_or_of_its_projection_even_one_of_degrees():
     lambert = pyproj.CRS("+proj=lcc +lat_1=25 +lat_2=60 +lat_0=42.5 +lon_0=-100 +units=m")
     assert made.lat[0] > LAT[0]
     assert made.lon[0] < LON[0]
-    away = grid.great_circle_km(LAT[0], LON[0], made.lat[0], made.lon[0])
+    away = distances.great_circle_km(LAT[0], LON[0], made.lat[0], made.lon[0])
     assert 0.7 * km < away < 1.3 * km
     x, y = pyproj.Transformer.from_crs(4326, lambert, always_xy=True).transform(LON, LAT)
     axis = np.arange(-50, 51) * 1000.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import intake
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from matplotlib.image import imread
 from rich.console import Console
 
+import catalogs
 from pipeline import cli, files, grid, probes
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.probes import places, words, written
@@ -422,6 +425,21 @@ def test_a_catalog_keeps_its_text(tmp_path, name, before, after, done):
     assert written.put(str(catalog), name, ENTRY) == done
     assert catalog.read_text() == CATALOG.replace(before, after)
     assert [f.name for f in tmp_path.iterdir()] == ["c.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("catalog", "name"), [("static", "copernicus_dem30"), ("insitu", "uscrn"), ("osse", "truth")]
+)
+def test_only_the_lines_of_the_entry_change(tmp_path, catalog, name):
+    """Line breaks, quotes and comments of other entries stay; texts like numbers stay texts."""
+    before = (Path(catalogs.__file__).parent / f"{catalog}.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(before)
+    entry = {"driver": "y", "args": {"column": "no", "time": "12:30"}}
+    written.put(str(tmp_path / "c.yaml"), name, entry)
+    after = (tmp_path / "c.yaml").read_text()
+    head, _, tail = after.partition(f"  {name}:\n    driver: y\n    args:\n")
+    assert before.startswith(f"{head}  {name}:\n")
+    assert before.endswith(tail.removeprefix("      column: 'no'\n      time: '12:30'\n"))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from model.fit import Fitting
 from model.recipe import Job
 from pipeline import (
+    distances,
     files,
     folds,
-    grid,
     models,
     packing,
     regions,
@@ -111,9 +111,27 @@ def test_polygons_have_holes_and_names_and_leave_an_elsewhere(tmp_path):
     assert names == sorted(set(found))
 
 
+def test_a_border_belongs_to_the_first_polygon_that_it_bounds(tmp_path):
+    """Also at the antimeridian and the poles, where nothing lies beyond the border."""
+    url = polygons(
+        tmp_path / "two.geojson", west=[square(-180, -90, 0, 90)], east=[square(0, -90, 180, 90)]
+    )
+    lon, lat = np.array([[0, 5], [-180, 5], [180, 5], [3, 90], [-3, -90]]).T
+    assert regions.named(lat, lon, url) == ["west", "west", "east", "east", "west"]
+
+
+def test_sites_without_a_position_are_elsewhere():
+    nan = np.full(1, np.nan)
+    assert regions.named(nan, nan, regions.continents()) == ["elsewhere"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1]]]}', "feature 0 has no rings"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}', "feature 0 has no rings"),
+        ('{"type": "Polygon"}', "feature 0 has no rings of longitude and latitude"),
+        ('{"features": ["text"]}', "feature 0 has no rings of longitude and latitude"),
         ("no json", "no GeoJSON there"),
         ('{"type": "Point", "coordinates": [0, 0]}', "a feature of type Point"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [500000, 0], [0, 9]]]}', "beyond 180, 90"),
@@ -193,7 +211,7 @@ def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(w
     packed = packing.pack(experiment, cube, table)
     for fold in range(3):
         own = table[table.fold == fold]
-        away = grid.nearest(table.lat, table.lon, own.lat, own.lon)[1]
+        away = distances.nearest(table.lat, table.lon, own.lat, own.lon)[1]
         assert ((away > 0) & (away < 33)).any()
         learnt = models.load(root, Job("insitu", fold, 0)).origin["training_sites"]
         assert learnt == table.site[away >= 33].tolist()

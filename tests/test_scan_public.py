@@ -139,13 +139,6 @@ def test_the_digest_of_both_tells_either(made_up):
         filled.FilledSource("a", "b").to_dask()
 
 
-def test_nearest_across_the_antimeridian():
-    places = (np.array([0.0]), np.array([179.9]))
-    nearest, distance = filled.nearest_of(places, (np.zeros(2), np.array([170.0, -179.9])))
-    assert nearest.tolist() == [1]
-    np.testing.assert_allclose(distance, 0.2 * 111.195, rtol=1e-3)
-
-
 def test_the_experiment_differs_from_scan_in_its_catalog_alone():
     mine, theirs = (resolve.experiment(n).model_dump() for n in ("scan-public", "scan"))
     differing = {key for key in mine if mine[key] != theirs[key]}

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from model import climate
-from pipeline import blocks, grid, judging, labels, strata, tables, triple
+from pipeline import blocks, distances, judging, labels, strata, tables, triple
 from pipeline.config import JudgingConfig
 from pipeline.cube import Cube
 from pipeline.errors import ConfigError
@@ -141,7 +141,7 @@ def test_distance_to_the_nearest_site_that_was_learnt_from(world, snow, buffer_k
     for i in range(len(fold)):
         near = blocks.buffer_mask(lat, lon, fold, fold[i], buffer_km)
         others = np.flatnonzero((fold != fold[i]) & ~near)
-        km = [grid.great_circle_km(lat[i], lon[i], lat[j], lon[j]) for j in others]
+        km = [distances.great_circle_km(lat[i], lon[i], lat[j], lon[j]) for j in others]
         expected.append(np.searchsorted(labels.KM, min(km), side="right") if km else -1)
     np.testing.assert_array_equal(found.which, expected)
 

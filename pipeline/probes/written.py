@@ -1,9 +1,15 @@
-"""An entry put into a catalog's YAML, the rest of its text left as it is."""
+"""Put one entry into a catalog's YAML file and leave every other line as it is.
+
+The entry's lines are found by the YAML parser and replaced in the text. Writing the whole catalog
+anew with ruamel.yaml would rewrap flow collections and quoted texts of other entries, and would
+write texts such as `no` or `12:30` without the quotes that Intake's YAML 1.1 needs.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+import textwrap
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -47,9 +53,8 @@ def put(catalog: str, name: str, entry: Json) -> str:
     before = data.decode()
     before += "\n" if before and not before.endswith("\n") else ""
     try:
-        root = yaml.compose(before, Loader=yaml.SafeLoader)
         held = (yaml.safe_load(before) or {}).get("sources") or {}
-        after = _edited(before or HEADER, root if before else None, name, entry)
+        after = _edited(before or HEADER, name, entry)
         found = yaml.safe_load(after)["sources"]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         told = f"cannot be edited: {' '.join(str(error).split())}"
@@ -61,53 +66,33 @@ def put(catalog: str, name: str, entry: Json) -> str:
     return "replaced" if name in held else "added" if before else "written"
 
 
-def _edited(text: str, root: Any, name: str, entry: Json) -> str:
-    """The text with the entry in it.
+def _edited(text: str, name: str, entry: Json) -> str:
+    """Return a catalog's text with the entry in the place of its own lines, or after the last one.
+
+    Comments and empty lines below an entry belong to what follows it.
 
     Raises:
-      ValueError: its `sources` are in a form that has no lines of their own.
+      ValueError: the entries do not start on lines of their own.
     """
-    lines = text.splitlines()
-    sources = dict(_pairs(root)).get("sources") if root else None
-    if sources is None:
-        return "\n".join([*lines, "sources:", *_lines(name, entry, 2), ""])
-    pairs = [(key, value) for key, value in sources[1].value] if _is_block(sources[1]) else []
-    if not pairs:
-        if not _is_empty(sources[1]):
-            raise ValueError("its `sources` are not one entry a line")
-        at = sources[0].start_mark.line
-        lines[at : sources[1].end_mark.line + 1] = ["sources:", *_lines(name, entry, 2)]
-        return "\n".join([*lines, ""])
-    indent = pairs[0][0].start_mark.column
-    begin = end = _end(lines, pairs[-1][1])
-    for key, value in pairs:
-        if key.value == name:
-            begin, end = key.start_mark.line, _end(lines, value)
-    lines[begin:end] = _lines(name, entry, indent)
-    return "\n".join([*lines, ""])
-
-
-def _pairs(root: Any) -> list[tuple[str, tuple[Any, Any]]]:
-    return [(key.value, (key, value)) for key, value in root.value]
-
-
-def _is_block(node: Any) -> bool:
-    return isinstance(node, yaml.MappingNode) and not node.flow_style and bool(node.value)
-
-
-def _is_empty(node: Any) -> bool:
-    return not node.value or node.tag == "tag:yaml.org,2002:null"
-
-
-def _end(lines: list[str], node: Any) -> int:
-    """Line after the last one of a value; comments and empty lines below it are not its own."""
-    block = isinstance(node, yaml.CollectionNode) and not node.flow_style
-    end: int = node.end_mark.line + (0 if block or not node.end_mark.column else 1)
-    while end > node.start_mark.line + 1 and re.match(r"\s*(#|$)", lines[end - 1]):
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    sources = {key.value: value for key, value in root.value}.get("sources") if root else None
+    if sources is None or not sources.value or sources.tag == "tag:yaml.org,2002:null":
+        without = re.sub(r"^sources:.*\n", "", text, flags=re.MULTILINE)
+        return without + "sources:\n" + _block(name, entry, 2)
+    if sources.flow_style:
+        raise ValueError("its `sources` are not one entry a line")
+    lines, keys = text.splitlines(keepends=True), [key for key, _ in sources.value]
+    starts = [key.start_mark.line for key in keys]
+    ends = [*starts[1:], sources.end_mark.line]
+    at = next((i for i, key in enumerate(keys) if key.value == name), None)
+    end = ends[-1 if at is None else at]
+    while re.match(r"\s*(#|$)", lines[end - 1]):
         end -= 1
-    return end
+    begin = end if at is None else starts[at]
+    block = _block(name, entry, keys[0].start_mark.column)
+    return "".join([*lines[:begin], block, *lines[end:]])
 
 
-def _lines(name: str, entry: Json, indent: int) -> list[str]:
+def _block(name: str, entry: Json, indent: int) -> str:
     text = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=96)
-    return [" " * indent + line for line in text.splitlines()]
+    return textwrap.indent(text, " " * indent)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pipeline import files
+from pipeline import distances, files
 from pipeline.sources.form import Source
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
     from numpy.typing import NDArray
-
-EARTH_KM = 6371.0
 
 
 class FilledSource(Source):
@@ -43,7 +40,7 @@ class FilledSource(Source):
         sites, cells = self._parts()
         made: xr.Dataset = sites.to_dask()
         around = cells.to_dask().reindex(time=made.time)
-        nearest, distance = nearest_of(_degrees(made), _degrees(around))
+        nearest, distance = distances.nearest(*_degrees(made), *_degrees(around))
         around = around.isel(place=nearest).drop_vars("place")
         around = around.assign_coords(place=made.place, lat=made.lat, lon=made.lon)
         for name, values in around.data_vars.items():
@@ -70,25 +67,3 @@ class FilledSource(Source):
 
 def _degrees(dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return dataset.lat.values, dataset.lon.values
-
-
-def nearest_of(
-    places: tuple[NDArray[np.float64], NDArray[np.float64]],
-    cells: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(site,) index of the nearest cell, and the way to it along the sphere, km.
-
-    Args:
-      places: lat and lon of the sites, degrees.
-      cells: those of the cells.
-    """
-    squares = np.square(_vectors(*places)[:, None] - _vectors(*cells)).sum(-1)
-    half = np.clip(np.sqrt(squares.min(1)) / 2, 0, 1)
-    return squares.argmin(1), 2 * EARTH_KM * np.arcsin(half)
-
-
-def _vectors(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(place, 3) unit vectors from the middle of the Earth."""
-    north, east = np.radians(lat), np.radians(lon)
-    parts = (np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north))
-    return np.stack(parts, -1)

@@ -9,7 +9,7 @@ import torch
 
 from model.features import Features
 from model.scaling import Scale, Scaler, plain_scale
-from pipeline import grid, satellite
+from pipeline import distances, satellite
 
 RAIN = "precipitation"
 GAIN = 3.0  # as much as the trimmed z-score gives rain beside the other inputs
@@ -81,7 +81,7 @@ def near_sites(packed, cube):
     """Footprints of the half that is nearest to a site drawn twice as often as the others."""
     row, col = packed.footprints.T
     lat, lon = cube.footprints["lat"].values[row], cube.footprints["lon"].values[col]
-    _, far = grid.nearest(lat, lon, packed.lat, packed.lon)
+    _, far = distances.nearest(lat, lon, packed.lat, packed.lon)
     twice = np.concatenate([np.arange(len(far)), np.flatnonzero(far <= np.quantile(far, NEAR))])
     return replace(
         packed,
