@@ -116,10 +116,10 @@ class AwdbSource(Source):
         sites, days, batches = self._plan()
         arrays_by_name: dict[str, list[Any]] = {}
         for batch in batches:
-            parts = [(delayed(fetched)(part), part.shape) for part in batch]
+            lazy = [(delayed(fetched)(request), request.shape) for request in batch]
             for name in [*self.mapping, "provider_flag"]:
                 dtype = "int8" if name == "provider_flag" else "float32"
-                blocks = [da.from_delayed(arrays[name], shape, dtype) for arrays, shape in parts]
+                blocks = [da.from_delayed(arrays[name], shape, dtype) for arrays, shape in lazy]
                 arrays_by_name.setdefault(name, []).append(da.concatenate(blocks))
         variables = {
             name: (("time", "place"), da.concatenate(arrays, axis=1), self._attrs(name))
@@ -135,12 +135,14 @@ class AwdbSource(Source):
         """Return the SHA-256 of the sites and all values, after requesting missing values."""
         sites, days, batches = self._plan()
         content = hashlib.sha256(repr((sites, days[0], days[-1])).encode())
-        for part in (part for batch in batches for part in batch):
-            for name, values in sorted(fetched(part).items()):
-                content.update(name.encode() + np.ascontiguousarray(values).tobytes())
+        for batch in batches:
+            for request in batch:
+                for name, values in sorted(fetched(request).items()):
+                    content.update(name.encode() + np.ascontiguousarray(values).tobytes())
         return content.hexdigest()
 
     def _attrs(self, name: str) -> dict[str, Any]:
+        """Return the attributes of a variable or of `provider_flag`."""
         if name != "provider_flag":
             spec = self.mapping[name]
             return {"units": spec.get("to", spec["units"]), "source": spec["from"]}
@@ -152,6 +154,7 @@ class AwdbSource(Source):
         }
 
     def _coordinates(self, sites: list[Site]) -> dict[str, Any]:
+        """Return the coordinates along `place`; the depth is that of the flagged element, in m."""
         _, colon, inches = str(self.flag["from"]).partition(":")
         depth = abs(float(inches)) * INCH if colon else np.nan
         columns = {
@@ -189,13 +192,20 @@ class AwdbSource(Source):
                 (days[i], min(days_per_request, len(days) - i))
                 for i in range(0, len(days), days_per_request)
             ]
-            batches.append([self._part(batch_sites, begin, n) for begin, n in ranges])
+            batches.append([self._request(batch_sites, begin, n) for begin, n in ranges])
         return sites, days.astype("datetime64[ns]"), batches
 
-    def _part(self, sites: tuple[Site, ...], first: np.datetime64, days: int) -> Part:
-        flag = (str(self.flag["from"]), tuple(self.flag["good"]))
-        options = json.dumps(self.storage_options, sort_keys=True, default=str)
-        utc = self.day == "utc"
+    def _request(self, sites: tuple[Site, ...], first: np.datetime64, days: int) -> Part:
+        """Return the request for some sites and days."""
         return Part(
-            self.urlpath, sites, self.elements, first, days, *flag, self.min_hours, utc, options
+            service=self.urlpath,
+            sites=sites,
+            elements=self.elements,
+            first=first,
+            days=days,
+            flag_code=str(self.flag["from"]),
+            good_flags=tuple(self.flag["good"]),
+            min_hours=self.min_hours,
+            utc=self.day == "utc",
+            options=json.dumps(self.storage_options, sort_keys=True, default=str),
         )

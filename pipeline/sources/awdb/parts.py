@@ -67,7 +67,7 @@ class Part:
 
 
 @functools.lru_cache(maxsize=512)
-def fetched(part: Part) -> Arrays:
+def fetched(request: Part) -> Arrays:
     """Request the values of a batch.
 
     Returns:
@@ -77,23 +77,23 @@ def fetched(part: Part) -> Arrays:
       DataError: If the service refuses the request, or its response has other units or another
         form than expected.
     """
-    triplets = tuple(site.triplet for site in part.sites)
-    offsets = tuple(site.offset if part.utc else 0.0 for site in part.sites)
+    triplets = tuple(site.triplet for site in request.sites)
+    offsets = tuple(site.offset if request.utc else 0.0 for site in request.sites)
     answers = Answers(
         triplets=triplets,
-        elements=part.elements,
-        first=part.first,
-        days=part.days,
-        flag_code=part.flag_code,
-        good_flags=part.good_flags,
-        min_hours=part.min_hours,
+        elements=request.elements,
+        first=request.first,
+        days=request.days,
+        flag_code=request.flag_code,
+        good_flags=request.good_flags,
+        min_hours=request.min_hours,
         offsets=offsets,
     )
-    for url in part.urls():
+    for url in request.urls():
         try:
-            answers.add_response(url, remote.read(url, json.loads(part.options)))
+            answers.add_response(url, remote.read(url, json.loads(request.options)))
         except DataError as error:
-            batch = f"sites {triplets[0]} to {triplets[-1]}, from {part.first}"
+            batch = f"sites {triplets[0]} to {triplets[-1]}, from {request.first}"
             problems = [f"{batch}: {problem}" for problem in error.problems]
             raise DataError(error.place, *problems, remedy=error.remedy) from error
-    return answers.to_our_units(np.array([site.elevation for site in part.sites]))
+    return answers.to_our_units(np.array([site.elevation for site in request.sites]))

@@ -173,6 +173,7 @@ def _hours(stamps: NDArray[np.datetime64]) -> NDArray[np.float64]:
 
 
 def _ordinal(sensor: dict[str, Any]) -> int:
+    """Return the number of a sensor among those of the same element and depth, from 1."""
     return int(sensor["stationElement"].get("ordinal") or 1)
 
 
