@@ -1,4 +1,7 @@
-"""SMAP's Level 4 (SPL4SMGP): means over three hours on the 9 km grid, HDF5; here, means of days."""
+"""Intake driver for SMAP's Level 4 product (SPL4SMGP), HDF5.
+
+The product has means over three hours on the 9 km grid; the driver returns means of UTC days.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,22 @@ if TYPE_CHECKING:
     from pipeline.grid import Window
     from pipeline.sources.earthdata.named import Granule
 
-STEPS = 8  # of a day, centred 01:30, 04:30 .. 22:30
+STEPS = 8  # files of a day, centred at 01:30, 04:30 .. 22:30
 
 
 class SmapL4Source(GranuleSource):
-    """Intake driver for SMAP's Level 4: the grid form, means of UTC days.
+    """Read SMAP's Level 4 product as a grid with means of UTC days.
 
     Args:
-      min_steps: a day with fewer of its eight steps is a gap.
-      others: as `GranuleSource` has them.
+      mapping: As in `GranuleSource`.
+      collection: As in `GranuleSource`.
+      urlpath: As in `GranuleSource`.
+      min_steps: A day with fewer than this many of its eight files has no values.
+      direct: As in `GranuleSource`.
+      repository: As in `GranuleSource`.
+      login: As in `GranuleSource`.
+      storage_options: As in `GranuleSource`.
+      metadata: As in `GranuleSource`.
     """
 
     name = "soilweave_smap_l4"
@@ -45,7 +55,11 @@ class SmapL4Source(GranuleSource):
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet.
+
+        Raises:
+          ValueError: If arguments are invalid, or neither files nor a collection are given.
+        """
         super().__init__(
             mapping, collection, urlpath, direct, repository, login, storage_options, metadata
         )
@@ -55,11 +69,13 @@ class SmapL4Source(GranuleSource):
             raise ValueError(msg)
 
     def to_dask(self) -> xr.Dataset:
-        """The data in our names and units, one block a day; the first file alone is opened.
+        """Return the data in soilweave's names and units, as lazy arrays with one block per day.
+
+        Only the first file is opened, to check its form.
 
         Raises:
-          DataError: there are no files, or the first is not as the catalog says. Others that are
-            not raise it when they are read.
+          DataError: If there are no files, or the first file is not as the catalog says. Other
+            files raise this error when their values are computed.
         """
         import xarray as xr
         from dask.delayed import delayed
@@ -74,20 +90,25 @@ class SmapL4Source(GranuleSource):
             steps.setdefault(time.astype("datetime64[D]"), []).append(granule)
         joined = delayed(mean, pure=True)
 
-        def made(day: np.datetime64) -> Any:
-            held = steps.get(day, [])
-            return joined(task, held if len(held) >= self.min_steps else [], window.cell_shape)
+        def read_day(day: np.datetime64) -> Any:
+            of_day = steps.get(day, [])
+            used = of_day if len(of_day) >= self.min_steps else []
+            return joined(task, used, window.cell_shape)
 
         days = self.days(granules)
         types: dict[str, type] = dict.fromkeys(units, np.float32)
-        raw = ease.dataset(window, days, ease.stacked(made, days, types, window))
+        raw = ease.dataset(window, days, ease.stacked(read_day, days, types, window))
         return xr.Dataset(self.translated(raw), raw.coords)
 
     read = to_dask
 
     def _check(self, granule: Granule, task: Task, window: Window) -> None:
-        """Tell the faults of the first file, its latitudes and longitudes among them, at once."""
+        """Check that a file, including its latitudes and longitudes, is as expected.
+
+        Raises:
+          DataError: If it is not; the error lists all differences.
+        """
         with hdf5.opened(granule.url, self.storage_options, self.login) as file:
-            found = problems(file, task) or misplaced(file, task.part, window)
-        if found:
-            raise DataError(remote.shown(granule.url), *found, remedy=REMEDY)
+            messages = problems(file, task) or misplaced(file, task.part, window)
+        if messages:
+            raise DataError(remote.shown(granule.url), *messages, remedy=REMEDY)

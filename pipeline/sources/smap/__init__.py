@@ -1,10 +1,11 @@
-"""SMAP's daily composites of retrievals (SPL3SMP of 36 km, SPL3SMP_E of 9 km), HDF5.
+"""Intake driver for SMAP's daily retrievals (SPL3SMP on 36 km, SPL3SMP_E on 9 km), HDF5.
 
 A file has a group for the descending passes, at 6 in the morning of local solar time, and one for
-the ascending, at 6 in the evening, whose datasets end in `_pm`. A composite takes whole half-orbits
-and, at a place, the one nearest to that hour: around the meridian where it is midnight UTC (90 E
-in the morning) some of its observations are of the day before or after. So each value goes to the
-UTC day of its `tb_time_utc`, and the files of both neighbouring days are read too.
+the ascending passes, at 6 in the evening, whose datasets end in `_pm`. A file is composed of whole
+half-orbits, and each cell has the one nearest to that hour. Near the meridian where it is midnight
+UTC at that hour (90 E in the morning), some observations are of the day before or after. Each value
+is therefore assigned to the UTC day of its `tb_time_utc`, and the files of both neighbouring days
+are read too.
 """
 
 from __future__ import annotations
@@ -28,26 +29,34 @@ if TYPE_CHECKING:
     from pipeline.sources.earthdata.named import Granule
 
 
-MOST_LOOKS = 8  # for a file that has a pass
+MOST_LOOKS = 8  # files that are opened to find one that has a pass
 
 
 class SmapL3Source(GranuleSource):
-    """Intake driver for SMAP's daily retrievals: the grid form, with `provider_flag`.
+    """Read SMAP's daily retrievals as a grid, with `provider_flag`.
 
     `provider_flag` (time, lat, lon) is `retrieval_qual_flag`, uint16, 65535 where nothing was
-    observed; no value is dropped for it. Its attributes: `flag_masks` and `flag_meanings` (CF),
-    `bad_bits`, any of which is a reason to drop a value, and `good`, the flags without them.
+    observed. The driver drops no value because of its flag. The attributes of `provider_flag` are
+    `flag_masks` and `flag_meanings` (CF); `bad_bits`, any of which is a reason to drop a value;
+    and `good`, the flags without these bits.
 
     Args:
-      passes: `am`, `pm` or both. Of two passes in a day the recommended ones count, by their mean;
-        where none is recommended, both.
-      reject_bits: bits of the flag that make a value one not recommended; 1 is the provider's own
-        judgement.
-      others: as `GranuleSource` has them.
+      mapping: As in `GranuleSource`.
+      collection: As in `GranuleSource`.
+      urlpath: As in `GranuleSource`.
+      passes: `am`, `pm` or both. The value of a day with two passes is the mean of those that are
+        recommended, or of both if none is.
+      reject_bits: Bits of the flag that make a value not recommended; 1 is the provider's own
+        recommendation.
+      direct: As in `GranuleSource`.
+      repository: As in `GranuleSource`.
+      login: As in `GranuleSource`.
+      storage_options: As in `GranuleSource`.
+      metadata: As in `GranuleSource`.
     """
 
     name = "soilweave_smap_l3"
-    beside = 1
+    margin_days = 1
 
     def __init__(
         self,
@@ -62,7 +71,11 @@ class SmapL3Source(GranuleSource):
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet.
+
+        Raises:
+          ValueError: If arguments are invalid, or neither files nor a collection are given.
+        """
         super().__init__(
             mapping, collection, urlpath, direct, repository, login, storage_options, metadata
         )
@@ -72,11 +85,13 @@ class SmapL3Source(GranuleSource):
             raise ValueError(msg)
 
     def to_dask(self) -> xr.Dataset:
-        """The data in our names and units, one block a day; the first file alone is opened.
+        """Return the data in soilweave's names and units, as lazy arrays with one block per day.
+
+        Only the first file is opened, to check its form and read the shape of the grid.
 
         Raises:
-          DataError: there are no files, or the first is not as the catalog says. Others that are
-            not raise it when they are read.
+          DataError: If there are no files, or the first file is not as the catalog says. Other
+            files raise this error when their values are computed.
         """
         import xarray as xr
         from dask.delayed import delayed
@@ -97,13 +112,13 @@ class SmapL3Source(GranuleSource):
         opened, joined = delayed(read, pure=True), delayed(of_day, pure=True)
         parts = {time.astype("datetime64[D]"): opened(task, g) for time, g in granules.items()}
 
-        def made(day: np.datetime64) -> Any:
+        def read_day(day: np.datetime64) -> Any:
             around = {shift: parts[day + shift] for shift in (0, -1, 1) if day + shift in parts}
             return joined(around, list(units), window.cell_shape, self.reject_bits)
 
         types: dict[str, type] = {**dict.fromkeys(units, np.float32), FLAG: np.uint16}
         days = self.days(granules)
-        raw = ease.dataset(window, days, ease.stacked(made, days, types, window))
+        raw = ease.dataset(window, days, ease.stacked(read_day, days, types, window))
         dataset = xr.Dataset(self.translated(raw), raw.coords)
         dataset["provider_flag"] = raw[FLAG].assign_attrs(flag_attributes(self.reject_bits))
         return dataset
@@ -111,7 +126,7 @@ class SmapL3Source(GranuleSource):
     read = to_dask
 
     def _shape(self, granules: list[Granule]) -> tuple[int, int]:
-        """Rows and columns of the product, by the first file that has one of the passes."""
+        """Return rows and columns of the product, from the first file that has a pass."""
         for granule in granules[:MOST_LOOKS]:
             with hdf5.opened(granule.url, self.storage_options, self.login) as file:
                 if not all(lacks(file, key) for key in self.passes):
@@ -119,16 +134,20 @@ class SmapL3Source(GranuleSource):
         return self._shape_of(granule)
 
     def _shape_of(self, granule: Granule) -> tuple[int, int]:
-        """Rows and columns of a file, whose faults are told at once."""
+        """Return rows and columns of a file.
+
+        Raises:
+          DataError: If the file is not as the catalog says; the error lists all differences.
+        """
         with hdf5.opened(granule.url, self.storage_options, self.login) as file:
-            held = [key for key in self.passes if not lacks(file, key)] or list(self.passes)
-            found = []
-            for key in held:
-                found += problems(file, key, {s["from"]: s["units"] for s in self.mapping.values()})
-            if not found:
-                group, suffix = GROUPS[held[0]]
+            present = [key for key in self.passes if not lacks(file, key)] or list(self.passes)
+            units = {spec["from"]: spec["units"] for spec in self.mapping.values()}
+            messages = [text for key in present for text in problems(file, key, units)]
+            if not messages:
+                group, suffix = GROUPS[present[0]]
                 shape = file[f"{group}/{FLAG}{suffix}"].shape
                 if shape in ease.SHAPES:
                     return (int(shape[0]), int(shape[1]))
-                found = [f"{group}/{FLAG}{suffix}: shape {shape}, expected {list(ease.SHAPES)}"]
-        raise DataError(remote.shown(granule.url), *found, remedy=REMEDY)
+                accepted = " or ".join(map(str, ease.SHAPES))
+                messages = [f"{group}/{FLAG}{suffix}: shape {shape}, expected {accepted}"]
+        raise DataError(remote.shown(granule.url), *messages, remedy=REMEDY)
