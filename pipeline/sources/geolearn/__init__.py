@@ -120,9 +120,11 @@ class GeolearnSource(Source):
         return days(f"{self.urlpath}/{year}/timeStr.csv", self.storage_options)
 
     def _table(self, url: str) -> NDArray[np.float64]:
+        """Return the numbers in a file."""
         return table(url, self._options())
 
     def _options(self) -> str:
+        """Return the storage options as JSON, so that results can be cached."""
         return json.dumps(self.storage_options, sort_keys=True)
 
 

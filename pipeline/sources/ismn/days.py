@@ -85,8 +85,8 @@ def good_days(
     Args:
       path: Path of the archive on this machine.
       members: Files of the successive sensors of the record.
-      min_hours: As in `record`.
-      offset: As in `record`.
+      min_hours: Fewest hours that the good values of a good day cover.
+      offset: Hours by which the clock that defines the days is ahead of UTC.
 
     Raises:
       DataError: If a file is missing or damaged.

@@ -109,7 +109,7 @@ def settings(url: str, given: dict[str, Any], login: str | None = None) -> dict[
     scheme = urlsplit(url).scheme
     if scheme not in PREFIXES:
         return {}
-    # A VRT may have overviews in a file beside it; a COG has none, and the search costs requests.
+    # A VRT may have overviews in a file beside it. For COGs the search only costs requests.
     options: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if url.endswith(".vrt") else "EMPTY_DIR",
         "GDAL_HTTP_MAX_RETRY": remote.ATTEMPTS - 1,

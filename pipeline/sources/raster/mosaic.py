@@ -162,13 +162,13 @@ def crs_problems(dataset: rasterio.DatasetReader, expected: str | None) -> list[
     return [f"CRS {dataset.crs.to_string()[:200]}, expected {expected}"]
 
 
-def _same_crs(found: str, expected: str) -> bool:
+def _same_crs(actual: str, expected: str) -> bool:
     """Return whether two CRSs are equal apart from their names and the order of their axes."""
     import warnings
 
     import pyproj
 
-    one, other = pyproj.CRS(found), pyproj.CRS(expected)
+    one, other = pyproj.CRS(actual), pyproj.CRS(expected)
     if one.equals(other, ignore_axis_order=True):
         return True
     with warnings.catch_warnings():

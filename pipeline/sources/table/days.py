@@ -26,13 +26,15 @@ def means(rows: pd.DataFrame, target: str, others: list[str], min_share: float) 
     quality control drops and counts the day. Otherwise the value is missing.
 
     Args:
-      rows: A frame with KEYS, `time`, `day`, `code` (of flags), `good`, the target and others.
+      rows: A frame with the columns that identify a series (`id`, `sensor`, `depth_from`,
+        `depth_to`), and `time`, `day`, `code` (of flags), `good`, the target and others.
       target: Name of the target's column.
       others: Further columns to average.
       min_share: Share of a day that must be covered, 0 to 1.
 
     Returns:
-      A frame with KEYS, `day`, `value`, `code`, `good` and others.
+      A frame with the columns that identify a series, and `day`, `value`, `code`, `good` and
+      others.
     """
     rows = rows.assign(series=rows.groupby(list(KEYS), sort=False).ngroup())
     rows = rows.assign(value=rows[target], **_times(rows, min_share))
@@ -54,7 +56,7 @@ def merged(
     """Combine the sensors of each id.
 
     Args:
-      days: One row per series and day, as `means` returns it.
+      days: A frame with one row per series and day.
       others: Columns other than `value` to average.
       sensors: `mean` to average the sensors of an id; `longest` to keep only the series with the
         most good days.
@@ -83,7 +85,7 @@ def changes(rows: pd.DataFrame, most: int = 3) -> str:
     """Describe changes of the interval between readings.
 
     Args:
-      rows: A frame with KEYS and `time`.
+      rows: A frame with the columns that identify a series and `time`.
       most: Largest number of sites to name.
 
     Returns:

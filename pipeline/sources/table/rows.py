@@ -32,7 +32,8 @@ def checked(
     Returns:
       A frame with id, time, sensor and flag as text; lat, lon, depth, depth_from and depth_to if
       there are such columns, and the measured variables under soilweave's names, as floats, NaN
-      where missing. The frame is empty if a column is missing. And the messages.
+      where missing. The frame is empty if a column is missing or repeated. And the
+      messages.
     """
     import pandas as pd
 

@@ -129,10 +129,10 @@ def stamps(
     twice: the first row of a series in that hour is summer time, a later one is standard time.
 
     Args:
-      rows: A frame with the stamps as text in `time`, the columns of `KEYS` that the table has,
-        and line numbers as index.
-      time_zone: The time zone as in `ACCEPTED`; None for `offset` if any stamp has an offset, else
-        `local standard`.
+      rows: A frame with the stamps as text in `time`, the columns that identify a series, as far as
+        the table has them, and line numbers as index.
+      time_zone: The time zone, as in `TableSource`; None for `offset` if any stamp has an offset,
+        and `local standard` otherwise.
       time_format: Format of the stamps; None for ISO 8601.
 
     Returns:
@@ -156,13 +156,7 @@ def stamps(
         dates = not has_times(time_format)
     problems = at_lines(message, wrong, text)
     time_zone = time_zone or (OFFSET if offset.any() else LOCAL)
-    if time_zone == OFFSET:
-        without_offset = ~offset & present & ~wrong
-        message = f"time has no offset, but time_zone is `{OFFSET}`"
-        problems += at_lines(message, without_offset, text)
-    if time_zone == LOCAL:
-        message = f"time has an offset; set time_zone to `{OFFSET}`"
-        problems += at_lines(message, offset, text)
+    problems += _offset_problems(text, time_zone, offset, present & ~wrong)
     times = parsed.dt.tz_localize(None)
     tz = zone(time_zone)
     if tz is not None and not dates and time_zone != "UTC":
@@ -177,13 +171,31 @@ def stamps(
     return Stamps(times.mask(wrong), dates, convention), problems
 
 
+def _offset_problems(
+    text: pd.Series, time_zone: str, offset: pd.Series, valid: pd.Series
+) -> list[str]:
+    """Return a message about stamps that lack an offset, or have one, against the time zone.
+
+    Args:
+      text: (row,) the stamps.
+      time_zone: The time zone, as in `TableSource`.
+      offset: (row,) whether the stamp has an offset.
+      valid: (row,) whether the stamp can be parsed.
+    """
+    if time_zone == OFFSET:
+        return at_lines(f"time has no offset, but time_zone is `{OFFSET}`", valid & ~offset, text)
+    if time_zone == LOCAL:
+        return at_lines(f"time has an offset; set time_zone to `{OFFSET}`", offset, text)
+    return []
+
+
 def _to_utc(
     rows: pd.DataFrame, times: pd.Series, offset: pd.Series, tz: tzinfo
 ) -> tuple[pd.Series, pd.Series]:
     """Return (row,) clock times converted to UTC, and (row,) which times do not exist in the zone.
 
     Args:
-      rows: A frame with the columns of `KEYS` that the table has.
+      rows: A frame with the columns that identify a series, as far as the table has them.
       times: (row,) clock times, or UTC where `offset`.
       offset: (row,) whether the stamp has its own offset.
       tz: The time zone of the other stamps.
