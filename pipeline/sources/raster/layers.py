@@ -158,7 +158,7 @@ class Layer:
     def _read(
         self, dataset: rasterio.DatasetReader, window: Window, step: int
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return the stored values of a window, every `step` rows and columns, and their validity.
+        """Read the stored values of a window, one per `step` rows and columns, and which are valid.
 
         GDAL computes means only where it leaves out all missing values itself. Otherwise the
         window is read in full and averaged here.
