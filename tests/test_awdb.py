@@ -155,7 +155,9 @@ def test_hours_make_days_of_the_clock_or_of_utc(service, tmp_path):
 
 
 def test_days_of_utc_need_hours(service, tmp_path):
-    with pytest.raises(ValueError, match="utc needs HOURLY"):
+    with pytest.raises(
+        ValueError, match="duration of soil_moisture: 'DAILY', but day 'utc' needs HOURLY elements"
+    ):
         awdb.AwdbSource(service.url, "SCAN", MAPPING, FLAG, day="utc")
 
 
@@ -216,7 +218,7 @@ def test_other_units_and_a_day_twice_are_told_together(service, tmp_path):
         entry(service, tmp_path).to_dask().load()
     told = str(error.value)
     assert "2057:AL:SCAN SMS:-2: units 'fraction', expected 'pct'" in told
-    assert "2198:WA:SCAN STO:-2: 2016-02-27 is there twice" in told
+    assert "2198:WA:SCAN STO:-2: the time 2016-02-27 occurs twice" in told
 
 
 def test_units_that_cannot_be_ours_are_refused_at_once(service, tmp_path):
@@ -244,17 +246,21 @@ def test_a_busy_service_is_asked_again_and_a_failed_batch_is_named(service, tmp_
 @pytest.mark.parametrize("text", ['[{"stationTriplet": "2057:AL:SCAN", "da', '[{"a": 1}]', "<p>"])
 def test_what_is_no_answer_is_refused(service, tmp_path, text):
     service.site.made.insert(0, (r"/data\?", lambda path: text.encode()))
-    with pytest.raises(DataError, match="no answer of the service's form"):
+    with pytest.raises(DataError, match="the response does not have the form that AWDB documents"):
         entry(service, tmp_path).to_dask().load()
     service.site.made.insert(0, (r"/stations\?", lambda path: text.encode()))
-    with pytest.raises(DataError, match="no list of sites"):
+    with pytest.raises(
+        DataError, match="the list of sites does not have the form that AWDB documents"
+    ):
         entry(service, tmp_path).to_dask()
 
 
 def test_sites_that_are_not_there_are_told(service, tmp_path):
     with pytest.raises(DataError, match=r"site 9999: not among the 3 sites"):
         entry(service, tmp_path, sites=[2057, 9999]).to_dask()
-    with pytest.raises(DataError, match="no site of COOP"):
+    with pytest.raises(
+        DataError, match="network COOP has no site with element SMS:-2 in the region between"
+    ):
         entry(service, tmp_path, network="COOP").to_dask()
     source = entry(service, tmp_path)
     source.period = (date(2018, 1, 1), date(2018, 2, 1))

@@ -149,7 +149,9 @@ def test_several_sensors_and_other_depths(folder):
     assert list(deep.place.values) == ["RSMN_Adamclisi"]
     few = opened(folder, min_hours=5).load()
     np.testing.assert_allclose(of(few, "RSMN_Adamclisi")[2], 0.12, rtol=1e-6)
-    with pytest.raises(DataError, match=r"no soil_moisture at 1 to 2 m; it has air_temperature"):
+    with pytest.raises(
+        DataError, match=r"no sensor of soil_moisture at 1 to 2 m; the archive has air"
+    ):
         opened(folder, depth=(1, 2))
 
 
@@ -204,9 +206,9 @@ def test_refusals(folder, tmp_path, monkeypatch):
             opened(f"{site.url}/none.zip")
     with pytest.raises(DataError, match="not found"):
         opened(tmp_path / "none.zip")
-    with pytest.raises(ValueError, match="day 'moon'; accepted: utc, local"):
+    with pytest.raises(ValueError, match="day: 'moon'; accepted: utc, local"):
         IsmnSource("x", MAPPING, day="moon")
-    with pytest.raises(DataError, match="no variable soil_wetness; it has soil_moisture"):
+    with pytest.raises(DataError, match="ISMN has no variable soil_wetness; accepted: soil_"):
         IsmnSource(str(folder), {"x": {"from": "soil_wetness", "units": "1"}}).to_dask()
 
 
@@ -214,15 +216,15 @@ def test_damaged_archives_are_named(folder, tmp_path):
     file = made.zipped(folder)
     short = tmp_path / "short.zip"
     short.write_bytes(file.read_bytes()[:-300])
-    with pytest.raises(DataError, match="no zip, or truncated"):
+    with pytest.raises(DataError, match="cannot be read as a zip file; it may be truncated"):
         opened(short)
     text = next(folder.rglob("*fraye*.stm"))
     whole = text.read_text()
     text.write_text(whole[:-12])  # the last line loses its flags
-    with pytest.raises(DataError, match=r"fraye.*line 25: no value or no flag; cut short\?"):
+    with pytest.raises(DataError, match=r"fraye.*line 25 has no value or no flag; is it truncated"):
         opened(folder).load()
     text.write_text(whole.replace("0.2500 G", "wet G", 1))
-    with pytest.raises(DataError, match=r"fraye.*no numbers"):
+    with pytest.raises(DataError, match=r"fraye.*has values that are not numbers"):
         opened(folder).load()
     text.write_text("")
     other = text.parent / "notes.stm"
@@ -231,7 +233,7 @@ def test_damaged_archives_are_named(folder, tmp_path):
         opened(folder)
     assert len(told.value.problems) == 2
     assert "fraye_sm" in told.value.problems[0]
-    assert "notes.stm: named unlike" in told.value.problems[1]
+    assert "notes.stm: the file name does not have the form" in told.value.problems[1]
 
 
 def test_a_damaged_member_is_named_when_it_is_read(folder):

@@ -95,7 +95,7 @@ def test_a_fill_that_is_none_is_refused(tmp_path):
     for wrong in ("-999", None, [True]):
         with pytest.raises(ValueError, match="expected a number or a list of them"):
             GriddedSource(str(tmp_path), spec(wrong))
-    with pytest.raises(ValueError, match="values of -999 and below are missing in ISMN"):
+    with pytest.raises(ValueError, match="ISMN uses -999 and lower for missing values"):
         IsmnSource(str(tmp_path), spec(-1))
 
 

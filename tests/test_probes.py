@@ -103,7 +103,7 @@ def test_a_table_with_faults_is_written_nowhere(doctor, tmp_path):
     (tmp_path / "my.yaml").write_text("sources: {}\n")
     healthy, told = doctor(HEADER + daily(d2="x"), write="my.yaml:mine")
     assert not healthy
-    assert "wrong: vwc_m3m3 is no number: line 4, 'x'" in told
+    assert "wrong: vwc_m3m3 is not a number: line 4, 'x'" in told
     assert "nothing was written" in told
     assert (tmp_path / "my.yaml").read_text() == "sources: {}\n"
     assert not (tmp_path / "mine-probes").exists()
@@ -138,7 +138,7 @@ def test_writing_also_draws(doctor, tmp_path):
         (HEADER + daily() + daily("B", lat=42.1234).replace(",0.", ",2"), "bring all to one unit"),
         (HEADER.replace("_m,", "_cm,") + daily(), "are hardly cm"),
         (HEADER + daily(depth=5), "are hardly m"),
-        (HEADER + daily(depth=0.5), "no sensor between 0 and 0.075 m; depths are 0.5 m"),
+        (HEADER + daily(depth=0.5), "no sensor between 0 and 0.075 m; the depths are 0.5 m"),
         (HEADER + daily(lat=105.5, lon=41.2), "lat 105.5, lon 41.2 look swapped"),
         (HEADER + daily(lat=87.1234), "poleward of the grid's edge"),
         (HEADER + daily(lat=0, lon=0), "0, 0 is nobody's probe"),
@@ -306,7 +306,10 @@ def test_a_single_station_is_told(doctor, tmp_path):
         (["lat=41.25", "lon=-105.5", "depth=0.05"], "name their depths, and depth says another"),
         (["lat=41.25", "lon=-105.5", "time_format=dd/mm"], "time_format 'dd/mm': expected year"),
         (["lat=41.25", "lon=-105.5", "time_format=%m/%d"], "time_format '%m/%d': expected year"),
-        (["lat=41.25", "lon=-105.5", "time_format=%m/%d/%Y"], "time is not written as time_format"),
+        (
+            ["lat=41.25", "lon=-105.5", "time_format=%m/%d/%Y"],
+            "time is not in the format %m/%d/%Y",
+        ),
     ],
 )
 def test_settings_of_a_single_station_that_make_no_sense(doctor, settings, says):
@@ -350,7 +353,7 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "mine-probes" / "A.png").exists()
     code, told = soilweave("doctor", "bad.csv", "--plots", "seen")
     assert code == 1
-    assert "wrong: vwc_m3m3 is no number: line 2, '[x]'" in told
+    assert "wrong: vwc_m3m3 is not a number: line 2, '[x]'" in told
     assert not (tmp_path / "seen").exists()
 
 

@@ -122,7 +122,7 @@ def test_stored_values_may_have_a_range_and_a_scale_that_the_file_does_not_say(t
     made.write(tmp_path / "lai.tif", values, "EPSG:4326", (0, 8), 1.0, scale=0.1)
     np.testing.assert_allclose(source(tmp_path / "lai.tif", mapping).to_dask().lai[1], 2.5)
     made.write(tmp_path / "lai.tif", values, "EPSG:4326", (0, 8), 1.0, scale=0.01)
-    with pytest.raises(DataError, match=r"lai: scale 0\.01, not 0\.1"):
+    with pytest.raises(DataError, match=r"lai: scale 0\.01, expected 0\.1"):
         source(tmp_path / "lai.tif", mapping).to_dask()
 
 
@@ -268,7 +268,7 @@ def test_daily_files_with_a_day_missing_over_a_leap_day(tmp_path):
     np.testing.assert_allclose(found.soil_moisture[:, 4, 4], [0.1, np.nan, 0.12, 0.13])
     assert np.isnan(found.soil_moisture[:, 0, 0]).all()
     wanted = source(tmp_path / "GSM3_%Y%m%d.tif", mapping, metadata={"period": "2015-01-01.."})
-    with pytest.raises(DataError, match="no period is asked for"):
+    with pytest.raises(DataError, match="has no last day, and none is requested"):
         wanted.to_dask()
     wanted.period = (days[2], days[3])
     np.testing.assert_allclose(wanted.to_dask().soil_moisture[:, 4, 4], [0.12, 0.13])
@@ -326,7 +326,7 @@ def test_a_moved_mosaic_is_no_ocean(web):
         "metadata": {"origin": "esa-worldcover.org"},
     }
     opened = source(f"{site.url}/moved/{WORLDCOVER}", COVERS, (0.5, 40, 5.5, 43), **args)
-    with pytest.raises(DataError, match=r"none of the 4 files looked for is there.*esa-worldcover"):
+    with pytest.raises(DataError, match=r"not found: none of 4 files exists.*esa-worldcover"):
         opened.to_dask()
 
 
@@ -356,8 +356,11 @@ def test_every_way_in_which_a_raster_is_not_as_the_entry_says(tmp_path):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        ({"resolution": 900}, "cells are 250; try 1000"),
-        ({"resolution": 1000, "read_step": 3}, "expected a divisor of 4"),
+        ({"resolution": 900}, "expected a multiple of the cell width 250, such as 1000"),
+        (
+            {"resolution": 1000, "read_step": 3},
+            "expected a divisor of 4, the raster's cells",
+        ),
     ],
 )
 def test_a_resolution_that_does_not_fit_is_refused(tmp_path, args, told):
@@ -370,7 +373,7 @@ def test_a_raster_without_a_place_and_a_tile_at_another(tmp_path):
     profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": "uint8"}
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         rasterio.open(tmp_path / "bare.tif", "w", **profile).close()
-    with pytest.raises(DataError, match="no place on Earth"):
+    with pytest.raises(DataError, match="has no georeference, neither a transform nor a CRS"):
         source(tmp_path / "bare.tif", COVERS).to_dask()
     path = made.worldcover(tmp_path, 39, -108, np.full((60, 60), 10, "uint8"))
     path.rename(tmp_path / "ESA_WorldCover_10m_2021_v200_N42W108_Map.tif")
@@ -384,14 +387,14 @@ def test_files_of_another_grid_are_refused(tmp_path):
         values = np.zeros(shape, "int16")
         made.write(tmp_path / f"{name}.tif", values, "EPSG:4326", (0, 8), 1.0)
     mapping = {name: {"from": name, "units": "percent"} for name in ("clay", "silt")}
-    with pytest.raises(DataError, match=r"silt\.tif: another grid than the first"):
+    with pytest.raises(DataError, match=r"silt\.tif: has another grid than the first raster"):
         source(tmp_path / "{from}.tif", mapping).to_dask()
     days = [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)]
     daily(tmp_path, days[:1])
     daily(tmp_path, days[1:], size=(8, 12))
     args = {"metadata": {"period": "2020-01-01..2020-01-02"}}
     opened = source(tmp_path / "GSM3_%Y%m%d.tif", {"lai": {"from": 1, "units": "1"}}, **args)
-    with pytest.raises(DataError, match=r"GSM3_20200102\.tif: 8 x 12 at another place"):
+    with pytest.raises(DataError, match=r"GSM3_20200102\.tif: its 8 x 12 cells are not on"):
         opened.to_dask().lai.load()
 
 

@@ -79,7 +79,7 @@ def test_damaged_files_of_the_repository_are_told(made_up, tmp_path):
     for bad, words in (
         (good[: len(good) * 3 // 4], "truncated"),  # in the middle of a row
         (good[: good.index("\n") + 1], "1 x 41 numbers, expected 2 x 41"),
-        ("<html>", "no table of numbers"),
+        ("<html>", "expected a table of numbers"),
     ):
         (folder / "DSWRF_FORA.csv").write_text(bad)
         with pytest.raises(DataError, match=words) as error:
@@ -90,7 +90,7 @@ def test_damaged_files_of_the_repository_are_told(made_up, tmp_path):
         opened(path, "cells36").to_dask().shortwave.load()
     days = (folder / "timeStr.csv").read_text().splitlines()
     (folder / "timeStr.csv").write_text("\n".join(days[:4] + days[5:]))
-    with pytest.raises(DataError, match="do not follow one another at 2016-02-25"):
+    with pytest.raises(DataError, match="days are not consecutive: day 2016-02-25 does not follow"):
         opened(path, "cells36").to_dask()
 
 

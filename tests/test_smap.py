@@ -208,20 +208,23 @@ SEEN = Seen(ROW, COL, 0.2, "2015-04-06T12:00:00.000Z")
         ({"renamed": {"retrieval_qual_flag": "flag"}}, f"{AM}/retrieval_qual_flag: missing"),
         (
             {"attributes": {"soil_moisture": {"_FillValue": np.float32(0), **UNLIMITED}}},
-            f"{AM}/soil_moisture: .* values such as -9999, which nothing declares as missing",
+            f"{AM}/soil_moisture: .* values such as -9999, which is not declared as missing",
         ),
         (
             {"fill": -999.0, "attributes": {"soil_moisture": UNLIMITED}},
-            f"{AM}/soil_moisture: .* values such as -999, which nothing declares as missing",
+            f"{AM}/soil_moisture: .* values such as -999, which is not declared as missing",
         ),
         (
             {"attributes": {"soil_moisture": {"units": np.bytes_("percent")}}},
             f"{AM}/soil_moisture: units 'percent', expected 'cm\\*\\*3/cm\\*\\*3'",
         ),
-        ({"shift": 1}, f"{AM}/EASE_row_index: 1 cells are elsewhere, such as index 101 at 100"),
+        (
+            {"shift": 1},
+            f"{AM}/EASE_row_index: 1 cells have another index .*, such as 101 at 100",
+        ),
         (
             {"seen": [Seen(ROW, COL, 0.2, "2015-04-09T12:00:00.000Z")]},
-            "tb_time_utc: 1 of another day, such as",
+            "tb_time_utc: 1 observations of another day, such as",
         ),
     ],
 )
@@ -340,7 +343,7 @@ def test_a_moved_file_a_login_page_and_half_a_file(tmp_path, published):
     path = tmp_path / "deep" / day(6, production="R19240_002").name
     whole = path.read_bytes()
     path.write_bytes(b"<!DOCTYPE html><title>Earthdata Login</title>")
-    with pytest.raises(DataError, match=r"a web page came instead of the file.*Earthdata Login"):
+    with pytest.raises(DataError, match=r"sent a web page instead of the file.*Earthdata Login"):
         entry.to_dask()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"_002\.h5: cannot be read, truncated"):

@@ -115,9 +115,15 @@ def test_a_column_for_each_depth(table):
     [
         ({"id": None}, "columns: id missing"),
         ({"lat": 95}, "lat 95: expected -90 to 90 degrees"),
-        ({"columns": {"time": "time", "id": "site"}}, "id and columns.id: say one of them"),
-        ({"depth": 0.05}, "expected one of columns.depth"),
-        ({"mapping": {"soil_moisture": {"from": {}, "units": "1"}}}, "no column"),
+        (
+            {"columns": {"time": "time", "id": "site"}},
+            "columns.id: expected only one of them",
+        ),
+        ({"depth": 0.05}, "expected exactly one of columns.depth"),
+        (
+            {"mapping": {"soil_moisture": {"from": {}, "units": "1"}}},
+            "mapping of soil_moisture: expected a column",
+        ),
         ({"mapping": {"soil_moisture": {"from": {"w5": "top"}, "units": "1"}}}, "depth 'top'"),
         ({"time_format": "%H:%M"}, "time_format '%H:%M': expected year, month and day"),
     ],
@@ -173,7 +179,7 @@ def test_a_zone_with_summer_time_is_followed_through_its_changes(table):
     )
     assert days_of(summer) == ["2019-07-01"]
     skipped = HEADER + rows(hourly("2019-03-31T00:00", 24), [0.2] * 24)
-    with pytest.raises(DataError, match=r"no clock showed in Europe/Berlin.*UTC\+01:00.*line 4"):
+    with pytest.raises(DataError, match=r"does not exist in Europe/Berlin.*UTC\+01:00.*line 4"):
         table(skipped, time_zone="Europe/Berlin")
 
 
@@ -267,7 +273,7 @@ def test_the_depth_class_is_used(table):
     deep = table(text, depth_units="cm", depth_class_m=[0.1, 0.3])
     assert deep.soil_moisture.item() == pytest.approx(0.4)
     with pytest.raises(
-        DataError, match=r"no sensor between 0 and 0\.01 m; depths are 0\.05, 0\.2 m"
+        DataError, match=r"no sensor between 0 and 0\.01 m; the depths are 0\.05, 0\.2 m"
     ):
         table(text, depth_units="cm", depth_class_m=[0, 0.01])
 
@@ -342,17 +348,17 @@ C,41.25,x,0.05,2019-05-03,0.2
         table(text)
     assert sorted(caught.value.problems) == sorted(
         [
-            "more than the header's 6 columns: line 9",
+            "more columns than the 6 of the header: line 9",
             "site is empty: line 7",
-            "lon is no number: line 10, 'x'",
-            "vwc is no number: line 5, 'wet'",
+            "lon is not a number: line 10, 'x'",
+            "vwc is not a number: line 5, 'wet'",
             "lat outside -90 to 90: line 6, 98.5",
             "lon outside -180 to 180: line 6, -205",
-            "id A: other lat, lon than in its first row: line 5",
-            "depth below 0; depths count downward from the surface: line 7",
-            "time is no ISO 8601, such as 2019-05-01T13:00: line 6, '01/05/2019'; "
+            "id A: lat or lon differs from its first row: line 5",
+            "depth is negative; depths are positive downward from the surface: line 7",
+            "time is not in ISO 8601 format, such as 2019-05-01T13:00: line 6, '01/05/2019'; "
             "line 7, '2019-13-01'",
-            "another row of the same id, time, depth and sensor: line 4",
+            "an earlier row has the same id, time, depth and sensor: line 4",
         ]
     )
     assert caught.value.place.endswith("probes.csv")
@@ -368,22 +374,26 @@ def test_many_lines_of_one_fault_are_counted(table):
 @pytest.mark.parametrize(
     ("text", "args", "says"),
     [
-        ("", {}, "empty: expected a header and rows"),
-        (HEADER, {}, "no rows"),
+        ("", {}, "the file is empty: expected a header and rows"),
+        (HEADER, {}, "the table has no rows"),
         (DAILY.replace("vwc", "theta"), {}, r"column 'vwc' missing; the header has site, lat"),
-        (DAILY.replace("-105", "254"), {}, "lon outside -180 to 180 .of 0 to 360: subtract 360"),
+        (DAILY.replace("-105", "254"), {}, "-180 to 180 .these are from 0 to 360: subtract 360"),
         (DAILY.replace("depth", "lat", 1), {}, "column 'depth' missing"),
         (
             DAILY.replace("depth", "lat ", 1),
             {"columns": COLUMNS | {"depth": "lat"}},
-            "'lat': more than",
+            "'lat': the header has this name more than once",
         ),
-        (DAILY, {"time_zone": "offset"}, "time without an offset, .* line 2, '2019-05-01'"),
-        (DAILY.replace("-02,", "-02T00:00Z,"), {}, "time without an offset.*line 2"),
+        (
+            DAILY,
+            {"time_zone": "offset"},
+            "time has no offset, .* line 2, '2019-05-01'",
+        ),
+        (DAILY.replace("-02,", "-02T00:00Z,"), {}, "time has no offset.*line 2"),
         (
             DAILY.replace("-02,", "-02T00:00Z,"),
             {"time_zone": "local standard"},
-            "time with an offset; say time_zone `offset`: line 3, '2019-05-02T00:00Z'; line 5",
+            "time has an offset; set time_zone to `offset`: line 3, '2019-05-02T00:00Z'; line 5",
         ),
     ],
 )
@@ -401,14 +411,20 @@ def test_files_that_are_no_such_table(table, text, args, says):
             "units 'K'",
         ),
         ({"columns": {"id": "site"}}, "columns: lat missing; columns: lon missing"),
-        ({"columns": {**COLUMNS, "colour": "x"}}, "no such role: colour"),
-        ({"columns": {**COLUMNS, "flag": "qc"}}, "say which are good"),
-        ({"columns": {**COLUMNS, "depth_to": "d"}}, "go together"),
-        ({"depth": 0.05}, "expected one of columns.depth"),
+        (
+            {"columns": {**COLUMNS, "colour": "x"}},
+            "unknown role colour, expected one of id",
+        ),
+        ({"columns": {**COLUMNS, "flag": "qc"}}, "columns.flag: expected `good` too"),
+        (
+            {"columns": {**COLUMNS, "depth_to": "d"}},
+            "expected both depth_from and",
+        ),
+        ({"depth": 0.05}, "expected exactly one of columns.depth"),
         ({"time_zone": "Mars/Olympus"}, "time_zone 'Mars/Olympus': expected `UTC`"),
         ({"time_zone": "UTC+27"}, "time_zone 'UTC.27': expected `UTC`"),
-        ({"sensors": "best"}, "expected mean or longest"),
-        ({"min_share": 2}, "min_share 2"),
+        ({"sensors": "best"}, "expected 'mean' or 'longest'"),
+        ({"min_share": 2}, "min_share 2: expected a number from 0 to 1"),
     ],
 )
 def test_arguments_that_make_no_sense(args, says):

@@ -135,9 +135,9 @@ BAD = {
     "27 columns, expected 28": lambda line: line.replace(" C ", " "),
     "29 columns, expected 28": lambda line: line + "7",
     r"SOIL_MOISTURE_5_DAILY 'wet', expected a number": lambda line: line.replace("0.259", "  wet"),
-    r"day '20190103', expected one of 2020": lambda line: line.replace("20200103", "20190103"),
+    r"day '20190103', expected a day of 2020": lambda line: line.replace("20200103", "20190103"),
     r"day '20200199': day": lambda line: line.replace("20200103", "20200199"),
-    r"day 2020-01-02 is there twice": lambda line: line.replace("20200103", "20200102"),
+    r"day 2020-01-02 occurs twice": lambda line: line.replace("20200103", "20200102"),
 }
 
 
@@ -160,13 +160,13 @@ def test_damaged_texts_and_those_of_other_sites(daily01):
     assert len(told.value.problems) == 6
     assert told.value.problems[-1] == "and 4 more"
     file.write_text("")
-    with pytest.raises(DataError, match="no lines"):
+    with pytest.raises(DataError, match="the file is empty"):
         source(daily01).to_dask().load()
     file.write_text(text.replace("03048 ", "03049 "))
-    with pytest.raises(DataError, match="of site 03049, expected 03048"):
+    with pytest.raises(DataError, match="the file is of site 03049, expected 03048"):
         source(daily01).to_dask().load()
     file.write_text(text + Row("03049", "20201231", 0, 0).line())
-    with pytest.raises(DataError, match="lines of several sites: 03048, 03049"):
+    with pytest.raises(DataError, match="the file has lines of several sites: 03048, 03049"):
         source(daily01).to_dask().load()
     file.write_text(text + "\0" * 40 + "\n")  # such lines are in the provider's files
     assert source(daily01).to_dask().load().sizes["place"] == 4
@@ -182,7 +182,7 @@ def test_refusals_and_absences(site, daily01):
     with pytest.raises(DataError, match=f"2020-{MARY}.txt: not found"):
         dataset.load()  # it was listed
     source(url).to_dask().load()
-    with pytest.raises(DataError, match="no file of the years 1999 to 2000"):
+    with pytest.raises(DataError, match="has no file of the years 1999 to 2000"):
         source(url, period=(datetime.date(1999, 1, 1), datetime.date(2000, 1, 1))).to_dask()
     with pytest.raises(DataError, match="none of its 3 sites of the years 2019 to 2020 lies in"):
         source(url, region=(0.0, 0.0, 1.0, 1.0)).to_dask()
@@ -192,7 +192,7 @@ def test_refusals_and_absences(site, daily01):
     (daily01.parent / "stations.tsv").unlink()
     with pytest.raises(DataError, match=r"stations.tsv: not found"):
         source(url).to_dask()
-    with pytest.raises(ValueError, match="no column of numbers SUR_TEMP_DAILY_TYPE"):
+    with pytest.raises(ValueError, match="mapping: no numeric column SUR_TEMP_DAILY_TYPE"):
         source(url, mapping={"x": {"from": "SUR_TEMP_DAILY_TYPE", "units": "1"}})
 
 

@@ -377,8 +377,8 @@ def test_hours_of_the_air_and_water_database_with_two_cadences():
         FIRST.astype("datetime64[D]"),
         *(4, "SMS:-2", ("V",), 12, (0.0,)),
     )
-    answers.take("awdb", json.dumps(answer).encode())
-    found = answers.ours(np.zeros(1))["soil_moisture"][:, 0]
+    answers.add_response("awdb", json.dumps(answer).encode())
+    found = answers.to_our_units(np.zeros(1))["soil_moisture"][:, 0]
     np.testing.assert_allclose(found, [0.1, 0.2, 0.3, 0.3], rtol=1e-6)
 
 

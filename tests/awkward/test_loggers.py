@@ -167,7 +167,7 @@ def test_the_four_header_lines_of_a_campbell_logger(tmp_path):
     np.testing.assert_allclose(found.data["soil_temperature"].values, np.full((100, 1), 15.25))
     wrong = file.read_text().replace("20.0", "wet", 1)
     file.write_text(wrong)
-    assert "no number: line 5, 'wet'" in probes.probed.examined(str(file), {}).problems[0]
+    assert "is not a number: line 5, 'wet'" in probes.probed.examined(str(file), {}).problems[0]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Values of AWDB made into those of a day, and humidity into specific humidity."""
+"""Compute daily means from AWDB's readings, and specific from relative humidity."""
 
 from __future__ import annotations
 
@@ -18,23 +18,36 @@ def daily(
     values: NDArray[np.float64],
     codes: NDArray[np.int64],
     good: NDArray[np.bool_],
-    time: NDArray[np.float64],
-    least: int,
+    duration: NDArray[np.float64],
+    min_duration: int,
     days: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """(days,) mean of a day's values by the time of each, and the least sure of their flags.
+    """Return the mean of each day's values, weighted by duration, and its least reliable flag.
 
-    Of the good values, where their time in a day is at least `least`; else of all of them, and
-    the flag tells; NaN where they have less.
+    Where the good values of a day cover at least `min_duration`, only they are averaged.
+    Otherwise all values of the day are, and the flag shows that some of them are not good.
+
+    Args:
+      day: (value,) index of the day of each value, from 0.
+      values: (value,) the readings.
+      codes: (value,) flag codes; a higher code is a less reliable flag.
+      good: (value,) whether the flag of the value is good.
+      duration: (value,) time that each value stands for: hours, or 1 for a daily value.
+      min_duration: Smallest sum of `duration` in a day, in the same unit.
+      days: Number of days.
+
+    Returns:
+      (days,) the means, NaN where the values of a day cover less than `min_duration`, and (days,)
+      the flag codes, 0 where the mean is NaN.
     """
     mean, flag = np.full(days, np.nan), np.zeros(days, "int8")
-    for chosen in (np.ones_like(good), good):
-        held = np.bincount(day[chosen], time[chosen], minlength=days)
-        total = np.bincount(day[chosen], values[chosen] * time[chosen], minlength=days)
+    for selected in (np.ones_like(good), good):
+        covered = np.bincount(day[selected], duration[selected], minlength=days)
+        total = np.bincount(day[selected], values[selected] * duration[selected], minlength=days)
         worst = np.zeros(days, "int8")
-        np.maximum.at(worst, day[chosen], codes[chosen].astype("int8"))
-        enough = held >= least - cadence.TINY
-        mean[enough], flag[enough] = total[enough] / held[enough], worst[enough]
+        np.maximum.at(worst, day[selected], codes[selected].astype("int8"))
+        enough = covered >= min_duration - cadence.TINY
+        mean[enough], flag[enough] = total[enough] / covered[enough], worst[enough]
     return mean, flag
 
 
@@ -43,15 +56,15 @@ def humidity_in_standard_atmosphere(
     temperature: NDArray[np.float64],
     elevation: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Specific humidity in kg kg-1, at the pressure of the standard atmosphere.
+    """Return specific humidity in kg kg-1, at the pressure of the standard atmosphere.
 
     The saturation vapour pressure is equation 10 of Bolton (1980, doi:10.1175/1520-0493(1980)108
     <1046:TCOEPT>2.0.CO;2).
 
     Args:
-      relative: relative humidity, percent.
-      temperature: air temperature, K.
-      elevation: m above the sea.
+      relative: Relative humidity, percent.
+      temperature: Air temperature, K.
+      elevation: Elevation above sea level, m.
     """
     degrees = temperature - 273.15
     vapour = relative / 100 * 611.2 * np.exp(17.67 * degrees / (degrees + 243.5))

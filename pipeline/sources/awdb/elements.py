@@ -1,4 +1,4 @@
-"""Elements of AWDB: the service's codes, units and flags, and what a mapping says of them."""
+"""Elements of AWDB: their codes, units and quality flags, and how a mapping describes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = dict[str, "NDArray[Any]"]
-# Quality control flags of the service, the surer ones first; a code is a place in this list.
+# Quality flags of the service, the most reliable first; the code of a flag is its position here.
 FLAGS = {
     "": "unflagged",
     "V": "valid",
@@ -24,27 +24,28 @@ FLAGS = {
     "S": "suspect",
     "?": "unknown",
 }
-UNCHECKED = ("", "N")  # the service applied no check: no flag, or no profile to check against
+UNCHECKED = ("", "N")  # not checked by the service: no flag, or no profile to check against
 CODES = {letter: code for code, letter in enumerate(FLAGS)}
-UNITS = {"pct": "percent", "in": "inch"}  # the service's spelling, and pint's
+UNITS = {"pct": "percent", "in": "inch"}  # the service's spelling -> pint's spelling
 PER_DAY = {"DAILY": 1, "HOURLY": 24}
 
 
 @dataclass(frozen=True)
 class Element:
-    """One variable: its element, units, and how a day's value is made.
+    """One variable of a mapping: the element it is read from, and how it is converted.
 
     Attributes:
-      name: ours.
-      code: element code of the service, with `:depth` in inches where it has one.
-      units: accepted of the service; the first is the common one.
-      to: our units.
-      times: factor to our units, where they are no matter of spelling (inches of rain a day).
-      duration: DAILY, or HOURLY, whose mean over the day is taken.
-      valid: smallest and largest value taken, in the first of `units`.
-      fills: values that are missing, as the service gives them.
-      temperature: our name of the air temperature (K) that, with the site's elevation, makes
-        specific humidity of a relative one (percent).
+      name: Name of the variable in soilweave.
+      code: Element code of the service, followed by `:depth` in inches if it has a depth.
+      units: Units that the service may state. Values are converted to the first of them.
+      to: Soilweave's units.
+      times: Factor to soilweave's units where a unit conversion cannot give it, as for inches of
+        rain per day; None to convert by the units.
+      duration: DAILY, or HOURLY for an element whose readings are averaged over the day.
+      valid: Smallest and largest accepted value, in the first of `units`; None for any value.
+      temperature: Name in soilweave of the air temperature (K). It is set for relative humidity
+        (percent), which becomes specific humidity with it and the elevation of the site.
+      fills: Values of the service that stand for missing values.
     """
 
     name: str
@@ -59,14 +60,18 @@ class Element:
 
 
 def element(name: str, spec: dict[str, Any]) -> Element:
-    """The element that the mapping says of one of our variables.
+    """Return the element that a mapping describes.
+
+    Args:
+      name: Name of the variable in soilweave.
+      spec: Its description in the mapping, as in `AwdbSource`.
 
     Raises:
-      DataError: its units cannot be turned into ours.
+      DataError: If its units cannot be converted to soilweave's.
     """
     units, to, times = str(spec["units"]), spec.get("to", spec["units"]), spec.get("times")
     if "temperature" not in spec:
-        factors(units, to, times)  # says at once where units do not fit
+        factors(units, to, times)  # raises now if the units cannot be converted
     return Element(
         name,
         str(spec["from"]),
@@ -81,5 +86,5 @@ def element(name: str, spec: dict[str, Any]) -> Element:
 
 
 def factors(units: str, to: str, times: float | None = None) -> tuple[float, float]:
-    """Slope and offset from the service's units to ours."""
+    """Return the slope and offset that convert the service's units to soilweave's."""
     return (times, 0.0) if times is not None else conversion(UNITS.get(units, units), to)

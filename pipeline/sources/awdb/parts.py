@@ -1,4 +1,4 @@
-"""What is asked of AWDB together, and what comes of it: a batch of sites over some days."""
+"""Request the values of a batch of AWDB sites over a range of days."""
 
 from __future__ import annotations
 
@@ -20,28 +20,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """What is asked together: a batch of sites over a part of the period."""
+    """A batch of sites and a range of days whose values are requested together.
+
+    Attributes:
+      service: URL of the service.
+      sites: The sites.
+      elements: The variables.
+      first: The first day.
+      days: Number of days.
+      flag_code: Code of the element whose flags become `provider_flag`.
+      good_flags: Letters of the flags to keep.
+      min_hours: Fewest hours that the readings of a daily mean must cover.
+      utc: Whether days are UTC days instead of days of each site's clock.
+      options: Storage options as JSON, so that instances can be hashed.
+    """
 
     service: str
     sites: tuple[Site, ...]
     elements: tuple[Element, ...]
     first: np.datetime64
     days: int
-    flagged: str
-    good: tuple[str, ...]
-    hours: int
+    flag_code: str
+    good_flags: tuple[str, ...]
+    min_hours: int
     utc: bool
     options: str
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Days and sites."""
+        """Number of days and number of sites."""
         return self.days, len(self.sites)
 
     def urls(self) -> list[str]:
-        """The requests, one for each duration."""
+        """Return the URLs of the requests, one per duration (DAILY, HOURLY)."""
         triplets = ",".join(site.triplet for site in self.sites)
-        margin = np.timedelta64(int(self.utc), "D")
+        margin = np.timedelta64(1 if self.utc else 0, "D")  # UTC days overlap two local days
         begin, end = self.first - margin, self.first + np.timedelta64(self.days - 1, "D") + margin
         urls = []
         for duration in sorted({element.duration for element in self.elements}):
@@ -54,22 +67,33 @@ class Part:
 
 
 @functools.lru_cache(maxsize=512)
-def fetched(part: Part) -> Arrays:
-    """(day, site) arrays of a part, under our names and in our units, and provider_flag.
+def fetched(request: Part) -> Arrays:
+    """Request the values of a batch.
+
+    Returns:
+      For each variable its (day, site) array in soilweave's units, and `provider_flag`.
 
     Raises:
-      DataError: the service refuses, or answers with other units or in another form.
+      DataError: If the service refuses the request, or its response has other units or another
+        form than expected.
     """
-    triplets = tuple(site.triplet for site in part.sites)
-    offsets = tuple(site.offset if part.utc else 0.0 for site in part.sites)
+    triplets = tuple(site.triplet for site in request.sites)
+    offsets = tuple(site.offset if request.utc else 0.0 for site in request.sites)
     answers = Answers(
-        triplets, part.elements, part.first, part.days, part.flagged, part.good, part.hours, offsets
+        triplets=triplets,
+        elements=request.elements,
+        first=request.first,
+        days=request.days,
+        flag_code=request.flag_code,
+        good_flags=request.good_flags,
+        min_hours=request.min_hours,
+        offsets=offsets,
     )
-    for url in part.urls():
+    for url in request.urls():
         try:
-            answers.take(url, remote.read(url, json.loads(part.options)))
+            answers.add_response(url, remote.read(url, json.loads(request.options)))
         except DataError as error:
-            where = f"sites {triplets[0]} to {triplets[-1]}, from {part.first}"
-            problems = [f"{where}: {problem}" for problem in error.problems]
+            batch = f"sites {triplets[0]} to {triplets[-1]}, from {request.first}"
+            problems = [f"{batch}: {problem}" for problem in error.problems]
             raise DataError(error.place, *problems, remedy=error.remedy) from error
-    return answers.ours(np.array([site.elevation for site in part.sites]))
+    return answers.to_our_units(np.array([site.elevation for site in request.sites]))

@@ -1,8 +1,12 @@
-"""The 412-cell set of SMAP and NLDAS-2 over CONUS, as its public repository has it.
+"""Intake driver for the 412-cell data set of SMAP and NLDAS-2 over the contiguous United States.
 
-`{year}/{VARIABLE}.csv` has cells x days from 1 April of the year to 31 March of the next, without
-header, -9999 where missing; `{year}/timeStr.csv` the days, `crd.csv` lat and lon of the cells,
-`const/{NAME}.csv` a value per cell.
+The public repository of the data set has these files, all without a header:
+
+  {year}/{VARIABLE}.csv   cells x days, from 1 April of the year to 31 March of the next; -9999
+                          where a value is missing
+  {year}/timeStr.csv      the days of these columns
+  crd.csv                 latitude and longitude of each cell
+  const/{NAME}.csv        one value per cell
 """
 
 from __future__ import annotations
@@ -24,30 +28,32 @@ if TYPE_CHECKING:
 
 
 class GeolearnSource(Source):
-    """Intake driver for the set; gives points, `place` being the row of a cell.
+    """Read the data set as points; `place` is the row of a cell in the files.
 
-    Coordinates and days are fetched by `to_dask()`, a variable's file of a year when it is
-    computed, and kept in memory by the process.
+    `to_dask()` reads the coordinates and the days. The file of a variable and year is read when
+    it is computed, and the process keeps it in memory.
 
     Args:
-      urlpath: the folder that holds `crd.csv`.
-      mapping: as of every driver; `from: const/NAME` for what has no time.
-      metadata: `period` says which days there are.
+      urlpath: The folder that contains `crd.csv`.
+      mapping: As in `Source`; `from: const/NAME` for a variable without time.
+      login: Not used.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry; `period` says which days the data set has.
     """
 
     name = "soilweave_geolearn"
 
     def to_dask(self) -> xr.Dataset:
-        """The data in our names and units, lazily.
+        """Return the data set in soilweave's names and units, as lazy arrays.
 
         Raises:
-          DataError: a file is absent, or not in this form.
+          DataError: If a file is missing or does not have the expected form.
         """
         import xarray as xr
 
         places, days = self._places(), {year: self._days(year) for year in self._years()}
-        made = {name: self._variable(name, len(places), days) for name in self.mapping}
-        return xr.Dataset(made).assign_coords(
+        variables = {name: self._variable(name, len(places), days) for name in self.mapping}
+        return xr.Dataset(variables).assign_coords(
             time=np.concatenate(list(days.values())).astype("datetime64[ns]"),
             place=[str(row) for row in range(len(places))],
             lat=("place", places[:, 0]),
@@ -57,7 +63,7 @@ class GeolearnSource(Source):
     read = to_dask
 
     def digest(self) -> str:
-        """The sha256 of the values in the period; fetches what is not in memory yet."""
+        """Return the SHA-256 of the values in the period, after reading files not in memory."""
         content = hashlib.sha256(self._places().tobytes())
         for year in self._years():
             content.update(str(self._days(year)).encode())
@@ -66,7 +72,7 @@ class GeolearnSource(Source):
         return content.hexdigest()
 
     def _files(self) -> list[str]:
-        """The files of the mapping's variables, in the period."""
+        """Return the URLs of the files of all variables in the period."""
         names = sorted(spec["from"] for spec in self.mapping.values())
         return [
             f"{self.urlpath}/{folder}{name}.csv"
@@ -77,7 +83,7 @@ class GeolearnSource(Source):
     def _variable(
         self, name: str, cells: int, days: dict[int, NDArray[Any]]
     ) -> tuple[tuple[str, ...], Any, dict[str, str]]:
-        """A variable: dims, dask array of float32 in our units, attributes."""
+        """Return a variable: dimensions, float32 dask array in soilweave's units, attributes."""
         import dask.array
         from dask.delayed import delayed
 
@@ -88,41 +94,46 @@ class GeolearnSource(Source):
         attrs = {"units": units, "source": spec["from"]}
         factors = conversion(spec["units"], units)
 
-        def later(folder: str, shape: tuple[int, int]) -> Any:
+        def lazy_file(folder: str, shape: tuple[int, int]) -> Any:
+            """Return the (day, cell) dask array of a file that holds (cell, day)."""
             url = f"{self.urlpath}/{folder}{spec['from']}.csv"
             fills = self.fills.get(spec["from"], ())
             read = delayed(converted)(url, self._options(), shape, factors, fills)
             return da.from_delayed(read, shape, "float32").T
 
         if _is_constant(spec["from"]):
-            return ("place",), later("", (cells, 1))[0], attrs
-        years = [later(f"{year}/", (cells, len(found))) for year, found in days.items()]
+            return ("place",), lazy_file("", (cells, 1))[0], attrs
+        years = [lazy_file(f"{year}/", (cells, len(year_days))) for year, year_days in days.items()]
         return ("time", "place"), da.concatenate(years), attrs
 
     def _years(self) -> list[int]:
-        """Folders that hold days of the period."""
+        """Return the years whose folders have days of the period."""
         first, last = (_folder(day) for day in span(self.urlpath, self.metadata, self.period))
         return list(range(first, last + 1))
 
     def _places(self) -> NDArray[np.float64]:
-        """(cell, 2) lat and lon."""
+        """Return (cell, 2) latitude and longitude, degrees."""
         return self._table(f"{self.urlpath}/crd.csv")
 
     def _days(self, year: int) -> NDArray[np.datetime64]:
+        """Return the days of the columns in the folder of a year."""
         return days(f"{self.urlpath}/{year}/timeStr.csv", self.storage_options)
 
     def _table(self, url: str) -> NDArray[np.float64]:
+        """Return the numbers in a file."""
         return table(url, self._options())
 
     def _options(self) -> str:
+        """Return the storage options as JSON, so that results can be cached."""
         return json.dumps(self.storage_options, sort_keys=True)
 
 
 def _is_constant(name: str) -> bool:
+    """Return whether the provider's name is that of a variable without time."""
     return name.startswith("const/")
 
 
 def _folder(day: np.datetime64) -> int:
-    """The year of the folder that holds a day, from 1 April on."""
+    """Return the year of the folder that has a day; folders begin on 1 April."""
     months = int(day.astype("datetime64[M]").astype(int)) - 3
     return 1970 + months // 12

@@ -1,4 +1,4 @@
-"""Which sensors of a site are read: successive ones joined, and the best record of the period."""
+"""Select what to read at an ISMN site: join successive sensors, and rank the resulting records."""
 
 from __future__ import annotations
 
@@ -13,92 +13,95 @@ if TYPE_CHECKING:
 
     from pipeline.sources.ismn.sensors import Sensor
 
-SHOWN = 5  # sites that a note names
+SHOWN = 5  # largest number of sites that a note names
 
 
 class Record(NamedTuple):
-    """Sensors of one variable, depth and position that follow one another in time."""
+    """Successive sensors of one variable, depth and position."""
 
     sensors: tuple[Sensor, ...]
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Their files."""
+        """The files of the sensors."""
         return tuple(sensor.member for sensor in self.sensors)
 
     @property
     def instrument(self) -> str:
-        """Their names, each once."""
+        """The names of the sensors, without duplicates."""
         return " + ".join(dict.fromkeys(sensor.instrument for sensor in self.sensors))
 
     @property
     def seconds(self) -> float:
-        """Time that they cover."""
+        """The time in seconds that the sensors cover."""
         return float(sum((s.last - s.first).astype(float) for s in self.sensors))
 
 
 def joined(sensors: Sequence[Sensor]) -> list[Record]:
-    """Records of a site: sensors of one variable, depth and position that do not overlap are one.
+    """Join the sensors of a site to records.
 
-    A sensor continues the record that ended last before it begins.
+    Sensors of one variable, depth and position that do not overlap in time form one record. A
+    sensor continues the record that ends last among those that end before it begins.
     """
     groups: dict[tuple[object, ...], list[list[Sensor]]] = {}
     for sensor in sorted(sensors, key=lambda s: (s.first, s.last, s.member)):
         key = (sensor.variable, sensor.depth_from, sensor.depth_to, sensor.lat, sensor.lon)
         records = groups.setdefault(key, [])
-        ended = [record for record in records if record[-1].last <= sensor.first]
-        if ended:
-            max(ended, key=lambda record: record[-1].last).append(sensor)
+        earlier = [record for record in records if record[-1].last <= sensor.first]
+        if earlier:
+            max(earlier, key=lambda record: record[-1].last).append(sensor)
         else:
             records.append([sensor])
-    return [Record(tuple(held)) for records in groups.values() for held in records]
+    return [Record(tuple(record)) for records in groups.values() for record in records]
 
 
 def ranked(
     records: Sequence[Record],
-    beside: Record | None,
-    wanted: tuple[np.datetime64, np.datetime64] | None,
+    target: Record | None,
+    period: tuple[np.datetime64, np.datetime64] | None,
     good_days: Callable[[Record], NDArray[np.datetime64]],
 ) -> list[Record]:
-    """Records, the one of most good days in the period first.
+    """Sort records so that the one with the most good days in the period comes first.
 
-    Of another variable, those with good days come by their distance from the target's depth, and
-    then by good days. Equals come by the time they cover, and by their files' names.
+    If a target is given, records with any good day are sorted by the distance of their depth from
+    the target's first, and then by the number of good days. Ties are resolved by the time that
+    the records cover, and then by the names of their files.
 
     Args:
-      records: of one variable at a site.
-      beside: the target's record, where these are of another variable.
-      wanted: first and last day of the period; None for all that there is.
-      good_days: days of a record that are good; it is asked only where there is a choice.
+      records: Records of one variable at a site.
+      target: The record of the target, if `records` are of another variable.
+      period: First and last day of the period; None for all days.
+      good_days: Returns (day,) the good days of a record. It reads the files, and is called only
+        if more than one record may have values in the period.
     """
     if len(records) < 2:
         return list(records)
-    may_have = [record for record in records if wanted is None or _touches(record, wanted)]
+    candidates = [record for record in records if period is None or _touches(record, period)]
     counts: dict[tuple[str, ...], int] = {}
-    if len(may_have) > 1:
-        counts = {record.members: _n_days(good_days(record), wanted) for record in may_have}
-    elif may_have:
-        counts = {may_have[0].members: 1}
+    if len(candidates) > 1:
+        counts = {record.members: _n_days(good_days(record), period) for record in candidates}
+    elif candidates:
+        counts = {candidates[0].members: 1}
 
-    def order(record: Record) -> tuple[object, ...]:
+    def sort_key(record: Record) -> tuple[object, ...]:
         n = counts.get(record.members, 0)
-        away = 0.0
-        if beside is not None:
-            away = abs(record.sensors[0].depth_to - beside.sensors[0].depth_to)
-        return n == 0, away, -n, -record.seconds, record.members
+        distance = 0.0
+        if target is not None:
+            distance = abs(record.sensors[0].depth_to - target.sensors[0].depth_to)
+        return n == 0, distance, -n, -record.seconds, record.members
 
-    return sorted(records, key=order)
+    return sorted(records, key=sort_key)
 
 
 def notes(
     sites: Sequence[Sequence[Sequence[Record]]], left_out: Sequence[tuple[Record, Record]] = ()
 ) -> list[str]:
-    """What a person should know of the sensors that were chosen.
+    """Return notes for users on the selection of sensors.
 
     Args:
-      sites: for each site, for each variable, the records that are read.
-      left_out: pairs of the record that is read and one that is not, although it has days before
-        or after it.
+      sites: For each site and variable, the records that are read.
+      left_out: Pairs of a record that is read and one that is not, although it begins earlier or
+        ends later.
     """
     joined = [
         f"{s[0].network}_{s[0].site} ({s[0].variable}: {_shown(s)})"
@@ -107,33 +110,40 @@ def notes(
         for s in (record.sensors for record in records)
         if len(s) > 1
     ]
-    beside = [
-        f"{s[0].network}_{s[0].site} ({_shown(s)}, not {_shown(other.sensors)})"
-        for s, other in ((record.sensors, other) for record, other in left_out)
+    unread = [
+        f"{record.sensors[0].network}_{record.sensors[0].site} "
+        f"({_shown(record.sensors)}, not {_shown(other.sensors)})"
+        for record, other in left_out
     ]
-    joins = "record joins" if len(joined) == 1 else "records join"
-    are = "record is" if len(beside) == 1 else "records are"
-    what = f"{are} not read for overlap or another depth, with days outside the one that is read"
-    return [
-        *_listed(joined, f"{joins} successive sensors of one depth"),
-        *_listed(beside, what),
-    ]
+    if len(joined) == 1:
+        joined_text = "record joins successive sensors of one depth"
+    else:
+        joined_text = "records join successive sensors of one depth"
+    if len(unread) == 1:
+        unread_text = "record is not read although it begins before or ends after the one read"
+    else:
+        unread_text = "records are not read although they begin before or end after the ones read"
+    return [*_listed(joined, joined_text), *_listed(unread, unread_text)]
 
 
-def _listed(told: Sequence[str], what: str) -> list[str]:
-    if not told:
+def _listed(items: Sequence[str], what: str) -> list[str]:
+    """Return one note that counts items and names the first of them; none without items."""
+    if not items:
         return []
-    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    return [f"{len(told)} {what}: {'; '.join(told[:SHOWN])}{more}"]
+    more = f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return [f"{len(items)} {what}: {'; '.join(items[:SHOWN])}{more}"]
 
 
 def longer(
-    record: Record, others: Sequence[Record], wanted: tuple[np.datetime64, np.datetime64] | None
+    record: Record, others: Sequence[Record], period: tuple[np.datetime64, np.datetime64] | None
 ) -> list[Record]:
-    """Others that begin a day or more before a record, or end so much after it, in a period."""
+    """Return other records that begin at least a day earlier or end at least a day later.
+
+    Only the parts of the records inside the period are compared.
+    """
     day = np.timedelta64(1, "D")
-    first, last = _ends(record, wanted)
-    ends = ((other, _ends(other, wanted)) for other in others if other != record)
+    first, last = _ends(record, period)
+    ends = ((other, _ends(other, period)) for other in others if other != record)
     return [
         other
         for other, (begin, end) in ends
@@ -142,17 +152,18 @@ def longer(
 
 
 def _ends(
-    record: Record, wanted: tuple[np.datetime64, np.datetime64] | None
+    record: Record, period: tuple[np.datetime64, np.datetime64] | None
 ) -> tuple[np.datetime64, np.datetime64]:
-    """When a record begins and ends, in a period."""
+    """Return when a record begins and ends inside a period."""
     first = min(sensor.first for sensor in record.sensors)
     last = max(sensor.last for sensor in record.sensors)
-    if wanted is None:
+    if period is None:
         return first, last
-    return max(first, wanted[0]), min(last, wanted[1] + np.timedelta64(1, "D"))
+    return max(first, period[0]), min(last, period[1] + np.timedelta64(1, "D"))
 
 
 def _shown(sensors: Sequence[Sensor]) -> str:
+    """Return the names of sensors with their first and last days."""
     parts = (
         f"{s.instrument} {s.first.astype('datetime64[D]')}..{s.last.astype('datetime64[D]')}"
         for s in sensors
@@ -160,16 +171,18 @@ def _shown(sensors: Sequence[Sensor]) -> str:
     return ", ".join(parts)
 
 
-def _touches(record: Record, wanted: tuple[np.datetime64, np.datetime64]) -> bool:
-    """Whether a record may have values in a period; days of local time begin a day apart."""
+def _touches(record: Record, period: tuple[np.datetime64, np.datetime64]) -> bool:
+    """Return whether a record may have values in a period of UTC or local days."""
+    # A local day may begin up to a day before or after the UTC day of the same date.
     day = np.timedelta64(1, "D")
-    first, last = wanted[0] - day, wanted[1] + 2 * day
+    first, last = period[0] - day, period[1] + 2 * day
     return any(s.last >= first and s.first <= last for s in record.sensors)
 
 
 def _n_days(
-    days: NDArray[np.datetime64], wanted: tuple[np.datetime64, np.datetime64] | None
+    days: NDArray[np.datetime64], period: tuple[np.datetime64, np.datetime64] | None
 ) -> int:
-    if wanted is None:
+    """Return how many of the days lie in a period."""
+    if period is None:
         return len(days)
-    return int(((days >= wanted[0]) & (days <= wanted[1])).sum())
+    return int(((days >= period[0]) & (days <= period[1])).sum())

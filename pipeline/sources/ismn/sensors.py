@@ -1,10 +1,11 @@
-"""Sensors of an ISMN archive: where they are, and their hourly values.
+"""List the sensors of an ISMN archive and read their hourly values.
 
-An archive holds one .stm text for each sensor, in either of two layouts: CEOP (the position stands
-in every line) and "header values" (it stands in the first line). Network and station are read from
-the text, since archives are unpacked into folders of any name. Lines may end in any way. The texts
-are read here and not by the readers of `ismn`, which take the network from the first folder and
-know no lines that end in a carriage return.
+An archive has one .stm text file per sensor, in one of two layouts: CEOP, which repeats the
+position in every line, and "header values", which has it in the first line only. The network and
+the station are read from the text, because users unpack archives into folders of any name.
+
+The readers of the `ismn` package are not used: they take the network from the first folder and do
+not accept lines that end in a carriage return.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from pipeline.sources.ismn import archive, text
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# The flags of ISMN: good, missing, outside a plausible range (C), dubious (D); U of older archives
-# means that no check was applied.
+# ISMN's flags: good (G), missing (M), outside a plausible range (C), dubious (D). In older archives
+# U means that no check was applied.
 FLAGS = (
     *("G", "M", "C01", "C02", "C03"),
     *("D01", "D02", "D03", "D04", "D05", "D06", "D07", "D08", "D09", "D10"),
     *("too_few_hours", "other", "U", "C", "D"),
 )
 BITS = {flag: 1 << i for i, flag in enumerate(FLAGS)}
-FILL = -999.0  # and all below; -9999 stands for missing
+FILL = -999.0  # this and all lower values stand for missing values, such as -9999
 DAMAGES = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
 REMEDY = "download the archive again"
 _NAME = re.compile(r"_([A-Za-z][A-Za-z_-]*)_(-?\d+\.\d+)_(-?\d+\.\d+)_(.+)_\d+_\d+\.stm$")
@@ -42,7 +43,22 @@ _TINY = 1e-6  # m
 
 
 class Sensor(NamedTuple):
-    """One file: the sensor it is of, where it is, and when it begins and ends (UTC)."""
+    """A sensor, which has one file in the archive.
+
+    Attributes:
+      member: Path of the file in the archive.
+      variable: ISMN's name of the variable.
+      network: Name of the network.
+      site: Name of the station.
+      instrument: Name of the sensor.
+      lat: Latitude, degrees north.
+      lon: Longitude, degrees east.
+      elevation: Elevation above sea level, m.
+      depth_from: Upper depth, m.
+      depth_to: Lower depth, m.
+      first: First time, UTC.
+      last: Last time, UTC.
+    """
 
     member: str
     variable: str
@@ -59,7 +75,7 @@ class Sensor(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What the name of a file says: variable, depths in m, and the sensor."""
+    """The parts of a file name: variable, upper and lower depth in m, and name of the sensor."""
 
     variable: str
     depth_from: float
@@ -70,49 +86,57 @@ class Named(NamedTuple):
 def sensors(
     path: str, variables: Collection[str], depth: tuple[float, float]
 ) -> tuple[list[Sensor], list[str]]:
-    """Sensors of some variables whose depths lie in a class, by their files' names.
+    """Return the sensors of some variables in a depth range.
 
     Args:
-      path: the archive.
-      variables: as `ismn` calls them.
-      depth: top and bottom, m.
+      path: The archive.
+      variables: ISMN's names of the variables.
+      depth: Top and bottom of the range, m.
 
     Returns:
-      The sensors, and what the archive has besides, as "variable, from to to m".
+      The sensors, sorted by file name; and what else the archive has, as texts of the form
+      "variable, 0.1 to 0.2 m".
 
     Raises:
-      DataError: the archive or files are damaged, or it knows no such variable.
+      DataError: If the archive or its files are damaged, or ISMN has no such variable.
     """
     known = _variables().values()
     unknown = [name for name in variables if name not in known]
     if unknown:
-        found = f"no variable {', '.join(unknown)}; it has {', '.join(known)}"
-        raise DataError(path, found, remedy="correct `from` in the entry's mapping")
-    found_here, others, problems = [], set(), []
+        problem = f"ISMN has no variable {', '.join(unknown)}; accepted: {', '.join(known)}"
+        raise DataError(path, problem, remedy="correct `from` in the entry's mapping")
+    matching, others, problems = [], set(), []
     for member in sorted(archive.members(path, content=False)):
-        named = _named(member)
-        if named is None:
-            problems.append(f"{member}: named unlike NETWORK_NETWORK_SITE_VARIABLE_FROM_TO_...")
+        parts = _named(member)
+        if parts is None:
+            problems.append(
+                f"{member}: the file name does not have the form "
+                "NETWORK_NETWORK_SITE_VARIABLE_FROM_TO_SENSOR_BEGIN_END.stm"
+            )
             continue
-        top, bottom = sorted((named.depth_from, named.depth_to))
+        top, bottom = sorted((parts.depth_from, parts.depth_to))
         inside = depth[0] - _TINY <= top and bottom <= depth[1] + _TINY
-        if named.variable not in variables or not inside:
-            others.add(f"{named.variable}, {named.depth_from:g} to {named.depth_to:g} m")
+        if parts.variable not in variables or not inside:
+            others.add(f"{parts.variable}, {parts.depth_from:g} to {parts.depth_to:g} m")
             continue
         try:
-            found_here.append(_sensor(path, member, named))
+            matching.append(_sensor(path, member, parts))
         except DAMAGES:
             problems.append(f"{member}: cannot be read, truncated or damaged")
     if problems:
         raise DataError(path, *sorted(problems), remedy=REMEDY)
-    return found_here, sorted(others)
+    return matching, sorted(others)
 
 
 def hours(path: str, member: str) -> Hours:
-    """The record of a sensor; flags as sums of `BITS`.
+    """Read the hourly values of a sensor; flags are sums of `BITS`.
+
+    Args:
+      path: The archive.
+      member: Path of the sensor's file in it.
 
     Raises:
-      DataError: the file is absent or damaged, naming its line.
+      DataError: If the file is missing or damaged; the error names the line.
     """
     place = f"{path}: {member}"
     try:
@@ -121,78 +145,82 @@ def hours(path: str, member: str) -> Hours:
         frame = text.rows(data, layout)
         times = text.times(frame["date"] + " " + frame["time"])
     except DAMAGES as error:
-        found = f"cannot be read, truncated or damaged ({type(error).__name__})"
-        raise DataError(place, found, remedy=REMEDY) from error
-    lacking = np.flatnonzero(frame["value"].isna() | frame["flag"].isna())
-    if lacking.size:
-        found = f"line {lacking[0] + layout.line}: no value or no flag; cut short?"
-        raise DataError(place, found, remedy=REMEDY)
+        problem = f"cannot be read, truncated or damaged ({type(error).__name__})"
+        raise DataError(place, problem, remedy=REMEDY) from error
+    incomplete = np.flatnonzero(frame["value"].isna() | frame["flag"].isna())
+    if incomplete.size:
+        problem = f"line {incomplete[0] + layout.line} has no value or no flag; is it truncated?"
+        raise DataError(place, problem, remedy=REMEDY)
     number = text.numbers(frame["value"])
     if number is None:
-        raise DataError(place, "values that are no numbers", remedy=REMEDY)
-    kinds, which = np.unique(frame["flag"].to_numpy(str), return_inverse=True)
+        raise DataError(place, "has values that are not numbers", remedy=REMEDY)
+    flags, flag_index = np.unique(frame["flag"].to_numpy(str), return_inverse=True)
     return Hours(
         times.to_numpy("datetime64[s]"),
         np.where(number <= FILL, np.float32(np.nan), number),
-        np.array([code(kind) for kind in kinds], np.int32)[which],
+        np.array([code(flag) for flag in flags], np.int32)[flag_index],
     )
 
 
 def code(flag: str) -> int:
-    """A flag as it stands in a file, such as `G` or `D03,D05`, as sum of bits."""
+    """Return the sum of bits of a flag as written in a file, such as `G` or `D03,D05`."""
     return sum(BITS.get(part, BITS["other"]) for part in set(flag.split(",")))
 
 
 @functools.cache
 def _variables() -> dict[str, str]:
-    """ISMN's name of a variable, by the short one that files have."""
+    """Return {abbreviation in file names: ISMN's name of the variable}."""
     from ismn.const import VARIABLE_LUT
 
     return dict(VARIABLE_LUT)
 
 
 def _named(member: str) -> Named | None:
-    """What a file's name says; None where it is no name of a sensor's file."""
+    """Return the parts of a file name; None if it does not have the form of a sensor's."""
     match = _NAME.search(PurePosixPath(member).name)
     if match is None:
         return None
-    # A site's name may have an underscore: of `Site_sm` the variable is `sm`.
+    # The name of a site may have underscores: in `Site_sm` the variable is `sm`.
     short = match[1].rpartition("_")[2]
     name = _variables().get(short, short.lower().replace("-", "_"))
     return Named(name, float(match[2]), float(match[3]), match[4])
 
 
-def _sensor(path: str, member: str, named: Named) -> Sensor:
+def _sensor(path: str, member: str, parts: Named) -> Sensor:
+    """Return a sensor, from its file's name and the file's first and last lines."""
     data = _content(path, member)
     layout = text.layout(data)
     lines = (
-        text.lines(data[layout.begin : layout.begin + text.HEAD])[0],
+        text.lines(data[layout.data_begin : layout.data_begin + text.HEAD])[0],
         text.lines(data.rstrip()[-text.HEAD :])[-1],
     )
     first, last = (text.times(" ".join(text.words(line)[:2])) for line in lines)
     return Sensor(
         member,
-        named.variable,
+        parts.variable,
         layout.network,
         layout.site,
-        named.instrument,
+        parts.instrument,
         *layout.position,
-        named.depth_from,
-        named.depth_to,
+        parts.depth_from,
+        parts.depth_to,
         first.to_datetime64().astype("datetime64[s]"),
         last.to_datetime64().astype("datetime64[s]"),
     )
 
 
 def _content(path: str, member: str) -> bytes:
-    """The bytes of a file of an archive."""
+    """Return the content of a file in an archive."""
     if os.path.isdir(path):
         return Path(path, member).read_bytes()
-    held = os.stat(path)
-    return _zip(path, held.st_mtime_ns, held.st_size).read(member)
+    status = os.stat(path)
+    return _zip(path, status.st_mtime_ns, status.st_size).read(member)
 
 
 @functools.lru_cache(maxsize=1)
 def _zip(path: str, changed: int, size: int) -> zipfile.ZipFile:
-    """A zip, kept open: to open one of many files takes longer than to read one of them."""
+    """Open a zip and keep it open, because opening a large zip takes longer than reading a file.
+
+    `changed` and `size` make the cache open a zip again that has changed.
+    """
     return zipfile.ZipFile(path)

@@ -1,4 +1,4 @@
-"""The text of an ISMN sensor: its layout, told by the first line, and its lines as columns."""
+"""Parse the text file of an ISMN sensor: detect its layout and read its columns."""
 
 from __future__ import annotations
 
@@ -13,99 +13,105 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-HEAD = 4096  # bytes; the first line is within them
+HEAD = 4096  # bytes; a line is shorter than this
 STAMP = "%Y/%m/%d %H:%M"
 _DATE = re.compile(r"\d{4}/\d{2}/\d{2}$")
 
 
 class Layout(NamedTuple):
-    """What the first line of a text says.
+    """The layout of a file and the description of the site, both from its first line.
 
     Attributes:
-      network: its name.
-      site: name of the station, blanks as hyphens.
-      position: latitude and longitude in degrees, elevation in m.
-      columns: of the date, the time, the value and the flag.
-      begin: byte at which the values begin.
-      line: number of the first line of values.
+      network: Name of the network.
+      site: Name of the station, with hyphens instead of blanks.
+      position: Latitude and longitude in degrees, elevation in m.
+      columns: Indices of the columns with the date, the time, the value and the flag.
+      data_begin: Byte at which the values begin.
+      line: Number of the first line with values, from 1.
     """
 
     network: str
     site: str
     position: tuple[float, float, float]
     columns: tuple[int, int, int, int]
-    begin: int
+    data_begin: int
     line: int
 
 
 def layout(data: bytes) -> Layout:
-    """What the first line of a text says.
+    """Return the layout of a file.
+
+    Args:
+      data: Content of the file.
 
     Raises:
-      ValueError: it is no line of either layout.
-      LookupError: there is none.
+      ValueError: If the first line fits neither layout.
+      LookupError: If the file has no line.
     """
     first = lines(data[:HEAD])[0]
     cells = words(first)
     is_ceop = _DATE.match(cells[0]) is not None
-    begin = 4 if is_ceop else 0  # after the nominal and the actual time
-    at = _first_of_five_numbers(cells, begin + 3)
-    network, site = cells[begin + 1], "-".join(cells[begin + 2 : at])
-    position = (float(cells[at]), float(cells[at + 1]), float(cells[at + 2]))
+    start = 4 if is_ceop else 0  # CEOP begins with the date and time, nominal and actual
+    lat = _first_of_five_numbers(cells, start + 3)
+    network, site = cells[start + 1], "-".join(cells[start + 2 : lat])
+    position = (float(cells[lat]), float(cells[lat + 1]), float(cells[lat + 2]))
     if is_ceop:
-        return Layout(network, site, position, (0, 1, at + 5, at + 6), 0, 1)
-    end = data.index(first) + len(first)
-    return Layout(network, site, position, (0, 1, 2, 3), end, 2)
+        return Layout(network, site, position, (0, 1, lat + 5, lat + 6), data_begin=0, line=1)
+    data_begin = data.index(first) + len(first)
+    return Layout(network, site, position, (0, 1, 2, 3), data_begin, line=2)
 
 
 def _first_of_five_numbers(cells: list[str], start: int) -> int:
-    """Where the position begins: latitude, longitude, elevation and two depths in a row.
+    """Return the index of the latitude.
+
+    The name of the station before it may have several words, and words that are numbers. Hence the
+    latitude is the first of five numbers in a row: latitude, longitude, elevation and two depths.
 
     Raises:
-      ValueError: nowhere.
+      ValueError: If there are no such numbers.
     """
     number = re.compile(r"[-+]?\d+\.?\d*|nan", re.IGNORECASE)
-    are = [number.fullmatch(cell) is not None for cell in cells]
-    for at in range(start, len(cells) - 4):
-        if all(are[at : at + 5]) and abs(float(cells[at])) <= 90:
-            return at
-    raise ValueError("no position")
+    is_number = [number.fullmatch(cell) is not None for cell in cells]
+    for i in range(start, len(cells) - 4):
+        if all(is_number[i : i + 5]) and abs(float(cells[i])) <= 90:
+            return i
+    raise ValueError("the first line has no position")
 
 
-def rows(data: bytes, told: Layout) -> pd.DataFrame:
-    """Date, time, value and flag of every line, as text; NaN where a line is too short."""
+def rows(data: bytes, layout: Layout) -> pd.DataFrame:
+    """Return the columns date, time, value and flag as text; NaN where a line is too short."""
     import pandas as pd
 
     return pd.read_csv(
-        io.BytesIO(data[told.begin :]),
+        io.BytesIO(data[layout.data_begin :]),
         sep=r"\s+",
         header=None,
         names=["date", "time", "value", "flag"],
-        usecols=list(told.columns),
+        usecols=list(layout.columns),
         dtype=str,
         keep_default_na=False,
         na_values=[""],
         quoting=csv.QUOTE_NONE,
-        encoding="latin-1",  # any byte is a character; names of stations may have accents
+        encoding="latin-1",  # accepts any byte: names of stations may have accents
     )
 
 
 def numbers(text: pd.Series) -> NDArray[np.float32] | None:
-    """(hour,) float32; None where one is no number."""
+    """Return (hour,) float32 numbers from text; None if a text is not a number."""
     import pandas as pd
 
     values = pd.to_numeric(text, errors="coerce")
     if (values.isna() & (text.str.lower() != "nan")).any():
         return None
-    found: NDArray[np.float32] = values.to_numpy(np.float32)
-    return found
+    array: NDArray[np.float32] = values.to_numpy(np.float32)
+    return array
 
 
 def times(text: Any) -> Any:
-    """Stamps of a text or a column of them, UTC.
+    """Return the UTC time stamps of a text or of a column of texts.
 
     Raises:
-      ValueError: one is no stamp.
+      ValueError: If a text is not a date and time such as 2024/02/28 13:00.
     """
     import pandas as pd
 
@@ -113,12 +119,12 @@ def times(text: Any) -> Any:
 
 
 def lines(data: bytes) -> list[bytes]:
-    """Lines with something in them, whichever way they end."""
+    """Return the lines that are not blank; lines may end in CR, LF or both."""
     return [line for line in data.splitlines() if line.strip()]
 
 
 def words(line: bytes) -> list[str]:
-    """Words of a line, which may have accents in UTF-8 or Latin-1."""
+    """Return the words of a line, which may be in UTF-8 or Latin-1."""
     try:
         return line.decode("utf-8-sig").split()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What many small cells say of a large one: the mean, or the fraction that is of some class."""
+"""Aggregate small cells to large ones, as means or as fractions of classes."""
 
 from __future__ import annotations
 
@@ -18,34 +18,57 @@ if TYPE_CHECKING:
 def block_means(
     values: NDArray[np.generic], valid: NDArray[np.bool_], shape: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """(*shape) means over equal blocks of values (y, x).
+    """Return means over equal blocks of an array.
 
-    Blocks need not hold whole values: 240 along 100 are 2.4 each, and the shared ones are split.
-    Values that are not valid are left out; NaN where less than half of a block is valid.
+    The number of blocks along an axis need not divide the number of values. For example, 100 blocks
+    of 240 values have 2.4 values each; values on the border of two blocks count in both, by parts.
+
+    Args:
+      values: (y, x) the values.
+      valid: (y, x) which values are valid; the others are left out.
+      shape: Numbers of blocks along y and x.
+
+    Returns:
+      (*shape) the means, NaN where less than half of a block is valid.
     """
-    counted, total = _summed(valid, shape), _summed(np.where(valid, values, 0), shape)
+    n_valid, total = _summed(valid, shape), _summed(np.where(valid, values, 0), shape)
     size = values.size / (shape[0] * shape[1])
-    enough = counted >= LEAST_COVERED * size * (1 - 1e-9)
+    enough = n_valid >= LEAST_COVERED * size * (1 - 1e-9)
     mean = np.full(shape, np.nan, np.float32)
-    return np.divide(total, counted, out=mean, where=enough, casting="same_kind")
+    return np.divide(total, n_valid, out=mean, where=enough, casting="same_kind")
 
 
 def fractions(
     classes: NDArray[np.integer],
     valid: NDArray[np.bool_],
-    wanted: Sequence[int],
+    class_values: Sequence[int],
     shape: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """(*shape) fractions of blocks of classes (y, x) that are one of those wanted; 0 to 1."""
-    return block_means(np.isin(classes, wanted), valid, shape)
+    """Return the fraction of each block whose class is one of some values.
+
+    Args:
+      classes: (y, x) the classes.
+      valid: (y, x) which of them are valid; the others are left out.
+      class_values: The classes to count.
+      shape: Numbers of blocks along y and x.
+
+    Returns:
+      (*shape) the fractions, 0 to 1, NaN where less than half of a block is valid.
+    """
+    return block_means(np.isin(classes, class_values), valid, shape)
 
 
 def _summed(values: NDArray[np.generic], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """(*shape) sums over blocks."""
+    """Return (*shape) sums over blocks.
+
+    Values are repeated until each block has a whole number of them, and weighted accordingly.
+    """
     weight = 1.0
-    for axis, (have, want) in enumerate(zip(values.shape, shape, strict=True)):
-        times = lcm(have, want) // have
-        values, weight = np.repeat(values, times, axis) if times > 1 else values, weight / times
+    for axis, (n_values, n_blocks) in enumerate(zip(values.shape, shape, strict=True)):
+        repeats = lcm(n_values, n_blocks) // n_values
+        if repeats > 1:
+            values = np.repeat(values, repeats, axis)
+        weight /= repeats
     (ny, nx), (rows, cols) = values.shape, shape
     blocks = values.reshape(rows, ny // rows, cols, nx // cols)
     summed: NDArray[np.float64] = blocks.sum((1, 3), dtype="float64") * weight

@@ -1,4 +1,4 @@
-"""Rasters opened by GDAL where they lie, with retries and keys; their refusals in plain words."""
+"""Open local and remote rasters with GDAL, with retries and credentials, and explain failures."""
 
 from __future__ import annotations
 
@@ -19,31 +19,36 @@ if TYPE_CHECKING:
 
     import rasterio
 
-TIMEOUT_S = 60
+TIMEOUT_S = 60  # for a connection, and for a transfer that stalls
 PREFIXES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
 LOGGERS = ("rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base")
 
 
 class Absent(DataError):
-    """There is no such raster: of a tile or a day this may be as it should."""
+    """A raster that does not exist, which may be normal for a tile or a day."""
 
 
 @contextlib.contextmanager
 def opened(
     url: str, given: dict[str, Any], login: str | None = None, origin: str | None = None
 ) -> Iterator[rasterio.DatasetReader]:
-    """A raster, open until the block ends, its parts read as they are asked for.
+    """Open a raster until the end of the block.
+
+    Parts of the file are read on demand, except from an HTTP server that sends only whole files.
 
     Args:
-      url: the file, a path, or a URL of HTTP, S3 or GCS.
-      given: the entry's own `storage_options`, as fsspec takes them.
-      login: `earthdata`, where the provider wants to know who reads.
-      origin: where to get the file, for the error.
+      url: Path or HTTP, S3 or GCS URL of the file.
+      given: Storage options of the entry, for fsspec.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      origin: Where users get the file, for the error.
+
+    Yields:
+      The open raster.
 
     Raises:
-      Absent: there is none.
-      DataError: it is refused, cannot be read, or has no place on Earth; also of what is read
-        from it in the block.
+      Absent: If the file does not exist.
+      DataError: If access is refused, the file cannot be read, or it has no georeference. Errors
+        of reading inside the block are converted too.
     """
     import warnings
 
@@ -55,7 +60,7 @@ def opened(
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_without_queries)
     try:
-        # GDAL looks for keys by itself: no session of another client.
+        # With a dummy session, rasterio leaves credentials to GDAL, instead of asking boto3.
         env = rasterio.Env(session=DummySession(), **settings(url, given, login))
         with env, contextlib.ExitStack() as stack:
             with warnings.catch_warnings():
@@ -63,20 +68,23 @@ def opened(
                 if _in_parts(url, given, login):
                     dataset = rasterio.open(_path(url))
                 else:
-                    held = stack.enter_context(MemoryFile(remote.whole(url, given, login)))
-                    dataset = held.open()
+                    file = stack.enter_context(MemoryFile(remote.whole(url, given, login)))
+                    dataset = file.open()
             with dataset:
                 yield dataset
     except NotGeoreferencedWarning:
-        found = "has no place on Earth: neither a transform nor a CRS"
-        raise DataError(http_errors.shown(url), found, remedy="get the whole file") from None
+        problem = "has no georeference, neither a transform nor a CRS"
+        raise DataError(http_errors.shown(url), problem, remedy="get the complete file") from None
     except RasterioError:
-        # Its message may hold the URL with a signature, or nothing: fsspec is asked in its place.
+        # GDAL's message may contain a signed URL, or nothing; fsspec finds out the reason instead.
         raise _reason(url, given, login, origin) from None
 
 
 def _in_parts(url: str, given: dict[str, Any], login: str | None) -> bool:
-    """Whether GDAL can read parts of a file; where that cannot be told it fails, and says why."""
+    """Return whether GDAL can read parts of a file.
+
+    If that cannot be determined, the result is True, and opening the file gives the error.
+    """
     if not url.startswith(("http://", "https://")):
         return True
     try:
@@ -86,61 +94,69 @@ def _in_parts(url: str, given: dict[str, Any], login: str | None) -> bool:
 
 
 def settings(url: str, given: dict[str, Any], login: str | None = None) -> dict[str, Any]:
-    """Options of GDAL for a URL, from those of fsspec; what they leave open, the environment says.
+    """Return GDAL's options for a URL.
+
+    GDAL takes options that are not set here from the environment.
+
+    Args:
+      url: The file.
+      given: Storage options of the entry, for fsspec.
+      login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: there are no credentials for this login.
+      DataError: If there are no credentials for the login.
     """
     scheme = urlsplit(url).scheme
     if scheme not in PREFIXES:
         return {}
-    # A VRT may have overviews beside it; looking for those of a COG costs requests.
-    made: dict[str, Any] = {
+    # A VRT may have overviews in a file beside it. For COGs the search only costs requests.
+    options: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if url.endswith(".vrt") else "EMPTY_DIR",
         "GDAL_HTTP_MAX_RETRY": http_errors.ATTEMPTS - 1,
         "GDAL_HTTP_RETRY_DELAY": http_errors.FIRST_WAIT_S,
         "GDAL_HTTP_CONNECTTIMEOUT": TIMEOUT_S,
         "GDAL_HTTP_LOW_SPEED_TIME": TIMEOUT_S,
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
-        # What was once not there, or another file, is asked for again.
+        # Files that were missing or have changed are requested again.
         "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/",
     }
     if scheme == "s3":
-        return made | _s3(remote.options(url, given, login))
+        return options | _s3(remote.options(url, given, login))
     if scheme == "gs" and given.get("token") == "anon":
-        return made | {"GS_NO_SIGN_REQUEST": "YES"}
+        return options | {"GS_NO_SIGN_REQUEST": "YES"}
     headers = remote.options(url, given, login).get("headers", {})
     if headers:
-        made["GDAL_HTTP_HEADERS"] = "\r\n".join(f"{k}: {v}" for k, v in headers.items())
-    return made
+        options["GDAL_HTTP_HEADERS"] = "\r\n".join(f"{k}: {v}" for k, v in headers.items())
+    return options
 
 
 def _without_queries(record: logging.LogRecord) -> bool:
-    """Take what may be a signature or a password out of the URLs that GDAL tells of."""
-    told = re.sub(r"\?[^\s'\"]+", "", record.getMessage())
-    record.msg, record.args = re.sub(r"://[^/@\s]+@", "://", told), ()
+    """Remove signatures and passwords from the URLs in a log record of GDAL; keep the record."""
+    message = re.sub(r"\?[^\s'\"]+", "", record.getMessage())
+    record.msg, record.args = re.sub(r"://[^/@\s]+@", "://", message), ()
     return True
 
 
 def _s3(given: dict[str, Any]) -> dict[str, Any]:
+    """Return GDAL's options for S3 that correspond to storage options of fsspec."""
     client = given.get("client_kwargs") or {}
     endpoint = given.get("endpoint_url") or client.get("endpoint_url")
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL"))
-    made: dict[str, Any] = {"AWS_NO_SIGN_REQUEST": "YES"} if given.get("anon") else {}
+    options: dict[str, Any] = {"AWS_NO_SIGN_REQUEST": "YES"} if given.get("anon") else {}
     names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
     names |= {"token": "AWS_SESSION_TOKEN"}
-    made |= {ours: given[theirs] for theirs, ours in names.items() if given.get(theirs)}
+    options |= {option: given[key] for key, option in names.items() if given.get(key)}
     if client.get("region_name"):
-        made["AWS_REGION"] = client["region_name"]
+        options["AWS_REGION"] = client["region_name"]
     if endpoint:
         parts = urlsplit(endpoint)
-        made |= {"AWS_S3_ENDPOINT": parts.netloc, "AWS_VIRTUAL_HOSTING": "FALSE"}
-        made["AWS_HTTPS"] = "YES" if parts.scheme == "https" else "NO"
-    return made
+        options |= {"AWS_S3_ENDPOINT": parts.netloc, "AWS_VIRTUAL_HOSTING": "FALSE"}
+        options["AWS_HTTPS"] = "YES" if parts.scheme == "https" else "NO"
+    return options
 
 
 def _path(url: str) -> str:
-    """A URL as GDAL's file systems spell it."""
+    """Return the path of a URL in GDAL's virtual file systems."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
@@ -150,7 +166,7 @@ def _path(url: str) -> str:
 
 
 def _reason(url: str, given: dict[str, Any], login: str | None, origin: str | None) -> DataError:
-    """Why GDAL could not open or read a raster: the error that says so."""
+    """Return the error that says why GDAL could not open or read a raster."""
     place = http_errors.shown(url)
     try:
         with http_errors.answering(url, login, origin):
@@ -158,9 +174,9 @@ def _reason(url: str, given: dict[str, Any], login: str | None, origin: str | No
             try:
                 filesystem.cat_file(path, start=0, end=1)
             except FileNotFoundError:
-                remedy = f"get it from {origin}" if origin else "has it moved? correct the urlpath"
-                return Absent(place, "not found", remedy=remedy)
+                hint = f"get it from {origin}" if origin else "has it moved? correct the urlpath"
+                return Absent(place, "not found", remedy=hint)
     except DataError as error:
         return error
-    found = "cannot be read: truncated, or no raster that GDAL knows"
-    return DataError(place, found, remedy="fetch it again")
+    problem = "cannot be read: truncated, or not a raster format that GDAL reads"
+    return DataError(place, problem, remedy="fetch it again")

@@ -1,4 +1,4 @@
-"""Blocks of rasters, read when they are asked for."""
+"""Read blocks of rasters lazily."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads a block: given to dask with everything it needs.
+    """A function that reads one block, which dask calls, with all that it needs.
 
     Attributes:
-      pattern: URL, which may name a tile and a day.
-      layers: the variables that are read.
-      layout: of the output.
-      days: of the pattern; none for constants.
-      tiles: of the pattern; None for one raster.
-      step: every how many rows and columns of the raster are read.
-      given: the entry's `storage_options`; `login` and `origin`, likewise the entry's.
-      absent: value where there is no such tile or day; None where there must be one.
+      pattern: URL pattern, which may contain a tile and a day.
+      layers: The variables to read.
+      layout: The output cells and blocks.
+      days: Days of the files; empty if the pattern contains no day.
+      tiles: Tiles of the mosaic; None for a single raster.
+      read_step: Rows and columns of the raster that are read as one value.
+      storage_options: Options for fsspec.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      origin: Where users get the files, for errors.
+      absent_value: Value where a tile or a day has no file; None if that is an error.
     """
 
     pattern: str
@@ -45,17 +47,24 @@ class Reader:
     layout: mosaic.Layout
     days: tuple[datetime.datetime, ...]
     tiles: Tiles | None
-    step: int
-    given: dict[str, Any]
+    read_step: int
+    storage_options: dict[str, Any]
     login: str | None
     origin: str | None
-    absent: float | None
+    absent_value: float | None
 
     def __call__(self, block_id: tuple[int, ...]) -> NDArray[np.float32]:
-        """The block (time, variable, row, column), or without time; see `Layout.chunks`.
+        """Read a block.
+
+        Args:
+          block_id: Indices of the block along (time,) variable, row and column. There is one
+            block of variables; `Layout.chunks` has the sizes along rows and columns.
+
+        Returns:
+          ((time,) variable, row, column) the values.
 
         Raises:
-          DataError: naming the file that is refused or cannot be read.
+          DataError: If access to a file is refused, or it cannot be read.
         """
         *time, _, i, j = block_id
         chunks = self.layout.chunks
@@ -63,47 +72,57 @@ class Reader:
         corner = (self.tiles.souths[i], self.tiles.wests[j]) if self.tiles else None
         url = located(self.pattern, self.days[time[0]] if time else None, corner, self.tiles)
         try:
-            with opened(url, self.given, self.login, self.origin) as dataset:
+            with opened(url, self.storage_options, self.login, self.origin) as dataset:
                 self._check(dataset, url, corner)
                 window = self._window(dataset, i, j, shape)
-                read = [layer.read(dataset, window, self.step, shape) for layer in self.layers]
+                arrays = [
+                    layer.read(dataset, window, self.read_step, shape) for layer in self.layers
+                ]
         except Absent:
-            if self.absent is None:
+            if self.absent_value is None:
                 raise
-            read = [np.full(shape, self.absent, np.float32) for _ in self.layers]
-        made = np.stack(read)
-        return made[None] if time else made
+            arrays = [np.full(shape, self.absent_value, np.float32) for _ in self.layers]
+        block = np.stack(arrays)
+        return block[None] if time else block
 
     def arrays(self) -> dict[str, dask.array.Array]:
-        """(time, row, column), or (row, column), of each layer, of which nothing is read yet."""
+        """Return {variable: lazy ((time,) row, column) array}."""
         import dask.array
 
         chunks: tuple[Any, ...] = ((len(self.layers),), *self.layout.chunks)
         if self.days:
             chunks = ((1,) * len(self.days), *chunks)
         meta = np.empty((0,) * len(chunks), "float32")
-        make: Any = dask.array.map_blocks
-        read = make(self, chunks=chunks, dtype="float32", meta=meta)
-        return {layer.name: read[..., n, :, :] for n, layer in enumerate(self.layers)}
+        map_blocks: Any = dask.array.map_blocks
+        stacked = map_blocks(self, chunks=chunks, dtype="float32", meta=meta)
+        return {layer.name: stacked[..., n, :, :] for n, layer in enumerate(self.layers)}
 
     def _check(self, dataset: rasterio.DatasetReader, url: str, corner: Corner | None) -> None:
+        """Check that an open raster is as the catalog says, and on the same grid as the first.
+
+        Raises:
+          DataError: If it is not; the error lists all differences.
+        """
         problems = [problem for layer in self.layers for problem in layer.problems(dataset)]
         if corner and self.tiles:
             problems += mosaic.misplaced(dataset, corner, self.tiles.degrees)
         elif self.layout.ratio:
             ratio, size = self.layout.ratio, (dataset.height, dataset.width)
             axes = (self.layout.rows, self.layout.cols)
-            held = [n // r for n, r in zip(size, ratio, strict=True)]
-            if held != [n for *_, n in axes] or not np.allclose(
+            n_cells = [n // r for n, r in zip(size, ratio, strict=True)]
+            if n_cells != [n for *_, n in axes] or not np.allclose(
                 [dataset.transform.f, dataset.transform.c], [axes[0][0], axes[1][0]]
             ):
-                problems.append(f"{size[0]} x {size[1]} at another place than the first")
+                problems.append(
+                    f"its {size[0]} x {size[1]} cells are not on the grid of the first raster"
+                )
         if problems:
             raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
 
     def _window(
         self, dataset: rasterio.DatasetReader, i: int, j: int, shape: tuple[int, int]
     ) -> Window:
+        """Return the rows and columns of the raster for block (i, j), which has `shape` cells."""
         from rasterio.windows import Window
 
         if self.layout.ratio is None:
@@ -115,7 +134,14 @@ class Reader:
 def located(
     pattern: str, day: datetime.datetime | None, corner: Corner | None, tiles: Tiles | None
 ) -> str:
-    """The URL of a tile and a day."""
+    """Return the URL of a tile and a day.
+
+    Args:
+      pattern: URL pattern, which may contain a tile and a day.
+      day: The day; None if the pattern contains none.
+      corner: South-west corner of the tile; None if there are no tiles.
+      tiles: Tiles of the mosaic; None for a single raster.
+    """
     url = pattern
     if corner is not None and tiles is not None:
         url = url.format(**fields(corner, tiles.degrees))

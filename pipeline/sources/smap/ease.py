@@ -1,4 +1,4 @@
-"""The grid form of what lies on EASE-Grid 2.0 of 36 or 9 km, whole or the part over a region."""
+"""Build datasets on EASE-Grid 2.0 with 36 or 9 km, for the whole grid or the part over a region."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 Part = tuple[slice, slice]
 SHAPES = {
     (grid.FOOTPRINT_ROWS * n, grid.FOOTPRINT_COLS * n): n for n in (1, 4)
-}  # M36 and M09: cells along the side of a footprint
+}  # shape of the global grid, M36 or M09 -> cells along the side of a 36 km footprint
 
 
 def window_over(region: tuple[float, float, float, float] | None, refinement: int) -> Window:
-    """The window that holds a region; of all columns where it lies across 180 degrees."""
+    """Return the window that contains a region.
+
+    Args:
+      region: West, south, east, north in degrees; None for the whole grid. If the region crosses
+        the antimeridian, the window has all columns.
+      refinement: Cells along the side of a 36 km footprint.
+    """
     west, south, east, north = region or (-180.0, -90.0, 180.0, 90.0)
     if west >= east or west < -180 or east > 180:
         west, east = -180.0, 180.0
@@ -31,7 +37,7 @@ def window_over(region: tuple[float, float, float, float] | None, refinement: in
 
 
 def part_of(window: Window) -> Part:
-    """Where a window's cells are in the arrays of a global file: rows, columns."""
+    """Return the rows and columns of a window in the arrays of a global file."""
     n = window.refinement
     rows, cols = window.cell_shape
     return slice(window.row * n, window.row * n + rows), slice(
@@ -39,28 +45,37 @@ def part_of(window: Window) -> Part:
     )
 
 
-def elsewhere(told: NDArray[np.int64], part: Part, axis: int, fill: int) -> str:
-    """What is wrong with the rows (axis 0) or columns (1) that a file tells; "" if nothing.
+def elsewhere(indices: NDArray[np.int64], part: Part, axis: int, fill: int) -> str:
+    """Check that the row or column indices in a file are those of its arrays.
 
     Args:
-      told: (row, column) indices.
-      part: where they are in the whole.
-      axis: which of the two they are.
-      fill: what stands where none is told.
+      indices: (row, column) row or column indices of cells, as stored in the file.
+      part: Rows and columns of the global arrays from which they are read.
+      axis: 0 if they are row indices, 1 if they are column indices.
+      fill: Stored value where the file has no index.
+
+    Returns:
+      A message about wrong indices, empty if there are none.
     """
-    here = np.moveaxis(np.arange(part[axis].start, part[axis].stop)[:, None], 0, axis)
-    here = np.broadcast_to(here, told.shape)
-    wrong = (told != fill) & (told != here)
+    expected = np.moveaxis(np.arange(part[axis].start, part[axis].stop)[:, None], 0, axis)
+    expected = np.broadcast_to(expected, indices.shape)
+    wrong = (indices != fill) & (indices != expected)
     if not wrong.any():
         return ""
-    example = f"index {told[wrong][0]} at {here[wrong][0]}"
-    return f"{int(wrong.sum())} cells are elsewhere, such as {example}"
+    n_wrong, first, position = int(wrong.sum()), indices[wrong][0], expected[wrong][0]
+    return f"{n_wrong} cells have another index than their position, such as {first} at {position}"
 
 
 def dataset(
     window: Window, days: NDArray[np.datetime64], variables: dict[str, da.Array]
 ) -> xr.Dataset:
-    """The grid form, with bounds, of (time, row, column) arrays of a window."""
+    """Return a dataset in the grid form of `Source`.
+
+    Args:
+      window: The window.
+      days: (time,) the days.
+      variables: {name: (time, row, column) array} on the cells of the window.
+    """
     import xarray as xr
 
     lat, lon = window.cell_edges
@@ -77,25 +92,25 @@ def dataset(
 
 
 def stacked(
-    made: Callable[[np.datetime64], Any],
+    read_day: Callable[[np.datetime64], Any],
     days: NDArray[np.datetime64],
     types: dict[str, type],
     window: Window,
 ) -> dict[str, da.Array]:
-    """(time, row, column) dask arrays, one block a day.
+    """Return {name: (time, row, column) dask array} with one block per day.
 
     Args:
-      made: what gives the delayed {name: (row, column) array} of a day.
+      read_day: Returns the delayed {name: (row, column) array} of a day.
       days: (time,) the days.
-      types: the arrays' names and types.
-      window: the window that they cover.
+      types: {name: data type} of the arrays.
+      window: The window that the arrays cover.
     """
     from dask import array
 
     shape = (1, *window.cell_shape)
-    ready: list[Any] = [made(day) for day in days]
-    joined = {}
+    lazy_days: list[Any] = [read_day(day) for day in days]
+    arrays = {}
     for name, dtype in types.items():
-        blocks = [array.from_delayed(day[name][None], shape, dtype) for day in ready]  # type: ignore[no-untyped-call]
-        joined[name] = array.concatenate(blocks)  # type: ignore[no-untyped-call]
-    return joined
+        blocks = [array.from_delayed(day[name][None], shape, dtype) for day in lazy_days]  # type: ignore[no-untyped-call]
+        arrays[name] = array.concatenate(blocks)  # type: ignore[no-untyped-call]
+    return arrays

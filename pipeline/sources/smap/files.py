@@ -1,4 +1,4 @@
-"""A file of SMAP's daily retrievals: its groups, its faults, its observations and their days."""
+"""Read files of SMAP's daily retrievals (SPL3SMP), and check their form."""
 
 from __future__ import annotations
 
@@ -20,17 +20,28 @@ if TYPE_CHECKING:
     from pipeline.sources.earthdata.named import Granule
     from pipeline.sources.missing import Fills
 
+# For each pass the group in the file, and the suffix of the names of its datasets.
 GROUPS = {
     "am": ("Soil_Moisture_Retrieval_Data_AM", ""),
     "pm": ("Soil_Moisture_Retrieval_Data_PM", "_pm"),
 }
 FLAG, TIME = "retrieval_qual_flag", "tb_time_utc"
 INDICES = ("EASE_row_index", "EASE_column_index")
-NO_FLAG, NO_INDEX = 65534, 65534  # the provider's fills
+NO_FLAG, NO_INDEX = 65534, 65534  # the provider's fill values
 
 
 class Task(NamedTuple):
-    """What to read of every file: datasets, their units and fills, passes, the part, and how."""
+    """What to read from every file.
+
+    Attributes:
+      units: {dataset: units that it must have}, without the suffix of the pass.
+      fills: {dataset: stored values that the entry declares as missing}.
+      passes: `am`, `pm` or both.
+      part: Rows and columns to read.
+      shape: Shape that the datasets must have.
+      options: Storage options for fsspec.
+      login: `earthdata` if the provider requires an Earthdata Login.
+    """
 
     units: dict[str, str]
     fills: Fills
@@ -42,7 +53,13 @@ class Task(NamedTuple):
 
 
 def problems(file: h5py.File, key: str, units: dict[str, str]) -> list[str]:
-    """What is wrong with the group of a pass: see `hdf5.problems`."""
+    """Return messages about datasets of a pass that are missing or have other units.
+
+    Args:
+      file: The file.
+      key: The pass, `am` or `pm`.
+      units: {dataset: units that it must have}, without the suffix of the pass.
+    """
     group, suffix = GROUPS[key]
     fields = {f"{name}{suffix}": unit for name, unit in units.items()}
     others = {f"{name}{suffix}": None for name in (FLAG, TIME, *INDICES)}
@@ -50,63 +67,65 @@ def problems(file: h5py.File, key: str, units: dict[str, str]) -> list[str]:
 
 
 def lacks(file: h5py.File, key: str) -> bool:
-    """Whether a file lacks a pass and has the other one: that of a day on which nothing was seen.
+    """Return whether a file lacks a pass because nothing was observed on that day.
 
-    A file that has the group under another name is of another form, and lacks nothing.
+    Such a file has the group of the other pass. A file with a group of the pass under another name
+    has another form; the result is False, so that the group is reported as missing.
     """
     groups = {name for name in file if "_Polar_" not in name}
-    here, other = (GROUPS[k][0] for k in (key, *GROUPS.keys() - {key}))
-    renamed = any(name.upper().endswith(f"_{key.upper()}") for name in groups)
-    return here not in groups and other in groups and not renamed
+    group, other_group = (GROUPS[k][0] for k in (key, *GROUPS.keys() - {key}))
+    is_renamed = any(name.upper().endswith(f"_{key.upper()}") for name in groups)
+    return group not in groups and other_group in groups and not is_renamed
 
 
 def read(task: Task, granule: Granule) -> list[Pass]:
-    """The passes of a file; one that it lacks has observed nothing.
+    """Read the passes of a file. A pass that the file lacks has no observations.
 
     Raises:
-      DataError: it cannot be read, or is not as the first file was.
+      DataError: If the file cannot be read, or has another form than the first file.
     """
     place = http_errors.shown(granule.url)
     with hdf5.opened(granule.url, task.options, task.login) as file:
-        held = [key for key in task.passes if not lacks(file, key)]
-        found = [text for key in held for text in problems(file, key, task.units)]
-        if not found:
-            found = [text for key in held for text in _misplaced(file, key, task)]
-        if found:
-            raise DataError(place, *found, remedy=REMEDY)
+        present = [key for key in task.passes if not lacks(file, key)]
+        messages = [text for key in present for text in problems(file, key, task.units)]
+        if not messages:
+            messages = [text for key in present for text in _misplaced(file, key, task)]
+        if messages:
+            raise DataError(place, *messages, remedy=REMEDY)
         return [
-            _pass(file, key, task, granule) if key in held else _nothing(task)
+            _pass(file, key, task, granule) if key in present else _nothing(task)
             for key in task.passes
         ]
 
 
 def _misplaced(file: h5py.File, key: str, task: Task) -> list[str]:
-    """Datasets of another shape, and cells whose row or column is not that of their index."""
+    """Return messages about datasets of another shape and cells with a wrong index."""
     group, suffix = GROUPS[key]
     names = [*task.units, FLAG, TIME, *INDICES]
-    found = [
+    messages = [
         f"{group}/{name}{suffix}: shape {file[f'{group}/{name}{suffix}'].shape}, "
         f"expected {task.shape}"
         for name in names
         if file[f"{group}/{name}{suffix}"].shape != task.shape
     ]
-    if found:
-        return found
+    if messages:
+        return messages
     for axis, name in enumerate(INDICES):
-        told = file[f"{group}/{name}{suffix}"][task.part].astype(np.int64)
-        wrong = ease.elsewhere(told, task.part, axis, NO_INDEX)
-        found += [f"{group}/{name}{suffix}: {wrong}"] if wrong else []
-    return found
+        indices = file[f"{group}/{name}{suffix}"][task.part].astype(np.int64)
+        if problem := ease.elsewhere(indices, task.part, axis, NO_INDEX):
+            messages.append(f"{group}/{name}{suffix}: {problem}")
+    return messages
 
 
 def _nothing(task: Task) -> Pass:
-    """A pass without observations."""
+    """Return a pass without observations."""
     shape = tuple(part.stop - part.start for part in task.part)
     fields = {name: np.full(shape, np.nan, np.float32) for name in task.units}
     return Pass(np.zeros(shape, np.int8), np.full(shape, ABSENT, np.uint16), fields)
 
 
 def _pass(file: h5py.File, key: str, task: Task, granule: Granule) -> Pass:
+    """Read one pass of a file."""
     group, suffix = GROUPS[key]
     place = http_errors.shown(granule.url)
     fields = {
@@ -125,24 +144,35 @@ def _pass(file: h5py.File, key: str, task: Task, granule: Granule) -> Pass:
 def _offsets(
     days: NDArray[np.bytes_], observed: NDArray[np.bool_], granule: Granule, path: str
 ) -> NDArray[np.int8]:
-    """(row, column) day of each observation less that of the file; 0 where the time is not told.
+    """Return the day of each observation relative to the day of the file.
+
+    Args:
+      days: (row, column) date of each observation, as ISO 8601 text.
+      observed: (row, column) whether there is an observation.
+      granule: The file.
+      path: Path of the dataset with the times, for the error.
+
+    Returns:
+      (row, column) -1, 0 or 1; 0 where the file has no time.
 
     Raises:
-      DataError: one is neither of the file's day nor of a neighbouring one.
+      DataError: If an observation is not of the day of the file or a neighbouring day.
     """
     day = stamp(granule).astype("datetime64[D]")
     offsets = np.zeros(days.shape, np.int8)
     known = np.zeros(days.shape, bool)
     for offset in (-1, 0, 1):
-        same = days == str(day + offset).encode()
-        offsets[same] = offset
-        known |= same
-    odd = observed & ~known & np.char.startswith(days, b"2")
-    if odd.any():
-        found = f"{path}: {int(odd.sum())} of another day, such as {days[odd][0].decode()}"
+        is_of_day = days == str(day + offset).encode()
+        offsets[is_of_day] = offset
+        known |= is_of_day
+    # Dates begin with 2; the fill value of missing times does not.
+    wrong = observed & ~known & np.char.startswith(days, b"2")
+    if wrong.any():
+        n_wrong, example = int(wrong.sum()), days[wrong][0].decode()
+        problem = f"{path}: {n_wrong} observations of another day, such as {example}"
         raise DataError(
             http_errors.shown(granule.url),
-            f"{found}, expected {day} or a day beside it",
+            f"{problem}; expected {day} or a neighbouring day",
             remedy="was the file renamed? fetch it again",
         )
     return offsets

@@ -1,4 +1,4 @@
-"""HDF5 files with groups: opened where they lie, their datasets checked, fills made NaN."""
+"""Open local and remote HDF5 files, check their datasets and read them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,26 @@ if TYPE_CHECKING:
     import h5py
     from numpy.typing import NDArray
 
-# Blocks that are kept, so that the many small reads of HDF5 ask for each part once.
+# Options of fsspec: cache blocks, because HDF5 makes many small reads of the same parts.
 CACHE = {"cache_type": "blockcache", "block_size": 2**22}
-_OUT_OF_THE_WORLD = -900.0  # no quantity of these files is below; another fill would be
+_OUT_OF_THE_WORLD = -900.0  # no quantity is lower than this; undeclared fill values are
 
 
 @contextlib.contextmanager
 def opened(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5py.File]:
-    """A file, until the block ends.
+    """Open a file until the end of the block.
+
+    Args:
+      url: Path or URL of the file.
+      options: Storage options of the entry, for fsspec.
+      login: `earthdata` if the provider requires an Earthdata Login.
+
+    Yields:
+      The open file.
 
     Raises:
-      DataError: it is absent, refused or damaged, there or when it is read within the block.
+      DataError: If the file is missing, access is refused, or it is damaged. Errors of reading
+        inside the block are converted too.
     """
     import h5py
 
@@ -42,34 +51,34 @@ def opened(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5p
             try:
                 yield stack.enter_context(h5py.File(file, "r"))
             except OSError as error:
-                if type(error) is not OSError:  # of the network, or of a path
+                if type(error) is not OSError:  # a subclass: an error of the network or the path
                     raise
-                found = f"cannot be read, truncated or no HDF5: {error}"
-                raise DataError(place, found, remedy="fetch it again") from error
+                problem = f"cannot be read, truncated or not an HDF5 file: {error}"
+                raise DataError(place, problem, remedy="fetch it again") from error
     except FileNotFoundError as error:
         raise DataError(place, "not found", remedy="get it from the provider") from error
 
 
 def problems(file: h5py.File, group: str, fields: dict[str, str | None]) -> list[str]:
-    """What is wrong with the datasets of a group: absent, or in other units.
+    """Return messages about datasets of a group that are missing or have other units.
 
     Args:
-      file: the file.
-      group: the group.
-      fields: units of each dataset that must be there, None where it has none.
+      file: The file.
+      group: Path of the group.
+      fields: {dataset: units that it must have, or None to accept any}.
     """
     if group not in file:
         return [f"group {group}: missing; the file has {sorted(file)}"]
-    found = []
+    messages = []
     for name, units in fields.items():
         path = f"{group}/{name}"
         if path not in file:
-            found.append(f"{path}: missing; the group has {sorted(file[group])}")
+            messages.append(f"{path}: missing; the group has {sorted(file[group])}")
             continue
-        told = _text(file[path].attrs.get("units"))
-        if units is not None and not same(told, units):
-            found.append(f"{path}: units '{told}', expected '{units}'")
-    return found
+        file_units = _text(file[path].attrs.get("units"))
+        if units is not None and not same(file_units, units):
+            messages.append(f"{path}: units '{file_units}', expected '{units}'")
+    return messages
 
 
 def values(
@@ -79,42 +88,54 @@ def values(
     place: str,
     fills: tuple[float, ...] = (),
 ) -> NDArray[np.float32]:
-    """(row, column) values of a part of a dataset, NaN where they are missing.
+    """Read a part of a dataset.
 
     Args:
-      file: the file.
-      path: of the dataset.
-      part: rows and columns.
-      place: the file's URL, for the error.
-      fills: what the entry declares as missing, beside what the file does.
+      file: The file.
+      path: Path of the dataset.
+      part: Rows and columns to read.
+      place: URL of the file, for errors.
+      fills: Stored values that the entry declares as missing, in addition to those that the file
+        declares.
+
+    Returns:
+      (row, column) float32 values, NaN where missing.
 
     Raises:
-      DataError: it has values far below any that can be: of a fill that nothing declares.
+      DataError: If values are lower than any quantity can be, which indicates a fill value that
+        neither the file nor the entry declares.
     """
-    read = missing.masked(file[path][part], dict(file[path].attrs), fills)
-    low = read < _OUT_OF_THE_WORLD
-    if low.any():
-        found = f"{path}: {int(low.sum())} values such as {read[low][0]:g}, which nothing declares"
-        remedy = "declare the value with `fill` in the mapping, or fetch the file again"
-        raise DataError(place, f"{found} as missing", remedy=remedy)
-    return read
+    array = missing.masked(file[path][part], dict(file[path].attrs), fills)
+    too_low = array < _OUT_OF_THE_WORLD
+    if too_low.any():
+        n_low, example = int(too_low.sum()), array[too_low][0]
+        problem = f"{path}: {n_low} values such as {example:g}, which is not declared as missing"
+        hint = "declare the value with `fill` in the mapping, or fetch the file again"
+        raise DataError(place, problem, remedy=hint)
+    return array
 
 
 def _cached(url: str, options: dict[str, Any]) -> dict[str, Any]:
-    s3 = url.startswith("s3://")
-    return {f"default_{key}" if s3 else key: value for key, value in CACHE.items()} | options
+    """Return storage options with a cache; s3fs has other names for its options."""
+    prefix = "default_" if url.startswith("s3://") else ""
+    return {f"{prefix}{key}": value for key, value in CACHE.items()} | options
 
 
 def _check_page(file: Any, place: str, login: str | None) -> None:
-    """Refuse the page that a provider shows to those it does not know."""
+    """Check that a file is not a login page, which some providers send instead of an error.
+
+    Raises:
+      DataError: If the content is HTML.
+    """
     head = file.read(64).lstrip()
     file.seek(0)
     if head[:1] == b"<":
-        remedy = http_errors.REMEDIES.get(login or "", "open the URL in a browser")
-        raise DataError(place, "a web page came instead of the file", remedy=remedy)
+        hint = http_errors.REMEDIES.get(login or "", "open the URL in a browser")
+        problem = "the server sent a web page instead of the file"
+        raise DataError(place, problem, remedy=hint)
 
 
 def _text(value: Any) -> str:
-    """An attribute as text: HDF5 has several kinds of strings."""
+    """Return an attribute as text; HDF5 has several kinds of strings."""
     first = np.ravel(np.asarray(value))[0]
     return first.decode() if isinstance(first, bytes) else f"{first}"

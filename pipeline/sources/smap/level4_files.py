@@ -1,4 +1,4 @@
-"""A file of SMAP's Level 4: its faults, and the mean of several."""
+"""Check files of SMAP's Level 4 product (SPL4SMGP) and compute their mean."""
 
 from __future__ import annotations
 
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
 
 GROUP = "Geophysical_Data"
 SHAPE = next(shape for shape, refinement in ease.SHAPES.items() if refinement == 4)
-_NEAR_DEGREES = 1e-3  # the file's are float32
+_NEAR_DEGREES = 1e-3  # tolerance of coordinates, which are float32 in the file
 
 
 class Task(NamedTuple):
-    """What to read of every file: datasets, their units and fills, the part, and how."""
+    """What to read from every file.
+
+    Attributes:
+      units: {dataset: units that it must have}.
+      fills: {dataset: stored values that the entry declares as missing}.
+      part: Rows and columns to read.
+      options: Storage options for fsspec.
+      login: `earthdata` if the provider requires an Earthdata Login.
+    """
 
     units: dict[str, str]
     fills: Fills
@@ -35,9 +43,9 @@ class Task(NamedTuple):
 
 
 def problems(file: h5py.File, task: Task) -> list[str]:
-    """Datasets that are absent, in other units, of another fill or shape."""
-    found = hdf5.problems(file, GROUP, dict(task.units))
-    return found or [
+    """Return messages about datasets that are missing, or have other units or another shape."""
+    messages = hdf5.problems(file, GROUP, dict(task.units))
+    return messages or [
         f"{GROUP}/{name}: shape {file[GROUP][name].shape}, expected {SHAPE}"
         for name in task.units
         if file[GROUP][name].shape != SHAPE
@@ -45,31 +53,46 @@ def problems(file: h5py.File, task: Task) -> list[str]:
 
 
 def misplaced(file: h5py.File, part: ease.Part, window: Window) -> list[str]:
-    """Whether the rows and columns are elsewhere than on the grid."""
+    """Return messages if the latitudes and longitudes in a file differ from the grid's.
+
+    Args:
+      file: The file.
+      part: Rows and columns of the window in the file.
+      window: The window.
+    """
     rows, cols = part
-    wanted = {
+    expected = {
         "cell_lat": ((rows, cols.start), window.cell_lat),
         "cell_lon": ((rows.start, cols), window.cell_lon),
     }
-    found = []
-    for name, (place, centres) in wanted.items():
+    messages = []
+    for name, (line, centres) in expected.items():
         if name not in file or file[name].shape != SHAPE:
-            found.append(f"{name}: missing, or not of {SHAPE}")
+            messages.append(f"{name}: missing, or not of shape {SHAPE}")
             continue
-        told = file[name][place].astype(np.float64)
-        wrong = np.abs(told - centres) > _NEAR_DEGREES
+        degrees = file[name][line].astype(np.float64)
+        wrong = np.abs(degrees - centres) > _NEAR_DEGREES
         if wrong.any():
-            found.append(f"{name}: {told[wrong][0]:g} where the grid has {centres[wrong][0]:g}")
-    return found
+            first, centre = degrees[wrong][0], centres[wrong][0]
+            messages.append(f"{name}: {first:g} where the grid has {centre:g}")
+    return messages
 
 
 def mean(
     task: Task, granules: list[Granule], shape: tuple[int, int]
 ) -> dict[str, NDArray[np.float32]]:
-    """(row, column) mean of each dataset over files, NaN where one of them has no value.
+    """Compute the mean of each dataset over files.
+
+    Args:
+      task: What to read.
+      granules: The files; if there are none, all values are NaN.
+      shape: Numbers of rows and columns.
+
+    Returns:
+      {dataset: (row, column) mean}, NaN where any of the files has no value.
 
     Raises:
-      DataError: a file cannot be read, or is not as the first was.
+      DataError: If a file cannot be read, or has another form than the first file.
     """
     if not granules:
         return {name: np.full(shape, np.nan, np.float32) for name in task.units}
@@ -77,9 +100,9 @@ def mean(
     for granule in granules:
         place = http_errors.shown(granule.url)
         with hdf5.opened(granule.url, task.options, task.login) as file:
-            found = problems(file, task)
-            if found:
-                raise DataError(place, *found, remedy=REMEDY)
+            messages = problems(file, task)
+            if messages:
+                raise DataError(place, *messages, remedy=REMEDY)
             for name in task.units:
                 fills = task.fills.get(name, ())
                 total[name] += hdf5.values(file, f"{GROUP}/{name}", task.part, place, fills)

@@ -1,4 +1,4 @@
-"""Retrievals of several passes and files brought together to one field a day."""
+"""Combine SMAP's retrievals of several passes and files to one field per day."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ABSENT = 65535  # a flag with every bit set: it is good in no sense
+ABSENT = 65535  # flag where nothing was observed; all its bits are set, so no test accepts it
 MEANINGS = {
     1: "not_recommended",
     2: "retrieval_not_attempted",
@@ -19,12 +19,12 @@ MEANINGS = {
 
 
 class Pass(NamedTuple):
-    """The morning's or the evening's observations in one file.
+    """The observations of the morning or the evening in one file.
 
     Attributes:
-      offset: (row, column) day of the observation less the day of the file: -1, 0 or 1.
-      flag: (row, column) flags, ABSENT where nothing was observed.
-      fields: (row, column) values of each dataset, NaN where there is none.
+      offset: (row, column) day of the observation relative to the day of the file: -1, 0 or 1.
+      flag: (row, column) quality flags, 65535 where nothing was observed.
+      fields: {dataset: (row, column) values}, NaN where missing.
     """
 
     offset: NDArray[np.int8]
@@ -35,65 +35,77 @@ class Pass(NamedTuple):
 def of_day(
     around: dict[int, list[Pass]], names: list[str], shape: tuple[int, int], bad_bits: int
 ) -> dict[str, NDArray[np.float32] | NDArray[np.uint16]]:
-    """Fields of one day, by name, and `retrieval_qual_flag`.
+    """Combine the passes of one day.
 
-    At a place, a pass is that of the day's own file where it has a value for the day, else that of
-    a neighbouring file. Of several passes those without bad bits count, else all, by their mean;
-    the flag has every bit of those that count.
+    In each cell, the observation of a pass is from the file of the day if that has a value for the
+    day, and otherwise from a neighbouring file. The value is the mean of the passes without bad
+    bits, or of all passes if each has a bad bit. The flag has all bits of the averaged passes.
 
     Args:
-      around: passes of the day's file (0), and of those of the days before (-1) and after (1).
-      names: the datasets.
-      shape: rows and columns.
-      bad_bits: bits of the flag that are bad.
+      around: Passes in the file of the day (0), the day before (-1) and the day after (1).
+      names: The datasets.
+      shape: Numbers of rows and columns.
+      bad_bits: Bits of the flag that make an observation bad.
+
+    Returns:
+      {dataset: (row, column) values}, NaN where missing, and `retrieval_qual_flag`.
     """
     count = max((len(passes) for passes in around.values()), default=0)
-    chosen = [
+    merged = [
         _chosen({shift: passes[i] for shift, passes in around.items()}, names, shape)
         for i in range(count)
     ]
     total = {name: np.zeros(shape, np.float64) for name in names}
     n, flag = np.zeros(shape, np.int64), np.full(shape, ABSENT, np.uint16)
-    for one in chosen:
+    for one in merged:
         flag = np.where(flag == ABSENT, one.flag, flag)
-    valued = [_valued(one) for one in chosen]
-    good = [has & (one.flag & bad_bits == 0) for has, one in zip(valued, chosen, strict=True)]
+    valued = [_valued(one) for one in merged]
+    good = [
+        has_value & (one.flag & bad_bits == 0)
+        for has_value, one in zip(valued, merged, strict=True)
+    ]
     any_good = np.any(good, axis=0) if good else np.zeros(shape, bool)
     bits = np.zeros(shape, np.uint16)
-    for one, has, fine in zip(chosen, valued, good, strict=True):
-        counts = np.where(any_good, fine, has)
-        n += counts
-        bits = np.where(counts, bits | one.flag, bits)
+    for one, has_value, is_good in zip(merged, valued, good, strict=True):
+        is_averaged = np.where(any_good, is_good, has_value)
+        n += is_averaged
+        bits = np.where(is_averaged, bits | one.flag, bits)
         for name in names:
-            total[name] += np.where(counts, one.fields[name], 0)
+            total[name] += np.where(is_averaged, one.fields[name], 0)
     with np.errstate(invalid="ignore"):
-        made = {name: (total[name] / n).astype(np.float32) for name in names}
-    return {**made, "retrieval_qual_flag": np.where(n > 0, bits, flag).astype(np.uint16)}
+        fields = {name: (total[name] / n).astype(np.float32) for name in names}
+    return {**fields, "retrieval_qual_flag": np.where(n > 0, bits, flag).astype(np.uint16)}
 
 
 def _chosen(passes: dict[int, Pass], names: list[str], shape: tuple[int, int]) -> Pass:
-    """One pass of the day, put together from the files that may have it."""
+    """Return one pass of a day, from the file of the day and its neighbours.
+
+    Args:
+      passes: The pass in the file of the day (0), the day before (-1) and the day after (1).
+      names: The datasets.
+      shape: Numbers of rows and columns.
+    """
     flag = np.full(shape, ABSENT, np.uint16)
     fields = {name: np.full(shape, np.nan, np.float32) for name in names}
-    taken = np.zeros(shape, bool)
+    filled = np.zeros(shape, bool)
     for shift in sorted(passes, key=abs):
         one = passes[shift]
-        here = one.offset == -shift
-        value = here & _valued(one) & ~taken
-        flag = np.where(value | (here & ~taken & (flag == ABSENT)), one.flag, flag)
+        is_of_day = one.offset == -shift
+        is_used = is_of_day & _valued(one) & ~filled
+        flag = np.where(is_used | (is_of_day & ~filled & (flag == ABSENT)), one.flag, flag)
         for name in names:
-            fields[name] = np.where(value, one.fields[name], fields[name])
-        taken |= value
+            fields[name] = np.where(is_used, one.fields[name], fields[name])
+        filled |= is_used
     return Pass(np.zeros(shape, np.int8), flag, fields)
 
 
 def _valued(one: Pass) -> NDArray[np.bool_]:
-    """(row, column) whether every dataset of the mapping has a value."""
+    """Return (row, column) whether all datasets have a value."""
     return np.asarray(np.all([np.isfinite(field) for field in one.fields.values()], axis=0))
 
 
 def flag_attributes(bad_bits: int) -> dict[str, Any]:
-    """What says how the flags are to be read."""
+    """Return the attributes of `provider_flag`; flags with any of `bad_bits` are not good."""
     return {
         "bad_bits": bad_bits,
         "good": [flag for flag in range(2 * max(MEANINGS)) if not flag & bad_bits],

@@ -1,4 +1,4 @@
-"""How a table is declared: the roles of its columns, and what makes no sense."""
+"""Check how a catalog entry declares a table."""
 
 from __future__ import annotations
 
@@ -31,46 +31,55 @@ class Declaration(Protocol):
 
 
 def faults(table: Declaration) -> list[str]:
-    """What is wrong with the arguments of a table."""
+    """Return a message for each invalid argument of a table."""
     roles, station = table.columns.keys(), table.station
-    lacking = [role for role in NEEDED if role not in roles and role not in station]
-    problems = [f"columns: {role} missing" for role in lacking]
-    problems += [f"{role} and columns.{role}: say one of them" for role in station if role in roles]
-    for role, most in (("lat", 90), ("lon", 180)):
-        if role in station and not _within(station[role], most):
-            problems.append(f"{role} {station[role]}: expected -{most} to {most} degrees")
-    problems += [f"columns: no such role: {r}" for r in roles if r not in ROLES]
+    absent = [role for role in NEEDED if role not in roles and role not in station]
+    problems = [f"columns: {role} missing" for role in absent]
+    problems += [
+        f"{role} and columns.{role}: expected only one of them" for role in station if role in roles
+    ]
+    for role, limit in (("lat", 90), ("lon", 180)):
+        if role in station and not _within(station[role], limit):
+            problems.append(f"{role} {station[role]}: expected -{limit} to {limit} degrees")
+    problems += [
+        f"columns: unknown role {role}, expected one of {', '.join(ROLES)}"
+        for role in roles
+        if role not in ROLES
+    ]
     if ("depth_from" in roles) != ("depth_to" in roles):
-        problems.append("columns: depth_from and depth_to go together")
-    wide = any(isinstance(spec["from"], dict) for spec in table.mapping.values())
-    depths = ("depth" in roles) + ("depth_from" in roles) + (table.depth is not None) + wide
+        problems.append("columns: expected both depth_from and depth_to, or neither")
+    is_wide = any(isinstance(spec["from"], dict) for spec in table.mapping.values())
+    depths = ("depth" in roles) + ("depth_from" in roles) + (table.depth is not None) + is_wide
     if depths != 1:
-        accepted = "columns.depth, columns.depth_from and _to, depth, or a depth for each column"
-        problems.append(f"expected one of {accepted}")
+        problems.append(
+            "depth: expected exactly one of columns.depth, columns.depth_from and columns.depth_to,"
+            " depth, or a depth for each column in the mapping"
+        )
     problems += layers.faults(table.mapping)
     if table.time_format is not None:
         problems += stamps.format_faults(table.time_format)
     if "flag" in roles and not table.good:
-        problems.append("columns.flag: say which are good, in `good`")
+        problems.append("columns.flag: expected `good` too, which lists the flags of good rows")
     if table.sensors not in ("mean", "longest"):
-        problems.append(f"sensors '{table.sensors}': expected mean or longest")
+        problems.append(f"sensors '{table.sensors}': expected 'mean' or 'longest'")
     if not 0 <= table.min_share <= 1:
-        problems.append(f"min_share {table.min_share}: expected 0..1")
+        problems.append(f"min_share {table.min_share}: expected a number from 0 to 1")
     try:
         stamps.zone(table.time_zone or stamps.LOCAL)
     except ValueError as error:
         problems.append(str(error))
     pairs = [(s["units"], s.get("to", s["units"])) for s in table.mapping.values()]
-    for units, wanted in [*pairs, (table.depth_units, "m")]:
+    for units, target_units in [*pairs, (table.depth_units, "m")]:
         try:
-            conversion(units, wanted)
+            conversion(units, target_units)
         except DataError as error:
             problems.append(str(error))
     return problems
 
 
-def _within(text: str, most: float) -> bool:
+def _within(text: str, limit: float) -> bool:
+    """Return whether a text is a number from -limit to limit."""
     try:
-        return abs(float(text)) <= most
+        return abs(float(text)) <= limit
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""Times of a table: stamps in whatever zone to UTC, or to local standard time."""
+"""Parse the time stamps of a table, in any time zone, to UTC or local standard time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.sources.table.text import at_lines
 if TYPE_CHECKING:
     import pandas as pd
 
-KEYS = ("id", "sensor", "depth_from", "depth_to")  # of a series
+KEYS = ("id", "sensor", "depth_from", "depth_to")  # columns that identify a series
 LOCAL, OFFSET = "local standard", "offset"
 ACCEPTED = (
-    "`UTC`, `offset` (each stamp carries its own), `local standard`, `UTC-06:00` or the like (no "
-    "summer time), or an IANA name such as Europe/Berlin (summer time as there)"
+    "`UTC`, `offset` (each stamp has its own), `local standard`, a fixed offset such as "
+    "`UTC-06:00` (no summer time), or an IANA name such as Europe/Berlin (with its summer time)"
 )
-NO_ISO = "time is no ISO 8601"
+NO_ISO = "time is not in ISO 8601 format"
 FORM = "such as %d/%m/%Y %H:%M"
 _FIXED = re.compile(r"UTC([+-])(\d{1,2})(?::?(\d{2}))?")
 _DATE = r"^\d{4}-?\d{2}-?\d{2}"
@@ -34,10 +34,12 @@ _ENDS_IN_OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 @dataclass(frozen=True)
 class Stamps:
-    """Times of rows, and how days are to be told.
+    """The times of rows.
 
-    `times` (row,) without a zone: UTC, or local standard time; `dates` where stamps are dates
-    alone, `convention` is that of the days.
+    Attributes:
+      times: (row,) the times, UTC or local standard time, without time zone.
+      dates: Whether all stamps are dates without a time of day.
+      convention: Time convention of the days, `UTC day` or `local standard time day`.
     """
 
     times: pd.Series
@@ -46,10 +48,10 @@ class Stamps:
 
 
 def zone(name: str) -> tzinfo | None:
-    """The zone of stamps without offsets; None for `local standard` and `offset`.
+    """Return the time zone of stamps without offsets; None for `local standard` and `offset`.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: If there is no such zone.
     """
     if name in (LOCAL, OFFSET):
         return None
@@ -65,25 +67,25 @@ def zone(name: str) -> tzinfo | None:
 
 
 def has_offset(text: pd.Series) -> pd.Series:
-    """(row,) whether a stamp ends in Z or an offset."""
+    """Return (row,) whether a stamp ends in Z or an offset."""
     return text.str.slice(10).str.strip().str.contains(_ENDS_IN_OFFSET, regex=True)
 
 
 def is_date(text: pd.Series) -> pd.Series:
-    """(row,) whether a stamp is a date alone."""
+    """Return (row,) whether a stamp is a date without a time of day."""
     return text.str.fullmatch(r"\d{4}-?\d{2}-?\d{2}")
 
 
 def is_iso(text: pd.Series) -> bool:
-    """Whether some stamp begins as ISO 8601 does."""
+    """Return whether any stamp begins with a date in ISO 8601 format."""
     return bool(text.str.contains(_DATE, regex=True).any())
 
 
 def format_faults(time_format: str) -> list[str]:
-    """What is wrong with a form of stamps: it must tell year, month and day."""
-    moment = datetime(2019, 12, 31)
+    """Return a message if a format of stamps lacks year, month or day."""
+    example = datetime(2019, 12, 31)
     try:
-        if datetime.strptime(moment.strftime(time_format), time_format).date() == moment.date():
+        if datetime.strptime(example.strftime(time_format), time_format).date() == example.date():
             return []
     except ValueError:
         pass
@@ -91,88 +93,118 @@ def format_faults(time_format: str) -> list[str]:
 
 
 def fitting(text: pd.Series) -> list[str]:
-    """Forms other than ISO 8601 that every stamp of a table has; of ambiguous ones, several."""
+    """Return the formats, other than ISO 8601, that fit all stamps of a table.
+
+    Several formats are returned if the stamps are ambiguous, and none if no known format fits.
+    """
     import pandas as pd
 
-    written = text[text != ""].drop_duplicates()
-    if written.empty:
+    stamps = text[text != ""].drop_duplicates()
+    if stamps.empty:
         return []
     span = {}
     for form in (f"{date}{time}" for date in _DATES for time in _TIMES):
-        if pd.to_datetime(written.iloc[:1], format=form, errors="coerce").isna().any():
+        if pd.to_datetime(stamps.iloc[:1], format=form, errors="coerce").isna().any():
             continue
-        times = pd.to_datetime(written, format=form, errors="coerce")
+        times = pd.to_datetime(stamps, format=form, errors="coerce")
         if not times.isna().any():
             span[form] = times.max() - times.min()
-    # A year of two digits stands first or last: read as a day, it would spread days over decades.
-    first = bool(span) and min(span, key=lambda form: span[form]).startswith("%y")
-    return [form for form in span if "%y" not in form or form.startswith("%y") == first]
+    # A two-digit year may be first or last in a date. With the wrong choice, days are read as years
+    # and the record spans decades; hence the format with the shortest span decides.
+    year_is_first = bool(span) and min(span, key=lambda form: span[form]).startswith("%y")
+    return [form for form in span if "%y" not in form or form.startswith("%y") == year_is_first]
 
 
 def has_times(time_format: str) -> bool:
-    """Whether stamps of a form have a time of day."""
+    """Return whether stamps of a format have a time of day."""
     return re.search("%[HI]", time_format) is not None
 
 
 def stamps(
     rows: pd.DataFrame, time_zone: str | None, time_format: str | None = None
 ) -> tuple[Stamps, list[str]]:
-    """Times of rows under a time zone; and the problems of stamps, with their lines.
+    """Parse the time stamps of rows.
 
-    Without a time zone: that of the stamps, where any carries one, else local standard time.
-
-    A date alone among stamps with times is midnight. An hour that a clock shows twice, when
-    summer time ends, is summer time where it comes first in the file.
+    A date among stamps with times of day means midnight. When summer time ends, clocks show an hour
+    twice: the first row of a series in that hour is summer time, a later one is standard time.
 
     Args:
-      rows: of `rows.checked`.
-      time_zone: one of `ACCEPTED`, or none.
-      time_format: of stamps that are not ISO 8601.
+      rows: A frame with the stamps as text in `time`, the columns that identify a series, as far as
+        the table has them, and line numbers as index.
+      time_zone: The time zone, as in `TableSource`; None for `offset` if any stamp has an offset,
+        and `local standard` otherwise.
+      time_format: Format of the stamps; None for ISO 8601.
+
+    Returns:
+      The times, NaT where a stamp cannot be parsed; and messages that name the lines of all
+      problems.
     """
     import pandas as pd
 
     text = rows["time"]
     present = text != ""
-    form = time_format or "ISO8601"
-    parsed = pd.to_datetime(text, format=form, utc=True, errors="coerce")
+    parsed = pd.to_datetime(text, format=time_format or "ISO8601", utc=True, errors="coerce")
     if time_format is None:
         wrong = present & (parsed.isna() | ~text.str.contains(_DATE, regex=True))
-        accepted = f"{NO_ISO}, such as 2019-05-01T13:00"
+        message = f"{NO_ISO}, such as 2019-05-01T13:00"
         offset = has_offset(text) & ~wrong
         dates = bool(is_date(text[present & ~wrong]).all())
     else:
         wrong = present & parsed.isna()
-        accepted = f"time is not written as time_format {time_format} says"
+        message = f"time is not in the format {time_format} that time_format states"
         offset = ~wrong & ("%z" in time_format)
         dates = not has_times(time_format)
-    problems = at_lines(accepted, wrong, text)
+    problems = at_lines(message, wrong, text)
     time_zone = time_zone or (OFFSET if offset.any() else LOCAL)
-    if time_zone == OFFSET:
-        lacking = ~offset & present & ~wrong
-        problems += at_lines(f"time without an offset, with time_zone `{OFFSET}`", lacking, text)
-    if time_zone == LOCAL:
-        problems += at_lines(f"time with an offset; say time_zone `{OFFSET}`", offset, text)
+    problems += _offset_problems(text, time_zone, offset, present & ~wrong)
     times = parsed.dt.tz_localize(None)
-    where = zone(time_zone)
-    if where is not None and not dates and time_zone != "UTC":
-        times, odd = _to_utc(rows, times, offset, where)
-        what = f"time that no clock showed in {time_zone}, where summer time began"
-        hint = "a logger that keeps standard time has a time_zone such as UTC+01:00"
-        problems += at_lines(f"{what} ({hint})", odd & ~wrong, text)
+    tz = zone(time_zone)
+    if tz is not None and not dates and time_zone != "UTC":
+        times, nonexistent = _to_utc(rows, times, offset, tz)
+        message = (
+            f"time does not exist in {time_zone}, where clocks were set forward to summer time "
+            "(for a logger without summer time, set time_zone to an offset such as UTC+01:00)"
+        )
+        problems += at_lines(message, nonexistent & ~wrong, text)
     utc = time_zone in ("UTC", OFFSET) or not (dates or time_zone == LOCAL)
     convention = "UTC day" if utc else "local standard time day"
     return Stamps(times.mask(wrong), dates, convention), problems
 
 
+def _offset_problems(
+    text: pd.Series, time_zone: str, offset: pd.Series, valid: pd.Series
+) -> list[str]:
+    """Return a message about stamps that lack an offset, or have one, against the time zone.
+
+    Args:
+      text: (row,) the stamps.
+      time_zone: The time zone, as in `TableSource`.
+      offset: (row,) whether the stamp has an offset.
+      valid: (row,) whether the stamp can be parsed.
+    """
+    if time_zone == OFFSET:
+        return at_lines(f"time has no offset, but time_zone is `{OFFSET}`", valid & ~offset, text)
+    if time_zone == LOCAL:
+        return at_lines(f"time has an offset; set time_zone to `{OFFSET}`", offset, text)
+    return []
+
+
 def _to_utc(
-    rows: pd.DataFrame, times: pd.Series, offset: pd.Series, where: tzinfo
+    rows: pd.DataFrame, times: pd.Series, offset: pd.Series, tz: tzinfo
 ) -> tuple[pd.Series, pd.Series]:
-    """Clock times of a zone as UTC; and which no clock showed."""
-    known = times.notna() & ~offset
-    clock = times[known]
-    keys = rows.loc[known, [c for c in KEYS if c in rows]].assign(time=clock)
-    summer = ~keys.duplicated().to_numpy()
-    utc = clock.dt.tz_localize(where, ambiguous=summer, nonexistent="NaT")
+    """Return (row,) clock times converted to UTC, and (row,) which times do not exist in the zone.
+
+    Args:
+      rows: A frame with the columns that identify a series, as far as the table has them.
+      times: (row,) clock times, or UTC where `offset`.
+      offset: (row,) whether the stamp has its own offset.
+      tz: The time zone of the other stamps.
+    """
+    is_clock_time = times.notna() & ~offset
+    clock_times = times[is_clock_time]
+    keys = rows.loc[is_clock_time, [c for c in KEYS if c in rows]].assign(time=clock_times)
+    is_summer_time = ~keys.duplicated().to_numpy()
+    utc = clock_times.dt.tz_localize(tz, ambiguous=is_summer_time, nonexistent="NaT")
     result = times.copy()
-    result[known] = utc.dt.tz_convert("UTC").dt.tz_localize(None)
-    return result, known & result.isna()
+    result[is_clock_time] = utc.dt.tz_convert("UTC").dt.tz_localize(None)
+    return result, is_clock_time & result.isna()

@@ -1,14 +1,15 @@
-"""The U.S. Climate Reference Network: daily texts of the NCEI, one for each site and year.
+"""Intake driver for daily data of the U.S. Climate Reference Network (USCRN), published by NCEI.
 
-In: {urlpath}/YYYY/CRND0103-YYYY-{ST_Location_vector}.txt, 28 columns, days of local standard time,
-values that did not pass the provider's control left out by it; and the provider's list of sites,
-without which a folder of one's own is read by the positions in its files.
-Out, as `to_dask()` gives it to anyone:
+The driver reads text files {urlpath}/YYYY/CRND0103-YYYY-{ST_Location_vector}.txt, one per site and
+year, with 28 columns and days of local standard time. The provider has already removed values that
+failed its quality control. Positions are from the provider's list of sites; for a local folder
+without the list they are read from the files. `to_dask()` returns daily values of sites:
 
-  dims time, place; coords time (datetime64, a day of local standard time), place (ST_Location_...),
-  lat, lon (degrees), elevation, depth_from, depth_to (m; of the target), network;
-  attribute time_convention
-  our names, float32, in our units
+  dims     time, place
+  coords   time (datetime64, a day of local standard time), place (ST_Location_vector), lat, lon
+           (degrees), elevation (m), depth_from, depth_to (m, of the target), network
+  data     soilweave's variables, float32, in soilweave's units
+  attrs    time_convention
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ FILE = re.compile(r"CRND0103-(\d{4})-(\w[^/]*)\.txt$")
 
 
 class UscrnSource(Source):
-    """Intake driver for the daily texts of the U.S. Climate Reference Network.
+    """Read the daily files of USCRN as points.
 
-    Each year's folder is listed, so a site without a file in a year was not yet, or no longer,
-    there; files are fetched for the wanted years and region only, when they are asked for.
+    `to_dask()` lists the folder of each year; a site without a file in a year did not operate in
+    it. Only files of the requested years and region are read, when values are computed.
 
     Args:
-      urlpath: the folder of the years.
-      mapping: {our name: {"from": a column, "units": its units, "to": our units}}, or a list of
-        such.
-      sites: URL of the provider's list, stations.tsv beside the folder by default. Sites that it
-        lacks, and all of a folder on this machine without it, lie where their latest file says.
-      login: as of Source.
-      storage_options: passed to fsspec.
-      metadata: what the catalog says of the entry.
+      urlpath: The folder that contains a folder for each year.
+      mapping: {soilweave's name: {"from": column, "units": its units, "to": soilweave's units}},
+        or a list of such dictionaries.
+      sites: URL of the provider's list of sites; by default stations.tsv in the parent folder of
+        `urlpath`. The positions of sites that are not in the list are read from their latest
+        files, and those of all sites if a local folder has no list.
+      login: As in `Source`.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry.
     """
 
     name = "soilweave_uscrn"
@@ -60,7 +62,11 @@ class UscrnSource(Source):
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet.
+
+        Raises:
+          ValueError: If the mapping names a column that does not exist or is not numeric.
+        """
         super().__init__(urlpath, mapping, login, storage_options, metadata)
         self.sites = sites
         unknown = [
@@ -68,37 +74,42 @@ class UscrnSource(Source):
         ]
         if unknown:
             accepted = ", ".join(text.NUMBERS)
-            raise ValueError(f"no column of numbers {', '.join(unknown)}; accepted: {accepted}")
+            raise ValueError(
+                f"mapping: no numeric column {', '.join(unknown)}; accepted: {accepted}"
+            )
 
     def digest(self) -> str:
-        """Identifies the wanted texts: it fetches them.
+        """Return a digest of the names and contents of all files in the period and region.
 
         Raises:
-          DataError: a file is absent, refused, or its server does not answer.
+          DataError: If a file is missing, access is refused or its server does not answer.
         """
-        urls = [url for held in self._found()[1].values() for url in held]
-        texts = fetched(urls, self._access())
-        return sha256_of(sorted((_name(url), sha256(text)) for url, text in texts.items()))
+        urls = [url for site_urls in self._find_files()[1].values() for url in site_urls]
+        contents = fetched(urls, self._access())
+        return sha256_of(sorted((_name(url), sha256(data)) for url, data in contents.items()))
 
     def to_dask(self) -> xr.Dataset:
-        """The data in our names and units; the texts are fetched when they are asked for.
+        """Return the data in soilweave's names and units, as lazy arrays.
 
         Raises:
-          DataError: there are no files for these years and region, or the list of sites is not
-            as expected.
+          DataError: If there are no files for the period and region, or the list of sites does
+            not have the expected form.
         """
         import xarray as xr
         from dask.delayed import delayed
 
-        sites, urls = self._found()
-        years = [int(_year(url)) for held in urls.values() for url in held]
+        sites, urls = self._find_files()
+        years = [int(_year(url)) for site_urls in urls.values() for url in site_urls]
         first, last = np.datetime64(f"{min(years)}-01-01"), np.datetime64(f"{max(years)}-12-31")
         if self.period is not None:
             first, last = (np.datetime64(day, "D") for day in self.period)
         days = np.arange(first, last + 1)
         read = delayed(record)
-        parts = [read(held, self._access(), days, sites[name].wban) for name, held in urls.items()]
-        columns = places.side_by_side(parts, len(days), text.NUMBERS, "float32")
+        records = [
+            read(site_urls, self._access(), days, sites[name].wban)
+            for name, site_urls in urls.items()
+        ]
+        columns = places.side_by_side(records, len(days), text.NUMBERS, "float32")
         raw = xr.Dataset({name: (("time", "place"), values) for name, values in columns.items()})
         for name, fills in self.fills.items():
             raw[name] = raw[name].where(~raw[name].isin(np.array(fills, "float32")))
@@ -112,60 +123,67 @@ class UscrnSource(Source):
         if depth := DEPTH.search(places.by_target(self.mapping)[0]):
             depths = np.full(len(urls), int(depth[1]) / 100)
             coords |= {"depth_from": ("place", depths), "depth_to": ("place", depths)}
-        told = {"time_convention": "local standard time day"}
-        return xr.Dataset(self.translated(raw), coords, told)
+        attrs = {"time_convention": "local standard time day"}
+        return xr.Dataset(self.translated(raw), coords, attrs)
 
     read = to_dask
 
     def _access(self) -> Access:
+        """Return what is needed to read files: storage options and login."""
         return self.storage_options, self.login
 
-    def _found(self) -> tuple[dict[str, text.Site], dict[str, list[str]]]:
-        """Sites by name, and for those that are wanted the URLs of their files, by year."""
+    def _find_files(self) -> tuple[dict[str, text.Site], dict[str, list[str]]]:
+        """Return {name: site}, and {name: URLs of its files, by year} for sites in the region."""
         root = self.urlpath.rstrip("/")
-        sites = self._listed(root)
+        sites = self._read_site_list(root)
         urls: dict[str, list[str]] = {}
         for year in self._years():
             for url in listed(f"{root}/{year}", self._access()):
                 if match := FILE.search(url):
                     urls.setdefault(match[2], []).append(url)
         if not urls:
-            raise self.absent(http_errors.shown(root), f"no file of {self._told()}")
+            raise self.absent(http_errors.shown(root), f"has no file of {self._describe_period()}")
         for name in sorted(urls.keys() - sites.keys()):
             sites[name] = unlisted(max(urls[name]), self._access())
         names = sorted(urls)
-        kept = places.inside(
+        in_region = places.inside(
             [sites[n].lat for n in names], [sites[n].lon for n in names], self.region
         )
-        wanted = {name: urls[name] for name, inside in zip(names, kept, strict=True) if inside}
-        if not wanted:
-            found = f"none of its {len(names)} sites of {self._told()} lies in the region"
-            raise DataError(http_errors.shown(root), found, remedy="choose another region")
-        return sites, wanted
+        selected = {n: urls[n] for n, inside in zip(names, in_region, strict=True) if inside}
+        if not selected:
+            problem = (
+                f"none of its {len(names)} sites of {self._describe_period()} lies in the region"
+            )
+            raise DataError(http_errors.shown(root), problem, remedy="choose another region")
+        return sites, selected
 
-    def _listed(self, root: str) -> dict[str, text.Site]:
-        """The provider's list of sites; none beside a folder on this machine that lacks it."""
+    def _read_site_list(self, root: str) -> dict[str, text.Site]:
+        """Return {name: site} of the provider's list, empty if a local folder has no list."""
         table = self.sites or f"{root.rpartition('/')[0]}/stations.tsv"
-        is_here = table.partition("://")[0] in (table, "file")
-        if self.sites is None and is_here and not exists(table):
+        is_local = table.partition("://")[0] in (table, "file")
+        if self.sites is None and is_local and not exists(table):
             return {}
         return text.listed(remote.read(table, *self._access()), http_errors.shown(table))
 
     def _years(self) -> list[int]:
+        """Return the requested years, or by default those that have a folder."""
         if self.period is not None:
             return list(range(self.period[0].year, self.period[1].year + 1))
         names = (_name(url.rstrip("/")) for url in listed(self.urlpath, self._access()))
         return sorted({int(name) for name in names if re.fullmatch(r"\d{4}", name)})
 
-    def _told(self) -> str:
+    def _describe_period(self) -> str:
+        """Return the requested years as text for errors."""
         if self.period is None:
             return "any year"
         return f"the years {self.period[0].year} to {self.period[1].year}"
 
 
 def _year(url: str) -> str:
+    """Return the year in the name of a file."""
     return _name(url).split("-")[1]
 
 
 def _name(url: str) -> str:
+    """Return the last part of a URL."""
     return url.rsplit("/", 1)[-1]

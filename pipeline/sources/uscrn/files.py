@@ -1,4 +1,4 @@
-"""Files of the U.S. Climate Reference Network: listed, and fetched several at once."""
+"""List and read files of the U.S. Climate Reference Network, several at a time."""
 
 from __future__ import annotations
 
@@ -15,31 +15,39 @@ from pipeline.sources.uscrn.text import NUMBERS, Site, year
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-AT_ONCE = 16
+AT_ONCE = 16  # files that are read at the same time
 Access = tuple[dict[str, Any], str | None]  # storage options and login
 
 
 def listed(folder: str, access: Access) -> list[str]:
-    """URLs in a folder; none where there is no such folder.
+    """Return the URLs of the entries of a folder, sorted; an empty list if it does not exist.
+
+    Args:
+      folder: URL of the folder.
+      access: Storage options and login.
 
     Raises:
-      DataError: it is refused, or its server does not answer.
+      DataError: If access is refused or the server does not answer.
     """
     given, login = access
     with http_errors.answering(folder, login):
         filesystem, path = fsspec.core.url_to_fs(folder, **remote.options(folder, given, login))
         try:
-            found = filesystem.ls(path.rstrip("/") + "/", detail=False)
+            entries = filesystem.ls(path.rstrip("/") + "/", detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-    return sorted({str(filesystem.unstrip_protocol(entry)) for entry in found})
+    return sorted({str(filesystem.unstrip_protocol(entry)) for entry in entries})
 
 
 def fetched(urls: list[str], access: Access) -> dict[str, bytes]:
-    """Files, several at once.
+    """Return {URL: content} of files, several of which are read at the same time.
+
+    Args:
+      urls: URLs of the files.
+      access: Storage options and login.
 
     Raises:
-      DataError: one is absent, refused, or its server does not answer.
+      DataError: If a file is missing, access is refused or its server does not answer.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return dict(zip(urls, pool.map(lambda url: remote.read(url, *access), urls), strict=True))
@@ -48,30 +56,45 @@ def fetched(urls: list[str], access: Access) -> dict[str, bytes]:
 def record(
     urls: list[str], access: Access, days: NDArray[np.datetime64], wban: str
 ) -> NDArray[np.float32]:
-    """(time, column) values of a site.
+    """Read the values of a site.
+
+    Args:
+      urls: URLs of its files, one per year.
+      access: Storage options and login.
+      days: (time,) the days to read, which are consecutive.
+      wban: Number of the site, which the files must have.
+
+    Returns:
+      (time, column) values of the numeric columns in the file's units, NaN where missing.
 
     Raises:
-      DataError: a file is absent, damaged, or another site's.
+      DataError: If a file is missing, damaged, or belongs to another site.
     """
     values = np.full((len(days), len(NUMBERS)), np.nan, np.float32)
     for url, text in fetched(urls, access).items():
         place = http_errors.shown(url)
-        held = year(text, place)
-        if held.wban != wban:
-            found = f"of site {held.wban}, expected {wban}"
-            raise DataError(place, found, remedy="does the list of sites belong to these files?")
-        at = (held.days - days[0]).astype(np.int64)
-        inside = (at >= 0) & (at < len(days))
-        values[at[inside]] = held.values[inside]
+        data = year(text, place)
+        if data.wban != wban:
+            problem = f"the file is of site {data.wban}, expected {wban}"
+            raise DataError(place, problem, remedy="does the list of sites belong to these files?")
+        index = (data.days - days[0]).astype(np.int64)
+        inside = (index >= 0) & (index < len(days))
+        values[index[inside]] = data.values[inside]
     return values
 
 
 def unlisted(url: str, access: Access) -> Site:
-    """A site that the list lacks, from its latest file.
+    """Return a site that the list lacks, with the last position in one of its files.
+
+    Its elevation is NaN and its network is empty.
+
+    Args:
+      url: The latest file of the site.
+      access: Storage options and login.
 
     Raises:
-      DataError: the file is absent or damaged.
+      DataError: If the file is missing or damaged.
     """
-    held = year(remote.read(url, *access), http_errors.shown(url))
-    lon, lat = held.values[-1, :2]
-    return Site(held.wban, float(lat), float(lon), float("nan"), "")
+    data = year(remote.read(url, *access), http_errors.shown(url))
+    lon, lat = data.values[-1, :2]
+    return Site(data.wban, float(lat), float(lon), elevation=float("nan"), network="")

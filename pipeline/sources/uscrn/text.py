@@ -1,4 +1,4 @@
-"""Texts of the U.S. Climate Reference Network: its list of sites, and a site's days of a year."""
+"""Parse the list of sites and the daily files of the U.S. Climate Reference Network."""
 
 from __future__ import annotations
 
@@ -24,11 +24,19 @@ COLUMNS = (
 NUMBERS = tuple(COLUMNS[i] for i in (3, 4, *range(5, 11), *range(12, 28)))
 LISTED = ("WBAN", "STATE", "LOCATION", "VECTOR", "LATITUDE", "LONGITUDE", "ELEVATION", "NETWORK")
 FOOT_M = 0.3048
-_SHOWN = 5
+_SHOWN = 5  # largest number of problems that an error lists
 
 
 class Site(NamedTuple):
-    """A site: its number, position in degrees, elevation in m, and network; "" for unknown."""
+    """A site.
+
+    Attributes:
+      wban: Number of the site.
+      lat: Latitude, degrees north.
+      lon: Longitude, degrees east.
+      elevation: Elevation above sea level, m; NaN if unknown.
+      network: Name of the network; empty if unknown.
+    """
 
     wban: str
     lat: float
@@ -38,12 +46,12 @@ class Site(NamedTuple):
 
 
 class Year(NamedTuple):
-    """A site's text of a year.
+    """The data of a site in one year.
 
     Attributes:
-      days: (day,) datetime64[D], increasing, local standard time.
-      values: (day, NUMBERS) float64, NaN where missing.
-      wban: the site's number.
+      days: (day,) datetime64[D], increasing, days of local standard time.
+      values: (day, column) float64 values of the numeric columns, NaN where missing.
+      wban: Number of the site.
     """
 
     days: np.ndarray
@@ -52,90 +60,99 @@ class Year(NamedTuple):
 
 
 def listed(text: bytes, place: str) -> dict[str, Site]:
-    """The provider's list of sites, by the name that their files have: ST_Location_vector.
+    """Parse the provider's list of sites.
 
     Args:
-      text: tab-separated, with a header; elevations in feet.
-      place: its URL.
+      text: Tab-separated text with a header; elevations are in feet.
+      place: URL of the list, for errors.
+
+    Returns:
+      {name: site}; names are ST_Location_vector, as in the names of the files.
 
     Raises:
-      DataError: columns are missing, or a position is no number.
+      DataError: If columns are missing, or a position or elevation is not a number.
     """
-    lines = io.StringIO(text.decode("utf-8", "replace"), newline=None)  # lines end in any way
+    lines = io.StringIO(text.decode("utf-8", "replace"), newline=None)  # accepts any line ends
     rows = csv.DictReader(lines, delimiter="\t")
-    lacking = [name for name in LISTED if name not in (rows.fieldnames or ())]
-    if lacking:
-        found = f"columns {', '.join(lacking)} missing; it has {rows.fieldnames}"
-        raise DataError(place, found, remedy="has the list changed? correct the entry's `sites`")
-    found_here, problems = {}, []
+    absent = [name for name in LISTED if name not in (rows.fieldnames or ())]
+    if absent:
+        problem = f"columns {', '.join(absent)} missing; the list has {rows.fieldnames}"
+        raise DataError(place, problem, remedy="has the list changed? correct the entry's `sites`")
+    sites, problems = {}, []
     for row in rows:
         name = _file_name(f"{row['STATE']}_{row['LOCATION']}_{row['VECTOR']}")
         try:
             position = float(row["LATITUDE"]), float(row["LONGITUDE"])
             elevation = float(row["ELEVATION"] or "nan") * FOOT_M
         except (TypeError, ValueError):
-            problems.append(f"line {rows.line_num}: position or elevation of {name} is no number")
+            message = f"position or elevation of {name} is not a number"
+            problems.append(f"line {rows.line_num}: {message}")
             continue
-        found_here[name] = Site(row["WBAN"], *position, elevation, row["NETWORK"])
+        sites[name] = Site(row["WBAN"], *position, elevation, row["NETWORK"])
     if problems:
         raise DataError(place, *problems, remedy="fetch the list again")
-    return found_here
+    return sites
 
 
 def year(text: bytes, place: str) -> Year:
-    """A site's days of a year.
+    """Parse the file of a site and year.
 
     Args:
-      text: 28 columns separated by blanks, a day in each line.
-      place: its URL, ending in CRND0103-YYYY-NAME.txt.
+      text: 28 columns separated by blanks, with one day per line.
+      place: URL of the file, which ends in CRND0103-YYYY-NAME.txt.
 
     Raises:
-      DataError: naming lines with another number of columns, no number, a bad day or one that is
-        there twice.
+      DataError: If lines have another number of columns, values that are not numbers, invalid or
+        repeated days, or several sites. The error names the first such lines.
     """
-    wanted = place.rsplit("/", 1)[-1].split("-")[1]
+    file_year = place.rsplit("/", 1)[-1].split("-")[1]
     days: dict[np.datetime64, list[float]] = {}
     problems, wbans = [], set()
-    for number, line in enumerate(text.decode("ascii", "replace").splitlines(), 1):
+    for line_number, line in enumerate(text.decode("ascii", "replace").splitlines(), 1):
         cells = line.replace("\0", " ").split()
         if not cells:
             continue
         try:
-            day, values = _row(cells, wanted)
+            day, values = _row(cells, file_year)
         except ValueError as error:
-            problems.append(f"line {number}: {error}")
+            problems.append(f"line {line_number}: {error}")
             continue
         if day in days:
-            problems.append(f"line {number}: day {day} is there twice")
+            problems.append(f"line {line_number}: day {day} occurs twice")
         days[day] = values
         wbans.add(cells[0])
     if len(wbans) > 1:
-        problems.append(f"lines of several sites: {', '.join(sorted(wbans))}")
+        problems.append(f"the file has lines of several sites: {', '.join(sorted(wbans))}")
     if not days and not problems:
-        problems.append("no lines")
+        problems.append("the file is empty")
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise DataError(place, *problems[:_SHOWN], *more, remedy="fetch it again")
-    order = sorted(days)
-    return Year(np.array(order), np.array([days[day] for day in order]), wbans.pop())
+    in_order = sorted(days)
+    return Year(np.array(in_order), np.array([days[day] for day in in_order]), wbans.pop())
 
 
-def _row(cells: list[str], wanted: str) -> tuple[np.datetime64, list[float]]:
+def _row(cells: list[str], file_year: str) -> tuple[np.datetime64, list[float]]:
+    """Return the day of a line and the values of the numeric columns.
+
+    Raises:
+      ValueError: If the line does not have the expected form.
+    """
     if len(cells) != len(COLUMNS):
         raise ValueError(f"{len(cells)} columns, expected {len(COLUMNS)}")
-    told = dict(zip(COLUMNS, cells, strict=True))
-    text = told["LST_DATE"]
-    if len(text) != 8 or not text.startswith(wanted):
-        raise ValueError(f"day '{text}', expected one of {wanted} as YYYYMMDD")
+    cell_by_column = dict(zip(COLUMNS, cells, strict=True))
+    text = cell_by_column["LST_DATE"]
+    if len(text) != 8 or not text.startswith(file_year):
+        raise ValueError(f"day '{text}', expected a day of {file_year} as YYYYMMDD")
     try:
         day = datetime.date(int(text[:4]), int(text[4:6]), int(text[6:]))
     except ValueError as error:
         raise ValueError(f"day '{text}': {error}") from error
-    return np.datetime64(day), [_number(name, told[name]) for name in NUMBERS]
+    return np.datetime64(day), [_number(name, cell_by_column[name]) for name in NUMBERS]
 
 
 def _number(name: str, text: str) -> float:
-    """A value; NaN for the lowest integer that the column's format has."""
+    """Return a value, NaN for the column's fill value, which is the lowest that its format has."""
     try:
         value = float(text)
     except ValueError:
@@ -145,6 +162,6 @@ def _number(name: str, text: str) -> float:
 
 
 def _file_name(name: str) -> str:
-    """A name as files have it: without accents, blanks as underscores."""
+    """Return a name as it is in file names, without accents and with underscores for blanks."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return "_".join(plain.split())
