@@ -345,7 +345,7 @@ def test_a_body_that_has_changed_is_told(recorded, tmp_path):
             body.unlink()
     code, output = replay_of(tmp_path)
     assert code == 1
-    assert output.count("changed since it was recorded, or gone") == 2
+    assert output.count("missing, or changed since it was recorded") == 2
     assert "verified:" not in output
 
 
