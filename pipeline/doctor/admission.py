@@ -68,7 +68,7 @@ def of_description(case: Case) -> list[Symptom]:
 def driver(case: Case) -> Any:
     """Return the driver of an entry; None if a staged copy is read instead.
 
-    Copy the driver for each opening, with `told`.
+    The driver is copied for each opening.
 
     Raises:
       ConfigError: If the entry names no usable driver.

@@ -48,7 +48,7 @@ def over(dataset: xr.Dataset, region: Region | None) -> Part:
 
 
 def of_coverage(dataset: xr.Dataset, part: Part, region: Region) -> list[Symptom]:
-    """Find out whether a source covers a region, or at least LEAST_COVERED of it."""
+    """Find out whether a source covers nearly all of a region."""
     if part.share >= LEAST_COVERED:
         return []
     west, south, east, north = region

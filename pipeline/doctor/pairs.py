@@ -79,7 +79,7 @@ def _same_ids(opened: Sequence[xr.Dataset]) -> list[Row]:
 
 
 def _same_places(experiment: Experiment, opened: Sequence[xr.Dataset]) -> list[Row]:
-    """Note the pairs of sites at one place, the first SHOWN of them with their correlation."""
+    """Note the pairs of sites at one place, the first of them with their correlation."""
     ids, entries = _listed(opened)
     names, _ = sites.distinct(ids, entries)
     lat, lon = (np.concatenate([d[axis].values for d in opened]) for axis in ("lat", "lon"))

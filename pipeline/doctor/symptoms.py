@@ -116,6 +116,6 @@ def of_error(error: Exception) -> list[Symptom]:
 
 
 def _short(text: str) -> str:
-    """Return at most LONGEST characters of a text, without secrets."""
+    """Return the beginning of a text, without secrets."""
     text = bare(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -29,7 +29,7 @@ class Request(NamedTuple):
     Attributes:
       method: HTTP method.
       url: URL without secrets.
-      headers: names and values of those headers that are in KEYED.
+      headers: names and values of the headers that change the answer.
       body: SHA-256 of the body without secrets; empty if there is no body.
     """
 

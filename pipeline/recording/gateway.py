@@ -90,7 +90,7 @@ class Gateway:
                 self._idle.notify_all()
 
     def settle(self) -> None:
-        """Wait until the answers of running requests are recorded, at most SETTLE_S seconds."""
+        """Wait until the answers of running requests are recorded, for a limited time."""
         with self._idle:
             self._idle.wait_for(lambda: not self._n_running, SETTLE_S)
 
