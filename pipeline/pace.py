@@ -1,4 +1,4 @@
-"""How fast this machine trains and predicts: a few steps of an experiment's network, timed."""
+"""Measure how fast this machine trains and predicts: time a few steps of a network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from model.network import Network
     from pipeline.config import Experiment
 
-PLACES = 256  # of one timed step; a real one's time is in proportion
+PLACES = 256  # places in a timed step; the time of a real step is in proportion to its places
 REPEATS = 3
 
 
 class Pace(NamedTuple):
-    """Seconds of a training step, cell-days per second of prediction, and what they take."""
+    """How fast a machine trains and predicts.
+
+    Attributes:
+      device: what was measured, in words.
+      step_s: seconds of a training step.
+      cell_days_per_s: cells times days that are predicted in a second.
+      side_by_side: number of workers that run in parallel.
+      step_mb: memory of a training step, MB.
+      checkpoint_mb: size of a checkpoint, MB.
+    """
 
     device: str
     step_s: float
@@ -31,42 +40,49 @@ class Pace(NamedTuple):
 
 
 def measure(experiment: Experiment, n_features: int) -> Pace:
-    """Time the network of an experiment on random numbers, as one worker would run it."""
+    """Time the network of an experiment on random numbers, as one worker would run it.
+
+    Args:
+      experiment: the experiment.
+      n_features: number of inputs of its network.
+    """
     import torch
 
     from model.network import seeded_network
 
     train = experiment.train
     gpu = torch.cuda.is_available()
+    device = "cuda" if gpu else "cpu"
     threads = experiment.compute.threads_per_worker
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         network = seeded_network(experiment.network, n_features, likelihood=True, key=(0,))
-        network = network.to("cuda" if gpu else "cpu")
+        network = network.to(device)
         days = train.window_days + train.warmup_days
-        x = torch.randn(PLACES, days, n_features, device="cuda" if gpu else "cpu")
+        x = torch.randn(PLACES, days, n_features, device=device)
         generator = torch.Generator().manual_seed(0)
-        learn = _timed(lambda: _learn(network, x, generator, train.precision == "bf16"), gpu)
+        train_s = _timed(lambda: _learn(network, x, generator, train.precision == "bf16"), gpu)
         with torch.no_grad():
-            predict = _timed(lambda: network(x), gpu)
+            predict_s = _timed(lambda: network(x), gpu)
     finally:
-        torch.set_num_threads(before)
-    inner = 1 if train.footprint_operator == "inputs" else experiment.domain.refinement**2
-    places = train.footprints_per_step * inner + train.sites_per_step
-    weights = sum(p.numel() for p in network.parameters())
+        torch.set_num_threads(threads_before)
+    cells = 1 if train.footprint_operator == "inputs" else experiment.domain.refinement**2
+    places = train.footprints_per_step * cells + train.sites_per_step
+    n_weights = sum(p.numel() for p in network.parameters())
     hidden = experiment.network.hidden_size
     return Pace(
-        torch.cuda.get_device_name() if gpu else f"{threads} thread(s) a worker",
-        learn * places / PLACES,
-        PLACES * days / predict,
-        torch.cuda.device_count() if gpu else max(1, (os.cpu_count() or 1) // threads),
-        places * days * hidden * 4 * 8 / 1e6,  # four gates, their gradients, state
-        weights * 4 / 1e6,
+        device=torch.cuda.get_device_name() if gpu else f"{threads} thread(s) a worker",
+        step_s=train_s * places / PLACES,
+        cell_days_per_s=PLACES * days / predict_s,
+        side_by_side=torch.cuda.device_count() if gpu else max(1, (os.cpu_count() or 1) // threads),
+        step_mb=places * days * hidden * 4 * 8 / 1e6,  # four gates, their gradients, state
+        checkpoint_mb=n_weights * 4 / 1e6,
     )
 
 
 def _learn(network: Network, x: Tensor, generator: object, bf16: bool) -> None:
+    """Run one step forwards and backwards, with a simple loss."""
     import torch
 
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
@@ -77,15 +93,15 @@ def _learn(network: Network, x: Tensor, generator: object, bf16: bool) -> None:
 
 
 def _timed(step: Callable[[], object], gpu: bool) -> float:
-    """Median seconds of a step, after one that warms up."""
+    """Return the median seconds of a step; a first run that is not timed warms up."""
     import torch
 
     step()
-    taken = []
+    seconds = []
     for _ in range(REPEATS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         step()
         if gpu:
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

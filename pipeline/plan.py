@@ -1,8 +1,8 @@
-"""What an experiment will take, before any data are read: from the catalog and the settings alone.
+"""Estimate what an experiment takes, from its settings and the catalog, before any data are read.
 
-Bytes and requests come from what the catalog says of its objects; shards, models and steps from
-the settings; hours from a few steps of the same network on random numbers, timed on this machine.
-Every cell of the window is counted as land, and every day as seen: an upper bound.
+Bytes and requests come from the sizes stated in the catalog; shards, models and steps from the
+settings; hours from a few steps of the same network on random numbers, timed on this machine. The
+estimate is an upper bound: every cell of the window counts as land, and every day as observed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,23 @@ if TYPE_CHECKING:
     from pipeline.pace import Pace
     from pipeline.volume import Volume
 
-MEGABYTES_PER_SECOND = 50.0  # of a network, assumed
-PLANET_CELL_DAYS_PER_S = 1e6
-DECODED = 4  # times the size as stored
-STORE_SHARE = 0.3  # of a node's memory, that Ray gives to its object store
+MEGABYTES_PER_SECOND = 50.0  # assumed speed of the network
+PLANET_CELL_DAYS_PER_S = 1e6  # speed of making a synthetic planet
+DECODED = 4  # size of decoded data, relative to that in storage
+STORE_SHARE = 0.3  # share of a node's memory that Ray gives to its object store
 
 
 class Work(NamedTuple):
-    """What one stage takes."""
+    """What one stage takes.
+
+    Attributes:
+      stage: name of the stage.
+      tasks: number and kind of its tasks, in words.
+      objects: number of shards written, upper bound.
+      megabytes: size of what is written, before compression.
+      memory: peak memory of a worker and of the driver, MB.
+      hours: time on this machine.
+    """
 
     stage: str
     tasks: str
@@ -37,118 +46,122 @@ class Work(NamedTuple):
 
 
 def tables(experiment: Experiment) -> list[Any]:
-    """Two tables, of sources and of stages, and what they rest on."""
+    """Return what `plan` prints: a table of sources, a table of stages, and the assumptions."""
     sizes = sizes_of(experiment)
-    measured = pace.measure(experiment, sizes.features)
-    lines = work(experiment, sizes, measured)
-    return [_sources(experiment), _stages(lines), _basis(experiment, sizes, measured)]
+    speed = pace.measure(experiment, sizes.features)
+    stages = work(experiment, sizes, speed)
+    return [_sources(experiment), _stages(stages), _basis(experiment, sizes, speed)]
 
 
 def sizes_of(experiment: Experiment) -> Sizes:
-    """Cells, days and inputs of an experiment, by its settings and what its entries map."""
+    """Count the cells, days and inputs of an experiment, from its settings and the catalog."""
     window = schema.window(experiment)
     rows, cols = window.cell_shape
     first, last = experiment.period
-    kinds = {"forcing": 0, "static": 0}
+    n_variables = {"forcing": 0, "static": 0}
     for kind, entries in (
         ("forcing", experiment.sources.forcing),
         ("static", experiment.sources.static),
     ):
-        named = {n for e in entries for n in _mapped(experiment, e)}
-        known = [n for n in named if n in experiment.table and experiment.table[n].kind == kind]
-        kinds[kind] = len(known)
+        mapped = {name for entry in entries for name in _mapped(experiment, entry)}
+        known = [n for n in mapped if n in experiment.table and experiment.table[n].kind == kind]
+        n_variables[kind] = len(known)
+    forcing, static = n_variables["forcing"], n_variables["static"]
     slow = sum(len(feature.days) for feature in experiment.inputs.slow)
     n_blocks = len(schema.block_range(experiment.period))
-    inputs = kinds["forcing"] + kinds["static"] + slow
     days = (last - first).days + 1
-    forcing, static = kinds["forcing"], kinds["static"]
-    return Sizes(rows * cols, rows, cols, days, n_blocks, forcing, static, inputs)
+    features = forcing + static + slow
+    return Sizes(rows * cols, rows, cols, days, n_blocks, forcing, static, features)
 
 
 def updates_per_model(experiment: Experiment, sizes: Sizes) -> int:
-    """Updates of one model: as configured, or by the published rule over all places.
+    """Return the number of updates of one model: as configured, or by the published rule.
 
-    How many sites there are is known of a planet alone; else every cell is counted as one.
+    The rule needs the number of sites, which is known before reading for synthetic planets only.
+    For other experiments every cell is counted as a site.
     """
     days = (experiment.train_period[1] - experiment.train_period[0]).days + 1
     sites = experiment.planet.n_sites if experiment.planet else sizes.cells
     return models.updates_per_model(experiment, memory.learnt(experiment, sizes), sites, days)
 
 
-def work(experiment: Experiment, sizes: Sizes, measured: Pace) -> list[Work]:
-    """What each stage takes; not prepare, where another's cube is used."""
+def work(experiment: Experiment, sizes: Sizes, speed: Pace) -> list[Work]:
+    """Return what each stage takes; without prepare if another workspace's cube is used."""
     prepare = [] if experiment.cube else [_prepare(experiment, sizes)]
     if experiment.planet and not experiment.cube:
         prepare.insert(0, _planet(experiment, sizes))
-    train, predict = _train(experiment, sizes, measured), _predict(experiment, sizes, measured)
-    judged = Work("evaluate", "1 table", 2, 0.0, memory.evaluate(experiment, sizes), 0.0)
-    return [*prepare, train, predict, judged]
+    train, predict = _train(experiment, sizes, speed), _predict(experiment, sizes, speed)
+    evaluate = Work("evaluate", "1 table", 2, 0.0, memory.evaluate(experiment, sizes), 0.0)
+    return [*prepare, train, predict, evaluate]
 
 
 def _planet(experiment: Experiment, sizes: Sizes) -> Work:
-    fields = sizes.cells * sizes.days * FLOAT / 1e6
-    held, hours = (
-        memory.planet(experiment, sizes),
-        sizes.cells * sizes.days / PLANET_CELL_DAYS_PER_S,
-    )
-    return Work("planet", f"{sizes.days} days", 0, 2 * fields, held, hours / 3600)
+    cell_days = sizes.cells * sizes.days
+    field_mb = cell_days * FLOAT / 1e6
+    hours = cell_days / PLANET_CELL_DAYS_PER_S / 3600
+    peak = memory.planet(experiment, sizes)
+    return Work("planet", f"{sizes.days} days", 0, 2 * field_mb, peak, hours)
 
 
 def _prepare(experiment: Experiment, sizes: Sizes) -> Work:
     shards = _columns(sizes) * sizes.blocks
-    field = schema.BLOCK_DAYS * sizes.cells * FLOAT / 1e6
-    held = sizes.forcing * sizes.blocks * field + sizes.static * sizes.cells * FLOAT / 1e6
+    block_mb = schema.BLOCK_DAYS * sizes.cells * FLOAT / 1e6
+    written_mb = sizes.forcing * sizes.blocks * block_mb + sizes.static * sizes.cells * FLOAT / 1e6
     volumes = {e: volume.of(experiment, e) for e in catalog.entries(experiment)}
-    read = sum(v.megabytes * v.blocks for v in volumes.values() if v is not None)
-    # A block of one variable as read, of days (hours become days chunk by chunk), decoded.
-    daily = [_daily_megabytes(experiment, e, v) for e, v in volumes.items() if v is not None]
-    source = DECODED * max(daily, default=0.0) / sizes.blocks / max(sizes.forcing, 1)
-    hours = (read + held) / MEGABYTES_PER_SECOND / 3600
-    tasks = f"{sizes.blocks} blocks"
+    read_mb = sum(v.megabytes * v.blocks for v in volumes.values() if v is not None)
+    # Hours are averaged to days chunk by chunk, so that a task holds one decoded block of days of
+    # one variable.
+    daily_mb = [_daily_megabytes(experiment, e, v) for e, v in volumes.items() if v is not None]
+    source_mb = DECODED * max(daily_mb, default=0.0) / sizes.blocks / max(sizes.forcing, 1)
+    hours = (read_mb + written_mb) / MEGABYTES_PER_SECOND / 3600
     objects = shards * sizes.forcing + _columns(sizes) * sizes.static
-    return Work("prepare", tasks, objects, held, memory.prepare(experiment, sizes, source), hours)
+    peak = memory.prepare(experiment, sizes, source_mb)
+    return Work("prepare", f"{sizes.blocks} blocks", objects, written_mb, peak, hours)
 
 
-def _train(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
-    folds = experiment.folds  # how many other regions than bands there are is not known yet
+def _train(experiment: Experiment, sizes: Sizes, speed: Pace) -> Work:
+    # How many regions serve as folds is known only after reading; n_folds stands for that number.
+    folds = experiment.folds
     jobs = models.jobs(experiment, () if folds.kind == "none" else range(folds.n_folds))
-    steps = updates_per_model(experiment, sizes)
-    hours = len(jobs) * steps * measured.step_s / measured.side_by_side / 3600
-    tasks = f"{len(jobs)} models x {steps:,} updates"
-    size = len(jobs) * measured.checkpoint_mb
-    held = memory.train(experiment, sizes, measured.step_mb)
-    return Work("train", tasks, len(jobs) * 2, size, held, hours)
+    n_updates = updates_per_model(experiment, sizes)
+    hours = len(jobs) * n_updates * speed.step_s / speed.side_by_side / 3600
+    tasks = f"{len(jobs)} models x {n_updates:,} updates"
+    written_mb = len(jobs) * speed.checkpoint_mb
+    peak = memory.train(experiment, sizes, speed.step_mb)
+    return Work("train", tasks, len(jobs) * 2, written_mb, peak, hours)
 
 
-def _predict(experiment: Experiment, sizes: Sizes, measured: Pace) -> Work:
-    arms, columns = len(experiment.arms), _columns(sizes)
+def _predict(experiment: Experiment, sizes: Sizes, speed: Pace) -> Work:
+    n_arms, columns = len(experiment.arms), _columns(sizes)
     days = sizes.blocks * schema.BLOCK_DAYS
-    held = arms * sizes.cells * days * 2 * (HALF + HALF + 1) / 1e6  # root and series
-    runs = arms * experiment.n_seeds * sizes.cells * (sizes.days + min(sizes.days, 366))
-    hours = runs / measured.cell_days_per_s / measured.side_by_side / 3600
-    per_block = 3 * columns * arms
+    # Mean and spread in two bytes, flags in one; written twice, by day and as long series.
+    written_mb = n_arms * sizes.cells * days * 2 * (HALF + HALF + 1) / 1e6
+    cell_days = n_arms * experiment.n_seeds * sizes.cells * (sizes.days + min(sizes.days, 366))
+    hours = cell_days / speed.cell_days_per_s / speed.side_by_side / 3600
+    per_block = 3 * columns * n_arms
     objects = per_block * sizes.blocks + per_block * math.ceil(sizes.blocks / maps.SERIES_BLOCKS)
-    tasks = f"{columns * arms} columns"
-    return Work("predict", tasks, objects, held, memory.predict(experiment, sizes), hours)
+    peak = memory.predict(experiment, sizes)
+    return Work("predict", f"{columns * n_arms} tiles", objects, written_mb, peak, hours)
 
 
-def _daily_megabytes(experiment: Experiment, entry: str, found: Volume) -> float:
-    """Megabytes of an entry once its hours are days."""
+def _daily_megabytes(experiment: Experiment, entry: str, size: Volume) -> float:
+    """Return the megabytes of an entry once its hours are averaged to days."""
     spec = catalog.find(experiment.sources.catalog, entry).spec
     mapping = (spec.get("args") or {}).get("mapping") or {}
-    return found.megabytes / (24 if "daily" in str(mapping) else 1)
+    return size.megabytes / (24 if "daily" in str(mapping) else 1)
 
 
 def _columns(sizes: Sizes) -> int:
+    """Return the number of tiles of a map."""
     return math.ceil(sizes.rows / schema.SHARD) * math.ceil(sizes.cols / schema.SHARD)
 
 
 def _mapped(experiment: Experiment, entry: str) -> set[str]:
-    """Our names of what an entry maps."""
+    """Return the names of the variables that an entry provides."""
     args = catalog.find(experiment.sources.catalog, entry).spec.get("args") or {}
     mapping = args.get("mapping") or {}
-    parts = mapping if isinstance(mapping, list) else [mapping]
-    return {name for part in parts for name in part} | set(args.get("classes") or {})
+    mappings = mapping if isinstance(mapping, list) else [mapping]
+    return {name for part in mappings for name in part} | set(args.get("classes") or {})
 
 
 def _sources(experiment: Experiment) -> Any:
@@ -162,54 +175,55 @@ def _sources(experiment: Experiment) -> Any:
     table.add_column("login")
     prepared = [] if experiment.cube else catalog.entries(experiment)
     for entry in [*prepared, *experiment.baselines]:
-        said = catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
-        found = volume.of(experiment, entry)
-        auth = str(said.get("auth", "not said"))
-        if found is None:
-            table.add_row(entry, "?", "?", "1", "not said", auth)
+        metadata = catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
+        entry_volume = volume.of(experiment, entry)
+        auth = str(metadata.get("auth", "not stated"))
+        if entry_volume is None:
+            table.add_row(entry, "?", "?", "1", "not stated", auth)
         else:
-            size = volume.size(found.megabytes)
-            times = str(found.blocks)
-            table.add_row(entry, f"{found.requests:,}", size, times, found.basis, auth)
+            requests, size = f"{entry_volume.requests:,}", volume.size(entry_volume.megabytes)
+            times = str(entry_volume.blocks)
+            table.add_row(entry, requests, size, times, entry_volume.basis, auth)
     return table
 
 
-def _stages(lines: list[Work]) -> Any:
+def _stages(stages: list[Work]) -> Any:
     from rich.table import Table
 
     table = Table(title="what is computed, on this machine", title_justify="left")
     for name in ("stage", "tasks", "shards", "writes", "a worker", "driver", "hours"):
         table.add_column(name, justify="left" if name in ("stage", "tasks") else "right")
-    for line in lines:
-        held = (volume.size(mb) if mb else "" for mb in line.memory)
-        size = volume.size(line.megabytes)
-        hours = f"{line.hours:.2f}" if line.hours < 10 else f"{line.hours:,.0f}"
-        table.add_row(line.stage, line.tasks, f"{line.objects:,}", size, *held, hours)
+    for stage in stages:
+        peak = (volume.size(mb) if mb else "" for mb in stage.memory)
+        size = volume.size(stage.megabytes)
+        hours = f"{stage.hours:.2f}" if stage.hours < 10 else f"{stage.hours:,.0f}"
+        table.add_row(stage.stage, stage.tasks, f"{stage.objects:,}", size, *peak, hours)
     return table
 
 
-def _short(experiment: Experiment, sizes: Sizes, has_mb: float) -> str:
-    """What to set where the training data do not fit into this machine's memory; else empty."""
-    packed, room = memory.packed_mb(experiment, sizes), STORE_SHARE * has_mb
+def _short(experiment: Experiment, sizes: Sizes, memory_mb: float) -> str:
+    """Return what to set if the training data do not fit into this machine's memory; else ""."""
+    packed, room = memory.packed_mb(experiment, sizes), STORE_SHARE * memory_mb
     if packed <= room:
         return ""
     most = int(memory.learnt(experiment, sizes) * room / packed)
     return (
-        f"\ntrain shares {volume.size(packed)} among its workers; of this machine's "
-        f"{volume.size(has_mb)} Ray's object store takes {volume.size(room)}: "
+        f"\nThe workers of train share {volume.size(packed)}, but Ray's object store has only "
+        f"{volume.size(room)} of this machine's {volume.size(memory_mb)}: "
         f"set train.max_footprints={most}, or use nodes with more memory."
     )
 
 
-def _basis(experiment: Experiment, sizes: Sizes, measured: Pace) -> str:
+def _basis(experiment: Experiment, sizes: Sizes, speed: Pace) -> str:
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
     return (
-        "Times: how often prepare reads an object, block by block; with --stage-to once.\n"
+        "Times: how often prepare reads an object, block by block; once with --stage-to.\n"
         f"{sizes.rows} x {sizes.cols} cells, {sizes.days:,} days, {sizes.forcing} forcings, "
         f"{sizes.static} statics. Upper bounds: all cells land, sizes before compression. "
-        f"Measured now, {measured.device}: {measured.step_s:.3f} s a training step, "
-        f"{measured.cell_days_per_s:,.0f} cell-days a second in prediction, "
-        f"{measured.side_by_side} side by side; reading and writing assumed at "
-        f"{MEGABYTES_PER_SECOND:g} MB/s. Memory is what a process holds at most, of it in train "
+        f"Measured now on {speed.device}: {speed.step_s:.3f} s per training step, "
+        f"{speed.cell_days_per_s:,.0f} cell-days per second in prediction, "
+        f"{speed.side_by_side} workers in parallel; reading and writing are assumed to reach "
+        f"{MEGABYTES_PER_SECOND:g} MB/s. Memory is the peak of a process; in train it includes "
         f"{volume.size(memory.packed_mb(experiment, sizes))} that all workers of a node share."
-        + _short(experiment, sizes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6)
+        + _short(experiment, sizes, memory_mb)
     )

@@ -63,7 +63,7 @@ def test_a_healthy_experiment_is_called_healthy_with_what_was_looked_at(ward):
     }
     assert table[0][3] == "looked at 366 of 366 days, 12 of 16 lat, 12 of 17 lon in 2020"
     assert re.fullmatch(r"looked at 12 of \d+ lat, 12 of \d+ lon", table[1][3])
-    assert lines == ["5 entries, 13 years of them: 5 healthy"]
+    assert lines == ["5 entries, 13 years in all: 5 healthy"]
 
 
 def alone(monkeypatch, *entries):
@@ -246,7 +246,8 @@ PLANTED = {
     "a period that ends early": (
         in_entry("forcing", lambda s: s["metadata"].update(period="2019-01-01..2020-12-31")),
         ("forcing", "", "period"),
-        "2019-01-01..2020-12-31 does not hold the experiment's 2019-11-20..2021-01-15",
+        "the entry's period 2019-01-01..2020-12-31 does not include all of the experiment's "
+        "2019-11-20..2021-01-15",
     ),
     "a driver that is none": (
         in_entry("product", lambda spec: spec.update(driver="pipeline.sources.no.Such")),
@@ -290,7 +291,7 @@ def test_many_faults_of_many_entries_are_told_in_one_go(ward):
         ("sites", "2019..2021", "range"),
     ]
     _, _, lines = rows(ward)
-    assert lines == ["5 entries, 13 years of them: 1 healthy; 6 problems in 4"]
+    assert lines == ["5 entries, 13 years in all: 1 healthy; 6 problems in 4"]
 
 
 def test_a_few_odd_readings_of_sites_are_left_to_quality_control(ward, monkeypatch):
@@ -403,7 +404,7 @@ def test_nested_catalogs_are_walked(ward):
 def test_what_was_never_run_is_said(ward, monkeypatch):
     alone(monkeypatch, "product", "attributes")
     in_entry("product", lambda spec: spec["metadata"].update(verified=False))(ward.parent)
-    assert rows(ward)[2][1] == "never run against the live place before: product"
+    assert rows(ward)[2][1] == "not yet verified against the live source: product"
 
 
 @pytest.mark.parametrize("target", ["scam", "/no/such.yaml"])
@@ -435,14 +436,14 @@ def test_the_exit_status_is_that_of_the_health(ward, soilweave, monkeypatch):
     alone(monkeypatch, "attributes", "sites")
     code, out, _ = soilweave(ward)
     assert code == 0
-    assert "2 entries, 4 years of them: 2 healthy\n" in out
+    assert "2 entries, 4 years in all: 2 healthy\n" in out
     in_entry("sites", lambda spec: spec["metadata"].pop("license"))(ward.parent)
     in_file("attributes.nc", lambda ds: ds.rename(ELEV="[red]"))(ward.parent)
     code, out, _ = soilweave(ward)
     assert code == 1
     assert re.search(r"sites +│ +│ metadata +│ license missing +│ add it to the entry", out)
     assert "ELEV: missing; the file has ['[red]', 'SAND']" in out
-    assert "2 entries, 4 years of them: 0 healthy; 2 problems in 2\n" in out
+    assert "2 entries, 4 years in all: 0 healthy; 2 problems in 2\n" in out
 
 
 def test_on_the_command_line_settings_and_targets_are_taken_and_refused(soilweave, ward):

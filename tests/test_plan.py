@@ -57,7 +57,7 @@ def test_nothing_is_read_and_what_is_not_said_is_asked_for(snow):
     sources, stages, basis = plan.tables(resolve.experiment(str(snow)))
     rows = list(zip(*(column._cells for column in sources.columns), strict=True))
     assert rows[0] == ("cells", "6", "2.4 GB", "1", "published", "none")
-    assert rows[1] == ("footprints", "?", "?", "1", "not said", "none")
+    assert rows[1] == ("footprints", "?", "?", "1", "not stated", "none")
     assert len(stages.rows) == 4
     assert "12 x 16 cells, 160 days, 2 forcings, 1 statics" in basis
 

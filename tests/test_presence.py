@@ -217,7 +217,7 @@ def test_much_is_looked_at_on_twelve_days_and_says_so(tmp_path, monkeypatch):
         healthy, table, _ = test_doctor.rows(path)
     assert healthy
     assert [row[3] for row in table if row[0] == "forcing"] == [
-        "looked at 12 of 366 days, 12 of 16 lat, 12 of 17 lon, files there: 1 in 2020"
+        "looked at 12 of 366 days, 12 of 16 lat, 12 of 17 lon, files present: 1 in 2020"
     ]
 
 

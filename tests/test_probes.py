@@ -64,9 +64,9 @@ def test_a_healthy_table(doctor, tmp_path):
         *["0.05", "120", "99%", "2019-05-01", "range", "1"],
     ]
     assert ["105.5021", "W", "2019-08-28"] in rows
-    assert f"mind: A, B: in one cell, {fine[0]}, {fine[1]}" in told
+    assert f"note: A, B: in one cell, {fine[0]}, {fine[1]}" in told
     assert "local standard time days" in told
-    assert "wrong" not in told
+    assert "problem" not in told
     assert list(tmp_path.iterdir()) == [tmp_path / "mine.csv"]
 
 
@@ -103,7 +103,7 @@ def test_a_table_with_faults_is_written_nowhere(doctor, tmp_path):
     (tmp_path / "my.yaml").write_text("sources: {}\n")
     healthy, told = doctor(HEADER + daily(d2="x"), write="my.yaml:mine")
     assert not healthy
-    assert "wrong: vwc_m3m3 is not a number: line 4, 'x'" in told
+    assert "problem: vwc_m3m3 is not a number: line 4, 'x'" in told
     assert "nothing was written" in told
     assert (tmp_path / "my.yaml").read_text() == "sources: {}\n"
     assert not (tmp_path / "mine-probes").exists()
@@ -133,16 +133,25 @@ def test_writing_also_draws(doctor, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (HEADER.replace("m3m3", "percent") + daily(), "are no percent but m3 m-3: rename it"),
+        (
+            HEADER.replace("m3m3", "percent") + daily(),
+            "are not percent, rather m3 m-3: rename the column, or --set units='m3 m-3'",
+        ),
         (HEADER + daily().replace(",0.", ",2"), "values about"),
-        (HEADER + daily() + daily("B", lat=42.1234).replace(",0.", ",2"), "bring all to one unit"),
-        (HEADER.replace("_m,", "_cm,") + daily(), "are hardly cm"),
-        (HEADER + daily(depth=5), "are hardly m"),
-        (HEADER + daily(depth=0.5), "no sensor between 0 and 0.075 m; the depths are 0.5 m"),
+        (
+            HEADER + daily() + daily("B", lat=42.1234).replace(",0.", ",2"),
+            "convert all to one unit",
+        ),
+        (HEADER.replace("_m,", "_cm,") + daily(), "are unlikely in cm: correct the header"),
+        (HEADER + daily(depth=5), "are unlikely in m: correct the header"),
+        (HEADER + daily(depth=0.5), "no sensor between 0 and 0.075 m; depths are 0.5 m"),
         (HEADER + daily(lat=105.5, lon=41.2), "lat 105.5, lon 41.2 look swapped"),
         (HEADER + daily(lat=87.1234), "poleward of the grid's edge"),
-        (HEADER + daily(lat=0, lon=0), "0, 0 is nobody's probe"),
-        (HEADER + daily().replace(",0.", ",9."), "are no m3 m-3 but percent"),
+        (
+            HEADER + daily(lat=0, lon=0),
+            "latitude and longitude are both 0; they are probably missing",
+        ),
+        (HEADER + daily().replace(",0.", ",9."), "are not m3 m-3, rather percent"),
         (HEADER + daily("A", n=3).replace("0.2", "0.9").replace("0.1", "0.9"), "no value passes"),
         (HEADER.replace("lat", "north") + daily(), "no column for lat (such as lat, latitude"),
         (HEADER.replace("depth_m", "colour") + daily(), "--set depth=0.05"),
@@ -157,8 +166,8 @@ def test_faults(doctor, text, says):
     text = text.replace(",clock", ",timestamp")
     healthy, told = doctor(text)
     assert not healthy
-    wrong = [line for line in told.splitlines() if line.startswith("wrong")]
-    assert any(says.replace("and clock", "and timestamp") in line for line in wrong), told
+    problems = [line for line in told.splitlines() if line.startswith("problem:")]
+    assert any(says.replace("and clock", "and timestamp") in line for line in problems), told
 
 
 @pytest.mark.parametrize("zone", ["UTC-07:00", "America/Denver"])
@@ -167,7 +176,10 @@ def test_a_longitude_without_its_sign_is_told_by_the_clock(doctor, zone):
     assert doctor(text)[0]  # nothing contradicts it
     healthy, told = doctor(text, f"time_zone={zone}")
     assert not healthy
-    assert "A: lon 105.502 contradicts a clock at UTC-7 h: west is negative, say -105.502" in told
+    assert (
+        "A: lon 105.502 contradicts a clock at UTC-7 h: longitudes in the west are "
+        "negative; use -105.502"
+    ) in told
     assert doctor(HEADER + daily(), f"time_zone={zone}")[0]
 
 
@@ -177,9 +189,11 @@ def test_coordinates_unlike_those_of_the_others(doctor):
     swapped = daily("S", lat=-88.4021, lon=41.2512)
     healthy, told = doctor(HEADER + others + mirrored)
     assert not healthy
-    assert "wrong: M: lon 105.502 contradicts most others" in told
+    assert "problem: M: lon 105.502 contradicts most others" in told
     west = "".join(daily(f"P{i}", lat=41.1234 + i / 3, lon=-88.5123) for i in range(4))
-    assert "wrong: S: lat -88.4021, lon 41.2512 look swapped" in doctor(HEADER + west + swapped)[1]
+    assert (
+        "problem: S: lat -88.4021, lon 41.2512 look swapped" in doctor(HEADER + west + swapped)[1]
+    )
     assert doctor(HEADER + others)[0]
 
 
@@ -187,22 +201,31 @@ def test_coordinates_unlike_those_of_the_others(doctor):
     ("text", "says"),
     [
         (HEADER + daily(n=20), "A: fewer than 90 days kept, so not scored by default"),
-        (HEADER + daily(lat=41.3, lon=-105.5), "A: place to a tenth of a degree"),
+        (HEADER + daily(lat=41.3, lon=-105.5), "A: coordinates are given to a tenth of a degree"),
         (HEADER + daily() + daily("B"), "A, B: at one place, 41.2512, -105.502"),
         (HEADER + daily() + daily("B", lat=41.2561), "A, B: at one place, 41.2512, -105.502"),
-        (HEADER + daily() + daily("B", lat=42.1234, depth=0.5), "B: left out, no sensor in the"),
-        (HEADER + daily().replace("2019-", "2219-"), "days in the future"),
-        (HEADER + daily(d1=-9999), "taken as missing: -9999"),
-        (HEADER.replace("_m,", ",") + daily(depth=5), "depth: 5 to 5, taken to be cm"),
-        (HEADER.replace("_m3m3", "") + daily(), "taken to be m3 m-3, from its magnitude"),
-        (HEADER + daily().replace(",0.2", "T06:00,0.2").replace(",0.1", "T06:00,0.1"), "no offset"),
+        (
+            HEADER + daily() + daily("B", lat=42.1234, depth=0.5),
+            "B: left out, since no sensor is in the depth class",
+        ),
+        (HEADER + daily().replace("2019-", "2219-"), "some days are in the future"),
+        (HEADER + daily(d1=-9999), "read as missing: -9999"),
+        (HEADER.replace("_m,", ",") + daily(depth=5), "depth: 5 to 5, assumed to be in cm"),
+        (
+            HEADER.replace("_m3m3", "") + daily(),
+            "assumed to be in m3 m-3, from the size of its values",
+        ),
+        (
+            HEADER + daily().replace(",0.2", "T06:00,0.2").replace(",0.1", "T06:00,0.1"),
+            "times have no UTC offset",
+        ),
     ],
 )
 def test_what_is_to_be_minded_is_no_fault(doctor, text, says):
     healthy, told = doctor(text)
     assert healthy, told
-    assert f"mind: {says}" in told or any(
-        says in line for line in told.splitlines() if line.startswith("mind")
+    assert f"note: {says}" in told or any(
+        says in line for line in told.splitlines() if line.startswith("note:")
     )
 
 
@@ -303,7 +326,10 @@ def test_a_single_station_is_told(doctor, tmp_path):
     [
         (["lat=91", "lon=0"], "lat 91: expected -90 to 90 degrees"),
         (["lat=north", "lon=0"], "lat north: expected -90 to 90 degrees"),
-        (["lat=41.25", "lon=-105.5", "depth=0.05"], "name their depths, and depth says another"),
+        (
+            ["lat=41.25", "lon=-105.5", "depth=0.05"],
+            "have different depths in their names, but `depth` is set",
+        ),
         (["lat=41.25", "lon=-105.5", "time_format=dd/mm"], "time_format 'dd/mm': expected year"),
         (["lat=41.25", "lon=-105.5", "time_format=%m/%d"], "time_format '%m/%d': expected year"),
         (
@@ -316,7 +342,7 @@ def test_settings_of_a_single_station_that_make_no_sense(doctor, settings, says)
     text = "time,vwc_5cm,vwc_20cm\n" + "".join(f"{d}/05/2019,0.2,0.3\n" for d in range(1, 29))
     healthy, told = doctor(text, "id=A", *settings)
     assert not healthy
-    assert any(says in line for line in told.splitlines() if line.startswith("wrong")), told
+    assert any(says in line for line in told.splitlines() if line.startswith("problem:")), told
 
 
 def test_the_longitude_of_kansas_is_a_number(doctor):
@@ -332,7 +358,7 @@ def test_it_says_how_the_table_is_read(doctor):
         "read as: id site, lat lat, lon lon, time time (local standard), depth depth_m (m), "
         "soil_moisture vwc_m3m3 (m3 m-3)\n"
     ) in told
-    assert "mind: columns not used: [colour]" in told
+    assert "note: columns not used: [colour]" in told
 
 
 def test_the_verb(tmp_path, monkeypatch, capsys):
@@ -353,7 +379,7 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "mine-probes" / "A.png").exists()
     code, told = soilweave("doctor", "bad.csv", "--plots", "seen")
     assert code == 1
-    assert "wrong: vwc_m3m3 is not a number: line 2, '[x]'" in told
+    assert "problem: vwc_m3m3 is not a number: line 2, '[x]'" in told
     assert not (tmp_path / "seen").exists()
 
 
@@ -376,7 +402,7 @@ def test_a_table_on_a_server_keeps_its_secrets(tmp_path):
         assert healthy
         assert intake.open_catalog(str(catalog))["mine"].to_dask().sizes["place"] == 3
         secret = url.replace("://", "://me:planted@")
-        with pytest.raises(ConfigError, match="credentials are in no catalog") as caught:
+        with pytest.raises(ConfigError, match="credentials are not allowed in a catalog") as caught:
             probes.examine(secret, f"{catalog}:other", Silent(), (), folder)
     assert "planted" not in str(caught.value) + catalog.read_text()
 

@@ -167,7 +167,7 @@ def test_a_part_of_what_is_kept_is_cut_from_it(wanted, body, told):
     kept.keep(first, answer(b"abcdefghij", content_range="bytes 100-109/200"))
     found = kept.find(exchanges.request("GET", "https://h/a", {"range": wanted}, b""))
     assert (found.body, found.headers["content-range"]) == (body, told) if body else found is None
-    assert len(kept.lacking) == (body is None)
+    assert len(kept.unanswered) == (body is None)
 
 
 def test_a_suffix_is_cut_from_the_whole():
@@ -187,7 +187,7 @@ def test_what_was_saved_is_loaded(tmp_path):
     kept.keep(asked, answer(b"\0\1", content_range="bytes 0-1/2", set_cookie="x"))
     kept.keep(exchanges.request("HEAD", "https://h/a", {}, b""), Answer(200, {}, b"", 77))
     kept.save(tmp_path)
-    assert Exchanges.load(tmp_path).made == kept.made
+    assert Exchanges.load(tmp_path).recorded == kept.recorded
     assert len(list((tmp_path / "bodies").iterdir())) == 1
 
 
@@ -200,12 +200,12 @@ def test_a_large_file_that_is_only_asked_after_is_not_read(tmp_path):
             assert filesystem.exists(path)
             assert filesystem.cat_file(path, start=3, end=6) == b"bab"
             end = time.monotonic() + 30
-            while len(passed.kept.made) < 2 and time.monotonic() < end:
+            while len(passed.exchanges.recorded) < 2 and time.monotonic() < end:
                 time.sleep(0.01)
         assert passed.refused == ""
-        assert passed.kept.size < 5_000_000
-        assert sorted(answer.length for _, answer in passed.kept.made) == [3, 60_000_000]
-    with gateway.serve(passed.kept) as replayed, clients.through(replayed.url):
+        assert passed.exchanges.size < 5_000_000
+        assert sorted(answer.length for _, answer in passed.exchanges.recorded) == [3, 60_000_000]
+    with gateway.serve(passed.exchanges) as replayed, clients.through(replayed.url):
         filesystem, path = fsspec.core.url_to_fs(f"{site.url}/large", skip_instance_cache=True)
         assert filesystem.exists(path)
         assert filesystem.cat_file(path, start=4, end=6) == b"ab"
@@ -223,4 +223,4 @@ def test_what_would_make_a_recording_large_is_refused(tmp_path, monkeypatch):
         assert passed.refused == "more than 0 MB"
         with pytest.raises(Exception, match="413"):
             filesystem.cat_file(path)
-    assert len(passed.kept.made) == 1
+    assert len(passed.exchanges.recorded) == 1

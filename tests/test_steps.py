@@ -71,5 +71,5 @@ def test_a_year_with_another_cadence_than_the_one_before_is_told():
     years = [("2015", "hourly"), ("2016", "hourly until 2016-05-01, 3-hourly from 2016-05-02")]
     assert gaps.between_years(years) == {}
     ((symptom, at_fault),) = gaps.between_years([*years, ("2017", "hourly")]).items()
-    assert symptom.found == "the cadence changes: 3-hourly until 2016, hourly from 2017"
+    assert symptom.message == "the cadence changes: 3-hourly until 2016, hourly from 2017"
     assert at_fault == ["2017"]

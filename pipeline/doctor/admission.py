@@ -1,4 +1,4 @@
-"""Whether an entry can be opened at all, and its opening: what it says, credentials, its driver."""
+"""Open an entry, and find what prevents that: missing metadata, variables, credentials, driver."""
 
 from __future__ import annotations
 
@@ -20,79 +20,93 @@ if TYPE_CHECKING:
 
 
 def unfit(case: Case) -> list[Symptom]:
-    """What keeps a case from being opened: no such entry, no credentials, no variable set."""
-    if isinstance(case.found, Exception):
-        return of_error(case.found)
+    """Find what prevents an entry from being opened.
+
+    This may be a missing entry, an environment variable that is not set or missing credentials.
+    """
+    if isinstance(case.entry, Exception):
+        return of_error(case.entry)
     if _is_staged(case):
         return []
-    made = []
-    unset = [n for n in catalog.ENVIRONMENT.findall(str(case.found.spec)) if not os.environ.get(n)]
+    findings = []
+    variables = catalog.ENVIRONMENT.findall(str(case.entry.spec))
+    unset = [name for name in variables if not os.environ.get(name)]
     for name in dict.fromkeys(unset):
-        secret = SECRET.search(name) or case.metadata.get("auth") == "token"
-        check = "credentials" if secret else "environment"
+        is_secret = SECRET.search(name) or case.metadata.get("auth") == "token"
+        check = "credentials" if is_secret else "environment"
         origin = case.metadata.get("auth_note") or case.metadata.get("origin") or "the provider"
-        made.append(Symptom(check, f"{name} is not set", f"set it; see {origin}"))
+        hint = f"set this environment variable; see {origin}"
+        findings.append(Symptom(check, f"{name} is not set", hint))
     if str(case.metadata.get("auth")).startswith("earthdata"):
         try:
             credentials.login()
         except SoilweaveError as error:
-            made += [symptom._replace(check="credentials") for symptom in of_error(error)]
-    return made
+            findings += [finding._replace(check="credentials") for finding in of_error(error)]
+    return findings
 
 
 def of_description(case: Case) -> list[Symptom]:
-    """What the catalog does not say of a case, or says that does not fit the experiment."""
-    if isinstance(case.found, Exception):
+    """Find metadata that the catalog lacks, or that does not fit the experiment's period."""
+    if isinstance(case.entry, Exception):
         return []
-    made = of_metadata(case.metadata)
-    said = stated(case.metadata)
-    if case.experiment and said and not case.constant:
+    findings = of_metadata(case.metadata)
+    available = stated(case.metadata)
+    if case.experiment and available and not case.constant:
         first, last = case.experiment.period
-        outside = first > said[1] or last < said[0]
-        beyond = first < said[0] or last > said[1]
+        outside = first > available[1] or last < available[0]
+        beyond = first < available[0] or last > available[1]
         if outside or (beyond and not case.sparse):
-            end = "" if said[1] == date.today() else said[1]
-            found = f"{said[0]}..{end} does not hold the experiment's {first}..{last}"
-            made.append(Symptom("period", found, "shorten `period`, or name another source"))
-    return made
+            end = "" if available[1] == date.today() else available[1]
+            message = (
+                f"the entry's period {available[0]}..{end} does not include all of the "
+                f"experiment's {first}..{last}"
+            )
+            findings.append(Symptom("period", message, "shorten `period`, or name another source"))
+    return findings
 
 
 def driver(case: Case) -> Any:
-    """The driver of a case, to be copied for each opening; None where a staged copy is read.
+    """Return the driver of an entry; None if a staged copy is read instead.
+
+    The driver is copied for each opening.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: If the entry names no usable driver.
     """
-    assert isinstance(case.found, catalog.Found)
+    assert isinstance(case.entry, catalog.Found)
     if _is_staged(case):
         return None
-    given = catalog.parameters(case.experiment, case.found) if case.experiment else {}
-    return catalog.driver_of(case.found, given)
+    parameters = catalog.parameters(case.experiment, case.entry) if case.experiment else {}
+    return catalog.driver_of(case.entry, parameters)
 
 
 def opened(case: Case, driver: Any, period: Period | None) -> tuple[xr.Dataset, set[str]]:
-    """A case over a period, nothing read yet, and the variables that its mapping names.
+    """Open an entry over a period, without reading values.
+
+    Returns:
+      The dataset, and the names of the variables in the entry's mapping.
 
     Raises:
-      SoilweaveError: of the driver; it may let others through, of the libraries it uses.
+      SoilweaveError: If the driver cannot open it. Errors of the libraries that the driver uses
+        may pass through.
     """
     experiment = case.experiment
     if driver is None and experiment:
         return copies.open_copy(str(experiment.sources.staged), case.label), set()
-    fresh = told(case, driver, period)
-    return fresh.to_dask(), set(getattr(fresh, "mapping", ()))
+    configured = told(case, driver, period)
+    return configured.to_dask(), set(getattr(configured, "mapping", ()))
 
 
 def told(case: Case, driver: Any, period: Period | None) -> Any:
-    """A copy of the driver of a case that is told which days and region are wanted."""
-    fresh = copy.copy(driver)
-    fresh.period = period or (case.experiment.period if case.experiment else None)
-    fresh.region = case.domain
-    return fresh
+    """Return a copy of an entry's driver with its period and region set."""
+    configured = copy.copy(driver)
+    configured.period = period or (case.experiment.period if case.experiment else None)
+    configured.region = case.domain
+    return configured
 
 
 def _is_staged(case: Case) -> bool:
-    """Whether the experiment reads a copy of it."""
+    """Return whether the experiment reads a staged copy of the entry."""
     experiment = case.experiment
     staged = experiment is not None and experiment.sources.staged is not None
     return staged and experiment is not None and case.label in catalog.entries(experiment)

@@ -1,4 +1,4 @@
-"""What is to be examined: entries of an experiment or a catalog, and the years of each."""
+"""The entries that `doctor` examines, and the years for which each one is needed."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 Period = tuple[date, date]
 PERIOD = re.compile(r"(\d{4}-\d{2}-\d{2})\s*\.\.\s*(\d{4}-\d{2}-\d{2})?")
-CONUS = (-130.0, 20.0, -60.0, 56.0)
+CONUS = (-130.0, 20.0, -60.0, 56.0)  # west, south, east, north in degrees
 
 
 class Case(NamedTuple):
-    """An entry that is to be examined.
+    """A catalog entry to examine.
 
     Attributes:
-      label: its name, as the experiment or the catalog has it.
-      found: the entry; or the error in looking for it.
-      experiment: that uses it; None where a catalog is examined.
-      kinds: of variables that are used; empty for all.
-      required: variables that it must have.
-      sparse: observations, which lack days by their nature.
-      constant: only attributes are used.
+      label: name of the entry in the experiment or the catalog.
+      entry: the catalog entry, or the error raised while looking it up.
+      experiment: the experiment that uses the entry; None if a catalog is examined.
+      kinds: kinds of variables that are used; empty for all.
+      required: variables that the entry must have.
+      sparse: whether the entry holds observations, which normally lack some days.
+      constant: whether only static attributes are used.
     """
 
     label: str
-    found: catalog.Found | Exception
+    entry: catalog.Found | Exception
     experiment: Experiment | None = None
     kinds: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
@@ -42,17 +42,17 @@ class Case(NamedTuple):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the catalog says of it."""
-        return {} if isinstance(self.found, Exception) else self.found.spec.get("metadata") or {}
+        """Return the entry's metadata; empty if there is no entry or no metadata."""
+        return {} if isinstance(self.entry, Exception) else self.entry.spec.get("metadata") or {}
 
     @property
     def table(self) -> dict[str, Variable]:
-        """Every variable there is."""
+        """Return the known variables by name, including those the experiment defines."""
         return self.experiment.table if self.experiment else VARIABLES
 
     @property
     def domain(self) -> tuple[float, float, float, float] | None:
-        """West, south, east, north of the experiment's domain in degrees."""
+        """Return west, south, east, north of the experiment's domain in degrees."""
         if self.experiment is None:
             return None
         box = self.experiment.domain
@@ -60,21 +60,29 @@ class Case(NamedTuple):
 
     @property
     def region(self) -> tuple[float, float, float, float] | None:
-        """Where its data must be: the domain, or the region that the catalog states."""
-        told = self.metadata.get("region")
-        if isinstance(told, list) and len(told) == 4:
-            return (float(told[0]), float(told[1]), float(told[2]), float(told[3]))
-        return self.domain or (CONUS if str(told).startswith("CONUS") else None)
+        """Return where the data must lie, as west, south, east, north in degrees.
+
+        A region given as four numbers in the metadata comes first, then the experiment's domain,
+        then the box of a region described as CONUS. None if none of them is known.
+        """
+        stated_region = self.metadata.get("region")
+        if isinstance(stated_region, list) and len(stated_region) == 4:
+            west, south, east, north = map(float, stated_region)
+            return (west, south, east, north)
+        return self.domain or (CONUS if str(stated_region).startswith("CONUS") else None)
 
     def years(self) -> list[Period | None]:
-        """First and last day of every year that is needed; [None] to open it once, whole."""
+        """Return the first and last day of every year to examine.
+
+        The list is [None] if the entry is to be opened once, over its whole period.
+        """
         needed = self.experiment.period if self.experiment else None
-        said = stated(self.metadata)
-        if self.constant or not (needed or said):
+        available = stated(self.metadata)
+        if self.constant or not (needed or available):
             return [None]
-        first, last = needed or said or (date.min, date.max)
-        if said and (self.experiment is None or self.sparse):
-            first, last = max(first, said[0]), min(last, said[1])
+        first, last = needed or available or (date.min, date.max)
+        if available and (self.experiment is None or self.sparse):
+            first, last = max(first, available[0]), min(last, available[1])
         return [
             (max(first, date(year, 1, 1)), min(last, date(year, 12, 31)))
             for year in range(first.year, last.year + 1)
@@ -83,37 +91,40 @@ class Case(NamedTuple):
 
 
 def of_experiment(experiment: Experiment) -> list[Case]:
-    """Every entry that an experiment uses, whatever for, each once."""
+    """Return a case for every entry that an experiment uses, each entry once."""
     sources, target = experiment.sources, experiment.target
     observed = (sources.satellite, *sources.insitu, sources.truth, *experiment.baselines)
-    used: dict[str, set[str]] = {}
-    for role, entries in (
+    roles_of: dict[str, set[str]] = {}
+    for role, labels in (
         ("forcing", sources.forcing),
         ("static", sources.static),
         ("target", observed),
     ):
-        for entry in entries:
-            if entry:
-                used.setdefault(entry, set()).add(role)
-    made = []
-    for entry, roles in used.items():
-        found: catalog.Found | Exception
+        for label in labels:
+            if label:
+                roles_of.setdefault(label, set()).add(role)
+    cases = []
+    for label, roles in roles_of.items():
+        entry: catalog.Found | Exception
         try:
-            found = catalog.find(sources.catalog, entry)
+            entry = catalog.find(sources.catalog, label)
         except (SoilweaveError, OSError) as error:
-            found = error
+            entry = error
         kinds = roles | ({"auxiliary"} if "target" in roles else set())
-        if entry in sources.insitu and experiment.inputs_from == "own":
+        if label in sources.insitu and experiment.inputs_from == "own":
             kinds |= {"forcing", "static"}
         required = frozenset({target} if "target" in roles else ())
         sparse, constant = "forcing" not in roles, roles == {"static"}
-        case = Case(entry, found, experiment, frozenset(kinds), required, sparse, constant)
-        made.append(case)
-    return made
+        case = Case(label, entry, experiment, frozenset(kinds), required, sparse, constant)
+        cases.append(case)
+    return cases
 
 
 def stated(metadata: dict[str, Any]) -> Period | None:
-    """First and last day that the catalog states; today where it goes on."""
+    """Return the first and last day of the period in an entry's metadata.
+
+    The last day is today if the period is open, as in `2015-03-31..`. None if no period is stated.
+    """
     match = PERIOD.match(str(metadata.get("period", "")))
     if not match:
         return None

@@ -1,4 +1,4 @@
-"""Fill values that nothing declares as missing, and that are therefore read as data."""
+"""Find fill values that nothing declares as missing, so that they are read as data."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ from typing import Any
 
 from pipeline.doctor.symptoms import Symptom
 
-OFTEN = 0.05  # share of a sample
+OFTEN = 0.05  # share of the sample from which a fill value is reported
 
 
 def of_driver(driver: Any) -> list[Symptom]:
-    """Variables of a store in which the undeclared fill value of the array occurs often.
+    """Find variables of a store whose undeclared fill value is frequent in a sample.
 
     Args:
-      driver: of the entry; those without `undeclared` read files that have no such value.
+      driver: driver of the entry. Only drivers of Zarr stores have a method `undeclared`; other
+        file formats have no such value.
 
     Raises:
-      SoilweaveError: of the driver.
+      SoilweaveError: If the driver cannot read the store.
     """
-    made = []
+    findings = []
     for name, (fill, share) in driver.undeclared().items() if hasattr(driver, "undeclared") else ():
         if share >= OFTEN:
-            found = f"{name}: {share:.0%} of the sample are {fill:g}, the fill value of its array, "
-            found += "which neither the store nor the entry declares as missing: read as data"
-            remedy = f"say `fill: {fill:g}` in the mapping if they are missing, `fill: []` if not"
-            made.append(Symptom("undeclared fill", found, remedy))
-    return made
+            message = (
+                f"{name}: {share:.0%} of the sample are {fill:g}, the fill value of its array, "
+                "which neither the store nor the entry declares as missing: read as data"
+            )
+            hint = (
+                f"add `fill: {fill:g}` to the mapping if these values are missing, `fill: []` if "
+                "they are data"
+            )
+            findings.append(Symptom("undeclared fill", message, hint))
+    return findings

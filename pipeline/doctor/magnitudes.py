@@ -1,4 +1,4 @@
-"""Signs in the values of a variable: all fill, out of range, in other units."""
+"""Find values that are all fill, out of range or in other units than stated."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from pipeline.names import Variable
 
-FEW = 0.05  # share of observations out of range that quality control is left to drop
+FEW = 0.05  # share of observations out of range that is left to quality control
 FILLS = (-9999.0, -999.0, -99.0, 9999.0, 32767.0, -32768.0, 65535.0, 9.96921e36, 1e20)
-# What values may be in, taken for the first.
+# For each unit, the units that values may really be in if they do not fit.
 CONFUSED = {
     "K": ("degC", "degF"),
     "degC": ("K", "degF"),
@@ -32,75 +32,86 @@ CONFUSED = {
     "m s-1": ("km h-1",),
 }
 DAILY = "kg m-2 day-1"
-# Precipitation that falls nowhere on land: more in a year than the wettest place has (Mawsynram,
-# 11.9 m), over a region; or, on one day of a hundred, more than 300 mm.
+# Precipitation above these limits falls nowhere on land. The yearly limit is the mean over a region
+# that exceeds the wettest place on Earth (Mawsynram, 11.9 m a year), here in mm per day. The daily
+# limit is that of the 99th percentile of the values, in mm.
 WETTEST_YEAR, WETTEST_DAYS = 12_000 / 365.25, 300.0
-LEAST_MEAN, LEAST_PERCENTILE = 12, 100  # days that are needed to judge by the one or the other
+LEAST_MEAN, LEAST_PERCENTILE = 12, 100  # days needed to judge by the mean, by the percentile
 
 
 def of_values(name: str, values: NDArray[np.float32], variable: Variable) -> list[Symptom]:
-    """What is wrong with a sample of a variable that is not all fill.
+    """Find what is wrong with a sample of a variable that has some values.
 
     Args:
-      name: ours.
-      values: any shape, NaN where missing.
-      variable: its units and range.
+      name: name of the variable in this project.
+      values: sample of any shape, NaN where missing.
+      variable: units and accepted range of the variable.
     """
-    given = np.asarray(values, float)[np.isfinite(values)]
-    infinite = int(np.isinf(values).sum())
-    if infinite:
-        remedy = "mask them in the entry's driver, or ask the provider"
-        return [Symptom("range", f"{name}: {infinite} values are infinite", remedy)]
-    if not given.size:
+    finite = np.asarray(values, float)[np.isfinite(values)]
+    n_infinite = int(np.isinf(values).sum())
+    if n_infinite:
+        hint = "mask them in the entry's driver, or ask the provider"
+        return [Symptom("range", f"{name}: {n_infinite} values are infinite", hint)]
+    if not finite.size:
         return []
-    inside = _share(given, variable)
-    few = FEW if variable.kind in ("target", "auxiliary") else 0.0
-    outside = given[(given < variable.minimum) | (given > variable.maximum)]
+    share_inside = _share(finite, variable)
+    tolerated = FEW if variable.kind in ("target", "auxiliary") else 0.0
+    outside = finite[(finite < variable.minimum) | (finite > variable.maximum)]
     fill = next(
         (f for f in FILLS if outside.size and np.isclose(outside, f, rtol=1e-4).all()), None
     )
-    spread = f"{given.min():.4g} to {given.max():.4g}"
-    meant = "" if fill is not None else _meant(given, inside, variable)
-    if not meant and fill is None:
-        meant = _too_wet(values, variable)
-    if meant:
-        found = f"{name}: {spread} {variable.units}; these look like {meant}"
-        remedy = f"correct `units` and `to` of {name} in the mapping"
-        return [Symptom("units", found, remedy)]
-    if 1 - inside <= few:
+    spread = f"{finite.min():.4g} to {finite.max():.4g}"
+    likely = "" if fill is not None else _meant(finite, share_inside, variable)
+    if not likely and fill is None:
+        likely = _too_wet(values, variable)
+    if likely:
+        message = f"{name}: {spread} {variable.units}; these look like {likely}"
+        return [Symptom("units", message, f"correct `units` and `to` of {name} in the mapping")]
+    if 1 - share_inside <= tolerated:
         return []
-    allowed = f"{variable.minimum:g} to {variable.maximum:g} {variable.units}"
-    found = f"{name}: {_percent(1 - inside)} of the sample is outside {allowed}: {spread}"
-    remedy = "ask the provider, or correct the mapping"
+    accepted = f"{variable.minimum:g} to {variable.maximum:g} {variable.units}"
+    message = f"{name}: {_percent(1 - share_inside)} of the sample is outside {accepted}: {spread}"
+    hint = "ask the provider, or correct the mapping"
     if fill is not None:
-        remedy = f"{fill:g} looks like a fill value that is not masked; "
-        remedy += f"say `fill: {fill:g}` in the mapping"
-    return [Symptom("range", found, remedy)]
+        hint = (
+            f"{fill:g} looks like a fill value that is not masked; "
+            f"add `fill: {fill:g}` to the mapping"
+        )
+    return [Symptom("range", message, hint)]
 
 
 def all_fill(name: str) -> Symptom:
-    """The sign of a variable without values."""
-    remedy = "is it the right variable of the file? ask the provider, or name another source"
-    return Symptom("all fill", f"{name}: no value in the sample", remedy)
+    """Return the finding that a variable has no values."""
+    hint = (
+        "check that the mapping names the right variable of the file; else ask the provider, or "
+        "name another source"
+    )
+    return Symptom("all fill", f"{name}: no value in the sample", hint)
 
 
 def _share(values: NDArray[np.float64], variable: Variable) -> float:
-    """Share of values in the range; a hundred-thousandth of it beyond is rounding."""
+    """Return the share of values in the variable's range.
+
+    Values that exceed it by a hundred-thousandth of its width are inside: that is rounding.
+    """
     slack = 1e-5 * (variable.maximum - variable.minimum)
     low, high = variable.minimum - slack, variable.maximum + slack
     return float(((values >= low) & (values <= high)).mean())
 
 
-def _meant(values: NDArray[np.float64], inside: float, variable: Variable) -> str:
-    """Units in which the values would make sense, where in their own they do not."""
+def _meant(values: NDArray[np.float64], share_inside: float, variable: Variable) -> str:
+    """Return the units in which values out of range would make sense; empty if there are none."""
     units = variable.units
     if units == DAILY and values.max() > variable.maximum:
-        for factor, what in ((24, "daily sums taken for hourly"), (3600, "hourly for per second")):
+        for factor, cause in (
+            (24, "daily sums taken for hourly"),
+            (3600, "hourly for per second"),
+        ):
             if _share(values / factor, variable) == 1:
-                return f"rates scaled {factor} times too far ({what})"
+                return f"rates scaled {factor} times too far ({cause})"
     if units == "percent" and 0 < values.max() <= 1 and values.min() >= 0:
         return "fractions ('1')"
-    if inside > 0.9:
+    if share_inside > 0.9:
         return ""
     for other in CONFUSED.get(units, ()):
         try:
@@ -113,23 +124,26 @@ def _meant(values: NDArray[np.float64], inside: float, variable: Variable) -> st
 
 
 def _too_wet(values: NDArray[np.float32], variable: Variable) -> str:
-    """What to say of precipitation that is inside the range of a day and yet far too much.
+    """Describe precipitation that is possible on one day but far too much on average.
 
     Args:
-      values: (day, ...).
-      variable: its units and kind.
+      values: (day, ...) sample.
+      variable: units and kind of the variable.
+
+    Returns:
+      The likely cause; empty for plausible precipitation and for other variables.
     """
     if variable.units != DAILY or variable.kind != "forcing" or values.ndim < 2:
         return ""
-    given = values[np.isfinite(values)]
-    year = float(given.mean())
-    heavy = float(np.percentile(given, 99)) if len(values) >= LEAST_PERCENTILE else 0.0
-    if len(values) < LEAST_MEAN or (year <= WETTEST_YEAR and heavy <= WETTEST_DAYS):
+    finite = values[np.isfinite(values)]
+    mean = float(finite.mean())
+    heavy = float(np.percentile(finite, 99)) if len(values) >= LEAST_PERCENTILE else 0.0
+    if len(values) < LEAST_MEAN or (mean <= WETTEST_YEAR and heavy <= WETTEST_DAYS):
         return ""
-    told = f"{365.25 * year:,.0f} mm a year"
-    told += f", 1 % of the values above {heavy:.0f} mm" if heavy else ""
-    what = "hourly rates or sums taken for daily, or scaled twice"
-    return f"rates scaled 24 times too far ({what}): {told}"
+    amounts = f"{365.25 * mean:,.0f} mm a year"
+    amounts += f", 1 % of the values above {heavy:.0f} mm" if heavy else ""
+    cause = "hourly rates or sums taken for daily, or scaled twice"
+    return f"rates scaled 24 times too far ({cause}): {amounts}"
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""What a person should know of the records of sites, though nothing is wrong with them."""
+"""Notes about the records of sites: what a user should know although nothing is wrong."""
 
 from __future__ import annotations
 
@@ -15,34 +15,41 @@ if TYPE_CHECKING:
 
     from pipeline.doctor.cases import Case
 
-NOTE = "note"  # the check of a symptom that is no problem
+NOTE = "note"  # the check of a finding that is not a problem
 
 
 def of_sites(
-    looked: xr.Dataset, values: dict[str, NDArray[np.float32]], case: Case
+    sample: xr.Dataset, values: dict[str, NDArray[np.float32]], case: Case
 ) -> list[Symptom]:
-    """Notes of the reader, places without a value, and values to which no check was applied.
+    """Collect notes about sites; none for sources that are grids.
+
+    These are the notes of the reader, sites that have no value, and values to which the provider
+    applied no check.
 
     Args:
-      looked: the part that was read.
-      values: its variables, as read.
+      sample: the part of the source that was read.
+      values: values of its variables, as read.
       case: the entry.
     """
-    if "place" not in looked.dims:
+    if "place" not in sample.dims:
         return []
-    made = [Symptom(NOTE, str(note), "none needed") for note in looked.attrs.get("notes", ())]
+    notes = [Symptom(NOTE, str(note), "none needed") for note in sample.attrs.get("notes", ())]
     targets = [n for n in values if n in case.table and case.table[n].kind == "target"]
     for name in targets:
-        axes = looked[name].dims
-        kept = np.isfinite(values[name])
-        empty = ~kept.any(axis=axes.index("time")) if "time" in axes else ~kept
+        dims = sample[name].dims
+        present = np.isfinite(values[name])
+        empty = ~present.any(axis=dims.index("time")) if "time" in dims else ~present
         if empty.any() and not empty.all():
-            ids = ", ".join(map(str, looked.place.values[empty][:3]))
-            found = f"{name}: {int(empty.sum())} of {empty.size} places have no value: {ids}"
+            ids = ", ".join(map(str, sample.place.values[empty][:3]))
             more = ", ..." if empty.sum() > 3 else ""
-            made.append(Symptom(NOTE, found + more, "none needed, unless they should have some"))
-        if "unchecked" in getattr(looked.get("provider_flag"), "attrs", {}):
-            for flag, n in qc.unchecked(looked["provider_flag"].load(), kept).items():
-                found = f"{name}: no check was applied to {n} of {int(kept.sum())} values ({flag})"
-                made.append(Symptom(NOTE, found, "qc.unchecked=drop leaves them out"))
-    return made
+            message = (
+                f"{name}: {int(empty.sum())} of {empty.size} places have no value: {ids}{more}"
+            )
+            notes.append(Symptom(NOTE, message, "none needed, unless they should have some"))
+        if "unchecked" in getattr(sample.get("provider_flag"), "attrs", {}):
+            for flag, n in qc.unchecked(sample["provider_flag"].load(), present).items():
+                message = (
+                    f"{name}: no check was applied to {n} of {int(present.sum())} values ({flag})"
+                )
+                notes.append(Symptom(NOTE, message, "qc.unchecked=drop leaves them out"))
+    return notes

@@ -1,4 +1,4 @@
-"""Sites of an experiment, over all its sources: which are at one place, which share an id."""
+"""Compare the sites of all sources of an experiment: equal positions and equal ids."""
 
 from __future__ import annotations
 
@@ -16,52 +16,51 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.config import Experiment
-    from pipeline.doctor.cases import Case
-    from pipeline.doctor.rounds import Found
+    from pipeline.doctor.rounds import Examination
     from pipeline.files import Json
 
-SHOWN = 20  # pairs whose records are read and compared
+SHOWN = 20  # pairs of sites at one place whose records are read and compared
 
-Row = tuple[str, Symptom]
+Row = tuple[str, Symptom]  # the names of the entries that a finding concerns, and the finding
 
 
-def of(seen: Sequence[tuple[Case, Found, str]]) -> tuple[list[Row], list[Row]]:
+def of(examinations: Sequence[Examination]) -> tuple[list[Row], list[Row]]:
     """Compare the positions and ids of all sites of an experiment.
 
     Args:
-      seen: the cases, with what is wrong with each and what was looked at, as rounds.of gives it.
+      examinations: the results for each entry.
 
     Returns:
-      what is to be known of them, and what is wrong; each with the entries it is true of.
+      Notes about the sites, and problems in reading them.
     """
-    opened, wrong = [], list[Row]()
+    opened, problems = [], list[Row]()
     experiment = None
-    for case, found, note in seen:
+    for case, findings, _, sample in examinations:
         if case.experiment is None or case.label not in case.experiment.sources.insitu:
             continue
-        if found and not note.partition(" ")[2]:
-            continue  # it cannot be read, as its own rows tell
+        if findings and not sample:
+            continue  # it cannot be read, which the findings of the entry say already
         experiment = case.experiment
         try:
             dataset, _ = admission.opened(case, admission.driver(case), None)
             opened.append(dataset.assign_attrs(entry=case.label))
-        except Exception as error:  # noqa: BLE001  # told with the entry, unless it was already
-            wrong += [] if found else [(case.label, symptom) for symptom in of_error(error)]
+        except Exception as error:  # noqa: BLE001  # reported here unless the entry has findings
+            problems += [] if findings else [(case.label, finding) for finding in of_error(error)]
     if experiment is None or not opened:
-        return [], wrong
+        return [], problems
     try:
         used = [_inside(experiment, d) for d in domain.without_excluded(experiment, opened)]
-        return [*_same_ids(used), *_same_places(experiment, used)], wrong
-    except Exception as error:  # noqa: BLE001  # whatever a provider's file provokes is a finding
+        return [*_same_ids(used), *_same_places(experiment, used)], problems
+    except Exception as error:  # noqa: BLE001  # any error from a provider's file is a finding
         label = ", ".join(experiment.sources.insitu)
-        return [], wrong + [(label, symptom) for symptom in of_error(error)]
+        return [], problems + [(label, finding) for finding in of_error(error)]
     finally:
         for dataset in opened:
             dataset.close()
 
 
 def _inside(experiment: Experiment, dataset: xr.Dataset) -> xr.Dataset:
-    """The sites of a source that the experiment uses: in its domain, where cells are needed."""
+    """Select the sites that the experiment uses: those in its domain, if inputs come from cells."""
     if experiment.inputs_from == "own":
         return dataset
     y, _ = schema.window(experiment).cells_of(dataset.lat.values, dataset.lon.values)
@@ -69,56 +68,67 @@ def _inside(experiment: Experiment, dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _same_ids(opened: Sequence[xr.Dataset]) -> list[Row]:
-    ids, entry = _listed(opened)
-    _, repeated = sites.distinct(ids, entry)
+    """Note the ids that occur in more than one source."""
+    ids, entries = _listed(opened)
+    _, repeated = sites.distinct(ids, entries)
     if not repeated:
         return []
-    found = f"in more than one source, called {', '.join(repeated)}"
-    remedy = "none is needed; qc.exclude_sites takes entry:id too"
-    return [(", ".join(dict.fromkeys(entry)), Symptom("ids", found, remedy))]
+    message = f"ids in more than one source; these sites are named {', '.join(repeated)}"
+    hint = "none is needed; qc.exclude_sites accepts entry:id too"
+    return [(", ".join(dict.fromkeys(entries)), Symptom("ids", message, hint))]
 
 
 def _same_places(experiment: Experiment, opened: Sequence[xr.Dataset]) -> list[Row]:
-    ids, entry = _listed(opened)
-    called, _ = sites.distinct(ids, entry)
+    """Note the pairs of sites at one place, the first of them with their correlation."""
+    ids, entries = _listed(opened)
+    names, _ = sites.distinct(ids, entries)
     lat, lon = (np.concatenate([d[axis].values for d in opened]) for axis in ("lat", "lon"))
-    found = twins.of_experiment(experiment, lat, lon)
-    nearest = twins.Twins(found.pair[:SHOWN], found.km[:SHOWN])
+    pairs = twins.of_experiment(experiment, lat, lon)
+    shown = twins.Twins(pairs.pair[:SHOWN], pairs.km[:SHOWN])
     several = experiment.qc.several
-    remedy = f"none is needed; {twins.REMEDY}"
+    hint = f"none is needed; {twins.REMEDY}"
     if several != "keep":
-        remedy = f"made one site by qc.several: {several}"
-    made, compared = [], _compared(experiment, opened, called, nearest)
-    for pair, (a, b) in zip(compared, nearest.pair, strict=True):
-        of_both = ", ".join(dict.fromkeys([entry[a], entry[b]]))
-        made.append((of_both, Symptom("twins", twins.told(pair), remedy)))
-    if more := len(found.pair) - len(nearest.pair):
-        label = ", ".join(dict.fromkeys(entry))
-        made.append((label, Symptom("twins", f"and {more} more pairs at one place", remedy)))
-    return made
+        hint = f"none is needed; qc.several={several} makes them one site"
+    rows, compared = [], _compared(experiment, opened, names, shown)
+    for comparison, (a, b) in zip(compared, shown.pair, strict=True):
+        both_entries = ", ".join(dict.fromkeys([entries[a], entries[b]]))
+        rows.append((both_entries, Symptom("twins", twins.told(comparison), hint)))
+    if n_more := len(pairs.pair) - len(shown.pair):
+        label = ", ".join(dict.fromkeys(entries))
+        rows.append((label, Symptom("twins", f"and {n_more} more pairs at one place", hint)))
+    return rows
 
 
 def _compared(
-    experiment: Experiment, opened: Sequence[xr.Dataset], called: list[str], pairs: twins.Twins
+    experiment: Experiment, opened: Sequence[xr.Dataset], names: list[str], pairs: twins.Twins
 ) -> list[Json]:
-    """The pairs with the correlation of their records; no other site is read."""
+    """Describe pairs with the correlation of their records; no other site is read.
+
+    Args:
+      experiment: the experiment.
+      opened: its sources of sites.
+      names: a distinct name for every site of all sources.
+      pairs: indices of sites, and their distances.
+    """
     members, first, values = np.unique(pairs.pair), 0, []
     days = schema.period_days(experiment.period)
     for dataset in opened:
-        own = members[(members >= first) & (members < first + dataset.sizes["place"])] - first
-        first += dataset.sizes["place"]
-        if own.size:
-            part, _ = sites.screened(experiment, dataset.isel(place=own), "")
+        n_sites = dataset.sizes["place"]
+        in_dataset = members[(members >= first) & (members < first + n_sites)] - first
+        first += n_sites
+        if in_dataset.size:
+            part, _ = sites.screened(experiment, dataset.isel(place=in_dataset), "")
             values.append(part[experiment.target].transpose("time", "place").values)
     if not values:
         return []
-    among = pairs._replace(pair=np.searchsorted(members, pairs.pair))
-    ids = [called[i] for i in members.tolist()]
-    return twins.described(among, ids, np.concatenate(values, 1), days)
+    among_members = pairs._replace(pair=np.searchsorted(members, pairs.pair))
+    member_names = [names[i] for i in members.tolist()]
+    return twins.described(among_members, member_names, np.concatenate(values, 1), days)
 
 
 def _listed(opened: Sequence[xr.Dataset]) -> tuple[list[str], list[str]]:
-    """Of every site of all sources its id and what its entry is called."""
+    """Return the id of every site of all sources, and the short name of its entry."""
     ids = [str(i) for dataset in opened for i in dataset.place.values]
-    called = sites.short_names([str(dataset.attrs["entry"]) for dataset in opened])
-    return ids, [called[str(d.attrs["entry"])] for d in opened for _ in range(d.sizes["place"])]
+    short_names = sites.short_names([str(dataset.attrs["entry"]) for dataset in opened])
+    entries = [short_names[str(d.attrs["entry"])] for d in opened for _ in range(d.sizes["place"])]
+    return ids, entries

@@ -1,4 +1,4 @@
-"""A sample of a source's values read and judged; more of them where the first has none."""
+"""Read a sample of a source's values and check it; read more if the sample has no value."""
 
 from __future__ import annotations
 
@@ -19,43 +19,55 @@ if TYPE_CHECKING:
 
 
 def read(
-    looked: xr.Dataset, names: list[str]
+    sample: xr.Dataset, names: list[str]
 ) -> tuple[dict[str, NDArray[np.float32]], list[Symptom]]:
-    """Values of the variables of a sample; and what could not be read, told once.
+    """Read the values of a sample's variables.
 
-    All together, so that what they share is read once; where that fails, one after the other.
+    All variables are read together, so that what they share is read once. If that fails, they are
+    read one by one.
+
+    Returns:
+      The values by name, and a finding for each distinct error, with the variables it concerns.
     """
     try:
-        return _values(looked, names), []
-    except Exception:  # noqa: BLE001  # said below, of the variables it is of
+        return _values(sample, names), []
+    except Exception:  # noqa: BLE001  # raised again below for the variables that cause it
         pass
     values, failed = dict[str, "NDArray[np.float32]"](), dict[Symptom, list[str]]()
     for name in names:
         try:
-            values |= _values(looked, [name])
-        except Exception as error:  # noqa: BLE001  # a finding, as in opening
-            for symptom in of_error(error):
-                failed.setdefault(symptom, []).append(name)
-    told = [
-        symptom._replace(found=f"{', '.join(names)}: {symptom.found}")
-        for symptom, names in failed.items()
+            values |= _values(sample, [name])
+        except Exception as error:  # noqa: BLE001  # any error in reading is a finding
+            for finding in of_error(error):
+                failed.setdefault(finding, []).append(name)
+    findings = [
+        finding._replace(message=f"{', '.join(names)}: {finding.message}")
+        for finding, names in failed.items()
     ]
-    return values, told
+    return values, findings
 
 
-def _values(looked: xr.Dataset, names: list[str]) -> dict[str, NDArray[np.float32]]:
+def _values(sample: xr.Dataset, names: list[str]) -> dict[str, NDArray[np.float32]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means over nothing but NaN
-        read = looked[names].compute()
-    return {name: read[name].values.astype("float32") for name in names}
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing but NaN
+        loaded = sample[names].compute()
+    return {name: loaded[name].values.astype("float32") for name in names}
 
 
 def of_values(
-    name: str, values: NDArray[np.float32], held: xr.Dataset, part: Part, case: Case
+    name: str, values: NDArray[np.float32], year: xr.Dataset, part: Part, case: Case
 ) -> list[Symptom]:
-    """What is wrong with a variable; where a sample has no value, a wider one is read."""
+    """Check the values of a variable; if there are none, read and check a wider sample.
+
+    Args:
+      name: name of the variable in this project.
+      values: the sample, NaN where missing.
+      year: the days of a year, from which a wider sample is taken.
+      part: indices over the region.
+      case: the entry.
+    """
     if np.isnan(values).all():
-        wider, unread = read(samples.second(held, part), [name])
+        wider, unread = read(samples.second(year, part), [name])
         if unread:
             return unread
         values = wider[name]
@@ -64,19 +76,27 @@ def of_values(
     return magnitudes.of_values(name, values, case.table[name])
 
 
-def of_orientation(held: xr.Dataset, names: list[str], part: Part, case: Case) -> list[Symptom]:
-    """Whether air temperature looks upside down."""
-    warm = [name for name in names if case.table[name].standard_name == "air_temperature"]
-    if not warm or "lat" not in held.coords or "time" not in held[warm[0]].dims:
+def of_orientation(year: xr.Dataset, names: list[str], part: Part, case: Case) -> list[Symptom]:
+    """Find out whether air temperature is upside down; nothing for sources without it.
+
+    Args:
+      year: the days of a year.
+      names: variables in use.
+      part: indices over the region.
+      case: the entry.
+    """
+    temperatures = [name for name in names if case.table[name].standard_name == "air_temperature"]
+    if not temperatures or "lat" not in year.coords or "time" not in year[temperatures[0]].dims:
         return []
-    across = samples.profile(held, part)
-    values, unread = read(across, warm[:1])
+    name = temperatures[0]
+    profile = samples.profile(year, part)
+    values, unread = read(profile, [name])
     if unread:
         return unread
-    rows = values[warm[0]]
+    rows = values[name]
     if rows.ndim == 3:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # rows of nothing but NaN
             rows = np.nanmean(rows, axis=2)
-    lat = np.asarray(across.lat.values, float)
-    return orientation.upside_down(warm[0], rows, lat, across.time.values)
+    lat = np.asarray(profile.lat.values, float)
+    return orientation.upside_down(name, rows, lat, profile.time.values)

@@ -1,4 +1,4 @@
-"""A part of a source, small enough to read for a look at it: some days, some of its region."""
+"""Select samples of a source that are small enough to read: some days, part of the region."""
 
 from __future__ import annotations
 
@@ -12,63 +12,67 @@ if TYPE_CHECKING:
 
     from pipeline.doctor.coverage import Part
 
-DAYS, SIDE, PLACES = 3, 32, 200  # of a first look; places are read on all days
-MORE_DAYS, WIDER = 12, 64  # of a second one, where the first finds no value
+DAYS, SIDE, PLACES = 3, 32, 200  # of the first sample, which has all days of its places
+MORE_DAYS, WIDER = 12, 64  # of the wider sample, read if the first has no value
 
 
 def first(dataset: xr.Dataset, part: Part) -> xr.Dataset:
-    """A first look: the middle of the region on a few days; of places some, on all days."""
-    if "place" in part.at:
-        return dataset.isel(place=_spread(part.at["place"], PLACES))
-    block = {dim: _middle(index, SIDE) for dim, index in part.at.items()}
+    """Select the first sample: the middle of the region on 3 days, or up to 200 places, all days.
+
+    Args:
+      dataset: the source.
+      part: indices of the source over the region.
+    """
+    if "place" in part.indices:
+        return dataset.isel(place=_spread(part.indices["place"], PLACES))
+    block = {dim: _middle(index, SIDE) for dim, index in part.indices.items()}
     return _on_days(dataset.isel(block), DAYS)
 
 
 def whole(dataset: xr.Dataset, part: Part) -> xr.Dataset:
-    """All days and all of the region."""
-    return dataset.isel(dict(part.at))
+    """Select all days and the whole region."""
+    return dataset.isel(dict(part.indices))
 
 
 def more_days(dataset: xr.Dataset, part: Part) -> xr.Dataset:
-    """The middle of the region on some more days than those of a first look."""
-    if "place" in part.at:
+    """Select the middle of the region on 12 days; of places, the first sample."""
+    if "place" in part.indices:
         return first(dataset, part)
-    block = {dim: _middle(index, SIDE) for dim, index in part.at.items()}
+    block = {dim: _middle(index, SIDE) for dim, index in part.indices.items()}
     return _on_days(dataset.isel(block), MORE_DAYS)
 
 
 def second(dataset: xr.Dataset, part: Part) -> xr.Dataset:
-    """A wider look: all over the region on more days."""
-    if "place" in part.at:
-        return dataset.isel(place=part.at["place"])
-    block = {dim: _spread(index, WIDER) for dim, index in part.at.items()}
+    """Select a wider sample: rows and columns all over the region on 12 days, or all places."""
+    if "place" in part.indices:
+        return dataset.isel(place=part.indices["place"])
+    block = {dim: _spread(index, WIDER) for dim, index in part.indices.items()}
     return _on_days(dataset.isel(block), MORE_DAYS)
 
 
 def profile(dataset: xr.Dataset, part: Part) -> xr.Dataset:
-    """From north to south: some rows, of a few columns; of places some."""
-    if "place" in part.at:
-        return _on_days(dataset.isel(place=_spread(part.at["place"], PLACES)), DAYS)
-    rows, columns = part.at.values()
-    names = list(part.at)
+    """Select a profile from north to south: 12 rows of 8 columns, or up to 200 places, 3 days."""
+    if "place" in part.indices:
+        return _on_days(dataset.isel(place=_spread(part.indices["place"], PLACES)), DAYS)
+    rows, columns = part.indices.values()
+    names = list(part.indices)
     block = {names[0]: _spread(rows, 12), names[1]: _middle(columns, 8)}
     return _on_days(dataset.isel(block), DAYS)
 
 
-def told(looked: xr.Dataset, whole: xr.Dataset) -> str:
-    """How much of a source was looked at: `3 of 366 days, lat 32 of 224, lon 32 of 464`."""
-    dims = [dim for dim in ("time", "place", "lat", "lon", "y", "x") if dim in looked.dims]
-    called = {"time": "days", "place": "places"}
-    parts = [
-        f"{looked.sizes[dim]} of {whole.sizes[dim]} {called.get(dim, dim)}"
+def told(sample: xr.Dataset, whole: xr.Dataset) -> str:
+    """Describe how large a sample is: `3 of 366 days, 32 of 224 lat, 32 of 464 lon`."""
+    dims = [dim for dim in ("time", "place", "lat", "lon", "y", "x") if dim in sample.dims]
+    nouns = {"time": "days", "place": "places"}
+    return ", ".join(
+        f"{sample.sizes[dim]} of {whole.sizes[dim]} {nouns.get(dim, dim)}"
         for dim in dims
-        if looked.sizes[dim]
-    ]
-    return ", ".join(parts)
+        if sample.sizes[dim]
+    )
 
 
 def _on_days(dataset: xr.Dataset, n: int) -> xr.Dataset:
-    """Days in the middles of `n` equal parts of those there are."""
+    """Select the middle day of each of `n` equal parts of the record."""
     if "time" not in dataset.dims or dataset.sizes["time"] <= n:
         return dataset
     step = dataset.sizes["time"] / n
@@ -76,11 +80,13 @@ def _on_days(dataset: xr.Dataset, n: int) -> xr.Dataset:
 
 
 def _middle(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return the `n` indices in the middle."""
     start = max(0, (len(index) - n) // 2)
     return index[start : start + n]
 
 
 def _spread(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return `n` indices, evenly spaced from the first to the last."""
     if len(index) <= n:
         return index
     chosen: NDArray[np.intp] = index[np.linspace(0, len(index) - 1, n).astype(int)]

@@ -1,4 +1,7 @@
-"""What is wrong with a source: a check, what it has found, a remedy; and what errors tell."""
+"""Findings of `doctor`: a failed check, what was found and how to fix it.
+
+Errors of drivers and libraries are turned into findings here as well.
+"""
 
 from __future__ import annotations
 
@@ -21,65 +24,98 @@ METADATA = (
     "period",
     "support",
 )
-LONGEST = 300  # characters of what is told
-_DAMAGED = "fetch it again, or ask the provider: is it damaged there?"
-# What a problem is called, by what its text holds; the first that fits.
+LONGEST = 300  # characters of a message
+_DAMAGED = "download it again; if it stays unreadable, ask the provider"
+# Maps the text of an error's problem to the check it belongs to and a hint. The first pattern that
+# matches decides. The patterns follow the wording of the errors that sources raise.
 KINDS = (
     (r"refused|credentials|login", "credentials", ""),
     (
         r"\blat(itude)?: .*at most 90",
         "latitude",
-        "are latitude and longitude exchanged? correct the file",
+        "latitude and longitude may be exchanged; correct the file",
     ),
-    (r"units '", "units", "correct the mapping's units, or ask the provider what has changed"),
+    (
+        r"units '",
+        "units",
+        "correct the units in the mapping, or ask the provider what has changed",
+    ),
     (r"the file has|no variable of that name", "variables", "correct `from` in the mapping"),
-    (r"does not answer|asked \d+ times", "opening", "try again later; is this machine online?"),
+    (
+        r"does not answer|asked \d+ times",
+        "opening",
+        "try again later, and check that this machine is online",
+    ),
     (r"cannot be read|truncated", "opening", _DAMAGED),
-    (r"not found|no file matches|nothing of", "opening", "has it moved? correct the entry"),
-    (r"calendar '", "time axis", "convert the file, as xarray's convert_calendar does"),
-    (r"\btime\b|\bdays? ", "time axis", "sort the file's days, each once, or ask the provider"),
-    (r"\b(lat|lon|latitude|longitude)\b", "coordinates", "correct the file's coordinates"),
+    (
+        r"not found|no file matches|nothing of",
+        "opening",
+        "check whether it has moved, and correct the entry",
+    ),
+    (r"calendar '", "time axis", "convert the file, for example with xarray's convert_calendar"),
+    (
+        r"\btime\b|\bdays? ",
+        "time axis",
+        "sort the days of the file and remove duplicates, or ask the provider",
+    ),
+    (
+        r"\b(lat|lon|latitude|longitude)\b",
+        "coordinates",
+        "correct the coordinates of the file",
+    ),
 )
 
 
 class Symptom(NamedTuple):
-    """What a check has found, and what to do about it."""
+    """One thing that a check has found.
+
+    Attributes:
+      check: name of the check, such as `units` or `time axis`.
+      message: what was found, and where.
+      hint: what to do about it.
+    """
 
     check: str
-    found: str
-    remedy: str
+    message: str
+    hint: str
 
 
 def of_metadata(metadata: Mapping[str, object]) -> list[Symptom]:
-    """What a catalog does not say of an entry."""
-    lacking = [key for key in METADATA if not str(metadata.get(key, "")).strip()]
-    if not lacking:
+    """Return a finding that lists the metadata missing from a catalog entry, or nothing."""
+    missing = [key for key in METADATA if not str(metadata.get(key, "")).strip()]
+    if not missing:
         return []
-    remedy = "add it to the entry; catalogs/README.md tells what is meant"
-    return [Symptom("metadata", f"{', '.join(lacking)} missing", remedy)]
+    hint = "add it to the entry; catalogs/README.md explains each key"
+    return [Symptom("metadata", f"{', '.join(missing)} missing", hint)]
 
 
 def of_error(error: Exception) -> list[Symptom]:
-    """What an error in opening or reading tells, without secrets."""
+    """Return a finding for each problem of an error from opening or reading an entry.
+
+    Secrets are removed, and long messages are shortened.
+    """
     if not isinstance(error, SoilweaveError):
-        told = " ".join(str(error).split()) or "no more is told"
-        found = _short(f"cannot be read: {type(error).__name__}: {told}")
-        check = "time axis" if re.search(r"\btime\b", told) else "opening"
-        return [Symptom(check, found, _DAMAGED)]
+        text = " ".join(str(error).split()) or "no details given"
+        message = _short(f"cannot be read: {type(error).__name__}: {text}")
+        check = "time axis" if re.search(r"\btime\b", text) else "opening"
+        return [Symptom(check, message, _DAMAGED)]
     place = _short(error.place)
-    made = []
+    findings = []
     for problem in error.problems:
-        check, remedy = next(
-            ((check, what) for sign, check, what in KINDS if re.search(sign, problem)),
+        check, default_hint = next(
+            ((check, hint) for pattern, check, hint in KINDS if re.search(pattern, problem)),
             ("opening", ""),
         )
-        found = _short(problem) if place in problem else f"{place}: {_short(problem)}"
-        mended = "" if error.remedy.startswith("correct the file") else _short(error.remedy)
-        made.append(Symptom(check, found, mended or remedy or "correct the file or the entry"))
-    return made
+        message = _short(problem) if place in problem else f"{place}: {_short(problem)}"
+        # The table above is more specific than an error's general hint to correct the file.
+        is_general = error.remedy.startswith("correct the file")
+        own_hint = "" if is_general else _short(error.remedy)
+        hint = own_hint or default_hint or "correct the file or the entry"
+        findings.append(Symptom(check, message, hint))
+    return findings
 
 
 def _short(text: str) -> str:
-    """The beginning of a text, without secrets."""
-    shown = bare(text)
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
+    """Return the beginning of a text, without secrets."""
+    text = bare(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -1,4 +1,4 @@
-"""What a table of probes is: read as guessed, screened, and placed on the grid."""
+"""Read a table of probes as guessed, apply quality control, and locate the probes on the grid."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Examined:
-    """What was found of a table.
+    """What is known of a table of probes.
 
     Attributes:
       url: the file, an absolute path or a URL.
-      size: its bytes.
+      size: size of the file in bytes.
       guess: how it is read.
-      places: of every probe.
-      data: daily values; none where the table has faults.
-      dropped: (time, place) by rule, what quality control drops.
-      problems: to be mended.
+      places: place of every probe, by id.
+      data: daily values; None if the table has errors.
+      dropped: (time, place) values that quality control drops, by rule.
+      problems: what has to be corrected.
     """
 
     url: str
@@ -51,69 +51,68 @@ class Examined:
     dropped: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def at(self, site: str) -> int | None:
-        """Its index in the data; None where it has none there."""
+    def index_of(self, site: str) -> int | None:
+        """Return the index of a probe in the data; None if it has no data."""
         ids = [] if self.data is None else self.data.place.values.tolist()
         return ids.index(site) if site in ids else None
 
 
 def examined(url: str, given: dict[str, Any]) -> Examined:
-    """Read a table as it is guessed to be, and everything that is wrong with it.
+    """Read a table as guessed, and find everything that is wrong with it.
 
     Args:
       url: an absolute path or a URL.
-      given: what is not to be guessed, of `guessing.guess`.
+      given: arguments that the user states, as for `guessing.guess`.
 
     Raises:
-      DataError: it cannot be read, or is empty.
+      DataError: If the file cannot be read or is empty.
     """
     content = remote.read(url)
     raw, problems = split(content)
     if raw.empty:
         raise DataError(http_errors.shown(url), *(problems or ["no rows"]))
     guess = guessing.guess(raw, given)
-    found = Examined(url, len(content), guess, problems=list(guess.problems))
+    result = Examined(url, len(content), guess, problems=list(guess.problems))
     if not guess.args:
-        found.problems += problems
-        return found
+        result.problems += problems
+        return result
     try:
-        source = TableSource(url, **guess.args)
-        data = source.to_dask()
-        variable = VARIABLES[TARGET]
-        _, found.dropped = qc.screen(data, TARGET, variable, QcConfig())
-        found.data = data
+        data = TableSource(url, **guess.args).to_dask()
+        _, result.dropped = qc.screen(data, TARGET, VARIABLES[TARGET], QcConfig())
+        result.data = data
     except DataError as error:
-        found.problems += error.problems
+        result.problems += error.problems
     except ValueError as error:
-        found.problems.append(str(error))
-        return found
+        result.problems.append(str(error))
+        return result
     hours = places.clock_hours(raw[guess.columns["time"]], guess.args["time_zone"])
-    found.places, odd = places.places(_coordinates(raw, guess), hours)
-    found.problems += odd
-    if found.data is not None and not counts(found)[1].any():
-        found.problems.append("no value passes quality control")
-    return found
+    result.places, place_problems = places.places(_coordinates(raw, guess), hours)
+    result.problems += place_problems
+    if result.data is not None and not counts(result)[1].any():
+        result.problems.append("no value passes quality control")
+    return result
 
 
 def _coordinates(raw: pd.DataFrame, guess: Guess) -> pd.DataFrame:
-    """First lat and lon of every id, and the decimals they are written with."""
+    """Return the first lat and lon of every id, and the decimals they are written with."""
     import pandas as pd
 
+    # A single station's id, lat and lon become columns, as in a table that has them.
     station = {f"({role})": str(guess.args[role]) for role in NEEDED if role in guess.args}
     raw = raw.assign(**station)
     columns = {role: guess.args["columns"].get(role, f"({role})") for role in NEEDED}
     names = {name: columns[name] for name in ("lat", "lon")}
     ids = raw[columns["id"]]
-    made = pd.DataFrame({name: units.numbers(raw, c, ()) for name, c in names.items()})
-    written = [raw[c].str.extract(r"[.,](\d+)$")[0].fillna("").str.len() for c in names.values()]
-    made["decimals"] = pd.concat(written, axis=1).max(axis=1)
-    known = made[ids != ""].dropna()
+    coordinates = pd.DataFrame({name: units.numbers(raw, c, ()) for name, c in names.items()})
+    decimals = [raw[c].str.extract(r"[.,](\d+)$")[0].fillna("").str.len() for c in names.values()]
+    coordinates["decimals"] = pd.concat(decimals, axis=1).max(axis=1)
+    known = coordinates[ids != ""].dropna()
     first: pd.DataFrame = known.groupby(ids[known.index], sort=False).first()
     return first
 
 
-def counts(found: Examined) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(place,) days with a value, and those kept."""
-    assert found.data is not None
-    days = np.isfinite(found.data[TARGET].values).sum(0)
-    return days, days - sum((bad.sum(0) for bad in found.dropped.values()), np.zeros_like(days))
+def counts(table: Examined) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (place,) the number of days with a value, and of those that quality control keeps."""
+    assert table.data is not None
+    days = np.isfinite(table.data[TARGET].values).sum(0)
+    return days, days - sum((bad.sum(0) for bad in table.dropped.values()), np.zeros_like(days))

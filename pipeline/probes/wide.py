@@ -1,4 +1,4 @@
-"""Columns of a wide table: what their names say of the variable, its depth and its units."""
+"""Read the names of the columns of a wide table, such as `VWC_5cm_Avg`: variable, depth, units."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _DEPTH = re.compile(
     rf"(?<![\d.])(?:({_NUMBER})(_?to_?|_))?({_NUMBER})_?({'|'.join(METRES)})(?![a-z0-9])"
 )
-# A dash between two depths; that of `vwc-1-5cm` stands between the parts of a name.
+# A dash between two depths, as in `vwc 5-10cm`. In `vwc-1-5cm` it separates parts of the name.
 _TO = re.compile(rf"(?<![-.\d])({_NUMBER})\s*(?:cm|mm|m)?\s*[-\N{{EN DASH}}]\s*(?=\d)")
 _INCH = re.compile(r"(?<=\d)\s*[\"\N{DOUBLE PRIME}]")
 _SHARE = re.compile(r"c?m\^?3\s*[/ ._*]*\s*c?m\^?-?3")  # m3 m-3 and the like
-# What a logger adds to a name for the value it keeps of an interval, the best first; other
-# additions, such as Std or Max, are no value of the variable.
+# What a logger adds to a name for the statistic of an interval that it stores, the best first.
+# Columns with other statistics, such as Std or Max, are not used.
 _KEPT = ("avg", "mean", "med", "smp", "sample", "")
 _INDEX = re.compile(r"\d{1,2}|[a-d]")
 
@@ -27,13 +27,13 @@ class Column(NamedTuple):
     """A column of one depth.
 
     Attributes:
-      name: as in the header.
-      rest: what its name says besides depth, sensor and the value kept: variable and units.
+      name: name in the header.
+      rest: what the name says besides depth, sensor and statistic: variable and units.
       depth: top and bottom, m.
-      top: in m, what may be the top of a layer or the number of a sensor, as in `SM_5_30cm` and
-        `VW_1_5cm`; None where the name is clear.
-      sensor: number or letter that tells it from others of that depth.
-      kept: place in the order of values kept, the better ones first.
+      top: what may be the top of a layer in m or the number of a sensor, as in `SM_5_30cm` and
+        `VW_1_5cm`; None if the name is clear.
+      sensor: number or letter that distinguishes the sensors of one depth.
+      rank: place of its statistic in the order of preference, 0 for the best.
     """
 
     name: str
@@ -41,31 +41,32 @@ class Column(NamedTuple):
     depth: tuple[float, float]
     top: float | None
     sensor: str
-    kept: int
+    rank: int
 
 
 def parts(name: str) -> Column | None:
-    """What a column's name says; None where it names no depth."""
+    """Return the parts of a column's name; None if it names no depth."""
     plain = name.lower().replace("\N{SUPERSCRIPT THREE}", "3")
     plain = _INCH.sub("in", _TO.sub(r"\1to", _SHARE.sub("m3m3", plain)))
     plain = re.sub(r"[^a-z0-9.%]+", "_", plain)
     match = _DEPTH.search(plain)
     if match is None:
         return None
-    before, joint, bottom, unit = match.groups()
+    first, joint, second, unit = match.groups()
     words = re.split(r"[_.]+", f"{plain[: match.start()]}_{plain[match.end() :]}")
-    kept = next((word for word in words if word in _KEPT and word), "")
+    statistic = next((word for word in words if word in _KEPT and word), "")
     sensor = next((word for word in words if _INDEX.fullmatch(word)), "")
-    rest = "".join(word for word in words if word not in (kept, sensor))
-    low = round(float(bottom) * METRES[unit], 6)
-    top = round(float(before) * METRES[unit], 6) if before else low
+    rest = "".join(word for word in words if word not in (statistic, sensor))
+    rank = _KEPT.index(statistic)
+    bottom = round(float(second) * METRES[unit], 6)
+    top = round(float(first) * METRES[unit], 6) if first else bottom
     if joint == "_" and top > 0:
-        return Column(name, rest, (low, low), top, sensor or before, _KEPT.index(kept))
-    return Column(name, rest, (min(top, low), max(top, low)), None, sensor, _KEPT.index(kept))
+        return Column(name, rest, (bottom, bottom), top, sensor or first, rank)
+    return Column(name, rest, (min(top, bottom), max(top, bottom)), None, sensor, rank)
 
 
 def _layered(columns: list[Column]) -> list[Column]:
-    """Columns in which a number before the depth is a top where a layer ends there."""
+    """Decide whether a number before a depth is the top of a layer: if a layer ends there."""
     bottoms = {column.depth[1] for column in columns}
     return [
         column._replace(depth=(column.top, column.depth[1]), sensor="")
@@ -78,26 +79,29 @@ def _layered(columns: list[Column]) -> list[Column]:
 def of_variable(
     names: Iterable[str], words: Iterable[str], units: dict[str, str]
 ) -> tuple[dict[str, Any], str]:
-    """Columns of a variable with their depths in m, and the units that the first one names.
+    """Return the columns of a variable with their depths, and the units that the first one names.
 
     Args:
-      names: of the header.
-      words: that mean the variable.
-      units: what may follow the word, and what it says.
+      names: names in the header.
+      words: names of the variable.
+      units: what may follow such a name, and the units that it means.
+
+    Returns:
+      {column: depth in m, or [top, bottom] of a layer}, and the units; "" if none are named.
     """
     best: dict[tuple[tuple[float, float], str], Column] = {}
     hints = []
     for column in _layered(list(filter(None, map(parts, names)))):
-        rests = [column.rest.removeprefix(w) for w in words if column.rest.startswith(w)]
-        said = [units[rest] for rest in rests if rest in units]
-        if not said:
+        suffixes = [column.rest.removeprefix(w) for w in words if column.rest.startswith(w)]
+        stated = [units[suffix] for suffix in suffixes if suffix in units]
+        if not stated:
             continue
-        hints.append(said[0])
+        hints.append(stated[0])
         other = best.get((column.depth, column.sensor))
-        if other is None or column.kept < other.kept:
+        if other is None or column.rank < other.rank:
             best[column.depth, column.sensor] = column
-    chosen = {
+    depths = {
         column.name: column.depth[0] if column.depth[0] == column.depth[1] else [*column.depth]
         for column in best.values()
     }
-    return chosen, next(iter(hints), "")
+    return depths, next(iter(hints), "")

@@ -1,4 +1,4 @@
-"""What the header of a stranger's CSV says: which column is what, in which units."""
+"""Recognise the columns of a CSV from its header: their roles, units and depths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGET = next(name for name, variable in VARIABLES.items() if variable.kind == "
 TEMPERATURE = next(name for name, variable in VARIABLES.items() if variable.kind == "auxiliary")
 FRACTION, PERCENT = VARIABLES[TARGET].units, "percent"
 
-# Words of a header without spaces, signs and capitals, likelier ones first.
+# Names of columns by role, in lower case without spaces and punctuation, likelier ones first.
 WORDS: dict[str, str] = {
     "id": "id site siteid sitename sitecode station stationid stationname stationcode probe "
     "probeid probename name location locationid plot plotid node nodeid logger loggerid",
@@ -35,7 +35,7 @@ WORDS: dict[str, str] = {
     "soilwatercontent watercontent vwc vw sm swc ssm theta moisture soilwater value",
     TEMPERATURE: f"{TEMPERATURE.replace('_', '')} soiltemp tsoil soilt temperature temp",
 }
-# Words of columns whose names have a depth: that of a logger's `T_5cm` is in the soil.
+# Names that count only in columns whose names include a depth: a logger's `T_5cm` is in the soil.
 WIDE = {TARGET: WORDS[TARGET].split(), TEMPERATURE: [*WORDS[TEMPERATURE].split(), "st", "ts", "t"]}
 _DEGREES = dict.fromkeys(["", "deg", "degree", "degrees", "dd", "decimal", "wgs84", "n", "e"], "")
 _DEGREES |= dict.fromkeys(["degn", "dege", "degreesnorth", "degreeseast", "decimaldegrees"], "")
@@ -43,7 +43,7 @@ _LENGTHS = {"": "", "m": "m", "meter": "m", "metre": "m", "meters": "m", "metres
 _LENGTHS |= {"cm": "cm", "mm": "mm", "in": "inch", "inch": "inch", "inches": "inch"}
 _SHARES = {"": "", **dict.fromkeys(["m3m3", "cm3cm3", "vv", "fraction", "frac"], FRACTION)}
 _SHARES |= dict.fromkeys(["%", "percent", "pct", "perc", "vol%", "%vol", "volpercent"], PERCENT)
-# What may follow the word, and what it says of units or zone.
+# What may follow such a name, and the units or time zone that it means; "" means none.
 UNITS: dict[str, dict[str, str]] = {
     "lat": _DEGREES,
     "lon": _DEGREES,
@@ -64,10 +64,14 @@ UNITS: dict[str, dict[str, str]] = {
 
 @dataclass
 class Recognised:
-    """Columns by role, or our name; what their names say of units or zone; and problems.
+    """What a header says.
 
-    `depths` has, by our name, the columns that have one depth each, with their depths in m; the
-    first of them is in `columns`.
+    Attributes:
+      columns: column of each role, or of each variable by its name in this project.
+      depths: by variable, its columns that have one depth each, with their depths in m; the first
+        of them is in `columns` too.
+      hints: units or time zone that the names of columns state, by role or variable.
+      problems: what has to be corrected.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -76,81 +80,95 @@ class Recognised:
     problems: list[str] = field(default_factory=list)
 
 
-def recognised(raw: pd.DataFrame, given: dict[str, str], known: Collection[str] = ()) -> Recognised:
-    """What the header says.
+def recognised(
+    raw: pd.DataFrame, given: dict[str, str], station: Collection[str] = ()
+) -> Recognised:
+    """Recognise the columns of a table.
 
     Args:
-      raw: of `pipeline.sources.table.text.split`.
-      given: {role: column} that are known; `value` and `temperature` are roles too.
-      known: roles that need no column, since they are said of the only station.
+      raw: table of text, from `pipeline.sources.table.text.split`.
+      given: {role: column} that the user states; `value` and `temperature` are roles too.
+      station: roles that need no column, since they are stated for the only station.
     """
-    made = Recognised()
-    ours = {"value": TARGET, "temperature": TEMPERATURE}
-    made.columns = {ours.get(role, role): column for role, column in given.items()}
-    absent = [c for c in made.columns.values() if c not in raw]
-    made.problems += [
+    header = Recognised()
+    variables = {"value": TARGET, "temperature": TEMPERATURE}
+    header.columns = {variables.get(role, role): column for role, column in given.items()}
+    absent = [c for c in header.columns.values() if c not in raw]
+    header.problems += [
         f"column '{c}' missing; the header has {', '.join(raw.columns)}" for c in absent
     ]
-    made.columns = {role: c for role, c in made.columns.items() if c in raw}
-    free = [c for c in raw.columns if c not in made.columns.values()]
+    header.columns = {role: c for role, c in header.columns.items() if c in raw}
+    free = [c for c in raw.columns if c not in header.columns.values()]
     for role, words in WORDS.items():
-        if role in known:
+        if role in station:
             continue
         units = UNITS.get(role, {"": ""})
-        found = {
+        candidates = {
             column: units[_plain(column).removeprefix(word)]
             for word in words.split()
-            for column in ([made.columns[role]] if role in made.columns else free)
+            for column in ([header.columns[role]] if role in header.columns else free)
             if _plain(column).startswith(word) and _plain(column).removeprefix(word) in units
         }
-        if found:
-            first = _time_column(raw, list(found), made) if role == "time" else next(iter(found))
-            made.columns.setdefault(role, first)
-            made.hints[role] = found[first]
-    _of_depths(raw, made)
-    if len(made.depths.get(TARGET, ())) == 1 and {"depth", "depth_to"} & made.columns.keys():
-        made.depths.clear()  # the table is a long one
-    if made.depths:
-        made.columns.pop("depth", None)
-    if "depth_from" in made.columns and "depth_to" in made.columns:
-        made.columns.pop("depth", None)
+        if candidates:
+            first = next(iter(candidates))
+            if role == "time":
+                first = _time_column(raw, list(candidates), header)
+            header.columns.setdefault(role, first)
+            header.hints[role] = candidates[first]
+    _of_depths(raw, header)
+    _drop_conflicting(header, station)
+    header.hints = {role: hint for role, hint in header.hints.items() if hint}
+    return header
+
+
+def _drop_conflicting(header: Recognised, station: Collection[str]) -> None:
+    """Keep one way of stating depths; use the sensor as id if there is no other."""
+    columns = header.columns
+    if len(header.depths.get(TARGET, ())) == 1 and {"depth", "depth_to"} & columns.keys():
+        header.depths.clear()  # the table has one row per depth, which is in a column
+    if header.depths:
+        columns.pop("depth", None)
+    if "depth_from" in columns and "depth_to" in columns:
+        columns.pop("depth", None)
     else:
-        made.columns.pop("depth_from", None)
-        made.columns.pop("depth_to", None)
-    if "id" not in made.columns and "id" not in known and "sensor" in made.columns:
-        made.columns["id"] = made.columns.pop("sensor")
-    made.hints = {role: hint for role, hint in made.hints.items() if hint}
-    return made
+        columns.pop("depth_from", None)
+        columns.pop("depth_to", None)
+    if "id" not in columns and "id" not in station and "sensor" in columns:
+        columns["id"] = columns.pop("sensor")
 
 
-def _of_depths(raw: pd.DataFrame, made: Recognised) -> None:
-    """Columns of one depth each, where no other column has the target; and units of the logger."""
-    if TARGET not in made.columns:
+def _of_depths(raw: pd.DataFrame, header: Recognised) -> None:
+    """Add columns of one depth each, if no other column has the target; and the logger's units."""
+    if TARGET not in header.columns:
         for name, words in WIDE.items():
-            free = [c for c in raw.columns if c not in made.columns.values()]
-            found, units = wide.of_variable(free, words, UNITS[name])
-            if found and (name == TARGET or TARGET in made.depths) and name not in made.columns:
-                made.depths[name] = found
-                made.columns[name] = next(iter(found))
-                made.hints[name] = units
-    told = raw.attrs.get("units", {})
+            free = [c for c in raw.columns if c not in header.columns.values()]
+            depths, units = wide.of_variable(free, words, UNITS[name])
+            is_used = name == TARGET or TARGET in header.depths
+            if depths and is_used and name not in header.columns:
+                header.depths[name] = depths
+                header.columns[name] = next(iter(depths))
+                header.hints[name] = units
+    logger_units = raw.attrs.get("units", {})
     for name in (TARGET, TEMPERATURE):
-        if name in made.columns and not made.hints.get(name):
-            made.hints[name] = UNITS[name].get(_plain(told.get(made.columns[name], "")), "")
+        if name in header.columns and not header.hints.get(name):
+            text = _plain(logger_units.get(header.columns[name], ""))
+            header.hints[name] = UNITS[name].get(text, "")
 
 
-def _time_column(raw: pd.DataFrame, found: list[str], made: Recognised) -> str:
-    """That with date and time, else that with dates."""
-    texts = {column: raw[column][raw[column] != ""] for column in found}
-    whole = [c for c, text in texts.items() if (text.str.len() > 10).any()]
+def _time_column(raw: pd.DataFrame, columns: list[str], header: Recognised) -> str:
+    """Choose the column with date and time, else that with dates."""
+    texts = {column: raw[column][raw[column] != ""] for column in columns}
+    complete = [c for c, text in texts.items() if (text.str.len() > 10).any()]
     clocks = [c for c, text in texts.items() if text.str.match(r"\d{1,2}:\d\d").any()]
-    dates = [c for c in found if c not in (*whole, *clocks)]
-    if not whole and dates and clocks:
-        both = f"{dates[0]} and {clocks[0]}"
-        made.problems.append(f"time is in two columns, {both}: join them, as 2019-05-01T13:00")
-    return (whole or dates or found)[0]
+    dates = [c for c in columns if c not in (*complete, *clocks)]
+    if not complete and dates and clocks:
+        header.problems.append(
+            f"time is in two columns, {dates[0]} and {clocks[0]}: join them, as 2019-05-01T13:00"
+        )
+    return (complete or dates or columns)[0]
 
 
 def _plain(name: str) -> str:
+    """Return a column's name in lower case, without spaces and punctuation other than `%`."""
     name = name.lower().replace("\N{SUPERSCRIPT THREE}", "3")
     return re.sub(r"[^a-z0-9%]", "", name)

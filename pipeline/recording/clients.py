@@ -1,4 +1,4 @@
-"""The libraries that read sources, routed through a gateway for a while."""
+"""Route the libraries that read sources through a gateway for the duration of a block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def routes(gateway: str) -> Callable[..., str]:
-    """What gives the URL on a gateway that stands for another one.
+    """Return a function from a URL to the URL on a gateway that stands for it.
 
     Args:
       gateway: URL of the gateway itself.
@@ -29,10 +29,13 @@ def routes(gateway: str) -> Callable[..., str]:
 
 @contextlib.contextmanager
 def through(gateway: str) -> Iterator[None]:
-    """Send what this process reads over HTTP through a gateway until the block ends.
+    """Send the HTTP requests of this process through a gateway until the block ends.
 
-    The requests stay as their libraries made them (signed for the host that is meant), and so do
-    the URLs that answers tell of: only where they are sent to changes.
+    Only the address that requests are sent to changes. Their contents stay as the libraries make
+    them, signed for the original host, and the URLs in answers stay as well.
+
+    Args:
+      gateway: URL of the gateway.
     """
     import aiohttp
     import requests
@@ -47,8 +50,11 @@ def through(gateway: str) -> Iterator[None]:
         yield
 
 
-def _of_aiohttp(route: Callable[..., str], inner: Any) -> Any:
-    """`ClientSession._request` with a last middleware, which sees each request of a redirection."""
+def _of_aiohttp(route: Callable[..., str], original: Any) -> Any:
+    """Return a routed `ClientSession._request`.
+
+    A middleware, the last one, changes the URL: it is called for each request of a redirection.
+    """
     from yarl import URL
 
     async def redirect(request: Any, send: Any) -> Any:
@@ -57,20 +63,23 @@ def _of_aiohttp(route: Callable[..., str], inner: Any) -> Any:
         return await send(request)
 
     async def routed(self: Any, method: str, url: Any, **options: Any) -> Any:
-        given = options.pop("middlewares", None)
-        before = self._middlewares if given is None else given
-        return await inner(self, method, url, middlewares=(*before, redirect), **options)
+        own = options.pop("middlewares", None)
+        middlewares = self._middlewares if own is None else own
+        return await original(self, method, url, middlewares=(*middlewares, redirect), **options)
 
     return routed
 
 
-def _of_requests(route: Callable[..., str], inner: Any) -> Any:
-    """`HTTPAdapter.send`; redirections are judged by the URL that is meant."""
+def _of_requests(route: Callable[..., str], original: Any) -> Any:
+    """Return a routed `HTTPAdapter.send`.
+
+    The response has the original URL and request, since redirections are judged by them.
+    """
 
     def routed(self: Any, request: Any, **options: Any) -> Any:
-        sent = request.copy()
-        sent.url = route(request.url)
-        response = inner(self, sent, **options | {"proxies": {}})
+        routed_request = request.copy()
+        routed_request.url = route(request.url)
+        response = original(self, routed_request, **options | {"proxies": {}})
         response.url, response.request = request.url, request
         return response
 
@@ -79,9 +88,10 @@ def _of_requests(route: Callable[..., str], inner: Any) -> Any:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
+    """Replace an attribute until the block ends."""
+    original = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        setattr(owner, name, original)

@@ -1,9 +1,10 @@
-"""A server on loopback that passes requests on and keeps the answers, or gives those kept.
+"""A proxy on loopback that forwards requests and keeps the answers, or replays kept answers.
 
-`/{mode}/{scheme}/{host}/{path}` stands for a URL. In mode `plain` a redirection is given back to
-who asks; in mode `follow` the gateway goes after it, for clients that would leave it otherwise.
+`/{mode}/{scheme}/{host}/{path}` stands for a URL. In mode `plain` a redirection is returned to the
+client; in mode `follow` the gateway follows it, for clients that would otherwise leave the gateway.
 
-GDAL holds Python's lock while it waits for an answer, so who reads must be another process.
+GDAL holds Python's global lock while it waits for an answer, so the client has to be in another
+process.
 """
 
 from __future__ import annotations
@@ -28,20 +29,28 @@ if TYPE_CHECKING:
 MOST_BYTES, MOST_REQUESTS = 40_000_000, 600  # of a recording
 TIMEOUT = urllib3.Timeout(connect=30, read=120)
 REDIRECTS = 10
-# Of the connection between two neighbours, or made anew for the next.
+# Headers that concern a single connection, or that the gateway sets anew for the next one.
 HOP = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
     *("transfer-encoding", "upgrade", "host", "content-length", "accept-encoding"),
 }
-NOT_KEPT, TOO_MUCH = 501, 413
+NOT_KEPT, TOO_MUCH = 501, 413  # HTTP statuses
 SETTLE_S = 10.0
-# Bytes on their way. Libraries ask for whole files to see that they are there, and read nothing:
-# what is sent before they hang up must stay little.
+# Bytes read at once, and the size of the socket's buffer. Libraries request whole files to check
+# that they exist and hang up without reading them, so little may be sent before that is noticed.
 PART, BUFFER = 65536, 65536
 
 
 class Passing(NamedTuple):
-    """An answer on its way: `parts` of its body, and what is told which of it was sent."""
+    """An answer whose body is being streamed.
+
+    Attributes:
+      status: HTTP status.
+      headers: headers of the answer.
+      length: bytes of the whole body; for HEAD, of the object.
+      parts: the body in parts.
+      sent: to be called with the part of the body that the client has received.
+    """
 
     status: int
     headers: dict[str, str]
@@ -51,50 +60,50 @@ class Passing(NamedTuple):
 
 
 class Gateway:
-    """What has passed, and why some of it was refused.
+    """Forwards requests and records the answers, or replays them.
 
     Attributes:
-      url: of the gateway itself.
-      kept: requests and answers.
-      refused: what would have made the recording too large, in words; "" for nothing.
+      url: URL of the gateway itself.
+      exchanges: requests and answers.
+      refused: why further requests are refused, if the recording would become too large; else "".
     """
 
     def __init__(self, replayed: Exchanges | None) -> None:
-        """Answer from exchanges; None for passing on and keeping."""
+        """Replay exchanges; None to forward requests and record them."""
         self.url, self.refused = "", ""
-        self.kept = Exchanges() if replayed is None else replayed
+        self.exchanges = Exchanges() if replayed is None else replayed
         self.replays = replayed is not None
         self._pool = urllib3.PoolManager(maxsize=16)
         self._requests, self._bytes, self._lock = 0, 0, threading.Lock()
-        self._at_work, self._idle = 0, threading.Condition()
+        self._n_running, self._idle = 0, threading.Condition()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Count a request as under way until the block ends."""
+        """Count a request as running until the block ends."""
         with self._idle:
-            self._at_work += 1
+            self._n_running += 1
         try:
             yield
         finally:
             with self._idle:
-                self._at_work -= 1
+                self._n_running -= 1
                 self._idle.notify_all()
 
     def settle(self) -> None:
-        """Wait until what is under way has been kept."""
+        """Wait until the answers of running requests are recorded, for a limited time."""
         with self._idle:
-            self._idle.wait_for(lambda: not self._at_work, SETTLE_S)
+            self._idle.wait_for(lambda: not self._n_running, SETTLE_S)
 
     def answer(
         self, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> Passing | None:
-        """The answer to a request; None where the server does not answer."""
+        """Return the answer to a request; None if the server does not answer."""
         _, mode, scheme, rest = path.split("/", 3)
         url = f"{scheme}://{rest}"
-        asked = exchanges.request(method, url, headers, body)
+        request = exchanges.request(method, url, headers, body)
         if self.replays:
-            found = self.kept.find(asked) or Answer(NOT_KEPT, {}, b"", 0)
-            return _ready(found.status, found.headers, found.length, found.body)
+            answer = self.exchanges.find(request) or Answer(NOT_KEPT, {}, b"", 0)
+            return _ready(answer.status, answer.headers, answer.length, answer.body)
         with self._lock:
             self._requests += 1
             if self._requests > MOST_REQUESTS:
@@ -102,49 +111,51 @@ class Gateway:
         if self.refused:
             return _ready(TOO_MUCH, {}, 0, b"")
         try:
-            response = self._asked(method, url, headers, body, follow=mode == "follow")
-            return self._passing(asked, response)
+            response = self._forward(method, url, headers, body, follow=mode == "follow")
+            return self._stream(request, response)
         except urllib3.exceptions.HTTPError:
             return None
 
-    def _asked(
+    def _forward(
         self, method: str, url: str, headers: dict[str, str], body: bytes, *, follow: bool
     ) -> Any:
-        given = {name: value for name, value in headers.items() if name.lower() not in HOP}
-        # Signatures are of the host that the client means; compressed text would hide secrets.
-        given |= {"Accept-Encoding": "identity"}
+        """Send a request to the server; return its response, whose body is not read yet."""
+        forwarded = {name: value for name, value in headers.items() if name.lower() not in HOP}
+        # Compressed text would hide secrets. Signatures are those of the original host.
+        forwarded |= {"Accept-Encoding": "identity"}
         if not follow:
-            given["Host"] = urlsplit(url).netloc.rpartition("@")[2]
-        after = urllib3.Retry(REDIRECTS, connect=0, read=0, redirect=REDIRECTS)
+            forwarded["Host"] = urlsplit(url).netloc.rpartition("@")[2]
+        redirections = urllib3.Retry(REDIRECTS, connect=0, read=0, redirect=REDIRECTS)
         return self._pool.request(
             method,
             url,
             body=body or None,
-            headers=given,
+            headers=forwarded,
             preload_content=False,
             decode_content=False,
             redirect=follow,
-            retries=after if follow else False,
+            retries=redirections if follow else False,
             timeout=TIMEOUT,
         )
 
-    def _passing(self, asked: Request, response: Any) -> Passing:
-        """What a server sends, kept as far as who asked wants it."""
+    def _stream(self, request: Request, response: Any) -> Passing:
+        """Return an answer that streams a response and records what the client receives of it."""
         headers = {name.lower(): value for name, value in response.headers.items()}
         parts = self._parts(response)
         length = headers.get("content-length")
-        if length is None and asked.method != "HEAD":
+        if length is None and request.method != "HEAD":
             body = b"".join(parts)
             parts, length = iter((body,)), str(len(body))
 
         def sent(body: bytes) -> None:
             if not self.refused:
-                self.kept.keep(asked, Answer(response.status, headers, body, int(length or 0)))
+                answer = Answer(response.status, headers, body, int(length or 0))
+                self.exchanges.keep(request, answer)
 
         return Passing(response.status, headers, int(length or 0), parts, sent)
 
     def _parts(self, response: Any) -> Iterator[bytes]:
-        """The body in parts, as long as the recording stays small."""
+        """Yield the body in parts, until the recording is too large."""
         try:
             while part := response.read(PART):
                 with self._lock:
@@ -155,18 +166,23 @@ class Gateway:
                 yield part
             response.release_conn()
         except urllib3.exceptions.HTTPError:
-            return  # who asked sees that it ends too early
+            return  # the client sees that the body ends too early
         finally:
             response.close()
 
 
 def _ready(status: int, headers: dict[str, str], length: int, body: bytes) -> Passing:
+    """Return an answer whose body is complete and that is not recorded."""
     return Passing(status, headers, length, iter((body,)), lambda _: None)
 
 
 @contextlib.contextmanager
 def serve(replayed: Exchanges | None = None) -> Iterator[Gateway]:
-    """Run a gateway until the block ends; it replays what it is given, else it records."""
+    """Run a gateway until the block ends.
+
+    Args:
+      replayed: exchanges to replay; None to record.
+    """
     gateway = Gateway(replayed)
     handler = type("Handler", (_Handler,), {"gateway": gateway})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -198,29 +214,29 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_OPTIONS = do_GET
 
     def log_message(self, *_: Any) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        made = self.gateway.answer(self.command, self.path, dict(self.headers.items()), body)
-        if made is None:  # as the server did: no answer
-            self.close_connection = True
+        answer = self.gateway.answer(self.command, self.path, dict(self.headers.items()), body)
+        if answer is None:
+            self.close_connection = True  # the server did not answer, so the gateway does not
             return
         sent = bytearray()
         try:
-            self._head(made)
-            for part in made.parts if self.command != "HEAD" else ():
+            self._head(answer)
+            for part in answer.parts if self.command != "HEAD" else ():
                 self.wfile.write(part)
                 sent += part
         except OSError:
-            self.close_connection = True  # who asked has gone: it wanted no more than the head
-        made.sent(bytes(sent))
-        self.close_connection |= self.command != "HEAD" and len(sent) < made.length
+            self.close_connection = True  # the client hung up: it needed only the headers
+        answer.sent(bytes(sent))
+        self.close_connection |= self.command != "HEAD" and len(sent) < answer.length
 
-    def _head(self, made: Passing) -> None:
-        self.send_response(made.status)
-        for name, value in made.headers.items():
+    def _head(self, answer: Passing) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
             if name not in HOP:
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(made.length))
+        self.send_header("Content-Length", str(answer.length))
         self.end_headers()

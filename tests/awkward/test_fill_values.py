@@ -312,7 +312,7 @@ def test_doctor_finds_a_fill_value_that_is_often_there_and_nowhere_declared(tmp_
     (row,) = rows
     assert row[2] == "undeclared fill"
     assert "P: 50% of the sample are 0, the fill value of its array" in row[3]
-    assert "say `fill: 0` in the mapping if they are missing" in row[4]
+    assert "add `fill: 0` to the mapping if these values are missing" in row[4]
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -56,7 +56,7 @@ def test_a_single_station_without_columns_for_its_place(tmp_path):
     file.write_text("TIMESTAMP,SM_5cm_Avg,SM_20cm_Avg\n" + "".join(lines))
     healthy, told = doctor(file)
     assert not healthy
-    wrong = [line for line in told.splitlines() if line.startswith("wrong")]
+    wrong = [line for line in told.splitlines() if line.startswith("problem:")]
     assert len(wrong) == 3
     for role, line in zip(("id", "lat", "lon"), wrong, strict=True):
         assert f"no column for {role}" in line
@@ -179,7 +179,7 @@ def test_an_ambiguous_date_is_an_error_that_names_the_remedy(tmp_path, form, oth
     file.write_text(dated(form, 12))  # the 1st to the 12th
     healthy, told = doctor(file)
     assert not healthy
-    (wrong,) = [line for line in told.splitlines() if line.startswith("wrong")]
+    (wrong,) = [line for line in told.splitlines() if line.startswith("problem:")]
     for choice in (form, other):
         assert f"--set time_format='{choice}'" in wrong
 
@@ -189,7 +189,7 @@ def test_dates_that_only_one_form_fits_are_read_and_told(tmp_path):
     file.write_text(dated("%d/%m/%Y", 100))
     healthy, told = doctor(file)
     assert healthy, told
-    assert "date: read as %d/%m/%Y; else --set time_format=..." in told
+    assert "date: read as %d/%m/%Y; --set time_format=... changes it" in told
     data = probes.probed.examined(str(file), {}).data
     expected = np.datetime64("2019-05-01") + np.arange(100)
     np.testing.assert_array_equal(data.time.values.astype("datetime64[D]"), expected)
@@ -213,7 +213,7 @@ def test_a_form_of_dates_that_is_not_known_names_the_setting(tmp_path):
     file.write_text(dated("%b %d; %Y", 60))
     healthy, told = doctor(file)
     assert not healthy
-    assert "say it, as in --set time_format=" in told
+    assert "state it, as in --set time_format=" in told
     healthy, told = doctor(file, "time_format=%b %d; %Y")
     assert healthy, told
 

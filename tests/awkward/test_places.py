@@ -337,7 +337,7 @@ def test_doctor_lists_sites_at_one_place_and_ids_of_two_sources(tmp_path):
     expected = {
         f"sites:site-0 and second:site-0: 0.20 km, r {r[0]:.2f}",
         f"site-3 and other: 0.20 km, r {r[1]:.2f}",
-        "in more than one source, called sites:site-0, second:site-0",
+        "ids in more than one source; these sites are named sites:site-0, second:site-0",
     }
     assert {row[3] for row in told} == expected
     assert {row[0] for row in told} == {"sites, second"}

@@ -235,7 +235,7 @@ def test_every_protocol_is_recorded(recorded):
 
 
 def test_files_of_this_machine_prove_nothing(recorded):
-    assert re.search(r"local .*not recorded.*nothing was asked of a server", recorded.output)
+    assert re.search(r"local .*not recorded.*no server was asked", recorded.output)
     assert not (recorded.folder / "local").exists()
 
 
@@ -331,7 +331,7 @@ def test_a_request_that_was_not_recorded_is_told(recorded, tmp_path):
     index.write_text(json.dumps(kept))
     code, output = replay_of(tmp_path)
     assert code == 1
-    assert "lacks GET" in output
+    assert "has no answer to GET" in output
 
 
 def test_a_body_that_has_changed_is_told(recorded, tmp_path):
@@ -345,7 +345,7 @@ def test_a_body_that_has_changed_is_told(recorded, tmp_path):
             body.unlink()
     code, output = replay_of(tmp_path)
     assert code == 1
-    assert output.count("changed since it was recorded, or gone") == 2
+    assert output.count("missing, or changed since it was recorded") == 2
     assert "verified:" not in output
 
 
@@ -359,7 +359,7 @@ def test_an_entry_that_has_changed_is_not_verified(recorded, tmp_path):
     path.write_text(json.dumps(told | {"entry_sha256": "0" * 64}))
     code, output = replay_of(tmp_path)
     assert code == 0
-    assert "has changed since; record it again" in output
+    assert "the entry has changed since; record it again" in output
     assert "verified:" not in output
 
 
