@@ -155,9 +155,7 @@ def test_hours_make_days_of_the_clock_or_of_utc(service, tmp_path):
 
 
 def test_days_of_utc_need_hours(service, tmp_path):
-    with pytest.raises(
-        ValueError, match="duration of soil_moisture: 'DAILY', but day 'utc' needs HOURLY elements"
-    ):
+    with pytest.raises(ValueError, match="day 'utc' needs HOURLY elements"):
         awdb.AwdbSource(service.url, "SCAN", MAPPING, FLAG, day="utc")
 
 
@@ -258,9 +256,7 @@ def test_what_is_no_answer_is_refused(service, tmp_path, text):
 def test_sites_that_are_not_there_are_told(service, tmp_path):
     with pytest.raises(DataError, match=r"site 9999: not among the 3 sites"):
         entry(service, tmp_path, sites=[2057, 9999]).to_dask()
-    with pytest.raises(
-        DataError, match="network COOP has no site with element SMS:-2 in the region between"
-    ):
+    with pytest.raises(DataError, match="network COOP has no site with element SMS:-2"):
         entry(service, tmp_path, network="COOP").to_dask()
     source = entry(service, tmp_path)
     source.period = (date(2018, 1, 1), date(2018, 2, 1))
