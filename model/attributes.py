@@ -62,7 +62,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Space:
-    """Attributes of all sites of an experiment, with the scales that standardize attributes.
+    """Attributes of all sites of an experiment, with the scales that standardise attributes.
 
     Attributes:
       mean: (attribute,) mean over the cells.
@@ -154,7 +154,7 @@ class Space:
 
 
 def scaled(values: NDArray[Any], mean: NDArray[Any], std: NDArray[Any]) -> NDArray[np.float64]:
-    """Standardize (place, attribute) values; missing and infinite values become 0, the mean."""
+    """Standardise (place, attribute) values; missing and infinite values become 0, the mean."""
     return np.asarray(np.nan_to_num((values - mean) / std, nan=0.0, posinf=0.0, neginf=0.0))
 
 

@@ -1,4 +1,4 @@
-"""Serialize a trained model as one safetensors object: weights and all that prediction needs."""
+"""Serialise a trained model as one safetensors object: weights and all that prediction needs."""
 
 from __future__ import annotations
 
