@@ -60,8 +60,8 @@ class Divergence(NamedTuple):
         verb = "are" if quantity == "weights" else "is"
         return (
             f"arm {self.job.arm}, fold {self.job.fold}, seed {self.job.seed}: "
-            f"the {quantity} {verb} not finite at update {update} of {self.updates}; the batch had footprints "
-            f"{list(self.footprints)} and sites {list(self.sites)}"
+            f"the {quantity} {verb} not finite at update {update} of {self.updates}; "
+            f"the batch had footprints {list(self.footprints)} and sites {list(self.sites)}"
         )
 
 
