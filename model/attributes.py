@@ -39,7 +39,7 @@ class Sum:
         self.count = self.count + known.sum(1)
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> Sum:
+    def from_array(cls, values: NDArray[Any]) -> Sum:
         """Return the running mean of a complete array, processed `CHUNK` places at a time.
 
         Args:
@@ -77,7 +77,9 @@ class Space:
     learnt: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, cells: NDArray[Any], sites: NDArray[Any], learnt: NDArray[np.bool_]) -> Space:
+    def from_attributes(
+        cls, cells: NDArray[Any], sites: NDArray[Any], learnt: NDArray[np.bool_]
+    ) -> Space:
         """Build the space from raw attributes.
 
         Args:

@@ -57,7 +57,7 @@ class Trained:
 
         The width is 0 for a network without likelihood.
         """
-        site, satellite = self.target.back(heads.site), self.target.back(heads.satellite)
+        site, satellite = self.target.invert(heads.site), self.target.invert(heads.satellite)
         width = torch.zeros_like(site) if heads.width is None else heads.width * self.target.std
         return tuple(t.cpu().numpy() for t in (site, satellite, width))
 

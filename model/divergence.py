@@ -69,13 +69,13 @@ class DivergedError(ArithmeticError):
     """Raised when training stops because of values that are not finite.
 
     Attributes:
-      found: one divergence for every model that cannot be trained further.
+      divergences: one divergence for every model that cannot be trained further.
     """
 
-    def __init__(self, *found: Divergence) -> None:
+    def __init__(self, *divergences: Divergence) -> None:
         """Keep the divergences; `str()` has one line for each."""
-        super().__init__("\n".join(map(str, found)))
-        self.found = found
+        super().__init__("\n".join(map(str, divergences)))
+        self.divergences = divergences
 
 
 def divergence(

@@ -112,7 +112,7 @@ def slow_features(forcing: Tensor, features: Features, scaler: Scaler, n_days: i
     columns: list[Tensor] = []
     for slow in features.slow:
         index = features.forcing.index(slow.variable)
-        values = scaler.scales[slow.variable].back(forcing[..., index])
+        values = scaler.scales[slow.variable].invert(forcing[..., index])
         if slow.transform == "log1p":
             values = torch.log1p(values.clamp(min=0.0))
         columns += _means(values, slow.days, n_days)
@@ -137,6 +137,6 @@ def assemble(
     parts = [forcing[:, features.lead_days :]]
     slow = slow_features(forcing, features, scaler, n_days)
     for name, values in zip(features.slow_names, slow, strict=True):
-        parts.append(scaler.scales[name].to(values)[..., None])
+        parts.append(scaler.scales[name].apply(values)[..., None])
     parts.append(static[:, None].expand(-1, n_days, -1))
     return torch.nan_to_num(torch.cat(parts, 2), nan=0.0, posinf=0.0, neginf=0.0)

@@ -58,7 +58,7 @@ def _predict_part(trained: Trained, places: Places) -> tuple[NDArray[np.float32]
     spinup_heads, state = run(trained, places, -spinup_days, 0, None)
     heads, _ = run(trained, places, 0, places.n_days, state)
     levels = (
-        trained.target.back(head.mean(1)) for head in (spinup_heads.site, spinup_heads.satellite)
+        trained.target.invert(head.mean(1)) for head in (spinup_heads.site, spinup_heads.satellite)
     )
     return (*trained.physical(heads), *(level.cpu().numpy() for level in levels))
 
@@ -97,7 +97,7 @@ def _blended(trained: Trained, heads: Heads, forcing: torch.Tensor, static: torc
         return heads
     weight = trained.network.config.linear_weight
     linear = trained.linear.window(forcing, static, heads.site.shape[1])
-    return heads._replace(site=(1 - weight) * heads.site + weight * trained.target.to(linear))
+    return heads._replace(site=(1 - weight) * heads.site + weight * trained.target.apply(linear))
 
 
 def _join(blocks: Sequence[Heads]) -> Heads:

@@ -140,7 +140,7 @@ def fitted(
     """
     chosen = np.zeros(len(observed), bool)
     chosen[sites] = True
-    moments = Moments(places.at(chosen), observed[chosen])
+    moments = Moments(places.select(chosen), observed[chosen])
     label = None if place is None else place[chosen]
     return moments.fit(np.arange(int(chosen.sum())), fold[chosen], label)
 

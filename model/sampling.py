@@ -38,7 +38,9 @@ class Places:
     static: Tensor
 
     @classmethod
-    def of(cls, forcing: NDArray[np.float16], static: NDArray[np.float32], device: str) -> Places:
+    def from_arrays(
+        cls, forcing: NDArray[np.float16], static: NDArray[np.float32], device: str
+    ) -> Places:
         """Move arrays to a device; on a CPU their (shared) memory is used without a copy."""
         return cls(as_tensor(forcing, device), as_tensor(static, device))
 
@@ -47,12 +49,12 @@ class Places:
         """Return the length of the record in days."""
         return int(self.forcing.shape[1])
 
-    def at(self, chosen: NDArray[np.bool_]) -> Places:
+    def select(self, chosen: NDArray[np.bool_]) -> Places:
         """Return the places where a (place,) mask is True."""
         index = torch.from_numpy(chosen).to(self.static.device)
         return Places(self.forcing[index], self.static[index])
 
-    def some(self, index: NDArray[np.int64]) -> Places:
+    def take(self, index: NDArray[np.int64]) -> Places:
         """Return the places at (chosen,) indexes, in that order."""
         device_index = torch.from_numpy(index).to(self.static.device)
         return Places(self.forcing[device_index], self.static[device_index])
@@ -252,7 +254,7 @@ def _draw_footprints(
         x = footprint_mean(x, members)
         members = np.arange(len(x))[:, None]
     observed = targets(data.satellite, data.put(which), data.put(start), train.warmup_days, n_days)
-    return x, members, data.target.to(observed)
+    return x, members, data.target.apply(observed)
 
 
 def _draw_sites(
@@ -264,7 +266,7 @@ def _draw_sites(
     device_noise = None if noise is None else data.put(noise)
     x = inputs(data.sites, which, start, n_days, data.features, data.scaler, device_noise)
     observed = targets(data.insitu, which, start, train.warmup_days, n_days)
-    return x, data.target.to(observed)
+    return x, data.target.apply(observed)
 
 
 def windows(

@@ -20,11 +20,11 @@ class Scale:
     mean: float
     std: float
 
-    def to(self, values: Any) -> Any:
+    def apply(self, values: Any) -> Any:
         """Return physical values as scaled values; works on arrays and tensors."""
         return (values - self.mean) / self.std
 
-    def back(self, values: Any) -> Any:
+    def invert(self, values: Any) -> Any:
         """Return scaled values as physical values."""
         return values * self.std + self.mean
 

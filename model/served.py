@@ -92,7 +92,7 @@ class Product:
         forcing = ((values[:, :, :n] - mean) / std).astype(np.float16)
         mean, std = member.scaler.arrays(member.features.static)
         static = ((values[:, 0, n:] - mean) / std).astype(np.float32)
-        return Places.of(forcing, static, "cpu")
+        return Places.from_arrays(forcing, static, "cpu")
 
 
 def _load_pyfunc(data_path: str) -> Product:

@@ -62,7 +62,7 @@ class Stack:
         states = [fitting.state() for fitting in fittings]
         tensors = {k: _joined([t[k] for t, _ in states]) for k in states[0][0]}
         half = torch.bfloat16 if self.recipe.train.precision == "bf16" else torch.float32
-        self.network = Unrolled.like(first.network, half).to(self.device)
+        self.network = Unrolled.from_network(first.network, half).to(self.device)
         named = [name for name, _ in first.network.named_parameters()]
         self.weights = {n: tensors[f"network.{n}"].clone().requires_grad_() for n in named}
         made = optimiser(self.weights.values(), self.recipe.train, self.updates)

@@ -22,7 +22,7 @@ class Unrolled(Network):
     precision: torch.dtype
 
     @classmethod
-    def like(cls, network: Network, precision: torch.dtype) -> Unrolled:
+    def from_network(cls, network: Network, precision: torch.dtype) -> Unrolled:
         """Build a network of the same architecture; recurrent products have the given precision."""
         unrolled = cls(network.config, network.n_features, network.likelihood)
         unrolled.precision = precision

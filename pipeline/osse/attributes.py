@@ -30,7 +30,7 @@ def shown(window: Window, land: Land, parameters: Magnitudes, seed: int) -> Attr
     Returns:
       (y, x) values per attribute, NaN in the ocean.
     """
-    area = Area.of(window, window.cell_y, window.cell_x)
+    area = Area.from_positions(window, window.cell_y, window.cell_x)
     rng = stream(seed, "attribute_error")
     error = two_scales(area, rng, 4, parameters.soil_lengths_km, parameters.soil_long_share)
     sand = np.clip(land.sand_percent + parameters.sand_error_percent * error[0], 1, 96)

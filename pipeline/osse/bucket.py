@@ -113,7 +113,9 @@ class Bucket:
         """Return the (y, x) volumetric moisture of the upper 50 mm, m3 m-3."""
         return np.asarray(self.top / TOP_MM)
 
-    def day(self, rain_mm: Field, temperature_k: Field, bare_mm: Field, plants_mm: Field) -> None:
+    def advance(
+        self, rain_mm: Field, temperature_k: Field, bare_mm: Field, plants_mm: Field
+    ) -> None:
         """Advance all stores by one day.
 
         Args:

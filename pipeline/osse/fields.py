@@ -43,7 +43,7 @@ class Area:
     width_km: float
 
     @classmethod
-    def of(cls, window: Window, y_m: FloatArray, x_m: FloatArray) -> Area:
+    def from_positions(cls, window: Window, y_m: FloatArray, x_m: FloatArray) -> Area:
         """Build the grid of projected rows (y,) and columns (x,), in metres, over a window."""
         left, bottom, right, top = window.bounds
         height, width = (top - bottom) / 1000, (right - left) / 1000

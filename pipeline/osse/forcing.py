@@ -40,7 +40,7 @@ class ShownForcing:
         self._cols = np.ascontiguousarray(_weights(cell_lon, self.lon_edges).T)
         y_m = grid.project(_middle(self.lat_edges), 0.0)[1]
         x_m = grid.project(0.0, _middle(self.lon_edges))[0]
-        self._waves = Waves(Area.of(window, y_m, x_m), parameters.forcing_error_km)
+        self._waves = Waves(Area.from_positions(window, y_m, x_m), parameters.forcing_error_km)
         self._parameters, self._rng = parameters, stream(seed, "forcing_error")
 
     @property

@@ -78,7 +78,7 @@ def make_land(window: Window, parameters: Magnitudes, seed: int, ocean_share: fl
       seed: seed of the planet.
       ocean_share: share of cells in the ocean.
     """
-    area = Area.of(window, window.cell_y, window.cell_x)
+    area = Area.from_positions(window, window.cell_y, window.cell_x)
     probability, amount = _climate(area, seed)
     hills = two_scales(area, stream(seed, "terrain"), 1, (200.0, 25.0), 0.7)[0]
     east = (area.x_km / area.width_km)[None, :]

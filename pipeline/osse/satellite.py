@@ -118,7 +118,11 @@ def _smooth(window: Window, seed: int, name: str, n: int) -> FloatArray:
     """Draw n smooth fields (n, fy, fx) of unit variance from a random stream."""
     y_m = window.cell_y.reshape(-1, window.refinement).mean(1)
     x_m = window.cell_x.reshape(-1, window.refinement).mean(1)
-    return Waves(Area.of(window, y_m, x_m), _SMOOTH_KM).draw(stream(seed, name), n).astype(float)
+    return (
+        Waves(Area.from_positions(window, y_m, x_m), _SMOOTH_KM)
+        .draw(stream(seed, name), n)
+        .astype(float)
+    )
 
 
 def _bias(window: Window, land: Land, parameters: Magnitudes, seed: int) -> FloatArray:

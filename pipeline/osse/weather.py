@@ -44,7 +44,7 @@ class Sky:
 
     def __init__(self, window: Window, land: Land, parameters: Magnitudes, seed: int) -> None:
         """Start the random streams `storms`, `rain cells`, `warmth` and `pressure`."""
-        area = Area.of(window, window.cell_y, window.cell_x)
+        area = Area.from_positions(window, window.cell_y, window.cell_x)
         self.land, self.parameters = land, parameters
         cells, storms = Waves(area, parameters.rain_cell_km), Waves(area, parameters.storm_km)
         fronts = Waves(area, _FRONT_KM)

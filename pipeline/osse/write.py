@@ -125,7 +125,7 @@ class _Planet:
             self.bucket = Bucket(self.land, weather.air_temperature[0])
         moisture, soil_celsius = np.empty((2, len(days), *self.window.cell_shape), np.float32)
         for day in range(len(days)):
-            self.bucket.day(
+            self.bucket.advance(
                 weather.precipitation[day],
                 weather.air_temperature[day],
                 potential.bare_mm[day],
