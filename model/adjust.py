@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from model.metrics import Bools, Floats
 
-FEWEST_SITES = 5  # sites needed to estimate the prior, each with at least FEWEST values
+FEWEST_SITES = 5  # sites needed to estimate the prior
 
 
 class Prior(NamedTuple):
@@ -53,10 +53,10 @@ def learn(error: NDArray[np.floating]) -> Prior | None:
 
     Args:
       error: (site, day) observation minus out-of-fold prediction on consecutive days, NaN where
-        missing. Sites with fewer than `FEWEST` values are ignored.
+        missing. Sites with fewer than 30 values are ignored.
 
     Returns:
-      The prior, or None if fewer than `FEWEST_SITES` sites have enough values.
+      The prior, or None if fewer than five sites have enough values.
     """
     e = np.asarray(error, np.float64)
     e = e[np.isfinite(e).sum(1) >= FEWEST]

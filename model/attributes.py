@@ -40,7 +40,7 @@ class Sum:
 
     @classmethod
     def from_array(cls, values: NDArray[Any]) -> Sum:
-        """Return the running mean of a complete array, processed `CHUNK` places at a time.
+        """Return the running mean of a complete array.
 
         Args:
           values: (place, day, ...) values; values that are not finite count as missing.

@@ -48,7 +48,7 @@ UNCALIBRATED = Calibration(level_weight=0.0, width_scale=1.0, calibrated=False)
 def site_errors(
     prediction: NDArray[np.float32], observed: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the (site,) RMSE of each site; NaN if it has fewer than `FEWEST` values."""
+    """Return the (site,) RMSE of each site; NaN if it has fewer than 30 values."""
     valid = np.isfinite(observed) & np.isfinite(prediction)
     error = np.where(valid, prediction - observed, 0.0)
     n = valid.sum(1)

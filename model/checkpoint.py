@@ -70,10 +70,10 @@ def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and JSON values of an object made by `pack`.
+    """Return the tensors and JSON values of a safetensors object.
 
     Raises:
-      ValueError: If the bytes are not a complete safetensors object written by `pack`.
+      ValueError: If the bytes are not a complete safetensors object written by soilweave.
     """
     try:
         tensors = safetensors.torch.load(data)
@@ -108,7 +108,7 @@ def save(trained: Trained) -> bytes:
 
 
 def load(data: bytes) -> Trained:
-    """Return the trained model of bytes made by `save`.
+    """Return the trained model stored in the bytes of a checkpoint.
 
     Raises:
       ValueError: If the bytes are not a checkpoint, or have another format version.

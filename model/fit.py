@@ -33,7 +33,7 @@ class Fitting:
       data: what it is trained on.
       updates: number of updates planned.
       step: number of updates made.
-      history: points of the training curve, as returned by `logged`.
+      history: points of the training curve.
     """
 
     def __init__(self, recipe: Recipe, job: Job, data: TrainingData, updates: int) -> None:
@@ -184,7 +184,7 @@ def logged(
 def kept(
     optimiser: torch.optim.Optimizer, schedule: OneCycleLR | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return tensors and JSON values from which `load` restores an optimiser and its schedule."""
+    """Return tensors and JSON values from which an optimiser and its schedule can be restored."""
     state = optimiser.state_dict()
     tensors = {
         f"optimiser.{index}.{slot}": value
@@ -201,7 +201,7 @@ def load(
     tensors: dict[str, Tensor],
     values: dict[str, Any],
 ) -> None:
-    """Restore an optimiser and its schedule from the tensors and values returned by `kept`."""
+    """Restore an optimiser and its schedule from the tensors and values saved before."""
     slots: dict[int, dict[str, Tensor]] = {}
     for key in tensors:
         if key.startswith("optimiser."):

@@ -2,8 +2,8 @@
 
 The interval formulas equal pytesmo's (pearson_r_ci, bias_ci, ubrmsd_ci; pytesmo has none for RMSE).
 With fewer pairs than stated for each function, results are NaN where pytesmo warns or raises. The
-formulas assume independent days, which days of soil moisture are not; `analytic` therefore applies
-them to the effective number of days.
+formulas assume independent days, which days of soil moisture are not; they are therefore applied
+to the effective number of days.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -153,7 +153,7 @@ def _effective(
 def autocorrelation(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
     """Return the lag-one autocorrelation r1 of daily series.
 
-    It is the correlation of pairs of consecutive days. If fewer than `LEAST_PAIRS` days, or less
+    It is the correlation of pairs of consecutive days. If fewer than ten days, or less
     than a tenth of them, are followed by a valid day, as with a satellite, the shortest lag of k
     days (up to a week) that has enough pairs is used, with r1^k as the correlation at that lag. A
     negative correlation at a lag of more than one day counts as zero.

@@ -19,7 +19,7 @@ def unlike_others(series: Sequence[NDArray[np.floating]]) -> list[int]:
     """Return the members whose difference from the ensemble stands out from that of the others.
 
     A member is an outlier if its median absolute difference from the mean of the other members
-    exceeds `TIMES` the median of the others' median absolute differences. Each of the others is
+    exceeds five times the median of the others' median absolute differences. Each of the others is
     compared with the mean of the members other than itself and the candidate. If the candidate were
     part of that mean, an extreme member would shift it so far that, with six members or fewer, it
     could never stand out. If a member were part of its own mean, its difference would be too small.
@@ -29,7 +29,7 @@ def unlike_others(series: Sequence[NDArray[np.floating]]) -> list[int]:
         are not finite for every member are left out.
 
     Returns:
-      Indexes of the outliers, ascending; none if there are fewer than `FEWEST` members or no common
+      Indexes of the outliers, ascending; none if there are fewer than three members or no common
         value.
     """
     if len(series) < FEWEST:

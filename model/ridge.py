@@ -32,7 +32,7 @@ class Ridge:
     """A fitted ridge regression.
 
     Attributes:
-      weights: (feature,) weights of the columns of `design`, the last for the constant.
+      weights: (feature,) weights of the regressors, the last for the constant.
       penalty: the penalty that was chosen.
     """
 
@@ -149,7 +149,7 @@ def _groups(fold: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int
     """Return the (site,) groups that are left out in turn when the penalty is chosen.
 
     Sites at one location share the fold of the first of them. Without folds, locations are
-    distributed over `GROUPS` groups.
+    distributed over five groups.
     """
     _, first, number = np.unique(place, return_index=True, return_inverse=True)
     groups = fold[first][number]

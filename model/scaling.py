@@ -65,9 +65,9 @@ def trimmed_scale(values: NDArray[Any]) -> Scale:
 
 
 def sample(size: int) -> NDArray[np.int64] | slice:
-    """Return the index of the values that a scale is fitted to, given their number.
+    """Return the index of the values that a trimmed scale is fitted to, given their number.
 
-    It lets a caller read only these values, and pass them to `scale_of`.
+    It lets a caller read only these values.
     """
     if size <= SAMPLE:
         return slice(None)
@@ -75,7 +75,7 @@ def sample(size: int) -> NDArray[np.int64] | slice:
 
 
 def scale_of(sampled: NDArray[Any]) -> Scale:
-    """Fit the scale of `trimmed_scale` to values that were selected with `sample`."""
+    """Fit a trimmed scale to the values that were selected beforehand."""
     finite = np.asarray(sampled, np.float64)
     finite = finite[np.isfinite(finite)]
     if not finite.size:

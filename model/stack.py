@@ -48,18 +48,18 @@ class Stack:
     """Several models of one arm that are trained together, at the same step and on the same data.
 
     Attributes:
-      fittings: the single models, which receive their states back after `advance`.
+      trainers: the single models, which receive their states back after `advance`.
       step: number of updates made.
       faults: first fault of each model that has one, by its index.
     """
 
-    def __init__(self, fittings: Sequence[Fitting]) -> None:
+    def __init__(self, trainers: Sequence[Fitting]) -> None:
         """Take over the state of models that have made the same number of updates."""
-        first = fittings[0]
-        self.fittings, self.recipe, self.step = fittings, first.recipe, first.step
+        first = trainers[0]
+        self.trainers, self.recipe, self.step = trainers, first.recipe, first.step
         self.device, self.data, self.updates = first.device, first.data, first.updates
         self.weight = first.recipe.insitu_weight(first.job.arm)
-        states = [fitting.state() for fitting in fittings]
+        states = [trainer.state() for trainer in trainers]
         tensors = {k: _joined([t[k] for t, _ in states]) for k in states[0][0]}
         half = torch.bfloat16 if self.recipe.train.precision == "bf16" else torch.float32
         self.network = Unrolled.from_network(first.network, half).to(self.device)
@@ -69,7 +69,7 @@ class Stack:
         self.optimiser, self.schedule = made
         load(self.optimiser, self.schedule, tensors, states[0][1])
         self.sums = tensors["sums"]
-        scales = [(f.data.target.mean, f.data.target.std) for f in fittings]
+        scales = [(f.data.target.mean, f.data.target.std) for f in trainers]
         self.mean, self.std = torch.tensor(scales, device=self.device).T[..., None, None]
         self.watch, self.faults = Watch(), dict[int, Fault]()  # faults by model
         self.keys: tuple[str, ...] = ()
@@ -87,13 +87,13 @@ class Stack:
             for drawn in self._ahead(min(AHEAD, last - self.step)):
                 self._update(drawn | self._masks())
         self._examine()
-        for i in range(len(self.fittings)):
+        for i in range(len(self.trainers)):
             if i not in self.faults and not finite(w[i] for w in self.weights.values()):
                 self.faults[i] = Fault(self.step, "weights")
         self._hand_back()
         if self.faults:
             divergences = [
-                self.fittings[i].divergence(fault) for i, fault in sorted(self.faults.items())
+                self.trainers[i].divergence(fault) for i, fault in sorted(self.faults.items())
             ]
             raise DivergedError(*divergences)
 
@@ -112,17 +112,17 @@ class Stack:
     def _drawn(self, step: int) -> dict[str, NDArray[Any]]:
         """Return places, first days and noise of a step, drawn as `draw_batch` draws them."""
         draws: list[dict[str, Any]] = []
-        for fitting in self.fittings:
+        for trainer in self.trainers:
             arrays: dict[str, Any] = {}
-            batch = self.recipe.train, fitting.job, fitting.data, step
+            batch = self.recipe.train, trainer.job, trainer.data, step
             if self.weight < 1:
                 index, arrays["begin"], _ = windows(*batch, FOOTPRINTS)
-                arrays["footprint"] = fitting.data.seen[index]
-                arrays["members"] = fitting.data.members[arrays["footprint"]]
+                arrays["footprint"] = trainer.data.seen[index]
+                arrays["members"] = trainer.data.members[arrays["footprint"]]
                 arrays["noise"] = noise_of(*batch, NOISE_FOOTPRINTS)
             if self.weight > 0:
                 index, arrays["site_begin"], _ = windows(*batch, SITES)
-                arrays["site"] = fitting.data.trainable[index]
+                arrays["site"] = trainer.data.trainable[index]
                 arrays["site_noise"] = noise_of(*batch, NOISE_SITES)
             draws.append(arrays)
         return {
@@ -139,7 +139,7 @@ class Stack:
         )
         if rate == 0:
             return {}
-        generators = [generator(f.job, self.step, DROPOUT, self.device) for f in self.fittings]
+        generators = [generator(f.job, self.step, DROPOUT, self.device) for f in self.trainers]
         pairs = [
             [dropout_mask(w.shape, rate, random) for w in (w_ih, w_hh)] for random in generators
         ]
@@ -165,8 +165,8 @@ class Stack:
         self.step += 1
         if logs_at(self.step, self.updates):
             self._examine()
-            for fitting, sums in zip(self.fittings, self.sums, strict=True):
-                history = fitting.history
+            for trainer, sums in zip(self.trainers, self.sums, strict=True):
+                history = trainer.history
                 history.append(logged(history, self.step, sums, self.optimiser))
             self.sums.zero_()
         if self.schedule:
@@ -283,10 +283,10 @@ class Stack:
         """Write weights, optimiser, sums and step back into the single models."""
         slots, values = kept(self.optimiser, self.schedule)
         tensors = slots | {f"network.{n}": w.detach() for n, w in self.weights.items()}
-        for i, fitting in enumerate(self.fittings):
+        for i, trainer in enumerate(self.trainers):
             own_tensors = {k: (v[i] if v.ndim else v).clone() for k, v in tensors.items()}
-            own_values = values | {"step": self.step, "history": fitting.history}
-            fitting.restore(own_tensors | {"sums": self.sums[i].clone()}, own_values)
+            own_values = values | {"step": self.step, "history": trainer.history}
+            trainer.restore(own_tensors | {"sums": self.sums[i].clone()}, own_values)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TOP_MM, ROOT_MM = 50.0, 950.0
 _MELT_MM_PER_K = 3.0
 _PRIESTLEY_TAYLOR = 1.26
-# Free parameters, tuned to the e-folding time and the spread of SCAN (see `planet`):
+# Free parameters, tuned to the e-folding time and the spread of SCAN:
 _RUNOFF_POWER = 4.0
 _DRIEST = 0.35  # residual moisture of the upper layer, as a fraction of the wilting point
 _TOP_ROOTS = 0.25  # share of transpiration that comes from the upper layer

@@ -3,7 +3,7 @@
 | what | fields | source |
 |---|---|---|
 | soils: 200 and 15 km, share .6, sd 19 and 11 % | `soil_*` to `bulk_*` | free |
-| hydraulic parameters from texture | `land.hydraulics` | Cosby et al. 1984 |
+| hydraulic parameters from texture | functions of the land | Cosby et al. (1984) |
 | hidden: log-sd .35, porosity .03 | `hidden_*` | free; sets the lowest possible RMSE |
 | rain | `storm_km` to `rain_seasonal_*` | fitted to NLDAS: wet days, their mean, persistence |
 | exchange of two layers, 4 days | `exchange_days` | free; e-folding of SCAN, 29 and 4 days |
@@ -23,8 +23,8 @@ which a correlation has fallen to 1/e.
 The following were tuned on seeds 0 to 4 of the demo's window to reach the statistics in
 tests/test_osse.py: the two ranges of rain (any amount, from the driest place to the wettest; a
 prototype had .13-.36 and 4.5-9 mm, which left out the tails of NLDAS), its seasonal amplitude, the
-persistence of rain cells, the share of the trend in `land`, and the free parameters of `bucket`
-(the residual moisture of the upper layer and its share of transpiration).
+persistence of rain cells, the share of the trend in the climate, and the free parameters of the
+soil water (the residual moisture of the upper layer and its share of transpiration).
 """
 
 from __future__ import annotations

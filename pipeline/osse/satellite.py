@@ -60,7 +60,7 @@ def observe(
     land: Land,
     parameters: Magnitudes,
     seed: int,
-    passed: Passed,
+    footprints: Passed,
     period: slice,
 ) -> Field:
     """Return the satellite's retrievals on the days of a period.
@@ -72,21 +72,21 @@ def observe(
       land: the true land.
       parameters: parameters of the planet.
       seed: seed of the planet.
-      passed: the truth of footprints; days before the period count in trailing means.
-      period: the days to observe, as a slice of the days of `passed`.
+      footprints: the truth of footprints; days before the period count in trailing means.
+      period: the days to observe, as a slice of the days of `footprints`.
 
     Returns:
       (day, fy, fx) retrievals in m3 m-3, NaN where there is none.
     """
-    days, truth = passed.days[period], passed.moisture[period]
+    days, truth = footprints.days[period], footprints.moisture[period]
     rows = window.footprint_lat[:, None]
     mean_ndvi, mean_truth = footprint_mean(land.ndvi, window.refinement), truth.mean(0)
     amplitude, vegetation = _smooth(window, seed, "seasonal_error", 2)
     per_half = parameters.seasonal_m3_m3_per_half_ndvi * vegetation / 0.5
     bias, passes = _bias(window, land, parameters, seed), _swaths(window, parameters, seed, days)
     noise_stream, retrievals = stream(seed, "satellite_noise"), np.empty(truth.shape, np.float32)
-    trailing = _trailing_means(passed.moisture, parameters.fast_drying_days)
-    for day, recent in enumerate(trailing, -len(passed.days[: period.start])):
+    trailing = _trailing_means(footprints.moisture, parameters.fast_drying_days)
+    for day, recent in enumerate(trailing, -len(footprints.days[: period.start])):
         if day < 0:
             continue
         ndvi = greenness(days[day : day + 1], rows, mean_ndvi)[0]
@@ -97,7 +97,7 @@ def observe(
         value += _noise(parameters, noise_stream, ndvi)
         value = np.clip(value, parameters.retrieval_floor_m3_m3, _CEILING_M3_M3)
         observed = passes[day] & (ndvi < parameters.dense_ndvi)
-        observed &= passed.soil_celsius[period][day] >= parameters.frozen_below_degc
+        observed &= footprints.soil_celsius[period][day] >= parameters.frozen_below_degc
         retrievals[day] = np.where(observed, value, np.nan)
     return retrievals
 
