@@ -65,8 +65,9 @@ class Stack:
         self.network = Unrolled.from_network(first.network, half).to(self.device)
         named = [name for name, _ in first.network.named_parameters()]
         self.weights = {n: tensors[f"network.{n}"].clone().requires_grad_() for n in named}
-        made = optimiser(self.weights.values(), self.recipe.train, self.updates)
-        self.optimiser, self.schedule = made
+        self.optimiser, self.schedule = optimiser(
+            self.weights.values(), self.recipe.train, self.updates
+        )
         load(self.optimiser, self.schedule, tensors, states[0][1])
         self.sums = tensors["sums"]
         scales = [(f.data.target.mean, f.data.target.std) for f in trainers]

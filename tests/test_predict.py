@@ -97,7 +97,7 @@ def test_places_are_independent_of_one_another():
 
 
 def test_no_place_is_no_error():
-    actual = predict.predict(tiny.trained(), tiny.places(4, 15).at(np.zeros(4, bool)))
+    actual = predict.predict(tiny.trained(), tiny.places(4, 15).select(np.zeros(4, bool)))
     assert (actual.site.shape, actual.site_level.shape) == ((0, 15), (0,))
 
 
