@@ -47,7 +47,7 @@ def run(
     artefact = workspace.artefact("planet")
     inputs = schema.identity(experiment, "planet")
     if not artefact.claim(inputs, overwrite, progress):
-        progress.finish("planet is already complete")
+        progress.finish("planet complete")
         return
     artefact.begin(inputs)
     workspace.describe(experiment)
