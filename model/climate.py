@@ -1,4 +1,4 @@
-"""How wet a climate is, from forcing alone."""
+"""Aridity of a climate, computed from the forcing alone."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from model.humidity import saturation_slope
 
-# Precipitation over potential evaporation (UNEP 1997, hyper-arid in arid; wet is more than one).
+# Upper limits of the aridity index, precipitation over potential evaporation (UNEP 1997). The
+# hyper-arid class is merged into arid, and wet is an index above one.
 EDGES = (0.2, 0.5, 0.65, 1.0)
 CLASSES = ("arid", "semi-arid", "subhumid", "humid", "wet")
 
@@ -17,14 +18,18 @@ _DAY_S = 86_400
 
 
 def potential_evaporation(kelvin: NDArray[Any], shortwave: NDArray[Any]) -> NDArray[np.float64]:
-    """Makkink's potential evaporation, kg m-2 day-1: 0.65 s / (s + gamma) shortwave / lambda.
+    """Return daily potential evaporation by Makkink's method, kg m-2 day-1.
 
-    As of de Bruin (1987), with the slope s of saturation vapour pressure of FAO 56. Zero at and
-    below 0 degC, where water does not evaporate at that rate.
+    It is 0.65 s / (s + gamma) times shortwave radiation / lambda (de Bruin 1987), with the slope s
+    of the saturation vapour pressure curve of FAO 56 (Allen et al. 1998). It is zero at and below 0
+    degC, where water does not evaporate at that rate.
 
     Args:
-      kelvin: air temperature of days, K.
+      kelvin: daily mean air temperature, K.
       shortwave: downward shortwave radiation of the same days, W m-2.
+
+    Returns:
+      Potential evaporation in the shape of the inputs; NaN where an input is NaN.
     """
     celsius = np.asarray(kelvin, np.float64) - 273.15
     warm = np.maximum(celsius, 0.0)
@@ -38,13 +43,27 @@ def potential_evaporation(kelvin: NDArray[Any], shortwave: NDArray[Any]) -> NDAr
 def wetness(
     precipitation: NDArray[Any], kelvin: NDArray[Any], shortwave: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """(place,) mean precipitation over mean potential evaporation, of days that have all three.
+    """Return the aridity index: mean precipitation over mean potential evaporation (UNEP 1997).
 
-    Args are (place, day), kg m-2 day-1, K and W m-2; NaN is missing. NaN without such a day, and
-    where nothing evaporates. Whole years give the climate; parts of years what those were like.
+    Only days on which all three inputs are present count. Whole years describe the climate; parts
+    of years describe those parts only.
+
+    Args:
+      precipitation: (place, day) kg m-2 day-1, NaN where missing.
+      kelvin: (place, day) air temperature, K, NaN where missing.
+      shortwave: (place, day) downward shortwave radiation, W m-2, NaN where missing.
+
+    Returns:
+      (place,) index; NaN for a place without such a day or without evaporation.
     """
     rain = np.asarray(precipitation, np.float64)
-    lost = potential_evaporation(kelvin, shortwave)
-    both = np.isfinite(rain) & np.isfinite(lost)
-    total, out = (np.where(both, v, 0.0).sum(axis=1) for v in (rain, lost))
-    return np.where(out > 0, total / np.where(out > 0, out, 1.0), np.nan)
+    evaporation = potential_evaporation(kelvin, shortwave)
+    valid = np.isfinite(rain) & np.isfinite(evaporation)
+    total_rain, total_evaporation = (
+        np.where(valid, v, 0.0).sum(axis=1) for v in (rain, evaporation)
+    )
+    return np.where(
+        total_evaporation > 0,
+        total_rain / np.where(total_evaporation > 0, total_evaporation, 1.0),
+        np.nan,
+    )

@@ -1,7 +1,7 @@
-"""Training that fails: the first update whose loss, gradient or weights are not finite.
+"""Detect diverging training: the first update with a loss, gradient or weight that is not finite.
 
-Losses and gradient norms of single updates stay where they were computed and are looked at only
-when a point of the training curve is read anyway, so that no update waits for the answer.
+Losses and gradient norms of single updates stay on their device and are examined only when a point
+of the training curve is read anyway, so that no update waits for a transfer.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ Quantity = Literal["loss", "gradient", "weights"]
 
 
 class Fault(NamedTuple):
-    """The first update, counted from 1 as in the training curve, with a value that is not finite.
+    """The first update with a value that is not finite.
 
-    For `weights`, which are examined less often, it is the last update made.
+    Attributes:
+      update: number of the update, counted from 1 as in the training curve. Weights are examined
+        less often than losses and gradients; for `weights` it is the last update made.
+      quantity: what is not finite.
     """
 
     update: int
@@ -38,8 +41,13 @@ class Fault(NamedTuple):
 class Divergence(NamedTuple):
     """A model that cannot be trained further.
 
-    `footprints` and `sites` are the places of the batch of that update: rows of `members` and of
-    `insitu` in the model's `TrainingData`, in ascending order, each once.
+    Attributes:
+      job: the model.
+      fault: the first value that is not finite.
+      updates: number of updates planned.
+      footprints: footprints of the batch of that update, as ascending and distinct rows of
+        `members` in the model's `TrainingData`.
+      sites: sites of that batch, as ascending and distinct rows of `insitu`.
     """
 
     job: Job
@@ -49,29 +57,33 @@ class Divergence(NamedTuple):
     sites: tuple[int, ...]
 
     def __str__(self) -> str:
-        """One line, with the places by their index."""
+        """Return one line that names the model, the update and the places by their indexes."""
         update, quantity = self.fault
-        be = "are" if quantity == "weights" else "is"
+        verb = "are" if quantity == "weights" else "is"
         return (
-            f"arm {self.job.arm}, fold {self.job.fold}, seed {self.job.seed}: the {quantity} {be} "
-            f"not finite at update {update} of {self.updates}; the batch had footprints "
-            f"{list(self.footprints)} and sites {list(self.sites)}"
+            f"arm {self.job.arm}, fold {self.job.fold}, seed {self.job.seed}: "
+            f"the {quantity} {verb} not finite at update {update} of {self.updates}; "
+            f"the batch had footprints {list(self.footprints)} and sites {list(self.sites)}"
         )
 
 
 class DivergedError(ArithmeticError):
-    """Training stopped: `found` has a `Divergence` for every model that cannot go on."""
+    """Raised when training stops because of values that are not finite.
 
-    def __init__(self, *found: Divergence) -> None:
-        """Keep what was found; `str()` has a line for each."""
-        super().__init__("\n".join(map(str, found)))
-        self.found = found
+    Attributes:
+      divergences: one divergence for every model that cannot be trained further.
+    """
+
+    def __init__(self, *divergences: Divergence) -> None:
+        """Keep the divergences; `str()` has one line for each."""
+        super().__init__("\n".join(map(str, divergences)))
+        self.divergences = divergences
 
 
 def divergence(
     recipe: Recipe, job: Job, data: TrainingData, updates: int, fault: Fault
 ) -> Divergence:
-    """A fault of one model, with the places that the batch of that update was drawn from."""
+    """Return the divergence of a model, with the places in the batch of the update at fault."""
     weight, step = recipe.insitu_weight(job.arm), fault.update - 1
 
     def drawn(stream: int) -> NDArray[np.int64]:
@@ -87,28 +99,32 @@ def _each_once(places: Iterable[int]) -> tuple[int, ...]:
 
 
 class Watch:
-    """Losses and gradient norms since the last look, each of any one shape."""
+    """Collect losses and gradient norms of updates; all have one shape, () or (model,)."""
 
     def __init__(self) -> None:
-        """Nothing is kept yet."""
+        """Start without any value."""
         self._kept: list[Tensor] = []
 
     def add(self, loss: Tensor, norm: Tensor) -> None:
-        """Keep the loss and the gradient's norm of one update."""
+        """Keep the loss and the gradient norm of one update."""
         self._kept.append(torch.stack([loss.detach(), norm.detach()]))
 
     def look(self, update: int) -> list[Fault | None]:
-        """The first fault of every model since the last look; one model where they are scalars.
+        """Examine the values collected since the last call, and forget them.
 
         Args:
-          update: how many updates have been made, the one added last among them.
+          update: number of updates made so far, including the one added last.
+
+        Returns:
+          The first fault of every model, or None for a model without one; a single entry where
+            values are scalars; an empty list if nothing was collected.
         """
         if not self._kept:
             return []
-        bad = ~torch.isfinite(torch.stack(self._kept))  # (update, 2) or (update, 2, model)
-        first, self._kept = update - len(self._kept) + 1, []
-        by_model = bad.reshape(*bad.shape[:2], -1).permute(2, 0, 1).tolist()
-        return [_first(rows, first) for rows in by_model]
+        not_finite = ~torch.isfinite(torch.stack(self._kept))  # (update, 2) or (update, 2, model)
+        first_update, self._kept = update - len(self._kept) + 1, []
+        by_model = not_finite.reshape(*not_finite.shape[:2], -1).permute(2, 0, 1).tolist()
+        return [_first(rows, first_update) for rows in by_model]
 
 
 def _first(rows: Sequence[Sequence[bool]], update: int) -> Fault | None:
@@ -119,5 +135,5 @@ def _first(rows: Sequence[Sequence[bool]], update: int) -> Fault | None:
 
 
 def finite(tensors: Iterable[Tensor]) -> Tensor:
-    """Whether all values of all tensors are finite, () bool on their device."""
+    """Return whether all values of all tensors are finite, as a () bool tensor on their device."""
     return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()

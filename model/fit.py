@@ -1,4 +1,4 @@
-"""The training of one model: draw, forward pass, loss, update; stops and goes on bit for bit."""
+"""Train one model: draw a batch, run the network, update the weights. Resuming is bit-identical."""
 
 from __future__ import annotations
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
     from model.divergence import Divergence
     from model.recipe import Job, Recipe, TrainConfig
 
-LOGGED = 50  # points of a training curve
+LOGGED = 50  # approximate number of points of a training curve
 
 
 class Fitting:
-    """One model in training."""
+    """One model in training.
+
+    Attributes:
+      recipe: the method.
+      job: the model to train.
+      data: what it is trained on.
+      updates: number of updates planned.
+      step: number of updates made.
+      history: points of the training curve.
+    """
 
     def __init__(self, recipe: Recipe, job: Job, data: TrainingData, updates: int) -> None:
-        """Start with fresh weights, which depend on (seed, fold) alone."""
+        """Start with fresh weights, which depend on the seed and the fold only."""
         self.recipe, self.job, self.data, self.updates = recipe, job, data, updates
         self.step, self.history = 0, list[dict[str, float]]()
         self.device = data.satellite.device.type
@@ -40,20 +49,22 @@ class Fitting:
         ).to(self.device)
         weights = self.network.parameters()
         self.optimiser, self.schedule = optimiser(weights, recipe.train, updates)
-        self._sums = torch.zeros(4, device=self.device)  # two losses, two counts of empty batches
+        # The sums of the two losses since the last point of the curve, and the numbers of batches
+        # without an observation of each source.
+        self._sums = torch.zeros(4, device=self.device)
         self._watch = Watch()
 
     @property
     def done(self) -> bool:
-        """Whether the last update has been made."""
+        """Return whether all updates have been made."""
         return self.step >= self.updates
 
     def advance(self, n_steps: int) -> None:
         """Make up to `n_steps` further updates.
 
         Raises:
-          DivergedError: a loss, a gradient or a weight is not finite any more; the model cannot be
-            trained further, and its state is not one to keep.
+          DivergedError: If a loss, a gradient or a weight is not finite. The model cannot be
+            trained further, and its state should not be saved.
         """
         self.network.train()
         for _ in range(min(n_steps, self.updates - self.step)):
@@ -70,24 +81,24 @@ class Fitting:
             raise DivergedError(self.divergence(Fault(self.step, "weights")))
 
     def divergence(self, fault: Fault) -> Divergence:
-        """What a fault of this model is told with."""
+        """Return the divergence of this model at a fault."""
         return divergence(self.recipe, self.job, self.data, self.updates, fault)
 
     def _examine(self) -> None:
-        """Look at the losses and gradients since the last time."""
+        """Raise an error if a loss or gradient since the last call is not finite."""
         for fault in self._watch.look(self.step):
             if fault is not None:
                 raise DivergedError(self.divergence(fault))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON values from which `restore` goes on."""
+        """Return the tensors and JSON values from which `restore` resumes training."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         slots, values = kept(self.optimiser, self.schedule)
         values |= {"step": self.step, "history": self.history}
         return tensors | slots | {"sums": self._sums}, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Resume from a state returned by `state`."""
         prefix = "network."
         weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         self.network.load_state_dict(weights)
@@ -111,41 +122,53 @@ class Fitting:
         self._sums[:2] += torch.stack([satellite, insitu]).detach()
 
     def _clip(self) -> Tensor:
-        """Limit the norm of the gradient where the recipe does; returns what it was before."""
+        """Clip the gradient if the recipe asks for it; return its norm before clipping."""
         weights, clip = list(self.network.parameters()), self.recipe.train.gradient_clip
         if clip is not None:
             return torch.nn.utils.clip_grad_norm_(weights, clip)
-        slopes = [w.grad for w in weights if w.grad is not None]
-        norm: Tensor = torch.stack([slope.norm() for slope in slopes]).norm()
+        gradients = [w.grad for w in weights if w.grad is not None]
+        norm: Tensor = torch.stack([gradient.norm() for gradient in gradients]).norm()
         return norm
 
     def _losses(self, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of the footprints and of the sites; 0 for a source without a value."""
-        warm = slice(self.recipe.train.warmup_days, None)
+        """Return the losses of footprints and of sites; 0 for a source without observations."""
+        loss_days = slice(self.recipe.train.warmup_days, None)
         satellite = insitu = heads.site.new_zeros(())
         n_cells = 0
         if batch.members is not None and batch.satellite is not None:
             n_cells = int((batch.members >= 0).sum())
-            mean = footprint_mean(heads.satellite[:n_cells, warm], batch.members)
-            satellite = source_loss(mean, batch.satellite, None, self.recipe.loss)
+            footprints = footprint_mean(heads.satellite[:n_cells, loss_days], batch.members)
+            satellite = source_loss(footprints, batch.satellite, None, self.recipe.loss)
             self._sums[2] += ~torch.isfinite(batch.satellite).any()
         if batch.insitu is not None:
-            width = None if heads.width is None else heads.width[n_cells:, warm]
-            site = heads.site[n_cells:, warm]
+            width = None if heads.width is None else heads.width[n_cells:, loss_days]
+            site = heads.site[n_cells:, loss_days]
             insitu = source_loss(site, batch.insitu, width, self.recipe.loss)
             self._sums[3] += ~torch.isfinite(batch.insitu).any()
         return satellite, insitu
 
 
 def logs_at(step: int, updates: int) -> bool:
-    """Whether a training curve has a point after a step."""
+    """Return whether the training curve has a point after a step."""
     return step % max(1, updates // LOGGED) == 0 or step >= updates
 
 
 def logged(
-    history: list[dict[str, float]], step: int, sums: Tensor, of: torch.optim.Optimizer
+    history: list[dict[str, float]], step: int, sums: Tensor, optimiser: torch.optim.Optimizer
 ) -> dict[str, float]:
-    """A point of a training curve: means of the two losses since the last one, empty batches."""
+    """Return one point of a training curve.
+
+    Args:
+      history: points so far.
+      step: number of updates made.
+      sums: (4,) sums of the satellite and the in-situ loss since the last point, and the numbers of
+        batches without an observation.
+      optimiser: gives its learning rate.
+
+    Returns:
+      The step, the mean losses since the last point, the numbers of empty batches, the learning
+        rate.
+    """
     n = step - (int(history[-1]["step"]) if history else 0)
     losses = sums.tolist()
     return {
@@ -154,37 +177,37 @@ def logged(
         "loss_insitu": losses[1] / n,
         "empty_satellite": losses[2],
         "empty_insitu": losses[3],
-        "learning_rate": of.param_groups[0]["lr"],
+        "learning_rate": optimiser.param_groups[0]["lr"],
     }
 
 
 def kept(
-    of: torch.optim.Optimizer, schedule: OneCycleLR | None
+    optimiser: torch.optim.Optimizer, schedule: OneCycleLR | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and JSON values from which `load` puts an optimiser and its schedule back."""
-    state = of.state_dict()
+    """Return tensors and JSON values from which an optimiser and its schedule can be restored."""
+    state = optimiser.state_dict()
     tensors = {
         f"optimiser.{index}.{slot}": value
         for index, slots in state["state"].items()
         for slot, value in slots.items()
     }
-    told = schedule.state_dict() if schedule else None
-    return tensors, {"groups": state["param_groups"], "schedule": told}
+    schedule_state = schedule.state_dict() if schedule else None
+    return tensors, {"groups": state["param_groups"], "schedule": schedule_state}
 
 
 def load(
-    of: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer,
     schedule: OneCycleLR | None,
     tensors: dict[str, Tensor],
     values: dict[str, Any],
 ) -> None:
-    """Put an optimiser and its schedule back from what `kept` gave."""
+    """Restore an optimiser and its schedule from the tensors and values saved before."""
     slots: dict[int, dict[str, Tensor]] = {}
     for key in tensors:
         if key.startswith("optimiser."):
             _, index, slot = key.split(".")
             slots.setdefault(int(index), {})[slot] = tensors[key]
-    of.load_state_dict({"state": slots, "param_groups": values["groups"]})
+    optimiser.load_state_dict({"state": slots, "param_groups": values["groups"]})
     if schedule:
         schedule.load_state_dict(values["schedule"])
 
@@ -192,7 +215,10 @@ def load(
 def optimiser(
     weights: Iterable[Tensor], train: TrainConfig, updates: int
 ) -> tuple[torch.optim.Optimizer, OneCycleLR | None]:
-    """Optimiser of some weights as a recipe has it, and its schedule."""
+    """Return the optimiser of a recipe for some weights, and its schedule.
+
+    The schedule is None for Adadelta, whose learning rate is constant.
+    """
     rate, decay = train.learning_rate, train.weight_decay
     if train.optimiser == "adadelta":
         return torch.optim.Adadelta(weights, rate, rho=0.9, weight_decay=decay), None

@@ -1,8 +1,9 @@
-"""How sure scores of one place are: analytic intervals, and what autocorrelation leaves of n days.
+"""Confidence intervals of the scores of one place, which account for autocorrelation.
 
-The intervals equal pytesmo's (pearson_r_ci, bias_ci, ubrmsd_ci; it has none of RMSE). Where pytesmo
-warns or raises, of fewer pairs than said here, ours are NaN. They take days to be independent;
-days of soil moisture are not, so `analytic` gives them the effective number of days instead.
+The interval formulas equal pytesmo's (pearson_r_ci, bias_ci, ubrmsd_ci; pytesmo has none for RMSE).
+With fewer pairs than stated for each function, results are NaN where pytesmo warns or raises. The
+formulas assume independent days, which days of soil moisture are not; they are therefore applied
+to the effective number of days.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -14,11 +15,17 @@ from model import metrics
 from model.metrics import Bools, Floats, Scores
 
 Bounds: TypeAlias = tuple[Floats, Floats]
-LEAST_PAIRS = 10  # of days, that tell how alike two days are
+LEAST_PAIRS = 10  # pairs of days needed to estimate an autocorrelation
 
 
 class Interval(NamedTuple):
-    """Of a score, (place,) each: the effective number of days and the bounds that it gives."""
+    """Interval of a score, (place,) each.
+
+    Attributes:
+      n_eff: effective number of days.
+      low: lower bound, in the unit of the score.
+      high: upper bound, in the unit of the score.
+    """
 
     n_eff: Floats
     low: Floats
@@ -26,11 +33,18 @@ class Interval(NamedTuple):
 
 
 def pearson_interval(r: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
-    """Low and high of a correlation of n pairs: Fisher's z of sd 1 / sqrt(n - 3), any one shape.
+    """Return the bounds of a correlation of n pairs by Fisher's z with sd 1 / sqrt(n - 3).
 
     As pytesmo's pearson_r_ci (Bonett and Wright 2000). NaN below three pairs. Three pairs have an
-    infinite sd and give (-1, 1), also where r is -1 or 1 and pytesmo's difference of infinities is
-    NaN.
+    infinite sd and give (-1, 1); this also holds for r = -1 or 1, where pytesmo returns NaN.
+
+    Args:
+      r: correlations, in any shape.
+      n: numbers of pairs, in the same shape.
+      level: nominal coverage of the interval.
+
+    Returns:
+      The lower and the upper bounds.
     """
     from scipy import stats
 
@@ -42,9 +56,18 @@ def pearson_interval(r: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
 
 
 def bias_interval(bias: ArrayLike, ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
-    """Low and high of the mean of n differences, Student's t with error ubrmse / sqrt(n - 1).
+    """Return the bounds of the mean of n differences by Student's t.
 
-    As pytesmo's bias_ci, any one shape, in the unit given. NaN below two pairs.
+    The standard error is ubrmse / sqrt(n - 1), as in pytesmo's bias_ci. NaN below two pairs.
+
+    Args:
+      bias: mean differences, in any shape and unit.
+      ubrmse: unbiased RMSE, in the same shape and unit.
+      n: numbers of pairs, in the same shape.
+      level: nominal coverage of the interval.
+
+    Returns:
+      The lower and the upper bounds, in that unit.
     """
     from scipy import stats
 
@@ -54,9 +77,18 @@ def bias_interval(bias: ArrayLike, ubrmse: ArrayLike, n: ArrayLike, level: float
 
 
 def ubrmse_interval(ubrmse: ArrayLike, n: ArrayLike, level: float = 0.95) -> Bounds:
-    """Low and high of ubrmse from n ubrmse^2 / sigma^2 being chi-squared with n - 1.
+    """Return the bounds of an unbiased RMSE of n pairs.
 
-    As pytesmo's ubrmsd_ci, any one shape, in the unit given. NaN below two pairs.
+    n ubrmse^2 / sigma^2 follows a chi-squared distribution with n - 1 degrees of freedom, as in
+    pytesmo's ubrmsd_ci. NaN below two pairs.
+
+    Args:
+      ubrmse: unbiased RMSE, in any shape and unit.
+      n: numbers of pairs, in the same shape.
+      level: nominal coverage of the interval.
+
+    Returns:
+      The lower and the upper bounds, in that unit.
     """
     from scipy import stats
 
@@ -72,74 +104,105 @@ def analytic(
     scored: Scores,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Intervals of correlation, bias and ubrmse of every place, from effective numbers of days.
+    """Return intervals of correlation, bias and ubrmse at every place from effective sample sizes.
 
-    By Bretherton et al. (1999): of two series whose days are alike with r1 and r2 the correlation
-    rests on effective_n(r1 r2); the mean of errors on effective_n(r1), their variance on that of
-    r1^2, r1 being the errors'. `scored` is what metrics.scores makes of the other arguments. n_eff
-    is NaN where an autocorrelation is, and the bounds where too few days are left.
+    By Bretherton et al. (1999), with lag-one autocorrelations r1 and r2 of the two series, the
+    correlation has effective_n(r1 r2) independent days. With r1 that of the errors, their mean has
+    effective_n(r1) days and their variance has effective_n(r1^2) days.
+
+    Args:
+      prediction: (place, time) in any unit; values that are not finite count as missing.
+      observation: (place, time) in the same unit; values that are not finite count as missing.
+      times: (time,) days, strictly increasing; gaps are allowed.
+      scored: result of `metrics.scores` for these three arguments.
+      level: nominal coverage of the intervals.
+
+    Returns:
+      One interval per score name. n_eff is NaN where an autocorrelation is; the bounds are NaN also
+        where the effective number of days is too small.
     """
     p, o = np.asarray(prediction), np.asarray(observation)
-    made = [_effective(p[part], o[part], times) for part in metrics.parts(len(p))]
-    of_r, of_mean, of_spread = (np.concatenate(found) for found in zip(*made, strict=True))
+    chunks = [_effective(p[chunk], o[chunk], times) for chunk in metrics.parts(len(p))]
+    n_correlation, n_bias, n_ubrmse = (
+        np.concatenate(values) for values in zip(*chunks, strict=True)
+    )
     r, bias, ubrmse = (scored[name] for name in ("correlation", "bias", "ubrmse"))
     return {
-        "correlation": Interval(of_r, *pearson_interval(r, of_r, level)),
-        "bias": Interval(of_mean, *bias_interval(bias, ubrmse, of_mean, level)),
-        "ubrmse": Interval(of_spread, *ubrmse_interval(ubrmse, of_spread, level)),
+        "correlation": Interval(n_correlation, *pearson_interval(r, n_correlation, level)),
+        "bias": Interval(n_bias, *bias_interval(bias, ubrmse, n_bias, level)),
+        "ubrmse": Interval(n_ubrmse, *ubrmse_interval(ubrmse, n_ubrmse, level)),
     }
 
 
 def _effective(
     prediction: NDArray[Any], observation: NDArray[Any], times: ArrayLike
 ) -> tuple[Floats, Floats, Floats]:
-    """(place,) effective numbers of days of the correlation, the mean of errors, their variance."""
+    """Return the effective numbers of days of the correlation, the mean and the variance of errors.
+
+    All are (place,).
+    """
     p, o, valid, day = metrics.pairs(prediction, observation, times)
     r1 = {name: autocorrelation(v, valid, day) for name, v in (("p", p), ("o", o), ("e", p - o))}
-    of_r, of_mean, of_spread = (
-        effective_n(alike, valid, day) for alike in (r1["p"] * r1["o"], r1["e"], r1["e"] ** 2)
+    n_correlation, n_bias, n_ubrmse = (
+        effective_n(autocorrelations, valid, day)
+        for autocorrelations in (r1["p"] * r1["o"], r1["e"], r1["e"] ** 2)
     )
-    return of_r, of_mean, of_spread
+    return n_correlation, n_bias, n_ubrmse
 
 
 def autocorrelation(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
-    """(place,) correlation r1 of (place, time) values with those of the day after.
+    """Return the lag-one autocorrelation r1 of daily series.
 
-    Of pairs of days both valid (place, time), `day` (time,) counting days. Where less than a tenth
-    of the days, or LEAST_PAIRS, have the next one, as with a satellite: r1^k is the correlation
-    over the shortest step of k days that more have, a week at most. NaN where none has, and for a
-    constant series; a negative correlation over more than a day is zero.
+    It is the correlation of pairs of consecutive days. If fewer than ten days, or less
+    than a tenth of them, are followed by a valid day, as with a satellite, the shortest lag of k
+    days (up to a week) that has enough pairs is used, with r1^k as the correlation at that lag. A
+    negative correlation at a lag of more than one day counts as zero.
+
+    Args:
+      values: (place, time) values.
+      valid: (place, time) whether a value is present.
+      day: (time,) number of the day, strictly increasing.
+
+    Returns:
+      (place,) autocorrelations; NaN where no lag has enough pairs, and for a constant series.
     """
-    wanted = np.maximum(LEAST_PAIRS, valid.sum(axis=1) / 10)
-    least = metrics.ROUNDING * np.abs(np.where(valid, values, 0.0)).max(axis=1, initial=0.0)
+    min_pairs = np.maximum(LEAST_PAIRS, valid.sum(axis=1) / 10)
+    threshold = metrics.ROUNDING * np.abs(np.where(valid, values, 0.0)).max(axis=1, initial=0.0)
     r1, todo = np.full(len(values), np.nan), np.ones(len(values), bool)
     for step in range(1, 8):
         later = np.searchsorted(day, day + step)
         here = np.flatnonzero(np.isin(day + step, day))
         both = valid[:, here] & valid[:, later[here]]
-        now = todo & (both.sum(axis=1) >= wanted)
-        x, y = values[now][:, here], values[now][:, later[here]]
-        r = metrics.correlation(x, y, both[now], least[now], least[now])
-        r1[now] = r if step == 1 else np.maximum(r, 0.0) ** (1 / step)
-        todo &= ~now
+        enough = todo & (both.sum(axis=1) >= min_pairs)
+        x, y = values[enough][:, here], values[enough][:, later[here]]
+        r = metrics.correlation(x, y, both[enough], threshold[enough], threshold[enough])
+        r1[enough] = r if step == 1 else np.maximum(r, 0.0) ** (1 / step)
+        todo &= ~enough
         if not todo.any():
             break
     return r1
 
 
-def effective_n(alike: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
-    """(place,) number of independent days that say as much: n^2 / (sum over i, j of alike^|i - j|).
+def effective_n(lag_one: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
+    """Return the effective sample size n^2 / (sum over i, j of r^|i - j|) (Bretherton et al. 1999).
 
-    `alike` (place,) is what a day shares with the next, less than zero taken as zero; the sum goes
-    over the days that are valid (place, time), `day` (time,) apart. Of n days without gaps it
-    tends to n (1 - alike) / (1 + alike). NaN without a day, or where `alike` is NaN.
+    The sum is over pairs of valid days, which are |i - j| days apart. For n days without gaps it
+    tends to n (1 - r) / (1 + r).
+
+    Args:
+      lag_one: (place,) lag-one autocorrelation r; a negative value counts as zero.
+      valid: (place, time) whether a day is present.
+      day: (time,) number of the day, strictly increasing.
+
+    Returns:
+      (place,) effective sample sizes; NaN for a place without a valid day or with NaN as `lag_one`.
     """
-    base = np.clip(alike, 0.0, 1.0)
-    before, shared = np.zeros(len(base)), np.zeros(len(base))
+    base = np.clip(lag_one, 0.0, 1.0)
+    weight, shared = np.zeros(len(base)), np.zeros(len(base))
     steps = np.diff(day, prepend=day[:1])
-    for here, step in zip(valid.T, steps, strict=True):
-        before *= base**step
-        shared += np.where(here, before, 0.0)
-        before += here
+    for present, step in zip(valid.T, steps, strict=True):
+        weight *= base**step
+        shared += np.where(present, weight, 0.0)
+        weight += present
     n = valid.sum(axis=1)
     return np.where(n > 0, n**2 / np.maximum(n + 2 * shared, 1.0), np.nan)

@@ -1,4 +1,4 @@
-"""Masked errors, pooled over a mini-batch, and the loss of two sources."""
+"""Training loss: masked errors over a mini-batch, for satellite and in-situ observations."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-TINY = 1e-12  # keeps the gradient of the root finite at zero error
+TINY = 1e-12  # keeps the gradient of the square root finite at zero error
 
 
 class LossConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What is minimised, in scaled units."""
+    """The loss that training minimises, in scaled units."""
 
-    insitu_weight: float = Field(ge=0, le=1, description="share of the in-situ loss")
-    anomaly: bool = Field(description="half of each loss on anomalies from the window's mean")
+    insitu_weight: float = Field(
+        ge=0, le=1, description="share of the in-situ loss in the total loss"
+    )
+    anomaly: bool = Field(description="take half of each loss on anomalies from the window's mean")
     likelihood: Literal["none", "laplace"] = Field(
-        description="likelihood of the site head, whose width is learned with it"
+        description="likelihood of the site head; its width is learned too"
     )
 
 
 def rmse(error: Tensor, valid: Tensor) -> Tensor:
-    """Root of the mean squared error over all valid entries; 0 where there is none."""
+    """Return the root mean squared error over all valid entries; 0 if there is none."""
     squares = torch.where(valid, error, 0.0).square().sum()
     root = (squares / valid.sum().clamp(min=1) + TINY).sqrt()
     return torch.where(valid.any(), root, 0.0)
 
 
 def laplace_nll(error: Tensor, width: Tensor, valid: Tensor) -> Tensor:
-    """Mean of |e|/b + ln 2b over all valid entries; 0 where there is none."""
+    """Return the negative log-likelihood of a Laplace distribution: the mean of |e| / b + ln 2b.
+
+    The mean is over all valid entries; it is 0 if there is none.
+
+    Args:
+      error: errors e, in any shape.
+      width: scales b > 0 of the distribution, in the same shape.
+      valid: whether an entry counts, in the same shape.
+    """
     nll = torch.where(valid, error, 0.0).abs() / width + (2 * width).log()
     return torch.where(valid, nll, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def anomaly(error: Tensor, valid: Tensor) -> Tensor:
-    """(place, time) error less its mean over the valid days of the window."""
+    """Return (place, time) errors minus their mean over the valid days of the window."""
     total = torch.where(valid, error, 0.0).sum(1, keepdim=True)
     return error - total / valid.sum(1, keepdim=True).clamp(min=1)
 
@@ -43,16 +53,16 @@ def anomaly(error: Tensor, valid: Tensor) -> Tensor:
 def source_loss(
     prediction: Tensor, observed: Tensor, width: Tensor | None, config: LossConfig
 ) -> Tensor:
-    """Loss of one source over a mini-batch.
+    """Return the loss of one source over a mini-batch.
 
     Args:
-      prediction: (place, time) scaled.
-      observed: (place, time) scaled; NaN where there is no value.
-      width: (place, time) Laplace scale, None to use RMSE.
-      config: adds the anomaly half where asked.
+      prediction: (place, time) scaled predictions.
+      observed: (place, time) scaled observations, NaN where missing.
+      width: (place, time) Laplace scales; None to use the RMSE.
+      config: says whether half of the loss is taken on anomalies.
 
     Returns:
-      A scalar; 0 where the batch holds no observation.
+      A scalar; 0 if the batch has no observation.
     """
     valid = torch.isfinite(observed)
     error = prediction - torch.where(valid, observed, 0.0)

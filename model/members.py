@@ -1,4 +1,4 @@
-"""Members of an ensemble that predict something else than the others."""
+"""Find ensemble members that disagree with the others."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FEWEST = 3  # members; of two, neither can be told from the other
-TIMES = 5.0
+FEWEST = 3  # members; of two that differ, neither can be called the outlier
+TIMES = 5.0  # an outlier's difference, as a multiple of the others' median difference
 
 
 def unlike_others(series: Sequence[NDArray[np.floating]]) -> list[int]:
-    """Members whose median absolute difference from the ensemble mean is unlike that of the others.
+    """Return the members whose difference from the ensemble stands out from that of the others.
 
-    It has to exceed `TIMES` the median of the others' median absolute differences. Each member is
-    compared with the mean of the members other than itself and the one in question. A member that
-    is far away would otherwise move the mean of all so much that, of six members or fewer, it could
-    never stand out; and a mean that they are part of would lie too near the others.
+    A member is an outlier if its median absolute difference from the mean of the other members
+    exceeds five times the median of the others' median absolute differences. Each of the others is
+    compared with the mean of the members other than itself and the candidate. If the candidate were
+    part of that mean, an extreme member would shift it so far that, with six members or fewer, it
+    could never stand out. If a member were part of its own mean, its difference would be too small.
 
     Args:
-      series: of each member, the same places and days in any one shape; those without a finite
-        value of every member are left out.
+      series: predictions of each member at the same places and days, all in one shape. Entries that
+        are not finite for every member are left out.
 
     Returns:
-      Indexes of such members; none where there are fewer than `FEWEST`, or no common value.
+      Indexes of the outliers, ascending; none if there are fewer than three members or no common
+        value.
     """
     if len(series) < FEWEST:
         return []
@@ -41,6 +43,6 @@ def unlike_others(series: Sequence[NDArray[np.floating]]) -> list[int]:
 
 def _stands_out(values: NDArray[np.float64], member: int) -> bool:
     others = np.delete(values, member, 0)
-    own = np.median(np.abs(values[member] - others.mean(0)))
-    rest = (others.sum(0) - others) / (len(others) - 1)
-    return bool(own > TIMES * np.median(np.median(np.abs(others - rest), axis=1)))
+    difference = np.median(np.abs(values[member] - others.mean(0)))
+    others_means = (others.sum(0) - others) / (len(others) - 1)
+    return bool(difference > TIMES * np.median(np.median(np.abs(others - others_means), axis=1)))

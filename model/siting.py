@@ -1,11 +1,11 @@
-"""Where a further probe would tell most: from the width of a map and from attribute distance.
+"""Suggest where further probes explain most of the remaining error variance.
 
 A probe explains the share exp(-2 d^2) of the error variance of a place at attribute distance d.
-That reach is a choice, the best of four on SCAN: with it suggested probes did there about as well
-as random ones, with longer ones slightly worse. A place is explained by the probe next to it. What
-a further probe explains beyond those there are, summed over places, is its gain. Taking the best,
-then the best given that one, and so on, is never worse than 1 - 1/e of the best set (Nemhauser et
-al. 1978, doi:10.1007/BF01588971).
+This reach is a choice, the best of four on SCAN; there, suggested probes did about as well as
+random ones with it, and slightly worse with longer reaches. Each place is explained by its nearest
+probe. The gain of a further probe is the variance that it explains beyond the existing probes,
+summed over places. Selecting the best probe, then the best given that one, and so on, reaches at
+least 1 - 1/e of the gain of the best set (Nemhauser et al. 1978, doi:10.1007/BF01588971).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def explained(distance: NDArray[Any]) -> NDArray[Any]:
-    """Share of variance that a probe explains at an attribute distance; 0 where there is none."""
+    """Return the share of variance that a probe explains at an attribute distance; 0 for NaN."""
     return np.asarray(np.nan_to_num(np.exp(-2 * distance**2), nan=0.0))
 
 
 def weights(variance: NDArray[Any]) -> NDArray[np.float64]:
-    """(place,) share of each place in the summed variance; even where no variance is known."""
+    """Return each place's (place,) share in the summed variance; equal shares if none is known."""
     known = np.nan_to_num(np.asarray(variance, np.float64), nan=0.0)
     known = known if known.any() else np.ones_like(known)
     return np.asarray(known / known.sum())
@@ -39,21 +39,24 @@ def gains(
     distance: NDArray[np.float64],
     unit: float,
 ) -> NDArray[np.float64]:
-    """(probe,) share of all variance that a further probe at each of some places would explain.
+    """Return the share of all variance that a further probe would explain, per candidate.
 
     Args:
-      probes: (probe, attribute) where one may stand, scaled.
-      places: (place, attribute) what is to be explained, scaled.
-      weight: (place,) share of each in the variance.
-      distance: (place,) attribute distance to the sites there are; NaN without any.
-      unit: scaled distance that is an attribute distance of 1.
+      probes: (probe, attribute) scaled attributes of the candidate places.
+      places: (place, attribute) scaled attributes of the places to be explained.
+      weight: (place,) share of each place in the variance.
+      distance: (place,) attribute distance to the nearest existing site; NaN if there is none.
+      unit: scaled distance that corresponds to an attribute distance of 1.
+
+    Returns:
+      (probe,) gains.
     """
-    has, made = explained(distance), np.empty(len(probes))
+    now, gain = explained(distance), np.empty(len(probes))
     for start in range(0, len(probes), CHUNK):
-        part = slice(start, start + CHUNK)
-        more = explained(distances(probes[part], places) / unit) - has
-        made[part] = np.maximum(more, 0.0) @ weight
-    return made
+        chunk = slice(start, start + CHUNK)
+        added = explained(distances(probes[chunk], places) / unit) - now
+        gain[chunk] = np.maximum(added, 0.0) @ weight
+    return gain
 
 
 def ranked(
@@ -63,16 +66,24 @@ def ranked(
     unit: float,
     n: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The n places, or all, at which probes tell most, best first, each given those before.
+    """Select up to n places for further probes, best first, each given those before it.
 
-    Args as of `gains`; returns (n,) index of the place and (n,) gain.
+    Args:
+      places: (place, attribute) scaled attributes of the places, which are also the candidates.
+      weight: (place,) share of each place in the variance.
+      distance: (place,) attribute distance to the nearest existing site; NaN if there is none.
+      unit: scaled distance that corresponds to an attribute distance of 1.
+      n: number of places to select; all of them if there are fewer.
+
+    Returns:
+      (n,) indexes of places and (n,) gains.
     """
     share = explained(distances(places, places) / unit)
-    has, index, gain = explained(distance), [], []
+    now, index, gain = explained(distance), [], []
     for _ in range(min(n, len(places))):
-        made = np.maximum(share - has, 0.0) @ weight
-        best = int(made.argmax())
+        candidate_gain = np.maximum(share - now, 0.0) @ weight
+        best = int(candidate_gain.argmax())
         index.append(best)
-        gain.append(float(made[best]))
-        has = np.maximum(has, share[best])
+        gain.append(float(candidate_gain[best]))
+        now = np.maximum(now, share[best])
     return np.array(index, np.int64), np.array(gain)

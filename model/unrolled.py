@@ -1,4 +1,4 @@
-"""The network day by day in plain operations, which `torch.vmap` can batch over models."""
+"""The network as plain operations day by day, which `torch.vmap` can batch over models."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class Unrolled(Network):
-    """The same network with the same weights; masks of dropout are buffers, to be stacked too."""
+    """The same network with the same weights; dropout masks are buffers, which can be stacked."""
 
     mask_ih: Tensor
     mask_hh: Tensor
     precision: torch.dtype
 
     @classmethod
-    def like(cls, network: Network, precision: torch.dtype) -> Unrolled:
-        """One of the same form, whose products over hidden units are taken in that precision."""
-        made = cls(network.config, network.n_features, network.likelihood)
-        made.precision = precision
+    def from_network(cls, network: Network, precision: torch.dtype) -> Unrolled:
+        """Build a network of the same architecture; recurrent products have the given precision."""
+        unrolled = cls(network.config, network.n_features, network.likelihood)
+        unrolled.precision = precision
         for name in ("mask_ih", "mask_hh"):
-            made.register_buffer(name, torch.ones(()))
-        return made
+            unrolled.register_buffer(name, torch.ones(()))
+        return unrolled
 
     def _weights(self, generator: torch.Generator | None) -> list[Tensor]:
         w_ih, w_hh, b_ih, b_hh = self.lstm.all_weights[0]
@@ -37,10 +37,12 @@ class Unrolled(Network):
     def _lstm(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
         w_ih, w_hh, b_ih, b_hh = weights
         recurrent = w_hh.T.to(self.precision)
-        into = x.to(self.precision) @ w_ih.T.to(self.precision) + (b_ih + b_hh).to(self.precision)
+        projected = x.to(self.precision) @ w_ih.T.to(self.precision) + (b_ih + b_hh).to(
+            self.precision
+        )
         h, c = state[0][0], state[1][0]
         days = []
-        for day in into.unbind(0):
+        for day in projected.unbind(0):
             i, f, g, o = (day + h.to(self.precision) @ recurrent).chunk(4, -1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)

@@ -41,7 +41,7 @@ def at_places(
         pieces = {}
         for fold in np.unique(by).tolist():
             job = Job(arm, fold, seed)
-            pieces[fold] = predict.predict(models.load(root, job), places.at(by == fold))
+            pieces[fold] = predict.predict(models.load(root, job), places.select(by == fold))
             problems += soundness.missing(job, heads, pieces[fold])
         members.append(predict.gathered(pieces, by))
     soundness.refuse(root, problems)

@@ -87,7 +87,7 @@ def with_slow(
     if not features.slow:
         return scaler
     some = np.array(forcing[:: max(1, len(forcing) // SLOW_SAMPLE)])
-    places = Places.of(some, np.zeros((len(some), 0), np.float32), "cpu")
+    places = Places.from_arrays(some, np.zeros((len(some), 0), np.float32), "cpu")
     every, n_days = torch.arange(len(some)), train.stop - train.start
     start = torch.full_like(every, train.start)
     window = places.window(every, start, n_days, features.lead_days)

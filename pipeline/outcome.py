@@ -79,7 +79,7 @@ def _of_all(
 ) -> tuple[Members, NDArray[np.int64]]:
     """Predictions of the members that leave no site out, at some sites or else cells; `by`."""
     places = packed.sites("cpu") if packed.site_ids else packed.cells("cpu")
-    some = places.some(soundness.sample(len(places.static)))
+    some = places.take(soundness.sample(len(places.static)))
     by = np.full(len(some.static), models.ALL)
     return at_places(experiment, root, arm, some, by), by
 
@@ -104,13 +104,13 @@ def _unlike(
 def _space(packed: Packed) -> Space:
     """The attributes of the sites, on the scales of the cells."""
     cells, sites = (
-        np.concatenate([static, RunningSum.of(forcing).mean], 1)
+        np.concatenate([static, RunningSum.from_array(forcing).mean], 1)
         for static, forcing in (
             (packed.cell_static, packed.cell_forcing),
             (packed.site_static, packed.site_forcing),
         )
     )
-    return Space.of(cells, sites, np.asarray(np.isfinite(packed.learn_insitu).any(1)))
+    return Space.from_attributes(cells, sites, np.asarray(np.isfinite(packed.learn_insitu).any(1)))
 
 
 def _calibrations(
@@ -158,7 +158,7 @@ def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -
         ridge = moments.fit(trainable, packed.fold, packed.place)
         models.save_ridge(root, fold, ridge)
         here = by == fold
-        prediction[here] = ridge.predict(places.at(here))
+        prediction[here] = ridge.predict(places.select(here))
     status = np.where(by == models.ALL, "trained", "out_of_fold")
     missing = np.full_like(prediction, np.nan)
     names = ("std", "std_raw", "site_head", "satellite_head")

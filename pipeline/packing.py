@@ -87,11 +87,11 @@ class Packed:
 
     def cells(self, device: str) -> Places:
         """Inputs of the cells."""
-        return Places.of(self.cell_forcing, self.cell_static, device)
+        return Places.from_arrays(self.cell_forcing, self.cell_static, device)
 
     def sites(self, device: str) -> Places:
         """Inputs of the sites."""
-        return Places.of(self.site_forcing, self.site_static, device)
+        return Places.from_arrays(self.site_forcing, self.site_static, device)
 
     def data(
         self, job: Job, buffer_km: float, device: str, like: TrainingData | None = None

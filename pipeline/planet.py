@@ -1,4 +1,4 @@
-"""Make a planet whose truth is known, as files like a provider's: planet/ in the workspace."""
+"""The stage that generates a planet whose truth is known, as provider-like files in `planet/`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> None:
-    """Write the planet's files; nothing where the experiment observes the Earth.
+    """Write the files of the planet; do nothing if the experiment observes the Earth.
+
+    If the planet is in another workspace or at `planet.url`, only its presence is checked.
 
     Raises:
-      StoreError: a planet made elsewhere (`planet.url`) is not there.
+      StoreError: If that other planet does not exist.
     """
     if experiment.planet is None:
         return
@@ -33,12 +35,14 @@ def run(
     elsewhere = experiment.planet.url or workspace.prepared(experiment).url("planet")
     if elsewhere != url:
         if experiment.cube is not None and experiment.sources.truth is None:
-            progress.finish("nothing: the cube is made, and no truth is asked for")
+            progress.finish("not needed: the cube exists already, and no truth is configured")
             return
         if not files.exists(files.join(elsewhere, "sites.nc")):
-            remedy = "make it with soilweave prepare, or give planet.url, the folder of another"
-            raise StoreError(elsewhere, "no planet here", remedy=remedy)
-        progress.finish(f"planet of {elsewhere}")
+            hint = (
+                "run soilweave prepare to generate it, or set planet.url to the folder of a planet"
+            )
+            raise StoreError(elsewhere, "there is no planet in this folder", remedy=hint)
+        progress.finish(f"using the planet in {elsewhere}")
         return
     artefact = workspace.artefact("planet")
     inputs = schema.identity(experiment, "planet")
@@ -55,7 +59,7 @@ def run(
 
     window = schema.window(experiment)
     planet, period, target = experiment.planet, experiment.period, experiment.target
-    # Its products of matrices are small: threads that wait for one another made it 5 times slower.
+    # Its matrix products are small, so that several BLAS threads make it about 5 times slower.
     with threadpool_limits(1, user_api="blas"):
         generate(planet, window, period, target, write, progress.advance)
     artefact.commit(inputs, written)

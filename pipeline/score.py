@@ -78,7 +78,7 @@ def _places(probes: Probes, trained: Trained) -> Places:
     mean, std = trained.scaler.arrays(trained.features.forcing)
     forcing = ((probes.forcing - mean) / std).astype(np.float16)
     mean, std = trained.scaler.arrays(trained.features.static)
-    return Places.of(forcing, ((probes.static - mean) / std).astype(np.float32), "cpu")
+    return Places.from_arrays(forcing, ((probes.static - mean) / std).astype(np.float32), "cpu")
 
 
 def _arm(
@@ -99,7 +99,7 @@ def _ridge(root: str, probes: Probes, trained: Trained) -> Candidate:
     series = np.empty(probes.sites.observed.shape, np.float32)
     for fold in np.unique(probes.fold).tolist():
         here = probes.fold == fold
-        series[here] = models.load_ridge(root, fold).predict(places.at(here))
+        series[here] = models.load_ridge(root, fold).predict(places.select(here))
     series[probes.without_inputs] = np.nan
     return Candidate("ridge", False, _names(probes.fold), series)
 

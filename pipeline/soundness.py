@@ -59,7 +59,7 @@ def examined(job: Job, trained: Trained, data: TrainingData) -> list[str]:
     """What is wrong with a model's predictions at some of the places that it has learnt from."""
     at_sites = "site" in trained.heads
     places, index = (data.sites, data.trainable) if at_sites else (data.cells, _cells(data))
-    some = places.some(index[sample(len(index))])
+    some = places.take(index[sample(len(index))])
     return missing(job, trained.heads, predict.predict(trained, some))
 
 

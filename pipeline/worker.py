@@ -112,9 +112,9 @@ def _until_failure(orders: Orders, fittings: list[Fitting], packed: Packed) -> l
         try:
             trained.advance(orders.experiment.compute.checkpoint_every_updates)
         except DivergedError as error:
-            for found in error.found:
-                _fail(orders, found.job, soundness.diverged(found, packed))
-                lost.add(found.job)
+            for divergence in error.divergences:
+                _fail(orders, divergence.job, soundness.diverged(divergence, packed))
+                lost.add(divergence.job)
         left = [fitting for fitting in fittings if fitting.job not in lost]
         for fitting in left if not first.done else ():
             files.write_bytes(_progress(orders, fitting.job), checkpoint.pack(*fitting.state()))

@@ -20,7 +20,7 @@ def by_hand(a, b):
 @pytest.fixture(scope="module")
 def space():
     sites = np.concatenate([CELLS[:9], CELLS[2:3]])  # two sites share a cell
-    return Space.of(CELLS, sites, np.arange(10) != 4)
+    return Space.from_attributes(CELLS, sites, np.arange(10) != 4)
 
 
 def test_distance_is_to_the_nearest_site_learnt_from_in_typical_steps(space):
@@ -58,7 +58,7 @@ def test_what_is_missing_is_average_and_a_space_survives_json(space):
     again = Space.from_dict(space.as_dict())
     np.testing.assert_allclose(again.scaled(odd), space.scaled(filled), atol=1e-12)
     assert again.unit == space.unit
-    nobody = Space.of(CELLS, CELLS[:0], np.zeros(0, bool))
+    nobody = Space.from_attributes(CELLS, CELLS[:0], np.zeros(0, bool))
     assert np.isnan(Space.from_dict(nobody.as_dict()).distance(CELLS[:3])).all()
     assert nearest(CELLS[:0], CELLS).shape == (0,)
 
@@ -73,7 +73,7 @@ def test_a_mean_over_days_arrives_in_parts():
     present = [[v[np.isfinite(v)].astype(float) for v in place.T] for place in values]
     expected = [[v.mean() if v.size else np.nan for v in place] for place in present]
     np.testing.assert_allclose(parts.mean, expected)
-    np.testing.assert_array_equal(parts.mean, RunningSum.of(values).mean)
+    np.testing.assert_array_equal(parts.mean, RunningSum.from_array(values).mean)
 
 
 def explained_by_hand(places, probes, distance, variance):

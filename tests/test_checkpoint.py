@@ -79,13 +79,13 @@ def test_a_checkpoint_is_a_header_and_plain_numbers():
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.3, 0.9, 0.999])
 def test_truncated_bytes_are_refused(share):
     data = checkpoint.save(tiny.trained())
-    with pytest.raises(ValueError, match="not a whole safetensors object of soilweave"):
+    with pytest.raises(ValueError, match="not a complete safetensors object"):
         checkpoint.load(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize("data", [b"not a checkpoint at all", b"\x80\x04K\x01.", bytes(64)])
 def test_other_bytes_are_refused(data):
-    with pytest.raises(ValueError, match="not a whole safetensors object of soilweave"):
+    with pytest.raises(ValueError, match="not a complete safetensors object"):
         checkpoint.load(data)
 
 
@@ -93,13 +93,13 @@ def test_a_safetensors_object_of_others_is_refused():
     import safetensors.torch
 
     for header in (None, {"framework": "pt"}, {"soilweave": "{"}):
-        with pytest.raises(ValueError, match="not a whole safetensors object of soilweave"):
+        with pytest.raises(ValueError, match="not a complete safetensors object"):
             checkpoint.load(safetensors.torch.save({"w": torch.zeros(2)}, header))
 
 
 def test_another_format_is_refused():
     tensors, values = checkpoint.unpack(checkpoint.save(tiny.trained()))
-    with pytest.raises(ValueError, match="format 2; this version reads 1"):
+    with pytest.raises(ValueError, match="format 2; this version of soilweave reads format 1"):
         checkpoint.load(checkpoint.pack(tensors, values | {"format": 2}))
 
 

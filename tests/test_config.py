@@ -130,7 +130,7 @@ def test_updates_replace_epochs_and_epochs_updates():
     long = resolve.experiment("scan", ["train.epochs=3"])
     assert (long.train.updates, long.train.epochs) == (None, 3)
     error = problems("scan", ["train.epochs=3", "train.updates=5"])
-    assert "give updates or epochs, one of them" in str(error)
+    assert "give either updates or epochs; found updates: " in str(error)
 
 
 @pytest.mark.parametrize("key", ["period", "train_period", "test_period"])

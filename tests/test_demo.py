@@ -95,5 +95,5 @@ def test_a_planet_made_elsewhere_is_used_as_it_is(place, tmp_path, local_ray):
     ours, theirs = (arrays.open_group(w.url("cube.zarr"), "cells") for w in (other, first))
     np.testing.assert_array_equal(ours.precipitation.values, theirs.precipitation.values)
     lost = resolve.experiment("demo", [f"planet.url={tmp_path}/none"])
-    with pytest.raises(StoreError, match="no planet here"):
+    with pytest.raises(StoreError, match="there is no planet in this folder"):
         planet.run(lost, other, Silent())

@@ -194,6 +194,6 @@ def test_both_precisions_train(arm, input_layer):
 def test_the_loss_falls_where_there_is_something_to_learn():
     data = tiny.training_data()
     wet = torch.nan_to_num(data.sites.forcing[..., 0].float())
-    data = replace(data, insitu=data.target.back(wet))
+    data = replace(data, insitu=data.target.invert(wet))
     told = fitted(job=Job("insitu", 0, 0), data=data, updates=150, likelihood="none").history
     assert told[-1]["loss_insitu"] < 0.7 * told[0]["loss_insitu"]

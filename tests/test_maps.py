@@ -265,7 +265,7 @@ def test_models_of_someone_else_map_another_region_and_period(world, tmp_path, l
     assert 0 < mapped.sizes["x"] < 16
     member = models.ensemble(world.workspace.url("models"), "insitu")[0]
     column = Column(Cube.open(workspace.url("cube.zarr")), 0, 0, member)
-    places = Places.of(column.forcing(slice(0, 42)), column.static, "cpu")
+    places = Places.from_arrays(column.forcing(slice(0, 42)), column.static, "cpu")
     mean, _ = product([whole_series(member, places)], member.heads, 1.0)
     ours = mapped[TARGET].sel(time=slice("2019-12-10", "2020-01-20")).values
     assert ours.shape[0] == 42

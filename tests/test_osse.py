@@ -70,7 +70,7 @@ def run(window, n_days, seed=0):
     store = bucket.Bucket(made, sky.air_temperature[0])
     moisture = []
     for day in range(n_days):
-        store.day(
+        store.advance(
             sky.precipitation[day],
             sky.air_temperature[day],
             wanted.bare_mm[day],
@@ -99,10 +99,10 @@ def test_frost_shuts_the_soil_and_snow_waits_for_warmth():
     store = bucket.Bucket(made, np.full(SMALL.cell_shape, 260.0))
     cold, rain, nothing = (np.full(SMALL.cell_shape, v, np.float32) for v in (263.0, 10.0, 0.0))
     for _ in range(10):
-        store.day(rain, cold, nothing, nothing)
+        store.advance(rain, cold, nothing, nothing)
     np.testing.assert_allclose(store.snow, 100.0)
     assert (store.soil_celsius < 0).all()
-    store.day(nothing, cold + 20, nothing, nothing)  # 9.85 degC
+    store.advance(nothing, cold + 20, nothing, nothing)  # 9.85 degC
     np.testing.assert_allclose(store.snow, 100 - 3 * 9.85, rtol=1e-4)
 
 

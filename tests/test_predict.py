@@ -91,19 +91,19 @@ def test_predicting_knows_no_dropout_and_no_chance():
 def test_places_are_independent_of_one_another():
     trained, where = tiny.trained(), tiny.places(4, 15)
     chosen = np.array([False, True, False, True])
-    whole, some = predict.predict(trained, where), predict.predict(trained, where.at(chosen))
+    whole, some = predict.predict(trained, where), predict.predict(trained, where.select(chosen))
     close(some.site, whole.site[chosen])
     close(some.site_level, whole.site_level[chosen])
 
 
 def test_no_place_is_no_error():
-    actual = predict.predict(tiny.trained(), tiny.places(4, 15).at(np.zeros(4, bool)))
+    actual = predict.predict(tiny.trained(), tiny.places(4, 15).select(np.zeros(4, bool)))
     assert (actual.site.shape, actual.site_level.shape) == ((0, 15), (0,))
 
 
 def test_what_is_missing_altogether_still_has_a_prediction():
     forcing = np.full((1, 12, 2), np.nan, np.float16)
-    where = Places.of(forcing, np.full((1, 3), np.nan, np.float32), "cpu")
+    where = Places.from_arrays(forcing, np.full((1, 3), np.nan, np.float32), "cpu")
     assert np.isfinite(predict.predict(tiny.trained(), where).site).all()
 
 

@@ -24,7 +24,7 @@ def telling():
     def where(n):
         forcing = np.broadcast_to(np.arange(RECORD)[:, None], (n, RECORD, 1)).astype(np.float16)
         static = np.stack([np.arange(n), np.full(n, np.nan)], 1).astype(np.float32)
-        return Places.of(forcing.copy(), static, "cpu")
+        return Places.from_arrays(forcing.copy(), static, "cpu")
 
     def target(n):
         return torch.arange(n)[:, None] * 1000.0 + torch.arange(RECORD)
@@ -127,7 +127,7 @@ def test_warm_up_may_begin_before_the_record():
 @pytest.mark.parametrize(("record", "year"), [(11, 11), (365, 365), (400, 365)])
 def test_days_before_the_record_repeat_its_first_year(record, year):
     forcing = np.arange(2 * record).reshape(2, record, 1).astype(np.float32)
-    where = Places.of(forcing, np.zeros((2, 0), np.float32), "cpu")
+    where = Places.from_arrays(forcing, np.zeros((2, 0), np.float32), "cpu")
     window = where.window(torch.tensor([1, 0]), torch.tensor([-3, 2 - year]), 8, 5)
     for row, (place, start) in zip(window[..., 0].tolist(), [(1, -3), (0, 2 - year)], strict=True):
         wanted = range(start - 5, start + 8)

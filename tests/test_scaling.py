@@ -93,8 +93,8 @@ def test_two_byte_values_are_summed_in_full_precision():
 
 def test_there_and_back():
     scale = Scale(280.0, 8.0)
-    assert scale.to(296.0) == 2.0
-    assert scale.back(scale.to(271.3)) == pytest.approx(271.3)
+    assert scale.apply(296.0) == 2.0
+    assert scale.invert(scale.apply(271.3)) == pytest.approx(271.3)
 
 
 def test_scaler_survives_json_exactly():

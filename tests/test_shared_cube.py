@@ -133,7 +133,9 @@ def test_the_planet_of_the_cube_is_taken_and_not_made_again(observed, tmp_path):
     theirs, settings = observed
     experiment, workspace = placed(settings, tmp_path)
     assert experiment.planet.url == theirs.url("planet")
-    with pytest.raises(StoreError, match=r"demo/planet: no planet here; .*give planet.url"):
+    with pytest.raises(
+        StoreError, match=r"demo/planet: there is no planet in this folder; .*set planet.url"
+    ):
         planet.run(experiment, workspace, Silent())
     told = Told()
     without, workspace = placed([*settings, "sources.truth=null"], tmp_path)
@@ -141,8 +143,8 @@ def test_the_planet_of_the_cube_is_taken_and_not_made_again(observed, tmp_path):
     files.write_bytes(theirs.url("planet", "sites.nc"), b"")
     planet.run(experiment, workspace, told)
     assert told.said == [
-        "nothing: the cube is made, and no truth is asked for",
-        f"planet of {theirs.url('planet')}",
+        "not needed: the cube exists already, and no truth is configured",
+        f"using the planet in {theirs.url('planet')}",
     ]
     assert not (tmp_path / "mine").exists()
     # The truth only judges: it is in no cube.

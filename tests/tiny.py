@@ -98,7 +98,7 @@ def places(n: int, n_days: int, seed: int = 0, missing: float = 0.1) -> Places:
     forcing[rng.random(forcing.shape) < missing] = np.nan
     static = rng.normal(size=(n, 3)).astype(np.float32)
     static[-1, 1] = np.nan
-    return Places.of(forcing, static, "cpu")
+    return Places.from_arrays(forcing, static, "cpu")
 
 
 def training_data(seed: int = 0, record: int = 40, first: int = 9, days: int = 25) -> TrainingData:

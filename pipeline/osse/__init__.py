@@ -1,6 +1,6 @@
-"""The OSSE: a planet whose truth is known, written as files like a provider's (`write.generate`).
+"""Simulate a planet whose truth is known, for observing-system simulation experiments (OSSE).
 
-`planet` holds every magnitude; `land`, `weather`, `bucket` make the truth; `forcing`, `attributes`,
-`satellite`, `sites` observe it, each with its own errors and random streams; `netcdf` and `spl3smp`
-give the files their form.
+`planet` holds all parameters. `land`, `weather` and `bucket` simulate the truth. `forcing`,
+`attributes`, `satellite` and `sites` simulate observations of it, each with its own errors and
+random streams. `netcdf` and `spl3smp` format the files, and `write.generate` produces them.
 """

@@ -1,4 +1,4 @@
-"""Attributes as they are shown: texture, density, vegetation with errors; the rest made of them."""
+"""Observed attributes of the planet: true ones with errors, and quantities derived from them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ if TYPE_CHECKING:
 Attributes = dict[str, "FloatArray"]
 
 
-def shown(window: Window, land: Land, sizes: Magnitudes, seed: int) -> Attributes:
-    """Attributes under a provider's names, (y, x) each, NaN in the ocean.
+def shown(window: Window, land: Land, parameters: Magnitudes, seed: int) -> Attributes:
+    """Return the observed attributes under the provider's names.
 
-    Their errors are from stream `attribute_error`.
+    Errors are drawn from the random stream `attribute_error`.
+
+    Args:
+      window: window of the grid.
+      land: the true land.
+      parameters: parameters of the planet.
+      seed: seed of the planet.
+
+    Returns:
+      (y, x) values per attribute, NaN in the ocean.
     """
-    area = Area.of(window, window.cell_y, window.cell_x)
+    area = Area.from_positions(window, window.cell_y, window.cell_x)
     rng = stream(seed, "attribute_error")
-    error = two_scales(area, rng, 4, sizes.soil_lengths_km, sizes.soil_long_share)
-    sand = np.clip(land.sand_percent + sizes.sand_error_percent * error[0], 1, 96)
-    clay = np.clip(land.clay_percent + sizes.clay_error_percent * error[1], 1, 70)
+    error = two_scales(area, rng, 4, parameters.soil_lengths_km, parameters.soil_long_share)
+    sand = np.clip(land.sand_percent + parameters.sand_error_percent * error[0], 1, 96)
+    clay = np.clip(land.clay_percent + parameters.clay_error_percent * error[1], 1, 70)
     clay = np.minimum(clay, 99 - sand)
-    density = land.bulk_density_g_cm3 + sizes.bulk_density_error_g_cm3 * error[2]
-    ndvi = np.clip(land.ndvi + sizes.ndvi_error * error[3], 0.02, 0.9)
-    made = {
+    density = land.bulk_density_g_cm3 + parameters.bulk_density_error_g_cm3 * error[2]
+    ndvi = np.clip(land.ndvi + parameters.ndvi_error * error[3], 0.02, 0.9)
+    attributes = {
         "SAND": sand,
         "SILT": 100 - sand - clay,
         "CLAY": clay,
@@ -40,10 +49,13 @@ def shown(window: Window, land: Land, sizes: Magnitudes, seed: int) -> Attribute
         "ALBEDO": land.albedo,
         "LANDCOVER": _land_cover(ndvi),
     }
-    return {name: np.where(land.ocean, np.nan, values) for name, values in made.items()}
+    return {name: np.where(land.ocean, np.nan, values) for name, values in attributes.items()}
 
 
 def _land_cover(ndvi: FloatArray) -> FloatArray:
-    """(y, x) IGBP class by NDVI: barren, open shrubland, grassland, cropland, mixed forest."""
+    """Return the (y, x) land cover class of the IGBP for NDVI.
+
+    From low to high NDVI: barren, open shrubland, grassland, cropland, mixed forest.
+    """
     classes = np.array([16, 7, 10, 12, 5], float)
     return np.asarray(classes[np.digitize(ndvi, (0.12, 0.25, 0.42, 0.62))])

@@ -1,9 +1,11 @@
-"""The truth: water in a column of two layers, 50 mm over 950 mm, under snow, by daily steps.
+"""The true soil water: a column of two layers, 50 mm over 950 mm, under snow, in daily steps.
 
-A day: rain or snow, melt by degree-days; water that reaches the soil runs off by how full the lower
-layer is and fills the upper one; both drain by Brooks and Corey; capillarity draws the layers
-together within some days; evaporation is Priestley and Taylor's, limited by moisture. Every step
-moves water from one store to another, so the balance closes to rounding.
+On each day, precipitation falls as rain or snow, and snow melts by degree-days. Part of the water
+that reaches the soil runs off, the more the fuller the lower layer is; the rest fills the upper
+layer. Both layers drain with the conductivity of Brooks and Corey (1964). Capillarity brings the
+wetness of the two layers together within some days. Evaporation is that of Priestley and Taylor
+(1972), limited by moisture. Every step moves water from one store to another, so that the water
+balance closes to rounding.
 """
 
 from __future__ import annotations
@@ -26,24 +28,30 @@ if TYPE_CHECKING:
 TOP_MM, ROOT_MM = 50.0, 950.0
 _MELT_MM_PER_K = 3.0
 _PRIESTLEY_TAYLOR = 1.26
-# Free, tuned to the e-folding and the spread of SCAN (see `planet`):
+# Free parameters, tuned to the e-folding time and the spread of SCAN:
 _RUNOFF_POWER = 4.0
-_DRIEST = 0.35  # of the wilting point: what the upper layer keeps
-_TOP_ROOTS = 0.25  # share of transpiration out of the upper layer
+_DRIEST = 0.35  # residual moisture of the upper layer, as a fraction of the wilting point
+_TOP_ROOTS = 0.25  # share of transpiration that comes from the upper layer
 _SOIL_HEAT_DAYS = 5.0
-_FROZEN_FACTOR = 0.1  # of infiltration and evaporation
+_FROZEN_FACTOR = 0.1  # factor on infiltration, exchange and evaporation in frozen soil
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What the air asks for, (day, y, x) float32 each."""
+    """Evaporative demand of the atmosphere, (day, y, x) float32 each."""
 
-    bare_mm: Field  # evaporation of a wet bare soil
-    plants_mm: Field  # transpiration of plants with water at will
+    bare_mm: Field  # evaporation from wet bare soil, mm a day
+    plants_mm: Field  # transpiration of plants with unlimited water, mm a day
 
 
 def demand(weather: Weather, land: Land, days: NDArray[np.datetime64]) -> Demand:
-    """Potential evaporation of days (day,), shared by vegetation cover (Priestley, Taylor 1972)."""
+    """Return potential evaporation (Priestley and Taylor 1972), split by vegetation cover.
+
+    Args:
+      weather: the true weather.
+      land: the true land.
+      days: (day,) the days of the weather.
+    """
     temperature = weather.air_temperature
     celsius = np.maximum(temperature - np.float32(FREEZING_K), np.float32(-20))
     absorbed = (1 - land.albedo).astype(np.float32) * weather.shortwave
@@ -58,10 +66,17 @@ def demand(weather: Weather, land: Land, days: NDArray[np.datetime64]) -> Demand
 
 
 class Bucket:
-    """Stores and fluxes of every cell, (y, x) float64 in mm, summed since the beginning."""
+    """Water stores and fluxes of every cell, (y, x) float64 in mm; fluxes are sums since the start.
+
+    Attributes:
+      top, root: water of the upper and the lower layer.
+      snow: water of the snow.
+      soil_celsius: soil temperature, degC.
+      precipitation, evaporation, runoff, drainage: sums of the fluxes.
+    """
 
     def __init__(self, land: Land, first_day_temperature_k: FloatArray) -> None:
-        """Begin between wilting point and field capacity, as wet as the climate, without snow."""
+        """Start between wilting point and field capacity, by climate, and without snow."""
         soil = self.soil = land.soil
         self.wilting = soil.moisture_at(WILTING_MM)
         self.field = soil.moisture_at(FIELD_MM)
@@ -74,7 +89,7 @@ class Bucket:
             (4, *moisture.shape)
         )
         self.full_top, self.full_root = TOP_MM * soil.porosity, ROOT_MM * soil.porosity
-        self.power = 2 * soil.exponent + 2  # of Brooks and Corey's conductivity, less one
+        self.power = 2 * soil.exponent + 2  # Brooks and Corey's exponent of conductivity minus one
         self.rate_top = self.power * soil.conductivity_mm_day / self.full_top
         self.rate_root = self.power * soil.conductivity_mm_day / self.full_root
         self.closing = 1 - np.exp(-1 / soil.exchange_days)
@@ -82,22 +97,31 @@ class Bucket:
 
     @property
     def storage(self) -> FloatArray:
-        """(y, x) water of all stores, mm."""
+        """Return the (y, x) water of all stores, mm."""
         return np.asarray(self.snow + self.top + self.root)
 
     @property
     def residual(self) -> FloatArray:
-        """(y, x) mm that the balance does not close by, since the beginning."""
+        """Return the (y, x) error of the water balance since the start, mm."""
         out = self.evaporation + self.runoff + self.drainage
         return np.asarray(self.first_storage + self.precipitation - out - self.storage)
 
     @property
     def moisture(self) -> FloatArray:
-        """(y, x) volumetric moisture of the upper 50 mm, m3 m-3."""
+        """Return the (y, x) volumetric moisture of the upper 50 mm, m3 m-3."""
         return np.asarray(self.top / TOP_MM)
 
-    def day(self, rain_mm: Field, temperature_k: Field, bare_mm: Field, plants_mm: Field) -> None:
-        """Go one day on; all (y, x)."""
+    def advance(
+        self, rain_mm: Field, temperature_k: Field, bare_mm: Field, plants_mm: Field
+    ) -> None:
+        """Advance all stores by one day.
+
+        Args:
+          rain_mm: (y, x) precipitation of the day, mm.
+          temperature_k: (y, x) air temperature, K.
+          bare_mm: (y, x) potential evaporation of bare soil, mm.
+          plants_mm: (y, x) potential transpiration, mm.
+        """
         celsius = temperature_k.astype(float) - FREEZING_K
         heat = 1 / (_SOIL_HEAT_DAYS * np.where(self.snow > 5, 3.0, 1.0))  # snow insulates
         self.soil_celsius += heat * (celsius - self.soil_celsius)
@@ -130,7 +154,10 @@ class Bucket:
         self.runoff += spill
 
     def _drain(self) -> None:
-        """Exact over a day: dW/dt = -Ks (W / full)^(2b+3), without other fluxes."""
+        """Drain both layers over a day.
+
+        This is the exact solution of dW/dt = -Ks (W / full)^(2b + 3) without other fluxes.
+        """
         down = self.top - _drained(self.top, self.full_top, self.power, self.rate_top)
         self.top -= down
         self._fill_root(down)
@@ -139,30 +166,33 @@ class Bucket:
         self.drainage += out
 
     def _exchange(self, thawed: FloatArray) -> None:
-        """Equal wetness is equal suction: the upper layer nears the lower one's."""
+        """Move the wetness of the upper layer towards that of the lower layer.
+
+        At equal wetness the two layers have equal suction.
+        """
         gap = self.root / self.full_root - self.top / self.full_top
         up = self.closing * thawed * gap * self.full_top
         self.top += up
         self.root -= up
 
     def _evaporate(self, bare: FloatArray, plants: FloatArray) -> None:
-        least = _DRIEST * TOP_MM * self.wilting
-        dry_top = np.clip((self.top - least) / (TOP_MM * self.field - least), 0.0, 1.0)
+        residual = _DRIEST * TOP_MM * self.wilting
+        dry_top = np.clip((self.top - residual) / (TOP_MM * self.field - residual), 0.0, 1.0)
         wilted = ROOT_MM * self.wilting
         dry_root = np.clip((self.root - wilted) / (ROOT_MM * self.field - wilted), 0.0, 1.0)
-        of_top = np.minimum(
-            (bare + _TOP_ROOTS * plants) * dry_top, np.maximum(self.top - least, 0.0)
+        from_top = np.minimum(
+            (bare + _TOP_ROOTS * plants) * dry_top, np.maximum(self.top - residual, 0.0)
         )
-        of_root = np.minimum(
+        from_root = np.minimum(
             (1 - _TOP_ROOTS) * plants * dry_root, np.maximum(self.root - wilted, 0.0)
         )
-        self.top -= of_top
-        self.root -= of_root
-        self.evaporation += of_top + of_root
+        self.top -= from_top
+        self.root -= from_root
+        self.evaporation += from_top + from_root
 
 
 def _drained(
     water: FloatArray, full: FloatArray, power: FloatArray, rate: FloatArray
 ) -> FloatArray:
-    """(y, x) mm left after a day's drainage; rate is power x Ks / full."""
+    """Return the (y, x) water in mm left after a day of drainage; `rate` is power x Ks / full."""
     return np.asarray(water * (1 + rate * (water / full) ** power) ** (-1 / power))

@@ -1,4 +1,4 @@
-"""The land of a planet: climate, terrain, vegetation, soil and its hydraulic parameters."""
+"""The true land of a planet: climate, terrain, vegetation, soil and its hydraulic parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from pipeline.grid import FloatArray, Window
 
-# Free: from a dry, high west to a wet, low east, and around that a smooth random variation.
+# Free parameters. Climate and terrain change from a dry, high west to a wet, low east, with a
+# smooth random variation around this trend.
 _CLIMATE_KM, _TREND_SHARE = 150.0, 0.9
 _BASIN_KM = 4000.0
 _ELEVATION_M = (1350.0, 350.0, 120.0)  # west, east, sd of hills
@@ -28,16 +29,16 @@ _WARMEST_DAY, _GREENEST_DAY = 201.0, 213.0
 
 @dataclass(frozen=True)
 class Soil:
-    """Hydraulic parameters, (y, x) each; hidden: no file shows them."""
+    """True hydraulic parameters of the soil, (y, x) each; no observation shows them."""
 
     porosity: FloatArray  # m3 m-3
     suction_mm: FloatArray  # at saturation, positive
-    exponent: FloatArray  # b of Clapp and Hornberger
+    exponent: FloatArray  # b of Clapp and Hornberger (1978)
     conductivity_mm_day: FloatArray  # at saturation
-    exchange_days: FloatArray
+    exchange_days: FloatArray  # time scale of the exchange between the layers
 
     def moisture_at(self, suction_mm: float) -> FloatArray:
-        """(y, x) moisture in m3 m-3 at a suction in mm: Clapp and Hornberger 1978."""
+        """Return the (y, x) moisture in m3 m-3 at a suction in mm (Clapp and Hornberger 1978)."""
         wetness = (np.maximum(suction_mm, self.suction_mm) / self.suction_mm) ** (
             -1 / self.exponent
         )
@@ -46,13 +47,13 @@ class Soil:
 
 @dataclass(frozen=True)
 class Land:
-    """What a planet's surface is, without errors; (y, x) each, lat (y, 1) in degrees."""
+    """The true surface of a planet, (y, x) each; lat is (y, 1) in degrees."""
 
     lat: FloatArray
-    probability_index: FloatArray  # 0 dry to 1 wet: how often it rains
-    amount_index: FloatArray  # 0 dry to 1 wet: how much
+    probability_index: FloatArray  # how often it rains, from 0 (dry) to 1 (wet)
+    amount_index: FloatArray  # how much it rains on wet days, from 0 (dry) to 1 (wet)
     elevation_m: FloatArray
-    ndvi: FloatArray  # mean over the year
+    ndvi: FloatArray  # annual mean
     sand_percent: FloatArray
     clay_percent: FloatArray
     bulk_density_g_cm3: FloatArray
@@ -61,16 +62,23 @@ class Land:
 
     @property
     def albedo(self) -> FloatArray:
-        """(y, x) albedo: bright where sandy and bare (free)."""
+        """Return the (y, x) albedo: higher for sand and for little vegetation (free)."""
         return np.asarray(0.27 + 0.0005 * self.sand_percent - 0.2 * self.ndvi)
 
 
-def make_land(window: Window, sizes: Magnitudes, seed: int, ocean_share: float = 0.0) -> Land:
-    """The land of a window, from the streams `climate`, `terrain`, `vegetation` and `soil`.
+def make_land(window: Window, parameters: Magnitudes, seed: int, ocean_share: float = 0.0) -> Land:
+    """Simulate the land of a window.
 
-    Its ocean is where the stream `ocean` is low, as many cells as its share; weather goes on there.
+    Random streams: `climate`, `terrain`, `vegetation`, `soil`, `ocean`. The ocean covers the cells
+    with the lowest values of its stream; weather and soil water are simulated there too.
+
+    Args:
+      window: window of the grid.
+      parameters: parameters of the planet.
+      seed: seed of the planet.
+      ocean_share: share of cells in the ocean.
     """
-    area = Area.of(window, window.cell_y, window.cell_x)
+    area = Area.from_positions(window, window.cell_y, window.cell_x)
     probability, amount = _climate(area, seed)
     hills = two_scales(area, stream(seed, "terrain"), 1, (200.0, 25.0), 0.7)[0]
     east = (area.x_km / area.width_km)[None, :]
@@ -79,9 +87,11 @@ def make_land(window: Window, sizes: Magnitudes, seed: int, ocean_share: float =
     green = two_scales(area, stream(seed, "vegetation"), 1, (100.0, 15.0), 0.6)[0]
     dry, wet, ndvi_sd = _NDVI
     ndvi = np.clip(dry + (wet - dry) * probability + ndvi_sd * green, 0.05, 0.85)
-    draws = two_scales(area, stream(seed, "soil"), 7, sizes.soil_lengths_km, sizes.soil_long_share)
-    sand, clay = _texture(draws[0], draws[1], sizes)
-    density = 1.45 + 0.002 * (sand - 44) + sizes.bulk_density_sd_g_cm3 * draws[2]
+    draws = two_scales(
+        area, stream(seed, "soil"), 7, parameters.soil_lengths_km, parameters.soil_long_share
+    )
+    sand, clay = _texture(draws[0], draws[1], parameters)
+    density = 1.45 + 0.002 * (sand - 44) + parameters.bulk_density_sd_g_cm3 * draws[2]
     return Land(
         lat=window.cell_lat[:, None],
         probability_index=probability,
@@ -91,7 +101,7 @@ def make_land(window: Window, sizes: Magnitudes, seed: int, ocean_share: float =
         sand_percent=sand,
         clay_percent=clay,
         bulk_density_g_cm3=np.clip(density, 0.9, 1.9),
-        soil=_soil(sand, clay, draws[3:], sizes),
+        soil=_soil(sand, clay, draws[3:], parameters),
         ocean=_ocean(area, seed, ocean_share),
     )
 
@@ -99,9 +109,18 @@ def make_land(window: Window, sizes: Magnitudes, seed: int, ocean_share: float =
 def hydraulics(
     sand_percent: FloatArray, clay_percent: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Porosity, suction in mm, exponent, conductivity in mm a day, from texture (...).
+    """Return hydraulic parameters for soil texture.
 
-    Cosby et al. 1984, univariate, in the form of the Community Land Model.
+    These are the univariate regressions of Cosby et al. (1984), in the form of the Community Land
+    Model.
+
+    Args:
+      sand_percent: sand, percent, in any shape.
+      clay_percent: clay, percent, in the same shape.
+
+    Returns:
+      porosity in m3 m-3, suction at saturation in mm, exponent b, conductivity at saturation in mm
+        a day.
     """
     porosity = 0.489 - 0.00126 * sand_percent
     suction = 10 * 10 ** (1.88 - 0.0131 * sand_percent)
@@ -111,43 +130,63 @@ def hydraulics(
 
 
 def capacity_percent(sand_percent: FloatArray, clay_percent: FloatArray) -> FloatArray:
-    """Water between field capacity (3.3 m) and wilting point (150 m) in percent, from texture."""
+    """Return the available water capacity for soil texture, percent.
+
+    It is the moisture at field capacity (suction 3.3 m) minus that at wilting point (150 m).
+    """
     porosity, suction, exponent, _ = hydraulics(sand_percent, clay_percent)
-    at = np.stack([np.maximum(mm, suction) for mm in (FIELD_MM, WILTING_MM)])
-    wet, dry = (at / suction) ** (-1 / exponent)
+    suctions = np.stack([np.maximum(mm, suction) for mm in (FIELD_MM, WILTING_MM)])
+    wet, dry = (suctions / suction) ** (-1 / exponent)
     return np.asarray(100 * porosity * (wet - dry))
 
 
 def season(
     days: NDArray[np.datetime64], lat: FloatArray, peak_day: float = _WARMEST_DAY
 ) -> FloatArray:
-    """(day, y, 1) from -1 to 1, highest on a day of the year; half a year later in the south.
+    """Return a seasonal cycle from -1 to 1 with a maximum on a given day of the year.
 
-    days is (day,), lat is (y, 1) in degrees.
+    The cycle is shifted by half a year in the southern hemisphere.
+
+    Args:
+      days: (day,) days.
+      lat: (y, 1) latitudes in degrees.
+      peak_day: day of the year of the maximum in the northern hemisphere.
+
+    Returns:
+      (day, y, 1) values.
     """
-    of_year = (days - days.astype("datetime64[Y]")).astype("timedelta64[D]").astype(float)
-    wave = np.cos(2 * np.pi * (of_year + 1 - peak_day) / 365.25)
+    day_of_year = (days - days.astype("datetime64[Y]")).astype("timedelta64[D]").astype(float)
+    wave = np.cos(2 * np.pi * (day_of_year + 1 - peak_day) / 365.25)
     return np.asarray(wave[:, None, None] * np.where(lat >= 0, 1.0, -1.0))
 
 
 def greenness(
     days: NDArray[np.datetime64], lat: FloatArray, mean: FloatArray
 ) -> NDArray[np.float64]:
-    """(day, y, x) NDVI on days, of its mean over the year (y, x) at latitudes (y, 1)."""
+    """Return the NDVI on given days.
+
+    Args:
+      days: (day,) days.
+      lat: (y, 1) latitudes in degrees.
+      mean: (y, x) annual means of NDVI.
+
+    Returns:
+      (day, y, x) NDVI.
+    """
     return np.asarray(mean * (1 + _NDVI_SEASONAL * season(days, lat, _GREENEST_DAY)))
 
 
 def _climate(area: Area, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Two indices (y, x), each about uniform on 0 to 1 over the window, drier in the west."""
+    """Return two (y, x) indexes, roughly uniform from 0 to 1 over the window, drier in the west."""
     fields = Waves(area, _CLIMATE_KM).draw(stream(seed, "climate"), 2).astype(float)
-    fields -= fields.mean((1, 2), keepdims=True)  # all planets have the same spread of climates
+    fields -= fields.mean((1, 2), keepdims=True)  # gives all planets the same range of climates
     trend = np.sqrt(3) * (2 * area.x_km / area.width_km - 1)[None, :]
     index = ndtr(np.sqrt(_TREND_SHARE) * trend + np.sqrt(1 - _TREND_SHARE) * fields)
     return index[0], index[1]
 
 
 def _ocean(area: Area, seed: int, share: float) -> NDArray[np.bool_]:
-    """(y, x) True in the ocean: wide basins, so that whole columns of cells may lie in one."""
+    """Return the (y, x) mask of the ocean: wide basins that may contain whole tiles of cells."""
     if share == 0:
         return np.zeros((len(area.y_km), len(area.x_km)), bool)
     height = Waves(area, _BASIN_KM).draw(stream(seed, "ocean"), 1)[0]
@@ -155,23 +194,23 @@ def _ocean(area: Area, seed: int, share: float) -> NDArray[np.bool_]:
 
 
 def _texture(
-    first: FloatArray, second: FloatArray, sizes: Magnitudes
+    first: FloatArray, second: FloatArray, parameters: Magnitudes
 ) -> tuple[FloatArray, FloatArray]:
-    """Sand and clay in percent; clay is rarer where sand is plentiful (correlation -.6)."""
-    sand = np.clip(sizes.sand_mean_percent + sizes.sand_sd_percent * first, 4, 92)
+    """Return sand and clay in percent; they have a correlation of about -0.6."""
+    sand = np.clip(parameters.sand_mean_percent + parameters.sand_sd_percent * first, 4, 92)
     clayey = -0.6 * first + 0.8 * second
-    clay = np.clip(sizes.clay_mean_percent + sizes.clay_sd_percent * clayey, 3, 60)
+    clay = np.clip(parameters.clay_mean_percent + parameters.clay_sd_percent * clayey, 3, 60)
     return sand, np.minimum(clay, 97 - sand)
 
 
-def _soil(sand: FloatArray, clay: FloatArray, hidden: FloatArray, sizes: Magnitudes) -> Soil:
-    """Parameters from texture, times variation that no attribute tells: hidden is (4, y, x)."""
+def _soil(sand: FloatArray, clay: FloatArray, hidden: FloatArray, parameters: Magnitudes) -> Soil:
+    """Return soil parameters from texture, with variations (4, y, x) that no attribute explains."""
     porosity, suction, exponent, conductivity = hydraulics(sand, clay)
-    factor = np.exp(sizes.hidden_log_sd * hidden)
+    factor = np.exp(parameters.hidden_log_sd * hidden)
     return Soil(
-        porosity=np.clip(porosity + sizes.hidden_porosity * hidden[3], 0.3, 0.6),
+        porosity=np.clip(porosity + parameters.hidden_porosity * hidden[3], 0.3, 0.6),
         suction_mm=suction * factor[0],
         exponent=exponent,
         conductivity_mm_day=conductivity * factor[1],
-        exchange_days=sizes.exchange_days * factor[2],
+        exchange_days=parameters.exchange_days * factor[2],
     )

@@ -1,4 +1,4 @@
-"""Files of the planet as bytes: NetCDF-4 by CF, float32, compressed."""
+"""Serialise the planet's data as NetCDF-4 files by the CF conventions: float32, compressed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,20 @@ _UNITS = {
 }
 _LAT = {"units": "degrees_north", "standard_name": "latitude"}
 _LON = {"units": "degrees_east", "standard_name": "longitude"}
-_CHUNK = (32, 128, 128)  # the first dim, and the two of a grid
+_CHUNK = (32, 128, 128)  # chunk sizes of the first dimension and of the two of a grid
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A rectilinear grid: names of its two dims, edges of rows and of columns in degrees."""
+    """Coordinates of a rectilinear grid.
+
+    Attributes:
+      dims: names of the two dimensions, rows first.
+      lat_edges: (row + 1) edges of the rows in degrees.
+      lon_edges: (col + 1) edges of the columns in degrees.
+      lat: (row,) latitudes of the centres.
+      lon: (col,) longitudes of the centres.
+    """
 
     dims: tuple[str, str]
     lat_edges: FloatArray
@@ -52,11 +60,11 @@ class Axes:
 
     @classmethod
     def of_cells(cls, window: Window) -> Axes:
-        """The cells of a window: dims y, x; rows from north to south."""
+        """Return the axes of a window's cells: dimensions y and x, rows from north to south."""
         return cls(("y", "x"), *window.cell_edges, window.cell_lat, window.cell_lon)
 
     def coordinates(self) -> dict[str, Any]:
-        """Variables lat, lon and their bounds."""
+        """Return the variables lat and lon with their bounds."""
         row, col = self.dims
         return {
             "lat": (row, self.lat, {**_LAT, "bounds": "lat_bnds"}),
@@ -71,7 +79,13 @@ def gridded(
     axes: Axes,
     days: NDArray[np.datetime64] | None = None,
 ) -> bytes:
-    """A file of a grid: values (day, row, col) of days (day,), or (row, col) without days."""
+    """Return a file of gridded variables as bytes.
+
+    Args:
+      values: (day, row, col) values per variable; (row, col) without days.
+      axes: coordinates of the grid.
+      days: (day,) days; None for variables that are constant in time.
+    """
     dims = axes.dims if days is None else ("time", *axes.dims)
     coordinates = axes.coordinates() | ({} if days is None else _time(days))
     return _bytes({name: (dims, array) for name, array in values.items()}, coordinates)
@@ -85,7 +99,16 @@ def points(
     days: NDArray[np.datetime64],
     ids: list[str] | None = None,
 ) -> bytes:
-    """A file of places (dim,): values (place, day), lat and lon (place,), ids where it has any."""
+    """Return a file of time series at points as bytes.
+
+    Args:
+      values: (place, day) values per variable.
+      dim: name of the dimension of places.
+      lat: (place,) latitudes in degrees.
+      lon: (place,) longitudes in degrees.
+      days: (day,) days.
+      ids: names of the places, if they have any.
+    """
     coordinates = _time(days) | {"lat": (dim, lat, _LAT), "lon": (dim, lon, _LON)}
     if ids is not None:
         coordinates[dim] = (dim, np.array(ids, dtype=object))
@@ -93,9 +116,9 @@ def points(
 
 
 def _bytes(variables: dict[str, Any], coordinates: dict[str, Any]) -> bytes:
-    made, encoding = {}, {}
+    data, encoding = {}, {}
     for name, (dims, array) in variables.items():
-        made[name] = (dims, array, _attributes(name))
+        data[name] = (dims, array, _attributes(name))
         chunks = _CHUNK[-array.ndim :] if "time" in dims[:1] else (4096, *_CHUNK[:1])
         if "time" not in dims:
             chunks = array.shape
@@ -106,7 +129,7 @@ def _bytes(variables: dict[str, Any], coordinates: dict[str, Any]) -> bytes:
             "chunksizes": tuple(map(min, zip(chunks, array.shape, strict=True))),
         }
         if array.dtype.kind == "f":
-            made[name] = (dims, array.astype(np.float32, copy=False), _attributes(name))
+            data[name] = (dims, array.astype(np.float32, copy=False), _attributes(name))
             encoding[name]["_FillValue"] = np.float32(np.nan)
     for name, (_, array, *_) in coordinates.items():
         if array.dtype.kind == "f":
@@ -114,7 +137,7 @@ def _bytes(variables: dict[str, Any], coordinates: dict[str, Any]) -> bytes:
     if "time" in coordinates:
         encoding["time"] = {"units": "days since 1970-01-01", "dtype": "int32"}
     attributes = {"Conventions": "CF-1.11", "title": "soilweave OSSE: a planet, no observation"}
-    dataset = xr.Dataset(made, coordinates, attributes)
+    dataset = xr.Dataset(data, coordinates, attributes)
     return bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
 
 

@@ -1,29 +1,30 @@
-"""Magnitudes of the planets, frozen before methods are compared, and their random streams.
+"""Parameters of the planets, fixed before methods are compared, and their random streams.
 
-| what | fields | whence |
+| what | fields | source |
 |---|---|---|
-| soils: 200 and 15 km, share .6, sd 19, 11 % | `soil_*` to `bulk_*` | free |
-| hydraulic parameters from texture | `land.hydraulics` | Cosby et al. 1984 |
-| hidden: log-sd .35, porosity .03 | `hidden_*` | free; the floor of RMSE |
+| soils: 200 and 15 km, share .6, sd 19 and 11 % | `soil_*` to `bulk_*` | free |
+| hydraulic parameters from texture | functions of the land | Cosby et al. (1984) |
+| hidden: log-sd .35, porosity .03 | `hidden_*` | free; sets the lowest possible RMSE |
 | rain | `storm_km` to `rain_seasonal_*` | fitted to NLDAS: wet days, their mean, persistence |
 | exchange of two layers, 4 days | `exchange_days` | free; e-folding of SCAN, 29 and 4 days |
-| errors of forcing | `forcing_error_km` to `humidity_error` | free; they set the level of R |
+| errors of forcing | `forcing_error_km` to `humidity_error` | free; set the level of R |
 | errors of attributes | `sand_error_*` to `ndvi_error` | plausible |
 | satellite noise .035 | `noise_*` | mission requirement: .04 m3 m-3 |
-| fast drying .6 in 6 days | `fast_drying*` | Shellito et al.: dries twice as fast as probes |
+| fast drying .6 in 6 days | `fast_drying*` | Shellito et al. (2016): twice as fast as probes |
 | satellite bias, seasons, amplitude | `bias_*`, `seasonal_*`, `amplitude_*` | free |
-| swaths, loss, frost, dense plants | `observed_*` to `dense_ndvi` | SMAP's, rounded |
-| sites: .05, 15 %, .01; 5 % broken | `site_*` | free; satellite against SCAN: .645 / .0875 / .058 |
+| swaths, loss, frost, dense plants | `observed_*` to `dense_ndvi` | SMAP, rounded |
+| sites: .05, 15 %, .01; 5 % faulty | `site_*` | free; satellite against SCAN: .645 / .0875 / .058 |
 
-`easy` has neither fast drying nor seasonal error, smaller site offsets and rain errors. `biased`
-has twice the satellite bias. `load` is `hard` with 30 days of spin-up, at any size. Lengths are
-distances in km at which a correlation has fallen to 1/e.
+Parameters marked as free are not taken from a publication. `easy` has no fast drying and no
+seasonal error, and smaller site offsets and rain errors. `biased` has twice the satellite bias.
+`load` is `hard` with 30 days of spin-up, for a window of any size. Lengths are distances in km at
+which a correlation has fallen to 1/e.
 
-Tuned on seeds 0 to 4 of the demo's window to reach the statistics of tests/test_osse.py: the two
-ranges of rain (of any amount, from the driest place to the wettest; a prototype had .13-.36 and
-4.5-9 mm, which left out NLDAS's tails), its seasonal amplitude, the persistence of rain cells, the
-share of the trend in `land`, and the free numbers of `bucket`: what the upper layer keeps and how
-much of the transpiration it gives.
+The following were tuned on seeds 0 to 4 of the demo's window to reach the statistics in
+tests/test_osse.py: the two ranges of rain (any amount, from the driest place to the wettest; a
+prototype had .13-.36 and 4.5-9 mm, which left out the tails of NLDAS), its seasonal amplitude, the
+persistence of rain cells, the share of the trend in the climate, and the free parameters of the
+soil water (the residual moisture of the upper layer and its share of transpiration).
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """Every number that makes a planet, `hard` unless said; fractions and NDVI have no unit."""
+    """All parameters of a planet, by default those of `hard`.
+
+    Units are in the names; fractions and NDVI have none.
+    """
 
     spinup_days: int = 365
-    # Land (a pair: the long and the short length).
+    # Land. Pairs are a long and a short length.
     soil_lengths_km: tuple[float, float] = (200.0, 15.0)
     soil_long_share: float = 0.6
     sand_mean_percent: float = 44.0
@@ -52,7 +56,7 @@ class Magnitudes:
     bulk_density_sd_g_cm3: float = 0.12
     hidden_log_sd: float = 0.35
     hidden_porosity: float = 0.03
-    # Rain (a pair: at the dry and at the wet end of the climate).
+    # Rain. Pairs are values at the dry and at the wet end of the climate.
     storm_km: float = 150.0
     rain_cell_km: float = 25.0
     rain_cell_share: float = 0.35
@@ -63,7 +67,7 @@ class Magnitudes:
     wet_day_mean_mm: tuple[float, float] = (2.4, 11.0)
     rain_seasonal_amplitude: float = 0.30
     exchange_days: float = 4.0
-    # Errors of the forcing shown.
+    # Errors of the observed forcing.
     forcing_error_km: float = 80.0
     rain_log_error: float = 0.6
     rain_missed: float = 0.06
@@ -72,12 +76,12 @@ class Magnitudes:
     shortwave_error: float = 0.08
     longwave_error_w_m2: float = 8.0
     humidity_error: float = 0.06
-    # Errors of the attributes shown.
+    # Errors of the observed attributes.
     sand_error_percent: float = 8.0
     clay_error_percent: float = 5.0
     bulk_density_error_g_cm3: float = 0.08
     ndvi_error: float = 0.03
-    # The satellite.
+    # Satellite.
     bias_mean_m3_m3: float = -0.02
     bias_sd_m3_m3: float = 0.04
     bias_predictable_share: float = 0.5
@@ -105,8 +109,8 @@ class Magnitudes:
 
     @property
     def retrieval_errs(self) -> bool:
-        """Whether a retrieval differs from the truth at all."""
-        sizes = (
+        """Return whether retrievals differ from the truth at all."""
+        errors = (
             self.bias_mean_m3_m3,
             self.bias_sd_m3_m3,
             self.noise_m3_m3,
@@ -114,7 +118,7 @@ class Magnitudes:
             self.seasonal_m3_m3_per_half_ndvi,
             self.amplitude_error,
         )
-        return any(sizes)
+        return any(errors)
 
 
 HARD = Magnitudes()
@@ -136,7 +140,7 @@ PLANETS: dict[str, Magnitudes] = {
     "load": replace(HARD, spinup_days=30),
 }
 
-# What a magnitude is where its ingredient is switched off.
+# Values of the parameters of an ingredient that is switched off.
 _OFF: dict[Ingredient, dict[str, float]] = {
     "forcing_error": {
         "rain_log_error": 0.0,
@@ -170,15 +174,20 @@ _OFF: dict[Ingredient, dict[str, float]] = {
 
 
 def magnitudes(planet: PlanetConfig) -> Magnitudes:
-    """The magnitudes of a planet, with those of `without` at nothing."""
-    made = PLANETS[planet.kind]
+    """Return the parameters of a planet, with the ingredients in `without` switched off."""
+    parameters = PLANETS[planet.kind]
     for ingredient in planet.without:
-        made = replace(made, **_OFF[ingredient])  # type: ignore[arg-type]
-    if not made.retrieval_errs:
-        made = replace(made, retrieval_floor_m3_m3=-np.inf)  # a perfect retrieval needs no floor
-    return made
+        parameters = replace(parameters, **_OFF[ingredient])  # type: ignore[arg-type]
+    if not parameters.retrieval_errs:
+        # A perfect retrieval needs no lower limit.
+        parameters = replace(parameters, retrieval_floor_m3_m3=-np.inf)
+    return parameters
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
-    """The random stream of one ingredient: its draws depend on no other ingredient."""
+    """Return the random stream of one ingredient.
+
+    Its draws depend on the seed and the name only, so that switching one ingredient off leaves all
+    others unchanged.
+    """
     return np.random.default_rng([seed, *name.encode()])

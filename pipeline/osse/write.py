@@ -1,4 +1,4 @@
-"""Make a planet in chunks of days, observe it, and hand over finished files."""
+"""Generate a planet: simulate and observe it in chunks of days, and pass on finished files."""
 
 from __future__ import annotations
 
@@ -37,26 +37,35 @@ def generate(
     advance: Callable[[int], None] = lambda days: None,
     chunk_cell_days: int = CHUNK_CELL_DAYS,
 ) -> None:
-    """Make the files of a planet and hand each to `write(name, bytes)`.
+    """Generate the files of a planet and pass each to `write(name, bytes)`.
 
-    forcing_{day}.nc, truth_{day}.nc (one per chunk, by its first day), attributes.nc,
-    footprints.nc, sites.nc, and one day as SMAP_L3_SM_P_{day}_R18290_001.h5, whose dataset of
-    moisture is called `target`. Nothing depends on the size of chunks but where files are cut.
-    `advance` hears how many days of the period were made.
+    The files are forcing_{day}.nc and truth_{day}.nc (one per chunk, named by its first day),
+    attributes.nc, footprints.nc, sites.nc, and one day of retrievals as
+    SMAP_L3_SM_P_{day}_R18290_001.h5. The size of chunks determines where files are split, and
+    nothing else.
+
+    Args:
+      planet: settings of the planet.
+      window: window of the grid.
+      period: first and last day to observe.
+      target: name of the dataset of retrievals in the SMAP file.
+      write: called with the name and the content of each file.
+      advance: called with the number of observed days after each chunk.
+      chunk_cell_days: largest number of cells times days in a chunk.
     """
-    made = _Planet(planet, window, period, write)
-    n_spinup, n_days = made.sizes.spinup_days, len(made.days)
-    step = max(1, min(CHUNK_DAYS, chunk_cell_days // made.n_cells))
+    simulation = _Planet(planet, window, period, write)
+    n_spinup, n_days = simulation.parameters.spinup_days, len(simulation.days)
+    step = max(1, min(CHUNK_DAYS, chunk_cell_days // simulation.n_cells))
     for chunk in _chunks(0, n_spinup, step):
-        made.make(chunk, shown=False)
+        simulation.make(chunk, write_files=False)
     for chunk in _chunks(n_spinup, n_days, step):
-        made.make(chunk, shown=True)
+        simulation.make(chunk, write_files=True)
         advance(chunk.stop - chunk.start)
-    made.observe(target)
+    simulation.observe(target)
 
 
 class _Planet:
-    """A planet under way: its land, sky and bucket, and what is kept for the observers."""
+    """A planet during generation: its land, weather and soil water, and the truth at observers."""
 
     def __init__(
         self,
@@ -66,17 +75,19 @@ class _Planet:
         write: Callable[[str, bytes], None],
     ) -> None:
         self.window, self.write, self.seed = window, write, planet.seed
-        sizes: Magnitudes = magnitudes(planet)
-        self.sizes = sizes
+        parameters: Magnitudes = magnitudes(planet)
+        self.parameters = parameters
         first, last = (np.datetime64(day, "D") for day in period)
-        self.days = np.arange(first - sizes.spinup_days, last + 1)
-        self.land = make_land(window, sizes, self.seed, planet.ocean_share)
-        self.sky = Sky(window, self.land, sizes, self.seed)
-        self.forcing = ShownForcing(window, sizes, self.seed, planet.forcing_degrees)
+        self.days = np.arange(first - parameters.spinup_days, last + 1)
+        self.land = make_land(window, parameters, self.seed, planet.ocean_share)
+        self.sky = Sky(window, self.land, parameters, self.seed)
+        self.forcing = ShownForcing(window, parameters, self.seed, planet.forcing_degrees)
         edges = (self.forcing.lat_edges, self.forcing.lon_edges)
         self.grid = netcdf.Axes(("lat", "lon"), *edges, self.forcing.lat, self.forcing.lon)
-        self.seen = satellite.footprint_mean(1.0 - self.land.ocean, window.refinement) >= 0.5
-        self.sites = sites.place(window, planet.n_sites, self.seed, self.seen)
+        self.land_footprints = (
+            satellite.footprint_mean(1.0 - self.land.ocean, window.refinement) >= 0.5
+        )
+        self.sites = sites.place(window, planet.n_sites, self.seed, self.land_footprints)
         self.bucket: Bucket | None = None
         self.cells = netcdf.Axes.of_cells(window)
         self.n_cells = window.cell_shape[0] * window.cell_shape[1]
@@ -84,19 +95,22 @@ class _Planet:
         self.footprints = satellite.Passed(self.days, np.empty(shape), np.empty(shape))
         self.at_sites: FloatArray = np.empty((2, len(self.days), planet.n_sites))
 
-    def make(self, chunk: slice, *, shown: bool) -> None:
-        """The true days of a chunk, which follow those made before; written if shown."""
+    def make(self, chunk: slice, *, write_files: bool) -> None:
+        """Simulate the days of a chunk, which follow those of the last call.
+
+        The files of the chunk are written if `write_files` is True.
+        """
         days = self.days[chunk]
         weather = self.sky.days(days)
         moisture, soil_celsius = self._truth(weather, days)
-        for kept, values in (
+        for record, values in (
             (self.footprints.moisture, moisture),
             (self.footprints.soil_celsius, soil_celsius),
         ):
-            kept[chunk] = satellite.footprint_mean(values, self.window.refinement)
-        for kept, values in zip(self.at_sites, (moisture, soil_celsius), strict=True):
-            kept[chunk] = values[:, self.sites.y, self.sites.x]
-        if shown:
+            record[chunk] = satellite.footprint_mean(values, self.window.refinement)
+        for record, values in zip(self.at_sites, (moisture, soil_celsius), strict=True):
+            record[chunk] = values[:, self.sites.y, self.sites.x]
+        if write_files:
             day = str(days[0]).replace("-", "")
             moisture[:, self.land.ocean] = np.nan
             self.write(f"truth_{day}.nc", netcdf.gridded({"SM": moisture}, self.cells, days))
@@ -105,40 +119,40 @@ class _Planet:
             self.write(f"forcing_{day}.nc", file)
 
     def _truth(self, weather: Weather, days: NDArray[np.datetime64]) -> tuple[Field, Field]:
-        """Moisture in m3 m-3 and soil temperature in degC, (day, y, x) float32 each."""
-        wanted = demand(weather, self.land, days)
+        """Return moisture in m3 m-3 and soil temperature in degC, (day, y, x) float32 each."""
+        potential = demand(weather, self.land, days)
         if self.bucket is None:
             self.bucket = Bucket(self.land, weather.air_temperature[0])
         moisture, soil_celsius = np.empty((2, len(days), *self.window.cell_shape), np.float32)
         for day in range(len(days)):
-            self.bucket.day(
+            self.bucket.advance(
                 weather.precipitation[day],
                 weather.air_temperature[day],
-                wanted.bare_mm[day],
-                wanted.plants_mm[day],
+                potential.bare_mm[day],
+                potential.plants_mm[day],
             )
             moisture[day], soil_celsius[day] = self.bucket.moisture, self.bucket.soil_celsius
         return moisture, soil_celsius
 
     def observe(self, target: str) -> None:
-        """Write what shows the planet as a whole: attributes, satellite, sites."""
-        window, land, sizes, seed = self.window, self.land, self.sizes, self.seed
-        shown = attributes.shown(window, land, sizes, seed)
-        self.write("attributes.nc", netcdf.gridded(shown, self.cells))
-        period = slice(sizes.spinup_days, None)
+        """Write the files that cover the whole period: attributes, satellite and sites."""
+        window, land, parameters, seed = self.window, self.land, self.parameters, self.seed
+        observed_attributes = attributes.shown(window, land, parameters, seed)
+        self.write("attributes.nc", netcdf.gridded(observed_attributes, self.cells))
+        period = slice(parameters.spinup_days, None)
         days = self.days[period]
-        retrieved = satellite.observe(window, land, sizes, seed, self.footprints, period)
-        retrieved[:, ~self.seen] = np.nan
+        retrieved = satellite.observe(window, land, parameters, seed, self.footprints, period)
+        retrieved[:, ~self.land_footprints] = np.nan
         lat, lon = np.meshgrid(window.footprint_lat, window.footprint_lon, indexing="ij")
         flat = {"SM_RETRIEVED": retrieved.reshape(len(days), -1).T}
         self.write(
             "footprints.nc", netcdf.points(flat, "footprint", lat.ravel(), lon.ravel(), days)
         )
         truth, soil_celsius = self.at_sites[:, period]
-        values, flags = sites.observe(truth, soil_celsius, sizes, seed)
+        values, flags = sites.observe(truth, soil_celsius, parameters, seed)
         table = {"SM": values.T, "qc": flags.T, "ST": soil_celsius.T}
-        where = self.sites
-        file = netcdf.points(table, "site", where.lat, where.lon, days, where.ids)
+        locations = self.sites
+        file = netcdf.points(table, "site", locations.lat, locations.lon, days, locations.ids)
         self.write("sites.nc", file)
         day = spl3smp.fullest_day(retrieved)
         file = spl3smp.day_bytes(retrieved[day], window, days[day], target)

@@ -448,5 +448,5 @@ def test_infinite_inputs_are_as_good_as_missing_ones():
     ):
         assert np.isfinite(other).all()
         np.testing.assert_array_equal(one, other)
-    means = [RunningSum.of(places.forcing.numpy()).mean for places in (with_inf, with_nan)]
+    means = [RunningSum.from_array(places.forcing.numpy()).mean for places in (with_inf, with_nan)]
     np.testing.assert_array_equal(*means)

@@ -23,13 +23,13 @@ class Bent(Scale):
 
     kind: str = "root"
 
-    def to(self, values):
+    def apply(self, values):
         """Physical -> scaled."""
-        return super().to(BENDS[self.kind](values))
+        return super().apply(BENDS[self.kind](values))
 
-    def back(self, values):
+    def invert(self, values):
         """Scaled -> physical."""
-        bent = torch.as_tensor(super().back(values)).clamp(min=0.0)
+        bent = torch.as_tensor(super().invert(values)).clamp(min=0.0)
         return bent.square() if self.kind == "root" else bent.expm1()
 
 
@@ -40,7 +40,7 @@ def bent_rain(kind):
         column = packed.features.forcing.index(RAIN)
         old = packed.scaler.scales[RAIN]
         cells, sites = (
-            np.maximum(old.back(forcing[..., column].astype(np.float32)), 0.0)
+            np.maximum(old.invert(forcing[..., column].astype(np.float32)), 0.0)
             for forcing in (packed.cell_forcing, packed.site_forcing)
         )
         plain = plain_scale(BENDS[kind](cells))
@@ -49,8 +49,8 @@ def bent_rain(kind):
             "cell_forcing": packed.cell_forcing.copy(),
             "site_forcing": packed.site_forcing.copy(),
         }
-        made["cell_forcing"][..., column] = scale.to(cells)
-        made["site_forcing"][..., column] = scale.to(sites)
+        made["cell_forcing"][..., column] = scale.apply(cells)
+        made["site_forcing"][..., column] = scale.apply(sites)
         return replace(packed, scaler=Scaler(packed.scaler.scales | {RAIN: scale}), **made)
 
     return change
@@ -72,8 +72,8 @@ def last_satellite(packed, cube):
         packed,
         features=Features((*features.forcing, name), features.static, features.slow),
         scaler=Scaler(packed.scaler.scales | {name: scale}),
-        cell_forcing=_beside(packed.cell_forcing, scale.to(cells)),
-        site_forcing=_beside(packed.site_forcing, scale.to(sites)),
+        cell_forcing=_beside(packed.cell_forcing, scale.apply(cells)),
+        site_forcing=_beside(packed.site_forcing, scale.apply(sites)),
     )
 
 

@@ -37,7 +37,7 @@ def at_sites(folder, variant, settings):
                 members.append(predict(model, sites))
                 continue
             pieces = {
-                k: predict(trained(experiment, packed, arm, k, seed), sites.at(fold == k))
+                k: predict(trained(experiment, packed, arm, k, seed), sites.select(fold == k))
                 for k in folds
             }
             members.append(gathered(pieces, fold))

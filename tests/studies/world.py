@@ -108,7 +108,7 @@ class World:
             return 1.0
         sites = self.packed.sites("cpu")
         pieces = {
-            k: predict(self.model(arm, k, seed), sites.at(fold == k))
+            k: predict(self.model(arm, k, seed), sites.select(fold == k))
             for k in np.unique(fold).tolist()
         }
         every = np.ones(len(fold), bool)
