@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import types
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -235,10 +236,17 @@ def _known_keys(path: Sequence[str]) -> list[str]:
     for part in path:
         if _is_model(kind):
             field = kind.model_fields.get(part)
-            kind = field.annotation if field else None
+            kind = _given(field.annotation) if field else None
         else:  # an item of a list or of a table
             kind = next((arg for arg in typing.get_args(kind) if _is_model(arg)), None)
     return list(kind.model_fields) if _is_model(kind) else []
+
+
+def _given(kind: Any) -> Any:
+    """The type of a setting that may be null, where it is not."""
+    if typing.get_origin(kind) is not types.UnionType:
+        return kind
+    return next(arg for arg in typing.get_args(kind) if arg is not types.NoneType)
 
 
 def _is_model(kind: Any) -> bool:

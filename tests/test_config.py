@@ -73,6 +73,7 @@ def test_every_preset_has_a_title_of_one_line(kind, name):
         ("train.updtes", 3, "updates"),
         ("domain.west_degree", 3, "west_degrees"),
         ("judging.min_day", 3, "min_days"),
+        ("planet.seeed", 3, "seed"),
         ("network.hiden_size", 8, "hidden_size"),
         ("loss.insitu_wieght", 0.5, "insitu_weight"),
     ],
