@@ -84,10 +84,10 @@ def _same_places(experiment: Experiment, opened: Sequence[xr.Dataset]) -> list[R
     lat, lon = (np.concatenate([d[axis].values for d in opened]) for axis in ("lat", "lon"))
     found = twins.of_experiment(experiment, lat, lon)
     nearest = twins.Twins(found.pair[:SHOWN], found.km[:SHOWN])
-    several = experiment.qc.several
+    duplicates = experiment.qc.duplicate_sites
     remedy = f"none is needed; {twins.REMEDY}"
-    if several != "keep":
-        remedy = f"made one site by qc.several: {several}"
+    if duplicates != "keep":
+        remedy = f"made one site by qc.duplicate_sites: {duplicates}"
     made, compared = [], _compared(experiment, opened, called, nearest)
     for pair, (a, b) in zip(compared, nearest.pair, strict=True):
         of_both = ", ".join(dict.fromkeys([entry[a], entry[b]]))

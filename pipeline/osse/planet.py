@@ -170,9 +170,9 @@ _OFF: dict[Ingredient, dict[str, float]] = {
 
 
 def magnitudes(planet: PlanetConfig) -> Magnitudes:
-    """The magnitudes of a planet, with those of `without` at nothing."""
+    """The magnitudes of a planet, with those of `omit_errors` at nothing."""
     made = PLANETS[planet.kind]
-    for ingredient in planet.without:
+    for ingredient in planet.omit_errors:
         made = replace(made, **_OFF[ingredient])  # type: ignore[arg-type]
     if not made.retrieval_errs:
         made = replace(made, retrieval_floor_m3_m3=-np.inf)  # a perfect retrieval needs no floor
