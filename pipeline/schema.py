@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import renamed
+from pipeline import renamed, version2
 from pipeline.config import REGIONS
 from pipeline.grid import Window
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.config import Experiment
     from pipeline.names import Variable
 
-VERSION = 2
+VERSION = 3
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
 
 # Settings that an artefact is made from, beside what it reads: its identity.
@@ -159,14 +159,15 @@ def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str,
 def as_recorded(inputs: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
     """What an artefact is made from, in the form of a record that an earlier soilweave wrote.
 
-    It equals the record where both say the same: settings have the names that they had when the
-    record was written.
+    It equals the record where both say the same: settings have the names, and sources the digests,
+    that they had when the record was written.
 
     Args:
-      inputs: as of `identity`.
+      inputs: as of `identity`, or digests of sources by name.
       recorded: what the record has of the same.
     """
-    return {renamed.recorded_name(key, recorded): value for key, value in inputs.items()}
+    named = {renamed.recorded_name(key, recorded): value for key, value in inputs.items()}
+    return version2.as_recorded(named, recorded)
 
 
 def changed(first: Experiment, other: Experiment) -> dict[str, Any]:

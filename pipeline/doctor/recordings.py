@@ -27,6 +27,7 @@ from pipeline.doctor.symptoms import Symptom, of_error
 from pipeline.errors import SECRET, ConfigError, DataError, SoilweaveError
 from pipeline.recording import clients, gateway, redaction
 from pipeline.recording.exchanges import Exchanges
+from pipeline.sources import drivers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +136,8 @@ def verified(folder: str) -> list[str]:
 
 def digest(spec: Json) -> str:
     """Identifies how an entry is read; what its metadata tells does not count."""
-    return files.sha256_of([spec["driver"], spec.get("args") or {}])
+    path = drivers.published_path(spec["driver"])  # recordings outlive the move of a driver
+    return files.sha256_of([path, spec.get("args") or {}])
 
 
 def _apart(gateway_url: str, wanted: Wanted) -> tuple[Json, list[Symptom]]:
