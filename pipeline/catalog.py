@@ -14,7 +14,9 @@ import yaml
 
 from pipeline import copies, files, schema
 from pipeline.errors import ConfigError, DataError
+from pipeline.sources import drivers
 from pipeline.sources.units import conversion, same
+from pipeline.version2 import Digest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -76,6 +78,7 @@ def driver_of(found: Found, given: dict[str, str]) -> Any:
     Raises:
       ConfigError: the entry is none that Intake can make a driver of.
     """
+    drivers.register()
     try:
         with warnings.catch_warnings():
             # Intake 2.0.9 says this of every parameter that is text.
@@ -142,10 +145,13 @@ def _with_constants(dataset: xr.Dataset, entry: str, table: dict[str, Variable])
     return dataset
 
 
-def digest(experiment: Experiment, entry: str, url: str | None = None, period: Any = None) -> str:
+def digest(
+    experiment: Experiment, entry: str, url: str | None = None, period: Any = None
+) -> Digest:
     """Identifies what an entry holds: how it is read, and the content of its file or files.
 
-    Not where they are: parameters such as the planet's folder do not count, nor does a copy.
+    How it is read is the name of the driver and its arguments. Where things are does not count:
+    neither the module of the driver, nor parameters such as the planet's folder, nor a copy.
     `period` is as of `open_source`.
 
     Raises:
@@ -168,7 +174,9 @@ def digest(experiment: Experiment, entry: str, url: str | None = None, period: A
         found = f"cannot be read: {error.strerror or error}"
         remedy = "correct the entry's urlpath, or the permissions of what is there"
         raise DataError(f"catalog entry {entry}", found, remedy=remedy) from error
-    return files.sha256_of([spec["driver"], read, content])
+    path = drivers.published_path(spec["driver"])
+    version2 = files.sha256_of([path, read, content])
+    return Digest(files.sha256_of([drivers.name_of(driver), read, content]), version2)
 
 
 def entries(experiment: Experiment) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from model.loss import LossConfig
 from model.network import NetworkConfig
 from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
+from pipeline import renamed
 from pipeline.dates import period_as_text
 from pipeline.names import VARIABLES, Layer, Variable
 
@@ -88,7 +89,7 @@ class PlanetConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     )
     seed: Seed = Field(0, description="seed of all its random streams")
     n_sites: Count = Field(30, ge=1, description="number of sites")
-    without: tuple[Ingredient, ...] = Field((), description="errors switched off, by name")
+    omit_errors: tuple[Ingredient, ...] = Field((), description="errors switched off, by name")
     ocean_share: float = Field(0.0, ge=0, lt=1, description="share of cells that have no data")
     forcing_degrees: float = Field(
         0.125, ge=0.01, le=1, description="side of the cells of the grid that forcing is shown on"
@@ -141,7 +142,7 @@ class QcConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     min_days: Days = Field(
         0, ge=0, description="leave out sites with fewer good days than this in the period"
     )
-    several: Literal["keep", "longest", "mean"] = Field(
+    duplicate_sites: Literal["keep", "longest", "mean"] = Field(
         "keep",
         description="of several sites in one cell, or nearer than 1 km: keep all, the longest "
         "record, the mean",
@@ -246,7 +247,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder in a workspace")
     title: str = Field(description="one line for people")
     recipe: str = Field(description="recipe the sections inputs, network, loss, train start from")
-    chosen_on: str | None = Field(None, description="data that the recipe was chosen on, if any")
+    tuned_on: str | None = Field(None, description="data that the recipe was tuned on, if any")
     target: str = Field(description="the variable learnt, by our name")
     variables: dict[str, Variable] = Field({}, description="variables beyond soilweave's own")
     planet: PlanetConfig | None = Field(None, description="make a planet first, and observe it")
@@ -279,6 +280,11 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     train: TrainConfig
     judging: JudgingConfig = Field(default_factory=lambda: JudgingConfig())
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_new_names(cls, settings: Any) -> Any:
+        return renamed.with_new_names(settings) if isinstance(settings, dict) else settings
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline import arrays, files, schema
 from pipeline.errors import DamagedError, DataError
+from pipeline.version2 import Digest
 
 if TYPE_CHECKING:
     from datetime import date
@@ -32,14 +33,16 @@ def url_of(folder: str, entry: str) -> str:
     return files.join(folder, f"{entry.replace('/', '_').replace(':', '_')}.zarr")
 
 
-def digest_of(folder: str, entry: str) -> str:
-    """The digest of what was copied.
+def digest_of(folder: str, entry: str) -> Digest:
+    """The digest of what was copied; a copy made in schema version 2 has that of version 2 alone.
 
     Raises:
       DataError: there is no complete copy.
       DamagedError: its manifest is not whole.
     """
-    return str(_manifest(folder, entry)["digest"])
+    found = _manifest(folder, entry)
+    digest = str(found["digest"])
+    return Digest(digest, str(found.get("digest_version2", digest)))
 
 
 def open_copy(folder: str, entry: str) -> xr.Dataset:

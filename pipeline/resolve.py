@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import types
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from model.recipe import Recipe
-from pipeline import files
+from pipeline import files, renamed
 from pipeline.config import Experiment
 from pipeline.errors import ConfigError
 
@@ -46,12 +47,12 @@ def experiment(name: str, settings: Sequence[str] = (), rename: str | None = Non
     Raises:
       ConfigError: listing every problem found.
     """
-    tree = read("experiments", name)
-    chosen = _settings(settings)
+    tree = _with_new_names(f"experiment {name}", read("experiments", name))
+    chosen = _with_new_names("--set", _settings(settings))
     recipe_name = str(chosen.get("recipe", tree.get("recipe", "default")))
-    recipe = read("recipes", recipe_name)
+    recipe = _with_new_names(f"recipe {recipe_name}", read("recipes", recipe_name))
     recipe.pop("title", None)
-    sections = [*Recipe.model_fields, "n_seeds", "chosen_on"]
+    sections = [*Recipe.model_fields, "n_seeds", "tuned_on"]
     unknown = [f"unknown section '{key}'" for key in recipe if key not in sections]
     if unknown:
         remedy = f"a recipe's sections are {', '.join(sections)}"
@@ -65,6 +66,18 @@ def experiment(name: str, settings: Sequence[str] = (), rename: str | None = Non
     except ValidationError as error:
         problems = [_explain(item) for item in error.errors()]
         raise ConfigError(f"experiment {name}", *problems) from error
+
+
+def _with_new_names(place: str, tree: Tree) -> Tree:
+    """Settings of one file, or of `--set`; each of these may have either name of a setting.
+
+    Raises:
+      ConfigError: it has both.
+    """
+    try:
+        return renamed.with_new_names(tree)
+    except ValueError as error:
+        raise ConfigError(place, *str(error).split("; ")) from error
 
 
 def read(kind: str, name: str) -> Tree:
@@ -235,10 +248,17 @@ def _known_keys(path: Sequence[str]) -> list[str]:
     for part in path:
         if _is_model(kind):
             field = kind.model_fields.get(part)
-            kind = field.annotation if field else None
+            kind = _given(field.annotation) if field else None
         else:  # an item of a list or of a table
             kind = next((arg for arg in typing.get_args(kind) if _is_model(arg)), None)
     return list(kind.model_fields) if _is_model(kind) else []
+
+
+def _given(kind: Any) -> Any:
+    """The type of a setting that may be null, where it is not."""
+    if typing.get_origin(kind) is not types.UnionType:
+        return kind
+    return next(arg for arg in typing.get_args(kind) if arg is not types.NoneType)
 
 
 def _is_model(kind: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import renamed, version2
 from pipeline.config import REGIONS
 from pipeline.grid import Window
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.names import Variable
 
 EPOCH = date(1970, 1, 1)
-VERSION = 2
+VERSION = 3
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
 
 # Settings that an artefact is made from, beside what it reads: its identity.
@@ -57,7 +58,7 @@ LATER = {
     "qc.unchecked": "keep",
 }
 # Of an experiment, in no comparison of settings.
-BESIDE = ("name", "title", "chosen_on", "cube", "compute")
+BESIDE = ("name", "title", "tuned_on", "cube", "compute")
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,20 @@ def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str,
         del settings["planet"]["url"]  # where a planet lies does not change it
     flat = {k: v for k, v in _flat(settings).items() if k not in LATER or v != LATER[k]}
     return {"schema": VERSION} | flat | dict(sorted(made_of.items()))
+
+
+def as_recorded(inputs: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
+    """What an artefact is made from, in the form of a record that an earlier soilweave wrote.
+
+    It equals the record where both say the same: settings have the names, and sources the digests,
+    that they had when the record was written.
+
+    Args:
+      inputs: as of `identity`, or digests of sources by name.
+      recorded: what the record has of the same.
+    """
+    named = {renamed.recorded_name(key, recorded): value for key, value in inputs.items()}
+    return version2.as_recorded(named, recorded)
 
 
 def changed(first: Experiment, other: Experiment) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Windo
     held_by = (joined[name].values.astype(str).tolist() for name in ("place", "entry"))
     ids, repeated = distinct(*held_by)
     joined = joined.assign_coords(place=ids)
-    for rule in (_outside, _short, _several):
+    for rule in (_outside, _short, _duplicates):
         joined, lost = rule(joined, experiment, window)
         dropped.update(lost)
     told = {str(part.attrs["entry"]): dict(part.attrs) for part in parts}
@@ -265,15 +265,15 @@ def _short(
     return data.isel(place=~short), {"short record": int(days[short].sum())}
 
 
-def _several(
+def _duplicates(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
     """One site per place: that of the longest record, or there the mean of all.
 
     A place is a cell, or sites nearer than twins.SAME_KM, of whichever sources.
     """
-    several = experiment.qc.several
-    if several == "keep":
+    wanted = experiment.qc.duplicate_sites
+    if wanted == "keep":
         return data, {}
     target, days = experiment.target, _good_days(data, experiment.target)
     lat, lon = data.lat.values, data.lon.values
@@ -282,7 +282,7 @@ def _several(
     order = np.argsort(-days, kind="stable")
     _, first = np.unique(at[order], return_index=True)
     chosen = np.sort(order[first])
-    if several == "mean":
+    if wanted == "mean":
         values = data[target].transpose("time", "place").values
         for site in chosen[np.bincount(at)[at[chosen]] > 1]:
             held = values[:, at == at[site]]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.progress import Progress
     from pipeline.store import Artefact, Workspace
+    from pipeline.version2 import Digest
 
 
 MOST_BLOCKS = 12  # of one task, which holds them in memory
@@ -173,7 +174,9 @@ def _commit(
         arrays.consolidate(url)
         shards = [shard for receipt in receipts[entry] for shard in receipt["shards"]]
         size += sum(int(shard["size"]) for shard in shards)
-        artefact.commit(inputs, shards, digest=inputs["source"], period=inputs["period"])
+        digest: Digest = inputs["source"]
+        digests = {"digest": digest, "digest_version2": digest.version2}
+        artefact.commit(inputs, shards, **digests, period=inputs["period"])
     if problems:
         remedy = "mend that and run again; what was copied is kept"
         raise DataError("sources", *sorted(problems), remedy=remedy)

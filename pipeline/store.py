@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline import commit, files, lease, schema
+from pipeline import commit, files, lease, renamed, schema
 from pipeline.errors import DamagedError, StoreError
 
 if TYPE_CHECKING:
@@ -160,8 +160,9 @@ class Artefact:
     def differing(self, manifest: Json, experiment: Experiment, but: str = "") -> str:
         """Settings it was made with that an experiment has otherwise, but one; "" for none."""
         sections = ("schema", *schema.SECTIONS[self.name])
-        found = {k: v for k, v in manifest["inputs"].items() if k.split(".")[0] in sections}
-        wanted = schema.identity(experiment, self.name)
+        inputs = manifest["inputs"].items()
+        found = {k: v for k, v in inputs if renamed.new_name(k).split(".")[0] in sections}
+        wanted = schema.as_recorded(schema.identity(experiment, self.name), found)
         return _changed(found | {but: None}, wanted | {but: None})
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
@@ -181,14 +182,20 @@ class Artefact:
                 return False
             raise
         updates = [update.get("inputs_sha256") for update in found.get("updated", ())]
-        if files.sha256_of(inputs) in (found["inputs_sha256"], *updates):
+        wanted = schema.as_recorded(inputs, found["inputs"])
+        if files.sha256_of(wanted) in (found["inputs_sha256"], *updates):
             return "shards" in found
         if overwrite:
             return False
-        changed = _changed(found["inputs"], inputs)
+        changed = _changed(found["inputs"], wanted)
         remedy = "keep it and give --name NEW, or replace it with --overwrite"
         place = self.prefix.rstrip("./")
         raise StoreError(place, f"was made with other settings: {changed}", remedy=remedy)
+
+    def recorded(self, inputs: Json) -> Json:
+        """What the artefact is made from, in the form of its record here, if it has one."""
+        found = self.manifest() or self.begun()
+        return inputs if found is None else schema.as_recorded(inputs, found["inputs"])
 
     def claim(self, inputs: Json, overwrite: bool, progress: Progress) -> bool:
         """Whether there is work to do; then this driver alone has the right to do it.
@@ -207,15 +214,16 @@ class Artefact:
     def begin(self, inputs: Json) -> bool:
         """Mark the artefact as begun; True where the same one was begun before and goes on.
 
-        What was made from other inputs is removed first.
+        What was made from other inputs is removed first. What was begun in an earlier version of
+        the schema is completed in that version.
         """
-        digest = files.sha256_of(inputs)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        begun = files.read_receipt(f"{self.prefix}begun.json")
-        if begun is not None and begun.get("inputs_sha256") == digest:
-            return True
+        if begun := files.read_receipt(f"{self.prefix}begun.json", *IDENTITY_KEYS):
+            wanted = schema.as_recorded(inputs, begun["inputs"])
+            if begun["inputs_sha256"] == files.sha256_of(wanted):
+                return True
         self.remove()
-        record = {"inputs_sha256": digest, "inputs": inputs, "begun": now}
+        record = {"inputs_sha256": files.sha256_of(inputs), "inputs": inputs, "begun": now}
         files.write_json(f"{self.prefix}begun.json", record)
         return False
 
@@ -227,11 +235,13 @@ class Artefact:
         """
         if self.lease is not None:
             self.lease.check()
+        begun = files.read_receipt(f"{self.prefix}begun.json") or {}
+        inputs = schema.as_recorded(inputs, begun.get("inputs", {}))
         manifest = {
             "inputs_sha256": files.sha256_of(inputs),
             "inputs": inputs,
             "git_commit": git_commit(),
-            "begun": (files.read_receipt(f"{self.prefix}begun.json") or {}).get("begun"),
+            "begun": begun.get("begun"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **extra,
             **_listed(shards),
@@ -312,7 +322,10 @@ def git_commit() -> str | None:
 
 def _changed(found: Json, wanted: Json) -> str:
     keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-    return ", ".join(f"{key} {_short(found.get(key))} -> {_short(wanted.get(key))}" for key in keys)
+    return ", ".join(
+        f"{renamed.new_name(key)} {_short(found.get(key))} -> {_short(wanted.get(key))}"
+        for key in keys
+    )
 
 
 def _short(value: Any) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from pipeline import environment, files, models, schema
+from pipeline import environment, files, models, renamed, schema
 from pipeline.errors import SoilweaveError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
       whether there is anything of other settings.
     """
     settings = experiment.model_dump(mode="json", exclude={"compute"})
-    logged = {"experiment": files.sha256_of(settings)}
+    logged = {"experiment": files.sha256_of(renamed.with_first_names(settings))}
     digests: dict[str, str] = {}
     foreign = False
     for name in CHAIN:
@@ -194,6 +194,7 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
         if found is None:
             continue
         mine = schema.identity(experiment, name) if holder is workspace else {}
+        mine = schema.as_recorded(mine, found["inputs"])
         same = all(found["inputs"].get(key) == value for key, value in mine.items())
         if not same or any(found["inputs"].get(k, d) != d for k, d in digests.items()):
             foreign = True

@@ -78,7 +78,8 @@ def run(
     artefact.begin(inputs)
     workspace.describe(experiment)
     updates = updates_per_model(experiment, packed)
-    nodes = _train(experiment, root, files.sha256_of(inputs), packed, updates, every, progress)
+    identity = files.sha256_of(artefact.recorded(inputs))
+    nodes = _train(experiment, root, identity, packed, updates, every, progress)
     unlike = outcome.write(experiment, workspace, cube, packed)
     shards = [store.record(root, key) for key in _keys(experiment, every)]
     beside = [store.record(workspace.root, name) for name in outcome.TABLES]

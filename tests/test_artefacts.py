@@ -249,7 +249,7 @@ def test_manifests(world, name, extra):
     always = {"inputs_sha256", "inputs", "git_commit", "begun", "created"}
     always |= {"shards", "empty"}
     assert manifest.keys() == always | extra
-    assert manifest["inputs"]["schema"] == 2
+    assert manifest["inputs"]["schema"] == 3
     assert manifest["inputs_sha256"] == files.sha256_of(manifest["inputs"])
     own = artefact.prefix.endswith("/") and name != "maps"  # maps and state lie side by side
     root = artefact.prefix if own else world.workspace.root

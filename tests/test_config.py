@@ -73,6 +73,7 @@ def test_every_preset_has_a_title_of_one_line(kind, name):
         ("train.updtes", 3, "updates"),
         ("domain.west_degree", 3, "west_degrees"),
         ("judging.min_day", 3, "min_days"),
+        ("planet.seeed", 3, "seed"),
         ("network.hiden_size", 8, "hidden_size"),
         ("loss.insitu_wieght", 0.5, "insitu_weight"),
     ],
@@ -239,9 +240,9 @@ def test_settings_that_came_later_leave_what_was_made_before_as_it_is():
 
 
 def test_a_recipe_of_ones_own_says_what_it_was_chosen_on(tmp_path):
-    tree = resolve.read("recipes", "liu2022") | {"chosen_on": "my own sites"}
+    tree = resolve.read("recipes", "liu2022") | {"tuned_on": "my own sites"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
     experiment = resolve.experiment("scan", [f"recipe={tmp_path}/mine.yaml"])
     summary = judging.header(experiment, experiment.test_period)
     assert any("were chosen on my own sites" in note for note in about.notes(experiment, summary))
-    assert "chosen_on" not in schema.identity(experiment, "models")
+    assert "tuned_on" not in schema.identity(experiment, "models")

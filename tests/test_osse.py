@@ -52,7 +52,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def perfect():
-    return make(without=INGREDIENTS)
+    return make(omit_errors=INGREDIENTS)
 
 
 @pytest.fixture(scope="module", params=[0, 1])
@@ -279,19 +279,19 @@ KINDS = ("forcing", "truth", "attributes", "footprints", "sites")
 
 @pytest.mark.parametrize("ingredient", INGREDIENTS)
 def test_an_error_switched_off_moves_no_other_file(ingredient, small):
-    other = make(without=(ingredient,))
+    other = make(omit_errors=(ingredient,))
     changed = {kind for kind in KINDS if not small[kind].identical(other[kind])}
     assert changed == SHOWN_IN[ingredient]
 
 
 def test_errors_of_the_satellite_have_streams_of_their_own():
     only = {
-        name: make(without=tuple(i for i in INGREDIENTS if i != name))["footprints"]
+        name: make(omit_errors=tuple(i for i in INGREDIENTS if i != name))["footprints"]
         for name in ("satellite_bias", "satellite_noise", "fast_drying", "seasonal_error")
     }
-    none = make(without=INGREDIENTS)["footprints"].SM_RETRIEVED
+    none = make(omit_errors=INGREDIENTS)["footprints"].SM_RETRIEVED
     parts = {name: made.SM_RETRIEVED - none for name, made in only.items()}
-    gapless = make(without=("satellite_gaps",))["footprints"].SM_RETRIEVED
+    gapless = make(omit_errors=("satellite_gaps",))["footprints"].SM_RETRIEVED
     total = (none + sum(parts.values())).clip(0.02, None)
     # Where the floor touches no single part, the errors add up.
     free = ~np.logical_or.reduce([m.SM_RETRIEVED.values <= 0.02 for m in only.values()])
@@ -299,7 +299,7 @@ def test_errors_of_the_satellite_have_streams_of_their_own():
 
 
 def test_gaps_only_take_away(small):
-    gapless = make(without=("satellite_gaps", "site_gaps"))
+    gapless = make(omit_errors=("satellite_gaps", "site_gaps"))
     for kind, name in (("footprints", "SM_RETRIEVED"), ("sites", "SM")):
         some, whole = small[kind][name].values, gapless[kind][name].values
         assert np.isfinite(whole).all()
@@ -351,7 +351,7 @@ def test_a_perfect_probe_tells_its_cells_truth(perfect):
 
 def test_perfect_forcing_keeps_the_mean_over_cells(perfect):
     _, sky, _, _ = run(SMALL, 3)
-    shown = forcing.ShownForcing(SMALL, planet.magnitudes(PlanetConfig(without=INGREDIENTS)), 0)
+    shown = forcing.ShownForcing(SMALL, planet.magnitudes(PlanetConfig(omit_errors=INGREDIENTS)), 0)
     made = shown.days(sky)
     rows = -np.diff(np.sin(np.radians(np.clip(shown.lat_edges, *_sides(SMALL)[0]))))
     cols = np.diff(np.clip(shown.lon_edges, *_sides(SMALL)[1]))
@@ -464,11 +464,11 @@ def test_sites_lie_well_inside_cells_and_share_footprints_last():
 
 
 def test_quality_control_catches_broken_sites():
-    made = make(n_sites=12, without=("site_gaps",))["sites"]
-    whole = make(n_sites=12, without=("site_gaps", "site_faults"))["sites"]
+    made = make(n_sites=12, omit_errors=("site_gaps",))["sites"]
+    whole = make(n_sites=12, omit_errors=("site_gaps", "site_faults"))["sites"]
     broken = made.SM.values != whole.SM.values
     assert (broken.any(1).sum(), made.sizes["site"]) == (1, 12)
-    many = make(grid.Window(72, 207, 5, 8, 1), n_sites=40, without=("site_gaps",))["sites"]
+    many = make(grid.Window(72, 207, 5, 8, 1), n_sites=40, omit_errors=("site_gaps",))["sites"]
     table = xr.Dataset(
         {
             "moisture": many.SM,

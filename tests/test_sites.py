@@ -43,13 +43,13 @@ def test_all_sites_of_a_cell_are_kept_by_default(snow):
 
 
 def test_the_longest_record_of_a_cell(snow):
-    made = records(snow, three(), several="longest")
+    made = records(snow, three(), duplicate_sites="longest")
     assert made.data.place.values.tolist() == ["B", "C"]
     assert made.dropped["another site in the cell"] == 50
 
 
 def test_the_mean_of_a_cell(snow):
-    made = records(snow, three(), several="mean")
+    made = records(snow, three(), duplicate_sites="mean")
     assert made.data.place.values.tolist() == ["B", "C"]
     mean = made.data.snow_depth.sel(place="B").values
     np.testing.assert_allclose(mean[:50], 1.5, atol=1e-3)

@@ -85,10 +85,10 @@ def _same_places(experiment: Experiment, opened: Sequence[xr.Dataset]) -> list[R
     lat, lon = (np.concatenate([d[axis].values for d in opened]) for axis in ("lat", "lon"))
     pairs = twins.of_experiment(experiment, lat, lon)
     shown = twins.Twins(pairs.pair[:SHOWN], pairs.km[:SHOWN])
-    several = experiment.qc.several
+    duplicates = experiment.qc.duplicate_sites
     hint = f"none is needed; {twins.REMEDY}"
-    if several != "keep":
-        hint = f"none is needed; qc.several={several} makes them one site"
+    if duplicates != "keep":
+        hint = f"none is needed; qc.duplicate_sites={duplicates} makes them one site"
     rows, compared = [], _compared(experiment, opened, names, shown)
     for comparison, (a, b) in zip(compared, shown.pair, strict=True):
         both_entries = ", ".join(dict.fromkeys([entries[a], entries[b]]))

@@ -28,6 +28,7 @@ from pipeline.doctor.symptoms import Symptom, of_error
 from pipeline.errors import SECRET, ConfigError, DataError, SoilweaveError
 from pipeline.recording import clients, gateway, redaction
 from pipeline.recording.exchanges import Exchanges
+from pipeline.sources import drivers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,7 +153,9 @@ def verified(folder: str) -> list[str]:
 
 def digest(spec: Json) -> str:
     """Return a SHA-256 of how an entry is read: its driver and arguments, not its metadata."""
-    return files.sha256_of([spec["driver"], spec.get("args") or {}])
+    # The published path, so that recordings stay valid when a driver moves.
+    path = drivers.published_path(spec["driver"])
+    return files.sha256_of([path, spec.get("args") or {}])
 
 
 def _apart(gateway_url: str, request: Wanted) -> tuple[Json, list[Symptom]]:

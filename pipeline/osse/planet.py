@@ -174,9 +174,9 @@ _OFF: dict[Ingredient, dict[str, float]] = {
 
 
 def magnitudes(planet: PlanetConfig) -> Magnitudes:
-    """Return the parameters of a planet, with the ingredients in `without` switched off."""
+    """Return the parameters of a planet, with the ingredients in `omit_errors` switched off."""
     parameters = PLANETS[planet.kind]
-    for ingredient in planet.without:
+    for ingredient in planet.omit_errors:
         parameters = replace(parameters, **_OFF[ingredient])  # type: ignore[arg-type]
     if not parameters.retrieval_errs:
         # A perfect retrieval needs no lower limit.

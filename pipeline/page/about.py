@@ -74,10 +74,10 @@ def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
 def notes(experiment: Experiment, summary: Json) -> list[str]:
     """What a reader must know before believing a number."""
     found = []
-    if experiment.chosen_on and experiment.planet is None:
+    if experiment.tuned_on and experiment.planet is None:
         found.append(
             f"The settings of recipe {experiment.recipe} were chosen on "
-            f"{experiment.chosen_on}: scores there are not scores on untouched data."
+            f"{experiment.tuned_on}: scores there are not scores on untouched data."
         )
     if set(experiment.arms) != {"insitu"} and experiment.folds.kind != "none":
         stay = "are left out of" if experiment.folds.drop_footprints else "stay in"

@@ -49,7 +49,7 @@ def run(
     if manifest is None:
         remedy = f"make them first: soilweave predict {experiment.name}"
         raise StoreError(place, "no complete maps to go on from", remedy=remedy)
-    if manifest["inputs_sha256"] != files.sha256_of(inputs):
+    if manifest["inputs_sha256"] != files.sha256_of(artefact.recorded(inputs)):
         remedy = "make them anew with: soilweave predict --overwrite"
         raise StoreError(place, "were made from another cube or other models", remedy=remedy)
     done = date.fromisoformat(manifest["complete_through"])

@@ -49,10 +49,12 @@ def run(
     since = max(oldest * schema.BLOCK_DAYS, schema.epoch_day(experiment.period[0]))
     first = schema.date_of(since)
     wanted = longer(experiment, last)
-    sources = {name: catalog.digest(wanted, name) for name in experiment.sources.forcing}
+    known = _known(manifest, experiment)
+    now_read = {name: catalog.digest(wanted, name) for name in experiment.sources.forcing}
+    sources = schema.as_recorded(now_read, known)
     spans = manifest.get("preliminary", [])
     now = status.read_again(spans, first, reach.preliminary(experiment, last))
-    if last == done and sources == _known(manifest, experiment) and now == spans:
+    if last == done and sources == known and now == spans:
         return told
     workspace.lease.take(progress.note)
     blocks = range(oldest, schema.block_range(wanted.period).stop)
@@ -114,7 +116,7 @@ def _as_of_now(manifest: Json, experiment: Experiment) -> str:
     """Digest of what the cube would be made from now: its sources of forcing may have grown."""
     names = experiment.sources.forcing
     now = {f"source {name}": catalog.digest(experiment, name) for name in names}
-    return files.sha256_of(manifest["inputs"] | now)
+    return files.sha256_of(manifest["inputs"] | schema.as_recorded(now, manifest["inputs"]))
 
 
 def _receipts(

@@ -281,10 +281,10 @@ def test_several_makes_one_site_of_a_place_across_sources_and_cells(snow, middle
         source("b", ["B", "C"], lat[1:], lon[1:], values[:, 1:]),
     ]
     rules = {"inputs_from": inputs_from, "qc.stuck_days": "null"}
-    longest = records(snow, parts, **rules, **{"qc.several": "longest"})
+    longest = records(snow, parts, **rules, **{"qc.duplicate_sites": "longest"})
     assert longest.data.place.values.tolist() == ["B", "C"]
     assert longest.dropped["another site in the cell"] == 50
-    mean = records(snow, parts, **rules, **{"qc.several": "mean"}).data.snow_depth
+    mean = records(snow, parts, **rules, **{"qc.duplicate_sites": "mean"}).data.snow_depth
     assert mean.place.values.tolist() == ["B", "C"]
     np.testing.assert_allclose(
         mean.values[:50, 0], (values[:50, 0] + values[:50, 1]) / 2, rtol=1e-6
@@ -307,7 +307,7 @@ def test_prepare_lists_sites_at_one_place_with_distance_and_correlation(snow, tm
         assert pair["days"] == n_good
     line = next(text for text in told if text.startswith("sites at one place"))
     assert "snow-00 and twin-00: 0.30 km, r 1.00; snow-01 and twin-01: 0.30 km, r 1.00" in line
-    assert "qc.several" in line
+    assert "qc.duplicate_sites" in line
     assert any("2 pairs of sites at one place" in text for text in told)
 
 
