@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import in_process
 import pytest
 import ray
 import servers
@@ -41,6 +42,25 @@ settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
 
 
+# The kind of a test that uses a fixture; the first that applies counts, and the others are units.
+KINDS = {
+    "s3": "servers",  # SeaweedFS
+    "started": "servers",  # SeaweedFS, PostgreSQL and MLflow, in test_servers.py
+    "server": "servers",  # MLflow, in test_tracking.py
+    "cluster": "servers",  # a Ray head that takes jobs, in test_jobs.py
+    "local_ray": "stages",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test by what it needs: `units`, `stages`, `servers` or `cluster`."""
+    marked = {"cluster", *KINDS.values()}
+    for item in items:
+        if not any(mark.name in marked for mark in item.iter_markers()):
+            kinds = [kind for name, kind in KINDS.items() if name in item.fixturenames]
+            item.add_marker([*kinds, "units"][0])
+
+
 @dataclass(frozen=True)
 class World:
     """The small world: its folder of sources, its experiment, and a finished workspace."""
@@ -60,10 +80,10 @@ def impatient(monkeypatch):
 
 @pytest.fixture(scope="session")
 def local_ray():
-    """One local Ray of three CPUs (logical ones) for all tests that need it."""
+    """One local Ray of two CPUs (logical ones) for all tests that need it."""
     ray.init(
         address="local",
-        num_cpus=3,
+        num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -97,12 +117,27 @@ def variant(world, tmp_path_factory) -> World:
     settings = [f"cube={world.workspace.root}", "arms=[insitu]", "train.updates=20"]
     experiment = resolve.experiment(str(world.path), settings, "variant")
     workspace = Workspace(str(Path(world.workspace.root).parent / "variant"))
-    for stage in (prepare, folds, train, predict):
-        stage.run(experiment, workspace, Silent())
+    with in_process.training():
+        for stage in (prepare, folds, train, predict):
+            stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
     workspace.lease.release()
     return World(world.folder, world.path, experiment, workspace, summary)
+
+
+@pytest.fixture
+def prepared_here():
+    """The blocks of a cube are written in this process, without Ray Data."""
+    with in_process.preparing():
+        yield
+
+
+@pytest.fixture
+def trained_here():
+    """Models are trained in this process, without Ray Train."""
+    with in_process.training():
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import yaml
 
 from pipeline import evaluate, folds, prepare, resolve, tables, train
@@ -10,7 +11,8 @@ from pipeline.progress import Silent
 from pipeline.store import Workspace
 
 
-def test_footprints_are_judged_in_another_period(snow, tmp_path, local_ray):
+@pytest.mark.usefixtures("local_ray", "trained_here")
+def test_footprints_are_judged_in_another_period(snow, tmp_path):
     tree = yaml.safe_load(snow.read_text())
     del tree["sources"]["insitu"]
     tree |= {"arms": ["satellite"], "n_seeds": 2, "folds": {"kind": "none"}}

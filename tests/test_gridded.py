@@ -183,7 +183,8 @@ def satellite_on_a_grid(path):
     return values
 
 
-def test_probes_are_scored_from_the_grid_as_sites_are_from_the_cube(gridded, tmp_path, local_ray):
+@pytest.mark.usefixtures("local_ray", "trained_here")
+def test_probes_are_scored_from_the_grid_as_sites_are_from_the_cube(gridded, tmp_path):
     satellite_on_a_grid(gridded)
     settings, _ = leave_out_dry_sites(gridded)
     settings += ["arms=[insitu]", "train.updates=3", "folds.kind=none", "sources.satellite=seen"]

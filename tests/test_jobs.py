@@ -313,9 +313,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
     ],
 )
 def test_what_the_cluster_refuses_is_one_line(cluster, prepared, args, changed, says):
-    begun = time.monotonic()
     code, out, err = cluster.run(*args, **changed)
-    assert time.monotonic() - begun < 30
     assert (code, out) == (2, "")
     assert err.startswith("soilweave submit: ")
     assert err.count("\n") == 1

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 from datetime import date
 
+import in_process
 import numpy as np
 import pytest
 import xarray as xr
@@ -67,8 +68,9 @@ def twins(tmp_path_factory, local_ray):
         settings = [f"folds.kind={kind}", f"folds.seed={seed}", f"cube={cube.root}"]
         experiment = resolve.experiment(str(folder / "twins.yaml"), settings, kind)
         workspace = Workspace(str(folder / kind))
-        for stage in STAGES:
-            stage.run(experiment, workspace, Silent())
+        with in_process.training():
+            for stage in STAGES:
+                stage.run(experiment, workspace, Silent())
         workspace.lease.release()
         scores = tables.read(workspace.url("scores.parquet"))
         own = scores[(scores.metric == "correlation") & (scores.target == "site")]

@@ -27,7 +27,7 @@ time.sleep(120)
 """
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.servers)])
 def url(request, tmp_path):
     """Where a lease lies."""
     if request.param == "local":
@@ -73,10 +73,10 @@ def test_a_second_driver_is_told_who_holds_it(url, other, mine):
 def test_a_killed_driver_of_this_machine_is_replaced_at_once(url, other, mine):
     other.send_signal(signal.SIGKILL)
     other.wait()
-    begun = time.monotonic()
-    mine.take(print)
+    waited_for = []
+    mine.take(waited_for.append)
     mine.check()
-    assert time.monotonic() - begun < 5
+    assert waited_for == []
     assert json.loads(files.read_bytes(url))["pid"] == os.getpid()
     mine.release()
     assert not files.exists(url)
@@ -139,6 +139,7 @@ def test_a_lost_lease_commits_nothing(tmp_path):
 def test_whoever_loses_it_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_S", 0.2)
     held = lease.of(str(tmp_path / "lease.json"))
+    ended = []
 
     def work():
         with held.given_back():
@@ -146,11 +147,11 @@ def test_whoever_loses_it_is_stopped(tmp_path, monkeypatch):
             foreign(held.url)
             for _ in range(300):  # one long sleep can begin between the signal and its handling
                 time.sleep(0.1)
+            ended.append(True)
 
-    begun = time.monotonic()
     with pytest.raises(StoreError, match="lost to process 1 on elsewhere"):
         work()
-    assert time.monotonic() - begun < 10
+    assert not ended  # it did not come to its end first
 
 
 def test_a_complete_artefact_needs_no_lease(tmp_path):

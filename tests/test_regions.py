@@ -189,6 +189,7 @@ def test_folds_that_cannot_be_are_refused(world, setting, problem):
         resolve.experiment(str(world.path), [setting])
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(world, tmp_path):
     sites = tables.read(world.workspace.url("folds.parquet"))
     middle, north = sites.lon.median(), sites.lat.quantile(0.75)

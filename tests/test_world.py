@@ -79,7 +79,8 @@ def test_the_distance_of_the_footprint_that_stands_for_a_site_is_kept(world):
     assert all(0 < km <= 36.0 for km in kept.values())  # max_footprint_km
 
 
-def test_without_folds_known_sites_are_said_to_be_trained_on(snow, tmp_path, local_ray):
+@pytest.mark.usefixtures("local_ray", "trained_here")
+def test_without_folds_known_sites_are_said_to_be_trained_on(snow, tmp_path):
     tree = yaml.safe_load(snow.read_text())
     tree |= {"folds": {"kind": "none"}, "arms": ["insitu"]}
     tree["train"]["updates"] = 3

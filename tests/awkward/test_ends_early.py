@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import world as small_world
 import yaml
 from typer.testing import CliRunner
 
@@ -206,23 +205,14 @@ def runs_of(folder: Path, name: str) -> dict[str, tuple[str, str]]:
     }
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory, local_ray) -> Path:
-    """The small world with a complete cube in `ws/snow`."""
-    folder = tmp_path_factory.mktemp("prepared")
-    experiment = resolve.experiment(str(small_world.write(folder)))
-    workspace = Workspace(str(folder / "ws" / "snow"))
-    prepare.run(experiment, workspace, Silent())
-    workspace.lease.release()
-    return folder
-
-
 @pytest.fixture
-def kept(prepared, tmp_path, monkeypatch):
-    """That experiment's file and a copy of its workspace; MLflow in a file beside it."""
+def kept(world, tmp_path, monkeypatch):
+    """The small world's file, and a workspace with its cube alone; MLflow in a file beside it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copytree(prepared / "ws", tmp_path / "ws")
-    return prepared / "snow.yaml", Workspace(str(tmp_path / "ws" / "snow"))
+    root = tmp_path / "ws" / "snow"
+    shutil.copytree(world.workspace.url("cube.zarr"), root / "cube.zarr")
+    shutil.copy(world.workspace.url("experiment.yaml"), root)
+    return world.path, Workspace(str(root))
 
 
 def failing(message: str):

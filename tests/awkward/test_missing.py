@@ -126,7 +126,7 @@ STORE = [
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_deleted_chunk_stops_the_run_and_names_variable_and_days(snow, local_ray, version):
+def test_a_deleted_chunk_stops_the_run_and_names_variable_and_days(snow, prepared_here, version):
     folder = with_store(snow, version=version)
     (folder / "PR" / {2: "1.0.1", 3: "c/1/0/1"}[version]).unlink()
     text, _, _ = prepared(snow, *STORE)
@@ -154,7 +154,7 @@ def test_a_refused_run_goes_on_with_a_higher_limit_and_keeps_whole_blocks(snow, 
         xr.testing.assert_identical(found, cube(snow, group))
 
 
-def test_a_part_without_one_variable_on_all_days_is_counted(snow, local_ray):
+def test_a_part_without_one_variable_on_all_days_is_counted(snow, prepared_here):
     """It cannot be told from a source that does not reach there; its cells are not used."""
     folder = with_store(snow)
     for chunk in range(5):
@@ -169,7 +169,7 @@ def test_a_part_without_one_variable_on_all_days_is_counted(snow, local_ray):
     assert manifest.get("missing", {}).get("no_cells", {}).get("alone") == {"precipitation": n}
 
 
-def test_one_missing_hour_is_counted_and_stops_nothing(snow, local_ray):
+def test_one_missing_hour_is_counted_and_stops_nothing(snow, prepared_here):
     def lose(held):
         held.PR[24 * 33 + 7] = np.nan
 
@@ -190,7 +190,7 @@ def test_one_missing_hour_is_counted_and_stops_nothing(snow, local_ray):
         (slice(50, None), f"110 of 160 days ({day(50)}..{day(159)})", "68.8 %"),
     ],
 )
-def test_days_without_any_value_stop_the_run(snow, local_ray, lost, days, share):
+def test_days_without_any_value_stop_the_run(snow, prepared_here, lost, days, share):
     def lose(cells):
         cells.SNOWF[:, lost] = np.nan
 
@@ -201,7 +201,7 @@ def test_days_without_any_value_stop_the_run(snow, local_ray, lost, days, share)
     assert "\n" not in text
 
 
-def test_all_variables_that_lack_days_are_named_at_once(snow, local_ray):
+def test_all_variables_that_lack_days_are_named_at_once(snow, prepared_here):
     def lose(cells):
         cells.SNOWF[:, 60:90] = np.nan
         cells.T2C[:4, 100:105] = np.nan
@@ -213,7 +213,7 @@ def test_all_variables_that_lack_days_are_named_at_once(snow, local_ray):
     assert f"air_temperature of cells is missing on 5 of 160 days ({day(100)}..{day(104)})" in text
 
 
-def test_infinite_values_on_ten_days_stop_the_run(snow, local_ray):
+def test_infinite_values_on_ten_days_stop_the_run(snow, prepared_here):
     def spoilt(cells):
         cells.SNOWF[:, 40:130:9] = np.inf
 
@@ -224,7 +224,7 @@ def test_infinite_values_on_ten_days_stop_the_run(snow, local_ray):
     assert f"{10 * N_CELLS} values are infinite" in text
 
 
-def test_infinite_values_of_a_grid_on_ten_days_stop_the_run(snow, local_ray):
+def test_infinite_values_of_a_grid_on_ten_days_stop_the_run(snow, prepared_here):
     """Where cells are means of a grid's, infinite values are left out of them."""
 
     def spoilt(held):
@@ -237,7 +237,7 @@ def test_infinite_values_of_a_grid_on_ten_days_stop_the_run(snow, local_ray):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_an_infinite_value_is_never_data_and_is_counted(snow, local_ray, sign):
+def test_an_infinite_value_is_never_data_and_is_counted(snow, prepared_here, sign):
     def of_cells(cells):
         cells.SNOWF[5, 70] = sign * np.inf
         cells.ELEV[9] = sign * np.inf
@@ -266,39 +266,39 @@ def test_an_infinite_value_is_never_data_and_is_counted(snow, local_ray, sign):
 
 
 @pytest.mark.parametrize(("name", "ours"), [("SNOWF", "snowfall"), ("T2C", "air_temperature")])
-def test_a_variable_without_any_value_is_named(snow, local_ray, name, ours):
+def test_a_variable_without_any_value_is_named(snow, prepared_here, name, ours):
     spoil(snow, "cells.nc", lambda cells: cells[name].values.fill(np.nan))
     text, _, _ = prepared(snow)
     assert f"{ours} of cells has no value in the domain and period" in text
     assert "site" not in text
 
 
-def test_a_satellite_without_any_value_is_named(snow, local_ray):
+def test_a_satellite_without_any_value_is_named(snow, prepared_here):
     spoil(snow, "footprints.nc", lambda footprints: footprints.SD.values.fill(np.nan))
     text, _, _ = prepared(snow)
     assert "snow_depth of footprints has no value in the domain and period" in text
 
 
-def test_sites_without_any_value_are_named(snow, local_ray):
+def test_sites_without_any_value_are_named(snow, prepared_here):
     spoil(snow, "sites.nc", lambda sites: sites.HS.values.fill(np.nan))
     text, _, _ = prepared(snow)
     assert "catalog entry sites: snow_depth has no value in the domain and period" in text
 
 
-def test_a_static_without_any_value_is_named(snow, local_ray):
+def test_a_static_without_any_value_is_named(snow, prepared_here):
     spoil(snow, "cells.nc", lambda cells: cells.ELEV.values.__setitem__(slice(None), np.nan))
     text, _, _ = prepared(snow)
     assert "elevation of cells has no value in the domain and period" in text
 
 
-def test_a_static_that_a_part_of_the_domain_lacks_stops_the_run(snow, local_ray):
+def test_a_static_that_a_part_of_the_domain_lacks_stops_the_run(snow, prepared_here):
     spoil(snow, "cells.nc", lambda cells: cells.ELEV.values[:40].fill(np.nan))
     text, _, _ = prepared(snow)
     share = f"{100 * 40 / N_CELLS:.3g} %"
     assert f"elevation of cells is missing at {share} of the valid places" in text
 
 
-def test_a_static_that_a_few_cells_lack_is_counted(snow, local_ray):
+def test_a_static_that_a_few_cells_lack_is_counted(snow, prepared_here):
     spoil(snow, "cells.nc", lambda cells: cells.ELEV.values[:3].fill(np.nan))
     text, line, manifest = prepared(snow)
     assert text == ""
@@ -306,7 +306,7 @@ def test_a_static_that_a_few_cells_lack_is_counted(snow, local_ray):
     assert "missing: elevation 3 values" in line
 
 
-def test_the_mask_of_cells_is_that_of_the_whole_record(snow, local_ray):
+def test_the_mask_of_cells_is_that_of_the_whole_record(snow, prepared_here):
     """Cells that have no value in the first block of 32 days, of which two are in the period."""
 
     def late(cells):
@@ -321,7 +321,7 @@ def test_the_mask_of_cells_is_that_of_the_whole_record(snow, local_ray):
     assert counted(manifest, "cells").get("snowfall") == (2 * 20, 0)
 
 
-def test_sites_in_cells_with_values_from_a_later_block_on_are_used(snow, local_ray):
+def test_sites_in_cells_with_values_from_a_later_block_on_are_used(snow, prepared_here):
     spoil(snow, "cells.nc", lambda cells: cells.SNOWF.values[:, :20].fill(np.nan))
     period = f"[{day(18)},{day(100)}]"
     keys = ("period", "train_period", "test_period")
@@ -332,7 +332,7 @@ def test_sites_in_cells_with_values_from_a_later_block_on_are_used(snow, local_r
     assert np.isfinite(depth).any("time").all()
 
 
-def test_what_satellite_and_sites_lack_is_counted_and_stops_nothing(snow, local_ray):
+def test_what_satellite_and_sites_lack_is_counted_and_stops_nothing(snow, prepared_here):
     text, line, manifest = prepared(snow)
     assert text == ""
     assert "no forcing or static is missing" in line
@@ -365,7 +365,7 @@ def with_own_inputs(path, change):
     catalog.write_text(yaml.safe_dump(tree))
 
 
-def test_own_inputs_that_lack_days_stop_the_run(snow, local_ray):
+def test_own_inputs_that_lack_days_stop_the_run(snow, prepared_here):
     def lose(sites):
         sites.SNOWF[:, 50:] = np.nan
 
@@ -375,7 +375,7 @@ def test_own_inputs_that_lack_days_stop_the_run(snow, local_ray):
     assert f"snowfall of sites is missing on {days}, 68.8 % of its values" in text
 
 
-def test_what_own_inputs_lack_is_counted(snow, local_ray):
+def test_what_own_inputs_lack_is_counted(snow, prepared_here):
     def lose(sites):
         sites.SNOWF[3, 70] = np.nan
         sites.T2C[7, 20:22] = np.inf

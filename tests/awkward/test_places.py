@@ -11,7 +11,6 @@ import math
 from types import SimpleNamespace
 
 import clinic
-import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,12 +32,13 @@ from pipeline import (
     resolve,
     sites,
     tables,
-    tasks,
 )
 from pipeline.cube import Cube
 from pipeline.errors import SoilweaveError
 from pipeline.progress import Silent
 from pipeline.store import Workspace
+
+pytestmark = pytest.mark.usefixtures("prepared_here")
 
 WINDOW = small_world.WINDOW
 DAYS = small_world.FIRST + np.arange(small_world.N_DAYS)
@@ -59,18 +59,6 @@ class Told(Silent):
 
     def finish(self, note):
         self.lines.append(note)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    """The tasks of prepare, one after the other; dask reads in this thread."""
-
-    def run_tasks(items, task, receipts):
-        return ((item, task(item)) for item in items)
-
-    monkeypatch.setattr(tasks, "run_tasks", run_tasks)
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def km(lat1, lon1, lat2, lon2):

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("model", "pipeline", "catalogs")
-TELL = "from pipeline import store; print(store.git_commit())"
+TELL = "from pipeline import commit; print(commit.of_code())"
 
 
 def git(folder: Path, *command: str) -> str:

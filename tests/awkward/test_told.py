@@ -29,7 +29,8 @@ def test_a_recipe_with_epochs_can_be_reported():
     assert dict(facts)["recipe"] == "liu2022, 40 epochs, 1 seed"
 
 
-def test_the_report_has_the_updates_that_epochs_were(world, tmp_path, local_ray):
+@pytest.mark.usefixtures("trained_here")
+def test_the_report_has_the_updates_that_epochs_were(world, tmp_path):
     """10 footprints and 160 days, 4 x 60 drawn a step: ln 0.01 / ln 0.85 = 28.3, so 29 steps."""
     experiment, workspace = begun_on(world, tmp_path, "arms=[insitu]", "train.epochs=1")
     train.run(experiment, workspace, Silent())

@@ -347,7 +347,8 @@ def test_a_run_whose_training_fails_names_every_model_and_what_to_do(world, tmp_
     assert not list(tmp_path.rglob("checkpoint*"))
 
 
-def test_a_member_unlike_the_others_is_told_at_the_end_of_training(world, tmp_path, local_ray):
+@pytest.mark.usefixtures("trained_here")
+def test_a_member_unlike_the_others_is_told_at_the_end_of_training(world, tmp_path):
     experiment, workspace = begun_on(world, tmp_path, "arms=[insitu]", "n_seeds=3")
     train.run(experiment, workspace, Silent())
     manifest = tmp_path / "models" / "manifest.json"
