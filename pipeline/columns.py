@@ -1,9 +1,10 @@
-"""The columns of all arms' maps, dealt to actors; one that is done leaves a receipt."""
+"""The columns of all arms' maps, each a task of Ray Data; one that is done leaves a receipt."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline import cluster, files, mapper, schema
@@ -51,17 +52,13 @@ def mapped(
         import ray
         import ray.data
 
-        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = int(has.get("GPU", 0))
-        workers = gpus * SHARING or max(1, int(has.get("CPU", 1)) // threads)
-        size = min(len(todo), workers)
+        gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
         with cluster.told(progress) as told:
             tasks = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
-                task,  # type: ignore[arg-type]  # a class whose objects are called
-                fn_constructor_args=(replace(orders, queue=told.queue),),
-                compute=ray.data.ActorPoolStrategy(size=size),
+                partial(mapper.map_column, task=task, orders=replace(orders, queue=told.queue)),
                 num_cpus=1 if gpus else threads,
                 num_gpus=1 / SHARING if gpus else 0,
+                max_calls=0,  # a process goes on to the next column, with a GPU too
             )
             for row in tasks.iter_rows():
                 yield json.loads(row["receipt"])
