@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
+from pipeline import files
 from pipeline.errors import DataError, UnreachableError, bare
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def options(url: str, given: dict[str, Any], login: str | None = None) -> dict[s
         from pipeline.sources import earthdata
 
         made |= earthdata.s3_options(url)
-    return made
+    return files.with_endpoint(url, made)
 
 
 def routed(url: str) -> str:
