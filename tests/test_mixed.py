@@ -90,7 +90,7 @@ def write_lambert(folder):
 
 
 def write_rasters(folder):
-    shape = (160, 240)
+    shape = (200, 240)  # south to 38.5, beyond the cells of the southernmost footprints
     lat = 41 - 0.0125 * (np.arange(shape[0]) + 0.5)
     height = np.broadcast_to(1500 + 100 * (lat[:, None] - 39), shape).astype("f4")
     miniatures_raster.write(folder / "dem.tif", height, "EPSG:4326", (-105, 41), 0.0125)
