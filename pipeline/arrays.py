@@ -189,4 +189,4 @@ def _store(url: str) -> Any:
         return url
     from zarr.storage import FsspecStore
 
-    return FsspecStore.from_url(url, storage_options=files.OPTIONS)
+    return FsspecStore.from_url(url, storage_options=files.with_endpoint(url, files.FRESH))

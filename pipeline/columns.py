@@ -1,10 +1,10 @@
-"""The columns of all arms' maps, dealt to actors; one that is done leaves a receipt."""
+"""The columns of all arms' maps, each a task of Ray Data; one that is done leaves a receipt."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import cluster, files, mapper, schema, tasks
 from pipeline.config import Experiment
@@ -42,10 +42,18 @@ def mapped(
         yield receipt
     if not todo:
         return
+    threads = Experiment.model_validate_json(orders.experiment_json).compute.threads_per_worker
     with cluster.connected(), cluster.told(progress) as told:
-        threads = Experiment.model_validate_json(orders.experiment_json).compute.threads_per_worker
-        actors = _actors(task, replace(orders, queue=told.queue), len(todo), threads)
-        for _, receipt in tasks.run_tasks(todo, actors):
+        import ray
+
+        gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        map_column = partial(mapper.map_column, task=task, orders=replace(orders, queue=told.queue))
+        resources: dict[str, Any] = {
+            "num_cpus": 1 if gpus else threads,
+            "num_gpus": 1 / SHARING if gpus else 0,
+            "max_calls": 0,  # a process continues with the next column, on a GPU too
+        }
+        for _, receipt in tasks.run_tasks(todo, map_column, **resources):
             yield receipt
 
 
@@ -53,24 +61,6 @@ def _receipt(root: str, column: Json) -> Json | None:
     """The receipt of a column that an interrupted run has mapped; None where there is none."""
     name = mapper.receipt_name(**column)
     return files.read_receipt(files.join(root, "maps", "receipts", name), "shards")
-
-
-def _actors(
-    task: type[mapper.MapColumn], orders: mapper.Orders, n_columns: int, threads: int
-) -> tasks.Actors:
-    """As many actors as the cluster has room for, at most one per column."""
-    import ray
-
-    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = int(has.get("GPU", 0))
-    workers = gpus * SHARING or max(1, int(has.get("CPU", 1)) // threads)
-    return tasks.Actors(
-        task,
-        (orders,),
-        size=min(n_columns, workers),
-        num_cpus=1 if gpus else threads,
-        num_gpus=1 / SHARING if gpus else 0,
-    )
 
 
 def shards_of(url: str, receipts: list[Json]) -> list[Json]:

@@ -67,9 +67,9 @@ class Line:
         self.bar.update(self.task, rate=rate)
         if self.bar.disable and time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
             done = f"{task.completed:.0f} of {task.total:.0f} {task.fields['unit']}"
-            self.note(f"{done}, {rate}{left}")
+            left = f"{task.time_remaining:.0f} s left" if task.time_remaining else ""
+            self.note(", ".join(filter(None, (done, rate, left))))
 
     def finish(self, note: str) -> None:
         """The stage is over."""

@@ -43,8 +43,22 @@ class Orders:
     queue: Any = None
 
 
+def map_column(item: Json, task: type[MapColumn], orders: Orders) -> Json:
+    """Map one column: a Ray Data task.
+
+    Args:
+      item: the "arm", and the "row" and "col" of the column's upper left cell.
+      task: how the column is mapped.
+      orders: the same for every column.
+
+    Returns:
+      The receipt of the shards that were written.
+    """
+    return task(orders)(item)
+
+
 class MapColumn:
-    """Ray Data actor: {"arm", "row", "col"} in, the receipt of the shards it has written out."""
+    """Maps one column: {"arm", "row", "col"} in, the receipt of the shards it has written out."""
 
     orders: Orders
 

@@ -1,6 +1,7 @@
 """The command line: what it says, what it refuses, what it leaves alone, and `score`."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import world as small_world
 import xarray as xr
 
-from pipeline import arrays, cli, distances, files, store
+from pipeline import arrays, cli, console, distances, files, store
 from pipeline.config import Experiment
 
 VERBS = {
@@ -265,3 +266,14 @@ def test_days_beyond_the_experiments_period_are_scored(
     assert never["n_sites"] == 0
     assert {item["id"] for item in never["not_scored"]} == {f"snow-{i:02d}" for i in range(24)}
     assert "observed days without inputs" in out
+
+
+def test_a_log_line_has_no_rate_before_there_is_one(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LOG_EVERY_S", -1.0)
+    with console.progress() as line:
+        line.start("prepare", 3, "blocks")
+        line.advance()
+        line.advance()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "prepare: 1 of 3 blocks"
+    assert re.fullmatch(r"prepare: 2 of 3 blocks, \S+/s, \d+ s left", second)

@@ -26,7 +26,7 @@ import yaml
 from miniatures_forcing import LCC, hours, to_zarr
 from miniatures_smap import L3, Repository, Seen, item
 
-from pipeline import arrays, grid
+from pipeline import arrays, files, grid
 
 BOX = (-104.0, 39.0, -102.4, 40.3)  # west, south, east, north
 FIRST, LAST = "2016-12-01", "2017-01-25"
@@ -90,7 +90,7 @@ def write_lambert(folder):
 
 
 def write_rasters(folder):
-    shape = (160, 240)
+    shape = (200, 240)  # south to 38.5, beyond the cells of the southernmost footprints
     lat = 41 - 0.0125 * (np.arange(shape[0]) + 0.5)
     height = np.broadcast_to(1500 + 100 * (lat[:, None] - 39), shape).astype("f4")
     miniatures_raster.write(folder / "dem.tif", height, "EPSG:4326", (-105, 41), 0.0125)
@@ -302,7 +302,8 @@ def journey(tmp_path_factory, s3, ray_folder):
     folder = tmp_path_factory.mktemp("mixed")
     (folder / "rasters").mkdir()
     hourly, url = write_hourly(s3.url("mixed", "hourly.zarr"))
-    hourly.to_zarr(url, zarr_format=3, consolidated=False)
+    options = files.with_endpoint(url, {})  # of this server, whatever others were there before
+    hourly.to_zarr(url, zarr_format=3, consolidated=False, storage_options=options)
     write_lambert(folder)
     write_rasters(folder / "rasters")
     write_sites(folder)
@@ -344,7 +345,9 @@ def test_every_stage_ends_and_products_stand_beside_the_arms(journey):
     _, ran, _, root = journey
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "Outputs:" in ran.stdout
-    maps = xr.open_zarr(f"{root}/maps/multiscale.zarr", consolidated=True)
+    options = files.with_endpoint(root, {})
+    url = f"{root}/maps/multiscale.zarr"
+    maps = xr.open_zarr(url, consolidated=True, storage_options=options)
     inside = maps.soil_moisture.sel(time=slice(FIRST, LAST))
     assert float(inside.notnull().mean()) > 0.9
     assert re.search(r"smap\W+6\b", ran.stdout), ran.stdout
@@ -381,8 +384,6 @@ def test_the_cube_holds_what_each_source_says(journey):
 
 
 def test_what_was_dropped_is_counted(journey):
-    from pipeline import files
-
     dropped = files.read_json(f"{journey[3]}/cube.zarr/manifest.json")["dropped"]
     assert dropped["satellite: flag"] == WINDOW.height * len(days(FIRST, LAST)[::2])
 

@@ -9,19 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import intake
 import numpy as np
 import pandas as pd
 import pytest
+import servers
 import small_demo
 import xarray as xr
+import zarr
 
-from pipeline import cluster, files, tables
+from pipeline import arrays, cluster, files, tables
+from pipeline.sources import remote
 
 ARMS = ("multiscale", "insitu", "satellite")
 GROUPS = [("cube.zarr", g) for g in ("cells", "footprints", "sites")]
 GROUPS += [(f"maps/{arm}.zarr", g) for arm in ARMS for g in (None, "series")]
 GROUPS += [(f"state/{arm}.zarr", None) for arm in ARMS]
+STAGES = ("prepare", "folds", "train", "predict", "evaluate", "report")
 # What differs from run to run, not from place to place.
 OF_A_RUN = {"date_created", "history", "id", "code_commit", "cube_sha256", "models_sha256"}
 
@@ -44,6 +49,9 @@ def places(demo, s3):
     workspace = s3.url("ws")
     made = soilweave("run", "demo", "--workspace", workspace, *small_demo.OPTIONS)
     assert made.returncode == 0, made.stderr
+    # Nothing but what the stages say: no warning, and no line of a library's log.
+    said = {line.partition(":")[0] for line in made.stderr.splitlines()}
+    assert said == {"planet", *STAGES, "mlflow"}, made.stderr
     return f"{demo[0]}/demo", f"{workspace}/demo"
 
 
@@ -154,3 +162,61 @@ def test_an_object_is_copied_over_another(s3, tmp_path):
         files.write_bytes(source, b"after")
         files.copy(source, target)
         assert files.read_bytes(target) == b"after"
+
+
+def test_a_client_follows_the_endpoint_of_the_environment(s3, tmp_path, monkeypatch):
+    """Two servers in turn in one process: what is read is what the named one holds."""
+    url = s3.url("endpoints", "which.txt")
+    with servers.seaweed(tmp_path) as other:
+        for server in (s3, other):
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
+            files.write_bytes(url, server.endpoint.encode())
+            write_group(s3.url("endpoints", "which.zarr"), server.endpoint)
+        for server in (s3, other, s3):
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
+            assert files.read_bytes(url) == remote.read(url) == server.endpoint.encode()
+            assert arrays.attributes(s3.url("endpoints", "which.zarr")) == {"of": server.endpoint}
+            filesystem, path = files.arrow(url)
+            with filesystem.open_input_stream(path) as stream:
+                assert stream.read() == server.endpoint.encode()
+
+
+def write_group(url, endpoint):
+    """A group of Zarr whose attribute says where it is."""
+    zarr.open_group(arrays._store(url), mode="w", attributes={"of": endpoint})
+
+
+ENVIRONMENT, OPTION, CLIENT, CONFIGURED = (f"http://127.0.0.1:{port}" for port in (1, 2, 3, 4))
+IN_CLIENT = {"client_kwargs": {"endpoint_url": CLIENT}}
+
+
+@pytest.mark.parametrize(
+    ("options", "configured", "environment", "expected"),
+    [
+        ({}, {}, {}, None),
+        ({}, {}, {"AWS_ENDPOINT_URL": ENVIRONMENT}, ENVIRONMENT),
+        ({}, {}, {"AWS_ENDPOINT_URL": OPTION, "AWS_ENDPOINT_URL_S3": ENVIRONMENT}, ENVIRONMENT),
+        ({}, {"endpoint_url": CONFIGURED}, {"AWS_ENDPOINT_URL": ENVIRONMENT}, CONFIGURED),
+        (IN_CLIENT, {}, {"AWS_ENDPOINT_URL": ENVIRONMENT}, CLIENT),
+        ({"endpoint_url": OPTION}, {}, {"AWS_ENDPOINT_URL": ENVIRONMENT}, OPTION),
+        ({"endpoint_url": OPTION}, {"endpoint_url": CONFIGURED}, {}, OPTION),
+    ],
+)
+def test_the_endpoint_of_s3_is_the_nearest_that_is_named(
+    options, configured, environment, expected, monkeypatch
+):
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setitem(fsspec.config.conf, "s3", configured)
+    assert files.s3_endpoint(options) == expected
+    filesystem, _ = fsspec.core.url_to_fs(
+        "s3://b/key", skip_instance_cache=True, **files.with_endpoint("s3://b/key", options)
+    )
+    client = filesystem.connect()
+    assert client.meta.endpoint_url == (expected or "https://s3.eu-west-1.amazonaws.com")
+    assert files.with_endpoint("/a/path", options) == options

@@ -1,9 +1,8 @@
 """Receipts of tasks: what an interrupted run has done is not done again."""
 
-from dataclasses import dataclass
 from functools import partial
 
-from pipeline.tasks import Actors, run_tasks, split
+from pipeline.tasks import run_tasks, split
 
 ITEMS = [{"block": block, "name": f"b{block}"} for block in range(5)]
 KEPT = {1: {"value": "kept 1"}, 3: {"value": "kept 3", "more": [1.5, None]}}
@@ -39,18 +38,11 @@ def test_items_without_a_receipt_run_after_those_that_have_one(local_ray):
     ]
 
 
-def test_an_actor_is_made_once_and_called_with_every_item(local_ray):
-    @dataclass
-    class Counting:
-        start: int
-        calls: int = 0
+def test_options_are_those_of_ray(local_ray):
+    import ray
 
-        def __call__(self, item):
-            self.calls += 1
-            return {"calls": self.calls, "sum": self.start + item["block"]}
+    def task(item):
+        return {"cpus": ray.get_runtime_context().get_assigned_resources().get("CPU")}
 
-    actors = Actors(Counting, (100,), size=1, num_cpus=1, num_gpus=0)
-    found = [*run_tasks(ITEMS, actors)]
-    assert sorted(receipt["sum"] for _, receipt in found) == [100, 101, 102, 103, 104]
-    assert all(receipt["sum"] == 100 + item["block"] for item, receipt in found)
-    assert sorted(receipt["calls"] for _, receipt in found) == [1, 2, 3, 4, 5]
+    receipts = [receipt for _, receipt in run_tasks(ITEMS, task, num_cpus=2)]
+    assert receipts == [{"cpus": 2.0}] * len(ITEMS)

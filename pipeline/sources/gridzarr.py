@@ -115,8 +115,8 @@ class GridZarrSource(GridSource):
     def _stored(self, url: str) -> xr.Dataset:
         """One store, not decoded."""
         if self.icechunk is not None:
-            chosen = tuple(self.icechunk.items())
-            return repository.opened(url, self.group, chosen, _key(self.storage_options))
+            key = _key(files.with_endpoint(url, self.storage_options))
+            return repository.opened(url, self.group, tuple(self.icechunk.items()), key)
         options = remote.options(url, self.storage_options, self.login)
         return _in_store(url, self.group, _Options(options), tuple(derive.inputs_of(self.terms)))
 
@@ -144,8 +144,9 @@ class GridZarrSource(GridSource):
         """
         if self.icechunk is not None:
             with _opening(self.urlpath, self.login):
+                key = _key(files.with_endpoint(self.urlpath, self.storage_options))
                 chosen = tuple(self.icechunk.items())
-                return repository.session_of(self.urlpath, chosen, _key(self.storage_options))[1]
+                return repository.session_of(self.urlpath, chosen, key)[1]
         urls = [self.urlpath]
         if dated.span(self.urlpath) is not None:
             urls = [url for url, _, optional in self._dated() if not optional]
@@ -162,7 +163,7 @@ class GridZarrSource(GridSource):
         if place.startswith(("http://", "https://")) or _objects(stored[names]) > MOST_CHUNKS:
             return []
         with http_errors.answering(url, self.login):
-            options = remote.options(place, self.storage_options, self.login) | files.OPTIONS
+            options = remote.options(place, self.storage_options, self.login) | files.FRESH
             filesystem, root = fsspec.core.url_to_fs(place, **options)
             try:
                 found = [path for n in sorted(names) for path in filesystem.find(f"{root}/{n}")]

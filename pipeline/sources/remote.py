@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
+from pipeline import files
 from pipeline.errors import DataError, UnreachableError, bare
 from pipeline.sources import earthdata
 from pipeline.sources.http_errors import answering, retrying_client, shown
@@ -44,7 +45,7 @@ def options(url: str, given: dict[str, Any], login: str | None = None) -> dict[s
             made["headers"] = {**made.get("headers", {}), **earthdata.headers(url)}
     elif url.startswith("s3://") and login == "earthdata":
         made |= earthdata.s3_options(url)
-    return made
+    return files.with_endpoint(url, made)
 
 
 def routed(url: str) -> str:

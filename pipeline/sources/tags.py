@@ -128,6 +128,6 @@ def _read(url: str, given: dict[str, Any], login: str | None, algorithm: str) ->
 
 
 def _open(url: str, given: dict[str, Any], login: str | None) -> tuple[Any, str]:
-    options = remote.options(url, given, login) | files.OPTIONS
+    options = remote.options(url, given, login) | files.FRESH
     filesystem, path = fsspec.core.url_to_fs(url, **options)
     return filesystem, str(path)

@@ -40,7 +40,7 @@ class Onward(Orders):
 
 
 class GoOn(MapColumn):
-    """Ray Data actor, as `MapColumn`: writes the blocks from the state's on, and their series."""
+    """Maps one column: writes the blocks from the state's on, and the series that hold them."""
 
     orders: Onward
 

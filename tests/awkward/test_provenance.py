@@ -90,6 +90,7 @@ def build(source: Path, into: Path, what: str) -> Path:
         check=True,
         cwd=source,
     )
+    assert "Warning" not in done.stderr, done.stderr  # of setuptools
     return into / done.stdout.splitlines()[-1]
 
 
@@ -108,7 +109,12 @@ def test_a_wheel_records_the_commit_that_it_was_built_from(checkout, tmp_path):
     assert recorded(wheel) == commit
     assert git(source, "status", "--porcelain", "--", "pipeline") == ""
     with zipfile.ZipFile(wheel) as archive:
+        held = {
+            name for name in archive.namelist() if name.startswith(tuple(f"{c}/" for c in CODE))
+        }
         archive.extractall(tmp_path / "installed")
+    tracked = git(source, "ls-files", "--", *CODE).splitlines()
+    assert held == {*tracked, "pipeline/COMMIT"}  # data are there too, and nothing else
     repository(tmp_path)
     assert told(tmp_path / "installed") == commit
 

@@ -151,7 +151,7 @@ def largest(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _maps(url: str) -> xr.Dataset:
-    return xr.open_zarr(url, chunks=None)
+    return xr.open_zarr(url, chunks=None, storage_options=files.with_endpoint(url, {}))
 
 
 def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:

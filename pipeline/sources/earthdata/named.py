@@ -68,7 +68,7 @@ def listed(urlpath: str | list[str], given: dict[str, Any], login: str | None) -
 
 def _matching(url: str, given: dict[str, Any], login: str | None) -> list[Granule]:
     with http_errors.answering(url, login):
-        options = remote.options(url, given, login) | files.OPTIONS
+        options = remote.options(url, given, login) | files.FRESH
         filesystem, path = fsspec.core.url_to_fs(url, **options)
         found = filesystem.glob(path.replace("[", "[[]"), detail=True)
     made = []

@@ -7,6 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources import http_errors, remote
 from pipeline.sources.grids import stores
@@ -80,7 +81,7 @@ def _storage(url: str, options: dict[str, Any]) -> Any:
             http_errors.shown(url), f"Icechunk on {scheme}://, expected s3, gs or a folder"
         )
     client = options.get("client_kwargs", {})
-    endpoint = client.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = files.s3_endpoint(options)
     anonymous = bool(options.get("anon"))
     region = client.get("region_name") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
     if anonymous and remote.ROUTE is not None:  # a signature would be of another host

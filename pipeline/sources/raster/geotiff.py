@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import fsspec
 
+from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources import http_errors, remote
 
@@ -140,8 +140,7 @@ def _without_queries(record: logging.LogRecord) -> bool:
 def _s3(given: dict[str, Any]) -> dict[str, Any]:
     """Return GDAL's options for S3 that correspond to storage options of fsspec."""
     client = given.get("client_kwargs") or {}
-    endpoint = given.get("endpoint_url") or client.get("endpoint_url")
-    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL"))
+    endpoint = files.s3_endpoint(given)
     options: dict[str, Any] = {"AWS_NO_SIGN_REQUEST": "YES"} if given.get("anon") else {}
     names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
     names |= {"token": "AWS_SESSION_TOKEN"}
