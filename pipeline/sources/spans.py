@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+import datetime
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 
 
 def span(
-    place: str, metadata: dict[str, Any] | None, period: tuple[date, date] | None
+    place: str, metadata: dict[str, Any] | None, period: tuple[datetime.date, datetime.date] | None
 ) -> tuple[np.datetime64, np.datetime64]:
     """First and last day: of `metadata.period`, FIRST..LAST or FIRST.., within the period wanted.
 
@@ -25,9 +25,9 @@ def span(
     """
     told = str((metadata or {}).get("period", ""))
     begin, _, end = told.partition("..")
-    today = datetime.now(UTC).date()
-    first = date.fromisoformat(begin) if begin else date(1980, 1, 1)
-    last = min(date.fromisoformat(end), today) if end else today
+    today = datetime.datetime.now(datetime.UTC).date()
+    first = datetime.date.fromisoformat(begin) if begin else datetime.date(1980, 1, 1)
+    last = min(datetime.date.fromisoformat(end), today) if end else today
     if period:
         first, last = max(first, period[0]), min(last, period[1])
     if first > last:
