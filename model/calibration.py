@@ -16,20 +16,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from model.ensemble import combine_members
 from model.metrics import FEWEST
-from model.predict import product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from model.predict import Prediction
+    from model.ensemble import Prediction
+
 
 log = logging.getLogger(__name__)
 
+
 LEVEL_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-LEVEL = 0.9  # nominal coverage of the interval that the width is scaled for
+
+
+SCALED_LEVEL = 0.9  # nominal coverage of the interval that the width is scaled for
 
 
 class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -45,7 +49,7 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 UNCALIBRATED = Calibration(level_weight=0.0, width_scale=1.0, calibrated=False)
 
 
-def site_errors(
+def site_rmse(
     prediction: NDArray[np.float32], observed: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Return the (site,) RMSE of each site; NaN if it has fewer than 30 values."""
@@ -84,7 +88,7 @@ def calibrate(
     if "site" not in heads or not usable.any():
         return UNCALIBRATED
     weights = LEVEL_WEIGHTS if "satellite" in heads else (1.0,)
-    errors = np.stack([site_errors(product(members, heads, w)[0], observed) for w in weights])
+    errors = np.stack([site_rmse(combine_members(members, heads, w)[0], observed) for w in weights])
     known = usable & np.isfinite(errors).all(0)
     if not known.any():
         msg = (
@@ -100,12 +104,12 @@ def calibrate(
         )
     mean_error = dict(zip(weights, errors[:, known].mean(1).tolist(), strict=True))
     best = min(mean_error, key=lambda weight: (mean_error[weight], -weight))
-    mean, std = product(members, heads, best)
-    scale = width_scale(mean[known] - observed[known], std[known])
+    mean, std = combine_members(members, heads, best)
+    scale = fit_width_scale(mean[known] - observed[known], std[known])
     return Calibration(level_weight=best, width_scale=scale, calibrated=True)
 
 
-def width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
+def fit_width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
     """Return the factor on the standard deviation that makes 90 % intervals cover 90 %.
 
     Args:
@@ -122,11 +126,11 @@ def width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
     weight = (1.0 / np.maximum(valid.sum(1, keepdims=True), 1) * valid)[valid]
     order = np.argsort(ratio)
     share = np.cumsum(weight[order]) / weight.sum()
-    quantile = ratio[order][np.minimum(np.searchsorted(share, LEVEL - 1e-9), len(order) - 1)]
-    return float(quantile / half_width(LEVEL))
+    quantile = ratio[order][np.minimum(np.searchsorted(share, SCALED_LEVEL - 1e-9), len(order) - 1)]
+    return float(quantile / interval_half_width(SCALED_LEVEL))
 
 
-def half_width(level: float) -> float:
+def interval_half_width(level: float) -> float:
     """Return the half-width of a central interval in standard deviations.
 
     For a logistic distribution this is ln((1 + level) / (1 - level)) sqrt(3) / pi.
@@ -137,7 +141,7 @@ def half_width(level: float) -> float:
     return float(np.log((1 + level) / (1 - level)) * np.sqrt(3) / np.pi)
 
 
-def coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> NDArray[np.float64]:
+def interval_coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> NDArray[np.float64]:
     """Return the share of errors within the central interval of their standard deviation.
 
     Args:
@@ -149,6 +153,6 @@ def coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> NDArray[np
       (place,) shares; NaN where a place has no value.
     """
     valid = np.isfinite(error) & np.isfinite(std)
-    inside = valid & (np.abs(error) <= std * half_width(level))
+    inside = valid & (np.abs(error) <= std * interval_half_width(level))
     n = valid.sum(1)
     return np.where(n > 0, inside.sum(1) / np.maximum(n, 1), np.nan)

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
     from model.network import Heads
 
-FORMAT = 1
-LINEAR = "linear.weights"
+
+FORMAT_VERSION = 1
+
+
+LINEAR_KEY = "linear.weights"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained network with the scales of its inputs and its target, and its provenance.
 
     Attributes:
@@ -62,14 +65,14 @@ class Trained:
         return tuple(t.cpu().numpy() for t in (site, satellite, width))
 
 
-def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
+def pack_safetensors(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
     """Return tensors and JSON values as one safetensors object, the values in its header."""
     header = {"soilweave": json.dumps(values, sort_keys=True)}
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     return safetensors.torch.save(contiguous, header)
 
 
-def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and JSON values of a safetensors object.
 
     Raises:
@@ -85,11 +88,11 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(msg) from error
 
 
-def save(trained: Trained) -> bytes:
+def model_to_bytes(trained: TrainedModel) -> bytes:
     """Return a trained model as bytes; equal models give equal bytes."""
     features = trained.features
     values = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "network": trained.network.config.model_dump(),
         "likelihood": trained.network.likelihood,
         "forcing": features.forcing,
@@ -102,30 +105,30 @@ def save(trained: Trained) -> bytes:
     }
     weights = trained.network.state_dict()
     if trained.linear is not None:
-        weights |= {LINEAR: torch.from_numpy(trained.linear.weights)}
+        weights |= {LINEAR_KEY: torch.from_numpy(trained.linear.weights)}
         values["penalty"] = trained.linear.penalty
-    return pack(weights, values)
+    return pack_safetensors(weights, values)
 
 
-def load(data: bytes) -> Trained:
+def model_from_bytes(data: bytes) -> TrainedModel:
     """Return the trained model stored in the bytes of a checkpoint.
 
     Raises:
       ValueError: If the bytes are not a checkpoint, or have another format version.
     """
-    weights, values = unpack(data)
-    if values.get("format") != FORMAT:
+    weights, values = unpack_safetensors(data)
+    if values.get("format") != FORMAT_VERSION:
         msg = (
             f"the checkpoint has format {values.get('format')}; this version of soilweave reads "
-            f"format {FORMAT}"
+            f"format {FORMAT_VERSION}"
         )
         raise ValueError(msg)
     slow = tuple(SlowFeature(**item) for item in values["slow"])
     features = Features(tuple(values["forcing"]), tuple(values["static"]), slow)
-    linear = weights.pop(LINEAR, None)
+    linear = weights.pop(LINEAR_KEY, None)
     network = Network(NetworkConfig(**values["network"]), len(features.names), values["likelihood"])
     network.load_state_dict(weights)
-    return Trained(
+    return TrainedModel(
         network.eval(),
         features,
         Scaler.from_dict(values["scaler"]),

@@ -12,15 +12,18 @@ from torch import Tensor
 if TYPE_CHECKING:
     from model.scaling import Scaler
 
+
 Transform = Literal["none", "log1p"]
-Length = Annotated[int, Field(ge=1, le=3_660)]
+
+
+TrailingDays = Annotated[int, Field(ge=1, le=3_660)]
 
 
 class SlowFeature(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Trailing means of one forcing variable, a memory that an LSTM is slow to learn."""
 
     variable: str = Field(description="name of the forcing variable")
-    days: tuple[Length, ...] = Field(
+    days: tuple[TrailingDays, ...] = Field(
         min_length=1, description="lengths of the trailing means, days"
     )
     transform: Transform = Field(
@@ -71,12 +74,12 @@ def trailing_means(values: Tensor, days: tuple[int, ...], n_days: int) -> Tensor
     Returns:
       (place, n_days, len(days)) means; NaN where all days of a mean are missing.
     """
-    return torch.stack(_means(values, days, n_days), 2)
+    return torch.stack(_trailing_means(values, days, n_days), 2)
 
 
-def _means(values: Tensor, days: tuple[int, ...], n_days: int) -> list[Tensor]:
+def _trailing_means(values: Tensor, days: tuple[int, ...], n_days: int) -> list[Tensor]:
     if values.is_cpu and bool(values.sum().isfinite()):  # the check would stall a GPU
-        return _means_of_all(values, days, n_days)
+        return _complete_trailing_means(values, days, n_days)
     present = torch.isfinite(values)
     total = torch.nn.functional.pad(torch.where(present, values, 0.0).cumsum(1), (1, 0))
     count = torch.nn.functional.pad(present.float().cumsum(1), (1, 0))
@@ -89,7 +92,7 @@ def _means(values: Tensor, days: tuple[int, ...], n_days: int) -> list[Tensor]:
     return means
 
 
-def _means_of_all(values: Tensor, days: tuple[int, ...], n_days: int) -> list[Tensor]:
+def _complete_trailing_means(values: Tensor, days: tuple[int, ...], n_days: int) -> list[Tensor]:
     """Return the means where no day is missing: the same numbers, in half the time."""
     total = torch.nn.functional.pad(values.cumsum(1), (1, 0))
     end = total.shape[1]
@@ -115,11 +118,11 @@ def slow_features(forcing: Tensor, features: Features, scaler: Scaler, n_days: i
         values = scaler.scales[slow.variable].invert(forcing[..., index])
         if slow.transform == "log1p":
             values = torch.log1p(values.clamp(min=0.0))
-        columns += _means(values, slow.days, n_days)
+        columns += _trailing_means(values, slow.days, n_days)
     return columns
 
 
-def assemble(
+def assemble_input(
     forcing: Tensor, static: Tensor, features: Features, scaler: Scaler, n_days: int
 ) -> Tensor:
     """Return the network's input for a window: scaled, with missing and infinite values set to 0.

@@ -6,6 +6,8 @@ or returns a correlation of a series that is constant up to rounding, results ar
 warning.
 """
 
+from __future__ import annotations
+
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,14 +15,29 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
+
+
 Bools: TypeAlias = NDArray[np.bool_]
+
+
 Scores: TypeAlias = dict[str, NDArray[Any]]
 
+
 METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
+
+
 ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value is enough, as in pytesmo
-AT_ONCE = 1024  # places scored at once, which bounds the memory
+
+
+SCORED_PLACES = 1024  # places scored at once, which bounds the memory
+
+
 FEWEST = 30  # values that a site needs for calibration and for local adjustment
-ROUNDING = 1e-13  # a spread below this fraction of the largest value is noise of the arithmetic
+
+
+ROUNDING_TOLERANCE = (
+    1e-13  # a spread below this fraction of the largest value is noise of the arithmetic
+)
 
 
 def scores(prediction: ArrayLike, observation: ArrayLike, times: ArrayLike) -> Scores:
@@ -46,21 +63,25 @@ def scores(prediction: ArrayLike, observation: ArrayLike, times: ArrayLike) -> S
       ValueError: If shapes do not match or times do not increase.
     """
     p, o = np.asarray(prediction), np.asarray(observation)
-    chunks = [_scores(p[chunk], o[chunk], times) for chunk in parts(len(p))]
+    chunks = [_scores(p[chunk], o[chunk], times) for chunk in place_chunks(len(p))]
     return {name: np.concatenate([scored[name] for scored in chunks]) for name in chunks[0]}
 
 
-def parts(n_places: int) -> list[slice]:
+def place_chunks(n_places: int) -> list[slice]:
     """Return slices of places to score at once, which bounds the memory; at least one slice."""
-    return [slice(start, start + AT_ONCE) for start in range(0, max(n_places, 1), AT_ONCE)]
+    return [
+        slice(start, start + SCORED_PLACES) for start in range(0, max(n_places, 1), SCORED_PLACES)
+    ]
 
 
 def _scores(prediction: NDArray[Any], observation: NDArray[Any], times: ArrayLike) -> Scores:
-    p, o, valid, day = pairs(prediction, observation, times)
-    p_threshold, o_threshold = (ROUNDING * np.abs(v).max(axis=1, initial=0.0) for v in (p, o))
+    p, o, valid, day = paired_series(prediction, observation, times)
+    p_threshold, o_threshold = (
+        ROUNDING_TOLERANCE * np.abs(v).max(axis=1, initial=0.0) for v in (p, o)
+    )
     p_dev, o_dev, error_dev = (_deviation(v, valid) for v in (p, o, p - o))
     p_anomaly, o_anomaly = (_anomaly(v, valid, day) for v in (p_dev, o_dev))
-    r = correlation(p_dev, o_dev, valid, p_threshold, o_threshold)
+    r = pearson(p_dev, o_dev, valid, p_threshold, o_threshold)
     o_mean = _mean(o, valid)
     defined = np.isfinite(r) & (np.abs(o_mean) > o_threshold)
     alpha = _rms(p_dev, valid) / np.where(defined, _rms(o_dev, valid), np.nan)
@@ -71,12 +92,12 @@ def _scores(prediction: NDArray[Any], observation: NDArray[Any], times: ArrayLik
         "rmse": _rms(p - o, valid),
         "ubrmse": _rms(error_dev, valid),
         "correlation": r,
-        "anomaly_correlation": correlation(p_anomaly, o_anomaly, valid, p_threshold, o_threshold),
+        "anomaly_correlation": pearson(p_anomaly, o_anomaly, valid, p_threshold, o_threshold),
         "kge": 1.0 - np.sqrt((r - 1.0) ** 2 + (alpha - 1.0) ** 2 + (beta - 1.0) ** 2),
     }
 
 
-def pairs(
+def paired_series(
     prediction: ArrayLike, observation: ArrayLike, times: ArrayLike
 ) -> tuple[Floats, Floats, Bools, NDArray[np.int64]]:
     """Return both series with their missing values set to zero, the mask of pairs and the days.
@@ -117,9 +138,7 @@ def _rms(values: Floats, valid: Bools) -> Floats:
     return root
 
 
-def correlation(
-    x: Floats, y: Floats, valid: Bools, x_threshold: Floats, y_threshold: Floats
-) -> Floats:
+def pearson(x: Floats, y: Floats, valid: Bools, x_threshold: Floats, y_threshold: Floats) -> Floats:
     """Return the (place,) Pearson correlation of (place, time) pairs.
 
     Args:
@@ -189,7 +208,7 @@ def block_bootstrap(
     return float(low), float(high)
 
 
-def paired(
+def paired_difference(
     a: ArrayLike, b: ArrayLike, blocks: ArrayLike, n_draws: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Return the median of a - b and its interval by `block_bootstrap`.

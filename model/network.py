@@ -16,7 +16,10 @@ from model.seeds import hash_seed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-State = tuple[Tensor, Tensor]
+
+LSTMState = tuple[Tensor, Tensor]
+
+
 MINIMUM_WIDTH = 1e-3  # keeps the Laplace likelihood finite, in scaled units
 
 
@@ -75,8 +78,8 @@ class Network(nn.Module):
             b_hh[hidden : 2 * hidden] = 0.0
 
     def forward(
-        self, x: Tensor, state: State | None = None, generator: torch.Generator | None = None
-    ) -> tuple[Heads, State]:
+        self, x: Tensor, state: LSTMState | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Heads, LSTMState]:
         """Run the days in order.
 
         Args:
@@ -97,7 +100,7 @@ class Network(nn.Module):
         hidden, state = self._lstm(x, state, self._weights(generator))
         return self._heads(self.output(hidden).float().transpose(0, 1)), state
 
-    def _lstm(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+    def _lstm(self, x: Tensor, state: LSTMState, weights: list[Tensor]) -> tuple[Tensor, LSTMState]:
         """Return the (time, batch, unit) outputs and the last state."""
         hidden, h, c = torch.lstm(x, state, weights, True, 1, 0.0, self.training, False, False)
         return hidden, (h, c)

@@ -100,7 +100,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         return self.loss.likelihood == "laplace" and self.insitu_weight(arm) > 0
 
 
-class Job(NamedTuple):
+class ModelKey(NamedTuple):
     """Key of one model.
 
     Attributes:

@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 
     from model.sampling import Places
 
+
 LAGS, MEANS = (1, 2, 3), (3, 7, 30, 90)  # lags and lengths of trailing means, days
+
+
 LEAD_DAYS = max(MEANS) - 1  # days of forcing needed before the first day
-FILTERED_DAYS = 128  # longest window for a banded matrix; for longer ones it is mostly zeros
+
+
+MAX_BANDED_DAYS = 128  # longest window for a banded matrix; for longer ones it is mostly zeros
+
+
 PENALTIES = tuple(10.0**k for k in range(7))
-GROUPS = 5  # groups of sites for choosing the penalty if there are no folds
+
+
+PENALTY_GROUPS = 5  # groups of sites for choosing the penalty if there are no folds
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,9 @@ class Ridge:
           (batch, n_days) predictions in the target's unit.
         """
         weights = torch.from_numpy(self.weights).to(static.device)
-        if bool(forcing.sum().isfinite()) and n_days <= FILTERED_DAYS:
-            return self._filtered(forcing, _known(static), weights, n_days)
-        return (design(forcing, static, n_days).double() @ weights).float()
+        if bool(forcing.sum().isfinite()) and n_days <= MAX_BANDED_DAYS:
+            return self._filtered(forcing, _zero_missing(static), weights, n_days)
+        return (design_matrix(forcing, static, n_days).double() @ weights).float()
 
     def _filtered(self, forcing: Tensor, static: Tensor, weights: Tensor, n_days: int) -> Tensor:
         """Compute `window` by one product with a banded matrix, if no forcing is missing."""
@@ -77,12 +86,12 @@ class Ridge:
         age = day[LEAD_DAYS:] - day[:, None]
         outside = (age < 0) | (age > LEAD_DAYS)
         band = kernel[torch.where(outside, LEAD_DAYS + 1, age)].transpose(1, 2).flatten(0, 1)
-        series = _tamed(forcing[:, -(LEAD_DAYS + n_days) :]).flatten(1) @ band.float()
+        series = _asinh(forcing[:, -(LEAD_DAYS + n_days) :]).flatten(1) @ band.float()
         constant_part = static.double() @ weights[columns.numel() : -1] + weights[-1]
         return series + constant_part.float()[:, None]
 
 
-def design(forcing: Tensor, static: Tensor, n_days: int) -> Tensor:
+def design_matrix(forcing: Tensor, static: Tensor, n_days: int) -> Tensor:
     """Return the regressors for the last days of windows.
 
     They are the inverse hyperbolic sine of the scaled forcing, which reduces the weight of heavy
@@ -97,28 +106,28 @@ def design(forcing: Tensor, static: Tensor, n_days: int) -> Tensor:
     Returns:
       (batch, n_days, feature) regressors.
     """
-    forcing = _tamed(forcing[:, -(LEAD_DAYS + n_days) :])
+    forcing = _asinh(forcing[:, -(LEAD_DAYS + n_days) :])
     columns = [forcing[:, LEAD_DAYS - lag : LEAD_DAYS - lag + n_days] for lag in (0, *LAGS)]
     series = forcing.transpose(1, 2).flatten(0, 1)  # (batch x forcing, day)
     means = trailing_means(series, MEANS, n_days)
     means = means.reshape(len(forcing), forcing.shape[2], *means.shape[1:])
     columns += list(means.permute(3, 0, 2, 1))
     columns += [static[:, None].expand(-1, n_days, -1), torch.ones_like(forcing[:, :n_days, :1])]
-    return _known(torch.cat(columns, 2))
+    return _zero_missing(torch.cat(columns, 2))
 
 
-def _known(values: Tensor) -> Tensor:
+def _zero_missing(values: Tensor) -> Tensor:
     """Return the values with missing and infinite ones set to 0."""
     return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _tamed(forcing: Tensor) -> Tensor:
+def _asinh(forcing: Tensor) -> Tensor:
     """Return asinh, computed from a logarithm and a root: five times as fast as torch's own."""
     root = (forcing * forcing).add_(1).sqrt_()
     return root.add_(forcing.abs()).log_().copysign_(forcing)
 
 
-def fitted(
+def fit_ridge(
     places: Places,
     observed: NDArray[np.float32],
     sites: NDArray[np.int64],
@@ -140,12 +149,12 @@ def fitted(
     """
     chosen = np.zeros(len(observed), bool)
     chosen[sites] = True
-    moments = Moments(places.select(chosen), observed[chosen])
+    moments = SiteMoments(places.select(chosen), observed[chosen])
     label = None if place is None else place[chosen]
     return moments.fit(np.arange(int(chosen.sum())), fold[chosen], label)
 
 
-def _groups(fold: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+def _penalty_groups(fold: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the (site,) groups that are left out in turn when the penalty is chosen.
 
     Sites at one location share the fold of the first of them. Without folds, locations are
@@ -153,10 +162,10 @@ def _groups(fold: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int
     """
     _, first, number = np.unique(place, return_index=True, return_inverse=True)
     groups = fold[first][number]
-    return np.asarray(groups if len(np.unique(groups)) > 1 else number % GROUPS)
+    return np.asarray(groups if len(np.unique(groups)) > 1 else number % PENALTY_GROUPS)
 
 
-class Moments:
+class SiteMoments:
     """Sums over the days of each site, from which ridge regressions on any sites are computed."""
 
     def __init__(self, places: Places, observed: NDArray[np.float32]) -> None:
@@ -164,7 +173,9 @@ class Moments:
         self.gram, self.cross, self.square, self.n = [], [], [], []
         for site, values in zip(places.split(1), observed, strict=False):
             valid = np.isfinite(values)
-            regressors = design(site.days(-LEAD_DAYS, site.n_days), site.static, site.n_days)[0]
+            regressors = design_matrix(
+                site.days(-LEAD_DAYS, site.n_days), site.static, site.n_days
+            )[0]
             x = regressors.double().cpu().numpy()[valid]
             y = values[valid].astype(np.float64)
             self.gram.append(x.T @ x)
@@ -192,7 +203,7 @@ class Moments:
           ValueError: If no penalty gives a finite error.
         """
         label = np.arange(len(fold)) if place is None else place
-        groups = _groups(fold[sites], label[sites])
+        groups = _penalty_groups(fold[sites], label[sites])
         errors = dict.fromkeys(PENALTIES, 0.0)
         for group in np.unique(groups):
             kept, left_out = sites[groups != group], sites[groups == group]

@@ -11,18 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.features import Features, assemble
-from model.footprint import footprint_mean
+from model.features import Features, assemble_input
+from model.loss import footprint_mean
 from model.seeds import hash_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from model.recipe import Job, Recipe, TrainConfig
+    from model.recipe import ModelKey, Recipe, TrainConfig
     from model.scaling import Scale, Scaler
 
+
 SPINUP_DAYS = 365  # days at the start of the record that are repeated before it
-FOOTPRINTS, SITES, DROPOUT, NOISE_FOOTPRINTS, NOISE_SITES, WEIGHTS = range(6)  # random streams
+
+
+(
+    FOOTPRINT_STREAM,
+    SITE_STREAM,
+    DROPOUT_STREAM,
+    FOOTPRINT_NOISE_STREAM,
+    SITE_NOISE_STREAM,
+    WEIGHT_STREAM,
+) = range(6)  # random streams
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def as_tensor(array: NDArray[np.generic], device: str) -> Tensor:
         return torch.from_numpy(array).to(device)
 
 
-def inputs(
+def gather_inputs(
     places: Places,
     place: Tensor,
     start: Tensor,
@@ -129,10 +139,10 @@ def inputs(
     static = places.static[place]
     static = static if noise is None else static + noise
     forcing = places.window(place, start, n_days, features.lead_days)
-    return assemble(forcing, static, features, scaler, n_days)
+    return assemble_input(forcing, static, features, scaler, n_days)
 
 
-def draw(
+def draw_places(
     key: tuple[int, int, int], stream: int, n_places: int, n_drawn: int, first: int, last: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw places, and the first day of a window at each.
@@ -213,7 +223,7 @@ class Batch:
     insitu: Tensor | None
 
 
-def draw_batch(recipe: Recipe, job: Job, data: TrainingData, step: int) -> Batch:
+def draw_batch(recipe: Recipe, job: ModelKey, data: TrainingData, step: int) -> Batch:
     """Draw the batch of update `step` of a model, and gather its inputs and targets."""
     weight = recipe.insitu_weight(job.arm)
     parts, members, satellite, insitu = [], None, None, None
@@ -226,22 +236,22 @@ def draw_batch(recipe: Recipe, job: Job, data: TrainingData, step: int) -> Batch
     return Batch(torch.cat(parts), members, satellite, insitu)
 
 
-def generator(job: Job, step: int, stream: int, device: str = "cpu") -> torch.Generator:
+def seeded_generator(job: ModelKey, step: int, stream: int, device: str = "cpu") -> torch.Generator:
     """Return a generator of a device that depends on (seed, fold, step, stream) only."""
     seed = hash_seed((job.seed, job.fold + 1, step, stream))
     return torch.Generator(device).manual_seed(seed)
 
 
 def _draw_footprints(
-    train: TrainConfig, job: Job, data: TrainingData, step: int
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int
 ) -> tuple[Tensor, NDArray[np.int64], Tensor]:
-    drawn, start, n_days = windows(train, job, data, step, FOOTPRINTS)
+    drawn, start, n_days = draw_windows(train, job, data, step, FOOTPRINT_STREAM)
     which = data.seen[drawn]
     members = data.members[which]
     valid = members >= 0
     row = valid.nonzero()[0]
-    noise = noise_of(train, job, data, step, NOISE_FOOTPRINTS)
-    x = inputs(
+    noise = draw_static_noise(train, job, data, step, FOOTPRINT_NOISE_STREAM)
+    x = gather_inputs(
         data.cells,
         data.put(members[valid]),
         data.put(start[row]),
@@ -253,24 +263,26 @@ def _draw_footprints(
     if train.footprint_operator == "inputs":
         x = footprint_mean(x, members)
         members = np.arange(len(x))[:, None]
-    observed = targets(data.satellite, data.put(which), data.put(start), train.warmup_days, n_days)
+    observed = gather_targets(
+        data.satellite, data.put(which), data.put(start), train.warmup_days, n_days
+    )
     return x, members, data.target.apply(observed)
 
 
 def _draw_sites(
-    train: TrainConfig, job: Job, data: TrainingData, step: int
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int
 ) -> tuple[Tensor, Tensor]:
-    drawn, first_day, n_days = windows(train, job, data, step, SITES)
+    drawn, first_day, n_days = draw_windows(train, job, data, step, SITE_STREAM)
     which, start = data.put(data.trainable[drawn]), data.put(first_day)
-    noise = noise_of(train, job, data, step, NOISE_SITES)
+    noise = draw_static_noise(train, job, data, step, SITE_NOISE_STREAM)
     device_noise = None if noise is None else data.put(noise)
-    x = inputs(data.sites, which, start, n_days, data.features, data.scaler, device_noise)
-    observed = targets(data.insitu, which, start, train.warmup_days, n_days)
+    x = gather_inputs(data.sites, which, start, n_days, data.features, data.scaler, device_noise)
+    observed = gather_targets(data.insitu, which, start, train.warmup_days, n_days)
     return x, data.target.apply(observed)
 
 
-def windows(
-    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int
+def draw_windows(
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int, stream: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Draw the places and windows of an update.
 
@@ -286,18 +298,18 @@ def windows(
         the windows in days; the last two include the warm-up.
     """
     numbers = {
-        FOOTPRINTS: (len(data.seen), train.footprints_per_step),
-        SITES: (len(data.trainable), train.sites_per_step),
+        FOOTPRINT_STREAM: (len(data.seen), train.footprints_per_step),
+        SITE_STREAM: (len(data.trainable), train.sites_per_step),
     }
     window = min(train.window_days, data.n_days)
     first = data.first_day - train.warmup_days
     key = (job.seed, job.fold + 1, step)
-    place, start = draw(key, stream, *numbers[stream], first, first + data.n_days - window)
+    place, start = draw_places(key, stream, *numbers[stream], first, first + data.n_days - window)
     return place, start, window + train.warmup_days
 
 
-def noise_of(
-    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int
+def draw_static_noise(
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int, stream: int
 ) -> NDArray[np.float32] | None:
     """Draw the noise on the static attributes for an update; it is constant in time.
 
@@ -313,13 +325,15 @@ def noise_of(
     """
     if train.static_noise == 0:
         return None
-    n = train.footprints_per_step if stream == NOISE_FOOTPRINTS else train.sites_per_step
+    n = train.footprints_per_step if stream == FOOTPRINT_NOISE_STREAM else train.sites_per_step
     shape = (n, len(data.features.static))
-    noise = torch.randn(shape, generator=generator(job, step, stream)) * train.static_noise
+    noise = torch.randn(shape, generator=seeded_generator(job, step, stream)) * train.static_noise
     return noise.numpy()
 
 
-def targets(observed: Tensor, which: Tensor, start: Tensor, warmup: int, n_days: int) -> Tensor:
+def gather_targets(
+    observed: Tensor, which: Tensor, start: Tensor, warmup: int, n_days: int
+) -> Tensor:
     """Return the (place, day) observations on the days after the warm-up."""
     day = start[:, None] + torch.arange(warmup, n_days, device=start.device)
     return observed[which[:, None], day]

@@ -10,7 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SAMPLE = 4_000_000  # values used to fit a scale; of more, a fixed random sample is taken
+
+MAX_SAMPLE = 4_000_000  # values used to fit a scale; of more, a fixed random sample is taken
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Scaler:
         return cls({name: Scale(*pair) for name, pair in values.items()})
 
 
-def trimmed_scale(values: NDArray[Any]) -> Scale:
+def fit_trimmed_scale(values: NDArray[Any]) -> Scale:
     """Fit a scale to the values between their 10th and 90th percentile.
 
     If these are constant, all values are used; if all are constant, the standard deviation is 1.
@@ -61,20 +62,20 @@ def trimmed_scale(values: NDArray[Any]) -> Scale:
       values: values in any shape.
     """
     kept = np.asarray(values).ravel()
-    return scale_of(kept[sample(kept.size)])
+    return fit_sampled_scale(kept[sample_index(kept.size)])
 
 
-def sample(size: int) -> NDArray[np.int64] | slice:
+def sample_index(size: int) -> NDArray[np.int64] | slice:
     """Return the index of the values that a trimmed scale is fitted to, given their number.
 
     It lets a caller read only these values.
     """
-    if size <= SAMPLE:
+    if size <= MAX_SAMPLE:
         return slice(None)
-    return np.random.default_rng(0).integers(0, size, SAMPLE)
+    return np.random.default_rng(0).integers(0, size, MAX_SAMPLE)
 
 
-def scale_of(sampled: NDArray[Any]) -> Scale:
+def fit_sampled_scale(sampled: NDArray[Any]) -> Scale:
     """Fit a trimmed scale to the values that were selected beforehand."""
     finite = np.asarray(sampled, np.float64)
     finite = finite[np.isfinite(finite)]
@@ -82,18 +83,18 @@ def scale_of(sampled: NDArray[Any]) -> Scale:
         return Scale(0.0, 1.0)
     low, high = np.percentile(finite, [10, 90])
     trimmed = finite[(finite >= low) & (finite <= high)]
-    chosen = finite if _constant(trimmed) else trimmed
-    return Scale(float(chosen.mean()), 1.0 if _constant(chosen) else float(chosen.std()))
+    chosen = finite if _is_constant(trimmed) else trimmed
+    return Scale(float(chosen.mean()), 1.0 if _is_constant(chosen) else float(chosen.std()))
 
 
-def plain_scale(values: NDArray[Any]) -> Scale:
+def fit_plain_scale(values: NDArray[Any]) -> Scale:
     """Fit a scale to all finite values, for the target; without any value it is (0, 1)."""
     array = np.asarray(values)
     finite = np.asarray(array[np.isfinite(array)], np.float64)
     if not finite.size:
         return Scale(0.0, 1.0)
-    return Scale(float(finite.mean()), 1.0 if _constant(finite) else float(finite.std()))
+    return Scale(float(finite.mean()), 1.0 if _is_constant(finite) else float(finite.std()))
 
 
-def _constant(values: NDArray[np.float64]) -> bool:
+def _is_constant(values: NDArray[np.float64]) -> bool:
     return bool(values.std() <= 1e-9 * (1e-30 + np.abs(values).max()))

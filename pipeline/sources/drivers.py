@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 PACKAGE = "pipeline.sources"
+
+
 # Path in this package under which catalogs have a driver -> path of the driver today.
 # A driver that moves gets another value here, and its key never changes. One that is published
 # under a new path as well, in the catalogs of soilweave, gets no further key.
 PUBLISHED = {
     "awdb.AwdbSource": "pipeline.sources.awdb.AwdbSource",
-    "filled.FilledSource": "pipeline.sources.filled.FilledSource",
+    "filled.FilledSource": "pipeline.sources.points.FilledSource",
     "geolearn.GeolearnSource": "pipeline.sources.geolearn.GeolearnSource",
     "gridded.GriddedSource": "pipeline.sources.gridded.GriddedSource",
     "gridzarr.GridZarrSource": "pipeline.sources.gridzarr.GridZarrSource",
@@ -18,7 +20,7 @@ PUBLISHED = {
     "points.PointsSource": "pipeline.sources.points.PointsSource",
     "raster.RasterSource": "pipeline.sources.raster.RasterSource",
     "smap.SmapL3Source": "pipeline.sources.smap.SmapL3Source",
-    "smap4.SmapL4Source": "pipeline.sources.smap4.SmapL4Source",
+    "smap4.SmapL4Source": "pipeline.sources.smap.SmapL4Source",
     "table.TableSource": "pipeline.sources.table.TableSource",
     "uscrn.UscrnSource": "pipeline.sources.uscrn.UscrnSource",
     "zarr.ZarrSource": "pipeline.sources.zarr.ZarrSource",

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from network import Network
     from nodes import Nodes
 
+
 CLOSE = 1e-4
+
+
 N_MODELS = 7  # multiscale and insitu in 2 folds and on all sites, satellite on all
+
+
 pytestmark = pytest.mark.cluster
 
 

@@ -1,0 +1,5 @@
+"""The simulator: a synthetic planet with known truth, written as a provider would write it."""
+
+from pipeline.planet.stage import run
+
+__all__ = ["run"]

@@ -1,0 +1,5 @@
+"""Stage `predict`: cube and models in, daily maps and the state to continue from out."""
+
+from pipeline.predict.stage import run
+
+__all__ = ["run"]
