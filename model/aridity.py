@@ -11,6 +11,7 @@ from model.humidity import saturation_slope
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
 # Upper limits of the aridity index, precipitation over potential evaporation (UNEP 1997). The
 # hyper-arid class is merged into arid, and wet is an index above one.
 CLASS_EDGES = (0.2, 0.5, 0.65, 1.0)

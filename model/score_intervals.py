@@ -18,6 +18,7 @@ from model.metrics import Bools, Floats, Scores
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+
 Bounds: TypeAlias = tuple[Floats, Floats]
 
 

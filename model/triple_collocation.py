@@ -11,6 +11,7 @@ from model.metrics import ROUNDING_TOLERANCE, Bools, Floats
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+
 RECORDS = ("site", "satellite", "model")
 
 

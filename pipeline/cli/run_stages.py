@@ -196,23 +196,20 @@ def _modules() -> dict[str, Any]:
 
     They import PyTorch and more, which a verb waits for only when it runs stages.
     """
-    from pipeline.cli import verbs
-    from pipeline.evaluate import stage
-    from pipeline.evaluate.report import page
-    from pipeline.planet import stage
-    from pipeline.predict import stage
-    from pipeline.prepare import folds, stage
-    from pipeline.train import stage
+    from pipeline import evaluate, planet, predict, prepare, train
+    from pipeline.cli import update
+    from pipeline.evaluate import report
+    from pipeline.prepare import folds
 
     return {
-        "planet": stage,
-        "prepare": stage,
+        "planet": planet,
+        "prepare": prepare,
         "folds": folds,
-        "train": stage,
-        "predict": stage,
-        "evaluate": stage,
-        "report": page,
-        "update": verbs,
+        "train": train,
+        "predict": predict,
+        "evaluate": evaluate,
+        "report": report,
+        "update": update,
     }
 
 

@@ -21,28 +21,15 @@ import typer
 
 from pipeline import files
 from pipeline.cli import run_stages
-from pipeline.cli.run_stages import (
-    Debug,
-    Experiment,
-    Name,
-    Overwrite,
-    Set,
-    Workspace,
-    out,
-    resolve_named,
-)
+from pipeline.cli.run_stages import Debug, Name, Overwrite, Set, Workspace, out, resolve_named
+from pipeline.cli.run_stages import Experiment as run_stages_experiment
 from pipeline.doctor import recordings
-from pipeline.errors import ConfigError, StoreError
-from pipeline.predict import resume
-from pipeline.prepare import append
-from pipeline.storage import models
-from pipeline.storage import schema as storage_schema
-from pipeline.storage.cube import Cube
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipeline.experiment.config import Experiment as config_experiment
+    from pipeline.experiment.config import Experiment
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace as Place
 
@@ -86,7 +73,7 @@ def ls(
 
 
 def plan(
-    experiment: Experiment,
+    experiment: run_stages_experiment,
     workspace: Workspace = "workspace",
     name: Name = None,
     set_: Set = None,
@@ -225,7 +212,6 @@ def _compare(
     experiments: Sequence[str], workspace: str, into: str | None, drawn: str | None
 ) -> None:
     """Compare, show, and write what is asked for."""
-    from pipeline import files
     from pipeline.cli import tables
     from pipeline.evaluate import compare
     from pipeline.evaluate.report import comparison
@@ -254,57 +240,12 @@ def _compare(
 
 def _place(name: str, workspace: str) -> Place:
     """Where it was run: in the workspace's folder of that name, else in that of a preset's."""
-    from pipeline import files
     from pipeline.storage import artefacts
 
     folder = artefacts.Workspace(files.join(files.absolute(workspace), name))
     if "/" not in name and files.exists(folder.url("experiment.yaml")):
         return folder
     return resolve_named(name, workspace, None, None)[1]
-
-
-def run_update(
-    experiment: config_experiment,
-    workspace: Place,
-    progress: Progress,
-    overwrite: bool = False,
-    through: date | None = None,
-) -> None:
-    """Bring the maps up to a day, by default as far as all sources of forcing reach.
-
-    Args:
-      experiment: that was run in the workspace.
-      workspace: of it.
-      progress: is told.
-      overwrite: nothing is replaced here but what has changed.
-      through: the last day.
-
-    Raises:
-      SoilweaveError: nothing was run, with other settings, or the day cannot be had.
-    """
-    progress.start("update", 0, "blocks")
-    cube_url, cube_digest = Cube.source(experiment, workspace)
-    root, digest = models.source(experiment, workspace)
-    artefact = workspace.artefact("maps")
-    inputs = storage_schema.identity(experiment, "maps", cube=cube_digest, models=digest)
-    place, manifest = workspace.url("maps"), artefact.manifest()
-    if manifest is None:
-        remedy = f"make them first: soilweave predict {experiment.name}"
-        raise StoreError(place, "no complete maps to go on from", remedy=remedy)
-    if manifest["inputs_sha256"] != files.sha256_of(artefact.recorded(inputs)):
-        remedy = "make them anew with: soilweave predict --overwrite"
-        raise StoreError(place, "were made from another cube or other models", remedy=remedy)
-    done = date.fromisoformat(manifest["complete_through"])
-    if through is not None and through < done:
-        remedy = "give a later day, or none: as far as the sources reach"
-        raise ConfigError(f"--through {through}", f"the maps reach {done} already", remedy=remedy)
-    if files.exists(workspace.url("update")):  # of a driver that died
-        workspace.lease.take(progress.note)
-    ends = append.run(experiment, workspace, progress, through)
-    told = resume.run(experiment, workspace, progress, (cube_url, root), through)
-    if workspace.lease.held:
-        files.remove(workspace.url("update"))
-    progress.finish("; ".join([*told, *ends]))
 
 
 def add_update_verb(app: typer.Typer, run: Callable[..., None]) -> None:
@@ -354,12 +295,11 @@ def _day(text: str | None) -> date | None:
 
 def _was_run(
     experiment: str, workspace: str, name: str | None, settings: list[str] | None
-) -> tuple[config_experiment, Place]:
+) -> tuple[Experiment, Place]:
     """The experiment as its folder describes it, with the settings it was run with, else as given.
 
     `--set` goes over those.
     """
-    from pipeline import files
     from pipeline.experiment import load
     from pipeline.storage import artefacts
 

@@ -469,8 +469,8 @@ def _advise_on_memory(experiment: Experiment, sizes: Sizes, memory_mb: float) ->
         return ""
     most = int(count_footprints(experiment, sizes) * room / packed)
     return (
-        f"\nThe workers of train share {intake_catalog.size(packed)}, but Ray's object store has only "
-        f"{intake_catalog.size(room)} of this machine's {intake_catalog.size(memory_mb)}: "
+        f"\nThe workers of train share {intake_catalog.size(packed)}, but Ray's object store has "
+        f"only {intake_catalog.size(room)} of this machine's {intake_catalog.size(memory_mb)}: "
         f"set train.max_footprints={most}, or use nodes with more memory."
     )
 
@@ -485,6 +485,6 @@ def _describe_basis(experiment: Experiment, sizes: Sizes, speed: Pace) -> str:
         f"{speed.cell_days_per_s:,.0f} cell-days per second in prediction, "
         f"{speed.side_by_side} workers in parallel; reading and writing are assumed to reach "
         f"{MEGABYTES_PER_SECOND:g} MB/s. Memory is the peak of a process; in train it includes "
-        f"{intake_catalog.size(training_data_mb(experiment, sizes))} that all workers of a node share."
-        + _advise_on_memory(experiment, sizes, memory_mb)
+        f"{intake_catalog.size(training_data_mb(experiment, sizes))} that all workers of a node "
+        "share." + _advise_on_memory(experiment, sizes, memory_mb)
     )

@@ -3,6 +3,8 @@
 Copies of sources (`stage`) and new days (`append`) are here too.
 """
 
+from __future__ import annotations
+
 from pipeline.prepare.stage import run
 
 __all__ = ["run"]

@@ -19,8 +19,8 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources.gridded import GridSource
 from pipeline.sources.grids import variables, zarr_stores
+from pipeline.sources.grids.driver import GridSource
 from pipeline.sources.shared import (
     access,
     coordinates,

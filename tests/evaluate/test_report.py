@@ -11,7 +11,7 @@ import pytest
 from pipeline import files, predict
 from pipeline.errors import StoreError
 from pipeline.evaluate import report
-from pipeline.evaluate.report import page as report_page
+from pipeline.evaluate.report import style
 from pipeline.progress import Silent
 from pipeline.storage.artefacts import Workspace
 
@@ -109,12 +109,12 @@ def test_numbers_are_those_of_the_summary(made, world):
     _, page = made
     summary = world.summary
     described = summary["arms"] | summary["baselines"]
-    digits = {m: report_page.digits(m, described.values()) for m in METRICS}
+    digits = {m: style.digits(m, described.values()) for m in METRICS}
     for name, scores in described.items():
         for metric in METRICS:
             value, *bounds = page.cells["sites", name, metric]
             sign = "+" if metric == "bias" else ""
-            assert value == report_page.number(scores["median"][metric], digits[metric], sign)
+            assert value == style.format_number(scores["median"][metric], digits[metric], sign)
             plain = value.replace("\N{MINUS SIGN}", "-")
             expected = scores["median"][metric]
             assert float(plain) == pytest.approx(expected, abs=0.5001 * 10 ** -digits[metric])
@@ -157,7 +157,7 @@ def test_without_sites_has_footprints_alone(world, tmp_path):
     assert page_of(workspace).sections == ["footprints", *ALWAYS]
     html = files.read_bytes(workspace.url("report.html")).decode()
     assert "At 11 footprints" in html
-    assert f">{report_page.ABSENT}</td>" in html
+    assert f">{style.ABSENT}</td>" in html
 
 
 def test_with_truth(made, world, tmp_path):
@@ -200,4 +200,4 @@ def test_needs_scores(world, tmp_path):
     ],
 )
 def test_numbers(value, digits, sign, told):
-    assert report_page.number(value, digits, sign) == told
+    assert style.format_number(value, digits, sign) == told

@@ -1,5 +1,7 @@
 """Attribute distance by hand, and where a further probe tells most by trying them all."""
 
+from __future__ import annotations
+
 from itertools import combinations
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Level weight and width scale against a search through all of them."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import tiny

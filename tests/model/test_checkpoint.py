@@ -1,5 +1,7 @@
 """A model as one safetensors object."""
 
+from __future__ import annotations
+
 import json
 import pickle
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Long series against one day after the other, and the product of several members."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np

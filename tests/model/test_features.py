@@ -1,5 +1,7 @@
 """Trailing means, slow features and the network's input, against loops over days."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import tiny

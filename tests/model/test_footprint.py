@@ -1,5 +1,7 @@
 """Mean of a footprint's cells."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

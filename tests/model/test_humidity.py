@@ -1,5 +1,7 @@
 """Specific humidity against the definition: mass of vapour over mass of moist air."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

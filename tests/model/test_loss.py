@@ -1,5 +1,7 @@
 """Masked errors and the loss of one source, against loops over days."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """Scores against pytesmo, known numbers and the obvious formula."""
 
+from __future__ import annotations
+
 import time
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The network against its equations."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import tiny

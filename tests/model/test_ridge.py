@@ -1,5 +1,7 @@
 """The linear baseline against least squares with rows added for the penalty."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import tiny

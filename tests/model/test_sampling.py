@@ -1,5 +1,7 @@
 """Draws of places and windows. Values tell where they are from, so a batch can be read back."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from math import prod
 

@@ -1,5 +1,7 @@
 """Scales of inputs and target."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

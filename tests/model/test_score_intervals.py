@@ -1,5 +1,7 @@
 """Analytic intervals against pytesmo, and effective numbers of days against what days do."""
 
+from __future__ import annotations
+
 import warnings
 
 import numpy as np

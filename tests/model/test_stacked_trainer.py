@@ -1,5 +1,7 @@
 """Models trained side by side against the same models trained one by one."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np

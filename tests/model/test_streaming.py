@@ -1,5 +1,7 @@
 """Places walked block by block against the whole series at once."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import tiny

@@ -1,5 +1,7 @@
 """Training: the loss of two sources, stopping and going on, what a seed decides."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Triple collocation against pytesmo and against records whose errors are known."""
 
+from __future__ import annotations
+
 import warnings
 
 import numpy as np

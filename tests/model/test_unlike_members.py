@@ -1,5 +1,7 @@
 """A member that is unlike the others, by the rule written out for each member."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -15,7 +15,7 @@ import xarray as xr
 import yaml
 
 from pipeline import cli, files, prepare
-from pipeline.cli import verbs
+from pipeline.cli import update as cli_update
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.experiment import load
 from pipeline.predict import stage as predict_stage
@@ -66,7 +66,7 @@ class Ran:
     def update(self, through=None):
         told = Told()
         day = through and datetime.date.fromisoformat(through)
-        verbs.run_update(self.experiment, self.workspace, told, through=day)
+        cli_update.run(self.experiment, self.workspace, told, through=day)
         self.workspace.lease.release()
         return told.said[-1]
 

@@ -5,9 +5,10 @@ import pytest
 from miniatures_forcing import hours
 
 from pipeline.sources.grids import variables
-from pipeline.sources.grids.days import Calendar, Day, coverage, decoded, increments, order_problems
+from pipeline.sources.grids.days import Calendar, Day, coverage, increments, order_problems
 from pipeline.sources.grids.days import daily as days_daily
 from pipeline.sources.shared import dates, time_steps
+from pipeline.sources.shared.dates import decode_times
 
 HOUR = np.timedelta64(1, "h")
 
@@ -112,11 +113,11 @@ def test_calendars_without_leap_days_are_dates_and_those_of_360_days_are_not():
 
     noleap = np.array([cftime.DatetimeNoLeap(2020, 2, 28, 12), cftime.DatetimeNoLeap(2020, 3, 1)])
     np.testing.assert_array_equal(
-        decoded(noleap), np.array(["2020-02-28T12", "2020-03-01"], "datetime64[ns]")
+        decode_times(noleap), np.array(["2020-02-28T12", "2020-03-01"], "datetime64[ns]")
     )
     other = np.array([cftime.Datetime360Day(2020, 2, 30)])
-    assert decoded(other).dtype == object
-    assert order_problems(decoded(other))
+    assert decode_times(other).dtype == object
+    assert order_problems(decode_times(other))
 
 
 def test_urls_of_a_period():

@@ -13,6 +13,7 @@ from miniatures_smap import Repository, item
 
 from pipeline.errors import DataError
 from pipeline.sources.shared import access, earthdata, http_errors
+from pipeline.sources.smap import search
 
 DATA = "https://data.nsidc.earthdatacloud.nasa.gov/SMAP/a.h5"
 
@@ -158,7 +159,7 @@ def test_a_search_goes_through_years_and_pages():
     names = [f"SMAP_L4_SM_gph_{day}_Vv8011_001.h5" for day in (*days, "20160101T013000")]
     items = [item(name, "https://a", "2024-01-01T00:00:00Z", 7) for name in names]
     with earthdata_server.serve(repository=Repository(items)) as nasa:
-        found = earthdata.search(SPL3SMP, PERIOD, (-125, 25, -67, 50), cmr=nasa.url)
+        found = search.search_cmr(SPL3SMP, PERIOD, (-125, 25, -67, 50), cmr=nasa.url)
         queries = nasa.repository.queries
     assert [one.name for one in found] == names
     assert found[0].url == f"https://a/{names[0]}"  # the file, of the links of its type
@@ -179,7 +180,7 @@ def test_no_password_of_netrc_goes_to_the_repository(monkeypatch, tmp_path):
     )
     netrc.chmod(0o600)
     with earthdata_server.serve(token="made", repository=Repository([])) as nasa:
-        earthdata.search(SPL3SMP, PERIOD, cmr=nasa.url)
+        search.search_cmr(SPL3SMP, PERIOD, cmr=nasa.url)
         assert {authorization for _, authorization in nasa.asked} == {None}
         monkeypatch.setitem(earthdata.ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
         assert frozen("s3://bucket/a.h5")[:2] == ("key", "secret")  # by the token, not by c and d
@@ -189,16 +190,16 @@ def test_no_password_of_netrc_goes_to_the_repository(monkeypatch, tmp_path):
 def test_a_search_that_fails():
     with earthdata_server.serve(repository=Repository([])) as nasa:
         nasa.statuses = [503, 503]
-        assert earthdata.search(SPL3SMP, PERIOD, cmr=nasa.url) == []
+        assert search.search_cmr(SPL3SMP, PERIOD, cmr=nasa.url) == []
         nasa.statuses = [400]
         with pytest.raises(DataError, match="answers 400"):
-            earthdata.search(SPL3SMP, PERIOD, cmr=nasa.url)
+            search.search_cmr(SPL3SMP, PERIOD, cmr=nasa.url)
     with pytest.raises(DataError, match="does not answer"):
-        earthdata.search(SPL3SMP, PERIOD, cmr=nasa.url)
+        search.search_cmr(SPL3SMP, PERIOD, cmr=nasa.url)
     granule = item("SMAP_L3_SM_P_20151230_R19240_001.h5", "https://a", "2024")
     granule["umm"]["RelatedUrls"] = []
     with (
         earthdata_server.serve(repository=Repository([granule])) as nasa,
         pytest.raises(DataError, match=r"20151230_R19240_001.h5 in CMR: has no link of type"),
     ):
-        earthdata.search(SPL3SMP, PERIOD, cmr=nasa.url, direct=True)
+        search.search_cmr(SPL3SMP, PERIOD, cmr=nasa.url, direct=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import files
-from pipeline.evaluate.report import map_fields, page, style
+from pipeline.evaluate.report import map_fields, style
 from pipeline.evaluate.report.map_fields import Frame, Scale
 from pipeline.experiment import config
 from pipeline.experiment.config import REFERENCE_ARM, reference_arm
@@ -96,7 +96,7 @@ def maps_section(fields: Fields, on: Frame) -> Json:
         key: mapped.mean if key == first else fields.mean(read) for key, read in readers.items()
     }
     made: Json = {"name": name, "unit": unit, "first": style.label(first)}
-    made["day"] = page.day(day[0])
+    made["day"] = style.day(day[0])
     made["sites"] = 0 if on.scattered else len(on.places[0])
     made["refined"] = experiment.domain.refinement > 1
     made["wide"], made["scattered"] = on.is_wide, on.scattered
@@ -114,8 +114,8 @@ def maps_section(fields: Fields, on: Frame) -> Json:
         scale = Scale.over("product minus satellite", unit, SIGNED, [mapped.level], centred=True)
         alt = f"Map of the footprint mean of {style.label(first)} minus the satellite"
         made["level"] = _panel("footprint mean minus satellite", on, mapped.level, scale, alt)
-        made["level_digits"] = page.number(float(np.nanmean(mapped.level)), 3, "+")
-        made["level_spread"] = page.number(float(np.nanstd(mapped.level)), 3)
+        made["level_digits"] = style.format_number(float(np.nanmean(mapped.level)), 3, "+")
+        made["level_spread"] = style.format_number(float(np.nanstd(mapped.level)), 3)
     return made
 
 
@@ -205,10 +205,10 @@ def next_probes(experiment: Experiment, workspace: Workspace, on: Frame) -> Json
         panels.append({"title": title, "picture": picture, "bar": map_fields.colour_bar(scale)})
     rows = [
         [
-            page.count(int(row["rank"])),
-            *(page.number(row[name], 3) for name in ("lat", "lon", "std")),
-            page.number(row["attribute_distance"], 2),
-            page.number(100 * row["gain"], 2),
+            style.count(int(row["rank"])),
+            *(style.format_number(row[name], 3) for name in ("lat", "lon", "std")),
+            style.format_number(row["attribute_distance"], 2),
+            style.format_number(100 * row["gain"], 2),
         ]
         for row in table.to_dict("records")
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluate.report import page, style
+from pipeline.evaluate.report import style
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,9 +144,9 @@ BETTER = {"correlation": max, "rmse": min, "ubrmse": min}
 def judges(summary: Json) -> Iterator[tuple[str, Json, str]]:
     """What the arms were judged by: key, scores, and in words; sites, then the truth."""
     if summary["arms"]:
-        yield "sites", summary, f"{page.count(summary['n_sites'])} held-out sites"
+        yield "sites", summary, f"{style.count(summary['n_sites'])} held-out sites"
     if summary.get("truth", {}).get("arms"):
-        n = page.count(summary["truth"]["n_cells"])
+        n = style.count(summary["truth"]["n_cells"])
         yield "truth", summary["truth"], f"{n} cells of known truth, away from sites"
 
 
@@ -226,8 +226,10 @@ def footprints(summary: Json) -> list[Json]:
         {
             "values": names.get(values, values),
             "seed": seed,
-            "n": page.count(described["n_footprints"]),
-            "cells": [page.number(described["median"][m], _places(m, [described])) for m in SHOWN],
+            "n": style.count(described["n_footprints"]),
+            "cells": [
+                style.format_number(described["median"][m], _places(m, [described])) for m in SHOWN
+            ],
         }
         for values, by_seed in summary.get("footprints", {}).items()
         for seed, described in by_seed.items()
@@ -235,18 +237,18 @@ def footprints(summary: Json) -> list[Json]:
 
 
 def _places(metric: str, judged: list[Json]) -> int:
-    return page.digits(metric, judged)
+    return style.digits(metric, judged)
 
 
 def _rows(judged: Json) -> list[Json]:
     described = judged["arms"] | judged["baselines"]
-    decimals = {m: page.digits(m, described.values()) for m in SHOWN}
+    decimals = {m: style.digits(m, described.values()) for m in SHOWN}
     best = {m: _best(m, described) for m in BETTER}
     rows = []
     for name, d in described.items():
         cells = [_cell(m, d, decimals[m], best.get(m) == name) for m in SHOWN]
         row = {"name": name, "label": style.label(name), "colour": style.colour(name)}
-        row |= {"arm": name in judged["arms"], "n": page.count(d["n_sites"]), "cells": cells}
+        row |= {"arm": name in judged["arms"], "n": style.count(d["n_sites"]), "cells": cells}
         rows.append(row)
     return rows
 
@@ -256,8 +258,8 @@ def _cell(metric: str, described: Json, decimals: int, best: bool) -> Json:
     value, bounds = described["median"][metric], described["ci95"][metric]
     return {
         "metric": metric,
-        "value": page.number(value, decimals, sign),
-        "interval": page.interval(bounds, min(decimals, 3), sign),
+        "value": style.format_number(value, decimals, sign),
+        "interval": style.interval(bounds, min(decimals, 3), sign),
         "best": best,
     }
 
@@ -281,18 +283,18 @@ def _differences(summary: Json) -> Iterator[tuple[str, str, Difference]]:
 
 
 def _paired_rows(judged: Json) -> Iterator[Json]:
-    decimals = {m: page.digits(m, judged["arms"].values()) for m in COMPARED}
+    decimals = {m: style.digits(m, judged["arms"].values()) for m in COMPARED}
     for pair, made in judged["paired"].items():
         cells: list[dict[str, Any]] = [
             {
                 "metric": m,
-                "value": page.number(made[m]["median_difference"], decimals[m], "+"),
-                "interval": page.interval(made[m]["ci95"], decimals[m], "+"),
+                "value": style.format_number(made[m]["median_difference"], decimals[m], "+"),
+                "interval": style.interval(made[m]["ci95"], decimals[m], "+"),
             }
             for m in COMPARED
         ]
         other = pair.split("-", 1)[1]
-        n = page.count(made["rmse"]["n_sites"])
+        n = style.count(made["rmse"]["n_sites"])
         yield {"pair": pair, "label": style.label(other), "n": n, "cells": cells}
 
 
@@ -302,7 +304,7 @@ def _higher(summary: Json, first: str) -> str:
     if len(found) < 2 or any(d is None or d["median"]["rmse"] is None for d in found):
         return ""
     higher = found[0]["median"]["rmse"] - found[1]["median"]["rmse"]
-    return page.number(higher, page.digits("rmse", found) - 1) if higher > 0 else ""
+    return style.format_number(higher, style.digits("rmse", found) - 1) if higher > 0 else ""
 
 
 def _covered(described: Json) -> bool:
@@ -317,8 +319,8 @@ def _trust_row(name: str, described: Json) -> Json:
         "name": name,
         "label": style.label(name),
         "colour": style.colour(name),
-        "shares": [page.percent(share) for share in shares],
-        "ranks": page.number(ranks["sites"], 2),
-        "ranks_interval": page.interval(ranks["sites_ci95"], 2),
-        "ranks_days": page.number(ranks["site_days"], 2),
+        "shares": [style.percent(share) for share in shares],
+        "ranks": style.format_number(ranks["sites"], 2),
+        "ranks_interval": style.interval(ranks["sites_ci95"], 2),
+        "ranks_days": style.format_number(ranks["site_days"], 2),
     }

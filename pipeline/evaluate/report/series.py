@@ -13,7 +13,7 @@ import numpy as np
 from model.calibration import interval_half_width
 from pipeline import files
 from pipeline.evaluate import scoring
-from pipeline.evaluate.report import page, style
+from pipeline.evaluate.report import style
 from pipeline.evaluate.report.maps import reference
 from pipeline.storage import models, tables
 
@@ -152,7 +152,7 @@ def series(
         what = style.quantity(experiment.target.replace("_", " "), unit)
         alt = f"Time series at {site}, the {rank} site"
         picture = at_site(line, arm, what, (variable.minimum, variable.maximum), alt)
-        error = page.number(value, 4)
+        error = style.format_number(value, 4)
         made.append({"rank": rank, "site": site, "rmse": error, "unit": unit, "picture": picture})
     return made
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.evaluate.report import page, style
+from pipeline.evaluate.report import style
 from pipeline.experiment.config import SATELLITE_BASELINE
 
 if TYPE_CHECKING:
@@ -112,15 +112,15 @@ def triple(summary: Json) -> list[Json]:
         cells = [
             {
                 "metric": f"{record}_{measure}",
-                "value": page.number(found[record]["median"][measure], decimals[measure]),
-                "interval": page.interval(found[record]["ci95"][measure], decimals[measure]),
+                "value": style.format_number(found[record]["median"][measure], decimals[measure]),
+                "interval": style.interval(found[record]["ci95"][measure], decimals[measure]),
             }
             for measure in MEASURES
             for record in RECORDS
         ]
         lost = ", ".join(f"{reason} ({n})" for reason, n in found["undefined"].items())
         row = {"name": name, "label": style.label(name), "colour": style.colour(name)}
-        n = page.count(found["model"]["n_sites"])
+        n = style.count(found["model"]["n_sites"])
         rows.append(row | {"n": n, "cells": cells, "undefined": lost})
     return rows
 
@@ -144,19 +144,19 @@ def _tables(summary: Json, parts: list[tuple[str, str, Json]]) -> Iterator[Json]
     first = pairs[0].split("-", 1)[0]
     others = [style.label(pair.split("-", 1)[1]) for pair in pairs]
     for metric in TOLD:
-        decimals = page.digits(metric, summary["arms"].values())
+        decimals = style.digits(metric, summary["arms"].values())
         rows = []
         for stratum, name, judged in parts:
             own = judged["arms"][first]
             cells = [_cell(own["median"][metric], own["ci95"][metric], decimals)]
             made = [judged["paired"][pair][metric] for pair in pairs]
             cells += [_cell(d["median_difference"], d["ci95"], decimals, "+") for d in made]
-            row = {"stratum": stratum, "name": name, "n": page.count(own["n_sites"])}
+            row = {"stratum": stratum, "name": name, "n": style.count(own["n_sites"])}
             rows.append(row | {"cells": cells})
         title = f"{style.METRICS[metric]} of {style.label(first)}, and {style.label(first)} minus"
         yield {"metric": metric, "title": title, "others": others, "rows": rows}
 
 
 def _cell(value: float | None, bounds: list[float | None], digits: int, sign: str = "") -> Json:
-    told = page.number(value, digits, sign)
-    return {"metric": "", "value": told, "interval": page.interval(bounds, digits, sign)}
+    told = style.format_number(value, digits, sign)
+    return {"metric": "", "value": told, "interval": style.interval(bounds, digits, sign)}

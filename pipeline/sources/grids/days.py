@@ -88,15 +88,6 @@ def steps_of(step: np.timedelta64) -> int:
     return max(round(float(DAY / step)), 1)
 
 
-def decoded(times: NDArray[Any]) -> NDArray[Any]:
-    """Times as datetime64[ns]; those of a calendar without leap days too, others as they are."""
-    if times.dtype != object or not times.size:
-        return times
-    if getattr(times.flat[0], "calendar", "") not in ("noleap", "365_day", "standard", "gregorian"):
-        return times
-    return np.array([np.datetime64(time.isoformat(), "ns") for time in times.flat])
-
-
 def order_problems(times: NDArray[Any]) -> list[str]:
     """What is wrong with times of less than a day's step: no dates, twice, or not increasing."""
     if times.dtype.kind != "M":

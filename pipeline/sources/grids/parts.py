@@ -160,7 +160,7 @@ def lengths_of(raw: xr.Dataset) -> NDArray[np.timedelta64] | None:
     name = raw["time"].attrs.get("bounds") if "time" in raw else None
     if name not in raw or raw[name].shape != (raw.sizes.get("time"), 2):
         return None
-    bounds = days.decoded(raw[name].values)
+    bounds = dates.decode_times(raw[name].values)
     if bounds.dtype.kind != "M":
         return None
     lengths = np.diff(bounds.astype("datetime64[ns]"), axis=1)[:, 0]

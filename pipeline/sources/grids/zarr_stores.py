@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer
 
-    from pipeline.sources.gridded import GridSource
     from pipeline.sources.grids.days import Times
+    from pipeline.sources.grids.driver import GridSource
 
 
 HEADER = 16  # bytes; the last four are the length of the whole chunk

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.sources.grids.days import decoded
+from pipeline.sources.shared.dates import decode_times
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -75,7 +75,7 @@ def named(
     left_out = spare - places - {"time", "y", "x", *keep}
     made = made.isel(dict.fromkeys(left_out, 0), drop=True) if left_out else made
     if "time" in made.dims and "time" in made and made["time"].dtype == object:
-        made = made.assign_coords(time=decoded(made["time"].values))
+        made = made.assign_coords(time=decode_times(made["time"].values))
     if made is not raw:
         made.set_close(raw.close)
     return made

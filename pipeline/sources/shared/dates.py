@@ -131,3 +131,12 @@ def absent(files: list[str], options: dict[str, Any]) -> set[str]:
 def shown(days: Times) -> str:
     """Days as a person reads them: those in a row as first to last, at most eight of them."""
     return runs_as_text(runs_of_days(days.astype("datetime64[D]")), most=8, to=" to ")
+
+
+def decode_times(times: NDArray[Any]) -> NDArray[Any]:
+    """Times as datetime64[ns]; those of a calendar without leap days too, others as they are."""
+    if times.dtype != object or not times.size:
+        return times
+    if getattr(times.flat[0], "calendar", "") not in ("noleap", "365_day", "standard", "gregorian"):
+        return times
+    return np.array([np.datetime64(time.isoformat(), "ns") for time in times.flat])

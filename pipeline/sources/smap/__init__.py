@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipeline.grid.ease import Window
-    from pipeline.sources.shared.earthdata import Granule
+    from pipeline.sources.smap.search import Granule
 
 
 MAX_FILES_TRIED = 8  # for a file that has a pass
@@ -137,7 +137,8 @@ class SmapL3Source(GranuleSource):
                 if shape in hdf5.REFINEMENT_BY_SHAPE:
                     return (int(shape[0]), int(shape[1]))
                 found = [
-                    f"{group}/{FLAG_NAME}{suffix}: shape {shape}, expected {list(hdf5.REFINEMENT_BY_SHAPE)}"
+                    f"{group}/{FLAG_NAME}{suffix}: shape {shape}, "
+                    f"expected {list(hdf5.REFINEMENT_BY_SHAPE)}"
                 ]
         raise DataError(http_errors.shown(granule.url), *found, remedy=REMEDY)
 

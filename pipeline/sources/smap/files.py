@@ -14,16 +14,16 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.sources.shared import http_errors
 from pipeline.sources.shared.driver import REMEDY
-from pipeline.sources.shared.earthdata import stamp
 from pipeline.sources.smap import hdf5
+from pipeline.sources.smap.search import stamp
 
 if TYPE_CHECKING:
     import h5py
     from numpy.typing import NDArray
 
     from pipeline.grid.ease import Window
-    from pipeline.sources.shared.earthdata import Granule
     from pipeline.sources.shared.missing_values import Fills
+    from pipeline.sources.smap.search import Granule
 
 
 NOT_OBSERVED = 65535  # flag where nothing was observed; all its bits are set, so no test accepts it

@@ -13,13 +13,14 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources.shared import earthdata, fingerprints, http_errors
+from pipeline.sources.shared import fingerprints, http_errors
 from pipeline.sources.shared.driver import Mapping, Source
+from pipeline.sources.smap import search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.sources.shared.earthdata import Granule
+    from pipeline.sources.smap.search import Granule
 
 
 class GranuleSource(Source):
@@ -50,7 +51,7 @@ class GranuleSource(Source):
         collection: dict[str, str] | None = None,
         urlpath: str | list[str] = "",
         direct: bool = False,
-        repository: str = earthdata.CMR,
+        repository: str = search.CMR,
         login: str | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -82,14 +83,14 @@ class GranuleSource(Source):
         """
         period = self._padded_period()
         if self.urlpath:
-            granules = earthdata.listed(self.urlpath, self.storage_options, self.login)
+            granules = search.list_files(self.urlpath, self.storage_options, self.login)
         else:
-            granules = earthdata.search(
+            granules = search.search_cmr(
                 self.collection or {}, period, cmr=self.repository, direct=self.direct
             )
         latest: dict[np.datetime64, Granule] = {}
         for granule in sorted(granules, key=lambda granule: granule.rank):
-            time = earthdata.stamp(granule)
+            time = search.stamp(granule)
             if period is None or period[0] <= time.astype("datetime64[D]").item() <= period[1]:
                 latest[time] = granule
         if not latest:
