@@ -14,31 +14,33 @@ import pytest
 import ray
 import servers
 import small_demo
-import world as small_world
+import world as world_module
 from hypothesis import settings
 
-from pipeline import (
-    allocator,
-    evaluate,
-    folds,
-    predict,
-    prepare,
-    report,
-    resolve,
-    tracking,
-    train,
-)
+from pipeline import evaluate
+from pipeline.cluster import malloc
+from pipeline.evaluate import report
+from pipeline.experiment import load
+from pipeline.predict import stage as predict_stage
+from pipeline.prepare import folds
+from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import Silent
-from pipeline.sources import remote
-from pipeline.store import Workspace
+from pipeline.sources.shared import access, http_errors
+from pipeline.storage.artefacts import Workspace
+from pipeline.tracking import mirror
+from pipeline.train import stage as train_stage
 
 if TYPE_CHECKING:
-    from pipeline.config import Experiment
+    from pipeline.experiment.config import Experiment
 
-allocator.keep()  # as the command line does
+
+malloc.keep()  # as the command line does
+
 
 # The same examples in every run, on machines of any speed.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
+
+
 settings.load_profile("deterministic")
 
 
@@ -75,8 +77,8 @@ class World:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Busy servers are asked again, and failed reads repeated, as often as ever but soon."""
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(remote, "WAITS_S", tuple(0.01 * wait for wait in remote.WAITS_S))
+    monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(access, "WAITS_S", tuple(0.01 * wait for wait in access.WAITS_S))
 
 
 @pytest.fixture(scope="session")
@@ -98,16 +100,16 @@ def local_ray():
 def world(tmp_path_factory, local_ray) -> World:
     """Snow on a mountain, all stages run once."""
     folder = tmp_path_factory.mktemp("snow")
-    path = small_world.write(folder)
-    experiment = resolve.experiment(str(path))
+    path = world_module.write(folder)
+    experiment = load.experiment(str(path))
     workspace = Workspace(str(tmp_path_factory.mktemp("workspace") / "snow"))
-    for stage in (prepare, folds, train, predict):
+    for stage in (prepare_stage, folds, train_stage, predict_stage):
         stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
     with pytest.MonkeyPatch.context() as clean:
         clean.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.mirror(experiment, workspace, Silent(), "FINISHED")
+        mirror.mirror(experiment, workspace, Silent(), "FINISHED")
     workspace.lease.release()
     return World(folder, path, experiment, workspace, summary)
 
@@ -116,10 +118,10 @@ def world(tmp_path_factory, local_ray) -> World:
 def variant(world, tmp_path_factory) -> World:
     """One arm of the small world with fewer updates, on the same cube: its stages but prepare."""
     settings = [f"cube={world.workspace.root}", "arms=[insitu]", "train.updates=20"]
-    experiment = resolve.experiment(str(world.path), settings, "variant")
+    experiment = load.experiment(str(world.path), settings, "variant")
     workspace = Workspace(str(Path(world.workspace.root).parent / "variant"))
     with in_process.training():
-        for stage in (prepare, folds, train, predict):
+        for stage in (prepare_stage, folds, train_stage, predict_stage):
             stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
@@ -144,7 +146,7 @@ def trained_here():
 @pytest.fixture
 def snow(tmp_path) -> Path:
     """The experiment file of a fresh small world, for tests that spoil it."""
-    return small_world.write(tmp_path / "snow")
+    return world_module.write(tmp_path / "snow")
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.figures import style
+from pipeline.evaluate.report import style
 from studies import text
 
 UNIT = "m³ m⁻³"
+
+
 PANELS = {"correlation": "R", "rmse": f"RMSE [{UNIT}]"}
+
+
 LINES = {"linewidth": 1.6, "markersize": 4.5, "marker": "o"}
 
 
@@ -129,4 +133,4 @@ def _legend(figure, names):
 def _save(figure, axes, path):
     for panel in np.ravel(axes):
         panel.grid(True)
-    figure.savefig(path, dpi=2 * style.PIXELS_PER_INCH, metadata={"Software": None})
+    path.write_bytes(style.as_bytes(figure))

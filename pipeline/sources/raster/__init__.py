@@ -1,10 +1,12 @@
-"""Rasters: GeoTIFF, COG or VRT; one, a mosaic of tiles, one a variable, one a day.
+"""Intake driver for rasters that GDAL reads, such as GeoTIFF, COG and VRT.
 
-In: what GDAL reads, on rows and columns of degrees or of a map projection. Out, as `to_dask()`
-gives it to anyone, the grid form of `form.Source` for degrees, the projected form for others:
+An entry is a single raster, a mosaic of tiles, or one raster per variable or per day. Rows and
+columns lie along latitude and longitude or along the axes of a map projection. `to_dask()` returns
+the grid form of `Source` for degrees, and its projected form for map projections:
 
-  dims (time,) lat, lon, bnds; or (time,) y, x, with the attribute crs
-  our names, float32, in our units, on cells of `resolution`, each the mean of what lies in it
+  dims   (time,) lat, lon, bnds; or (time,) y, x, with the attribute crs
+  data   soilweave's variables, float32, in soilweave's units, on cells of width `resolution`; the
+         value of a cell is the mean of the raster inside it
 """
 
 from __future__ import annotations
@@ -16,14 +18,13 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.grid import Window
-from pipeline.sources import dated, remote, tags
-from pipeline.sources.form import REMEDY, Mapping, Source
+from pipeline.grid.ease import Window
 from pipeline.sources.raster import mosaic
-from pipeline.sources.raster.geotiff import Absent, opened
+from pipeline.sources.raster.geotiff import BlockReader, MissingRasterError, format_url, open_raster
 from pipeline.sources.raster.layers import Layer
-from pipeline.sources.raster.pieces import Reader, located
-from pipeline.sources.raster.tiles import Corner, Tiles
+from pipeline.sources.raster.mosaic import Corner, Tiles
+from pipeline.sources.shared import dates, fingerprints, http_errors
+from pipeline.sources.shared.driver import REMEDY, Mapping, Source
 
 if TYPE_CHECKING:
     import datetime
@@ -33,34 +34,47 @@ if TYPE_CHECKING:
     import rasterio
     import xarray as xr
 
+
 T = TypeVar("T")
-Box = tuple[float, float, float, float]  # west, south, east, north
-MOST_LOOKS = 400  # for a tile or a day that has a file
+
+
+Box = tuple[float, float, float, float]  # west, south, east, north, degrees
+
+
+MAX_ATTEMPTS = 400  # attempts to find a tile or a day that has a file
 
 
 class RasterSource(Source):
-    """Intake driver for rasters.
+    """Read rasters on a regular grid.
 
     Args:
-      urlpath: the file. It may name a variable, `{from}`; a tile, `{ns}{lat:02d}{ew}{lon:03d}`
-        of its south-west corner, or `{south}`, `{west}`, `{north}`, `{east}`; and a day, `%Y%m%d`.
-      mapping: {our name: {"from": number or description of the band, or what the URL says,
-        "units": the file's, "to": ours, "classes": values of which it is the fraction,
-        "derive": "slope", "valid": least and greatest stored value, "scale": of stored values
-        where the file says none}}, or a list of such.
-      crs: that the file must have.
-      nodata: value that stands for none, where the file says none; another one is an error.
-      band: that is read, where `from` is in the URL.
-      resolution: width of the cells that are made, in units of the file's CRS, each the mean of
-        what lies in it; as stored, if not given.
-      read_step: every how many rows and columns are read, from overviews where there are any:
-        of classes one of them, of numbers their mean.
-      tiles: {"degrees": width of a tile, "like": [south, west] of one that exists}.
-      absent: value where there is no such tile or day: nan, or a number; not for a single file.
-      every: days from one file to the next, counted from each first of January.
-      mean_over_time: makes constants of files in time.
-      login: `earthdata`, where the provider wants to know who reads.
-      storage_options: as fsspec takes them.
+      urlpath: The file, or a pattern of files. A pattern may contain the variable, `{from}`; a
+        tile, as `{ns}{lat:02d}{ew}{lon:03d}` of its south-west corner or as `{south}`, `{west}`,
+        `{north}` and `{east}`; and a day, such as `%Y%m%d`.
+      mapping: For each soilweave variable, or a list of such dictionaries,
+        `from`: number or description of the band, or the text for `{from}` in the URL;
+        `units`: the file's units;
+        `to`: soilweave's units;
+        `classes` (optional): class values; the variable is the fraction of a cell that has them;
+        `derive` (optional): `slope`, which is computed from elevations in m;
+        `valid` (optional): smallest and largest stored value that is valid;
+        `scale` (optional): factor of stored values, where the file states none;
+        `fill` (optional): as in `Source`.
+      crs: The CRS that the file must have; None to accept any.
+      nodata: Stored value for missing values, where the file states none. It is an error if the
+        file states another one.
+      band: The band to read if the URL contains `{from}`.
+      resolution: Width of the output cells in units of the file's CRS; None for the raster's own
+        cells.
+      read_step: Read blocks of this many rows and columns as one value, from overviews if there
+        are any: one of the classes, or the mean of numbers.
+      tiles: {"degrees": width of a tile, "like": [south, west] of a tile that exists}.
+      absent: Value where a tile or a day has no file, NaN or a number. Not used for a single file.
+      every: Days from one file to the next, counted from 1 January of each year.
+      mean_over_time: Whether to average the files over time, which gives variables without time.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry.
     """
 
     name = "soilweave_raster"
@@ -82,7 +96,11 @@ class RasterSource(Source):
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet.
+
+        Raises:
+          ValueError: If the arguments are invalid or contradict each other.
+        """
         super().__init__(urlpath, mapping, login, storage_options, metadata)
         self.crs, self.nodata, self.band = crs, nodata, band
         self.resolution, self.read_step = resolution, read_step
@@ -90,23 +108,26 @@ class RasterSource(Source):
         self.every, self.mean_over_time = every, mean_over_time
         self.layers()
         if tiles and not resolution:
-            raise ValueError("tiles: expected a resolution too, in degrees")
+            raise ValueError("tiles: expected `resolution` in degrees too")
 
     def layers(self) -> dict[str, tuple[Layer, ...]]:
-        """The variables of each raster: by URL, in which tile and day are still open."""
-        made: dict[str, list[Layer]] = {}
+        """Return {URL pattern: variables of these rasters}; patterns contain tile and day."""
+        layers: dict[str, list[Layer]] = {}
         for name, spec in self.mapping.items():
             in_url = "{from}" in self.urlpath
             url = self.urlpath.replace("{from}", str(spec["from"]))
             band = self.band if in_url else spec["from"]
-            made.setdefault(url, []).append(Layer.of(name, spec, str(band), self.nodata))
-        return {url: tuple(each) for url, each in made.items()}
+            layer = Layer.from_mapping(name, spec, str(band), self.nodata)
+            layers.setdefault(url, []).append(layer)
+        return {url: tuple(of_url) for url, of_url in layers.items()}
 
     def to_dask(self) -> xr.Dataset:
-        """The data in our names and units, lazily: one raster of each variable is looked at.
+        """Return the data in soilweave's names and units, as lazy arrays.
+
+        One raster of each variable is opened, to read its grid.
 
         Raises:
-          DataError: listing every way in which the rasters are not as the catalog says.
+          DataError: If the rasters are not as the catalog says; the error lists all differences.
         """
         days = self._days()
         layouts: dict[str, mosaic.Layout] = {}
@@ -118,143 +139,167 @@ class RasterSource(Source):
                 errors.append(error)
         if len(errors) == 1:
             raise errors[0]
-        problems = [f"{_short(e.place)}: {problem}" for e in errors for problem in e.problems]
+        problems = [
+            f"{http_errors.file_name(e.place)}: {problem}" for e in errors for problem in e.problems
+        ]
         others = [url for url in layouts if layouts[url] != next(iter(layouts.values()))]
-        problems += [f"{_short(url)}: another grid than the first" for url in others]
+        problems += [f"{_file_name(url)}: has another grid than the first raster" for url in others]
         if problems:
-            raise DataError(remote.shown(self.urlpath), *problems, remedy=REMEDY)
+            raise DataError(http_errors.shown(self.urlpath), *problems, remedy=REMEDY)
         return self._dataset(layouts, days)
 
     read = to_dask
 
     def digest(self) -> str:
-        """Identifies the content: the names and tags of all rasters of the period and the region.
+        """Return a digest of the names and tags of all rasters in the period and region.
 
-        Of a VRT it is its own text that counts, and not the rasters which that names.
+        For a VRT, the digest depends on its own text and not on the rasters that it refers to.
 
         Raises:
-          DataError: there is none, or their store does not answer.
+          DataError: If there is no such raster, or their store does not answer.
         """
         days, tiles = self._days(), self._tiles()
         corners: list[Corner | None] = [None]
         if tiles:
             corners = list(
-                itertools.islice(tiles.candidates(), None if self.region else MOST_LOOKS)
+                itertools.islice(tiles.candidates(), None if self.region else MAX_ATTEMPTS)
             )
-        held = []
+        tagged = []
         for pattern in self.layers():
-            looked = itertools.product(days or (None,), corners)
-            urls = sorted({located(pattern, day, corner, tiles) for day, corner in looked})
-            found = tags.of_files(urls, self.storage_options, self.login)
-            there = [f"{_short(url)} {tag}" for url, tag in zip(urls, found, strict=True) if tag]
-            if not there:
-                raise self._none(pattern, len(urls))
-            held.append(there)
-        return files.sha256_of([_short(self.urlpath), held])
+            days_and_corners = itertools.product(days or (None,), corners)
+            urls = sorted({format_url(pattern, day, c, tiles) for day, c in days_and_corners})
+            file_tags = fingerprints.of_files(urls, self.storage_options, self.login)
+            existing = [
+                f"{_file_name(url)} {t}" for url, t in zip(urls, file_tags, strict=True) if t
+            ]
+            if not existing:
+                raise self._not_found(pattern, len(urls))
+            tagged.append(existing)
+        return files.sha256_of([_file_name(self.urlpath), tagged])
 
     @property
     def _origin(self) -> str | None:
+        """Where users get the files, as the catalog entry says."""
         return (self.metadata or {}).get("origin")
 
     def _tiles(self) -> Tiles | None:
+        """Return the tiles of the region; None if the entry has no tiles."""
         if self.tiles is None:
             return None
         like = self.tiles.get("like")
-        region = _of_footprints(self.region) if self.region else None
+        region = _widen_to_footprints(self.region) if self.region else None
         return Tiles(int(self.tiles["degrees"]), region, tuple(like) if like else None)
 
     def _days(self) -> tuple[datetime.datetime, ...]:
-        """Days of the files that are wanted; none where the URL names no day."""
-        if dated.span(self.urlpath) is None:
+        """Return the days of the files to read; empty if the URL contains no day."""
+        if dates.span(self.urlpath) is None:
             return ()
-        first, last = self.period or dated.period_of((self.metadata or {}).get("period", ""))
+        first, last = self.period or dates.period_of((self.metadata or {}).get("period", ""))
         if last is None:
-            found = "its files go on, and no period is asked for"
-            raise DataError(remote.shown(self.urlpath), found, remedy="set `period` of the source")
+            problem = "the period in the catalog entry has no last day, and none is requested"
+            raise DataError(
+                http_errors.shown(self.urlpath), problem, remedy="set `period` of the source"
+            )
         start, end = np.datetime64(first, "D"), np.datetime64(last, "D")
-        each = np.arange(start, end + np.timedelta64(1, "D"))
-        of_year = (each - each.astype("datetime64[Y]").astype("datetime64[D]")).astype(int)
-        return tuple(each[of_year % self.every == 0].astype("datetime64[s]").tolist())
+        days = np.arange(start, end + np.timedelta64(1, "D"))
+        day_of_year = (days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(int)
+        return tuple(days[day_of_year % self.every == 0].astype("datetime64[s]").tolist())
 
-    def _of_one(
+    def _inspect_first(
         self,
         pattern: str,
         days: tuple[datetime.datetime, ...],
-        told: Callable[[str, Corner | None], T],
+        inspect: Callable[[str, Corner | None], T],
     ) -> T:
-        """What is told of the first raster of a pattern that exists, by its URL and its tile.
+        """Return the result of `inspect` for the first raster of a pattern that exists.
+
+        Args:
+          pattern: The URL pattern.
+          days: Days of the files; empty if the URL contains no day.
+          inspect: Takes the URL of a raster and the corner of its tile.
 
         Raises:
-          Absent: none does.
+          Absent: If no raster exists.
         """
-        tiles, looked = self._tiles(), 0
-        corners = list(itertools.islice(tiles.candidates(), MOST_LOOKS)) if tiles else [None]
+        tiles, n_tried = self._tiles(), 0
+        corners = list(itertools.islice(tiles.candidates(), MAX_ATTEMPTS)) if tiles else [None]
         for day, corner in itertools.product(days or (None,), corners):
-            looked += 1
+            n_tried += 1
             try:
-                return told(located(pattern, day, corner, tiles), corner)
-            except Absent:
-                if looked == MOST_LOOKS:
+                return inspect(format_url(pattern, day, corner, tiles), corner)
+            except MissingRasterError:
+                if n_tried == MAX_ATTEMPTS:
                     break
-        raise self._none(pattern, looked)
+        raise self._not_found(pattern, n_tried)
 
-    def _none(self, pattern: str, looked: int) -> Absent:
-        """The error of a pattern of which no raster exists."""
-        found = "not found" if looked == 1 else f"none of the {looked} files looked for is there"
-        remedy = f"get it from {self._origin}" if self._origin else "has it moved?"
-        return Absent(remote.shown(pattern), found, remedy=remedy)
+    def _not_found(self, pattern: str, n_tried: int) -> MissingRasterError:
+        """Return the error for a pattern of which no raster exists."""
+        problem = "not found" if n_tried == 1 else f"not found: none of {n_tried} files exists"
+        hint = f"get it from {self._origin}" if self._origin else "has it moved?"
+        return MissingRasterError(http_errors.shown(pattern), problem, remedy=hint)
 
     def _layout(
         self, pattern: str, layers: tuple[Layer, ...], days: tuple[datetime.datetime, ...]
     ) -> mosaic.Layout:
-        def layout(url: str, corner: Corner | None) -> mosaic.Layout:
-            with opened(url, self.storage_options, self.login, self._origin) as dataset:
-                return self._layout_of(dataset, url, corner, layers)
+        """Return the output cells of a pattern, from the first of its rasters that exists."""
 
-        return self._of_one(pattern, days, layout)
+        def read_layout(url: str, corner: Corner | None) -> mosaic.Layout:
+            with open_raster(url, self.storage_options, self.login, self._origin) as dataset:
+                return self._read_layout(dataset, url, corner, layers)
 
-    def _layout_of(
+        return self._inspect_first(pattern, days, read_layout)
+
+    def _read_layout(
         self,
         dataset: rasterio.DatasetReader,
         url: str,
         corner: Corner | None,
         layers: tuple[Layer, ...],
     ) -> mosaic.Layout:
+        """Return the output cells for an open raster.
+
+        Raises:
+          DataError: If the raster is not as the catalog says; the error lists all differences.
+        """
         problems = mosaic.crs_problems(dataset, self.crs)
         problems += [problem for layer in layers for problem in layer.problems(dataset)]
-        tiles, made = self._tiles(), None
+        tiles, layout = self._tiles(), None
         if not problems:
             try:
                 if tiles and corner and self.resolution:
-                    made = mosaic.of_tiles(dataset, corner, tiles, self.resolution, self.read_step)
+                    layout = mosaic.mosaic_layout(
+                        dataset, corner, tiles, self.resolution, self.read_step
+                    )
                 else:
-                    made = mosaic.alone(dataset, self.resolution, self.read_step)
+                    layout = mosaic.raster_layout(dataset, self.resolution, self.read_step)
             except ValueError as error:
                 problems.append(str(error))
-        if made is None:
-            raise DataError(remote.shown(url), *problems, remedy=REMEDY)
-        return made
+        if layout is None:
+            raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
+        return layout
 
     def _reader(
         self, pattern: str, layout: mosaic.Layout, days: tuple[datetime.datetime, ...]
-    ) -> Reader:
+    ) -> BlockReader:
+        """Return the reader of the blocks of a pattern."""
         tiles = self._tiles()
-        return Reader(
+        return BlockReader(
             pattern=pattern,
             layers=self.layers()[pattern],
             layout=layout,
             days=days,
             tiles=tiles,
-            step=self.read_step,
-            given=self.storage_options,
+            read_step=self.read_step,
+            storage_options=self.storage_options,
             login=self.login,
             origin=self._origin,
-            absent=self.absent_value if tiles or days else None,
+            absent_value=self.absent_value if tiles or days else None,
         )
 
     def _dataset(
         self, layouts: dict[str, mosaic.Layout], days: tuple[datetime.datetime, ...]
     ) -> xr.Dataset:
+        """Return the dataset of all patterns, which have equal layouts."""
         import xarray as xr
 
         layout = next(iter(layouts.values()))
@@ -262,19 +307,22 @@ class RasterSource(Source):
         for pattern in layouts:
             arrays |= self._reader(pattern, layout, days).arrays()
         dims = ("time", *layout.dims) if days else layout.dims
-        made = {}
+        variables = {}
         for name, spec in self.mapping.items():
             attrs = {"units": spec.get("to", spec["units"]), "source": str(spec["from"])}
-            made[name] = (dims, arrays[name], attrs)
+            variables[name] = (dims, arrays[name], attrs)
         coords = layout.coords()
         if days:
             coords["time"] = ("time", np.array(days, "datetime64[ns]"))
-        dataset = xr.Dataset(made, coords, {"crs": layout.crs} if layout.crs else {})
+        dataset = xr.Dataset(variables, coords, {"crs": layout.crs} if layout.crs else {})
         return dataset.mean("time", keep_attrs=True) if self.mean_over_time else dataset
 
 
-def _of_footprints(region: Box) -> Box:
-    """A region widened to whole footprints, which the cube is made of; or itself, off the grid."""
+def _widen_to_footprints(region: Box) -> Box:
+    """Return a region widened to whole footprints of the cube's grid.
+
+    A region outside of the grid is returned as it is.
+    """
     try:
         lat, lon = Window.from_bbox(*region, 1).cell_edges
     except ValueError:
@@ -282,5 +330,6 @@ def _of_footprints(region: Box) -> Box:
     return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
 
 
-def _short(url: str) -> str:
-    return remote.shown(url).rsplit("/", 1)[-1]
+def _file_name(url: str) -> str:
+    """Return the file name of a URL, without a query or credentials."""
+    return http_errors.shown(url).rsplit("/", 1)[-1]

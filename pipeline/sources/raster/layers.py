@@ -1,40 +1,151 @@
-"""What is made of a raster's bands: values, slopes or fractions of classes, on larger cells."""
+"""Aggregate small cells to large ones, as means or as fractions of classes.
+
+Compute the slope of the ground from elevations.
+
+Compute variables from the bands of a raster: values, slopes or fractions of classes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources.missing import fills_of
-from pipeline.sources.raster.covers import block_means, fractions
-from pipeline.sources.raster.terrain import metres_per_degree, slope
-from pipeline.sources.units import conversion, same
+from pipeline.grid.regrid import LEAST_COVERED
+from pipeline.sources.shared.missing_values import fills_of
+from pipeline.sources.shared.units import conversion, same
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import rasterio
     from numpy.typing import NDArray
     from rasterio.windows import Window
 
-DERIVED = ("slope",)
+
+def block_means(
+    values: NDArray[np.generic], valid: NDArray[np.bool_], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return means over equal blocks of an array.
+
+    The number of blocks along an axis need not divide the number of values. For example, 100 blocks
+    of 240 values have 2.4 values each; values on the border of two blocks count in both, by parts.
+
+    Args:
+      values: (y, x) the values.
+      valid: (y, x) which values are valid; the others are left out.
+      shape: Numbers of blocks along y and x.
+
+    Returns:
+      (*shape) the means, NaN where less than half of a block is valid.
+    """
+    n_valid, total = _block_sums(valid, shape), _block_sums(np.where(valid, values, 0), shape)
+    size = values.size / (shape[0] * shape[1])
+    enough = n_valid >= LEAST_COVERED * size * (1 - 1e-9)
+    mean = np.full(shape, np.nan, np.float32)
+    return np.divide(total, n_valid, out=mean, where=enough, casting="same_kind")
+
+
+def class_fractions(
+    classes: NDArray[np.integer],
+    valid: NDArray[np.bool_],
+    class_values: Sequence[int],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Return the fraction of each block whose class is one of some values.
+
+    Args:
+      classes: (y, x) the classes.
+      valid: (y, x) which of them are valid; the others are left out.
+      class_values: The classes to count.
+      shape: Numbers of blocks along y and x.
+
+    Returns:
+      (*shape) the fractions, 0 to 1, NaN where less than half of a block is valid.
+    """
+    return block_means(np.isin(classes, class_values), valid, shape)
+
+
+def _block_sums(values: NDArray[np.generic], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return (*shape) sums over blocks.
+
+    Values are repeated until each block has a whole number of them, and weighted accordingly.
+    """
+    weight = 1.0
+    for axis, (n_values, n_blocks) in enumerate(zip(values.shape, shape, strict=True)):
+        repeats = lcm(n_values, n_blocks) // n_values
+        if repeats > 1:
+            values = np.repeat(values, repeats, axis)
+        weight /= repeats
+    (ny, nx), (rows, cols) = values.shape, shape
+    blocks = values.reshape(rows, ny // rows, cols, nx // cols)
+    summed: NDArray[np.float64] = blocks.sum((1, 3), dtype="float64") * weight
+    return summed
+
+
+EQUATORIAL_RADIUS_M, ECCENTRICITY2 = 6_378_137.0, 0.00669437999014  # WGS 84
+
+
+def metres_per_degree(
+    lat: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lengths of a degree of latitude and of longitude on the WGS 84 ellipsoid.
+
+    Args:
+      lat: (...) latitudes, degrees.
+
+    Returns:
+      (...) metres per degree northward, and (...) metres per degree eastward.
+    """
+    phi = np.radians(lat)
+    bulge = 1 - ECCENTRICITY2 * np.sin(phi) ** 2
+    north = EQUATORIAL_RADIUS_M * (1 - ECCENTRICITY2) / bulge**1.5
+    east = EQUATORIAL_RADIUS_M * np.cos(phi) / np.sqrt(bulge)
+    return np.radians(north), np.radians(east)
+
+
+def terrain_slope(
+    elevation: NDArray[np.floating], north_m: NDArray[np.float64], east_m: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return the slope by central differences, one-sided at the outer rows and columns.
+
+    Args:
+      elevation: (y, x) elevation, m.
+      north_m: (y,) distance between neighbours in a column, m.
+      east_m: (y,) distance between neighbours in a row, m.
+
+    Returns:
+      (y, x) the slope in degrees, NaN where a neighbour is NaN.
+    """
+    along_y = np.gradient(elevation, axis=0) / north_m[:, None]
+    along_x = np.gradient(elevation, axis=1) / east_m[:, None]
+    radians = np.arctan(np.hypot(along_y, along_x))
+    degrees: NDArray[np.float32] = np.degrees(radians).astype("float32")
+    return degrees
+
+
+DERIVATIONS = ("slope",)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One variable of a raster.
+    """A variable that is computed from one band of a raster.
 
     Attributes:
-      name: ours.
-      band: number of the band, or its description.
-      units: those of the file; `to`, ours.
-      classes: values of the band of which it is the fraction.
-      derive: `slope`, of elevations in m.
-      nodata: value that stands for none, where the file does not say.
-      valid: least and greatest stored value that is one; None for all.
-      scale: of stored values, where the file does not say: AppEEARS' LAI is in tenths.
-      fills: stored values that are missing, though the file does not declare them.
+      name: Name of the variable in soilweave.
+      band: Number or description of the band.
+      units: The file's units.
+      to: Soilweave's units.
+      classes: Class values; the variable is the fraction of a cell that has them. Empty for a
+        band of numbers.
+      derive: `slope` to compute the slope from elevations in m; None for the values themselves.
+      nodata: Stored value for missing values, where the file states none.
+      valid: Smallest and largest stored value that is valid; None if all are.
+      scale: Factor of stored values, where the file states none, as for AppEEARS' LAI in tenths.
+      fills: Stored values that stand for missing values although the file does not declare them.
     """
 
     name: str
@@ -49,17 +160,25 @@ class Layer:
     fills: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, name: str, spec: dict[str, Any], band: str, nodata: float | None) -> Layer:
-        """A layer as the entry's mapping says.
+    def from_mapping(
+        cls, name: str, spec: dict[str, Any], band: str, nodata: float | None
+    ) -> Layer:
+        """Return the layer that a mapping describes.
+
+        Args:
+          name: Name of the variable in soilweave.
+          spec: Its description in the mapping, as in `RasterSource`.
+          band: Number or description of the band.
+          nodata: Stored value for missing values, where the file states none.
 
         Raises:
-          ValueError: it wants what there is not.
+          ValueError: If `derive` is unknown, or given together with `classes`.
         """
         derive, classes = spec.get("derive"), tuple(spec.get("classes", ()))
-        if derive not in (None, *DERIVED):
-            raise ValueError(f"{name}: derive: {derive}, expected one of {', '.join(DERIVED)}")
+        if derive not in (None, *DERIVATIONS):
+            raise ValueError(f"{name}: derive: {derive}, expected one of {', '.join(DERIVATIONS)}")
         if derive and classes:
-            raise ValueError(f"{name}: both derive and classes, expected one")
+            raise ValueError(f"{name}: both derive and classes are given, expected one of them")
         units = spec["units"]
         valid = tuple(spec["valid"]) if "valid" in spec else None
         return cls(
@@ -76,36 +195,37 @@ class Layer:
         )
 
     def index(self, dataset: rasterio.DatasetReader) -> int:
-        """Number of the band, 0 for none."""
+        """Return the number of the band, from 1; 0 if the raster has no such band."""
         if self.band.isdecimal():
             return int(self.band) if int(self.band) <= dataset.count else 0
-        named = list(dataset.descriptions)
-        return named.index(self.band) + 1 if self.band in named else 0
+        descriptions = list(dataset.descriptions)
+        return descriptions.index(self.band) + 1 if self.band in descriptions else 0
 
     def problems(self, dataset: rasterio.DatasetReader) -> list[str]:
-        """What is wrong with the band."""
+        """Return a message for each way in which the band is not as the catalog says."""
         index = self.index(dataset)
         if not index:
             have = [text or str(n + 1) for n, text in enumerate(dataset.descriptions)]
             return [f"{self.name}: band {self.band} missing; the file has {have}"]
-        found: list[str] = []
-        held = dataset.nodatavals[index - 1]
-        if self.nodata is not None and held is not None and not _same(held, self.nodata):
-            found.append(f"{self.name}: nodata {held:g}, expected {self.nodata:g}")
+        problems: list[str] = []
+        nodata = dataset.nodatavals[index - 1]
+        if self.nodata is not None and nodata is not None and not _same_number(nodata, self.nodata):
+            problems.append(f"{self.name}: nodata {nodata:g}, expected {self.nodata:g}")
         units = dataset.units[index - 1]
         expected = "m" if self.derive else self.units
         if units and not self.classes and not same(units, expected):
-            found.append(f"{self.name}: units '{units}', expected '{expected}'")
+            problems.append(f"{self.name}: units '{units}', expected '{expected}'")
         if self.classes and np.dtype(dataset.dtypes[index - 1]).kind not in "iu":
-            kind = dataset.dtypes[index - 1]
-            found.append(f"{self.name}: {kind} values, expected whole numbers of classes")
+            dtype = dataset.dtypes[index - 1]
+            problems.append(f"{self.name}: {dtype} values, expected integers that are classes")
         if self.scale != 1 and dataset.scales[index - 1] not in (1, self.scale):
-            found.append(f"{self.name}: scale {dataset.scales[index - 1]:g}, not {self.scale:g}")
+            scale = dataset.scales[index - 1]
+            problems.append(f"{self.name}: scale {scale:g}, expected {self.scale:g}")
         try:
             conversion(self.units, self.to)
         except DataError as error:
-            found.append(f"{self.name}: {error}")
-        return found
+            problems.append(f"{self.name}: {error}")
+        return problems
 
     def read(
         self,
@@ -114,45 +234,60 @@ class Layer:
         step: int,
         shape: tuple[int, int],
     ) -> NDArray[np.float32]:
-        """(*shape) values of a window, in our units, each the mean of a block; NaN for none.
+        """Read a window and aggregate it to blocks.
 
-        step: every how many rows and columns are read.
+        Args:
+          dataset: The raster.
+          window: The rows and columns to read.
+          step: Rows and columns of the raster that are read as one value.
+          shape: Numbers of blocks along rows and columns.
+
+        Returns:
+          (*shape) means or fractions of the blocks, in soilweave's units, NaN where missing.
         """
-        grown, inner = _grown(dataset, window, step) if self.derive else (window, ...)
+        # A slope needs the neighbours of the outer rows and columns too.
+        grown, inner = _extend_window(dataset, window, step) if self.derive else (window, ...)
         values, valid = self._read(dataset, grown, step)
         if self.classes:
-            return fractions(values, valid, self.classes, shape)
+            return class_fractions(values, valid, self.classes, shape)
         index = self.index(dataset) - 1
         numbers = values * self._scale(dataset) + dataset.offsets[index]
         if self.derive == "slope":
-            numbers = slope(np.where(valid, numbers, np.nan), *_spacing(dataset, grown, step))
+            numbers = terrain_slope(
+                np.where(valid, numbers, np.nan), *_cell_spacing(dataset, grown, step)
+            )
             numbers = numbers[inner]
             valid = np.isfinite(numbers)
         factor, offset = conversion(self.units, self.to)
         return (block_means(numbers, valid, shape) * factor + offset).astype("float32")
 
     def _scale(self, dataset: rasterio.DatasetReader) -> float:
-        """The file's own, else the entry's."""
-        held = float(dataset.scales[self.index(dataset) - 1])
-        return self.scale if held == 1 else held
+        """Return the factor of stored values that the file states, or else the entry's."""
+        scale = float(dataset.scales[self.index(dataset) - 1])
+        return self.scale if scale == 1 else scale
 
     def _read(
         self, dataset: rasterio.DatasetReader, window: Window, step: int
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read the stored values of a window, one per `step` rows and columns, and which are valid.
+
+        GDAL computes means only where it leaves out all missing values itself. Otherwise the
+        window is read in full and averaged here.
+        """
         from rasterio.enums import MaskFlags, Resampling
 
         index = self.index(dataset)
         shape = (window.height // step, window.width // step)
-        told = dataset.nodatavals[index - 1]
-        none = self.nodata if told is None else told
-        fills = self.fills if none is None else (*self.fills, none)
+        file_nodata = dataset.nodatavals[index - 1]
+        nodata = self.nodata if file_nodata is None else file_nodata
+        fills = self.fills if nodata is None else (*self.fills, nodata)
         has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[index - 1]
-        # GDAL leaves out of its means what has the file's own nodata, and nothing else.
-        ours = self.fills or self.valid or has_mask or (told is None and fills)
-        alone = step > 1 and not self.classes and bool(ours)
-        how = Resampling.nearest if self.classes else Resampling.average
-        size = (window.height, window.width) if alone else shape
-        values = dataset.read(index, window=window, out_shape=size, resampling=how)
+        # GDAL's means leave out the file's own nodata, and no other missing values.
+        has_others = self.fills or self.valid or has_mask or (file_nodata is None and fills)
+        average_here = step > 1 and not self.classes and bool(has_others)
+        resampling = Resampling.nearest if self.classes else Resampling.average
+        size = (window.height, window.width) if average_here else shape
+        values = dataset.read(index, window=window, out_shape=size, resampling=resampling)
         valid = np.isfinite(values)
         if has_mask:
             valid &= dataset.read_masks(index, window=window, out_shape=size) > 0
@@ -160,18 +295,19 @@ class Layer:
             valid &= (values >= self.valid[0]) & (values <= self.valid[1])
         for fill in fills:
             valid &= values != fill
-        if alone:
+        if average_here:
             values = block_means(values, valid, shape)
             valid = np.isfinite(values)
         return values, valid
 
 
-def _grown(
+def _extend_window(
     dataset: rasterio.DatasetReader, window: Window, step: int
 ) -> tuple[Window, tuple[slice, slice]]:
-    """A window with one more row and column read on each side that the raster has.
+    """Extend a window by one step on each side, as far as the raster reaches.
 
-    Also the part of what is then read that is the window's.
+    Returns:
+      The extended window; and in what is read of it, the rows and columns of the given window.
     """
     from rasterio.windows import Window
 
@@ -188,10 +324,10 @@ def _grown(
     return Window(first[1], first[0], sizes[1], sizes[0]), (inner[0], inner[1])
 
 
-def _spacing(
+def _cell_spacing(
     dataset: rasterio.DatasetReader, window: Window, step: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(row,) metres between the rows that are read, and between the columns."""
+    """Return (row,) the distances in metres between the rows that are read, and the columns."""
     transform, rows = dataset.transform, window.height // step
     dy, dx = abs(transform.e) * step, abs(transform.a) * step
     if not dataset.crs.is_geographic:
@@ -202,5 +338,6 @@ def _spacing(
     return north * dy, east * dx
 
 
-def _same(one: float, other: float) -> bool:
+def _same_number(one: float, other: float) -> bool:
+    """Return whether two numbers are equal up to rounding, or both NaN."""
     return bool(np.isclose(one, other, rtol=1e-6) or (np.isnan(one) and np.isnan(other)))

@@ -1,7 +1,7 @@
-"""Granules: files that each hold one time, named in their file name; the latest production wins.
+"""Base class for drivers of granules: files with data of one time, which the file name states.
 
-They are found through CMR, or are somebody's own files; only those that are wanted are opened, and
-only when their values are asked for.
+Granules are found through CMR, NASA's catalog, or are a user's own files. If several granules have
+the same time, the one produced last is used. Files are opened when values are computed.
 """
 
 from __future__ import annotations
@@ -13,34 +13,37 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import remote, tags
-from pipeline.sources.earthdata import cmr, named
-from pipeline.sources.form import Mapping, Source
+from pipeline.sources.shared import fingerprints, http_errors
+from pipeline.sources.shared.driver import Mapping, Source
+from pipeline.sources.smap import search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.sources.earthdata.named import Granule
+    from pipeline.sources.smap.search import Granule
 
 
 class GranuleSource(Source):
-    """What drivers of granules share.
+    """Base class for drivers of granules.
 
     Args:
-      mapping: {our name: {"from": provider's name, "units": its units, "to": our units}}, or a
-        list of such.
-      collection: {"short_name": "SPL3SMP", "version": "009"}, found through CMR; or
-      urlpath: the files: a URL, one with `*` in it (not of HTTP), or a list of URLs.
-      direct: read a collection from S3, in the region of its bucket, instead of over HTTPS.
+      mapping: {soilweave's name: {"from": provider's name, "units": its units, "to": soilweave's
+        units}}, or a list of such dictionaries.
+      collection: {"short_name": "SPL3SMP", "version": "009"}, a collection in CMR. Either this or
+        `urlpath` is required.
+      urlpath: The files: a URL, a URL with `*` (not of HTTP), or a list of URLs.
+      direct: Whether to read a collection from S3, which is possible in the region of its bucket,
+        instead of over HTTPS.
       repository: URL of CMR.
-      login: `earthdata`, where the provider wants to know who reads.
-      storage_options: passed to fsspec.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry.
 
     Attributes:
-      beside: days before and after the period whose granules are wanted too.
+      margin_days: Days before and after the period whose granules are read too.
     """
 
-    beside = 0
+    margin_days = 0
 
     def __init__(
         self,
@@ -48,86 +51,103 @@ class GranuleSource(Source):
         collection: dict[str, str] | None = None,
         urlpath: str | list[str] = "",
         direct: bool = False,
-        repository: str = cmr.CMR,
+        repository: str = search.CMR,
         login: str | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet.
+
+        Raises:
+          ValueError: If neither files nor a collection are given.
+        """
         super().__init__("", mapping, login, storage_options, metadata)
         self.urlpath: Any = urlpath
         self.collection, self.direct, self.repository = collection, direct, repository
         if not urlpath and not {"short_name", "version"} <= (collection or {}).keys():
-            msg = "neither `urlpath` nor `collection` with `short_name` and `version`"
+            msg = "expected `urlpath`, or `collection` with `short_name` and `version`"
             raise ValueError(msg)
 
-    def granules(self) -> dict[np.datetime64, Granule]:
-        """The latest production of each time that is no test, in order of time.
+    @property
+    def units(self) -> dict[str, str]:
+        """The provider's units of each of its variables that the mapping names."""
+        return {spec["from"]: spec["units"] for spec in self.mapping.values()}
 
-        Where there is nothing but a test production, it is that.
+    def granules(self) -> dict[np.datetime64, Granule]:
+        """Return {time: granule} in order of time, with the latest production of each time.
+
+        A test production is only used where there is no other.
 
         Raises:
-          DataError: there is none; a file's name tells no date; CMR does not answer.
+          DataError: If there is no granule, a file name has no date, or CMR does not answer.
         """
-        wanted = self._widened()
+        period = self._padded_period()
         if self.urlpath:
-            found = named.listed(self.urlpath, self.storage_options, self.login)
+            granules = search.list_files(self.urlpath, self.storage_options, self.login)
         else:
-            found = cmr.search(
-                self.collection or {}, wanted, cmr=self.repository, direct=self.direct
+            granules = search.search_cmr(
+                self.collection or {}, period, cmr=self.repository, direct=self.direct
             )
         latest: dict[np.datetime64, Granule] = {}
-        for granule in sorted(found, key=lambda granule: granule.rank):
-            time = named.stamp(granule)
-            if wanted is None or wanted[0] <= time.astype("datetime64[D]").item() <= wanted[1]:
+        for granule in sorted(granules, key=lambda granule: granule.rank):
+            time = search.stamp(granule)
+            if period is None or period[0] <= time.astype("datetime64[D]").item() <= period[1]:
                 latest[time] = granule
         if not latest:
-            raise DataError(self._place(), f"no granule {_span(wanted)}", remedy=self._remedy())
+            raise DataError(
+                self._place(), f"no granule {_format_period(period)}", remedy=self._hint()
+            )
         return dict(sorted(latest.items()))
 
     def days(self, granules: dict[np.datetime64, Granule]) -> NDArray[np.datetime64]:
-        """Each day of the period, else from the first granule to the last."""
+        """Return (time,) the days of the period, by default from the first to the last granule."""
         begin, end = (time.astype("datetime64[D]") for time in (min(granules), max(granules)))
         if self.period is not None:
             begin, end = (np.datetime64(day, "D") for day in self.period)
         return np.arange(begin, end + np.timedelta64(1, "D"))
 
     def digest(self) -> str:
-        """Identifies the granules: by the provider's names for them, which tell the production.
+        """Return a digest of the granules without reading them.
 
-        Also by what the archive says of their sizes and of when they were produced; of files of
-        somebody's own, by their tags.
+        Granules of a collection are identified by their names, which state the production, their
+        sizes and when they were produced; a user's own files by their names and tags.
 
         Raises:
-          DataError: there are none.
+          DataError: If there is no granule, or a file is missing.
         """
-        known = list(self.granules().values())
+        granules = list(self.granules().values())
         if not self.urlpath:
-            return files.sha256_of([[one.name, one.size, one.made[0]] for one in known])
-        found = tags.of_files([one.url for one in known], self.storage_options, self.login)
-        absent = [one.name for one, tag in zip(known, found, strict=True) if tag is None]
+            return files.sha256_of([[g.name, g.size, g.made[0]] for g in granules])
+        file_tags = fingerprints.of_files(
+            [g.url for g in granules], self.storage_options, self.login
+        )
+        absent = [g.name for g, tag in zip(granules, file_tags, strict=True) if tag is None]
         if absent:
-            raise DataError(self._place(), f"not found: {', '.join(absent)}", remedy=self._remedy())
-        return files.sha256_of([[one.name, t] for one, t in zip(known, found, strict=True)])
+            raise DataError(self._place(), f"not found: {', '.join(absent)}", remedy=self._hint())
+        return files.sha256_of([[g.name, t] for g, t in zip(granules, file_tags, strict=True)])
 
-    def _widened(self) -> tuple[date, date] | None:
+    def _padded_period(self) -> tuple[date, date] | None:
+        """Return the period extended by `margin_days`; None if no period is requested."""
         if self.period is None:
             return None
-        more = timedelta(days=self.beside)
-        return self.period[0] - more, self.period[1] + more
+        margin = timedelta(days=self.margin_days)
+        return self.period[0] - margin, self.period[1] + margin
 
     def _place(self) -> str:
+        """Return the files or the collection as text for errors."""
         if self.urlpath:
-            several = not isinstance(self.urlpath, str)
-            return f"{len(self.urlpath)} files" if several else remote.shown(self.urlpath)
-        told = self.collection or {}
-        return f"collection {told['short_name']} version {told['version']}"
+            is_list = not isinstance(self.urlpath, str)
+            return f"{len(self.urlpath)} files" if is_list else http_errors.shown(self.urlpath)
+        collection = self.collection or {}
+        return f"collection {collection['short_name']} version {collection['version']}"
 
-    def _remedy(self) -> str:
+    def _hint(self) -> str:
+        """Return what a user can do if granules are missing."""
         if self.urlpath:
             return f"get them from {(self.metadata or {}).get('origin', 'the provider')}"
         return f"is there a newer version? see {(self.metadata or {}).get('origin', 'its page')}"
 
 
-def _span(wanted: tuple[date, date] | None) -> str:
-    return f"from {wanted[0]} to {wanted[1]}" if wanted else "at all"
+def _format_period(period: tuple[date, date] | None) -> str:
+    """Return a period as text for the error that there is no granule."""
+    return f"from {period[0]} to {period[1]}" if period else "at all"

@@ -1,4 +1,4 @@
-"""Rows of a table to one value per site and day."""
+"""Reduce the rows of a table to one value per site and day."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.sources import cadence
-from pipeline.sources.table.stamps import KEYS
+from pipeline.sources.shared import time_steps
+from pipeline.sources.table.rows import SERIES_KEYS
 
 if TYPE_CHECKING:
     from datetime import date
@@ -16,104 +16,142 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def means(rows: pd.DataFrame, target: str, others: list[str], min_share: float) -> pd.DataFrame:
-    """One row per series and day.
+def daily_means(
+    rows: pd.DataFrame, target: str, others: list[str], min_share: float
+) -> pd.DataFrame:
+    """Return one row per series and day.
 
-    A series is one sensor: one id, sensor and depth. A row stands for the time until the next one,
-    gaps apart. A day needs rows that stand for `min_share` of it. Its value is the mean of its
-    good rows, by their time, where they are that many; else, where all rows are, that of the first
-    one that is not good, with its flag, so that quality control drops it, and counts it.
+    A series is one sensor, with one id, sensor name and depth. A row covers the time until the
+    next row, except in gaps. The rows of a day must cover `min_share` of it. If its good rows do,
+    the value of the day is their mean, weighted by the time that they cover. If only all its rows
+    together do, the value is that of the first row that is not good, with its flag, so that
+    quality control drops and counts the day. Otherwise the value is missing.
 
     Args:
-      rows: with KEYS, `time`, `day`, `code` (of flags), `good`, the target and others.
-      target: name of the target's column.
-      others: further columns, of which means are taken.
-      min_share: 0..1.
+      rows: A frame with the columns that identify a series (`id`, `sensor`, `depth_from`,
+        `depth_to`), and `time`, `day`, `code` (of flags), `good`, the target and others.
+      target: Name of the target's column.
+      others: Further columns to average.
+      min_share: Share of a day that must be covered, 0 to 1.
 
     Returns:
-      A frame with KEYS, `day`, `value`, `code`, `good` and others.
+      A frame with the columns that identify a series, and `day`, `value`, `code`, `good` and
+      others.
     """
-    rows = rows.assign(series=rows.groupby(list(KEYS), sort=False).ngroup())
-    rows = rows.assign(value=rows[target], **_times(rows, min_share))
-    made = _reduced(rows, ["series", "day"])
+    rows = rows.assign(series=rows.groupby(list(SERIES_KEYS), sort=False).ngroup())
+    rows = rows.assign(value=rows[target], **_covered_and_needed(rows, min_share))
+    days = _reduce_groups(rows, ["series", "day"])
     for name in others:
-        held = rows[rows[name].notna()]
-        held = held.assign(weighed=held[name] * held["held"])
-        found = held.groupby(["series", "day"])[["weighed", "held"]].sum()
+        present = rows[rows[name].notna()]
+        present = present.assign(weighted=present[name] * present["covered"])
+        sums = present.groupby(["series", "day"])[["weighted", "covered"]].sum()
         needed = rows.groupby(["series", "day"])["needed"].first()
-        enough = found["held"] >= needed.reindex(found.index)
-        made[name] = (found["weighed"] / found["held"]).where(enough)
-    keys = rows.groupby("series")[list(KEYS)].first()
-    return made.reset_index().join(keys, on="series")
+        enough = sums["covered"] >= needed.reindex(sums.index)
+        days[name] = (sums["weighted"] / sums["covered"]).where(enough)
+    keys = rows.groupby("series")[list(SERIES_KEYS)].first()
+    return days.reset_index().join(keys, on="series")
 
 
-def merged(
+def merge_sensors(
     days: pd.DataFrame, others: list[str], sensors: str, period: tuple[date, date] | None = None
 ) -> pd.DataFrame:
-    """One row per id and day, of its several sensors: their mean, or the `longest` alone.
+    """Combine the sensors of each id.
 
-    The longest is the one of most good days in a period, or in the whole table.
+    Args:
+      days: A frame with one row per series and day.
+      others: Columns other than `value` to average.
+      sensors: `mean` to average the sensors of an id; `longest` to keep only the series with the
+        most good days.
+      period: First and last day in which good days are counted; None for all days.
+
+    Returns:
+      A frame with one row per id and day: `id`, `day`, `value`, `code`, `good` and others.
     """
     if sensors == "longest":
-        counted = days["good"]
+        is_counted = days["good"]
         if period is not None:
             first, last = (np.datetime64(day, "ns") for day in period)
-            counted = counted & (days["day"] >= first) & (days["day"] <= last)
-        count = days[counted].groupby("series").size()
+            is_counted = is_counted & (days["day"] >= first) & (days["day"] <= last)
+        count = days[is_counted].groupby("series").size()
         days = days.assign(n=days["series"].map(count).fillna(0))
         best = days.sort_values("n", ascending=False, kind="stable").groupby("id")["series"].first()
         days = days[days["series"] == days["id"].map(best)]
-    days = days.assign(held=1.0, needed=1.0)
-    made = _reduced(days, ["id", "day"])
+    days = days.assign(covered=1.0, needed=1.0)  # all sensors have equal weight
+    combined = _reduce_groups(days, ["id", "day"])
     for name in others:
-        made[name] = days.groupby(["id", "day"])[name].mean()
-    return made.reset_index()
+        combined[name] = days.groupby(["id", "day"])[name].mean()
+    return combined.reset_index()
 
 
-def changes(rows: pd.DataFrame, most: int = 3) -> str:
-    """Sensors whose readings change their cadence: `A: hourly until 2019-05-02, daily from ...`."""
-    found: dict[str, str] = {}
-    for keys, held in rows.groupby(list(KEYS), sort=False):
-        times = np.sort(held["time"].to_numpy("datetime64[ns]"))
-        told = cadence.told(times, cadence.steps(times))
-        if " until " in told:
-            found.setdefault(str(keys[0]), told)
-    shown = [f"{site}: {told}" for site, told in found.items()]
-    more = f"; and {len(shown) - most} more sites" if len(shown) > most else ""
-    return "; ".join(shown[:most]) + more
+def describe_cadence_changes(rows: pd.DataFrame, most: int = 3) -> str:
+    """Describe changes of the interval between readings.
 
+    Args:
+      rows: A frame with the columns that identify a series and `time`.
+      most: Largest number of sites to name.
 
-def _times(rows: pd.DataFrame, min_share: float) -> dict[str, NDArray[np.float64]]:
-    """(row,) `held`, the time that each stands for; and `needed`, that a day of its series needs.
-
-    Both in usual steps of the series, or in days where that is shorter.
+    Returns:
+      A text such as `A: hourly until 2019-05-02, daily from 2019-05-03`, empty without changes.
     """
-    held, needed = np.ones(len(rows)), np.ones(len(rows))
-    every = rows["time"].to_numpy("datetime64[ns]")
-    for found in rows.groupby("series").indices.values():
-        at = np.asarray(found)[np.argsort(every[found], kind="stable")]
-        times = every[at]
-        step = cadence.step_of(times)
-        lengths, a_day = cadence.steps(times), np.timedelta64(1, "D")
-        if not cadence.is_regular(lengths, step):
-            held[at] = lengths / min(step, a_day)
-            needed[at] = max(min_share * (a_day / min(step, a_day)), 0) - cadence.TINY
+    description_by_site: dict[str, str] = {}
+    for keys, series in rows.groupby(list(SERIES_KEYS), sort=False):
+        times = np.sort(series["time"].to_numpy("datetime64[ns]"))
+        description = time_steps.told(times, time_steps.steps(times))
+        if " until " in description:
+            description_by_site.setdefault(str(keys[0]), description)
+    sites = [f"{site}: {description}" for site, description in description_by_site.items()]
+    more = f"; and {len(sites) - most} more sites" if len(sites) > most else ""
+    return "; ".join(sites[:most]) + more
+
+
+def _covered_and_needed(rows: pd.DataFrame, min_share: float) -> dict[str, NDArray[np.float64]]:
+    """Return the time that rows cover and the time that their days must be covered.
+
+    Args:
+      rows: A frame with `series` and `time`.
+      min_share: Share of a day that must be covered, 0 to 1.
+
+    Returns:
+      `covered`: (row,) the time that each row covers; `needed`: (row,) the time that the rows of
+      a day of its series must cover. The unit is the median interval between the rows of a series,
+      or a day if that is shorter.
+    """
+    covered, needed = np.ones(len(rows)), np.ones(len(rows))
+    all_times = rows["time"].to_numpy("datetime64[ns]")
+    for indices in rows.groupby("series").indices.values():
+        order = np.asarray(indices)[np.argsort(all_times[indices], kind="stable")]
+        times = all_times[order]
+        step = time_steps.step_of(times)
+        lengths, one_day = time_steps.steps(times), np.timedelta64(1, "D")
+        if not time_steps.is_regular(lengths, step):
+            covered[order] = lengths / min(step, one_day)
+            needed[order] = max(min_share * (one_day / min(step, one_day)), 0) - time_steps.TINY
         else:
-            needed[at] = max(min_share * (a_day / step), 1)
-    return {"held": held, "needed": needed}
+            needed[order] = max(min_share * (one_day / step), 1)
+    return {"covered": covered, "needed": needed}
 
 
-def _reduced(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Value, code and good of groups of rows: the mean of good ones, else the first other."""
+def _reduce_groups(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return `value`, `code` and `good` of groups of rows.
+
+    If the good rows of a group cover the needed time, the value is their weighted mean. If only
+    all rows together do, it is the first value that is not good, with its code; otherwise NaN.
+
+    Args:
+      rows: A frame with `value`, `code`, `good`, `covered`, `needed` and the columns of `by`.
+      by: Columns that define the groups.
+    """
     present = rows[rows["value"].notna()]
-    present = present.assign(weighed=present["value"] * present["held"])
-    good = present[present["good"]].groupby(by)[["weighed", "held"]].sum()
+    present = present.assign(weighted=present["value"] * present["covered"])
+    good = present[present["good"]].groupby(by)[["weighted", "covered"]].sum()
     bad = present[~present["good"]].groupby(by)[["value", "code"]].first()
-    made = rows.groupby(by)[["needed"]].first().join(good).join(bad)
-    made["all"] = present.groupby(by)["held"].sum()
-    fine = made["held"] >= made["needed"]
-    rejected = ~fine & (made["all"] >= made["needed"]) & made["value"].notna()
-    mean = made["weighed"] / made["held"]
-    value = mean.where(fine, made["value"].where(rejected))
-    code = made["code"].where(rejected, 0).astype("int64")
-    return made[[]].assign(value=value, code=code, good=fine)
+    groups = rows.groupby(by)[["needed"]].first().join(good).join(bad)
+    groups["covered_by_all"] = present.groupby(by)["covered"].sum()
+    is_good = groups["covered"] >= groups["needed"]
+    is_rejected = (
+        ~is_good & (groups["covered_by_all"] >= groups["needed"]) & groups["value"].notna()
+    )
+    mean = groups["weighted"] / groups["covered"]
+    value = mean.where(is_good, groups["value"].where(is_rejected))
+    code = groups["code"].where(is_rejected, 0).astype("int64")
+    return groups[[]].assign(value=value, code=code, good=is_good)

@@ -1,4 +1,4 @@
-"""The cells of a CSV as text, each row with the number of its line."""
+"""Read the cells of a CSV file as text, with the line number of each row."""
 
 from __future__ import annotations
 
@@ -13,11 +13,28 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-EMPTY = ("", "na", "n/a", "nan", "null", "none")
-SHOWN = 5  # lines named of one kind of problem
+
+EMPTY_CELLS = (
+    "",
+    "na",
+    "n/a",
+    "nan",
+    "null",
+    "none",
+)  # cells that are read as empty, in lower case
+
+
+MAX_LINES_NAMED = 5  # largest number of lines that a message names
+
+
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# What lines of units and of processing say below the names; a row of values begins otherwise.
+
+
+# Cells of a row of values begin with a number. Cells of a line with units or processing, below the
+# column names, match `_UNIT`.
 _VALUE = re.compile(r"[-+.,]?\d")
+
+
 _UNIT = re.compile(
     r"\W*(ts|rn|smp|avg|tot|utc|%|pct|percent|fraction|v/v|c?m\^?[3³]\W*c?m\W*[3³]|vol\W*%|"
     r"deg\W*[cfk]?|°?[cfk]|celsius|yyyy.*|[dm]{2}/[dm]{2}/yyyy.*)\W*",
@@ -25,108 +42,152 @@ _UNIT = re.compile(
 )
 
 
-def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
-    """Cells of a CSV as text, stripped, the index the number of their line; and problems.
+def parse_csv(data: bytes) -> tuple[pd.DataFrame, list[str]]:
+    """Read the cells of a CSV file as text.
 
-    The separator is the comma, semicolon or tab that its header has most of; with semicolons or
-    tabs a comma in a number is a decimal point. Lines before the header that begin with `#`, and
-    empty lines, are skipped; what stands for nothing (NA, nan, ...) becomes "". Of files of
-    Campbell's loggers (TOA5, TOACI1) the line of the station is no row, nor are, of any file, lines
-    of units and processing below the names: attributes `station` and `units` (by column) have what
-    they say.
+    The separator is whichever of comma, semicolon and tab is most frequent in the header. With
+    semicolons or tabs, a comma in a number is a decimal comma. Empty lines, and lines before the
+    header that begin with `#`, are skipped. Cells such as NA and nan become "".
+
+    Files of Campbell loggers (TOA5, TOACI1) have a line about the station before the header, and
+    files may have lines with units or processing below it. These lines are not rows.
+
+    Args:
+      data: The content of the file.
+
+    Returns:
+      A frame of stripped text with line numbers as index; its attributes are `station`, `units`
+      (by column), `decimal` (the decimal sign) and `twice` (repeated column names). And messages
+      about the file.
     """
     import pandas as pd
 
     encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     text = data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    above = 0
-    while above < len(lines) and (not lines[above].strip() or lines[above].startswith("#")):
-        above += 1
-    if above == len(lines):
-        return pd.DataFrame(), ["empty: expected a header and rows"]
-    station, units, above = _logger(lines, above)
-    separator = max(",;\t", key=lines[above].count)
-    width = len(next(csv.reader([lines[above]], delimiter=separator)))
-    kept, problems = _even(lines[above:], separator, width, above + 1)
+    header = 0
+    while header < len(lines) and (not lines[header].strip() or lines[header].startswith("#")):
+        header += 1
+    if header == len(lines):
+        return pd.DataFrame(), ["the file is empty: expected a header and rows"]
+    station, units, header = _parse_logger_header(lines, header)
+    separator = max(",;\t", key=lines[header].count)
+    width = len(next(csv.reader([lines[header]], delimiter=separator)))
+    kept, problems = _drop_long_lines(lines[header:], separator, width, header + 1)
     options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False}
     raw = pd.read_csv(io.StringIO(kept), skip_blank_lines=False, index_col=False, **options)
     raw = raw.fillna("")
-    raw.index = pd.RangeIndex(above + 2, above + 2 + len(raw), name="line")
-    names = [name.strip() for name in next(csv.reader([lines[above]], delimiter=separator))]
-    raw.columns = [name if n == 0 else f"{name}.{n}" for name, n in _counted(names)]
+    raw.index = pd.RangeIndex(header + 2, header + 2 + len(raw), name="line")
+    names = [name.strip() for name in next(csv.reader([lines[header]], delimiter=separator))]
+    raw.columns = [name if n == 0 else f"{name}.{n}" for name, n in _count_repeats(names)]
     raw = raw.apply(lambda column: column.str.strip())
-    raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY)), "")
-    raw.attrs["twice"] = [name for name, n in _counted(names) if n == 1]
+    raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY_CELLS)), "")
+    raw.attrs["twice"] = [name for name, n in _count_repeats(names) if n == 1]
     raw.attrs["station"] = station
-    said = [] if units else _lines_of_units(raw)
-    raw.attrs["units"] = dict(zip(raw.columns, units or (said[0] if said else []), strict=False))
+    unit_lines = [] if units else _unit_lines(raw)
+    if unit_lines:
+        units = unit_lines[0]
+    raw.attrs["units"] = dict(zip(raw.columns, units, strict=False))
     raw.attrs["decimal"] = "." if separator == "," else ","
     blank = (raw == "").all(axis=1)
-    blank.iloc[: len(said)] = True
+    blank.iloc[: len(unit_lines)] = True
     return raw[~blank], problems
 
 
-def _lines_of_units(raw: pd.DataFrame) -> list[list[str]]:
-    """Cells of the lines below the names, two at most, that say units or processing."""
-    made: list[list[str]] = []
+def _unit_lines(raw: pd.DataFrame) -> list[list[str]]:
+    """Return the cells of up to two lines below the header that have units or processing."""
+    unit_lines: list[list[str]] = []
     for cells in raw.iloc[:2].to_numpy().tolist():
         if any(map(_VALUE.match, cells)) or not any(map(_UNIT.fullmatch, cells)):
             break
-        made.append(cells)
-    return made
+        unit_lines.append(cells)
+    return unit_lines
 
 
-def _logger(lines: list[str], first: int) -> tuple[str, list[str], int]:
-    """Station and units that a Campbell logger's header tells, and where the names stand.
+def _parse_logger_header(lines: list[str], first: int) -> tuple[str, list[str], int]:
+    """Parse the header of a Campbell logger.
 
-    Lines of its header that are neither names nor rows are emptied.
+    Args:
+      lines: Lines of the file. The lines with units and processing become empty.
+      first: Index of the first line that is not a comment.
+
+    Returns:
+      Name of the station and units of the columns, empty if the file is not from such a logger;
+      and the index of the line with the column names.
     """
-    about = [cell.strip() for cell in next(csv.reader([lines[first]]), [""])]
-    if about[0] not in ("TOA5", "TOACI1") or first + 1 >= len(lines):
+    station_cells = [cell.strip() for cell in next(csv.reader([lines[first]]), [""])]
+    if station_cells[0] not in ("TOA5", "TOACI1") or first + 1 >= len(lines):
         return "", [], first
-    station = about[1] if len(about) > 1 else ""
-    if about[0] == "TOACI1":
+    station = station_cells[1] if len(station_cells) > 1 else ""
+    if station_cells[0] == "TOACI1":
         return station, [], first + 1
     units = next(csv.reader(lines[first + 2 : first + 3]), [])
-    for at in range(first + 2, min(first + 4, len(lines))):
-        lines[at] = ""
+    for i in range(first + 2, min(first + 4, len(lines))):
+        lines[i] = ""
     return station, [unit.strip() for unit in units], first + 1
 
 
-def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Names, with how many of them came before."""
+def _count_repeats(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each name with the number of earlier occurrences."""
     return [(name, names[:i].count(name)) for i, name in enumerate(names)]
 
 
-def _even(lines: Sequence[str], separator: str, width: int, first: int) -> tuple[str, list[str]]:
-    """The lines, without those that have too many cells; and those as a problem."""
-    wide = [i for i, line in enumerate(lines) if line.count(separator) >= width]
-    wide = [i for i in wide if len(next(csv.reader([lines[i]], delimiter=separator))) > width]
-    if not wide:
+def _drop_long_lines(
+    lines: Sequence[str], separator: str, width: int, first: int
+) -> tuple[str, list[str]]:
+    """Replace lines that have more cells than the header by empty lines.
+
+    Args:
+      lines: Lines from the header on.
+      separator: Separator of cells.
+      width: Number of cells in the header.
+      first: Line number of the header.
+
+    Returns:
+      The text; and a message about the replaced lines, if any.
+    """
+    candidates = [i for i, line in enumerate(lines) if line.count(separator) >= width]
+    too_long = [
+        i for i in candidates if len(next(csv.reader([lines[i]], delimiter=separator))) > width
+    ]
+    if not too_long:
         return "\n".join(lines).rstrip("\n"), []
-    bad = set(wide)
-    kept = "\n".join("" if i in bad else line for i, line in enumerate(lines))
-    return kept.rstrip("\n"), [listed(f"more than the header's {width} columns", _at(wide, first))]
+    replaced = set(too_long)
+    kept = "\n".join("" if i in replaced else line for i, line in enumerate(lines))
+    message = f"more columns than the {width} of the header"
+    return kept.rstrip("\n"), [format_problem(message, _line_numbers(too_long, first))]
 
 
-def at_lines(what: str, wrong: pd.Series, values: pd.Series | None = None) -> list[str]:
-    """One problem of the rows that are wrong, with their lines; none where none is."""
+def line_problems(message: str, wrong: pd.Series, values: pd.Series | None = None) -> list[str]:
+    """Return a message that names the lines of wrong rows; an empty list if there are none.
+
+    Args:
+      message: What is wrong.
+      wrong: (row,) whether a row is wrong, with line numbers as index.
+      values: (row,) values to quote.
+    """
     if not wrong.any():
         return []
-    found = [] if values is None else [f"'{value}'" for value in values[wrong][:SHOWN]]
-    return [listed(what, wrong.index[wrong], found)]
+    examples = [] if values is None else [f"'{value}'" for value in values[wrong][:MAX_LINES_NAMED]]
+    return [format_problem(message, wrong.index[wrong], examples)]
 
 
-def _at(indices: Sequence[int], first: int) -> list[int]:
+def _line_numbers(indices: Sequence[int], first: int) -> list[int]:
+    """Return the line numbers of indices, of which 0 is line `first`."""
     return [first + i for i in indices]
 
 
-def listed(what: str, lines: Iterable[Any], values: Sequence[str] = ()) -> str:
-    """`what: line 3, 'x'; line 5, 'y'; and 12 more`."""
+def format_problem(message: str, lines: Iterable[Any], values: Sequence[str] = ()) -> str:
+    """Return a message with lines, such as `message: line 3, 'x'; line 5, 'y'; and 12 more`.
+
+    Args:
+      message: What is wrong.
+      lines: Line numbers, of which the first few are named.
+      values: For each named line, the value to quote; may be empty.
+    """
     numbers = [int(line) for line in lines]
-    shown = [f"line {line}" for line in numbers[:SHOWN]]
+    named = [f"line {line}" for line in numbers[:MAX_LINES_NAMED]]
     if values:
-        shown = [f"{line}, {value}" for line, value in zip(shown, values, strict=False)]
-    more = len(numbers) - SHOWN
-    return f"{what}: {'; '.join(shown)}{f'; and {more} more' if more > 0 else ''}"
+        named = [f"{line}, {value}" for line, value in zip(named, values, strict=False)]
+    n_more = len(numbers) - MAX_LINES_NAMED
+    return f"{message}: {'; '.join(named)}{f'; and {n_more} more' if n_more > 0 else ''}"
