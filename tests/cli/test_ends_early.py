@@ -273,17 +273,19 @@ def test_a_verb_that_fails_before_any_work_makes_no_run(snow, monkeypatch):
 STOPPED = """
 import sys, time
 from pathlib import Path
-from pipeline import folds, journey, resolve
+from pipeline.cli import run_stages
+from pipeline.experiment import load
+from pipeline.prepare import folds
 from pipeline.progress import Silent
-from pipeline.store import Workspace
+from pipeline.storage.artefacts import Workspace
 
 path, root, begun = sys.argv[1:]
-experiment, workspace = resolve.experiment(path), Workspace(root)
+experiment, workspace = load.experiment(path), Workspace(root)
 def run(*_, **__):
     Path(begun).touch()
     time.sleep(60)
 folds.run = run
-journey.run(journey.STAGES["prepare"], experiment, workspace, Silent())
+run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Silent())
 """
 
 

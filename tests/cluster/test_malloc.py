@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from test_infra import ROOT
 
 from pipeline.cluster import malloc
 
@@ -15,8 +14,8 @@ FAULTS = """
 import json, resource, sys, threading
 import numpy as np
 if sys.argv[1] == "kept":
-    from pipeline import allocator
-    allocator.keep()
+    from pipeline.cluster import malloc
+    malloc.keep()
 def work():
     np.ones(2**23)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -107,4 +107,4 @@ def test_training_data_that_do_not_fit_are_told_and_what_to_set():
     fewer = experiment.train.model_copy(update={"max_footprints": n})
     experiment = experiment.model_copy(update={"train": fewer})
     assert plan._advise_on_memory(experiment, sizes, 2_000.0) == ""
-    assert plan.memory.packed_mb(experiment, sizes) == pytest.approx(600, rel=0.01)
+    assert plan.training_data_mb(experiment, sizes) == pytest.approx(600, rel=0.01)

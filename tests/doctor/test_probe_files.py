@@ -146,7 +146,7 @@ def test_writing_also_draws(doctor, tmp_path):
         ),
         (HEADER.replace("_m,", "_cm,") + daily(), "are unlikely in cm: correct the header"),
         (HEADER + daily(depth=5), "are unlikely in m: correct the header"),
-        (HEADER + daily(depth=0.5), "no sensor between 0 and 0.075 m; depths are 0.5 m"),
+        (HEADER + daily(depth=0.5), "no sensor between 0 and 0.075 m; the depths are 0.5 m"),
         (HEADER + daily(lat=105.5, lon=41.2), "lat 105.5, lon 41.2 look swapped"),
         (HEADER + daily(lat=87.1234), "poleward of the grid's edge"),
         (

@@ -27,7 +27,7 @@ from pipeline.storage.cube import Cube
 from pipeline.train import stage as train_stage
 from pipeline.train import training_data
 
-SCRIPT = Path(__file__).with_name("fault_run.py")
+SCRIPT = Path(__file__).resolve().parents[1] / "fixtures" / "fault_run.py"
 
 
 def seven_models(folder: Path) -> Path:

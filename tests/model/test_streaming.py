@@ -46,7 +46,7 @@ def test_the_state_is_that_of_every_place(monkeypatch):
     forcing, before = where.forcing.numpy(), last_days(where.forcing.numpy(), 4)
     walks = []
     for places in (512, 2):
-        monkeypatch.setattr("model.streaming.PLACES", places)
+        monkeypatch.setattr("model.streaming.PLACES_PER_PASS", places)
         walk = StatefulPredictor(trained, where.static.numpy(), "cpu")
         walk.warm_up(before, [forcing])
         walks.append(walk)

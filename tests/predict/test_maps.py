@@ -22,11 +22,10 @@ from model.sampling import Places
 from model.streaming import StatefulPredictor
 from pipeline import files, predict
 from pipeline.errors import ConfigError, StoreError
-from pipeline.experiment import load
-from pipeline.predict import stage
+from pipeline.experiment import config, load
 from pipeline.predict.tile_task import TileInputs
 from pipeline.progress import Silent
-from pipeline.storage import maps_schema, models, tables, zarr_arrays
+from pipeline.storage import maps_schema, models, schema, tables, zarr_arrays
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import Quality
@@ -90,7 +89,7 @@ def test_readers_find_coordinates_units_bounds_and_the_grid(opened, world, cube)
 
 def test_depth_and_standard_names_come_from_the_table_of_variables():
     experiment = load.experiment("demo")
-    arrays, _ = maps_schema.template(experiment, stage.schema.window(experiment), "insitu", 1)
+    arrays, _ = maps_schema.template(experiment, config.window(experiment), "insitu", 1)
     by_path = {array.path: array for array in arrays}
     mean, std = by_path[experiment.target].attrs, by_path[f"{experiment.target}_std"].attrs
     assert mean["standard_name"] == "volume_fraction_of_condensed_water_in_soil"
@@ -139,7 +138,7 @@ def test_the_state_goes_on_where_the_walk_was(world, cube):
     blocks = state["block"].values.tolist()
     assert len(blocks) == 3
     column = TileInputs(cube, 0, 0, member)
-    start = blocks[-1] * 32 - stage.schema.epoch_day(world.experiment.period[0])
+    start = blocks[-1] * 32 - schema.epoch_day(world.experiment.period[0])
     lead = member.lead_days
     walk = StatefulPredictor(member, column.static, "cpu")
     hidden, cell = (state[n].values[-1, 0][column.valid] for n in ("hidden", "cell"))

@@ -227,7 +227,8 @@ def test_an_image_holds_the_package_and_runs_as_nobody_special(path):
     }
     assert all((ROOT / part).exists() for part in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    found = project["tool"]["setuptools"]["packages"]["find"]
+    packages = {name.removesuffix("*") for name in found["include"]}
     meta = {project["project"]["readme"], *project["project"]["license-files"]}
     assert copied == packages | meta | {"pyproject.toml", "setup.py"}
     assert text.index("ARG SOILWEAVE_COMMIT") < text.index("pip install --no-cache-dir .")

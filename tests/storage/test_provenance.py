@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("model", "pipeline", "catalogs")
 
 
-TELL = "from pipeline import commit; print(commit.of_code())"
+TELL = "from pipeline.storage import provenance; print(provenance.of_code())"
 
 
 def git(folder: Path, *command: str) -> str:
@@ -164,10 +164,10 @@ def of_nodes(name, inner=metadata.version):
     return inner(name)
 metadata.version = of_nodes  # the nodes of a cluster have Ray and torch; soilweave is uploaded
 import sys
-from pipeline import resolve
+from pipeline.experiment import load
 from pipeline.evaluate.report import page
-from pipeline.store import Workspace
-found = about.provenance(resolve.experiment("experiment.yaml"), Workspace(sys.argv[1]))
+from pipeline.storage.artefacts import Workspace
+found = page.provenance(load.experiment("experiment.yaml"), Workspace(sys.argv[1]))
 print(found["versions"]["soilweave"])
 """
 

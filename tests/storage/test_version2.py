@@ -37,7 +37,7 @@ from pipeline.storage.cube import Cube
 from pipeline.tracking import mirror
 from pipeline.train import stage as train_stage
 
-ARCHIVE = Path(__file__).parent / "recordings" / "workspace-v2" / "workspace.tar.gz"
+ARCHIVE = Path(__file__).resolve().parents[1] / "recordings" / "workspace-v2" / "workspace.tar.gz"
 
 
 COMPLETE = {

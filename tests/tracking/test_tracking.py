@@ -182,12 +182,13 @@ def test_where_nothing_is_new_mlflow_is_not_even_imported(world, filed):
     before = Path(workspace.url("mlflow.json")).read_bytes()
     script = f"""
 import sys
-from pipeline import resolve, tracking
+from pipeline.experiment import load
+from pipeline.tracking import mirror
 from pipeline.progress import Silent
-from pipeline.store import Workspace
-experiment, workspace = resolve.experiment({str(world.path)!r}), Workspace({workspace.root!r})
+from pipeline.storage.artefacts import Workspace
+experiment, workspace = load.experiment({str(world.path)!r}), Workspace({workspace.root!r})
 for status in ("RUNNING", "RUNNING", "FINISHED"):
-    tracking.mirror(experiment, workspace, Silent(), status)
+    mirror.mirror(experiment, workspace, Silent(), status)
 assert "mlflow" not in sys.modules
 """
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
@@ -282,12 +283,13 @@ def test_a_server_that_says_nothing_does_not_hold_up_the_run(world, tmp_path, mo
 KILLED = """
 import os, signal, sys
 from mlflow import MlflowClient
-from pipeline import resolve, tracking
+from pipeline.experiment import load
+from pipeline.tracking import mirror
 from pipeline.progress import Silent
-from pipeline.store import Workspace
+from pipeline.storage.artefacts import Workspace
 
 path, root, name = sys.argv[1:]
-experiment = resolve.experiment(path).model_copy(update={"name": name})
+experiment = load.experiment(path).model_copy(update={"name": name})
 
 def killed_after(method, n):
     calls, inner = [], getattr(MlflowClient, method)
@@ -305,11 +307,11 @@ for method, n in [*points, ("create_logged_model", 1), ("create_model_version", 
     child = os.fork()
     if not child:
         killed_after(method, n)
-        tracking.mirror(experiment, Workspace(root), Silent(), "RUNNING")
+        mirror.mirror(experiment, Workspace(root), Silent(), "RUNNING")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, (method, n)
-tracking.mirror(experiment, Workspace(root), Silent(), "RUNNING")
-tracking.mirror(experiment, Workspace(root), Silent(), "FINISHED")
+mirror.mirror(experiment, Workspace(root), Silent(), "RUNNING")
+mirror.mirror(experiment, Workspace(root), Silent(), "FINISHED")
 """
 
 

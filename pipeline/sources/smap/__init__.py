@@ -61,7 +61,7 @@ class SmapL3Source(GranuleSource):
     """
 
     name = "soilweave_smap_l3"
-    beside = 1
+    margin_days = 1
 
     def __init__(
         self,
