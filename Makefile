@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test test-cluster lint unit scores studies trials bench conus globe growth projection clean
+.PHONY: setup demo test test-servers test-cluster lint units stages scores studies trials bench conus globe growth projection clean
 
 setup: .venv/ready
 
@@ -18,7 +18,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/soilweave run demo --workspace $(WORKSPACE)
 
-test: lint unit
+# Two at a time, for two cores: the checks and then the units beside the stages.
+test: setup
+	$(MAKE) --jobs=2 --output-sync=target stages lint units
 
 lint: setup
 	$(BIN)/ruff check .
@@ -26,8 +28,17 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup
-	$(BIN)/pytest $(ARGS)
+# Tests that need neither Ray nor a server.
+units: setup
+	$(BIN)/pytest -m units $(ARGS)
+
+# Tests that run stages on a local Ray.
+stages: setup
+	$(BIN)/pytest -m stages $(ARGS)
+
+# Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs.
+test-servers: setup
+	$(BIN)/pytest -m servers $(ARGS)
 
 # Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow.
 test-cluster: setup

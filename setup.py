@@ -9,7 +9,9 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
-COMMIT = runpy.run_path(str(ROOT / "pipeline" / "commit.py"))
+
+
+COMMIT = runpy.run_path(str(ROOT / "pipeline" / "storage" / "provenance.py"))
 
 
 def record(folder):

@@ -1,1 +1,1 @@
-"""The science: arrays in, arrays out. Knows torch and numpy, and nothing of Ray, Zarr or files."""
+"""The scientific method on arrays: PyTorch and NumPy only, without Ray, Zarr or files."""

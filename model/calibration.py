@@ -1,10 +1,11 @@
-"""Level weight and width scale, chosen on predictions at sites a model has not seen.
+"""Calibration: choose the level weight and the width scale on out-of-fold predictions.
 
-The error at such a site is its own lasting offset and what varies from day to day about it: over
-sites and days together it has heavier tails than a normal distribution and lighter ones than that
-of Laplace that each day is trained with. The intervals are those of a logistic distribution of the
-product's standard deviation: 50 % within 0.61, 90 % within 1.62 of them, nearly what a reader who
-thinks of a normal distribution takes for 90 % (1.64).
+The error at an unseen site consists of a constant offset of that site and of day-to-day variations.
+Over sites and days together, its tails are heavier than those of a normal distribution and lighter
+than those of the Laplace distribution that is used in training. The prediction intervals are
+therefore those of a logistic distribution with the product's standard deviation: 50 % of its values
+lie within 0.61 standard deviations and 90 % within 1.62, close to the 1.64 of a normal
+distribution.
 """
 
 from __future__ import annotations
@@ -15,39 +16,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from model.ensemble import combine_members
 from model.metrics import FEWEST
-from model.predict import product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from model.predict import Prediction
+    from model.ensemble import Prediction
+
 
 log = logging.getLogger(__name__)
 
+
 LEVEL_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-LEVEL = 0.9  # the coverage that the width is scaled to
+
+
+SCALED_LEVEL = 0.9  # nominal coverage of the interval that the width is scaled for
 
 
 class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What turns the outputs of an ensemble into the product."""
+    """Settings that turn the outputs of an ensemble into the product."""
 
     level_weight: float = Field(
-        ge=0, le=1, description="1: level of the site head; 0: of the satellite head"
+        ge=0, le=1, description="weight of the site head's level; 0 takes the satellite head's"
     )
     width_scale: float = Field(ge=0, description="factor on the standard deviation")
-    calibrated: bool = Field(description="false where no unseen site was there to choose on")
+    calibrated: bool = Field(description="false if there was no unseen site to choose them on")
 
 
 UNCALIBRATED = Calibration(level_weight=0.0, width_scale=1.0, calibrated=False)
 
 
-def site_errors(
+def site_rmse(
     prediction: NDArray[np.float32], observed: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """(site,) RMSE of each site; NaN where it has fewer than `FEWEST` values."""
+    """Return the (site,) RMSE of each site; NaN if it has fewer than 30 values."""
     valid = np.isfinite(observed) & np.isfinite(prediction)
     error = np.where(valid, prediction - observed, 0.0)
     n = valid.sum(1)
@@ -61,41 +66,59 @@ def calibrate(
     observed: NDArray[np.float32],
     sites: NDArray[np.bool_],
 ) -> Calibration:
-    """Choose on some sites, each counting once.
+    """Choose the level weight and the width scale on a set of sites, each counting once.
 
-    `level_weight` has the least mean over sites of the RMSE; then `width_scale` makes the central
-    90 % interval cover 90 %. Sites without a finite RMSE under every weight are left out, which
-    the log counts.
+    `level_weight` is the candidate with the smallest RMSE, averaged over sites. `width_scale` is
+    then chosen so that the central 90 % interval covers 90 % of the observations. Sites whose RMSE
+    is not finite for some weight are left out, and a warning states how many.
 
     Args:
-      members: out-of-fold predictions of every site.
-      heads: the heads they were trained with.
-      observed: (site, day), NaN where missing or not to be looked at.
-      sites: (site,) which to choose on.
+      members: out-of-fold predictions of all sites, one per ensemble member.
+      heads: names of the heads that the members were trained with.
+      observed: (site, day) observations, NaN where missing or not to be used.
+      sites: (site,) which sites to choose on.
+
+    Returns:
+      The calibration; `UNCALIBRATED` if there is no site head or no site with enough observations.
 
     Raises:
-      ValueError: sites have observations enough, but none of them has a finite RMSE.
+      ValueError: If sites have enough observations but none of them has a finite RMSE.
     """
     usable = sites & (np.isfinite(observed).sum(1) >= FEWEST)
     if "site" not in heads or not usable.any():
         return UNCALIBRATED
     weights = LEVEL_WEIGHTS if "satellite" in heads else (1.0,)
-    errors = np.stack([site_errors(product(members, heads, w)[0], observed) for w in weights])
+    errors = np.stack([site_rmse(combine_members(members, heads, w)[0], observed) for w in weights])
     known = usable & np.isfinite(errors).all(0)
     if not known.any():
-        msg = f"none of {usable.sum()} sites has {FEWEST} days with a finite prediction"
+        msg = (
+            f"cannot calibrate: none of {usable.sum()} sites has {FEWEST} observed days with a "
+            "finite prediction"
+        )
         raise ValueError(msg)
-    if lacking := int((usable & ~known).sum()):
-        log.warning("calibrated without %d of %d sites: no finite error", lacking, usable.sum())
+    if n_left_out := int((usable & ~known).sum()):
+        log.warning(
+            "calibration leaves out %d of %d sites, which have no finite error",
+            n_left_out,
+            usable.sum(),
+        )
     mean_error = dict(zip(weights, errors[:, known].mean(1).tolist(), strict=True))
     best = min(mean_error, key=lambda weight: (mean_error[weight], -weight))
-    mean, std = product(members, heads, best)
-    scale = width_scale(mean[known] - observed[known], std[known])
+    mean, std = combine_members(members, heads, best)
+    scale = fit_width_scale(mean[known] - observed[known], std[known])
     return Calibration(level_weight=best, width_scale=scale, calibrated=True)
 
 
-def width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
-    """Factor on `std` (site, day) that makes 90 % intervals cover 90 %; 1 without any std."""
+def fit_width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
+    """Return the factor on the standard deviation that makes 90 % intervals cover 90 %.
+
+    Args:
+      error: (site, day) prediction minus observation, NaN where missing.
+      std: (site, day) standard deviation of the prediction, NaN where it has none.
+
+    Returns:
+      The factor, with every site counting once; 1 if there is no standard deviation.
+    """
     valid = np.isfinite(error) & np.isfinite(std)
     if not valid.any():
         return 1.0
@@ -103,24 +126,33 @@ def width_scale(error: NDArray[np.float32], std: NDArray[np.float32]) -> float:
     weight = (1.0 / np.maximum(valid.sum(1, keepdims=True), 1) * valid)[valid]
     order = np.argsort(ratio)
     share = np.cumsum(weight[order]) / weight.sum()
-    reached = ratio[order][np.minimum(np.searchsorted(share, LEVEL - 1e-9), len(order) - 1)]
-    return float(reached / half_width(LEVEL))
+    quantile = ratio[order][np.minimum(np.searchsorted(share, SCALED_LEVEL - 1e-9), len(order) - 1)]
+    return float(quantile / interval_half_width(SCALED_LEVEL))
 
 
-def half_width(level: float) -> float:
-    """Half of a central interval, in standard deviations: ln((1 + level)/(1 - level)) sqrt(3)/pi.
+def interval_half_width(level: float) -> float:
+    """Return the half-width of a central interval in standard deviations.
 
-    Of a logistic distribution; `level` in (0, 1).
+    For a logistic distribution this is ln((1 + level) / (1 - level)) sqrt(3) / pi.
+
+    Args:
+      level: nominal coverage of the interval, in (0, 1).
     """
     return float(np.log((1 + level) / (1 - level)) * np.sqrt(3) / np.pi)
 
 
-def coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> NDArray[np.float64]:
-    """Share (place,) of (place, time) errors within the central interval of their std.
+def interval_coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> NDArray[np.float64]:
+    """Return the share of errors within the central interval of their standard deviation.
 
-    Not finite means missing; NaN where nothing is left.
+    Args:
+      error: (place, time) errors; values that are not finite count as missing.
+      std: (place, time) standard deviations; values that are not finite count as missing.
+      level: nominal coverage of the interval, in (0, 1).
+
+    Returns:
+      (place,) shares; NaN where a place has no value.
     """
     valid = np.isfinite(error) & np.isfinite(std)
-    inside = valid & (np.abs(error) <= std * half_width(level))
+    inside = valid & (np.abs(error) <= std * interval_half_width(level))
     n = valid.sum(1)
     return np.where(n > 0, inside.sum(1) / np.maximum(n, 1), np.nan)

@@ -1,4 +1,4 @@
-"""A trained model as ONE safetensors object: weights, and all that is needed to use them."""
+"""Serialise a trained model as one safetensors object: weights and all that prediction needs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ if TYPE_CHECKING:
 
     from model.network import Heads
 
-FORMAT = 1
-LINEAR = "linear.weights"
+
+FORMAT_VERSION = 1
+
+
+LINEAR_KEY = "linear.weights"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network with the order and scales of its inputs, its target, and where it comes from.
+class TrainedModel:
+    """A trained network with the scales of its inputs and its target, and its provenance.
 
-    `heads` names the heads that were trained; `origin` holds arm, fold, seed, recipe and digests;
-    `linear` is blended into the site head, where the network's `linear_weight` is not 0.
+    Attributes:
+      network: the network, with its trained weights.
+      features: the input features, in order.
+      scaler: scales of the input features.
+      target: scale of the target.
+      heads: names of the heads that were trained.
+      origin: arm, fold, seed, recipe and digests of the data.
+      linear: ridge regression blended into the site head; None if `linear_weight` is 0.
     """
 
     network: Network
@@ -43,28 +52,31 @@ class Trained:
 
     @property
     def lead_days(self) -> int:
-        """Days of forcing needed before the first day of a series."""
+        """Return the days of forcing needed before the first day of a series."""
         return max(self.features.lead_days, LEAD_DAYS if self.linear else 0)
 
     def physical(self, heads: Heads) -> tuple[NDArray[np.float32], ...]:
-        """Site head, satellite head and width (0 without likelihood) in the target's unit."""
-        site, satellite = self.target.back(heads.site), self.target.back(heads.satellite)
+        """Return site head, satellite head and width in the target's unit.
+
+        The width is 0 for a network without likelihood.
+        """
+        site, satellite = self.target.invert(heads.site), self.target.invert(heads.satellite)
         width = torch.zeros_like(site) if heads.width is None else heads.width * self.target.std
         return tuple(t.cpu().numpy() for t in (site, satellite, width))
 
 
-def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
-    """Tensors and JSON values as one safetensors object."""
+def pack_safetensors(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
+    """Return tensors and JSON values as one safetensors object, the values in its header."""
     header = {"soilweave": json.dumps(values, sort_keys=True)}
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     return safetensors.torch.save(contiguous, header)
 
 
-def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Inverse of `pack`.
+def unpack_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and JSON values of a safetensors object.
 
     Raises:
-      ValueError: the bytes are no whole object of ours.
+      ValueError: If the bytes are not a complete safetensors object written by soilweave.
     """
     try:
         tensors = safetensors.torch.load(data)
@@ -72,15 +84,15 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = json.loads(data[8 : 8 + length])["__metadata__"]
         return tensors, json.loads(header["soilweave"])
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-        msg = f"not a whole safetensors object of soilweave: {error}"
+        msg = f"not a complete safetensors object written by soilweave: {error}"
         raise ValueError(msg) from error
 
 
-def save(trained: Trained) -> bytes:
-    """A trained model as bytes; equal models give equal bytes."""
+def model_to_bytes(trained: TrainedModel) -> bytes:
+    """Return a trained model as bytes; equal models give equal bytes."""
     features = trained.features
     values = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "network": trained.network.config.model_dump(),
         "likelihood": trained.network.likelihood,
         "forcing": features.forcing,
@@ -93,27 +105,30 @@ def save(trained: Trained) -> bytes:
     }
     weights = trained.network.state_dict()
     if trained.linear is not None:
-        weights |= {LINEAR: torch.from_numpy(trained.linear.weights)}
+        weights |= {LINEAR_KEY: torch.from_numpy(trained.linear.weights)}
         values["penalty"] = trained.linear.penalty
-    return pack(weights, values)
+    return pack_safetensors(weights, values)
 
 
-def load(data: bytes) -> Trained:
-    """Inverse of `save`.
+def model_from_bytes(data: bytes) -> TrainedModel:
+    """Return the trained model stored in the bytes of a checkpoint.
 
     Raises:
-      ValueError: the bytes are no checkpoint, or one of another format.
+      ValueError: If the bytes are not a checkpoint, or have another format version.
     """
-    weights, values = unpack(data)
-    if values.get("format") != FORMAT:
-        msg = f"checkpoint of format {values.get('format')}; this version reads {FORMAT}"
+    weights, values = unpack_safetensors(data)
+    if values.get("format") != FORMAT_VERSION:
+        msg = (
+            f"the checkpoint has format {values.get('format')}; this version of soilweave reads "
+            f"format {FORMAT_VERSION}"
+        )
         raise ValueError(msg)
     slow = tuple(SlowFeature(**item) for item in values["slow"])
     features = Features(tuple(values["forcing"]), tuple(values["static"]), slow)
-    linear = weights.pop(LINEAR, None)
+    linear = weights.pop(LINEAR_KEY, None)
     network = Network(NetworkConfig(**values["network"]), len(features.names), values["likelihood"])
     network.load_state_dict(weights)
-    return Trained(
+    return TrainedModel(
         network.eval(),
         features,
         Scaler.from_dict(values["scaler"]),

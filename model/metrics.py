@@ -1,9 +1,12 @@
-"""Scores of predicted against observed series, place by place, and how sure they are.
+"""Scores of predicted against observed series at each place, and their uncertainty.
 
-A pair counts only where both values are finite; everything is computed in float64. Scores equal
-pytesmo's (pearson_r, bias, rmsd, ubrmsd, calc_anomaly). Where pytesmo raises, as of no pair, or
-tells a correlation of a series that is constant up to rounding, ours are NaN, without a warning.
+A pair counts only if both values are finite; all computations are in float64. Scores equal
+pytesmo's (pearson_r, bias, rmsd, ubrmsd, calc_anomaly). Where pytesmo raises, as without any pair,
+or returns a correlation of a series that is constant up to rounding, results are NaN, without a
+warning.
 """
+
+from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
@@ -12,49 +15,75 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
+
+
 Bools: TypeAlias = NDArray[np.bool_]
+
+
 Scores: TypeAlias = dict[str, NDArray[Any]]
 
+
 METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
-ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value in it is enough, as in pytesmo
-AT_ONCE = 1024  # places
-FEWEST = 30  # values of a site whose error is taken for its own: calibration, local adjustment
-ROUNDING = 1e-13  # a spread below this fraction of the largest value is noise of the arithmetic
+
+
+ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value is enough, as in pytesmo
+
+
+SCORED_PLACES = 1024  # places scored at once, which bounds the memory
+
+
+FEWEST = 30  # values that a site needs for calibration and for local adjustment
+
+
+ROUNDING_TOLERANCE = (
+    1e-13  # a spread below this fraction of the largest value is noise of the arithmetic
+)
 
 
 def scores(prediction: ArrayLike, observation: ArrayLike, times: ArrayLike) -> Scores:
-    """Score every place over the days on which it has both a prediction and an observation.
+    """Score every place over the days that have both a prediction and an observation.
 
-    The KGE is 1 - sqrt((r - 1)^2 + (alpha - 1)^2 + (beta - 1)^2), with alpha the ratio of standard
-    deviations and beta that of means, prediction over observation (Gupta et al. 2009).
+    The scores are bias (prediction minus observation), RMSE, unbiased RMSE (the RMSE after removal
+    of the bias; Entekhabi et al. 2010), the Pearson correlation r, the correlation of anomalies
+    from a moving mean of 35 days, and the Kling-Gupta efficiency. The KGE is 1 - sqrt((r - 1)^2 +
+    (alpha - 1)^2 + (beta - 1)^2), where alpha is the ratio of standard deviations and beta the
+    ratio of means, prediction over observation (Gupta et al. 2009).
 
     Args:
-      prediction: (place, time) in any unit; not finite means missing.
-      observation: (place, time) in the same unit; not finite means missing.
+      prediction: (place, time) in any unit; values that are not finite count as missing.
+      observation: (place, time) in the same unit; values that are not finite count as missing.
       times: (time,) days, strictly increasing; gaps are allowed.
 
     Returns:
-      (place,) `n` pairs and METRICS: bias (prediction - observation), rmse, ubrmse in that unit.
-      NaN without a pair; r and KGE for a constant series; KGE for an observed mean of zero.
+      (place,) arrays: the number of pairs `n` and one per name in METRICS; bias, rmse and ubrmse
+        are in the unit of the inputs. All scores are NaN without a pair, r and KGE for a constant
+        series, KGE for an observed mean of zero.
+
+    Raises:
+      ValueError: If shapes do not match or times do not increase.
     """
     p, o = np.asarray(prediction), np.asarray(observation)
-    made = [_scores(p[part], o[part], times) for part in parts(len(p))]
-    return {name: np.concatenate([scored[name] for scored in made]) for name in made[0]}
+    chunks = [_scores(p[chunk], o[chunk], times) for chunk in place_chunks(len(p))]
+    return {name: np.concatenate([scored[name] for scored in chunks]) for name in chunks[0]}
 
 
-def parts(n_places: int) -> list[slice]:
-    """Places that are scored at once, so that memory does not grow with them; one part at least."""
-    return [slice(at, at + AT_ONCE) for at in range(0, max(n_places, 1), AT_ONCE)]
+def place_chunks(n_places: int) -> list[slice]:
+    """Return slices of places to score at once, which bounds the memory; at least one slice."""
+    return [
+        slice(start, start + SCORED_PLACES) for start in range(0, max(n_places, 1), SCORED_PLACES)
+    ]
 
 
 def _scores(prediction: NDArray[Any], observation: NDArray[Any], times: ArrayLike) -> Scores:
-    p, o, valid, day = pairs(prediction, observation, times)
-    p_least, o_least = (ROUNDING * np.abs(v).max(axis=1, initial=0.0) for v in (p, o))
+    p, o, valid, day = paired_series(prediction, observation, times)
+    p_threshold, o_threshold = (
+        ROUNDING_TOLERANCE * np.abs(v).max(axis=1, initial=0.0) for v in (p, o)
+    )
     p_dev, o_dev, error_dev = (_deviation(v, valid) for v in (p, o, p - o))
     p_anomaly, o_anomaly = (_anomaly(v, valid, day) for v in (p_dev, o_dev))
-    r = correlation(p_dev, o_dev, valid, p_least, o_least)
+    r = pearson(p_dev, o_dev, valid, p_threshold, o_threshold)
     o_mean = _mean(o, valid)
-    defined = np.isfinite(r) & (np.abs(o_mean) > o_least)
+    defined = np.isfinite(r) & (np.abs(o_mean) > o_threshold)
     alpha = _rms(p_dev, valid) / np.where(defined, _rms(o_dev, valid), np.nan)
     beta = _mean(p, valid) / np.where(defined, o_mean, np.nan)
     return {
@@ -63,20 +92,28 @@ def _scores(prediction: NDArray[Any], observation: NDArray[Any], times: ArrayLik
         "rmse": _rms(p - o, valid),
         "ubrmse": _rms(error_dev, valid),
         "correlation": r,
-        "anomaly_correlation": correlation(p_anomaly, o_anomaly, valid, p_least, o_least),
+        "anomaly_correlation": pearson(p_anomaly, o_anomaly, valid, p_threshold, o_threshold),
         "kge": 1.0 - np.sqrt((r - 1.0) ** 2 + (alpha - 1.0) ** 2 + (beta - 1.0) ** 2),
     }
 
 
-def pairs(
+def paired_series(
     prediction: ArrayLike, observation: ArrayLike, times: ArrayLike
 ) -> tuple[Floats, Floats, Bools, NDArray[np.int64]]:
-    """Both as (place, time), zero where not a pair; (place, time) is it a pair; (time,) day."""
+    """Return both series with their missing values set to zero, the mask of pairs and the days.
+
+    Returns:
+      prediction and observation, (place, time) float64, zero where either is missing; whether both
+        are present, (place, time); days since 1970-01-01, (time,).
+
+    Raises:
+      ValueError: If shapes do not match or times do not increase.
+    """
     p, o = np.asarray(prediction, np.float64), np.asarray(observation, np.float64)
     day = np.asarray(times, "datetime64[D]").astype(np.int64)
     if p.ndim != 2 or p.shape != o.shape or day.shape != p.shape[1:]:
-        found = f"prediction {p.shape}, observation {o.shape}, times {day.shape}"
-        raise ValueError(f"{found}; expected (place, time), (place, time), (time,)")
+        shapes = f"prediction {p.shape}, observation {o.shape}, times {day.shape}"
+        raise ValueError(f"shapes are {shapes}; expected (place, time), (place, time), (time,)")
     if (np.diff(day) <= 0).any():
         raise ValueError("times are not strictly increasing days")
     valid = np.isfinite(p) & np.isfinite(o)
@@ -84,39 +121,50 @@ def pairs(
 
 
 def _mean(values: Floats, valid: Bools) -> Floats:
-    """(place, time) -> (place,) mean over valid times; NaN where there is none."""
+    """Return the (place,) mean of (place, time) values over valid times; NaN if there is none."""
     n = valid.sum(axis=1)
     total = np.where(valid, values, 0.0).sum(axis=1)
     return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
 def _deviation(values: Floats, valid: Bools) -> Floats:
-    """(place, time) values less their mean over valid times; zero elsewhere."""
+    """Return (place, time) values minus their mean over valid times; zero elsewhere."""
     return np.where(valid, values - _mean(values, valid)[:, None], 0.0)
 
 
 def _rms(values: Floats, valid: Bools) -> Floats:
-    """(place, time) -> (place,) root mean square over valid times; NaN where there is none."""
+    """Return the (place,) root mean square of values over valid times; NaN if there is none."""
     root: Floats = np.sqrt(_mean(values**2, valid))
     return root
 
 
-def correlation(x: Floats, y: Floats, valid: Bools, x_least: Floats, y_least: Floats) -> Floats:
-    """Pearson r of (place, time) pairs -> (place,); NaN where a spread is at most its least."""
+def pearson(x: Floats, y: Floats, valid: Bools, x_threshold: Floats, y_threshold: Floats) -> Floats:
+    """Return the (place,) Pearson correlation of (place, time) pairs.
+
+    Args:
+      x: (place, time) values.
+      y: (place, time) values.
+      valid: (place, time) whether a pair counts.
+      x_threshold: (place,) standard deviation of x up to which x counts as constant.
+      y_threshold: (place,) standard deviation of y up to which y counts as constant.
+
+    Returns:
+      (place,) correlations; NaN where a series counts as constant.
+    """
     x, y = _deviation(x, valid), _deviation(y, valid)
     x_spread, y_spread = _rms(x, valid), _rms(y, valid)
-    defined = (x_spread > x_least) & (y_spread > y_least)
+    defined = (x_spread > x_threshold) & (y_spread > y_threshold)
     x = x / np.where(defined, x_spread, np.nan)[:, None]
     y = y / np.where(defined, y_spread, np.nan)[:, None]
     return np.clip(_mean(x * y, valid), -1.0, 1.0)
 
 
 def _anomaly(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
-    """(place, time) values less their mean over valid times in ANOMALY_WINDOW; zero elsewhere."""
-    margin, at = ANOMALY_WINDOW // 2, day - day[:1]
-    daily = np.zeros((2, len(values), at.max(initial=0) + 1 + 2 * margin))
-    daily[:, :, at + margin] = np.where(valid, values, 0.0), valid
-    total, n = sliding_window_view(daily, ANOMALY_WINDOW, axis=-1).sum(axis=-1)[:, :, at]
+    """Return values minus their mean over valid times in ANOMALY_WINDOW; zero elsewhere."""
+    margin, offset = ANOMALY_WINDOW // 2, day - day[:1]
+    daily = np.zeros((2, len(values), offset.max(initial=0) + 1 + 2 * margin))
+    daily[:, :, offset + margin] = np.where(valid, values, 0.0), valid
+    total, n = sliding_window_view(daily, ANOMALY_WINDOW, axis=-1).sum(axis=-1)[:, :, offset]
     return np.where(valid, values - total / np.maximum(n, 1.0), 0.0)
 
 
@@ -128,11 +176,21 @@ def block_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval (low, high) of a statistic over places, in the unit of values.
+    """Return the percentile interval of a statistic over places by a block bootstrap.
 
-    Each draw takes as many whole blocks as there are, with replacement; the same seed gives the
-    same interval. values (place,) that are not finite are dropped first; blocks (place,) are
-    integer labels. NaN with fewer than two blocks.
+    Each draw takes as many whole blocks as there are, with replacement. The same seed gives the
+    same interval.
+
+    Args:
+      values: (place,) values; those that are not finite are left out.
+      blocks: (place,) integer labels of the blocks.
+      statistic: the statistic over places.
+      n_draws: number of bootstrap draws.
+      seed: seed of the draws.
+      level: nominal coverage of the interval.
+
+    Returns:
+      The lower and the upper bound, in the unit of `values`; NaN with fewer than two blocks.
     """
     v, labels = np.asarray(values, np.float64), np.asarray(blocks)
     order = np.argsort(v, kind="stable")
@@ -142,20 +200,29 @@ def block_bootstrap(
         return np.nan, np.nan
     drawn = np.random.default_rng(seed).multinomial(k, [1 / k] * k, size=n_draws)
     weight = drawn[:, block]  # (draw, place): how often each draw takes each place
-    up_to = weight.cumsum(axis=1)
-    n = up_to[:, -1:]
-    middle = [v[(up_to > i).argmax(axis=1)] for i in ((n - 1) // 2, n // 2)]
+    cumulative = weight.cumsum(axis=1)
+    n = cumulative[:, -1:]
+    middle = [v[(cumulative > i).argmax(axis=1)] for i in ((n - 1) // 2, n // 2)]
     draws = {"median": np.mean(middle, axis=0), "mean": weight @ v / n[:, 0]}[statistic]
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def paired(
+def paired_difference(
     a: ArrayLike, b: ArrayLike, blocks: ArrayLike, n_draws: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """Median of a - b over the (place,) where both are finite, and its block_bootstrap interval.
+    """Return the median of a - b and its interval by `block_bootstrap`.
 
-    Returns `median_difference`, `ci95` as [low, high] and `n_sites`; NaN without such a place.
+    Args:
+      a: (place,) values; only places where both are finite count.
+      b: (place,) values in the same unit.
+      blocks: (place,) integer labels of the blocks.
+      n_draws: number of bootstrap draws.
+      seed: seed of the draws.
+
+    Returns:
+      `median_difference`, `ci95` as [low, high] and `n_sites`; the first two are NaN without a
+        place.
     """
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     both = np.isfinite(x) & np.isfinite(y)
@@ -166,9 +233,10 @@ def paired(
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Rank correlation of the finite pairs of two arrays of one shape; ties get their mean rank.
+    """Return Spearman's rank correlation of two arrays of one shape; ties share their mean rank.
 
-    Zero where either is constant, as it then ranks nothing; NaN with fewer than two pairs.
+    Only entries that are finite in both count. It is zero if either is constant, as it then ranks
+    nothing, and NaN with fewer than two pairs.
     """
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     both = np.isfinite(x) & np.isfinite(y)
@@ -187,10 +255,20 @@ def spearman_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval (low, high) of the rank correlation of two (place,) arrays.
+    """Return the percentile interval of Spearman's rank correlation by a block bootstrap.
 
-    Draws whole blocks as `block_bootstrap` does; ranks are those among all places. NaN with fewer
-    than two blocks, or where either is constant.
+    Whole blocks are drawn as in `block_bootstrap`; ranks are those among all places.
+
+    Args:
+      a: (place,) values; only places where both are finite count.
+      b: (place,) values.
+      blocks: (place,) integer labels of the blocks.
+      n_draws: number of bootstrap draws.
+      seed: seed of the draws.
+      level: nominal coverage of the interval.
+
+    Returns:
+      The lower and the upper bound; NaN with fewer than two blocks, or if either is constant.
     """
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     both = np.isfinite(x) & np.isfinite(y)
@@ -208,6 +286,6 @@ def spearman_interval(
 
 
 def _ranks(values: Floats) -> Floats:
-    """Rank of each of (n,) values from 1; equal values share their mean rank."""
+    """Return the rank, from 1, of each of (n,) values; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((counts.cumsum() - (counts - 1) / 2)[inverse])

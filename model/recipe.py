@@ -1,4 +1,4 @@
-"""A recipe: what the network sees, its shape, what is minimised and how."""
+"""The settings of a recipe: inputs, network, loss and training."""
 
 from __future__ import annotations
 
@@ -14,30 +14,38 @@ Arm = Literal["multiscale", "insitu", "satellite"]
 
 
 class InputsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What the network sees."""
+    """The input variables of the network."""
 
-    forcing: Literal["all"] | tuple[str, ...] = Field(description="forcing, by our names, or all")
-    static: Literal["all"] | tuple[str, ...] = Field(description="statics, by our names, or all")
-    optional: tuple[str, ...] = Field((), description="variables the data may lack")
-    slow: tuple[SlowFeature, ...] = Field((), description="trailing means, derived on the fly")
+    forcing: Literal["all"] | tuple[str, ...] = Field(
+        description="names of forcing variables, or all"
+    )
+    static: Literal["all"] | tuple[str, ...] = Field(
+        description="names of static attributes, or all"
+    )
+    optional: tuple[str, ...] = Field((), description="variables that the data need not have")
+    slow: tuple[SlowFeature, ...] = Field((), description="trailing means derived from the forcing")
 
 
 class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How a model is trained."""
 
-    window_days: int = Field(
-        ge=1, le=36_600, description="days of a window on which the loss is taken"
-    )
+    window_days: int = Field(ge=1, le=36_600, description="days of a window that count in the loss")
     warmup_days: int = Field(
-        ge=0, le=36_600, description="days before them that only warm the state"
+        ge=0, le=36_600, description="days before them that only warm up the state"
     )
     footprints_per_step: int = Field(ge=1, le=100_000, description="footprints drawn per update")
     sites_per_step: int = Field(ge=1, le=100_000, description="sites drawn per update")
     updates: int | None = Field(
-        None, ge=1, le=100_000_000, description="updates of the weights; or give epochs"
+        None,
+        ge=1,
+        le=100_000_000,
+        description="number of updates of the weights; alternatively give epochs",
     )
     epochs: int | None = Field(
-        None, ge=1, le=1_000_000, description="epochs as published; or give updates"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="number of epochs, as published; alternatively give updates",
     )
     optimiser: Literal["adamw", "adadelta"] = Field(
         description="adamw with a one-cycle schedule, or adadelta (rho 0.9) at a constant rate"
@@ -54,24 +62,29 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         None,
         ge=1,
         le=100_000_000,
-        description="learn from so many footprints, evenly spread, where memory holds no more",
+        description="largest number of footprints to train on, evenly spread, to limit the memory",
     )
-    mask_ceiling: bool = Field(description="leave out values stuck at a footprint's ceiling")
+    mask_ceiling: bool = Field(
+        description="ignore satellite values that are stuck at the highest value of a footprint"
+    )
     footprint_operator: Literal["outputs", "inputs"] = Field(
-        description="mean of the cells' outputs, or one pass on their mean inputs"
+        description="outputs: mean of the cells' outputs; inputs: one run on their mean inputs"
     )
     precision: Literal["bf16", "fp32"] = Field(description="precision of the forward pass")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
         if (self.updates is None) == (self.epochs is None):
-            msg = f"give updates or epochs, one of them; found {self.updates} and {self.epochs}"
+            msg = (
+                "give either updates or epochs; "
+                f"found updates: {self.updates} and epochs: {self.epochs}"
+            )
             raise ValueError(msg)
         return self
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """A method: everything that makes a model of data."""
+    """A method: everything that determines a model, given the data."""
 
     inputs: InputsConfig
     network: NetworkConfig
@@ -79,16 +92,22 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     train: TrainConfig
 
     def insitu_weight(self, arm: Arm) -> float:
-        """Share of the in-situ loss in an arm."""
+        """Return the weight of the in-situ loss in an arm, from 0 to 1."""
         return {"multiscale": self.loss.insitu_weight, "insitu": 1.0, "satellite": 0.0}[arm]
 
     def likelihood(self, arm: Arm) -> bool:
-        """Whether an arm learns the width of its site head."""
+        """Return whether an arm learns the width of its site head."""
         return self.loss.likelihood == "laplace" and self.insitu_weight(arm) > 0
 
 
-class Job(NamedTuple):
-    """One model: an arm, the fold it leaves out (-1: none, all sites train it), a seed."""
+class ModelKey(NamedTuple):
+    """Key of one model.
+
+    Attributes:
+      arm: observations that the model is trained on.
+      fold: the fold of sites that training leaves out; -1 to train on all sites.
+      seed: random seed.
+    """
 
     arm: Arm
     fold: int

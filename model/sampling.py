@@ -1,4 +1,4 @@
-"""Random places x windows, drawn from (seed, fold, n) alone and gathered on the device."""
+"""Draw places and windows that depend on (seed, fold, step) only, and gather their data."""
 
 from __future__ import annotations
 
@@ -11,65 +11,91 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.features import Features, assemble
-from model.footprint import footprint_mean
+from model.features import Features, assemble_input
+from model.loss import footprint_mean
 from model.seeds import hash_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from model.recipe import Job, Recipe, TrainConfig
+    from model.recipe import ModelKey, Recipe, TrainConfig
     from model.scaling import Scale, Scaler
 
-SPINUP_DAYS = 365
-FOOTPRINTS, SITES, DROPOUT, NOISE_FOOTPRINTS, NOISE_SITES, WEIGHTS = range(6)  # random streams
+
+SPINUP_DAYS = 365  # days at the start of the record that are repeated before it
+
+
+(
+    FOOTPRINT_STREAM,
+    SITE_STREAM,
+    DROPOUT_STREAM,
+    FOOTPRINT_NOISE_STREAM,
+    SITE_NOISE_STREAM,
+    WEIGHT_STREAM,
+) = range(6)  # random streams
 
 
 @dataclass(frozen=True)
 class Places:
-    """Scaled inputs of places over the record: cells, or sites.
+    """Scaled inputs of cells or sites over the whole record.
 
-    `forcing` is (place, day, forcing) in two bytes, `static` (place, static); NaN where missing.
+    Attributes:
+      forcing: (place, day, forcing) scaled forcing in float16, NaN where missing.
+      static: (place, static) scaled static attributes, NaN where missing.
     """
 
     forcing: Tensor
     static: Tensor
 
     @classmethod
-    def of(cls, forcing: NDArray[np.float16], static: NDArray[np.float32], device: str) -> Places:
-        """Move arrays to the device; on a CPU the (shared) memory is used as it is."""
+    def from_arrays(
+        cls, forcing: NDArray[np.float16], static: NDArray[np.float32], device: str
+    ) -> Places:
+        """Move arrays to a device; on a CPU their (shared) memory is used without a copy."""
         return cls(as_tensor(forcing, device), as_tensor(static, device))
 
     @property
     def n_days(self) -> int:
-        """Length of the record."""
+        """Return the length of the record in days."""
         return int(self.forcing.shape[1])
 
-    def at(self, chosen: NDArray[np.bool_]) -> Places:
-        """Some of the places."""
+    def select(self, chosen: NDArray[np.bool_]) -> Places:
+        """Return the places where a (place,) mask is True."""
         index = torch.from_numpy(chosen).to(self.static.device)
         return Places(self.forcing[index], self.static[index])
 
-    def some(self, index: NDArray[np.int64]) -> Places:
-        """The places of some indexes, in that order."""
-        at = torch.from_numpy(index).to(self.static.device)
-        return Places(self.forcing[at], self.static[at])
+    def take(self, index: NDArray[np.int64]) -> Places:
+        """Return the places at (chosen,) indexes, in that order."""
+        device_index = torch.from_numpy(index).to(self.static.device)
+        return Places(self.forcing[device_index], self.static[device_index])
 
     def split(self, n: int) -> list[Places]:
-        """The places in parts of `n`, without a copy."""
-        parts = zip(torch.split(self.forcing, n), torch.split(self.static, n), strict=True)
-        return [Places(*part) for part in parts]
+        """Return the places in chunks of `n`, without a copy."""
+        chunks = zip(torch.split(self.forcing, n), torch.split(self.static, n), strict=True)
+        return [Places(*chunk) for chunk in chunks]
 
     def window(self, place: Tensor, start: Tensor, n_days: int, lead: int) -> Tensor:
-        """Forcing of (batch,) places from (batch,) first days, `lead` days more before them.
+        """Return the forcing of some places over one window each.
 
-        Days before the record are its first year (or what there is of it), repeated.
+        Days before the record repeat its first year, or all of it if it is shorter.
+
+        Args:
+          place: (batch,) indexes of the places.
+          start: (batch,) first day of each window.
+          n_days: length of the windows in days.
+          lead: number of further days before each window.
+
+        Returns:
+          (batch, lead + n_days, forcing) scaled forcing in float32.
         """
         day = start[:, None] + torch.arange(-lead, n_days, device=start.device)
         return self.forcing[place[:, None], self._within(day)].float()
 
     def days(self, first: int, last: int) -> Tensor:
-        """Forcing of all places on days first..last-1; those before the record as in `window`."""
+        """Return the forcing of all places on days first..last-1.
+
+        Days before the record are as in `window`.
+        """
         if first >= 0:
             return self.forcing[:, first:last].float()
         day = torch.arange(first, last, device=self.forcing.device)
@@ -80,14 +106,14 @@ class Places:
 
 
 def as_tensor(array: NDArray[np.generic], device: str) -> Tensor:
-    """A tensor over an array, without a copy on the CPU."""
+    """Return a tensor of an array, without a copy on a CPU."""
     with warnings.catch_warnings():
-        # Arrays of Ray's object store are read-only; nothing here writes to them.
+        # Arrays in Ray's object store are read-only; nothing here writes to them.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)
 
 
-def inputs(
+def gather_inputs(
     places: Places,
     place: Tensor,
     start: Tensor,
@@ -96,25 +122,41 @@ def inputs(
     scaler: Scaler,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Network input (batch, n_days, feature) of places and windows; `noise` goes on the statics."""
+    """Return the network's input for some places and windows.
+
+    Args:
+      places: inputs of all places.
+      place: (batch,) indexes of the places.
+      start: (batch,) first day of each window.
+      n_days: length of the windows in days.
+      features: the features, in order.
+      scaler: scales of the features.
+      noise: (batch, static) noise to add to the scaled static attributes; None for none.
+
+    Returns:
+      (batch, n_days, feature) input.
+    """
     static = places.static[place]
     static = static if noise is None else static + noise
     forcing = places.window(place, start, n_days, features.lead_days)
-    return assemble(forcing, static, features, scaler, n_days)
+    return assemble_input(forcing, static, features, scaler, n_days)
 
 
-def draw(
+def draw_places(
     key: tuple[int, int, int], stream: int, n_places: int, n_drawn: int, first: int, last: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places and first days of windows of step n of a model.
+    """Draw places, and the first day of a window at each.
 
     Args:
-      key: (seed, fold, n); the draw depends on it and on `stream` alone.
-      stream: which random stream.
-      n_places: places to draw from; none is drawn twice while they suffice.
-      n_drawn: places wanted.
+      key: (seed, fold, step) of a model; with `stream` it determines the draw.
+      stream: number of the random stream.
+      n_places: number of places to draw from; none is drawn twice if there are enough of them.
+      n_drawn: number of places to draw.
       first: earliest first day, may be negative.
       last: latest first day.
+
+    Returns:
+      (n_drawn,) indexes of places and (n_drawn,) first days.
     """
     rng = np.random.default_rng([*key, stream])
     place = rng.choice(n_places, n_drawn, replace=n_drawn > n_places)
@@ -123,14 +165,25 @@ def draw(
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a model learns from, on its device.
+    """All data that a model is trained on, on its device.
 
-    `members` (footprint, cells at most) indexes `cells`, -1 for none; `satellite` (footprint, day)
-    and `insitu` (site, day) are observations, NaN where missing or not to be learnt from. Models
-    share all of it but `target`, `seen` (training footprint,) and `trainable` (training site,): the
-    footprints and sites the model may learn from. These two and `members` stay on the host, so that
-    what a draw needs is known without asking a GPU. The training period begins at `first_day` of
-    the record and has `n_days`.
+    Models share all of it except `target`, `seen` and `trainable`. These two and `members` stay on
+    the host, so that a batch can be drawn without waiting for a GPU.
+
+    Attributes:
+      features: the input features, in order.
+      scaler: scales of the input features.
+      target: scale of the target.
+      first_day: first day of the training period, counted from the start of the record.
+      n_days: length of the training period in days.
+      cells: inputs of the cells.
+      members: (footprint, cells at most) indexes of the cells of each footprint, -1 for an absent
+        cell.
+      satellite: (footprint, day) observations, NaN where missing or not to be trained on.
+      seen: (training footprint,) indexes of the footprints that the model may be trained on.
+      sites: inputs of the sites.
+      insitu: (site, day) observations, NaN where missing or not to be trained on.
+      trainable: (training site,) indexes of the sites that the model may be trained on.
     """
 
     features: Features
@@ -147,7 +200,7 @@ class TrainingData:
     trainable: NDArray[np.int64]
 
     def put(self, array: NDArray[np.generic]) -> Tensor:
-        """An array on the device of the observations."""
+        """Return an array as a tensor on the device of the observations."""
         return torch.from_numpy(array).to(self.satellite.device, non_blocking=True)
 
 
@@ -155,9 +208,13 @@ class TrainingData:
 class Batch:
     """Inputs and targets of one update.
 
-    `x` (sequence, time, feature) holds the cells of all footprints drawn, then the sites;
-    `members` (footprint, cells at most) is -1 where a footprint has no cell. Targets are
-    (footprint, time) and (site, time), over the days of the loss; None for a source not in use.
+    Attributes:
+      x: (sequence, time, feature) inputs of the cells of all drawn footprints, then of the drawn
+        sites.
+      members: (footprint, cells at most) as in `TrainingData`, -1 where there is no cell; None if
+        the satellite is not used.
+      satellite: (footprint, time) targets on the days that count in the loss; None if not used.
+      insitu: (site, time) targets on the days that count in the loss; None if not used.
     """
 
     x: Tensor
@@ -166,8 +223,8 @@ class Batch:
     insitu: Tensor | None
 
 
-def draw_batch(recipe: Recipe, job: Job, data: TrainingData, step: int) -> Batch:
-    """The batch of update `step` of a model: what `draw` says, gathered."""
+def draw_batch(recipe: Recipe, job: ModelKey, data: TrainingData, step: int) -> Batch:
+    """Draw the batch of update `step` of a model, and gather its inputs and targets."""
     weight = recipe.insitu_weight(job.arm)
     parts, members, satellite, insitu = [], None, None, None
     if weight < 1:
@@ -179,22 +236,22 @@ def draw_batch(recipe: Recipe, job: Job, data: TrainingData, step: int) -> Batch
     return Batch(torch.cat(parts), members, satellite, insitu)
 
 
-def generator(job: Job, step: int, stream: int, device: str = "cpu") -> torch.Generator:
-    """A device's generator that depends on (seed, fold, step, stream) alone."""
+def seeded_generator(job: ModelKey, step: int, stream: int, device: str = "cpu") -> torch.Generator:
+    """Return a generator of a device that depends on (seed, fold, step, stream) only."""
     seed = hash_seed((job.seed, job.fold + 1, step, stream))
     return torch.Generator(device).manual_seed(seed)
 
 
 def _draw_footprints(
-    train: TrainConfig, job: Job, data: TrainingData, step: int
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int
 ) -> tuple[Tensor, NDArray[np.int64], Tensor]:
-    drawn, start, n_days = windows(train, job, data, step, FOOTPRINTS)
+    drawn, start, n_days = draw_windows(train, job, data, step, FOOTPRINT_STREAM)
     which = data.seen[drawn]
     members = data.members[which]
     valid = members >= 0
     row = valid.nonzero()[0]
-    noise = noise_of(train, job, data, step, NOISE_FOOTPRINTS)
-    x = inputs(
+    noise = draw_static_noise(train, job, data, step, FOOTPRINT_NOISE_STREAM)
+    x = gather_inputs(
         data.cells,
         data.put(members[valid]),
         data.put(start[row]),
@@ -206,65 +263,92 @@ def _draw_footprints(
     if train.footprint_operator == "inputs":
         x = footprint_mean(x, members)
         members = np.arange(len(x))[:, None]
-    observed = targets(data.satellite, data.put(which), data.put(start), train.warmup_days, n_days)
-    return x, members, data.target.to(observed)
+    observed = gather_targets(
+        data.satellite, data.put(which), data.put(start), train.warmup_days, n_days
+    )
+    return x, members, data.target.apply(observed)
 
 
 def _draw_sites(
-    train: TrainConfig, job: Job, data: TrainingData, step: int
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int
 ) -> tuple[Tensor, Tensor]:
-    drawn, begin, n_days = windows(train, job, data, step, SITES)
-    which, start = data.put(data.trainable[drawn]), data.put(begin)
-    noise = noise_of(train, job, data, step, NOISE_SITES)
-    scattered = None if noise is None else data.put(noise)
-    x = inputs(data.sites, which, start, n_days, data.features, data.scaler, scattered)
-    observed = targets(data.insitu, which, start, train.warmup_days, n_days)
-    return x, data.target.to(observed)
+    drawn, first_day, n_days = draw_windows(train, job, data, step, SITE_STREAM)
+    which, start = data.put(data.trainable[drawn]), data.put(first_day)
+    noise = draw_static_noise(train, job, data, step, SITE_NOISE_STREAM)
+    device_noise = None if noise is None else data.put(noise)
+    x = gather_inputs(data.sites, which, start, n_days, data.features, data.scaler, device_noise)
+    observed = gather_targets(data.insitu, which, start, train.warmup_days, n_days)
+    return x, data.target.apply(observed)
 
 
-def windows(
-    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int
+def draw_windows(
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int, stream: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Places, first days and length (warm-up included) of the windows of a step.
+    """Draw the places and windows of an update.
 
-    `stream` is FOOTPRINTS or SITES; places index `seen` or `trainable`.
+    Args:
+      train: settings of the training.
+      job: the model.
+      data: what it is trained on.
+      step: number of the update.
+      stream: FOOTPRINTS or SITES.
+
+    Returns:
+      (drawn,) indexes into `data.seen` or `data.trainable`, (drawn,) first days, and the length of
+        the windows in days; the last two include the warm-up.
     """
-    drawn = {
-        FOOTPRINTS: (len(data.seen), train.footprints_per_step),
-        SITES: (len(data.trainable), train.sites_per_step),
+    numbers = {
+        FOOTPRINT_STREAM: (len(data.seen), train.footprints_per_step),
+        SITE_STREAM: (len(data.trainable), train.sites_per_step),
     }
     window = min(train.window_days, data.n_days)
     first = data.first_day - train.warmup_days
     key = (job.seed, job.fold + 1, step)
-    place, start = draw(key, stream, *drawn[stream], first, first + data.n_days - window)
+    place, start = draw_places(key, stream, *numbers[stream], first, first + data.n_days - window)
     return place, start, window + train.warmup_days
 
 
-def noise_of(
-    train: TrainConfig, job: Job, data: TrainingData, step: int, stream: int
+def draw_static_noise(
+    train: TrainConfig, job: ModelKey, data: TrainingData, step: int, stream: int
 ) -> NDArray[np.float32] | None:
-    """(place, static) noise of a step, constant in time; None where the recipe has none.
+    """Draw the noise on the static attributes for an update; it is constant in time.
 
-    `stream` is NOISE_FOOTPRINTS or NOISE_SITES.
+    Args:
+      train: settings of the training.
+      job: the model.
+      data: what it is trained on.
+      step: number of the update.
+      stream: NOISE_FOOTPRINTS or NOISE_SITES.
+
+    Returns:
+      (place, static) noise in scaled units; None if the recipe has none.
     """
     if train.static_noise == 0:
         return None
-    n = train.footprints_per_step if stream == NOISE_FOOTPRINTS else train.sites_per_step
+    n = train.footprints_per_step if stream == FOOTPRINT_NOISE_STREAM else train.sites_per_step
     shape = (n, len(data.features.static))
-    noise = torch.randn(shape, generator=generator(job, step, stream)) * train.static_noise
+    noise = torch.randn(shape, generator=seeded_generator(job, step, stream)) * train.static_noise
     return noise.numpy()
 
 
-def targets(observed: Tensor, which: Tensor, start: Tensor, warmup: int, n_days: int) -> Tensor:
-    """Observations (place, day) of the days after the warm-up."""
+def gather_targets(
+    observed: Tensor, which: Tensor, start: Tensor, warmup: int, n_days: int
+) -> Tensor:
+    """Return the (place, day) observations on the days after the warm-up."""
     day = start[:, None] + torch.arange(warmup, n_days, device=start.device)
     return observed[which[:, None], day]
 
 
 def steps_per_epoch(batch: int, window_days: int, n_places: int, n_days: int) -> int:
-    """Updates after which 99 % of place-days have been drawn (Liu et al. 2022).
+    """Return the number of updates after which 99 % of all place-days have been drawn.
 
-    ceil(ln 0.01 / ln(1 - B T / (N D))); 1 where one batch holds them all.
+    It is ceil(ln 0.01 / ln(1 - B T / (N D))) (Liu et al. 2022), or 1 if one batch holds them all.
+
+    Args:
+      batch: B, places per update.
+      window_days: T, days per window.
+      n_places: N, number of places.
+      n_days: D, number of days.
     """
     share = batch * window_days / (n_places * n_days)
     return 1 if share >= 1 else ceil(log(0.01) / log(1 - share))

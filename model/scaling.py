@@ -1,4 +1,4 @@
-"""Scaling of inputs and target, fitted once on training places and days."""
+"""Scale inputs and target by statistics of the training places and days."""
 
 from __future__ import annotations
 
@@ -10,84 +10,91 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SAMPLE = 4_000_000  # values a percentile is taken over; of more, a fixed random draw
+
+MAX_SAMPLE = 4_000_000  # values used to fit a scale; of more, a fixed random sample is taken
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and standard deviation of one variable, in its own units."""
+    """Mean and standard deviation of one variable, in its own unit."""
 
     mean: float
     std: float
 
-    def to(self, values: Any) -> Any:
-        """Physical -> scaled; arrays and tensors alike."""
+    def apply(self, values: Any) -> Any:
+        """Return physical values as scaled values; works on arrays and tensors."""
         return (values - self.mean) / self.std
 
-    def back(self, values: Any) -> Any:
-        """Scaled -> physical."""
+    def invert(self, values: Any) -> Any:
+        """Return scaled values as physical values."""
         return values * self.std + self.mean
 
 
 @dataclass(frozen=True)
 class Scaler:
-    """A `Scale` for every input feature, by name."""
+    """Scales of all input features, by name."""
 
     scales: dict[str, Scale]
 
     def arrays(self, names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Means and standard deviations of `names`, each (feature,)."""
+        """Return the means and the standard deviations of some features, (feature,) each."""
         chosen = [self.scales[name] for name in names]
         mean = np.array([scale.mean for scale in chosen], np.float32)
         return mean, np.array([scale.std for scale in chosen], np.float32)
 
     def as_dict(self) -> dict[str, list[float]]:
-        """{name: [mean, std]}, for JSON."""
+        """Return {name: [mean, std]}, for JSON."""
         return {name: [scale.mean, scale.std] for name, scale in self.scales.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, list[float]]) -> Scaler:
-        """Inverse of `as_dict`."""
+        """Build the scaler from the output of `as_dict`."""
         return cls({name: Scale(*pair) for name, pair in values.items()})
 
 
-def trimmed_scale(values: NDArray[Any]) -> Scale:
-    """Mean and standard deviation of the values between their 10th and 90th percentile.
+def fit_trimmed_scale(values: NDArray[Any]) -> Scale:
+    """Fit a scale to the values between their 10th and 90th percentile.
 
-    Falls back to all values where the trimmed ones are constant, and to a deviation of one where
-    all are. NaN is left out; without any value the scale is (0, 1).
+    If these are constant, all values are used; if all are constant, the standard deviation is 1.
+    NaN and infinite values are ignored; without any value the scale is (0, 1).
+
+    Args:
+      values: values in any shape.
     """
     kept = np.asarray(values).ravel()
-    return scale_of(kept[sample(kept.size)])
+    return fit_sampled_scale(kept[sample_index(kept.size)])
 
 
-def sample(size: int) -> NDArray[np.int64] | slice:
-    """Which of so many values a scale is fitted to, for whoever reads them in parts."""
-    if size <= SAMPLE:
+def sample_index(size: int) -> NDArray[np.int64] | slice:
+    """Return the index of the values that a trimmed scale is fitted to, given their number.
+
+    It lets a caller read only these values.
+    """
+    if size <= MAX_SAMPLE:
         return slice(None)
-    return np.random.default_rng(0).integers(0, size, SAMPLE)
+    return np.random.default_rng(0).integers(0, size, MAX_SAMPLE)
 
 
-def scale_of(sampled: NDArray[Any]) -> Scale:
-    """The scale that `trimmed_scale` fits to the values of its `sample`."""
-    kept = np.asarray(sampled, np.float64)
-    kept = kept[np.isfinite(kept)]
-    if not kept.size:
+def fit_sampled_scale(sampled: NDArray[Any]) -> Scale:
+    """Fit a trimmed scale to the values that were selected beforehand."""
+    finite = np.asarray(sampled, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
         return Scale(0.0, 1.0)
-    low, high = np.percentile(kept, [10, 90])
-    trimmed = kept[(kept >= low) & (kept <= high)]
-    chosen = kept if _constant(trimmed) else trimmed
-    return Scale(float(chosen.mean()), 1.0 if _constant(chosen) else float(chosen.std()))
+    low, high = np.percentile(finite, [10, 90])
+    trimmed = finite[(finite >= low) & (finite <= high)]
+    chosen = finite if _is_constant(trimmed) else trimmed
+    return Scale(float(chosen.mean()), 1.0 if _is_constant(chosen) else float(chosen.std()))
 
 
-def plain_scale(values: NDArray[Any]) -> Scale:
-    """Mean and standard deviation of all values present: the scale of the target."""
-    known = np.asarray(values)
-    kept = np.asarray(known[np.isfinite(known)], np.float64)
-    if not kept.size:
+def fit_plain_scale(values: NDArray[Any]) -> Scale:
+    """Fit a scale to all finite values, for the target; without any value it is (0, 1)."""
+    array = np.asarray(values)
+    finite = np.asarray(array[np.isfinite(array)], np.float64)
+    if not finite.size:
         return Scale(0.0, 1.0)
-    return Scale(float(kept.mean()), 1.0 if _constant(kept) else float(kept.std()))
+    return Scale(float(finite.mean()), 1.0 if _is_constant(finite) else float(finite.std()))
 
 
-def _constant(values: NDArray[np.float64]) -> bool:
+def _is_constant(values: NDArray[np.float64]) -> bool:
     return bool(values.std() <= 1e-9 * (1e-30 + np.abs(values).max()))

@@ -1,3 +1,5 @@
 """The journey: artefact in, artefact out; each stage is one module."""
 
+from __future__ import annotations
+
 __version__ = "0.1.0"  # the build reads it here; so does a job, whose code is not installed

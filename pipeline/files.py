@@ -19,10 +19,23 @@ if TYPE_CHECKING:
 
     import pyarrow.fs
 
+
 Json = dict[str, Any]
+
+
 # Other processes write into the same folders, so a listing is never remembered.
-OPTIONS = {"use_listings_cache": False}
+FRESH = {"use_listings_cache": False}
+
+
+S3 = ("s3://", "s3a://")
+
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set, as in botocore
+
+
 DAMAGED = "restore it from a backup, or run again with --overwrite to make its artefact anew"
+
+
 KEYS = "endpoint and keys come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
 
 
@@ -164,8 +177,9 @@ def arrow(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """A folder as libraries on Arrow want it: with the endpoint and credentials of all others."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-    filesystem, path = _open(url)
-    return PyFileSystem(FSSpecHandler(filesystem)), path
+    # Ray sends it to other nodes, where the endpoint may be another: so it names none.
+    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, skip_instance_cache=True)
+    return PyFileSystem(FSSpecHandler(filesystem)), str(path)
 
 
 @contextlib.contextmanager
@@ -326,8 +340,30 @@ def digest(url: str, **options: Any) -> str:
 
 
 def _open(url: str, **options: Any) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(url, **OPTIONS, **options)
+    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, **with_endpoint(url, options))
     return filesystem, str(path)
+
+
+def with_endpoint(url: str, options: Json) -> Json:
+    """Options of fsspec for a URL, which for a URL of S3 hold the endpoint that applies now.
+
+    s3fs leaves the endpoint of the environment to botocore, and fsspec gives one client to all who
+    ask with the same options. Without the endpoint among them, a process whose environment changes
+    would stay with the endpoint of its first client.
+    """
+    endpoint = s3_endpoint(options) if url.startswith(S3) else None
+    return {**options, "endpoint_url": endpoint} if endpoint else options
+
+
+def s3_endpoint(options: Json) -> str | None:
+    """The endpoint of S3 in options of fsspec, in its configuration, or in the environment.
+
+    None where none of them names one, which stands for Amazon's own.
+    """
+    held = {**fsspec.config.conf.get("s3", {}), **fsspec.config.conf.get("s3a", {}), **options}
+    client = held.get("client_kwargs") or {}
+    places = (held.get("endpoint_url"), client.get("endpoint_url"), *map(os.environ.get, ENDPOINTS))
+    return next(filter(None, places), None)
 
 
 def protocols(filesystem: Any) -> tuple[str, ...]:

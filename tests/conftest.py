@@ -9,36 +9,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import in_process
 import pytest
 import ray
 import servers
 import small_demo
-import world as small_world
+import world as world_module
 from hypothesis import settings
 
-from pipeline import (
-    allocator,
-    evaluate,
-    folds,
-    predict,
-    prepare,
-    report,
-    resolve,
-    tracking,
-    train,
-)
+from pipeline import evaluate
+from pipeline.cluster import malloc
+from pipeline.evaluate import report
+from pipeline.experiment import load
+from pipeline.predict import stage as predict_stage
+from pipeline.prepare import folds
+from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import Silent
-from pipeline.sources import http_errors
-from pipeline.store import Workspace
+from pipeline.sources.shared import http_errors
+from pipeline.storage.artefacts import Workspace
+from pipeline.tracking import mirror
+from pipeline.train import stage as train_stage
 
 if TYPE_CHECKING:
-    from pipeline.config import Experiment
+    from pipeline.experiment.config import Experiment
 
-allocator.keep()  # as the command line does
+
+malloc.keep()  # as the command line does
+
 
 # The same examples in every run, on machines of any speed.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
+
+
 settings.load_profile("deterministic")
+
+
+# The kind of a test that uses a fixture; the first that applies counts, and the others are units.
+KINDS = {
+    "s3": "servers",  # SeaweedFS
+    "started": "servers",  # SeaweedFS, PostgreSQL and MLflow, in test_servers.py
+    "server": "servers",  # MLflow, in test_tracking.py
+    "cluster": "servers",  # a Ray head that takes jobs, in test_jobs.py
+    "local_ray": "stages",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test by what it needs: `units`, `stages`, `servers` or `cluster`."""
+    marked = {"cluster", *KINDS.values()}
+    for item in items:
+        if not any(mark.name in marked for mark in item.iter_markers()):
+            kinds = [kind for name, kind in KINDS.items() if name in item.fixturenames]
+            item.add_marker([*kinds, "units"][0])
 
 
 @dataclass(frozen=True)
@@ -60,10 +82,10 @@ def impatient(monkeypatch):
 
 @pytest.fixture(scope="session")
 def local_ray():
-    """One local Ray of three CPUs (logical ones) for all tests that need it."""
+    """One local Ray of two CPUs (logical ones) for all tests that need it."""
     ray.init(
         address="local",
-        num_cpus=3,
+        num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -77,16 +99,16 @@ def local_ray():
 def world(tmp_path_factory, local_ray) -> World:
     """Snow on a mountain, all stages run once."""
     folder = tmp_path_factory.mktemp("snow")
-    path = small_world.write(folder)
-    experiment = resolve.experiment(str(path))
+    path = world_module.write(folder)
+    experiment = load.experiment(str(path))
     workspace = Workspace(str(tmp_path_factory.mktemp("workspace") / "snow"))
-    for stage in (prepare, folds, train, predict):
+    for stage in (prepare_stage, folds, train_stage, predict_stage):
         stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
     with pytest.MonkeyPatch.context() as clean:
         clean.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.mirror(experiment, workspace, Silent(), "FINISHED")
+        mirror.mirror(experiment, workspace, Silent(), "FINISHED")
     workspace.lease.release()
     return World(folder, path, experiment, workspace, summary)
 
@@ -95,10 +117,11 @@ def world(tmp_path_factory, local_ray) -> World:
 def variant(world, tmp_path_factory) -> World:
     """One arm of the small world with fewer updates, on the same cube: its stages but prepare."""
     settings = [f"cube={world.workspace.root}", "arms=[insitu]", "train.updates=20"]
-    experiment = resolve.experiment(str(world.path), settings, "variant")
+    experiment = load.experiment(str(world.path), settings, "variant")
     workspace = Workspace(str(Path(world.workspace.root).parent / "variant"))
-    for stage in (prepare, folds, train, predict):
-        stage.run(experiment, workspace, Silent())
+    with in_process.training():
+        for stage in (prepare_stage, folds, train_stage, predict_stage):
+            stage.run(experiment, workspace, Silent())
     summary = evaluate.run(experiment, workspace, Silent())
     report.run(experiment, workspace, Silent())
     workspace.lease.release()
@@ -106,9 +129,23 @@ def variant(world, tmp_path_factory) -> World:
 
 
 @pytest.fixture
+def prepared_here():
+    """The blocks of a cube are written in this process, without Ray Data."""
+    with in_process.preparing():
+        yield
+
+
+@pytest.fixture
+def trained_here():
+    """Models are trained in this process, without Ray Train."""
+    with in_process.training():
+        yield
+
+
+@pytest.fixture
 def snow(tmp_path) -> Path:
     """The experiment file of a fresh small world, for tests that spoil it."""
-    return small_world.write(tmp_path / "snow")
+    return world_module.write(tmp_path / "snow")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Find the part of a source that lies over a region, and faults in the source's positions."""
+"""Find the part of a source that lies over a region, and faults in the source's positions.
+
+Select samples of a source that are small enough to read: some days, part of the region.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline.doctor.symptoms import Symptom
+from pipeline.doctor.findings import Finding
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+
 Region = tuple[float, float, float, float]  # west, south, east, north in degrees
-LEAST_COVERED = 0.9  # share of the domain that a source has to cover
 
 
-class Part(NamedTuple):
+MIN_COVERED_SHARE = 0.9  # share of the domain that a source has to cover
+
+
+class Coverage(NamedTuple):
     """The part of a source over a region.
 
     Attributes:
@@ -28,7 +34,7 @@ class Part(NamedTuple):
     share: float
 
 
-def over(dataset: xr.Dataset, region: Region | None) -> Part:
+def find_coverage(dataset: xr.Dataset, region: Region | None) -> Coverage:
     """Return the places, or the rows and columns, of a source over a region; None selects all."""
     if "place" in dataset.dims:
         inside = np.ones(dataset.sizes["place"], bool)
@@ -36,26 +42,26 @@ def over(dataset: xr.Dataset, region: Region | None) -> Part:
             west, south, east, north = region
             lat, lon = dataset.lat.values, dataset.lon.values
             inside = (lat >= south) & (lat <= north) & ((lon - west) % 360 <= east - west)
-        return Part({"place": np.flatnonzero(inside)}, float(inside.any()))
+        return Coverage({"place": np.flatnonzero(inside)}, float(inside.any()))
     dims = ("lat", "lon") if "lat" in dataset.dims else ("y", "x")
     if region is None:
-        return Part({dim: np.arange(dataset.sizes[dim]) for dim in dims}, 1.0)
+        return Coverage({dim: np.arange(dataset.sizes[dim]) for dim in dims}, 1.0)
     indices, share = {}, 1.0
-    for dim, low, high in zip(dims, *_box(dataset, dims, region), strict=True):
-        indices[dim], share_along = _along(dataset, dim, low, high)
+    for dim, low, high in zip(dims, *_region_edges(dataset, dims, region), strict=True):
+        indices[dim], share_along = _indices_between(dataset, dim, low, high)
         share *= share_along
-    return Part(indices, share)
+    return Coverage(indices, share)
 
 
-def of_coverage(dataset: xr.Dataset, part: Part, region: Region) -> list[Symptom]:
+def check_coverage(dataset: xr.Dataset, part: Coverage, region: Region) -> list[Finding]:
     """Find out whether a source covers nearly all of a region."""
-    if part.share >= LEAST_COVERED:
+    if part.share >= MIN_COVERED_SHARE:
         return []
     west, south, east, north = region
     domain = f"the domain {west:g} to {east:g} E, {south:g} to {north:g} N"
     if part.share > 0:
         message = f"covers {100 * part.share:.0f} % of {domain}"
-        return [Symptom("domain", message, "make the domain smaller, or name another source")]
+        return [Finding("domain", message, "make the domain smaller, or name another source")]
     extent = ""
     if "lat" in dataset.coords and dataset.lat.size:
         lat, lon = dataset.lat.values, dataset.lon.values
@@ -63,10 +69,10 @@ def of_coverage(dataset: xr.Dataset, part: Part, region: Region) -> list[Symptom
             f"; the source spans {lon.min():g} to {lon.max():g} E, {lat.min():g} to {lat.max():g} N"
         )
     hint = "move the domain, or name another source"
-    return [Symptom("domain", f"nothing in {domain}{extent}", hint)]
+    return [Finding("domain", f"nothing in {domain}{extent}", hint)]
 
 
-def of_positions(dataset: xr.Dataset, region: Region | None) -> list[Symptom]:
+def check_positions(dataset: xr.Dataset, region: Region | None) -> list[Finding]:
     """Find what is wrong with the latitudes and longitudes of places, or of rows and columns.
 
     Args:
@@ -78,10 +84,10 @@ def of_positions(dataset: xr.Dataset, region: Region | None) -> list[Symptom]:
     lat, lon = (np.asarray(dataset[axis].values, float) for axis in ("lat", "lon"))
     hint = "latitude and longitude may be exchanged; correct the file or the entry"
     if not np.isfinite(lat).all() or not np.isfinite(lon).all():
-        return [Symptom("coordinates", "some places have no lat or lon", "correct the file")]
+        return [Finding("coordinates", "some places have no lat or lon", "correct the file")]
     if np.abs(lat).max() > 90:
         message = f"lat: {lat.min():g} to {lat.max():g}, expected degrees of at most 90"
-        return [Symptom("latitude", message, hint)]
+        return [Finding("latitude", message, hint)]
     findings = []
     for axis, centres in (("lat", lat), ("lon", lon)):
         if f"{axis}_bnds" in dataset:
@@ -93,10 +99,10 @@ def of_positions(dataset: xr.Dataset, region: Region | None) -> list[Symptom]:
                 bounds_hint = (
                     f"{axis} and {axis}_bnds may be in opposite order; reverse one of them"
                 )
-                findings.append(Symptom(check, message, bounds_hint))
+                findings.append(Finding(check, message, bounds_hint))
     if region and not findings and not _overlaps(lat, lon, region) and _overlaps(lon, lat, region):
         message = f"lat {lat.min():g} to {lat.max():g} is outside the region, lon is inside"
-        findings.append(Symptom("latitude", message, hint))
+        findings.append(Finding("latitude", message, hint))
     return findings
 
 
@@ -107,7 +113,7 @@ def _overlaps(lat: NDArray[np.float64], lon: NDArray[np.float64], region: Region
     return bool(((lat >= south) & (lat <= north)).any() and lon_inside.any())
 
 
-def _box(
+def _region_edges(
     dataset: xr.Dataset, dims: tuple[str, str], region: Region
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the region's lower and upper edges along rows and columns, in source coordinates."""
@@ -121,7 +127,7 @@ def _box(
     return (bottom, left), (top, right)
 
 
-def _along(
+def _indices_between(
     dataset: xr.Dataset, dim: str, low: float, high: float
 ) -> tuple[NDArray[np.intp], float]:
     """Return the rows or columns between two edges, and the share of that interval they cover."""
@@ -139,3 +145,92 @@ def _along(
         inside |= overlap > 0
         covered_length += float(np.clip(overlap, 0, None).sum())
     return np.flatnonzero(inside), min(1.0, covered_length / (high - low))
+
+
+SAMPLE_DAYS, SAMPLE_SIDE, SAMPLE_PLACES = (
+    3,
+    32,
+    200,
+)  # of the first sample, which has all days of its places
+
+
+MORE_DAYS, WIDER_SIDE = 12, 64  # of the wider sample, read if the first has no value
+
+
+def select_first_sample(dataset: xr.Dataset, part: Coverage) -> xr.Dataset:
+    """Select the first sample: the middle of the region on 3 days, or up to 200 places, all days.
+
+    Args:
+      dataset: the source.
+      part: indices of the source over the region.
+    """
+    if "place" in part.indices:
+        return dataset.isel(place=_spread_indices(part.indices["place"], SAMPLE_PLACES))
+    block = {dim: _middle_indices(index, SAMPLE_SIDE) for dim, index in part.indices.items()}
+    return _on_days(dataset.isel(block), SAMPLE_DAYS)
+
+
+def select_whole_region(dataset: xr.Dataset, part: Coverage) -> xr.Dataset:
+    """Select all days and the whole region."""
+    return dataset.isel(dict(part.indices))
+
+
+def select_more_days(dataset: xr.Dataset, part: Coverage) -> xr.Dataset:
+    """Select the middle of the region on 12 days; of places, the first sample."""
+    if "place" in part.indices:
+        return select_first_sample(dataset, part)
+    block = {dim: _middle_indices(index, SAMPLE_SIDE) for dim, index in part.indices.items()}
+    return _on_days(dataset.isel(block), MORE_DAYS)
+
+
+def select_wider_sample(dataset: xr.Dataset, part: Coverage) -> xr.Dataset:
+    """Select a wider sample: rows and columns all over the region on 12 days, or all places."""
+    if "place" in part.indices:
+        return dataset.isel(place=part.indices["place"])
+    block = {dim: _spread_indices(index, WIDER_SIDE) for dim, index in part.indices.items()}
+    return _on_days(dataset.isel(block), MORE_DAYS)
+
+
+def select_profile(dataset: xr.Dataset, part: Coverage) -> xr.Dataset:
+    """Select a profile from north to south: 12 rows of 8 columns, or up to 200 places, 3 days."""
+    if "place" in part.indices:
+        return _on_days(
+            dataset.isel(place=_spread_indices(part.indices["place"], SAMPLE_PLACES)), SAMPLE_DAYS
+        )
+    rows, columns = part.indices.values()
+    names = list(part.indices)
+    block = {names[0]: _spread_indices(rows, 12), names[1]: _middle_indices(columns, 8)}
+    return _on_days(dataset.isel(block), SAMPLE_DAYS)
+
+
+def describe_sample(sample: xr.Dataset, whole: xr.Dataset) -> str:
+    """Describe how large a sample is: `3 of 366 days, 32 of 224 lat, 32 of 464 lon`."""
+    dims = [dim for dim in ("time", "place", "lat", "lon", "y", "x") if dim in sample.dims]
+    nouns = {"time": "days", "place": "places"}
+    return ", ".join(
+        f"{sample.sizes[dim]} of {whole.sizes[dim]} {nouns.get(dim, dim)}"
+        for dim in dims
+        if sample.sizes[dim]
+    )
+
+
+def _on_days(dataset: xr.Dataset, n: int) -> xr.Dataset:
+    """Select the middle day of each of `n` equal parts of the record."""
+    if "time" not in dataset.dims or dataset.sizes["time"] <= n:
+        return dataset
+    step = dataset.sizes["time"] / n
+    return dataset.isel(time=((np.arange(n) + 0.5) * step).astype(int))
+
+
+def _middle_indices(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return the `n` indices in the middle."""
+    start = max(0, (len(index) - n) // 2)
+    return index[start : start + n]
+
+
+def _spread_indices(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return `n` indices, evenly spaced from the first to the last."""
+    if len(index) <= n:
+        return index
+    chosen: NDArray[np.intp] = index[np.linspace(0, len(index) - 1, n).astype(int)]
+    return chosen

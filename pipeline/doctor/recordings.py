@@ -1,4 +1,6 @@
-"""Record what servers answer when a window of an entry is read, and replay it offline.
+"""Read a small window of an entry, and describe its values so that later reads can be compared.
+
+Record what servers answer when a window of an entry is read, and replay it offline.
 
 Every entry gets a folder: recording.json (what was read, when and by which version), catalog.yaml
 (the entry), exchanges.json and bodies/ (requests and answers, without secrets). Each entry is read
@@ -14,37 +16,183 @@ import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import yaml
 
 import pipeline
-from pipeline import catalog, files, store
-from pipeline.doctor import admission, proof
-from pipeline.doctor.cases import Case
-from pipeline.doctor.symptoms import Symptom, of_error
+from pipeline import files
+from pipeline.catalog import intake_catalog
+from pipeline.doctor import coverage, entries
+from pipeline.doctor.entries import Case
+from pipeline.doctor.findings import Finding, findings_from_error
+from pipeline.doctor.recording import exchanges as recording_exchanges
+from pipeline.doctor.recording import gateway
+from pipeline.doctor.recording.exchanges import Exchanges
 from pipeline.errors import SECRET, ConfigError, DataError, SoilweaveError
-from pipeline.recording import clients, gateway, redaction
-from pipeline.recording.exchanges import Exchanges
+from pipeline.sources import drivers
+from pipeline.storage import artefacts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.doctor.cases import Period
-    from pipeline.doctor.proof import Region
+    import xarray as xr
+
+    from pipeline.doctor.entries import Period
     from pipeline.files import Json
     from pipeline.progress import Progress
 
+
+WINDOW_DAYS, WINDOW_DEGREES, WINDOW_SIDE, SAMPLE_POINTS = 3, 2.0, 16, 20  # the largest window
+
+
+# Longitude and latitude of the window's centre if the entry covers it: on land, unlike the centres
+# of many regions.
+INLAND = (-98.0, 39.0)
+
+
+CHANGED_HINT = "correct the entry's mapping, or ask the provider what has changed"
+
+
+Region = tuple[float, float, float, float]  # west, south, east, north in degrees
+
+
+def choose_window(case: Case) -> tuple[Period | None, Region | None]:
+    """Choose the days and the box in which an entry is read; None means no restriction."""
+    years, region, period = case.years(), case.region, None
+    year = years[len(years) // 2] if years else None
+    if year is not None:
+        first = year[0] + (year[1] - year[0]) // 2
+        period = first, min(year[1], first + timedelta(WINDOW_DAYS - 1))
+    if case.metadata.get("support") == "site":
+        return period, region
+    west, south, east, north = region or (-180.0, -90.0, 180.0, 90.0)
+    lon, lat = INLAND
+    if not (west < lon < east and south < lat < north):
+        lon, lat = (west + east) / 2, (south + north) / 2
+    half = WINDOW_DEGREES / 2
+    southwest = max(west, lon - half), max(south, lat - half)
+    return period, (*southwest, min(east, lon + half), min(north, lat + half))
+
+
+def read_window(
+    entry: intake_catalog.CatalogEntry,
+    parameters: dict[str, str],
+    period: Period | None,
+    region: Region | None,
+) -> tuple[xr.Dataset, set[str]]:
+    """Read a window of an entry.
+
+    Args:
+      entry: the catalog entry.
+      parameters: values of its parameters.
+      period: first and last day; None for a source without days.
+      region: west, south, east, north in degrees; None for the whole source.
+
+    Returns:
+      The values, loaded, and the names of the variables in the entry's mapping.
+
+    Raises:
+      SoilweaveError: If the driver cannot read the entry. Errors of the libraries that the driver
+        uses may pass through.
+    """
+    driver: Any = intake_catalog.driver_of(entry, parameters)
+    driver.period, driver.region = period, region
+    dataset: xr.Dataset = driver.to_dask()
+    part = coverage.find_coverage(dataset, region)
+    block = {}
+    for dim, index in part.indices.items():
+        over_region = index if index.size else np.arange(dataset.sizes[dim])
+        most = SAMPLE_POINTS if dim == "place" else WINDOW_SIDE
+        start = 0 if dim == "place" else max(0, (len(over_region) - most) // 2)
+        block[dim] = over_region[start : start + most]
+    sample = dataset.isel(block)
+    if "time" in sample.dims and period is not None:
+        sample = sample.sel(time=slice(*(np.datetime64(day, "ns") for day in period)))
+    sample = sample.isel(time=slice(0, WINDOW_DAYS)) if "time" in sample.dims else sample
+    values = sample.compute()
+    dataset.close()
+    return values, set(getattr(driver, "mapping", ()))
+
+
+def describe_values(values: xr.Dataset) -> Json:
+    """Describe every variable and coordinate: units, shape, range and SHA-256 of its bytes."""
+    groups = {"variables": values.data_vars, "coordinates": values.coords}
+    return {
+        key: {str(name): _describe_array(array) for name, array in group.items()}
+        for key, group in groups.items()
+    }
+
+
+def check_window(values: xr.Dataset, mapped: set[str], case: Case) -> list[Finding]:
+    """Find why the values of a window do not prove that an entry can be read.
+
+    Args:
+      values: values of the window, loaded.
+      mapped: names of the variables in the entry's mapping.
+      case: the entry.
+    """
+    missing = sorted((mapped | case.required) - {str(name) for name in values.data_vars})
+    findings = [Finding("variables", f"{name}: missing", CHANGED_HINT) for name in missing]
+    known = values[[n for n in values.data_vars if "units" in values[n].attrs]]
+    if table_problems := intake_catalog.table_problems(known, case.table):
+        findings += findings_from_error(
+            DataError(f"entry {case.label}", *table_problems, remedy=CHANGED_HINT)
+        )
+    for name, array in known.data_vars.items():
+        finite = array.values[np.isfinite(array.values)]
+        variable = case.table.get(str(name))
+        if not finite.size:
+            message = f"{name}: no value in the window, {dict(array.sizes)}"
+            hint = "check that the source has data on these days, or try again later"
+            findings.append(Finding("values", message, hint))
+        elif variable and not (
+            finite.min() >= variable.minimum and finite.max() <= variable.maximum
+        ):
+            spread = f"{finite.min():g} to {finite.max():g} {variable.units}"
+            accepted = f"expected {variable.minimum:g} to {variable.maximum:g}"
+            findings.append(Finding("range", f"{name}: {spread}, {accepted}", CHANGED_HINT))
+    return findings
+
+
+def _describe_array(array: xr.DataArray) -> Json:
+    """Describe one array; text is hashed as its lines in UTF-8."""
+    values = np.ascontiguousarray(array.values)
+    is_text = values.dtype.kind in "OUS"
+    content = "\n".join(map(str, values.ravel())).encode() if is_text else values.tobytes()
+    description: Json = {
+        "dims": [str(dim) for dim in array.dims],
+        "shape": list(values.shape),
+        "dtype": "text" if is_text else values.dtype.str,
+        "sha256": files.sha256(content),
+    }
+    if "units" in array.attrs:
+        description["units"] = str(array.attrs["units"])
+    if values.dtype.kind == "f":
+        finite = values[np.isfinite(values)]
+        description["finite"] = int(finite.size)
+        if finite.size:
+            description |= {"minimum": float(finite.min()), "maximum": float(finite.max())}
+    return description
+
+
 RECORD, CATALOG = "recording.json", "catalog.yaml"
+
+
 # Environment variables kept besides those that the entry names: they say where S3 is.
-PLACES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
-CREDENTIALS = ("EARTHDATA_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-LOCAL = "no server was asked; local files do not prove that a live source can be read"
+S3_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
 
 
-class Row(NamedTuple):
+CREDENTIAL_VARIABLES = ("EARTHDATA_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+NO_SERVER_ASKED = "no server was asked; local files do not prove that a live source can be read"
+
+
+class RecordingResult(NamedTuple):
     """The result of recording or replaying one entry.
 
     Attributes:
@@ -59,10 +207,10 @@ class Row(NamedTuple):
     days: str
     status: str
     summary: str
-    findings: list[Symptom]
+    findings: list[Finding]
 
 
-class Wanted(NamedTuple):
+class ReadRequest(NamedTuple):
     """What to read.
 
     Attributes:
@@ -83,7 +231,7 @@ def is_recording(folder: str) -> bool:
     return "://" not in folder and any(Path(folder).glob(f"*/{RECORD}"))
 
 
-def record(cases: Sequence[Case], folder: str, progress: Progress) -> list[Row]:
+def record_entries(cases: Sequence[Case], folder: str, progress: Progress) -> list[RecordingResult]:
     """Read a window of every entry over HTTP and save the answers, in a folder for each entry.
 
     Args:
@@ -100,34 +248,34 @@ def record(cases: Sequence[Case], folder: str, progress: Progress) -> list[Row]:
     progress.start("record", len(cases), "entries")
     rows = []
     for case in cases:
-        obstacles = admission.unfit(case)
+        obstacles = entries.find_obstacles(case)
         if obstacles and all(finding.check == "environment" for finding in obstacles):
             # Such an entry reads a local folder that this machine does not have: not a problem.
             unset = "; ".join(finding.message for finding in obstacles)
-            rows.append(Row(case.label, "", "not recorded", unset, []))
+            rows.append(RecordingResult(case.label, "", "not recorded", unset, []))
         elif obstacles:
-            rows.append(Row(case.label, "", "not recorded", "", obstacles))
+            rows.append(RecordingResult(case.label, "", "not recorded", "", obstacles))
         else:
             name = case.label.replace("/", "_").replace(":", "_")
-            rows.append(_recorded(case, Path(folder) / name))
+            rows.append(_record_entry(case, Path(folder) / name))
         progress.advance()
     progress.finish(f"{sum(row.status == 'recorded' for row in rows)} entries recorded in {folder}")
     return rows
 
 
-def replay(folder: str, progress: Progress) -> list[Row]:
+def replay_entries(folder: str, progress: Progress) -> list[RecordingResult]:
     """Read every recorded entry again, from the recording alone, and compare the values."""
     folders = sorted(path.parent for path in Path(folder).glob(f"*/{RECORD}"))
     progress.start("replay", len(folders), "recordings")
     rows = []
     for recording_folder in folders:
-        rows.append(_replayed(recording_folder))
+        rows.append(_replay_entry(recording_folder))
         progress.advance()
     progress.finish(f"{len(folders)} recordings replayed")
     return rows
 
 
-def verified(folder: str) -> list[str]:
+def list_verified(folder: str) -> list[str]:
     """Return a line for every recording: the `verified:` that its entry may have in the catalog."""
     lines = []
     for path in sorted(Path(folder).glob(f"*/{RECORD}")):
@@ -137,25 +285,27 @@ def verified(folder: str) -> list[str]:
         is_file = "://" not in name and name.endswith((".yaml", ".yml"))
         try:
             url = str(Path(folder) / name) if is_file else name
-            spec = catalog.find(url, recording["entry"]).spec
+            spec = intake_catalog.find(url, recording["entry"]).spec
         except (SoilweaveError, OSError):
             lines.append(f"{place}: not found here")
             continue
         if not recording["proven"]:
             lines.append(f"{place}: not proven; keep `verified: false`")
-        elif digest(spec) != recording["entry_sha256"]:
+        elif entry_digest(spec) != recording["entry_sha256"]:
             lines.append(f"{place}: the entry has changed since; record it again")
         else:
             lines.append(f"{place}: verified: {recording['date']}")
     return lines
 
 
-def digest(spec: Json) -> str:
+def entry_digest(spec: Json) -> str:
     """Return a SHA-256 of how an entry is read: its driver and arguments, not its metadata."""
-    return files.sha256_of([spec["driver"], spec.get("args") or {}])
+    # The published path, so that recordings stay valid when a driver moves.
+    path = drivers.published_path(spec["driver"])
+    return files.sha256_of([path, spec.get("args") or {}])
 
 
-def _apart(gateway_url: str, request: Wanted) -> tuple[Json, list[Symptom]]:
+def _read_in_process(gateway_url: str, request: ReadRequest) -> tuple[Json, list[Finding]]:
     """Read an entry in a process of its own; return the description of its values, and findings."""
     # The fork server has imported everything and opened nothing. It has the environment of its own
     # start, so the present one is passed on.
@@ -163,57 +313,63 @@ def _apart(gateway_url: str, request: Wanted) -> tuple[Json, list[Symptom]]:
     context.set_forkserver_preload([__name__])
     environment = dict(os.environ)
     if request.environment is not None:
-        for name in PLACES:
+        for name in S3_VARIABLES:
             environment.pop(name, None)
-        environment |= dict.fromkeys(CREDENTIALS, redaction.REMOVED) | request.environment
+        environment |= (
+            dict.fromkeys(CREDENTIAL_VARIABLES, recording_exchanges.REMOVED) | request.environment
+        )
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(_read, gateway_url, request, environment).result()
+            return pool.submit(_read_through_gateway, gateway_url, request, environment).result()
         except BrokenProcessPool:
             message = "the process that read it was killed, perhaps because it ran out of memory"
-            return {}, [Symptom("opening", message, "run it on a machine with more memory")]
+            return {}, [Finding("opening", message, "run it on a machine with more memory")]
 
 
-def _read(
-    gateway_url: str, request: Wanted, environment: dict[str, str]
-) -> tuple[Json, list[Symptom]]:
+def _read_through_gateway(
+    gateway_url: str, request: ReadRequest, environment: dict[str, str]
+) -> tuple[Json, list[Finding]]:
     """Read an entry through a gateway; runs in a process of its own."""
     os.environ.clear()
     os.environ.update(environment)
     case = request.case
-    assert isinstance(case.entry, catalog.Found)
-    with clients.through(gateway_url):
+    assert isinstance(case.entry, intake_catalog.CatalogEntry)
+    with gateway.route_through(gateway_url):
         try:
-            parameters = catalog.parameters(case.experiment, case.entry) if case.experiment else {}
-            values, mapped = proof.read(case.entry, parameters, request.period, request.region)
+            parameters = (
+                intake_catalog.parameters(case.experiment, case.entry) if case.experiment else {}
+            )
+            values, mapped = read_window(case.entry, parameters, request.period, request.region)
         except Exception as error:  # noqa: BLE001  # any error from an answer is a finding
-            return {}, of_error(error)
-    return proof.described(values), proof.problems(values, mapped, case)
+            return {}, findings_from_error(error)
+    return describe_values(values), check_window(values, mapped, case)
 
 
-def _recorded(case: Case, folder: Path) -> Row:
+def _record_entry(case: Case, folder: Path) -> RecordingResult:
     """Record an entry; if it cannot be read, the recording shows that."""
-    assert isinstance(case.entry, catalog.Found)
-    period, region = proof.window(case)
-    with gateway.serve() as server:
-        description, findings = _apart(server.url, Wanted(case, period, region))
+    assert isinstance(case.entry, intake_catalog.CatalogEntry)
+    period, region = choose_window(case)
+    with gateway.serve_gateway() as server:
+        description, findings = _read_in_process(server.url, ReadRequest(case, period, region))
     if server.refused:
         hint = "record it with a smaller --set domain, or not at all"
-        findings = [Symptom("recording", server.refused, hint)]
+        findings = [Finding("recording", server.refused, hint)]
     days = "" if period is None else f"{period[0]}..{period[1]}"
     exchanges = server.exchanges
     if not exchanges.recorded:
-        return Row(case.label, days, "not recorded", LOCAL if not findings else "", findings)
+        return RecordingResult(
+            case.label, days, "not recorded", NO_SERVER_ASKED if not findings else "", findings
+        )
     recording = {
-        "catalog": _named(case.entry.catalog, folder.parent),
+        "catalog": _catalog_name(case.entry.catalog, folder.parent),
         "entry": case.entry.name,
-        "entry_sha256": digest(case.entry.spec),
+        "entry_sha256": entry_digest(case.entry.spec),
         "date": str(datetime.now(UTC).date()),
         "soilweave": pipeline.__version__,
-        "commit": store.git_commit(),
+        "commit": artefacts.git_commit(),
         "period": None if period is None else [str(day) for day in period],
         "region": region,
-        "environment": _environment(case.entry.spec),
+        "environment": _replay_environment(case.entry.spec),
         "requests": len(exchanges.recorded),
         "bytes": exchanges.size,
         "proven": not findings,
@@ -223,56 +379,66 @@ def _recorded(case: Case, folder: Path) -> Row:
     if (folder / RECORD).exists():
         shutil.rmtree(folder)
     exchanges.save(folder)
-    entry = redaction.of_tree(_catalog(case.entry))
+    entry = recording_exchanges.remove_secrets_from_tree(_catalog_of_entry(case.entry))
     (folder / CATALOG).write_text(yaml.safe_dump(entry, sort_keys=False))
-    (folder / RECORD).write_text(json.dumps(redaction.of_tree(recording), indent=1))
+    (folder / RECORD).write_text(
+        json.dumps(recording_exchanges.remove_secrets_from_tree(recording), indent=1)
+    )
     _check_secrets(folder)
     size = f"{recording['requests']} requests, {exchanges.size / 1e6:.2f} MB"
-    return Row(case.label, days, "recorded", f"{size}: {_names(description)}", findings)
+    return RecordingResult(
+        case.label, days, "recorded", f"{size}: {_summarise_variables(description)}", findings
+    )
 
 
-def _replayed(folder: Path) -> Row:
+def _replay_entry(folder: Path) -> RecordingResult:
     """Read an entry from its recording, without credentials and with no server but the gateway."""
     recording = json.loads((folder / RECORD).read_text())
     period = recording["period"] and tuple(date.fromisoformat(day) for day in recording["period"])
     region = recording["region"] and tuple(recording["region"])
-    case = Case(folder.name, catalog.find(str(folder / CATALOG), recording["entry"]))
+    case = Case(folder.name, intake_catalog.find(str(folder / CATALOG), recording["entry"]))
     try:
         exchanges = Exchanges.load(folder)
     except DataError as error:
-        finding = Symptom("recording", "; ".join(error.problems), error.remedy)
-        return Row(folder.name, recording["date"], "", "", [finding])
-    request = Wanted(case, period, region, recording["environment"])
-    with gateway.serve(exchanges) as server:
-        description, findings = _apart(server.url, request)
+        finding = Finding("recording", "; ".join(error.problems), error.remedy)
+        return RecordingResult(folder.name, recording["date"], "", "", [finding])
+    request = ReadRequest(case, period, region, recording["environment"])
+    with gateway.serve_gateway(exchanges) as server:
+        description, findings = _read_in_process(server.url, request)
     checks_before = [finding[0] for finding in recording["symptoms"]]
     if recording["read"] and description:
-        findings = _differences(recording["read"], description)
+        findings = _compare_values(recording["read"], description)
     elif not recording["read"] and [finding.check for finding in findings] == checks_before:
         findings = []  # it fails in the same way as when it was recorded
     if findings and exchanges.unanswered:
         first = exchanges.unanswered[0]
         request_text = f"{first.method} {first.url} {dict(first.headers) or ''}".rstrip()
         message = f"has no answer to {request_text}"
-        findings = [Symptom("recording", message, "record it again")]
+        findings = [Finding("recording", message, "record it again")]
     note = "" if recording["proven"] else "; not proven when recorded"
-    return Row(folder.name, recording["date"], "replayed", _names(description) + note, findings)
+    return RecordingResult(
+        folder.name,
+        recording["date"],
+        "replayed",
+        _summarise_variables(description) + note,
+        findings,
+    )
 
 
-def _differences(before: Json, now: Json) -> list[Symptom]:
+def _compare_values(before: Json, now: Json) -> list[Finding]:
     """Find variables and coordinates whose values differ from those that were recorded."""
     findings = []
     for key in ("variables", "coordinates"):
         for name in before[key] | now[key]:
             old, new = before[key].get(name), now[key].get(name)
             if old != new:
-                message = f"{name}: was {_short(old)}, is {_short(new)}"
+                message = f"{name}: was {_summarise_array(old)}, is {_summarise_array(new)}"
                 hint = "find the change of the reader that causes this"
-                findings.append(Symptom("values", message, hint))
+                findings.append(Finding("values", message, hint))
     return findings
 
 
-def _short(description: Json | None) -> str:
+def _summarise_array(description: Json | None) -> str:
     """Return shape, units and digest of an array's description."""
     if description is None:
         return "not there"
@@ -281,13 +447,13 @@ def _short(description: Json | None) -> str:
     return text.replace("  ", " ")
 
 
-def _names(description: Json) -> str:
+def _summarise_variables(description: Json) -> str:
     """Return the names and shapes of the variables that were read."""
     variables = description.get("variables", {})
     return ", ".join(f"{name} {tuple(array['shape'])}" for name, array in variables.items())
 
 
-def _named(url: str, folder: Path) -> str:
+def _catalog_name(url: str, folder: Path) -> str:
     """Return how a recording names its catalog.
 
     A shipped catalog has its name, a file its path from the folder of recordings, others their URL.
@@ -295,24 +461,26 @@ def _named(url: str, folder: Path) -> str:
     if "://" in url:
         return url
     path = Path(url)
-    is_shipped = path.parent == Path(catalog.__file__).parents[1] / "catalogs"
+    is_shipped = path.parent == Path(intake_catalog.__file__).parents[2] / "catalogs"
     return path.stem if is_shipped else os.path.relpath(path, folder)
 
 
-def _environment(spec: Json) -> dict[str, str]:
+def _replay_environment(spec: Json) -> dict[str, str]:
     """Return the environment variables that a replay of an entry needs, without secrets."""
-    current = {name: os.environ[name] for name in PLACES if os.environ.get(name)}
-    environment = {name: redaction.without(value) for name, value in current.items()}
-    for name in catalog.ENVIRONMENT.findall(str(spec)):
-        value = redaction.without(os.environ[name])
+    current = {name: os.environ[name] for name in S3_VARIABLES if os.environ.get(name)}
+    environment = {
+        name: recording_exchanges.remove_secrets(value) for name, value in current.items()
+    }
+    for name in intake_catalog.ENVIRONMENT.findall(str(spec)):
+        value = recording_exchanges.remove_secrets(os.environ[name])
         is_secret = SECRET.search(name) or "://" not in value
-        environment[name] = redaction.REMOVED if is_secret else value
+        environment[name] = recording_exchanges.REMOVED if is_secret else value
     return environment
 
 
-def _catalog(entry: catalog.Found) -> Json:
+def _catalog_of_entry(entry: intake_catalog.CatalogEntry) -> Json:
     """Return a catalog of an entry and of the entries that it is composed of."""
-    siblings = catalog.tree(entry.catalog)
+    siblings = intake_catalog.tree(entry.catalog)
     references = [v for v in (entry.spec.get("args") or {}).values() if isinstance(v, str)]
     names = [entry.name, *(name for name in references if name in siblings)]
     return {"metadata": {"version": 1}, "sources": {name: siblings[name] for name in names}}
@@ -324,7 +492,7 @@ def _check_secrets(folder: Path) -> None:
     Raises:
       ConfigError: If there is one; names the file, not the secret.
     """
-    secrets = redaction.known()
+    secrets = recording_exchanges.known_secrets()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and any(secret.search(path.read_bytes()) for secret in secrets):
             shutil.rmtree(folder)

@@ -1,1 +1,4 @@
-"""One reader per provider's format, each an Intake driver."""
+"""Intake drivers, one for each provider format.
+
+They know no experiment and no workspace: an entry goes in, a dataset comes out.
+"""

@@ -1,4 +1,6 @@
-"""Grids, as NetCDF files that follow one another in time; `gridzarr` has Zarr and Icechunk.
+"""What drivers of grids share: which files and days are wanted, and what is wrong with them.
+
+Grids, as NetCDF files that follow one another in time; `gridzarr` has Zarr and Icechunk.
 
 In: variables named in `mapping`, dims (time, row, column), or (row, column) for constants, in any
 order and under any names; `lat` and `lon` (or `latitude`, `longitude`) on rows and columns, or
@@ -16,9 +18,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from pipeline.sources import dated, remote
-from pipeline.sources.form import NetcdfSource
-from pipeline.sources.grids.gridsource import GridSource
+from pipeline.sources.grids.driver import GridSource
+from pipeline.sources.shared import access, dates
+from pipeline.sources.shared.driver import NetcdfSource
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,7 +37,7 @@ class GriddedSource(GridSource, NetcdfSource):
         Raises:
           DataError: it is absent, refused, or no NetCDF.
         """
-        if "://" in url and dated.span(self.urlpath) == "h":  # small, and many: each in one piece
-            held = io.BytesIO(remote.read(url, self.storage_options, self.login))
+        if "://" in url and dates.span(self.urlpath) == "h":  # small, and many: each in one piece
+            held = io.BytesIO(access.read(url, self.storage_options, self.login))
             return self.named(self.opened(url, chunks=None, held=held))
         return self.named(self.opened(url, chunks=None))

@@ -1,4 +1,7 @@
-"""Grids in Zarr stores, format 2 or 3, and in Icechunk repositories; out as `gridded` has it."""
+"""Grids in Zarr stores, format 2 or 3, and in Icechunk repositories; out as `gridded` has it.
+
+Icechunk repositories: opened at a branch, a tag or a snapshot.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import datetime
 import functools
 import json
 import math
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +19,16 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import coordinates, dated, http_errors, missing, remote, tags
-from pipeline.sources.grids import derive, repository, stores, unlisted
-from pipeline.sources.grids.gridsource import GridSource
+from pipeline.sources.grids import variables, zarr_stores
+from pipeline.sources.grids.driver import GridSource
+from pipeline.sources.shared import (
+    access,
+    coordinates,
+    dates,
+    fingerprints,
+    http_errors,
+    missing_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +37,22 @@ if TYPE_CHECKING:
 
     from pipeline.sources.grids.parts import Part
 
+
 DOCUMENTS = (".zmetadata", "zarr.json")
+
+
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
+
+
 MOST_CHUNKS = 10_000  # of a store, which are listed to tell whether they have changed
+
+
 STEPS, SIDE = 12, 32  # times, rows and columns of a sample in which fill values are counted
+
+
 FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # of what is in a store
+
+
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
 
 
@@ -70,7 +92,7 @@ class GridZarrSource(GridSource):
           DataError: they are absent, damaged, or not as the catalog says.
         """
         _in_store.cache_clear()
-        repository.opened.cache_clear()
+        opened.cache_clear()
         return super().parts()
 
     def matching(self) -> list[str]:
@@ -103,8 +125,8 @@ class GridZarrSource(GridSource):
             window = grid.over(self.region)
             sample = dict(zip(window.dims, map(_middle, window.taken, window.shape), strict=True))
             sample["time"] = _some(len(part.times))
-            for name in derive.inputs_of(self.terms):
-                fill = stored[name].encoding.get(stores.UNDECLARED)
+            for name in variables.inputs_of(self.terms):
+                fill = stored[name].encoding.get(zarr_stores.UNDECLARED)
                 if fill is not None and not np.isnan(fill) and name not in self.fills:
                     axes = (d if d in sample else "time" for d in map(str, stored[name].dims))
                     where = tuple(sample[axis] for axis in axes)
@@ -115,17 +137,17 @@ class GridZarrSource(GridSource):
     def _stored(self, url: str) -> xr.Dataset:
         """One store, not decoded."""
         if self.icechunk is not None:
-            chosen = tuple(self.icechunk.items())
-            return repository.opened(url, self.group, chosen, _key(self.storage_options))
-        options = remote.options(url, self.storage_options, self.login)
-        return _in_store(url, self.group, _Options(options), tuple(derive.inputs_of(self.terms)))
+            key = _key(files.with_endpoint(url, self.storage_options))
+            return opened(url, self.group, tuple(self.icechunk.items()), key)
+        options = access.options(url, self.storage_options, self.login)
+        return _in_store(url, self.group, _Options(options), tuple(variables.inputs_of(self.terms)))
 
     def _decoded(self, url: str, stored: xr.Dataset) -> xr.Dataset:
         """A store's variables decoded, its time called `time`, its coordinates read."""
         try:
-            return self.named(missing.decoded(stored, self.fills))
+            return self.named(missing_values.decoded(stored, self.fills))
         except FAULTS as error:
-            missing.decoded(
+            missing_values.decoded(
                 stored, self.fills, drop=coordinates.TIMES
             )  # fails too where it is not the time
             told = " ".join(str(error).split()).partition(" Try opening")[0]
@@ -144,10 +166,11 @@ class GridZarrSource(GridSource):
         """
         if self.icechunk is not None:
             with _opening(self.urlpath, self.login):
+                key = _key(files.with_endpoint(self.urlpath, self.storage_options))
                 chosen = tuple(self.icechunk.items())
-                return repository.session_of(self.urlpath, chosen, _key(self.storage_options))[1]
+                return session_of(self.urlpath, chosen, key)[1]
         urls = [self.urlpath]
-        if dated.span(self.urlpath) is not None:
+        if dates.span(self.urlpath) is not None:
             urls = [url for url, _, optional in self._dated() if not optional]
         told = [self._documents(url) for url in urls]
         chunks = [found for url in urls if (found := self._chunks(url))]
@@ -158,11 +181,11 @@ class GridZarrSource(GridSource):
         place = files.join(url, self.group) if self.group else url
         with _opening(url, self.login):
             stored = self._stored(url)
-        names = [name for name in derive.inputs_of(self.terms) if name in stored]
+        names = [name for name in variables.inputs_of(self.terms) if name in stored]
         if place.startswith(("http://", "https://")) or _objects(stored[names]) > MOST_CHUNKS:
             return []
         with http_errors.answering(url, self.login):
-            options = remote.options(place, self.storage_options, self.login) | files.OPTIONS
+            options = access.options(place, self.storage_options, self.login) | files.FRESH
             filesystem, root = fsspec.core.url_to_fs(place, **options)
             try:
                 found = [path for n in sorted(names) for path in filesystem.find(f"{root}/{n}")]
@@ -171,7 +194,9 @@ class GridZarrSource(GridSource):
         urls = [
             str(filesystem.unstrip_protocol(path)) if "://" in place else path for path in found
         ]
-        told = tags.of_files(urls, self.storage_options, self.login, "md5")  # as S3 has them
+        told = fingerprints.of_files(
+            urls, self.storage_options, self.login, "md5"
+        )  # as S3 has them
         return [[path.removeprefix(root), tag] for path, tag in zip(found, told, strict=True)]
 
     def _documents(self, url: str) -> list[str]:
@@ -181,7 +206,7 @@ class GridZarrSource(GridSource):
         paths = [f"{name}/{doc}" for name in (*names, *COORDINATES) for doc in OF_ARRAYS]
         with http_errors.answering(url, self.login):
             filesystem, root = fsspec.core.url_to_fs(
-                place, **remote.options(place, self.storage_options, self.login)
+                place, **access.options(place, self.storage_options, self.login)
             )
             found, refused = [], None
             for path in (*DOCUMENTS, *paths):
@@ -190,7 +215,7 @@ class GridZarrSource(GridSource):
                 except FileNotFoundError:
                     continue
                 except Exception as error:
-                    if not unlisted.is_forbidden(error):
+                    if not zarr_stores.is_forbidden(error):
                         raise
                     refused = refused or error
                     continue
@@ -261,13 +286,13 @@ def _in_store(url: str, group: str | None, options: _Options, names: tuple[str, 
         # Stores without consolidated metadata, of both formats, are read without complaint.
         warnings.filterwarnings("ignore", ".*onsolidated metadata.*")
         try:
-            made = stores.opened(url, group, dict(options) or None, consolidated=None)
+            made = zarr_stores.open_group(url, group, dict(options) or None, consolidated=None)
         except Exception as error:
-            if "://" not in url or not unlisted.is_forbidden(error):
+            if "://" not in url or not zarr_stores.is_forbidden(error):
                 raise
         if made is not None and ("://" not in url or all(name in made for name in names)):
             return made
-        return unlisted.opened(url, group, dict(options), known)
+        return zarr_stores.open_unlisted(url, group, dict(options), known)
 
 
 def _within_validity(raw: xr.Dataset) -> xr.Dataset:
@@ -280,3 +305,87 @@ def _within_validity(raw: xr.Dataset) -> xr.Dataset:
     times = raw["time"].values
     begin, end = np.searchsorted(times, first), np.searchsorted(times, last)
     return raw.isel(time=slice(int(begin), int(end)))
+
+
+Chosen = tuple[tuple[str, str], ...]
+
+
+@functools.lru_cache(maxsize=8)
+def opened(url: str, group: str | None, chosen: Chosen, options: str) -> xr.Dataset:
+    """A group of an Icechunk repository, opened once in a process, not decoded, nothing read yet.
+
+    Args:
+      url: the repository: s3, gs, or a folder.
+      group: in it, None for its root.
+      chosen: (("branch", name),), or tag or snapshot.
+      options: of fsspec, as JSON.
+
+    Raises:
+      FileNotFoundError: there is none.
+      PermissionError: it is refused.
+      ConnectionError: its store does not answer.
+    """
+    session, _ = session_of(url, chosen, options)
+    return zarr_stores.open_group(session.store, group, None, consolidated=False)
+
+
+def session_of(url: str, chosen: Chosen, options: str) -> tuple[Any, str]:
+    """A session of a repository, and the id of the snapshot that it reads.
+
+    Raises:
+      FileNotFoundError: there is none.
+      PermissionError: it is refused.
+      ConnectionError: its store does not answer.
+    """
+    import icechunk
+
+    given: dict[str, Any] = {
+        ("snapshot_id" if key == "snapshot" else key): name for key, name in chosen
+    }
+    try:
+        repository = icechunk.Repository.open(_storage(url, json.loads(options)))
+        session = repository.readonly_session(**given)
+    except icechunk.IcechunkError as error:
+        told = " ".join(str(error).split())
+        if "doesn't exist" in told or "not found" in told:
+            raise FileNotFoundError(url) from error
+        refused = any(
+            word in told for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")
+        )
+        raise (PermissionError if refused else ConnectionError)(url) from error
+    return session, str(session.snapshot_id)
+
+
+def _storage(url: str, options: dict[str, Any]) -> Any:
+    """Where Icechunk finds a repository: s3, gs, or a folder; options as s3fs has them."""
+    import icechunk
+
+    scheme, separator, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if not separator or scheme == "file":
+        if not os.path.isdir(rest if separator else url):
+            raise FileNotFoundError(url)
+        return icechunk.local_filesystem_storage(rest if separator else url)
+    if scheme == "gs":
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix)
+    if scheme != "s3":
+        raise DataError(
+            http_errors.shown(url), f"Icechunk on {scheme}://, expected s3, gs or a folder"
+        )
+    client = options.get("client_kwargs", {})
+    endpoint = files.s3_endpoint(options)
+    anonymous = bool(options.get("anon"))
+    region = client.get("region_name") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+    if anonymous and access.ROUTE is not None:  # a signature would be of another host
+        asked = endpoint or f"https://s3.{region}.amazonaws.com"
+        endpoint = access.routed(f"{asked.rstrip('/')}/")  # keys follow without a slash
+    return icechunk.s3_storage(
+        bucket=bucket,
+        prefix=prefix,
+        region=region,
+        endpoint_url=endpoint,
+        allow_http=bool(endpoint and endpoint.startswith("http://")),
+        force_path_style=endpoint is not None,
+        anonymous=anonymous,
+        from_env=not anonymous,
+    )

@@ -5,6 +5,8 @@ In: dims (place, time) in any order; variables named in `mapping`; `lat`, `lon` 
 
   dims time, place; coords time (datetime64, UTC day), place (id as text), lat, lon (degrees)
   our names, float32, in our units; provider_flag (time, place) with flag_values, flag_meanings
+
+Sites with inputs of their own: what they do not measure comes from the nearest cell.
 """
 
 from __future__ import annotations
@@ -13,12 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import coordinates
-from pipeline.sources.form import REMEDY, Mapping, NetcdfSource, days_of, time_problems
+from pipeline.grid import lookup
+from pipeline.sources.shared import coordinates
+from pipeline.sources.shared.driver import (
+    REMEDY,
+    Mapping,
+    NetcdfSource,
+    Source,
+    days_of,
+    time_problems,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
 
 class PointsSource(NetcdfSource):
@@ -108,3 +120,59 @@ def _ids(raw: xr.Dataset, place: str) -> list[str]:
     if name is None or raw[name].dims != (place,):
         return [str(i) for i in range(raw.sizes[place])]
     return [i.decode() if isinstance(i, bytes) else str(i) for i in raw[name].values]
+
+
+class FilledSource(Source):
+    """Intake driver that lays one entry of points over another of the same catalog.
+
+    Gives the sites with every variable of both: where and when a site has no value of a variable
+    of the cells, the value of the nearest cell stands; `distance_km` (place) says how far it is.
+
+    Args:
+      sites: name of the entry of sites.
+      cells: name of the entry of cells.
+    """
+
+    name = "soilweave_filled"
+
+    def __init__(self, sites: str, cells: str, metadata: dict[str, Any] | None = None) -> None:
+        """Keep the arguments; nothing is opened yet."""
+        super().__init__(f"{sites} over {cells}", {}, metadata=metadata)
+        self.sites, self.cells = sites, cells
+
+    def to_dask(self) -> xr.Dataset:
+        """The sites, lazily.
+
+        Raises:
+          DataError: one of the two is absent or not as its entry says.
+        """
+        sites, cells = self._parts()
+        made: xr.Dataset = sites.to_dask()
+        around = cells.to_dask().reindex(time=made.time)
+        nearest, distance = lookup.find_nearest(*_degrees(made), *_degrees(around))
+        around = around.isel(place=nearest).drop_vars("place")
+        around = around.assign_coords(place=made.place, lat=made.lat, lon=made.lon)
+        for name, values in around.data_vars.items():
+            own = made.get(name, values)
+            made[name] = own.where(own.notnull(), values).assign_attrs(own.attrs)
+        return made.assign_coords(distance_km=("place", distance))
+
+    read = to_dask
+
+    def digest(self) -> str:
+        """Of both entries."""
+        return files.sha256_of([part.digest() for part in self._parts()])
+
+    def _parts(self) -> tuple[Any, Any]:
+        """The drivers of both; cells beyond the region may be the nearest to a site in it."""
+        if self.cat is None:
+            msg = f"{self.urlpath}: entries of a catalog, and this driver was opened without one"
+            raise ValueError(msg)
+        sites, cells = self.cat[self.sites], self.cat[self.cells]
+        sites.period = cells.period = self.period
+        sites.region = self.region
+        return sites, cells
+
+
+def _degrees(dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return dataset.lat.values, dataset.lon.values

@@ -22,6 +22,7 @@ class ZarrSource(DataSource):  # type: ignore[misc]
       metadata: what the catalog says of the entry.
     """
 
+    name = "soilweave_zarr"
     version = "1"
     container = "xarray"
     partition_access = False

@@ -19,7 +19,8 @@ from studies.page import placed
 from bench import machine
 from bench.rows import Row
 from bench.table import for_page, for_terminal
-from pipeline import allocator, store
+from pipeline.cluster import malloc
+from pipeline.storage import artefacts
 
 CPU = (
     "training",
@@ -32,7 +33,11 @@ CPU = (
     "fixed",
     "sizes",
 )
+
+
 GPU = ("gpu",)
+
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -72,7 +77,7 @@ def measured(context, names):
         seconds = time.perf_counter() - begun
         context.console.print(f"{name}: {len(made)} rows in {seconds:.0f} s")
         found[name] = {
-            "commit": store.git_commit(),
+            "commit": artefacts.git_commit(),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 1),
             "quick": context.quick,
@@ -117,7 +122,7 @@ def main(
             f"bench --only {unknown[0]}: no such section; there are {', '.join(known)}", err=True
         )
         raise typer.Exit(2)
-    allocator.keep()  # as the command line does
+    malloc.keep()  # as the command line does
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if os.isatty(1) else 180)
     kept = folder / ("bench-gpu.json" if gpu else "bench.json")

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline import allocator
+from pipeline.cluster import malloc
 
 PATHS = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
@@ -28,8 +28,8 @@ class Aside:
         the allocator keeps memory as soilweave has it, or is as the system has it.
         """
         self.log = Path(log)
-        environment = {k: v for k, v in os.environ.items() if k not in allocator.SETTINGS}
-        environment |= allocator.SETTINGS if keep else {}
+        environment = {k: v for k, v in os.environ.items() if k not in malloc.SETTINGS}
+        environment |= malloc.SETTINGS if keep else {}
         environment["PYTHONPATH"] = os.pathsep.join([*PATHS, environment.get("PYTHONPATH", "")])
         environment["OMP_NUM_THREADS"] = str(threads or os.cpu_count())
         command = [sys.executable, "-m", "bench.aside", action, json.dumps(arguments)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from model.features import Features
-from model.recipe import Job
+from model.recipe import ModelKey
 from model.scaling import Scale, Scaler
-from pipeline import models, resolve
-from pipeline.packing import Packed
+from pipeline.experiment import load
+from pipeline.storage import models
+from pipeline.train.training_data import Packed
 
 FORCING = (
     "precipitation",
@@ -18,6 +19,8 @@ FORCING = (
     "specific_humidity",
     "surface_pressure",
 )
+
+
 STATIC = (
     "albedo",
     "land_cover",
@@ -33,7 +36,7 @@ STATIC = (
 
 def recipe(name, *settings):
     """A recipe as it is, with some settings over it."""
-    return resolve.experiment("scan-tuning", [f"recipe={name}", *settings]).recipe_sections
+    return load.experiment("scan-tuning", [f"recipe={name}", *settings]).recipe_sections
 
 
 def features(of):
@@ -98,7 +101,7 @@ def packed(of, n_footprints=256, per_footprint=16, n_sites=120, n_days=1096, n_f
 
 def training_data(of, device="cpu", **sizes):
     """The same as one model sees it, the one of all sites."""
-    return packed(of, **sizes).data(Job("multiscale", models.ALL, 0), 0.0, device)
+    return packed(of, **sizes).data(ModelKey("multiscale", models.ALL, 0), 0.0, device)
 
 
 def sequences(of, per_footprint=16):

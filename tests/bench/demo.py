@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline import folds, planet, prepare, resolve
+from pipeline.experiment import load
+from pipeline.planet import stage as planet_stage
+from pipeline.prepare import folds
+from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import Silent
-from pipeline.store import Workspace
+from pipeline.storage.artefacts import Workspace
 
 # A fraction of the demo: its work is small beside what a stage costs anyhow.
 TINY = (
@@ -19,8 +22,8 @@ TINY = (
 def prepared(folder, name, settings):
     """An experiment and its workspace, planet, cube and folds made; Ray is connected."""
     workspace = Workspace(str(folder / name))
-    experiment = workspace.place(resolve.experiment("demo", settings, name))
-    for stage in (planet, prepare, folds):
+    experiment = workspace.place(load.experiment("demo", settings, name))
+    for stage in (planet_stage, prepare_stage, folds):
         stage.run(experiment, workspace, Silent())
     workspace.lease.release()
     return experiment, workspace
@@ -30,6 +33,6 @@ def variant(folder, name, settings, cube):
     """Another experiment on a cube that is there; its folds are dealt."""
     workspace = Workspace(str(folder / name))
     settings = [*settings, f"cube={cube.url('cube.zarr')}"]
-    experiment = workspace.place(resolve.experiment("demo", settings, name))
+    experiment = workspace.place(load.experiment("demo", settings, name))
     folds.run(experiment, workspace, Silent())
     return experiment, workspace

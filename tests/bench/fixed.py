@@ -12,13 +12,18 @@ from pathlib import Path
 from bench import demo
 from bench.measure import in_turn
 from bench.rows import Aim, Row
-from pipeline import cluster, resolve
-from pipeline.journey import RUN
+from pipeline.cli.run_stages import RUN
+from pipeline.cluster import ray_cluster
+from pipeline.experiment import load
 from pipeline.progress import Silent
-from pipeline.store import Workspace
+from pipeline.storage.artefacts import Workspace
 
 SECTION = "fixed costs"
+
+
 HELP_S, STAGE_S, DEMO_S = 0.5, 10.0, 180.0
+
+
 # As little work as a stage can have.
 TRIVIAL = (
     *demo.TINY,
@@ -33,6 +38,8 @@ TRIVIAL = (
     "train.sites_per_step=1",
     "judging.bootstrap_draws=100",
 )
+
+
 WAYS = {
     "prepare": "two runs of Ray Data: the first block is written before the others",
     "train": "Ray Train starts a controller and a group of workers, each of which imports torch",
@@ -77,11 +84,11 @@ def stages(context):
     """Every stage of `run` on next to nothing, on a cluster that has run it before."""
     folder = context.scratch("stages")
     taken = {name: [] for name in RUN}
-    with cluster.session(str(folder)), cluster.connected():
+    with ray_cluster.session(str(folder)), ray_cluster.connected():
         for turn in range(1 + context.rounds(2, 5)):
             name = f"turn{turn}"
             workspace = Workspace(str(folder / name))
-            experiment = workspace.place(resolve.experiment("demo", TRIVIAL, name))
+            experiment = workspace.place(load.experiment("demo", TRIVIAL, name))
             for stage in RUN:
                 context.told(f"stage {stage}", f"round {turn}")
                 begun = time.perf_counter()

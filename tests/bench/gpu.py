@@ -15,13 +15,17 @@ from bench import data
 from bench.measure import in_turn, per_second
 from bench.rows import Aim, Row
 from bench.training import bare_step
-from model.fit import Fitting
-from model.recipe import Job
+from model.recipe import ModelKey
 from model.sampling import steps_per_epoch
-from model.stack import Stack
+from model.stacked_trainer import StackedTrainer
+from model.trainer import Trainer
 
 SECTION = "training on a GPU, CONUS size, recipe liu2022 in bf16"
+
+
 FOLDS, STEPS, ROUNDS, EPOCHS, AIM = 5, 500, 5, 40, 232.0
+
+
 SIZES = {"n_footprints": 6200, "n_sites": 400, "n_days": 1096}
 
 
@@ -42,19 +46,21 @@ def rows(context, device="cuda", sizes=None, steps=STEPS, settings=()):
 
 def of_fold(packed, fold, device, like):
     """Data of a fold's model; arrays on the device are shared with those that are there."""
-    return packed.data(Job("multiscale", fold, 0), 0.0, device, like)
+    return packed.data(ModelKey("multiscale", fold, 0), 0.0, device, like)
 
 
 def fitting_of(of, held, updates):
     """What trains models of one arm side by side: the stack of their fittings."""
-    return Stack([Fitting(of, Job("multiscale", k, 0), d, updates) for k, d in held.items()])
+    return StackedTrainer(
+        [Trainer(of, ModelKey("multiscale", k, 0), d, updates) for k, d in held.items()]
+    )
 
 
 def _of_operator(context, of, held, device, steps, limit):
     name = of.train.footprint_operator
     total = (ROUNDS + 1) * steps
     n, days, n_features = data.sequences(of), data.days(of), len(held[0].features.names)
-    alone = Fitting(of, Job("multiscale", 0, 0), held[0], total)
+    alone = Trainer(of, ModelKey("multiscale", 0, 0), held[0], total)
     stacks = {
         "five": fitting_of(of, held, total),
         "one": fitting_of(of, {0: held[0]}, total),

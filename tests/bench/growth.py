@@ -21,11 +21,17 @@ import typer
 from studies.page import placed
 
 from bench import growth_page, watch
-from pipeline import pace, plan, resolve, store
-from pipeline.store import Workspace
+from pipeline.doctor import plan
+from pipeline.experiment import load
+from pipeline.storage import artefacts as storage_artefacts
+from pipeline.storage.artefacts import Workspace
 
 YEARS = ("period", "train_period", "test_period")
+
+
 QUARTER = ["domain.east_degrees=-95.8", "domain.south_degrees=36.0"]
+
+
 # By name: the preset, and what is set otherwise.
 RUNS: dict[str, tuple[str, list[str]]] = {
     "conus": ("load", []),
@@ -37,6 +43,8 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     ),
     "globe": ("load-globe", []),
 }
+
+
 # Verbs, with the artefacts that each makes.
 VERBS = {
     "prepare": ("planet", "cube", "folds"),
@@ -63,7 +71,7 @@ def main(
     if not runs:
         stored = json.loads(results.read_text())
         for made in stored.values():
-            promised = _promised(resolve.experiment(made["preset"], made["settings"]))
+            promised = _promised(load.experiment(made["preset"], made["settings"]))
             for stage, found in made["stages"].items():
                 found |= _held_against(found, promised.get(stage))
         _keep(stored, results, docs)
@@ -89,17 +97,17 @@ def _keep(stored: dict[str, Any], results: Path, docs: Path | None) -> None:
         page.write_text(placed(page.read_text(), "growth", written, "make conus globe growth"))
 
 
-def _promised(experiment: Any) -> dict[str, plan.Work]:
+def _promised(experiment: Any) -> dict[str, plan.StageWork]:
     """What `soilweave plan` says, stage by stage."""
-    sizes = plan.sizes_of(experiment)
-    every = plan.work(experiment, sizes, pace.measure(experiment, sizes.features))
+    sizes = plan.experiment_sizes(experiment)
+    every = plan.estimate_work(experiment, sizes, plan.measure_pace(experiment, sizes.features))
     return {work.stage: work for work in every}
 
 
 def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[str, Any]:
     """One planet through all verbs."""
-    experiment = resolve.experiment(preset, settings, _plain(name))
-    sizes, promised = plan.sizes_of(experiment), _promised(experiment)
+    experiment = load.experiment(preset, settings, _plain(name))
+    sizes, promised = plan.experiment_sizes(experiment), _promised(experiment)
     workspace = Workspace(str(folder / experiment.name))
     shutil.rmtree(workspace.root, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +115,7 @@ def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[
     made: dict[str, Any] = {
         "preset": preset,
         "settings": settings,
-        "commit": (store.git_commit() or "")[:12],
+        "commit": (storage_artefacts.git_commit() or "")[:12],
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
         "cells": [sizes.rows, sizes.cols],
@@ -157,7 +165,7 @@ def _stages(
     return found
 
 
-def _held_against(found: dict[str, Any], promised: plan.Work | None) -> dict[str, Any]:
+def _held_against(found: dict[str, Any], promised: plan.StageWork | None) -> dict[str, Any]:
     if promised is None:
         return {}
     told = promised.memory._asdict()

@@ -13,6 +13,8 @@ import psutil
 import torch
 
 PACKAGES = ("torch", "numpy", "ray", "zarr", "xarray", "neuralhydrology")
+
+
 MEGABYTE = 1e6
 
 

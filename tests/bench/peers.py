@@ -27,11 +27,17 @@ from bench.aside import Aside
 from bench.measure import in_turn, per_second
 from bench.rows import Aim, Row
 from bench.training import loop
-from model.recipe import Job
+from model.recipe import ModelKey
 
 SECTION = "training, beside neuralhydrology"
+
+
 N_DAYS, N_BASINS = 1096, 64
+
+
 LACKING = "neuralhydrology is not installed: pip install --editable '.[bench]'"
+
+
 # Sizes: what hydrologists train, 365 days of 256 basins; then the lengths of recipe `default`.
 CASES = {
     "hidden 256, 256 windows of 365 days": (256, 256, 365, 0),
@@ -92,7 +98,7 @@ def _case(context, name, hidden, batch, window, warmup):
     with start(folder / "log", keep=False) as as_it_is, start(folder / "log2", keep=True) as helped:
         actions = {"theirs": as_it_is, "helped": helped}
         for precision, of in ours.items():
-            step = loop(of, held, Job("insitu", 0, 0))
+            step = loop(of, held, ModelKey("insitu", 0, 0))
             actions[precision] = several(step, steps)
         for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
             actions[f"gemm {precision}"] = machine.gemm(batch, hidden, 4 * hidden, dtype)

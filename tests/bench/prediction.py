@@ -13,16 +13,22 @@ from torch import nn
 from bench import data, machine
 from bench.measure import fastest, in_turn, per_second
 from bench.rows import Aim, Row
-from model.checkpoint import Trained
-from model.fit import Fitting
-from model.predict import PLACES
-from model.recipe import Job
-from model.walk import Walk
-from pipeline.schema import BLOCK_DAYS
+from model.checkpoint import TrainedModel
+from model.ensemble import PLACES_PER_PASS
+from model.recipe import ModelKey
+from model.streaming import StatefulPredictor
+from model.trainer import Trainer
+from pipeline.storage.schema import BLOCK_DAYS
 
 SECTION = "prediction, one process, one thread, as a worker has"
-JOB = Job("multiscale", -1, 0)
+
+
+JOB = ModelKey("multiscale", -1, 0)
+
+
 LARGEST = 5e-4  # m3 m-3, of a map in another precision from that in fp32
+
+
 LONG = 6 * 365
 
 
@@ -38,10 +44,10 @@ def rows(context):
 
 def model(of, held, updates):
     """A model of a recipe after so many updates."""
-    fitting = Fitting(of, JOB, held, max(updates, 10))
+    fitting = Trainer(of, JOB, held, max(updates, 10))
     fitting.advance(updates)
     heads = ("site", "satellite")
-    return Trained(
+    return TrainedModel(
         fitting.network, held.features, held.scaler, held.target, heads, {"arm": "multiscale"}
     )
 
@@ -51,14 +57,14 @@ def _rate(context, name, bf16_is_good):
     held = data.training_data(of, n_footprints=128)
     trained = model(of, held, 0)
     n, hidden = len(held.cells.static), of.network.hidden_size
-    walk = Walk(trained, held.cells.static.numpy(), "cpu")
+    walk = StatefulPredictor(trained, held.cells.static.numpy(), "cpu")
     forcing = held.cells.forcing.numpy()
     lead = trained.lead_days
     walk.warm_up(forcing[:, :lead], [forcing[:, :BLOCK_DAYS]])
     block = np.ascontiguousarray(forcing[:, BLOCK_DAYS : 2 * BLOCK_DAYS])
     inside = hidden if of.network.input_layer else len(held.features.names)
     bare = {}
-    for places in (PLACES, 4 * PLACES, n):
+    for places in (PLACES_PER_PASS, 4 * PLACES_PER_PASS, n):
         bare[f"fp32, {places} cells at a time"] = bare_lstm(inside, hidden, n, places, False)
         if bf16_is_good:
             bare[f"bf16, {places} cells at a time"] = bare_lstm(inside, hidden, n, places, True)
@@ -68,7 +74,7 @@ def _rate(context, name, bf16_is_good):
     actions = {
         "walk": lambda: walk.advance(block),
         "bare": bare[chosen],
-        "gemm": machine.gemm(PLACES, hidden, 4 * hidden, dtype),
+        "gemm": machine.gemm(PLACES_PER_PASS, hidden, 4 * hidden, dtype),
     }
     taken = in_turn(actions, context.rounds(10, 40), told=told)
     work = n * BLOCK_DAYS
@@ -158,7 +164,7 @@ def walked(trained, forcing, static, bf16):
             return forward(*inputs)
 
     network.forward = autocast
-    walk = Walk(replace(trained, network=network), static, "cpu")
+    walk = StatefulPredictor(replace(trained, network=network), static, "cpu")
     lead, parts = trained.lead_days, range(0, forcing.shape[1], BLOCK_DAYS)
     walk.warm_up(forcing[:, 365 - lead : 365], [forcing[:, :365]])
     series = [walk.advance(forcing[:, k : k + BLOCK_DAYS]).site for k in parts]

@@ -7,12 +7,18 @@ import time
 from bench import machine
 from bench.measure import in_turn, per_second
 from bench.rows import Row
-from pipeline import arrays, domain, planet, prepare, resolve, schema
-from pipeline.block import write_block
+from pipeline import planet
+from pipeline.catalog import experiment_sources
+from pipeline.experiment import config, load
+from pipeline.prepare import stage
+from pipeline.prepare.block_task import write_block
 from pipeline.progress import Silent
-from pipeline.store import Workspace
+from pipeline.storage import schema, zarr_arrays
+from pipeline.storage.artefacts import Workspace
 
 SECTION = "prepare, one process"
+
+
 SETTINGS = (
     "planet.kind=load",
     "domain.west_degrees=-110.0",
@@ -26,7 +32,7 @@ SETTINGS = (
 def rows(context):
     """The second block of 32 days, which holds no statics, of about 256 x 256 cells."""
     folder = context.scratch("prepare")
-    experiment = resolve.experiment("demo", SETTINGS, "prepare")
+    experiment = load.experiment("demo", SETTINGS, "prepare")
     workspace = Workspace(str(folder / "prepare"))
     experiment = workspace.place(experiment)
     context.told("a planet", "is made")
@@ -34,10 +40,10 @@ def rows(context):
     workspace.lease.release()
     url = workspace.url("cube.zarr")
     # The template of a cube, which the stage writes before it deals blocks to Ray.
-    form = prepare._template(experiment, domain.open_sources(experiment))
-    arrays.create_group(url, *form)
+    form = stage._template(experiment, experiment_sources.open_sources(experiment))
+    zarr_arrays.create_group(url, *form)
     block = schema.block_range(experiment.period)[1]
-    ny, nx = schema.window(experiment).cell_shape
+    ny, nx = config.window(experiment).cell_shape
     megabytes = ny * nx * 4 * schema.BLOCK_DAYS * len(form[1][""]["forcing"]) / 1e6
     write, read = machine.writing(folder), machine.reading(folder)
     for path in (folder / "prepare" / "planet").iterdir():

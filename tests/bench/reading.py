@@ -16,29 +16,36 @@ import xarray as xr
 from bench import machine
 from bench.measure import in_turn, per_second
 from bench.rows import Aim, Row
-from pipeline import arrays, maps, resolve, schema
+from pipeline.experiment import config, load
+from pipeline.storage import maps_schema, schema, zarr_arrays
 
 SECTION = "maps of CONUS, 284 x 628 cells"
+
+
 PERIOD = "[2010-01-01, 2019-12-31]"
+
+
 DAY_MS, SERIES_MS = 25.0, 50.0
+
+
 TARGET = "soil_moisture"
 
 
 def rows(context):
     """Writing, then reading with and without opening."""
     settings = [f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")]
-    experiment = resolve.experiment("conus", settings)
-    window = schema.window(experiment)
+    experiment = load.experiment("conus", settings)
+    window = config.window(experiment)
     folder = context.scratch("maps")
     url = str(folder / "multiscale.zarr")
-    form, attrs = maps.template(experiment, window, "multiscale", 3)
-    arrays.create_group(url, form, attrs)
+    form, attrs = maps_schema.template(experiment, window, "multiscale", 3)
+    zarr_arrays.create_group(url, form, attrs)
     made = Fields(window.cell_shape)
     yield from written(context, url, made, folder)
     context.told("ten years of a column", "are written")
     n_days = len(schema.time_axis(experiment.period))
     fill(url, made, n_days)
-    arrays.consolidate(url)
+    zarr_arrays.consolidate(url)
     first = schema.block_range(experiment.period)[0] * schema.BLOCK_DAYS
     yield from read(context, folder, url, first, n_days)
 
@@ -69,7 +76,7 @@ def written(context, url, made, folder):
         values = made.days(0, n, cells, cells)
         megabytes[path] = values.nbytes / 1e6
         region = [slice(0, n), cells, cells]
-        actions[path] = partial(arrays.write_shards, url, path, region, values)
+        actions[path] = partial(zarr_arrays.write_shards, url, path, region, values)
     taken = in_turn(
         actions, context.rounds(5, 15), told=lambda text: context.told("shards written", text)
     )
@@ -87,7 +94,7 @@ def written(context, url, made, folder):
 
 def fill(url, made, n_days):
     """The root's first three blocks of all columns, and ten years of one column of `series`."""
-    shape, length = made.mean.shape, schema.BLOCK_DAYS * maps.SERIES_BLOCKS
+    shape, length = made.mean.shape, schema.BLOCK_DAYS * maps_schema.SERIES_BLOCKS
     for row in range(0, shape[0], schema.SHARD):
         for col in range(0, shape[1], schema.SHARD):
             cells = [
@@ -97,12 +104,12 @@ def fill(url, made, n_days):
             for start in range(0, 3 * schema.BLOCK_DAYS, schema.BLOCK_DAYS):
                 values = made.days(start, schema.BLOCK_DAYS, *cells)
                 region = [slice(start, start + schema.BLOCK_DAYS), *cells]
-                arrays.write_shards(url, TARGET, region, values)
+                zarr_arrays.write_shards(url, TARGET, region, values)
     cells = slice(0, schema.SHARD)
     for start in range(0, n_days, length):
         n = min(length, n_days - start)
         values = made.days(start, n, cells, cells)
-        arrays.write_shards(
+        zarr_arrays.write_shards(
             url, f"series/{TARGET}", [slice(start, start + n), cells, cells], values
         )
 

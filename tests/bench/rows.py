@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from bench.measure import ratio, spread
+from bench.measure import ratio as measure_ratio
+from bench.measure import spread
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Row:
     @property
     def ratio(self):
         """Spread of the ratio to what stands beside; None where nothing does."""
-        return ratio(self.samples, self.beside_samples) if self.beside_samples else None
+        return measure_ratio(self.samples, self.beside_samples) if self.beside_samples else None
 
     @property
     def share(self):
         """Which part of the machine's own limit was reached, None where none is known."""
-        return ratio(self.samples, self.limit).median if self.limit else None
+        return measure_ratio(self.samples, self.limit).median if self.limit else None
 
     @property
     def missed(self):

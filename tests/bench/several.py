@@ -10,12 +10,19 @@ import time
 
 from bench import demo
 from bench.rows import Aim, Row
-from pipeline import cluster, train
+from pipeline import train
+from pipeline.cluster import ray_cluster
 from pipeline.progress import Silent
 
 SECTION = "models that share data, on all cores"
+
+
 FEW, FOLDS = 2, 5
+
+
 PLAIN = ("arms=[multiscale]", "n_seeds=1", "network.linear_weight=0")
+
+
 KINDS = {1: ("folds.kind=none",), FOLDS + 1: (f"folds.n_folds={FOLDS}", "folds.kind=random")}
 
 
@@ -24,7 +31,7 @@ def rows(context):
     many = context.rounds(150, 300)
     folder = context.scratch("several")
     seconds = {n: [] for n in KINDS}
-    with cluster.session(str(folder)), cluster.connected():
+    with ray_cluster.session(str(folder)), ray_cluster.connected():
         context.told("a cube", "is made")
         _, cube = demo.prepared(folder, "cube", (*demo.TINY, *PLAIN))
         for turn in range(context.rounds(1, 3)):

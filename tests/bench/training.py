@@ -12,8 +12,8 @@ from bench import data, machine
 from bench.aside import Aside
 from bench.measure import fastest, in_turn, per_second
 from bench.rows import Aim, Row
-from model.fit import Fitting
-from model.recipe import Job
+from model.recipe import ModelKey
+from model.trainer import Trainer
 
 SECTION = "training, one process, one thread, as a worker has"
 
@@ -67,7 +67,7 @@ def optimiser_of(of, network):
 
 def loop(of, held, job=None):
     """An action: `Fitting.advance` of one step, without end."""
-    fitting = Fitting(of, job or Job("multiscale", 0, 0), held, 10**9)
+    fitting = Trainer(of, job or ModelKey("multiscale", 0, 0), held, 10**9)
     return lambda: fitting.advance(1)
 
 

@@ -8,8 +8,8 @@ import torch
 from bench import data, machine
 from bench.measure import in_turn, per_second
 from bench.rows import Row
-from model.recipe import Job
-from model.sampling import draw_batch, inputs
+from model.recipe import ModelKey
+from model.sampling import draw_batch, gather_inputs
 
 SECTION = "random windows in memory, one thread"
 
@@ -28,7 +28,7 @@ def rows(context):
     out = np.empty((n, days + lead, forcing.shape[2]), np.float16)
     megabytes = out.nbytes / 1e6
     steps = iter(range(10**9))
-    job = Job("multiscale", 0, 0)
+    job = ModelKey("multiscale", 0, 0)
     copy = machine.copying(megabytes)
 
     def slices():
@@ -37,7 +37,7 @@ def rows(context):
 
     actions = {
         "gathered": lambda: held.cells.window(*where, days, lead),
-        "inputs": lambda: inputs(held.cells, *where, days, held.features, held.scaler),
+        "inputs": lambda: gather_inputs(held.cells, *where, days, held.features, held.scaler),
         "batch": lambda: draw_batch(of, job, held, next(steps)),
         "slices": slices,
         "copied": lambda: copy() * megabytes,

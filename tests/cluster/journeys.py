@@ -16,18 +16,32 @@ import small_demo
 import xarray as xr
 from processes import BIN, MARK
 
-from pipeline import files, tables
+from pipeline import files
+from pipeline.storage import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+
 STAGES = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
+
+
 SAVED = ("train.updates=40", "compute.checkpoint_every_updates=5")
+
+
 SETTINGS = (*(s for s in small_demo.SETTINGS if not s.startswith("train.updates")), *SAVED)
+
+
 OPTIONS = [part for setting in SETTINGS for part in ("--set", setting)]
+
+
 JOURNEY_S = 600  # three times what it takes on an idle machine
+
+
 MAPPED = ("soil_moisture", "soil_moisture_std", "quality_flag")
+
+
 KEYS = ["target", "id", "arm", "fold", "seed", "period", "metric"]
 
 
@@ -151,7 +165,7 @@ def largest(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _maps(url: str) -> xr.Dataset:
-    return xr.open_zarr(url, chunks=None)
+    return xr.open_zarr(url, chunks=None, storage_options=files.with_endpoint(url, {}))
 
 
 def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:

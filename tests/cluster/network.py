@@ -23,6 +23,7 @@ from processes import MARK, POLL_S, STOP_S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 NODE = "SOILWEAVE_NODE"  # in the environment of every process of a node
 
 

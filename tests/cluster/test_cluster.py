@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from network import Network
     from nodes import Nodes
 
+
 CLOSE = 1e-4
+
+
 N_MODELS = 7  # multiscale and insitu in 2 folds and on all sites, satellite on all
+
+
 pytestmark = pytest.mark.cluster
 
 
@@ -151,7 +156,7 @@ def test_a_node_lost_while_predicting_changes_nothing(place):
     with place.submitted("predict") as journey:
         journey.wait_until(lambda: bool(place.s3.keys("ws/predict/maps/multiscale.zarr/")), "maps")
         journey.wait_until(lambda: bool(shards(place)), "shards of maps")
-        lost(place, "predict", journey, "MapWorker")
+        lost(place, "predict", journey, "map_column")
         assert not place.s3.keys("ws/predict/maps/manifest.json")
         ended(place, "predict", journey)
     same(place, "predict")

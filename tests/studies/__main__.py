@@ -12,6 +12,8 @@ from studies.case import results
 from studies.page import placed
 
 STUDIES = {"arms": arms, "sites": sites, "bias": bias, "refinement": refinement}
+
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -7,6 +7,8 @@ from studies.case import INPUTS, Case
 from studies.world import ARMS
 
 OTHERS = (*ARMS, "ridge", "footprint")
+
+
 N_SITES = 30
 
 

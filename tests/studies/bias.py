@@ -5,7 +5,7 @@ from __future__ import annotations
 from studies import arms, figures, text
 from studies.case import Case
 
-SIZES = {0: "planet.without=[satellite_bias]", 1: "", 2: "planet.kind=biased"}
+SIZES = {0: "planet.omit_errors=[satellite_bias]", 1: "", 2: "planet.kind=biased"}
 
 
 def cases(seeds):

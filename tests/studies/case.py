@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from rich.progress import track
 
-from pipeline import cluster, resolve
+from pipeline.cluster import ray_cluster
+from pipeline.experiment import load
 from studies.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 
 INPUTS = "train.footprint_operator=inputs"  # as skilled at 9 km as outputs, 3.5 times as fast
 
@@ -39,10 +41,10 @@ def results(cases, folder, more=()):
     """
     folder.mkdir(parents=True, exist_ok=True)
     found, world, of = {}, None, None
-    with cluster.connected():
+    with ray_cluster.connected():
         for case in track(cases, "studies"):
             settings = [setting.format(folder=folder) for setting in (*case.settings, *more)]
-            experiment = resolve.experiment("demo", settings, case.world)
+            experiment = load.experiment("demo", settings, case.world)
             made_of = experiment.model_dump(mode="json", exclude={"planet": {"url"}})
             path = folder / f"{case.name}.json"
             kept = json.loads(path.read_text()) if path.exists() else {}

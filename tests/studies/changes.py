@@ -8,12 +8,18 @@ import numpy as np
 import torch
 
 from model.features import Features
-from model.scaling import Scale, Scaler, plain_scale
-from pipeline import distances, satellite
+from model.scaling import Scale, Scaler, fit_plain_scale
+from pipeline.grid import lookup
 
 RAIN = "precipitation"
+
+
 GAIN = 3.0  # as much as the trimmed z-score gives rain beside the other inputs
+
+
 BENDS = {"root": np.sqrt, "log1p": np.log1p}
+
+
 NEAR = 0.5  # share of the footprints drawn from those nearest to a site
 
 
@@ -23,13 +29,13 @@ class Bent(Scale):
 
     kind: str = "root"
 
-    def to(self, values):
+    def apply(self, values):
         """Physical -> scaled."""
-        return super().to(BENDS[self.kind](values))
+        return super().apply(BENDS[self.kind](values))
 
-    def back(self, values):
+    def invert(self, values):
         """Scaled -> physical."""
-        bent = torch.as_tensor(super().back(values)).clamp(min=0.0)
+        bent = torch.as_tensor(super().invert(values)).clamp(min=0.0)
         return bent.square() if self.kind == "root" else bent.expm1()
 
 
@@ -40,17 +46,17 @@ def bent_rain(kind):
         column = packed.features.forcing.index(RAIN)
         old = packed.scaler.scales[RAIN]
         cells, sites = (
-            np.maximum(old.back(forcing[..., column].astype(np.float32)), 0.0)
+            np.maximum(old.invert(forcing[..., column].astype(np.float32)), 0.0)
             for forcing in (packed.cell_forcing, packed.site_forcing)
         )
-        plain = plain_scale(BENDS[kind](cells))
+        plain = fit_plain_scale(BENDS[kind](cells))
         scale = Bent(plain.mean, plain.std / GAIN, kind)
         made = {
             "cell_forcing": packed.cell_forcing.copy(),
             "site_forcing": packed.site_forcing.copy(),
         }
-        made["cell_forcing"][..., column] = scale.to(cells)
-        made["site_forcing"][..., column] = scale.to(sites)
+        made["cell_forcing"][..., column] = scale.apply(cells)
+        made["site_forcing"][..., column] = scale.apply(sites)
         return replace(packed, scaler=Scaler(packed.scaler.scales | {RAIN: scale}), **made)
 
     return change
@@ -59,21 +65,21 @@ def bent_rain(kind):
 def last_satellite(packed, cube):
     """The footprint's last value before each day as one more input; of sites the nearest one's."""
     before = _last(packed.satellite)
-    name, scale = "last_satellite", plain_scale(packed.satellite)
+    name, scale = "last_satellite", fit_plain_scale(packed.satellite)
     cells = np.full((len(packed.cell_forcing), before.shape[1]), np.nan, np.float32)
     for values, members in zip(before, packed.members, strict=True):
         cells[members[members >= 0]] = values
     row, col = packed.footprints.T
     lat, lon = cube.footprints["lat"].values[row], cube.footprints["lon"].values[col]
     nowhere = np.full(len(packed.lat), -1)
-    sites, _ = satellite.at_sites(before, (lat, lon), (packed.lat, packed.lon), nowhere, 200.0)
+    sites, _ = lookup.at_sites(before, (lat, lon), (packed.lat, packed.lon), nowhere, 200.0)
     features = packed.features
     return replace(
         packed,
         features=Features((*features.forcing, name), features.static, features.slow),
         scaler=Scaler(packed.scaler.scales | {name: scale}),
-        cell_forcing=_beside(packed.cell_forcing, scale.to(cells)),
-        site_forcing=_beside(packed.site_forcing, scale.to(sites)),
+        cell_forcing=_beside(packed.cell_forcing, scale.apply(cells)),
+        site_forcing=_beside(packed.site_forcing, scale.apply(sites)),
     )
 
 
@@ -81,7 +87,7 @@ def near_sites(packed, cube):
     """Footprints of the half that is nearest to a site drawn twice as often as the others."""
     row, col = packed.footprints.T
     lat, lon = cube.footprints["lat"].values[row], cube.footprints["lon"].values[col]
-    _, far = distances.nearest(lat, lon, packed.lat, packed.lon)
+    _, far = lookup.find_nearest(lat, lon, packed.lat, packed.lon)
     twice = np.concatenate([np.arange(len(far)), np.flatnonzero(far <= np.quantile(far, NEAR))])
     return replace(
         packed,

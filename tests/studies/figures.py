@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.figures import style
+from pipeline.evaluate.report import style
 from studies import text
 
 UNIT = "m³ m⁻³"
+
+
 PANELS = {"correlation": "R", "rmse": f"RMSE [{UNIT}]"}
+
+
 LINES = {"linewidth": 1.6, "markersize": 4.5, "marker": "o"}
 
 

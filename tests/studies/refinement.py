@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline import domain, schema
-from pipeline.figures import style
+from pipeline.catalog import experiment_sources
+from pipeline.evaluate.report import style
+from pipeline.experiment import config
 from studies import arms, figures, text
 from studies.case import Case
 from studies.world import ARMS, some
 
 REFINEMENTS = (8, 4, 2, 1)  # the finest first: it makes the planet
+
+
 FINEST = max(REFINEMENTS)
+
+
 AWAY_M = 18_000.0  # two cells of 9 km, as in the other studies
+
+
 SEEDS = range(3)
+
+
 NAMES = (*ARMS, "footprint")
 
 
@@ -38,7 +47,7 @@ def finest(world):
     """The experiment at the finest refinement, and rows and columns of the cells judged there."""
     box = world.experiment.domain.model_copy(update={"refinement": FINEST})
     experiment = world.experiment.model_copy(update={"domain": box})
-    window = schema.window(experiment)
+    window = config.window(experiment)
     sites = np.stack(window.cells_of(world.packed.lat, world.packed.lon), 1)
     cells = np.argwhere(np.ones(window.cell_shape, bool))
     steps = np.abs(cells[:, None] - sites).max(2)
@@ -52,7 +61,7 @@ def judge(world):
     experiment, fine = finest(world)
     days = world.cube.days.astype("datetime64[ns]")
     y, x = fine.T
-    truth = domain.open_truth(experiment).days(days)[:, y, x].T
+    truth = experiment_sources.open_truth(experiment).days(days)[:, y, x].T
     where, held = np.unique(
         world.indexes(fine // (FINEST // world.cube.refinement)), return_inverse=True
     )

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.models import ALL
-from pipeline.truth import away_from_sites
+from pipeline.evaluate.stage import away_from_sites
+from pipeline.storage.models import ALL
 from studies import arms, figures, text
 from studies.case import Case
 
 NUMBERS = (10, 20, 30, 60, 100, 300)
+
+
 EMPTY = 100  # sites up to which the judged cells' footprints hold none
+
+
 LEARNT = ("multiscale", "insitu", "ridge")
 
 

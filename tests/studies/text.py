@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from pipeline.figures import style
+from pipeline.evaluate.report import style
 
 UNITS = {"correlation": 3, "rmse": 4, "ubrmse": 4, "bias": 4}  # digits
 

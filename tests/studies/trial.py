@@ -6,25 +6,29 @@ import numpy as np
 
 from model import metrics
 from model.calibration import calibrate
-from model.predict import gathered, predict, product
-from pipeline import models, packing, resolve, tables
-from pipeline.cube import Cube
-from pipeline.store import Workspace
+from model.ensemble import combine_members, merge_predictions, predict_series
+from pipeline.experiment import load
+from pipeline.storage import models, tables
+from pipeline.storage.artefacts import Workspace
+from pipeline.storage.cube import Cube
+from pipeline.train import training_data
 from studies import world
 from studies.training import trained
 from studies.world import ARMS
 
 JUDGED = ("correlation", "rmse", "ubrmse")
+
+
 PLANET_LEVEL = 0.5  # best fixed weight with 30 sites on planets 200-207; choosing costs three folds
 
 
 def at_sites(folder, variant, settings):
     """{arm: {metric: [site]}} at held-out sites of layout A, and the blocks of the sites."""
     workspace = Workspace(str(folder / "scan-tuning"))
-    experiment = resolve.experiment("scan-tuning", settings)
+    experiment = load.experiment("scan-tuning", settings)
     cube = Cube.open(workspace.url("cube.zarr"))
     dealt = tables.read(workspace.url("folds.parquet"))
-    packed = changed(packing.pack(experiment, cube, dealt), cube, variant)
+    packed = changed(training_data.pack(experiment, cube, dealt), cube, variant)
     fold, sites = packed.fold, packed.sites("cpu")
     folds = np.unique(fold).tolist()
     made = {}
@@ -34,18 +38,20 @@ def at_sites(folder, variant, settings):
         for seed in range(variant.members):
             if arm == "satellite":
                 model = trained(experiment, packed, arm, models.ALL, seed)
-                members.append(predict(model, sites))
+                members.append(predict_series(model, sites))
                 continue
             pieces = {
-                k: predict(trained(experiment, packed, arm, k, seed), sites.at(fold == k))
+                k: predict_series(
+                    trained(experiment, packed, arm, k, seed), sites.select(fold == k)
+                )
                 for k in folds
             }
-            members.append(gathered(pieces, fold))
+            members.append(merge_predictions(pieces, fold))
         series = np.full(packed.insitu.shape, np.nan, np.float32)
         for k in folds:
             here = fold == k
             calibration = calibrate(members, heads, packed.learn_insitu, ~here)
-            series[here] = product(members, heads, calibration.level_weight)[0][here]
+            series[here] = combine_members(members, heads, calibration.level_weight)[0][here]
         made[arm] = scored(series, packed.insitu, cube.days, experiment.judging.min_days)
     return {"arms": made, "block": dealt.block.tolist()}
 
@@ -58,11 +64,11 @@ def on_planet(folder, seed, variant, settings):
     made = {}
     for arm in ARMS:
         members = [
-            predict(place.model(arm, seed=member), place.places)
+            predict_series(place.model(arm, seed=member), place.places)
             for member in range(variant.members)
         ]
         heads = models.heads(place.experiment, arm)
-        made[arm] = place.score(product(members, heads, PLANET_LEVEL)[0])
+        made[arm] = place.score(combine_members(members, heads, PLANET_LEVEL)[0])
     return {"arms": made}
 
 

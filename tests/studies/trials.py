@@ -17,16 +17,23 @@ import typer
 from rich.progress import track
 
 from model import metrics
-from pipeline import cluster, folds, prepare, resolve
+from pipeline.cluster import ray_cluster
+from pipeline.experiment import load
+from pipeline.prepare import folds
+from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import Silent
-from pipeline.store import Workspace
+from pipeline.storage.artefacts import Workspace
 from studies import text, trial, world
 from studies.case import INPUTS
 from studies.page import placed
 from studies.variants import BASE, SHORT, VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 SITES = "sites"
+
+
 ASIDE = {"correlation": 3, "rmse": 4, "ubrmse": 4}
 
 
@@ -53,10 +60,10 @@ def kept(folder, name, where):
 def prepared(folder, planets):
     """The cubes that all variants share."""
     (folder / "trials").mkdir(parents=True, exist_ok=True)
-    with cluster.connected():
+    with ray_cluster.connected():
         workspace = Workspace(str(folder / "scan-tuning"))
-        experiment = workspace.place(resolve.experiment("scan-tuning"))
-        for stage in (prepare, folds):
+        experiment = workspace.place(load.experiment("scan-tuning"))
+        for stage in (prepare_stage, folds):
             stage.run(experiment, workspace, Silent())
         workspace.lease.release()
         for seed in planets:
@@ -73,7 +80,7 @@ def site_line(folder, name):
         for metric, digits in ASIDE.items():
             mine, first = (np.array(m["arms"][arm][metric], float) for m in (made, base))
             line.append(f"{np.nanmedian(mine):.{digits}f}")
-            found = metrics.paired(mine, first, np.array(made["block"]))
+            found = metrics.paired_difference(mine, first, np.array(made["block"]))
             low, high = found["ci95"]
             told = f"{found['median_difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
             line.append("" if name == BASE else told)

@@ -9,29 +9,29 @@ import numpy as np
 
 from model import metrics
 from model.calibration import calibrate
-from model.predict import gathered, predict, product
-from model.ridge import Moments
+from model.ensemble import combine_members, merge_predictions, predict_series
+from model.ridge import SiteMoments
 from model.sampling import Places
-from pipeline import (
-    blocks,
-    domain,
-    folds,
-    models,
-    packing,
-    planet,
-    prepare,
-    resolve,
-    schema,
-    tables,
-)
-from pipeline.cube import Cube
+from pipeline.catalog import experiment_sources
+from pipeline.evaluate.stage import away_from_sites
+from pipeline.experiment import config, load
+from pipeline.grid import spatial_blocks
+from pipeline.planet import stage as planet_stage
+from pipeline.prepare import folds
+from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import Silent
-from pipeline.store import Workspace
-from pipeline.truth import away_from_sites
+from pipeline.storage import models, tables
+from pipeline.storage.artefacts import Workspace
+from pipeline.storage.cube import Cube
+from pipeline.train import training_data
 from studies.training import trained
 
 ARMS = ("multiscale", "insitu", "satellite")
+
+
 REPORTED = ("correlation", "rmse", "ubrmse", "bias")
+
+
 MOST = 800  # cells judged; of more, a fixed random draw: a median needs no more
 
 
@@ -50,14 +50,14 @@ class World:
 
     def __init__(self, folder, name, settings):
         workspace = Workspace(str(folder / name))
-        self.experiment = workspace.place(resolve.experiment("demo", settings, name))
-        for stage in (planet, prepare, folds):
+        self.experiment = workspace.place(load.experiment("demo", settings, name))
+        for stage in (planet_stage, prepare_stage, folds):
             stage.run(self.experiment, workspace, Silent())
         workspace.lease.release()
-        self.window = schema.window(self.experiment)
+        self.window = config.window(self.experiment)
         self.cube = Cube.open(workspace.url("cube.zarr"))
         dealt = tables.read(workspace.url("folds.parquet"))
-        self.packed = packing.pack(self.experiment, self.cube, dealt)
+        self.packed = training_data.pack(self.experiment, self.cube, dealt)
         self.cells, _, _ = self.cube.membership()
         self.judge_at(self.indexes(away_from_sites(self.cube)))
 
@@ -66,7 +66,7 @@ class World:
         self.where = some(where)
         y, x = self.cells[self.where].T
         days = self.cube.days.astype("datetime64[ns]")
-        self.truth = domain.open_truth(self.experiment).days(days)[:, y, x].T
+        self.truth = experiment_sources.open_truth(self.experiment).days(days)[:, y, x].T
 
     def indexes(self, cells):
         """Indexes of valid cells, given as (cell, 2) rows and columns."""
@@ -83,9 +83,9 @@ class World:
         first = {f"site-{i:02d}" for i in range(n)}
         reports = np.array([site in first for site in packed.site_ids])
         offset = dealing.block_offset_footprints
-        labels = blocks.block_labels(packed.lat, packed.lon, dealing.block_km, offset)
+        labels = spatial_blocks.block_labels(packed.lat, packed.lon, dealing.block_km, offset)
         fold = np.zeros_like(packed.fold)
-        fold[reports] = blocks.deal(labels[reports], dealing.n_folds, dealing.seed)
+        fold[reports] = spatial_blocks.deal(labels[reports], dealing.n_folds, dealing.seed)
         learnt = np.where(reports[:, None], packed.learn_insitu, np.float32(np.nan))
         made = copy.copy(self)
         made.packed = replace(packed, learn_insitu=learnt, fold=fold)
@@ -108,23 +108,23 @@ class World:
             return 1.0
         sites = self.packed.sites("cpu")
         pieces = {
-            k: predict(self.model(arm, k, seed), sites.at(fold == k))
+            k: predict_series(self.model(arm, k, seed), sites.select(fold == k))
             for k in np.unique(fold).tolist()
         }
         every = np.ones(len(fold), bool)
-        member = gathered(pieces, fold)
+        member = merge_predictions(pieces, fold)
         return calibrate([member], heads, self.packed.learn_insitu, every).level_weight
 
     def series(self, arm, level_weight=1.0, seed=0):
         """(judged cell, day) of an arm's product: one model, trained on all sites."""
-        member = predict(self.model(arm, models.ALL, seed), self.places)
-        return product([member], models.heads(self.experiment, arm), level_weight)[0]
+        member = predict_series(self.model(arm, models.ALL, seed), self.places)
+        return combine_members([member], models.heads(self.experiment, arm), level_weight)[0]
 
     def ridge(self):
         """(judged cell, day) of the linear baseline, fitted on all sites."""
         packed = self.packed
         sites = packed.training_sites(models.ALL, self.experiment.folds.buffer_km)
-        moments = Moments(packed.sites("cpu"), packed.learn_insitu)
+        moments = SiteMoments(packed.sites("cpu"), packed.learn_insitu)
         return moments.fit(sites, packed.fold).predict(self.places)
 
     def footprint(self):

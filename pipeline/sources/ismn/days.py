@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.sources import daily
-from pipeline.sources.daily import Codes, Days, Hours
-from pipeline.sources.ismn import archive, sensors
-from pipeline.sources.ismn.sensors import BITS
+from pipeline.sources.ismn import archive
+from pipeline.sources.ismn.archive import BITS
+from pipeline.sources.shared import time_steps
+from pipeline.sources.shared.time_steps import Codes, Days, Hours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+
 CODES = Codes(BITS["G"], BITS["too_few_hours"], BITS["M"])
+
+
 UNCHECKED = BITS["U"]
+
+
 # Attributes of `provider_flag`.
-TOLD = {
+FLAG_ATTRS = {
     "good": [CODES.good],
     "unchecked": [UNCHECKED],
     "flag_masks": list(BITS.values()),
@@ -30,7 +35,7 @@ TOLD = {
 }
 
 
-def record(
+def read_site(
     where: tuple[str, str, dict[str, Any], str | None],
     members: list[list[tuple[str, ...]]],
     days: NDArray[np.datetime64],
@@ -59,21 +64,22 @@ def record(
     """
     path, url, given, login = where
     if not os.path.exists(path):  # on another machine
-        path = archive.local(url, given, login)
+        path = archive.local_archive(url, given, login)
     values = np.full((len(days), len(members)), np.nan, np.float32)
     flags = np.zeros((len(days), 1), np.int32)
     for i, variable_records in enumerate(members):
         daily_records = [
-            _days(_hours(path, files), days, min_hours, offset) for files in variable_records
+            _daily_means(_read_record(path, files), days, min_hours, offset)
+            for files in variable_records
         ]
         if not daily_records:
             continue
-        mean = _mean_of(daily_records)
+        mean = _mean_of_records(daily_records)
         values[:, i] = mean.values
         if i == 0:
             flags[:, 0] = mean.flags
         else:
-            values[~_is_kept(mean.flags), i] = np.nan
+            values[~_is_good_or_unchecked(mean.flags), i] = np.nan
     return values, flags
 
 
@@ -93,24 +99,24 @@ def good_days(
     """
     paths = [path] if os.path.isfile(path) else [os.path.join(path, name) for name in members]
     changed = tuple(os.stat(name).st_mtime_ns for name in paths)
-    return _good_days(path, changed, members, min_hours, offset)
+    return _cached_good_days(path, changed, members, min_hours, offset)
 
 
 @functools.lru_cache(maxsize=4096)
-def _good_days(
+def _cached_good_days(
     path: str, changed: tuple[int, ...], members: tuple[str, ...], min_hours: int, offset: int
 ) -> NDArray[np.datetime64]:
     """Return what `good_days` returns; `changed` makes the cache read changed files again."""
-    hours = _hours(path, members)
+    hours = _read_record(path, members)
     ends = np.array([hours.times.min(), hours.times.max()]) + np.timedelta64(offset, "h")
     first, last = ends.astype("datetime64[D]")
     days = np.arange(first, last + 1)
-    return days[_is_kept(_days(hours, days, min_hours, offset).flags)]
+    return days[_is_good_or_unchecked(_daily_means(hours, days, min_hours, offset).flags)]
 
 
-def _hours(path: str, members: Sequence[str]) -> Hours:
+def _read_record(path: str, members: Sequence[str]) -> Hours:
     """Return the hourly values of successive sensors, one after the other."""
-    parts = [sensors.hours(path, member) for member in members]
+    parts = [archive.read_hours(path, member) for member in members]
     return Hours(
         times=np.concatenate([part.times for part in parts]),
         values=np.concatenate([part.values for part in parts]),
@@ -118,26 +124,28 @@ def _hours(path: str, members: Sequence[str]) -> Hours:
     )
 
 
-def _days(hours: Hours, days: NDArray[np.datetime64], min_hours: int, offset: int) -> Days:
+def _daily_means(hours: Hours, days: NDArray[np.datetime64], min_hours: int, offset: int) -> Days:
     """Return daily means of checked hours, or of all hours where checked ones are too few."""
-    checked = daily.means(hours, days, CODES, min_hours, offset)
+    checked = time_steps.means(hours, days, CODES, min_hours, offset)
     unchecked = hours.flags == UNCHECKED
     if not unchecked.any():
         return checked
     relabelled = hours._replace(flags=np.where(unchecked, np.int32(CODES.good), hours.flags))
-    return _checked_first(checked, daily.means(relabelled, days, CODES, min_hours, offset))
+    return _prefer_checked(checked, time_steps.means(relabelled, days, CODES, min_hours, offset))
 
 
-def _mean_of(parts: list[Days]) -> Days:
+def _mean_of_records(parts: list[Days]) -> Days:
     """Return for each day the mean of the good records, or else of the unchecked ones."""
     relabelled = [
-        part._replace(flags=np.where(_is_kept(part.flags), CODES.good, part.flags))
+        part._replace(flags=np.where(_is_good_or_unchecked(part.flags), CODES.good, part.flags))
         for part in parts
     ]
-    return _checked_first(daily.mean_of(parts, CODES.good), daily.mean_of(relabelled, CODES.good))
+    return _prefer_checked(
+        time_steps.mean_of(parts, CODES.good), time_steps.mean_of(relabelled, CODES.good)
+    )
 
 
-def _checked_first(checked: Days, relabelled: Days) -> Days:
+def _prefer_checked(checked: Days, relabelled: Days) -> Days:
     """Return days from checked values, and where they are not good, with unchecked values too.
 
     Args:
@@ -152,6 +160,6 @@ def _checked_first(checked: Days, relabelled: Days) -> Days:
     )
 
 
-def _is_kept(flags: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _is_good_or_unchecked(flags: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return (day,) whether days are good or unchecked."""
     return np.isin(flags, (CODES.good, UNCHECKED))

@@ -18,14 +18,13 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.grid import Window
-from pipeline.sources import dated, http_errors, tags
-from pipeline.sources.form import REMEDY, Mapping, Source
+from pipeline.grid.ease import Window
 from pipeline.sources.raster import mosaic
-from pipeline.sources.raster.geotiff import Absent, opened
+from pipeline.sources.raster.geotiff import BlockReader, MissingRasterError, format_url, open_raster
 from pipeline.sources.raster.layers import Layer
-from pipeline.sources.raster.pieces import Reader, located
-from pipeline.sources.raster.tiles import Corner, Tiles
+from pipeline.sources.raster.mosaic import Corner, Tiles
+from pipeline.sources.shared import dates, fingerprints, http_errors
+from pipeline.sources.shared.driver import REMEDY, Mapping, Source
 
 if TYPE_CHECKING:
     import datetime
@@ -35,9 +34,14 @@ if TYPE_CHECKING:
     import rasterio
     import xarray as xr
 
+
 T = TypeVar("T")
+
+
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
-MOST_LOOKS = 400  # attempts to find a tile or a day that has a file
+
+
+MAX_ATTEMPTS = 400  # attempts to find a tile or a day that has a file
 
 
 class RasterSource(Source):
@@ -139,7 +143,7 @@ class RasterSource(Source):
             f"{http_errors.file_name(e.place)}: {problem}" for e in errors for problem in e.problems
         ]
         others = [url for url in layouts if layouts[url] != next(iter(layouts.values()))]
-        problems += [f"{_short(url)}: has another grid than the first raster" for url in others]
+        problems += [f"{_file_name(url)}: has another grid than the first raster" for url in others]
         if problems:
             raise DataError(http_errors.shown(self.urlpath), *problems, remedy=REMEDY)
         return self._dataset(layouts, days)
@@ -158,18 +162,20 @@ class RasterSource(Source):
         corners: list[Corner | None] = [None]
         if tiles:
             corners = list(
-                itertools.islice(tiles.candidates(), None if self.region else MOST_LOOKS)
+                itertools.islice(tiles.candidates(), None if self.region else MAX_ATTEMPTS)
             )
         tagged = []
         for pattern in self.layers():
             days_and_corners = itertools.product(days or (None,), corners)
-            urls = sorted({located(pattern, day, c, tiles) for day, c in days_and_corners})
-            file_tags = tags.of_files(urls, self.storage_options, self.login)
-            existing = [f"{_short(url)} {t}" for url, t in zip(urls, file_tags, strict=True) if t]
+            urls = sorted({format_url(pattern, day, c, tiles) for day, c in days_and_corners})
+            file_tags = fingerprints.of_files(urls, self.storage_options, self.login)
+            existing = [
+                f"{_file_name(url)} {t}" for url, t in zip(urls, file_tags, strict=True) if t
+            ]
             if not existing:
                 raise self._not_found(pattern, len(urls))
             tagged.append(existing)
-        return files.sha256_of([_short(self.urlpath), tagged])
+        return files.sha256_of([_file_name(self.urlpath), tagged])
 
     @property
     def _origin(self) -> str | None:
@@ -181,14 +187,14 @@ class RasterSource(Source):
         if self.tiles is None:
             return None
         like = self.tiles.get("like")
-        region = _of_footprints(self.region) if self.region else None
+        region = _widen_to_footprints(self.region) if self.region else None
         return Tiles(int(self.tiles["degrees"]), region, tuple(like) if like else None)
 
     def _days(self) -> tuple[datetime.datetime, ...]:
         """Return the days of the files to read; empty if the URL contains no day."""
-        if dated.span(self.urlpath) is None:
+        if dates.span(self.urlpath) is None:
             return ()
-        first, last = self.period or dated.period_of((self.metadata or {}).get("period", ""))
+        first, last = self.period or dates.period_of((self.metadata or {}).get("period", ""))
         if last is None:
             problem = "the period in the catalog entry has no last day, and none is requested"
             raise DataError(
@@ -216,21 +222,21 @@ class RasterSource(Source):
           Absent: If no raster exists.
         """
         tiles, n_tried = self._tiles(), 0
-        corners = list(itertools.islice(tiles.candidates(), MOST_LOOKS)) if tiles else [None]
+        corners = list(itertools.islice(tiles.candidates(), MAX_ATTEMPTS)) if tiles else [None]
         for day, corner in itertools.product(days or (None,), corners):
             n_tried += 1
             try:
-                return inspect(located(pattern, day, corner, tiles), corner)
-            except Absent:
-                if n_tried == MOST_LOOKS:
+                return inspect(format_url(pattern, day, corner, tiles), corner)
+            except MissingRasterError:
+                if n_tried == MAX_ATTEMPTS:
                     break
         raise self._not_found(pattern, n_tried)
 
-    def _not_found(self, pattern: str, n_tried: int) -> Absent:
+    def _not_found(self, pattern: str, n_tried: int) -> MissingRasterError:
         """Return the error for a pattern of which no raster exists."""
         problem = "not found" if n_tried == 1 else f"not found: none of {n_tried} files exists"
         hint = f"get it from {self._origin}" if self._origin else "has it moved?"
-        return Absent(http_errors.shown(pattern), problem, remedy=hint)
+        return MissingRasterError(http_errors.shown(pattern), problem, remedy=hint)
 
     def _layout(
         self, pattern: str, layers: tuple[Layer, ...], days: tuple[datetime.datetime, ...]
@@ -238,7 +244,7 @@ class RasterSource(Source):
         """Return the output cells of a pattern, from the first of its rasters that exists."""
 
         def read_layout(url: str, corner: Corner | None) -> mosaic.Layout:
-            with opened(url, self.storage_options, self.login, self._origin) as dataset:
+            with open_raster(url, self.storage_options, self.login, self._origin) as dataset:
                 return self._read_layout(dataset, url, corner, layers)
 
         return self._inspect_first(pattern, days, read_layout)
@@ -261,11 +267,11 @@ class RasterSource(Source):
         if not problems:
             try:
                 if tiles and corner and self.resolution:
-                    layout = mosaic.of_tiles(
+                    layout = mosaic.mosaic_layout(
                         dataset, corner, tiles, self.resolution, self.read_step
                     )
                 else:
-                    layout = mosaic.alone(dataset, self.resolution, self.read_step)
+                    layout = mosaic.raster_layout(dataset, self.resolution, self.read_step)
             except ValueError as error:
                 problems.append(str(error))
         if layout is None:
@@ -274,10 +280,10 @@ class RasterSource(Source):
 
     def _reader(
         self, pattern: str, layout: mosaic.Layout, days: tuple[datetime.datetime, ...]
-    ) -> Reader:
+    ) -> BlockReader:
         """Return the reader of the blocks of a pattern."""
         tiles = self._tiles()
-        return Reader(
+        return BlockReader(
             pattern=pattern,
             layers=self.layers()[pattern],
             layout=layout,
@@ -312,7 +318,7 @@ class RasterSource(Source):
         return dataset.mean("time", keep_attrs=True) if self.mean_over_time else dataset
 
 
-def _of_footprints(region: Box) -> Box:
+def _widen_to_footprints(region: Box) -> Box:
     """Return a region widened to whole footprints of the cube's grid.
 
     A region outside of the grid is returned as it is.
@@ -324,6 +330,6 @@ def _of_footprints(region: Box) -> Box:
     return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
 
 
-def _short(url: str) -> str:
+def _file_name(url: str) -> str:
     """Return the file name of a URL, without a query or credentials."""
     return http_errors.shown(url).rsplit("/", 1)[-1]

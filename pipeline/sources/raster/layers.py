@@ -1,24 +1,133 @@
-"""Compute variables from the bands of a raster: values, slopes or fractions of classes."""
+"""Aggregate small cells to large ones, as means or as fractions of classes.
+
+Compute the slope of the ground from elevations.
+
+Compute variables from the bands of a raster: values, slopes or fractions of classes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources.missing import fills_of
-from pipeline.sources.raster.covers import block_means, fractions
-from pipeline.sources.raster.terrain import metres_per_degree, slope
-from pipeline.sources.units import conversion, same
+from pipeline.grid.regrid import LEAST_COVERED
+from pipeline.sources.shared.missing_values import fills_of
+from pipeline.sources.shared.units import conversion, same
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import rasterio
     from numpy.typing import NDArray
     from rasterio.windows import Window
 
-DERIVED = ("slope",)
+
+def block_means(
+    values: NDArray[np.generic], valid: NDArray[np.bool_], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return means over equal blocks of an array.
+
+    The number of blocks along an axis need not divide the number of values. For example, 100 blocks
+    of 240 values have 2.4 values each; values on the border of two blocks count in both, by parts.
+
+    Args:
+      values: (y, x) the values.
+      valid: (y, x) which values are valid; the others are left out.
+      shape: Numbers of blocks along y and x.
+
+    Returns:
+      (*shape) the means, NaN where less than half of a block is valid.
+    """
+    n_valid, total = _block_sums(valid, shape), _block_sums(np.where(valid, values, 0), shape)
+    size = values.size / (shape[0] * shape[1])
+    enough = n_valid >= LEAST_COVERED * size * (1 - 1e-9)
+    mean = np.full(shape, np.nan, np.float32)
+    return np.divide(total, n_valid, out=mean, where=enough, casting="same_kind")
+
+
+def class_fractions(
+    classes: NDArray[np.integer],
+    valid: NDArray[np.bool_],
+    class_values: Sequence[int],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Return the fraction of each block whose class is one of some values.
+
+    Args:
+      classes: (y, x) the classes.
+      valid: (y, x) which of them are valid; the others are left out.
+      class_values: The classes to count.
+      shape: Numbers of blocks along y and x.
+
+    Returns:
+      (*shape) the fractions, 0 to 1, NaN where less than half of a block is valid.
+    """
+    return block_means(np.isin(classes, class_values), valid, shape)
+
+
+def _block_sums(values: NDArray[np.generic], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return (*shape) sums over blocks.
+
+    Values are repeated until each block has a whole number of them, and weighted accordingly.
+    """
+    weight = 1.0
+    for axis, (n_values, n_blocks) in enumerate(zip(values.shape, shape, strict=True)):
+        repeats = lcm(n_values, n_blocks) // n_values
+        if repeats > 1:
+            values = np.repeat(values, repeats, axis)
+        weight /= repeats
+    (ny, nx), (rows, cols) = values.shape, shape
+    blocks = values.reshape(rows, ny // rows, cols, nx // cols)
+    summed: NDArray[np.float64] = blocks.sum((1, 3), dtype="float64") * weight
+    return summed
+
+
+EQUATORIAL_RADIUS_M, ECCENTRICITY2 = 6_378_137.0, 0.00669437999014  # WGS 84
+
+
+def metres_per_degree(
+    lat: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lengths of a degree of latitude and of longitude on the WGS 84 ellipsoid.
+
+    Args:
+      lat: (...) latitudes, degrees.
+
+    Returns:
+      (...) metres per degree northward, and (...) metres per degree eastward.
+    """
+    phi = np.radians(lat)
+    bulge = 1 - ECCENTRICITY2 * np.sin(phi) ** 2
+    north = EQUATORIAL_RADIUS_M * (1 - ECCENTRICITY2) / bulge**1.5
+    east = EQUATORIAL_RADIUS_M * np.cos(phi) / np.sqrt(bulge)
+    return np.radians(north), np.radians(east)
+
+
+def terrain_slope(
+    elevation: NDArray[np.floating], north_m: NDArray[np.float64], east_m: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return the slope by central differences, one-sided at the outer rows and columns.
+
+    Args:
+      elevation: (y, x) elevation, m.
+      north_m: (y,) distance between neighbours in a column, m.
+      east_m: (y,) distance between neighbours in a row, m.
+
+    Returns:
+      (y, x) the slope in degrees, NaN where a neighbour is NaN.
+    """
+    along_y = np.gradient(elevation, axis=0) / north_m[:, None]
+    along_x = np.gradient(elevation, axis=1) / east_m[:, None]
+    radians = np.arctan(np.hypot(along_y, along_x))
+    degrees: NDArray[np.float32] = np.degrees(radians).astype("float32")
+    return degrees
+
+
+DERIVATIONS = ("slope",)
 
 
 @dataclass(frozen=True)
@@ -66,8 +175,8 @@ class Layer:
           ValueError: If `derive` is unknown, or given together with `classes`.
         """
         derive, classes = spec.get("derive"), tuple(spec.get("classes", ()))
-        if derive not in (None, *DERIVED):
-            raise ValueError(f"{name}: derive: {derive}, expected one of {', '.join(DERIVED)}")
+        if derive not in (None, *DERIVATIONS):
+            raise ValueError(f"{name}: derive: {derive}, expected one of {', '.join(DERIVATIONS)}")
         if derive and classes:
             raise ValueError(f"{name}: both derive and classes are given, expected one of them")
         units = spec["units"]
@@ -100,7 +209,7 @@ class Layer:
             return [f"{self.name}: band {self.band} missing; the file has {have}"]
         problems: list[str] = []
         nodata = dataset.nodatavals[index - 1]
-        if self.nodata is not None and nodata is not None and not _same(nodata, self.nodata):
+        if self.nodata is not None and nodata is not None and not _same_number(nodata, self.nodata):
             problems.append(f"{self.name}: nodata {nodata:g}, expected {self.nodata:g}")
         units = dataset.units[index - 1]
         expected = "m" if self.derive else self.units
@@ -137,14 +246,16 @@ class Layer:
           (*shape) means or fractions of the blocks, in soilweave's units, NaN where missing.
         """
         # A slope needs the neighbours of the outer rows and columns too.
-        grown, inner = _grown(dataset, window, step) if self.derive else (window, ...)
+        grown, inner = _extend_window(dataset, window, step) if self.derive else (window, ...)
         values, valid = self._read(dataset, grown, step)
         if self.classes:
-            return fractions(values, valid, self.classes, shape)
+            return class_fractions(values, valid, self.classes, shape)
         index = self.index(dataset) - 1
         numbers = values * self._scale(dataset) + dataset.offsets[index]
         if self.derive == "slope":
-            numbers = slope(np.where(valid, numbers, np.nan), *_spacing(dataset, grown, step))
+            numbers = terrain_slope(
+                np.where(valid, numbers, np.nan), *_cell_spacing(dataset, grown, step)
+            )
             numbers = numbers[inner]
             valid = np.isfinite(numbers)
         factor, offset = conversion(self.units, self.to)
@@ -190,7 +301,7 @@ class Layer:
         return values, valid
 
 
-def _grown(
+def _extend_window(
     dataset: rasterio.DatasetReader, window: Window, step: int
 ) -> tuple[Window, tuple[slice, slice]]:
     """Extend a window by one step on each side, as far as the raster reaches.
@@ -213,7 +324,7 @@ def _grown(
     return Window(first[1], first[0], sizes[1], sizes[0]), (inner[0], inner[1])
 
 
-def _spacing(
+def _cell_spacing(
     dataset: rasterio.DatasetReader, window: Window, step: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (row,) the distances in metres between the rows that are read, and the columns."""
@@ -227,6 +338,6 @@ def _spacing(
     return north * dy, east * dx
 
 
-def _same(one: float, other: float) -> bool:
+def _same_number(one: float, other: float) -> bool:
     """Return whether two numbers are equal up to rounding, or both NaN."""
     return bool(np.isclose(one, other, rtol=1e-6) or (np.isnan(one) and np.isnan(other)))

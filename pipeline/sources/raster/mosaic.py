@@ -1,4 +1,7 @@
-"""Compute the output cells of rasters and the blocks in which they are read."""
+"""List the tiles of a mosaic: rasters of equal size in degrees, named by their corners.
+
+Compute the output cells of rasters and the blocks in which they are read.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,88 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import rasterio
 
-    from pipeline.sources.raster.tiles import Corner, Tiles
+
+Corner = tuple[int, int]  # south and west edge, degrees
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of a mosaic over a region.
+
+    Attributes:
+      degrees: Width and height of a tile.
+      region: West, south, east, north in degrees; None for the whole Earth.
+      like: South-west corner of a tile that exists, which is the first candidate.
+    """
+
+    degrees: int
+    region: tuple[float, float, float, float] | None = None
+    like: Corner | None = None
+
+    @property
+    def souths(self) -> list[int]:
+        """The south edges of the rows of tiles, from north to south, degrees."""
+        _, south, _, north = self.region or (-180, -90, 180, 90)
+        return list(reversed(self._over(south, north, 90)))
+
+    @property
+    def wests(self) -> list[int]:
+        """The west edges of the columns of tiles, eastward, degrees."""
+        west, _, east, _ = self.region or (-180, -90, 180, 90)
+        return self._over(west, east, 180)
+
+    def _over(self, low: float, high: float, limit: int) -> list[int]:
+        """Return the lower edges of the tiles that cover a range within +-limit degrees."""
+        step = self.degrees
+        first = int(np.floor(max(low, -limit) / step)) * step
+        last = int(np.ceil(min(high, limit) / step)) * step
+        return list(range(first, last, step))
+
+    def candidates(self) -> Iterator[Corner]:
+        """Yield tiles in the order to try them: `like`, then all from the middle of the region."""
+        souths, wests = self.souths, self.wests
+        if self.like and (self.region is None or self._holds(self.like)):
+            yield self.like
+        corners = [(south, west) for south in souths for west in wests]
+        south, west = np.mean(souths), np.mean(wests)
+        yield from sorted(corners, key=lambda c: (c[0] - south) ** 2 + (c[1] - west) ** 2)
+
+    def _holds(self, corner: Corner) -> bool:
+        """Return whether a tile is in the region."""
+        return corner[0] in self.souths and corner[1] in self.wests
+
+
+def url_fields(corner: Corner, degrees: int) -> dict[str, str | int]:
+    """Return the fields of a tile that a URL pattern may contain.
+
+    Args:
+      corner: South-west corner of the tile.
+      degrees: Width of the tile.
+
+    Returns:
+      `ns` (N or S), `lat`, `ew` (E or W) and `lon` of the south-west corner, in degrees without
+      sign; and the edges `south`, `west`, `north`, `east` in degrees with sign.
+    """
+    south, west = corner
+    hemispheres: dict[str, str | int] = {
+        "ns": "S" if south < 0 else "N",
+        "ew": "W" if west < 0 else "E",
+    }
+    edges = {"south": south, "west": west, "north": south + degrees, "east": west + degrees}
+    return hemispheres | {"lat": abs(south), "lon": abs(west)} | edges
+
 
 Axis = tuple[float, float, int]  # first edge, step to the next (of either sign), number of cells
-_PIECE = 4096  # rows and columns that are read at once from a raster without tiles
-_WHOLE = 1e-3  # largest relative deviation of a ratio of cell widths from a whole number
+
+
+_BLOCK_SIZE = 4096  # rows and columns that are read at once from a raster without tiles
+
+
+_RATIO_TOLERANCE = 1e-3  # largest relative deviation of a ratio of cell widths from a whole number
 
 
 @dataclass(frozen=True)
@@ -61,7 +139,9 @@ class Layout:
         return coords
 
 
-def alone(dataset: rasterio.DatasetReader, resolution: float | None, read_step: int) -> Layout:
+def raster_layout(
+    dataset: rasterio.DatasetReader, resolution: float | None, read_step: int
+) -> Layout:
     """Return the layout of a raster without tiles.
 
     Args:
@@ -77,7 +157,7 @@ def alone(dataset: rasterio.DatasetReader, resolution: float | None, read_step: 
     ratio = []
     for width in (abs(transform.e), abs(transform.a)):
         n = round(resolution / width) if resolution else 1
-        if n < 1 or (resolution and abs(resolution / width - n) > _WHOLE * n):
+        if n < 1 or (resolution and abs(resolution / width - n) > _RATIO_TOLERANCE * n):
             nearest = width * max(n, 1)
             msg = f"resolution {resolution:g}: expected a multiple of the cell width {width:g}"
             raise ValueError(f"{msg}, such as {nearest:g}")
@@ -90,12 +170,12 @@ def alone(dataset: rasterio.DatasetReader, resolution: float | None, read_step: 
         (transform.f, transform.c), (transform.e, transform.a), ratio, shape, strict=True
     ):
         axes.append((first, step * n, size // n))
-        block.append(max(1, min(size // n, _PIECE * read_step // n)))
+        block.append(max(1, min(size // n, _BLOCK_SIZE * read_step // n)))
     crs = None if dataset.crs.is_geographic else dataset.crs.to_wkt()
     return Layout(crs, axes[0], axes[1], (block[0], block[1]), (ratio[0], ratio[1]))
 
 
-def of_tiles(
+def mosaic_layout(
     dataset: rasterio.DatasetReader,
     corner: Corner,
     tiles: Tiles,
@@ -119,10 +199,10 @@ def of_tiles(
         columns, or the tile does not lie where its name says.
     """
     cells = round(tiles.degrees / resolution)
-    if abs(cells * resolution - tiles.degrees) > _WHOLE * resolution:
+    if abs(cells * resolution - tiles.degrees) > _RATIO_TOLERANCE * resolution:
         msg = f"resolution {resolution:g}: expected a divisor of {tiles.degrees} degrees, a tile"
         raise ValueError(msg)
-    problems = misplaced(dataset, corner, tiles.degrees)
+    problems = position_problems(dataset, corner, tiles.degrees)
     if any(n % read_step for n in (dataset.height, dataset.width)):
         size = f"{dataset.height} x {dataset.width}"
         problems.append(f"read_step {read_step}: expected a divisor of a tile's {size} cells")
@@ -136,7 +216,7 @@ def of_tiles(
     return Layout(None, (top, -step, rows), (left, step, cols), (cells, cells), None)
 
 
-def misplaced(dataset: rasterio.DatasetReader, corner: Corner, degrees: int) -> list[str]:
+def position_problems(dataset: rasterio.DatasetReader, corner: Corner, degrees: int) -> list[str]:
     """Return messages if a tile lies more than one of its cells from where its name says."""
     transform, (south, west) = dataset.transform, corner
     if transform.e > 0 or not dataset.crs.is_geographic:

@@ -13,14 +13,14 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources import http_errors, tags
-from pipeline.sources.earthdata import cmr, named
-from pipeline.sources.form import Mapping, Source
+from pipeline.sources.shared import fingerprints, http_errors
+from pipeline.sources.shared.driver import Mapping, Source
+from pipeline.sources.smap import search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.sources.earthdata.named import Granule
+    from pipeline.sources.smap.search import Granule
 
 
 class GranuleSource(Source):
@@ -51,7 +51,7 @@ class GranuleSource(Source):
         collection: dict[str, str] | None = None,
         urlpath: str | list[str] = "",
         direct: bool = False,
-        repository: str = cmr.CMR,
+        repository: str = search.CMR,
         login: str | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -83,18 +83,20 @@ class GranuleSource(Source):
         """
         period = self._padded_period()
         if self.urlpath:
-            granules = named.listed(self.urlpath, self.storage_options, self.login)
+            granules = search.list_files(self.urlpath, self.storage_options, self.login)
         else:
-            granules = cmr.search(
+            granules = search.search_cmr(
                 self.collection or {}, period, cmr=self.repository, direct=self.direct
             )
         latest: dict[np.datetime64, Granule] = {}
         for granule in sorted(granules, key=lambda granule: granule.rank):
-            time = named.stamp(granule)
+            time = search.stamp(granule)
             if period is None or period[0] <= time.astype("datetime64[D]").item() <= period[1]:
                 latest[time] = granule
         if not latest:
-            raise DataError(self._place(), f"no granule {_span(period)}", remedy=self._hint())
+            raise DataError(
+                self._place(), f"no granule {_format_period(period)}", remedy=self._hint()
+            )
         return dict(sorted(latest.items()))
 
     def days(self, granules: dict[np.datetime64, Granule]) -> NDArray[np.datetime64]:
@@ -116,7 +118,9 @@ class GranuleSource(Source):
         granules = list(self.granules().values())
         if not self.urlpath:
             return files.sha256_of([[g.name, g.size, g.made[0]] for g in granules])
-        file_tags = tags.of_files([g.url for g in granules], self.storage_options, self.login)
+        file_tags = fingerprints.of_files(
+            [g.url for g in granules], self.storage_options, self.login
+        )
         absent = [g.name for g, tag in zip(granules, file_tags, strict=True) if tag is None]
         if absent:
             raise DataError(self._place(), f"not found: {', '.join(absent)}", remedy=self._hint())
@@ -144,6 +148,6 @@ class GranuleSource(Source):
         return f"is there a newer version? see {(self.metadata or {}).get('origin', 'its page')}"
 
 
-def _span(period: tuple[date, date] | None) -> str:
+def _format_period(period: tuple[date, date] | None) -> str:
     """Return a period as text for the error that there is no granule."""
     return f"from {period[0]} to {period[1]}" if period else "at all"

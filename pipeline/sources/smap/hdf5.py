@@ -1,4 +1,7 @@
-"""Open local and remote HDF5 files, check their datasets and read them."""
+"""Build datasets on EASE-Grid 2.0 with 36 or 9 km, for the whole grid or the part over a region.
+
+Open local and remote HDF5 files, check their datasets and read them.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,131 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources import http_errors, missing, remote
-from pipeline.sources.units import same
+from pipeline.grid import ease
+from pipeline.grid.ease import Window
+from pipeline.sources.shared import access, http_errors, missing_values
+from pipeline.sources.shared.units import same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    import dask.array as da
     import h5py
+    import xarray as xr
     from numpy.typing import NDArray
 
+
+Slices = tuple[slice, slice]
+
+
+REFINEMENT_BY_SHAPE = {
+    (ease.FOOTPRINT_ROWS * n, ease.FOOTPRINT_COLS * n): n for n in (1, 4)
+}  # shape of the global grid, M36 or M09 -> cells along the side of a 36 km footprint
+
+
+def window_over(region: tuple[float, float, float, float] | None, refinement: int) -> Window:
+    """Return the window that contains a region.
+
+    Args:
+      region: West, south, east, north in degrees; None for the whole grid. If the region crosses
+        the antimeridian, the window has all columns.
+      refinement: Cells along the side of a 36 km footprint.
+    """
+    west, south, east, north = region or (-180.0, -90.0, 180.0, 90.0)
+    if west >= east or west < -180 or east > 180:
+        west, east = -180.0, 180.0
+    return Window.from_bbox(west, south, east, north, refinement)
+
+
+def window_slices(window: Window) -> Slices:
+    """Return the rows and columns of a window in the arrays of a global file."""
+    n = window.refinement
+    rows, cols = window.cell_shape
+    return slice(window.row * n, window.row * n + rows), slice(
+        window.col * n, window.col * n + cols
+    )
+
+
+def index_problem(indices: NDArray[np.int64], part: Slices, axis: int, fill: int) -> str:
+    """Check that the row or column indices in a file are those of its arrays.
+
+    Args:
+      indices: (row, column) row or column indices of cells, as stored in the file.
+      part: Rows and columns of the global arrays from which they are read.
+      axis: 0 if they are row indices, 1 if they are column indices.
+      fill: Stored value where the file has no index.
+
+    Returns:
+      A message about wrong indices, empty if there are none.
+    """
+    expected = np.moveaxis(np.arange(part[axis].start, part[axis].stop)[:, None], 0, axis)
+    expected = np.broadcast_to(expected, indices.shape)
+    wrong = (indices != fill) & (indices != expected)
+    if not wrong.any():
+        return ""
+    n_wrong, first, position = int(wrong.sum()), indices[wrong][0], expected[wrong][0]
+    return f"{n_wrong} cells have another index than their position, such as {first} at {position}"
+
+
+def grid_dataset(
+    window: Window, days: NDArray[np.datetime64], variables: dict[str, da.Array]
+) -> xr.Dataset:
+    """Return a dataset in the grid form of `Source`.
+
+    Args:
+      window: The window.
+      days: (time,) the days.
+      variables: {name: (time, row, column) array} on the cells of the window.
+    """
+    import xarray as xr
+
+    lat, lon = window.cell_edges
+    coords = {
+        "time": ("time", days.astype("datetime64[ns]")),
+        "lat": ("lat", window.cell_lat),
+        "lon": ("lon", window.cell_lon),
+        "lat_bnds": (("lat", "bnds"), np.stack([lat[:-1], lat[1:]], 1)),
+        "lon_bnds": (("lon", "bnds"), np.stack([lon[:-1], lon[1:]], 1)),
+    }
+    return xr.Dataset(
+        {name: (("time", "lat", "lon"), values) for name, values in variables.items()}, coords
+    )
+
+
+def stack_days(
+    read_day: Callable[[np.datetime64], Any],
+    days: NDArray[np.datetime64],
+    types: dict[str, type],
+    window: Window,
+) -> dict[str, da.Array]:
+    """Return {name: (time, row, column) dask array} with one block per day.
+
+    Args:
+      read_day: Returns the delayed {name: (row, column) array} of a day.
+      days: (time,) the days.
+      types: {name: data type} of the arrays.
+      window: The window that the arrays cover.
+    """
+    from dask import array
+
+    shape = (1, *window.cell_shape)
+    lazy_days: list[Any] = [read_day(day) for day in days]
+    arrays = {}
+    for name, dtype in types.items():
+        blocks = [array.from_delayed(day[name][None], shape, dtype) for day in lazy_days]  # type: ignore[no-untyped-call]
+        arrays[name] = array.concatenate(blocks)  # type: ignore[no-untyped-call]
+    return arrays
+
+
 # Options of fsspec: cache blocks, because HDF5 makes many small reads of the same parts.
-CACHE = {"cache_type": "blockcache", "block_size": 2**22}
-_OUT_OF_THE_WORLD = -900.0  # no quantity is lower than this; undeclared fill values are
+CACHE_OPTIONS = {"cache_type": "blockcache", "block_size": 2**22}
+
+
+_LOWEST_POSSIBLE = -900.0  # no quantity is lower than this; undeclared fill values are
 
 
 @contextlib.contextmanager
-def opened(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5py.File]:
+def open_hdf5(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5py.File]:
     """Open a file until the end of the block.
 
     Args:
@@ -46,8 +158,8 @@ def opened(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5p
             file: Any = url
             if "://" in url:
                 stack.enter_context(http_errors.answering(url, login))
-                file = stack.enter_context(remote.opened(url, _cached(url, options), login))
-                _check_page(file, place, login)
+                file = stack.enter_context(access.opened(url, _with_cache(url, options), login))
+                _refuse_web_page(file, place, login)
             try:
                 yield stack.enter_context(h5py.File(file, "r"))
             except OSError as error:
@@ -59,7 +171,7 @@ def opened(url: str, options: dict[str, Any], login: str | None) -> Iterator[h5p
         raise DataError(place, "not found", remedy="get it from the provider") from error
 
 
-def problems(file: h5py.File, group: str, fields: dict[str, str | None]) -> list[str]:
+def dataset_problems(file: h5py.File, group: str, fields: dict[str, str | None]) -> list[str]:
     """Return messages about datasets of a group that are missing or have other units.
 
     Args:
@@ -75,13 +187,13 @@ def problems(file: h5py.File, group: str, fields: dict[str, str | None]) -> list
         if path not in file:
             messages.append(f"{path}: missing; the group has {sorted(file[group])}")
             continue
-        file_units = _text(file[path].attrs.get("units"))
+        file_units = _attribute_text(file[path].attrs.get("units"))
         if units is not None and not same(file_units, units):
             messages.append(f"{path}: units '{file_units}', expected '{units}'")
     return messages
 
 
-def values(
+def read_values(
     file: h5py.File,
     path: str,
     part: tuple[slice, slice],
@@ -105,8 +217,8 @@ def values(
       DataError: If values are lower than any quantity can be, which indicates a fill value that
         neither the file nor the entry declares.
     """
-    array = missing.masked(file[path][part], dict(file[path].attrs), fills)
-    too_low = array < _OUT_OF_THE_WORLD
+    array = missing_values.masked(file[path][part], dict(file[path].attrs), fills)
+    too_low = array < _LOWEST_POSSIBLE
     if too_low.any():
         n_low, example = int(too_low.sum()), array[too_low][0]
         problem = f"{path}: {n_low} values such as {example:g}, which is not declared as missing"
@@ -115,13 +227,13 @@ def values(
     return array
 
 
-def _cached(url: str, options: dict[str, Any]) -> dict[str, Any]:
+def _with_cache(url: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return storage options with a cache; s3fs has other names for its options."""
     prefix = "default_" if url.startswith("s3://") else ""
-    return {f"{prefix}{key}": value for key, value in CACHE.items()} | options
+    return {f"{prefix}{key}": value for key, value in CACHE_OPTIONS.items()} | options
 
 
-def _check_page(file: Any, place: str, login: str | None) -> None:
+def _refuse_web_page(file: Any, place: str, login: str | None) -> None:
     """Check that a file is not a login page, which some providers send instead of an error.
 
     Raises:
@@ -135,7 +247,7 @@ def _check_page(file: Any, place: str, login: str | None) -> None:
         raise DataError(place, problem, remedy=hint)
 
 
-def _text(value: Any) -> str:
+def _attribute_text(value: Any) -> str:
     """Return an attribute as text; HDF5 has several kinds of strings."""
     first = np.ravel(np.asarray(value))[0]
     return first.decode() if isinstance(first, bytes) else f"{first}"

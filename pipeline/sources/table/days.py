@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.sources import cadence
-from pipeline.sources.table.stamps import KEYS
+from pipeline.sources.shared import time_steps
+from pipeline.sources.table.rows import SERIES_KEYS
 
 if TYPE_CHECKING:
     from datetime import date
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def means(rows: pd.DataFrame, target: str, others: list[str], min_share: float) -> pd.DataFrame:
+def daily_means(
+    rows: pd.DataFrame, target: str, others: list[str], min_share: float
+) -> pd.DataFrame:
     """Return one row per series and day.
 
     A series is one sensor, with one id, sensor name and depth. A row covers the time until the
@@ -36,9 +38,9 @@ def means(rows: pd.DataFrame, target: str, others: list[str], min_share: float) 
       A frame with the columns that identify a series, and `day`, `value`, `code`, `good` and
       others.
     """
-    rows = rows.assign(series=rows.groupby(list(KEYS), sort=False).ngroup())
-    rows = rows.assign(value=rows[target], **_times(rows, min_share))
-    days = _reduced(rows, ["series", "day"])
+    rows = rows.assign(series=rows.groupby(list(SERIES_KEYS), sort=False).ngroup())
+    rows = rows.assign(value=rows[target], **_covered_and_needed(rows, min_share))
+    days = _reduce_groups(rows, ["series", "day"])
     for name in others:
         present = rows[rows[name].notna()]
         present = present.assign(weighted=present[name] * present["covered"])
@@ -46,11 +48,11 @@ def means(rows: pd.DataFrame, target: str, others: list[str], min_share: float) 
         needed = rows.groupby(["series", "day"])["needed"].first()
         enough = sums["covered"] >= needed.reindex(sums.index)
         days[name] = (sums["weighted"] / sums["covered"]).where(enough)
-    keys = rows.groupby("series")[list(KEYS)].first()
+    keys = rows.groupby("series")[list(SERIES_KEYS)].first()
     return days.reset_index().join(keys, on="series")
 
 
-def merged(
+def merge_sensors(
     days: pd.DataFrame, others: list[str], sensors: str, period: tuple[date, date] | None = None
 ) -> pd.DataFrame:
     """Combine the sensors of each id.
@@ -75,13 +77,13 @@ def merged(
         best = days.sort_values("n", ascending=False, kind="stable").groupby("id")["series"].first()
         days = days[days["series"] == days["id"].map(best)]
     days = days.assign(covered=1.0, needed=1.0)  # all sensors have equal weight
-    combined = _reduced(days, ["id", "day"])
+    combined = _reduce_groups(days, ["id", "day"])
     for name in others:
         combined[name] = days.groupby(["id", "day"])[name].mean()
     return combined.reset_index()
 
 
-def changes(rows: pd.DataFrame, most: int = 3) -> str:
+def describe_cadence_changes(rows: pd.DataFrame, most: int = 3) -> str:
     """Describe changes of the interval between readings.
 
     Args:
@@ -92,9 +94,9 @@ def changes(rows: pd.DataFrame, most: int = 3) -> str:
       A text such as `A: hourly until 2019-05-02, daily from 2019-05-03`, empty without changes.
     """
     description_by_site: dict[str, str] = {}
-    for keys, series in rows.groupby(list(KEYS), sort=False):
+    for keys, series in rows.groupby(list(SERIES_KEYS), sort=False):
         times = np.sort(series["time"].to_numpy("datetime64[ns]"))
-        description = cadence.told(times, cadence.steps(times))
+        description = time_steps.told(times, time_steps.steps(times))
         if " until " in description:
             description_by_site.setdefault(str(keys[0]), description)
     sites = [f"{site}: {description}" for site, description in description_by_site.items()]
@@ -102,7 +104,7 @@ def changes(rows: pd.DataFrame, most: int = 3) -> str:
     return "; ".join(sites[:most]) + more
 
 
-def _times(rows: pd.DataFrame, min_share: float) -> dict[str, NDArray[np.float64]]:
+def _covered_and_needed(rows: pd.DataFrame, min_share: float) -> dict[str, NDArray[np.float64]]:
     """Return the time that rows cover and the time that their days must be covered.
 
     Args:
@@ -119,17 +121,17 @@ def _times(rows: pd.DataFrame, min_share: float) -> dict[str, NDArray[np.float64
     for indices in rows.groupby("series").indices.values():
         order = np.asarray(indices)[np.argsort(all_times[indices], kind="stable")]
         times = all_times[order]
-        step = cadence.step_of(times)
-        lengths, one_day = cadence.steps(times), np.timedelta64(1, "D")
-        if not cadence.is_regular(lengths, step):
+        step = time_steps.step_of(times)
+        lengths, one_day = time_steps.steps(times), np.timedelta64(1, "D")
+        if not time_steps.is_regular(lengths, step):
             covered[order] = lengths / min(step, one_day)
-            needed[order] = max(min_share * (one_day / min(step, one_day)), 0) - cadence.TINY
+            needed[order] = max(min_share * (one_day / min(step, one_day)), 0) - time_steps.TINY
         else:
             needed[order] = max(min_share * (one_day / step), 1)
     return {"covered": covered, "needed": needed}
 
 
-def _reduced(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def _reduce_groups(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return `value`, `code` and `good` of groups of rows.
 
     If the good rows of a group cover the needed time, the value is their weighted mean. If only

@@ -13,12 +13,28 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-EMPTY = ("", "na", "n/a", "nan", "null", "none")  # cells that are read as empty, in lower case
-SHOWN = 5  # largest number of lines that a message names
+
+EMPTY_CELLS = (
+    "",
+    "na",
+    "n/a",
+    "nan",
+    "null",
+    "none",
+)  # cells that are read as empty, in lower case
+
+
+MAX_LINES_NAMED = 5  # largest number of lines that a message names
+
+
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
 # Cells of a row of values begin with a number. Cells of a line with units or processing, below the
 # column names, match `_UNIT`.
 _VALUE = re.compile(r"[-+.,]?\d")
+
+
 _UNIT = re.compile(
     r"\W*(ts|rn|smp|avg|tot|utc|%|pct|percent|fraction|v/v|c?m\^?[3³]\W*c?m\W*[3³]|vol\W*%|"
     r"deg\W*[cfk]?|°?[cfk]|celsius|yyyy.*|[dm]{2}/[dm]{2}/yyyy.*)\W*",
@@ -26,7 +42,7 @@ _UNIT = re.compile(
 )
 
 
-def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
+def parse_csv(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     """Read the cells of a CSV file as text.
 
     The separator is whichever of comma, semicolon and tab is most frequent in the header. With
@@ -54,21 +70,21 @@ def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
         header += 1
     if header == len(lines):
         return pd.DataFrame(), ["the file is empty: expected a header and rows"]
-    station, units, header = _logger(lines, header)
+    station, units, header = _parse_logger_header(lines, header)
     separator = max(",;\t", key=lines[header].count)
     width = len(next(csv.reader([lines[header]], delimiter=separator)))
-    kept, problems = _even(lines[header:], separator, width, header + 1)
+    kept, problems = _drop_long_lines(lines[header:], separator, width, header + 1)
     options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False}
     raw = pd.read_csv(io.StringIO(kept), skip_blank_lines=False, index_col=False, **options)
     raw = raw.fillna("")
     raw.index = pd.RangeIndex(header + 2, header + 2 + len(raw), name="line")
     names = [name.strip() for name in next(csv.reader([lines[header]], delimiter=separator))]
-    raw.columns = [name if n == 0 else f"{name}.{n}" for name, n in _counted(names)]
+    raw.columns = [name if n == 0 else f"{name}.{n}" for name, n in _count_repeats(names)]
     raw = raw.apply(lambda column: column.str.strip())
-    raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY)), "")
-    raw.attrs["twice"] = [name for name, n in _counted(names) if n == 1]
+    raw = raw.mask(raw.apply(lambda column: column.str.lower().isin(EMPTY_CELLS)), "")
+    raw.attrs["twice"] = [name for name, n in _count_repeats(names) if n == 1]
     raw.attrs["station"] = station
-    unit_lines = [] if units else _lines_of_units(raw)
+    unit_lines = [] if units else _unit_lines(raw)
     if unit_lines:
         units = unit_lines[0]
     raw.attrs["units"] = dict(zip(raw.columns, units, strict=False))
@@ -78,7 +94,7 @@ def split(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     return raw[~blank], problems
 
 
-def _lines_of_units(raw: pd.DataFrame) -> list[list[str]]:
+def _unit_lines(raw: pd.DataFrame) -> list[list[str]]:
     """Return the cells of up to two lines below the header that have units or processing."""
     unit_lines: list[list[str]] = []
     for cells in raw.iloc[:2].to_numpy().tolist():
@@ -88,7 +104,7 @@ def _lines_of_units(raw: pd.DataFrame) -> list[list[str]]:
     return unit_lines
 
 
-def _logger(lines: list[str], first: int) -> tuple[str, list[str], int]:
+def _parse_logger_header(lines: list[str], first: int) -> tuple[str, list[str], int]:
     """Parse the header of a Campbell logger.
 
     Args:
@@ -111,12 +127,14 @@ def _logger(lines: list[str], first: int) -> tuple[str, list[str], int]:
     return station, [unit.strip() for unit in units], first + 1
 
 
-def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
+def _count_repeats(names: Sequence[str]) -> list[tuple[str, int]]:
     """Return each name with the number of earlier occurrences."""
     return [(name, names[:i].count(name)) for i, name in enumerate(names)]
 
 
-def _even(lines: Sequence[str], separator: str, width: int, first: int) -> tuple[str, list[str]]:
+def _drop_long_lines(
+    lines: Sequence[str], separator: str, width: int, first: int
+) -> tuple[str, list[str]]:
     """Replace lines that have more cells than the header by empty lines.
 
     Args:
@@ -137,10 +155,10 @@ def _even(lines: Sequence[str], separator: str, width: int, first: int) -> tuple
     replaced = set(too_long)
     kept = "\n".join("" if i in replaced else line for i, line in enumerate(lines))
     message = f"more columns than the {width} of the header"
-    return kept.rstrip("\n"), [listed(message, _at(too_long, first))]
+    return kept.rstrip("\n"), [format_problem(message, _line_numbers(too_long, first))]
 
 
-def at_lines(message: str, wrong: pd.Series, values: pd.Series | None = None) -> list[str]:
+def line_problems(message: str, wrong: pd.Series, values: pd.Series | None = None) -> list[str]:
     """Return a message that names the lines of wrong rows; an empty list if there are none.
 
     Args:
@@ -150,16 +168,16 @@ def at_lines(message: str, wrong: pd.Series, values: pd.Series | None = None) ->
     """
     if not wrong.any():
         return []
-    examples = [] if values is None else [f"'{value}'" for value in values[wrong][:SHOWN]]
-    return [listed(message, wrong.index[wrong], examples)]
+    examples = [] if values is None else [f"'{value}'" for value in values[wrong][:MAX_LINES_NAMED]]
+    return [format_problem(message, wrong.index[wrong], examples)]
 
 
-def _at(indices: Sequence[int], first: int) -> list[int]:
+def _line_numbers(indices: Sequence[int], first: int) -> list[int]:
     """Return the line numbers of indices, of which 0 is line `first`."""
     return [first + i for i in indices]
 
 
-def listed(message: str, lines: Iterable[Any], values: Sequence[str] = ()) -> str:
+def format_problem(message: str, lines: Iterable[Any], values: Sequence[str] = ()) -> str:
     """Return a message with lines, such as `message: line 3, 'x'; line 5, 'y'; and 12 more`.
 
     Args:
@@ -168,8 +186,8 @@ def listed(message: str, lines: Iterable[Any], values: Sequence[str] = ()) -> st
       values: For each named line, the value to quote; may be empty.
     """
     numbers = [int(line) for line in lines]
-    named = [f"line {line}" for line in numbers[:SHOWN]]
+    named = [f"line {line}" for line in numbers[:MAX_LINES_NAMED]]
     if values:
         named = [f"{line}, {value}" for line, value in zip(named, values, strict=False)]
-    n_more = len(numbers) - SHOWN
+    n_more = len(numbers) - MAX_LINES_NAMED
     return f"{message}: {'; '.join(named)}{f'; and {n_more} more' if n_more > 0 else ''}"

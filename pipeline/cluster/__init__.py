@@ -1,0 +1,1 @@
+"""Ray: the connection to a cluster, its tasks, and verbs submitted as jobs."""

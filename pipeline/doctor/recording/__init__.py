@@ -1,0 +1,1 @@
+"""Answers of servers, recorded without secrets and replayed offline."""

@@ -1,0 +1,271 @@
+"""From a name, a path or a URL to an experiment: preset, recipe and `--set` merged and checked."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import types
+import typing
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from model.recipe import Recipe
+from pipeline import files
+from pipeline.errors import ConfigError
+from pipeline.experiment import renamed
+from pipeline.experiment.config import Experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+Tree = dict[str, Any]
+
+
+OUT_OF_RANGE = (
+    "finite_number",
+    "greater_than",
+    "greater_than_equal",
+    "int_parsing_size",
+    "less_than",
+    "less_than_equal",
+)
+
+
+LIMITS = {
+    "exclusiveMinimum": "more than",
+    "minimum": "at least",
+    "exclusiveMaximum": "less than",
+    "maximum": "at most",
+}
+
+
+def experiment(name: str, settings: Sequence[str] = (), rename: str | None = None) -> Experiment:
+    """The experiment of a preset's name, a path or a URL.
+
+    Args:
+      name: where it is.
+      settings: `key=value` of `--set`, values in YAML, keys dotted.
+      rename: name of its folder in the workspace, None for its own.
+
+    Raises:
+      ConfigError: listing every problem found.
+    """
+    tree = _with_new_names(f"experiment {name}", read("experiments", name))
+    chosen = _with_new_names("--set", _settings(settings))
+    recipe_name = str(chosen.get("recipe", tree.get("recipe", "default")))
+    recipe = _with_new_names(f"recipe {recipe_name}", read("recipes", recipe_name))
+    recipe.pop("title", None)
+    sections = [*Recipe.model_fields, "n_seeds", "tuned_on"]
+    unknown = [f"unknown section '{key}'" for key in recipe if key not in sections]
+    if unknown:
+        remedy = f"a recipe's sections are {', '.join(sections)}"
+        raise ConfigError(f"recipe {recipe_name}", *unknown, remedy=remedy)
+    merged = _merged(recipe, tree, chosen, {"recipe": recipe_name})
+    if rename:
+        merged["name"] = rename
+    _one_length(merged, tree, chosen)
+    try:
+        return Experiment.model_validate(merged)
+    except ValidationError as error:
+        problems = [_explain(item) for item in error.errors()]
+        raise ConfigError(f"experiment {name}", *problems) from error
+
+
+def _with_new_names(place: str, tree: Tree) -> Tree:
+    """Settings of one file, or of `--set`; each of these may have either name of a setting.
+
+    Raises:
+      ConfigError: it has both.
+    """
+    try:
+        return renamed.with_new_names(tree)
+    except ValueError as error:
+        raise ConfigError(place, *str(error).split("; ")) from error
+
+
+def read(kind: str, name: str) -> Tree:
+    """YAML of a preset of a kind (`experiments`, `recipes`), a path or a URL.
+
+    Raises:
+      ConfigError: there is none, or it is no mapping.
+    """
+    looks_like_path = name.endswith((".yaml", ".yml")) or "://" in name or "/" in name
+    preset = importlib.resources.files("pipeline.experiment") / "presets" / kind / f"{name}.yaml"
+    if not looks_like_path and preset.is_file():
+        return _parse(name, preset.read_text())
+    if looks_like_path and files.exists(name):
+        try:
+            return _parse(name, files.read_bytes(name).decode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(name, f"is no text file: {error}") from error
+    close = difflib.get_close_matches(name, presets(kind), 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    what = kind.rstrip("s")
+    raise ConfigError(
+        f"{what} '{name}'", f"not found{hint}", remedy="presets: " + ", ".join(presets(kind))
+    )
+
+
+def presets(kind: str) -> list[str]:
+    """Names of the presets of a kind."""
+    folder = importlib.resources.files("pipeline.experiment") / "presets" / kind
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
+
+
+def mapping(models: str | None, bbox: str | None, period: str | None) -> list[str]:
+    """Settings that map with models trained elsewhere: `key=value`, as of `--set`.
+
+    Args:
+      models: URL of their folder; None for the experiment's own.
+      bbox: west,south,east,north in degrees; None for the experiment's domain.
+      period: first..last day; None for the experiment's.
+
+    Raises:
+      ConfigError: one of them is no such thing, or region and period come without models.
+    """
+    if models is None:
+        if bbox or period:
+            remedy = "add --models URL, or set domain and period for every verb with --set"
+            raise ConfigError("--bbox, --period", "models are trained on a cube", remedy=remedy)
+        return []
+    settings = [f"models={models}", "sources.satellite=null", "sources.insitu=[]"]
+    if bbox:
+        sides = ("west_degrees", "south_degrees", "east_degrees", "north_degrees")
+        edges = bbox.split(",")
+        if len(edges) != len(sides):
+            raise ConfigError(f"--bbox {bbox}", "expected west,south,east,north in degrees")
+        settings += [f"domain.{s}={edge}" for s, edge in zip(sides, edges, strict=True)]
+    if period:
+        days = period.split("..")
+        if len(days) != 2:
+            raise ConfigError(f"--period {period}", "expected first..last, 2018-01-01..2018-06-30")
+        keys = ("period", "train_period", "test_period")
+        settings += [f"{key}=[{days[0]}, {days[1]}]" for key in keys]
+    return settings
+
+
+def _parse(name: str, text: str) -> Tree:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(name, f"is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(name, f"holds {type(tree).__name__}, expected keys and values")
+    return tree
+
+
+def _settings(settings: Iterable[str]) -> Tree:
+    tree: Tree = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}", "expected key=value, such as train.updates=50")
+        branch = tree
+        *path, leaf = key.split(".")
+        for part in path:
+            branch = branch.setdefault(part, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"--set {setting}", f"{part} is set to a value before")
+        try:
+            branch[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}", f"{value} is no YAML value") from error
+    return tree
+
+
+def _merged(*trees: Tree) -> Tree:
+    """Later trees over earlier ones, key by key at every depth."""
+    result: Tree = {}
+    for tree in trees:
+        for key, value in tree.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _one_length(merged: Tree, tree: Tree, chosen: Tree) -> None:
+    """Updates given over a recipe's epochs replace them, and the other way round."""
+    for layer in (tree, chosen):
+        given = layer.get("train")
+        if not isinstance(given, dict):
+            continue
+        for key, other in (("updates", "epochs"), ("epochs", "updates")):
+            if given.get(key) is not None and given.get(other) is None:
+                merged["train"][key] = given[key]
+                merged["train"][other] = None
+
+
+def _explain(item: Any) -> str:
+    """One problem of pydantic's in our words, with a did-you-mean for unknown keys."""
+    path = [str(part) for part in item["loc"]]
+    place = ".".join(path) or "experiment"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(known)}"
+        return f"unknown key '{place}'; {hint}"
+    if item["type"] == "missing":
+        return f"{place} is missing"
+    if item["type"] in OUT_OF_RANGE and (accepted := _accepted(path)):
+        return f"{place}: found {item['input']!r}; accepted: {accepted}"
+    found = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
+    limits = _accepted(path) if item["type"].startswith(("int_", "float_")) else ""
+    accepted = f"; accepted: {limits}" if limits else ""
+    return f"{place}: {found}{item['msg'].removeprefix('Value error, ')}{accepted}"
+
+
+def _accepted(path: Sequence[str]) -> str:
+    """The range of a number, in words; "" where there is none."""
+    schema = Experiment.model_json_schema()
+    node: Tree = schema
+    for part in path:
+        inside = _branches(node, schema)
+        node = next((found for b in inside if (found := _child(b, part)) is not None), {})
+    limits = {k: v for branch in _branches(node, schema) for k, v in branch.items() if k in LIMITS}
+    if "exclusiveMinimum" in limits:
+        limits.pop("minimum", None)
+    figures = {k: f"{v:,}" if isinstance(v, int) else f"{v:g}" for k, v in limits.items()}
+    return " and ".join(f"{LIMITS[k]} {figures[k]}" for k in LIMITS if k in limits)
+
+
+def _branches(node: Tree, schema: Tree) -> list[Tree]:
+    """What a node of a JSON schema may be, references followed."""
+    if "$ref" in node:
+        return _branches(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
+    inner = [branch for part in node.get("anyOf", ()) for branch in _branches(part, schema)]
+    return inner or [node]
+
+
+def _child(node: Tree, part: str) -> Tree | None:
+    """What a JSON schema says of a key, or of an item of a list."""
+    if part in node.get("properties", {}):
+        return dict(node["properties"][part])
+    if part.isdecimal() and "prefixItems" in node:
+        return dict(node["prefixItems"][int(part)])
+    found = node.get("items") if part.isdecimal() else node.get("additionalProperties")
+    return found if isinstance(found, dict) else None
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    kind: Any = Experiment
+    for part in path:
+        if _is_model(kind):
+            field = kind.model_fields.get(part)
+            kind = _given(field.annotation) if field else None
+        else:  # an item of a list or of a table
+            kind = next((arg for arg in typing.get_args(kind) if _is_model(arg)), None)
+    return list(kind.model_fields) if _is_model(kind) else []
+
+
+def _given(kind: Any) -> Any:
+    """The type of a setting that may be null, where it is not."""
+    if typing.get_origin(kind) is not types.UnionType:
+        return kind
+    return next(arg for arg in typing.get_args(kind) if arg is not types.NoneType)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,1 +1,0 @@
-"""Figures of the report: arrays in, pictures for a page out. Nothing here reads an artefact."""

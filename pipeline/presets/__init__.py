@@ -1,1 +1,0 @@
-"""Experiments and recipes that ship with soilweave, as YAML."""

@@ -1,0 +1,299 @@
+"""The form of maps and of the state they can be continued from.
+
+maps/{arm}.zarr, Zarr v3, CF: `{target}`, `{target}_std` int16 and `quality_flag` uint8, each
+(time, y, x), in the root one day to a chunk, in the group `series` the same for reading in time;
+`input_status` uint8 (time), whether the forcing was preliminary when the day was made; coordinates
+time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. Where sites were learnt
+from, `attribute_distance` and `probe_gain` float32 (y, x) in the root.
+state/{arm}.zarr: `hidden`, `cell` (block, member, y, x, unit) float32, the LSTM's state before the
+first day of each of the last blocks, that of the next day among them; `site_level`,
+`satellite_level` (member, y, x), m of the spin-up; `block`, in any order, counts blocks of 32 days
+from 1970-01-01; beside the former two layers, what they are made of: `attributes` (attribute, y,
+x), `mean_variance` (y, x).
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyproj
+
+from pipeline.errors import StoreError
+from pipeline.storage import schema, zarr_arrays
+from pipeline.storage.schema import BLOCK_DAYS, SHARD, Array
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.experiment.config import Experiment
+    from pipeline.experiment.variables import Variable
+    from pipeline.files import Json
+    from pipeline.grid.ease import Window
+    from pipeline.storage.artefacts import Workspace
+
+
+FILL, FLAG_FILL = -32768, 255
+
+
+SERIES_BLOCKS, SERIES_CHUNK = 12, 16
+
+
+STATE_BLOCKS, STATE_CHUNK = 3, 64
+
+
+DIMS = ("time", "y", "x")
+
+
+NEXT_PROBES = "next_probes.csv"  # beside the maps; form in pipeline/siting.py
+
+
+TEMPERATURE, FREEZING_K = "air_temperature", 273.15
+
+
+class Quality(IntFlag):
+    """Bits of `quality_flag`; 0 is a value like those that were judged."""
+
+    NO_INPUTS = 1
+    INPUT_MISSING = 2
+    FROZEN = 4
+    OUTSIDE_RANGE = 8
+    UNCALIBRATED = 16
+    NOT_PREDICTED = 32
+
+
+MEANINGS = {
+    Quality.NO_INPUTS: "the cell has no inputs, hence no value",
+    Quality.INPUT_MISSING: "an input was missing that day, its mean stood in",
+    Quality.FROZEN: "mean air temperature at or under 273.15 K, days that are not judged",
+    Quality.OUTSIDE_RANGE: "the value lies outside the variable's range",
+    Quality.UNCALIBRATED: "the standard deviation was not scaled on unseen sites",
+    Quality.NOT_PREDICTED: "the models gave no finite value although the cell has inputs",
+}
+
+
+LAYERS = {
+    "attribute_distance": {
+        "long_name": "distance to the nearest site learnt from, in statics and climate",
+        "comment": "1 is the median distance of a site to the site next to it",
+    },
+    "probe_gain": {
+        "long_name": "share of all error variance that a further probe here would explain",
+        "comment": "a probe explains exp(-2 d^2) of the variance at attribute distance d",
+    },
+}
+
+
+def pack(values: NDArray[Any], step: float) -> NDArray[np.int16]:
+    """Values as multiples of `step`, NaN as the fill value.
+
+    Raises:
+      ValueError: a value does not fit.
+    """
+    counts = np.round(values / step)
+    if (np.abs(counts) > 32767).any():
+        odd = values[np.abs(counts) > 32767].flat[0]
+        msg = f"{odd:g} does not fit into two bytes at a step of {step:g}"
+        raise ValueError(msg)
+    return np.where(np.isnan(counts), FILL, counts).astype(np.int16)
+
+
+def state_blocks(period: tuple[date, date]) -> range:
+    """The blocks whose state is kept: the last ones, up to the one that holds the next day."""
+    return schema.block_range((period[0], period[1] + timedelta(1)))[-STATE_BLOCKS:]
+
+
+def slots(held: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Which block each place of the state is for, when the wanted ones follow those it holds.
+
+    The newcomer takes the place of the oldest, so that the others stay where they are.
+    """
+    made = list(held)
+    for block in wanted:
+        if block not in made and len(made) < STATE_BLOCKS:
+            made.append(block)
+        elif block not in made:
+            made[made.index(min(made))] = block
+    return made
+
+
+def template(
+    experiment: Experiment,
+    window: Window,
+    arm: str,
+    members: int,
+    sites: bool = False,
+    preliminary: schema.Spans | None = None,
+) -> tuple[list[Array], dict[str, Json]]:
+    """Arrays of an arm's maps, and the attributes of their groups.
+
+    Args:
+      experiment: its period is that of the maps.
+      window: the cells.
+      arm: which arm.
+      members: of its ensemble.
+      sites: whether it has learnt from some.
+      preliminary: spans of days, as `status` has them.
+    """
+    variable, period = experiment.table[experiment.target], experiment.period
+    shape = (len(schema.time_axis(period)), *window.cell_shape)
+    root = ((BLOCK_DAYS, SHARD, SHARD), (1, SHARD, SHARD))
+    length = BLOCK_DAYS * SERIES_BLOCKS
+    series = ((length, SHARD, SHARD), (length, SERIES_CHUNK, SERIES_CHUNK))
+    arrays = []
+    for group, (shards, chunks) in (("", root), ("series", series)):
+        arrays += _coordinates(group, window, period, variable)
+        arrays.append(schema.array(group, period, preliminary or []))
+        for name, dtype, fill, attrs in _fields(experiment.target, variable, arm):
+            path = f"{group}/{name}" if group else name
+            arrays.append(Array(path, DIMS, shape, dtype, shards, chunks, attrs, fill_value=fill))
+    for name, layer in LAYERS.items() if sites else ():
+        about = {"units": "1", "grid_mapping": "crs", "coordinates": "lat lon"} | layer
+        plane, shard = window.cell_shape, (SHARD, SHARD)
+        arrays.append(Array(name, DIMS[1:], plane, "<f4", shard, shard, about))
+    attrs = _attributes(experiment, window, arm, members)
+    return arrays, {"": attrs, "series": attrs | {"summary": "The root, chunked for series."}}
+
+
+def state_template(
+    window: Window, blocks: Sequence[int], members: int, units: int, attributes: int = 0
+) -> list[Array]:
+    """Arrays of an arm's state before the first day of `blocks`; of so many attributes, if any."""
+    space, coarse, fine = window.cell_shape, (SHARD, SHARD), (STATE_CHUNK, STATE_CHUNK)
+    arrays = [schema.coordinate("", ("block",), "block", np.array(blocks, np.int32), units="1")]
+    for name in ("hidden", "cell"):
+        shape = (len(blocks), members, *space, units)
+        shards, chunks = (1, 1, *coarse, units), (1, 1, *fine, units)
+        arrays.append(
+            Array(name, ("block", "member", "y", "x", "unit"), shape, "<f4", shards, chunks)
+        )
+    dims = ("member", "y", "x")
+    levels = [
+        Array(name, dims, (members, *space), "<f4", (1, *coarse), (1, *fine))
+        for name in ("site_level", "satellite_level")
+    ]
+    if attributes:
+        whole, shard, chunk = ((attributes, *size) for size in (space, coarse, fine))
+        dims = ("attribute", "y", "x")
+        levels.append(Array("attributes", dims, whole, "<f4", shard, chunk))
+        levels.append(Array("mean_variance", dims[1:], space, "<f4", coarse, fine))
+    return arrays + levels
+
+
+def _fields(target: str, variable: Variable, arm: str) -> list[tuple[str, str, int, Json]]:
+    step = variable.scale_factor
+    common: Json = {"units": variable.units, "scale_factor": step, "add_offset": 0.0}
+    common |= {"_FillValue": FILL, "grid_mapping": "crs", "coordinates": "lat lon"}
+    methods = "time: mean area: mean"
+    if variable.depth_m is not None:
+        common["coordinates"] += " depth"
+        methods += " depth: mean"
+    mean: Json = common | {
+        "long_name": variable.long_name,
+        "cell_methods": methods,
+        "ancillary_variables": f"{target}_std quality_flag input_status",
+        "valid_range": [round(variable.minimum / step), round(variable.maximum / step)],
+        "comment": "what a probe at a typical point of the cell would read"
+        if arm != "satellite"
+        else "what the satellite would see, were its footprint the cell",
+    }
+    std: Json = common | {"long_name": f"standard deviation of the error of {variable.long_name}"}
+    if variable.standard_name:
+        mean["standard_name"] = variable.standard_name
+        std["standard_name"] = f"{variable.standard_name} standard_error"
+    flag: Json = {
+        "long_name": "quality of the value",
+        "standard_name": "quality_flag",
+        "flag_masks": [bit.value for bit in Quality],
+        "flag_meanings": " ".join(str(bit.name).lower() for bit in Quality),
+        "comment": "; ".join(f"{str(b.name).lower()}: {MEANINGS[b]}" for b in Quality),
+        "_FillValue": FLAG_FILL,
+        "grid_mapping": "crs",
+        "coordinates": common["coordinates"],
+    }
+    return [
+        (target, "<i2", FILL, mean),
+        (f"{target}_std", "<i2", FILL, std),
+        ("quality_flag", "|u1", FLAG_FILL, flag),
+    ]
+
+
+def _coordinates(
+    group: str, window: Window, period: tuple[date, date], variable: Variable
+) -> list[Array]:
+    def made(dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> Array:
+        return schema.coordinate(group, dims, name, values, **attrs)
+
+    days = schema.time_axis(period)
+    arrays = [
+        schema.time_coordinate(group, period, bounds="time_bnds"),
+        made(("time", "bnds"), "time_bnds", np.stack([days, days + 1], 1)),
+        made(("y",), "y", window.cell_y, units="m", standard_name="projection_y_coordinate"),
+        made(("x",), "x", window.cell_x, units="m", standard_name="projection_x_coordinate"),
+        made(("y",), "lat", window.cell_lat, **_degrees("latitude", "north")),
+        made(("x",), "lon", window.cell_lon, **_degrees("longitude", "east")),
+        made((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf()),
+    ]
+    if variable.depth_m is not None:
+        attrs = {"units": "m", "standard_name": "depth", "long_name": "depth", "positive": "down"}
+        bounds = np.array(variable.depth_m)
+        arrays.append(made((), "depth", bounds.mean(), bounds="depth_bnds", **attrs))
+        arrays.append(made(("bnds",), "depth_bnds", bounds))
+    return arrays
+
+
+def _degrees(name: str, towards: str) -> dict[str, str]:
+    """Attributes of a coordinate in degrees, of the cells' centres."""
+    long_name = f"{name} of the cell's centre"
+    return {"units": f"degrees_{towards}", "standard_name": name, "long_name": long_name}
+
+
+def _attributes(experiment: Experiment, window: Window, arm: str, members: int) -> Json:
+    left, bottom, right, top = window.bounds
+    size = (right - left) / window.cell_shape[1]
+    conventions = [{"name": "proj:"}, {"name": "spatial:"}]
+    return {
+        "Conventions": "CF-1.11, ACDD-1.3",
+        "keywords": f"{experiment.target}, daily, EASE-Grid 2.0",
+        "processing_level": "L4",
+        "title": f"Daily {experiment.target} of {experiment.title}, arm {arm}",
+        "summary": f"Mean and standard deviation over {members} model(s), from soilweave.",
+        "source": "soilweave: an LSTM trained on satellite footprints and point sensors",
+        "arm": arm,
+        "experiment": experiment.name,
+        "recipe": experiment.recipe,
+        "period": [str(day) for day in experiment.period],
+        "time_coverage_start": str(experiment.period[0]),
+        "time_coverage_end": str(experiment.period[1]),
+        "geospatial_lat_min": float(window.cell_lat[-1]),
+        "geospatial_lat_max": float(window.cell_lat[0]),
+        "geospatial_lon_min": float(window.cell_lon[0]),
+        "geospatial_lon_max": float(window.cell_lon[-1]),
+        "zarr_conventions": conventions,
+        "proj:code": "EPSG:6933",
+        "spatial:dimensions": ["y", "x"],
+        "spatial:shape": list(window.cell_shape),
+        "spatial:bbox": [left, bottom, right, top],
+        "spatial:transform": [size, 0.0, left, 0.0, -size, top],
+    }
+
+
+def oldest_state(experiment: Experiment, workspace: Workspace) -> int:
+    """Number of the oldest block that every arm has a state for."""
+    return max(min(held) for held in _held(experiment, workspace).values())
+
+
+def _held(experiment: Experiment, workspace: Workspace) -> dict[str, list[int]]:
+    """By arm, the blocks whose state is kept, as they lie."""
+    found: dict[str, list[int]] = {}
+    for arm in experiment.arms:
+        url = workspace.url("state", f"{arm}.zarr")
+        if not zarr_arrays.attributes(url):
+            remedy = "make it anew with: soilweave predict --overwrite"
+            raise StoreError(url, "no state to go on from", remedy=remedy)
+        found[arm] = [int(block) for block in zarr_arrays.open_group(url, "")["block"].values]
+    return found

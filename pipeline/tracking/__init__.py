@@ -1,0 +1,1 @@
+"""MLflow: a mirror of the workspace. The only folder that imports mlflow."""

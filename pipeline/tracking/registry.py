@@ -1,0 +1,140 @@
+"""An arm's product as a registered model of MLflow, which anybody can load without soilweave."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import model
+from model.pyfunc import CALIBRATION_FILE, ProductModel
+from model.recipe import ModelKey
+from pipeline import files
+from pipeline.storage import artefacts, models
+from pipeline.tracking.runs import KEY
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+    from pipeline.tracking.runs import Runs
+
+
+ALIAS = "champion"
+
+
+NEEDS = ("numpy", "pydantic", "safetensors", "torch")  # what the package `model` imports
+
+
+EXAMPLE_DAYS = 40
+
+
+def register(runs: Runs, arm: Any, digest: str) -> None:
+    """The models of all sites of an arm as a version of `{experiment}-{arm}`, under ALIAS.
+
+    Once per digest: a version that the server has is only named.
+    """
+    client, name = runs.client, f"{runs.experiment.name}-{arm}"
+    has = {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}
+    made = has.get(digest)
+    if made is None:
+        logged = _logged(runs, arm, digest)
+        if not has:
+            _make_sure_of(runs, name)
+        tags = {
+            KEY: digest,
+            "git_commit": artefacts.git_commit() or "unknown",
+            "workspace": files.absolute(runs.workspace.root),
+        }
+        made = client.create_model_version(
+            name,
+            f"models:/{logged.model_id}",
+            run_id=logged.source_run_id,
+            tags=tags,
+            model_id=logged.model_id,
+        )
+    client.set_registered_model_alias(name, ALIAS, made.version)
+    runs.record["versions"][arm] = str(made.version)
+
+
+def _make_sure_of(runs: Runs, name: str) -> None:
+    """Make a registered model, unless it is there without a version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        runs.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _logged(runs: Runs, arm: Any, digest: str) -> LoggedModel:
+    """The model logged to the run of all sites; one that was begun before goes on."""
+    from mlflow.entities import LoggedModelOutput
+
+    client, run_id = runs.client, runs.child(arm, models.ALL).info.run_id
+    number = runs.record["experiment"]
+    found = client.search_logged_models([number], f"tags.`{KEY}` = '{digest}'")
+    logged = next((m for m in found if m.source_run_id == run_id), None)
+    if logged is None:
+        logged = client.create_logged_model(number, arm, run_id, tags={KEY: digest})
+    if logged.status != "READY":
+        with tempfile.TemporaryDirectory() as folder:
+            save(runs, arm, Path(folder), logged)
+            client.log_model_artifacts(logged.model_id, str(Path(folder, "model")))
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+        client.finalize_logged_model(logged.model_id, "READY")
+    return logged
+
+
+def save(runs: Runs, arm: Any, folder: Path, logged: LoggedModel) -> None:
+    """Write a pyfunc into `folder`/model: weights, calibration, and the code of `model` alone."""
+    from mlflow import pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    product = _collect(runs, arm, folder / "data")
+    float32, n = np.dtype("float32"), len(product.inputs)
+    outputs = [TensorSpec(float32, (-1, -1), name) for name in ("mean", "std")]
+    signature = ModelSignature(
+        Schema([TensorSpec(float32, (-1, -1, n))]),
+        Schema(outputs),  # type: ignore[arg-type]
+    )
+    table, target = runs.experiment.table, runs.experiment.target
+    metadata = {
+        "inputs": list(product.inputs),
+        "units": {name: table[name].units for name in product.inputs},
+        "target": target,
+        "target_units": table[target].units,
+        "training_sites": len(product.members[0].origin["training_sites"]),
+    }
+    pyfunc.save_model(
+        folder / "model",
+        loader_module="model.pyfunc",
+        data_path=str(folder / "data"),
+        code_paths=[str(Path(model.__file__).parent)],
+        mlflow_model=Model(
+            artifact_path=logged.artifact_location,
+            run_id=logged.source_run_id,
+            model_uuid=logged.model_id,
+            model_id=logged.model_id,
+        ),
+        signature=signature,
+        input_example=product.example(EXAMPLE_DAYS),
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in NEEDS],
+        metadata=metadata,
+    )
+
+
+def _collect(runs: Runs, arm: Any, folder: Path) -> ProductModel:
+    """The members and the calibration of an arm's product, copied into a folder."""
+    folder.mkdir()
+    root = runs.workspace.url("models")
+    for seed in models.seeds(root, arm):
+        data = files.read_bytes(models.checkpoint_url(root, ModelKey(arm, models.ALL, seed)))
+        (folder / f"seed-{seed:03d}.safetensors").write_bytes(data)
+    calibration = models.calibrations(root, arm)[models.fold_name(models.ALL)]
+    (folder / CALIBRATION_FILE).write_text(calibration.model_dump_json())
+    return ProductModel.load(folder)

@@ -1,0 +1,227 @@
+"""What training leaves beside the checkpoints: predictions at places, and calibration.
+
+sites.parquet, one row per arm, site and day:
+  arm (text; `ridge` is the linear baseline), fold (text), site (text), status (out_of_fold: the
+  fold's models have not seen the site; unseen: the arm sees no site; trained), period (train or
+  other), time, observation, prediction, std (calibrated), std_raw, site_head, satellite_head (mean
+  over seeds, NaN where the arm did not train that head); values in the target's unit
+footprints.parquet, where `judging.footprints` is set: seed (text, or ensemble), footprint (row
+  and column, "fy,fx"), time, observation, at_ceiling, prediction of arm satellite
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from model import ensemble as ensemble_module
+from model.attribute_space import AttributeSpace, RunningSum
+from model.calibration import UNCALIBRATED, Calibration, calibrate
+from model.ensemble import find_outlier_members
+from model.loss import footprint_mean
+from model.recipe import ModelKey
+from model.ridge import SiteMoments
+from pipeline import files
+from pipeline.storage import ensemble, models, tables
+from pipeline.storage.ensemble import at_places, calibrated, judged_by
+from pipeline.train import training_data
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.experiment.config import Experiment
+    from pipeline.storage.artefacts import Workspace
+    from pipeline.storage.cube import Cube
+    from pipeline.storage.ensemble import Ensemble
+    from pipeline.train.training_data import Packed
+
+
+TABLES = ("sites.parquet", "footprints.parquet")
+
+
+def write(
+    experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed
+) -> list[dict[str, Any]]:
+    """Predict at every site with the models it may be judged by, calibrate, write the tables.
+
+    Returns the members that predict something else than the others: arm, fold and seed of each.
+
+    Raises:
+      TrainingError: a model predicts nothing somewhere.
+    """
+    root = workspace.url("models")
+    files.write_json(models.attributes_url(root), _space(packed).as_dict())
+    parts, unlike = [], []
+    for arm in experiment.arms:
+        calibrations = {models.fold_name(models.ALL): UNCALIBRATED}
+        if packed.site_ids:
+            by = judged_by(experiment, arm, packed.fold)
+            members = at_places(experiment, root, arm, packed.sites("cpu"), by)
+            calibrations = _calibrations(experiment, arm, members, packed)
+            parts.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
+            if (by != models.ALL).any():
+                unlike += _unlike(experiment, arm, members, by, calibrations)
+        unlike += _unlike(experiment, arm, *_of_all(experiment, root, arm, packed), calibrations)
+        values = {name: c.model_dump() for name, c in calibrations.items()}
+        files.write_json(files.join(root, arm, "calibration.json"), values)
+    if np.isfinite(packed.learn_insitu).any():
+        parts.append(_ridge_rows(experiment, root, cube, packed))
+    if parts:
+        tables.write(workspace.url("sites.parquet"), pd.concat(parts, ignore_index=True))
+    if experiment.judging.footprints:
+        rows = _footprint_rows(experiment, root, cube, packed)
+        tables.write(workspace.url("footprints.parquet"), rows)
+    return unlike
+
+
+def _of_all(
+    experiment: Experiment, root: str, arm: str, packed: Packed
+) -> tuple[Ensemble, NDArray[np.int64]]:
+    """Predictions of the members that leave no site out, at some sites or else cells; `by`."""
+    places = packed.sites("cpu") if packed.site_ids else packed.cells("cpu")
+    some = places.take(ensemble.sample(len(places.static)))
+    by = np.full(len(some.static), models.ALL)
+    return at_places(experiment, root, arm, some, by), by
+
+
+def _unlike(
+    experiment: Experiment,
+    arm: str,
+    members: Ensemble,
+    by: NDArray[np.int64],
+    calibrations: dict[str, Calibration],
+) -> list[dict[str, Any]]:
+    """Arm, fold and seed of members unlike the others at the places `by` their fold (place,)."""
+    heads = models.heads(experiment, arm)
+    series = [calibrated([member], heads, by, calibrations)[0] for member in members]
+    return [
+        {"arm": arm, "fold": models.fold_name(fold), "seed": seed}
+        for fold in np.unique(by).tolist()
+        for seed in find_outlier_members([one[by == fold] for one in series])
+    ]
+
+
+def _space(packed: Packed) -> AttributeSpace:
+    """The attributes of the sites, on the scales of the cells."""
+    cells, sites = (
+        np.concatenate([static, RunningSum.from_array(forcing).mean], 1)
+        for static, forcing in (
+            (packed.cell_static, packed.cell_forcing),
+            (packed.site_static, packed.site_forcing),
+        )
+    )
+    return AttributeSpace.from_attributes(
+        cells, sites, np.asarray(np.isfinite(packed.learn_insitu).any(1))
+    )
+
+
+def _calibrations(
+    experiment: Experiment, arm: str, members: Ensemble, packed: Packed
+) -> dict[str, Calibration]:
+    """Per fold from the other folds alone, and for `all` from every fold."""
+    folds = models.folds_of(experiment, arm, packed.fold)
+    if folds == [models.ALL]:
+        return {models.fold_name(models.ALL): UNCALIBRATED}
+    heads = models.heads(experiment, arm)
+    observed = packed.learn_insitu
+    return {
+        models.fold_name(fold): calibrate(members, heads, observed, packed.elsewhere(fold))
+        for fold in folds
+    }
+
+
+def _arm_rows(
+    experiment: Experiment,
+    arm: str,
+    members: Ensemble,
+    calibrations: dict[str, Calibration],
+    cube: Cube,
+    packed: Packed,
+) -> pd.DataFrame:
+    heads, by = models.heads(experiment, arm), judged_by(experiment, arm, packed.fold)
+    mean, std, raw = calibrated(members, heads, by, calibrations)
+    unseen = "unseen" if arm == "satellite" else "trained"
+    status = np.where(by == models.ALL, unseen, "out_of_fold")
+    columns = {"prediction": mean, "std": std, "std_raw": raw}
+    for head in ("site", "satellite"):
+        series = np.mean([getattr(member, head) for member in members], 0)
+        columns[f"{head}_head"] = series if head in heads else np.full_like(mean, np.nan)
+    return _rows(experiment, arm, by, status, cube, packed, columns)
+
+
+def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
+    """Fit the baseline for every fold and for `all`, save it, predict at the sites."""
+    places = packed.sites("cpu")
+    moments = SiteMoments(places, packed.learn_insitu)
+    by = packed.fold
+    prediction = np.full(packed.insitu.shape, np.nan, np.float32)
+    for fold in [*np.unique(by[by >= 0]).tolist(), models.ALL]:
+        trainable = packed.training_sites(fold, experiment.folds.buffer_km)
+        ridge = moments.fit(trainable, packed.fold, packed.place)
+        models.save_ridge(root, fold, ridge)
+        here = by == fold
+        prediction[here] = ridge.predict(places.select(here))
+    status = np.where(by == models.ALL, "trained", "out_of_fold")
+    missing = np.full_like(prediction, np.nan)
+    names = ("std", "std_raw", "site_head", "satellite_head")
+    columns = {"prediction": prediction} | dict.fromkeys(names, missing)
+    return _rows(experiment, "ridge", by, status, cube, packed, columns)
+
+
+def _rows(
+    experiment: Experiment,
+    arm: str,
+    by: NDArray[np.int64],
+    status: NDArray[Any],
+    cube: Cube,
+    packed: Packed,
+    columns: dict[str, NDArray[np.float32]],
+) -> pd.DataFrame:
+    n_sites, n_days = packed.insitu.shape
+    days = np.arange(n_days)
+    train = cube.day_index(experiment.train_period)
+    period = np.where((days >= train.start) & (days < train.stop), "train", "other")
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "fold": np.repeat([models.fold_name(int(fold)) for fold in by], n_days),
+            "site": np.repeat(packed.site_ids, n_days),
+            "status": np.repeat(status, n_days),
+            "period": np.tile(period, n_sites),
+            "time": np.tile(cube.days.astype("datetime64[ns]"), n_sites),
+            "observation": packed.insitu.ravel(),
+            **{name: values.ravel() for name, values in columns.items()},
+        }
+    )
+
+
+def _footprint_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
+    series, problems = {}, list[str]()
+    for seed in range(experiment.n_seeds):
+        job = ModelKey("satellite", models.ALL, seed)
+        found = ensemble_module.predict_series(models.load(root, job), packed.cells("cpu"))
+        problems += ensemble.missing(job, ("satellite",), found)
+        cells = torch.from_numpy(found.satellite)
+        series[str(seed)] = footprint_mean(cells, packed.members).numpy()
+    ensemble.refuse(root, problems)
+    series["ensemble"] = np.mean(list(series.values()), 0)
+    below = np.isfinite(training_data.without_ceiling(packed.satellite))
+    at_ceiling = np.isfinite(packed.satellite) & ~below
+    names = [f"{row},{col}" for row, col in packed.footprints.tolist()]
+    n_footprints, n_days = packed.satellite.shape
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "seed": seed,
+                "footprint": np.repeat(names, n_days),
+                "time": np.tile(cube.days.astype("datetime64[ns]"), n_footprints),
+                "observation": packed.satellite.ravel(),
+                "at_ceiling": at_ceiling.ravel(),
+                "prediction": prediction.ravel(),
+            }
+        )
+        for seed, prediction in series.items()
+    )

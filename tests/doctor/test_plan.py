@@ -1,0 +1,110 @@
+"""The plan: what it counts is what a run then makes, and nothing is read for it."""
+
+import pytest
+import yaml
+
+from pipeline.doctor import plan
+from pipeline.doctor.plan import Pace
+from pipeline.experiment import load
+from pipeline.storage import models
+
+FIXED = Pace("a machine", 0.5, 1000.0, 2, 10.0, 1.0)
+
+
+def counted(workspace, name):
+    manifest = workspace.artefact(name).manifest()
+    return manifest["shards"], manifest["empty"]
+
+
+def test_shards_and_models_are_those_that_a_run_makes(world):
+    experiment = world.experiment
+    lines = plan.estimate_work(experiment, plan.experiment_sizes(experiment), FIXED)
+    prepare, train, predict, evaluate = lines
+    assert evaluate.stage == "evaluate"
+    made = [record["key"] for record in counted(world.workspace, "cube")[0]]
+    made += counted(world.workspace, "cube")[1]
+    cells = [key for key in made if key.startswith("cells/") and "/mask/" not in key]
+    assert prepare.objects == len(cells)
+    n_models = len(models.jobs(experiment, range(3)))
+    assert train.tasks == f"{n_models} models x 60 updates"
+    assert train.hours == pytest.approx(n_models * 60 * 0.5 / 2 / 3600)
+    shards, empty = counted(world.workspace, "maps")
+    keys = [record["key"] for record in shards] + empty
+    mapped = ("snow_depth/c/", "snow_depth_std/c/", "quality_flag/c/")
+    fields = [key for key in keys if any(part in key for part in mapped)]
+    assert predict.objects == len(fields)
+    n = experiment.period[1] - experiment.period[0]
+    assert predict.hours == pytest.approx(3 * 192 * 2 * (n.days + 1) / 1000 / 2 / 3600)
+
+
+def test_the_published_length_follows_from_its_rule(world):
+    train = world.experiment.train.model_copy(update={"updates": None, "epochs": 40})
+    experiment = world.experiment.model_copy(update={"train": train})
+    # ln(0.01) / ln(1 - 4 x 60 / (12 x 160)), 12 footprints and 160 days
+    assert plan.updates_per_model(experiment, plan.experiment_sizes(experiment)) == 40 * 35
+
+
+def test_nothing_is_read_and_what_is_not_said_is_asked_for(snow):
+    for file in snow.parent.glob("*.nc"):
+        file.unlink()
+    catalog = snow.parent / "catalog.yaml"
+    tree = yaml.safe_load(catalog.read_text())
+    tree["sources"]["cells"]["metadata"]["volume"] = {
+        "days": 30,
+        "per": "all",
+        "megabytes": 400,
+        "basis": "published",
+    }
+    catalog.write_text(yaml.safe_dump(tree))
+    sources, stages, basis = plan.plan_tables(load.experiment(str(snow)))
+    rows = list(zip(*(column._cells for column in sources.columns), strict=True))
+    assert rows[0] == ("cells", "6", "2.4 GB", "1", "published", "none")
+    assert rows[1] == ("footprints", "?", "?", "1", "not stated", "none")
+    assert len(stages.rows) == 4
+    assert "12 x 16 cells, 160 days, 2 forcings, 1 statics" in basis
+
+
+def test_the_pace_is_in_proportion_to_a_step(world):
+    twice = world.experiment.train.model_copy(
+        update={"footprints_per_step": 8, "sites_per_step": 16}
+    )
+    one = plan.measure_pace(world.experiment, 5)
+    two = plan.measure_pace(world.experiment.model_copy(update={"train": twice}), 5)
+    assert one.step_s > 0
+    assert one.cell_days_per_s > 0
+    assert two.step_mb == pytest.approx(2 * one.step_mb)
+
+
+def longer(experiment, years):
+    period = (experiment.period[0], experiment.period[0].replace(year=2017 + years))
+    keys = ("period", "train_period", "test_period")
+    return experiment.model_copy(update=dict.fromkeys(keys, period))
+
+
+def test_no_promise_but_that_of_training_data_grows_with_the_years():
+    two, four = (longer(load.experiment("load"), years) for years in (2, 4))
+    first, second = (
+        {w.stage: w.memory for w in plan.estimate_work(e, plan.experiment_sizes(e), FIXED)}
+        for e in (two, four)
+    )
+    for stage in ("prepare", "train", "predict"):
+        assert second[stage].worker == pytest.approx(first[stage].worker, rel=0.1)
+    for stage in ("predict", "evaluate"):
+        assert second[stage].driver == pytest.approx(first[stage].driver, rel=0.1)
+    for stage in ("planet", "prepare"):  # a planet keeps the footprints of all days
+        assert second[stage].driver == pytest.approx(first[stage].driver, rel=0.15)
+    more = second["train"].driver - first["train"].driver
+    assert more == pytest.approx((284 * 628 * 6 * 2 + 71 * 157 * 3 * 4) * 731 / 1e6, rel=0.01)
+
+
+def test_training_data_that_do_not_fit_are_told_and_what_to_set():
+    experiment = load.experiment("load")
+    sizes = plan.experiment_sizes(experiment)
+    assert plan._advise_on_memory(experiment, sizes, 16_000.0) == ""
+    told = plan._advise_on_memory(experiment, sizes, 2_000.0)  # 600 of 1569 MB
+    n = int(told.split("train.max_footprints=")[1].split(",")[0])
+    assert n == pytest.approx(71 * 157 * 600 / 1569, rel=0.01)
+    fewer = experiment.train.model_copy(update={"max_footprints": n})
+    experiment = experiment.model_copy(update={"train": fewer})
+    assert plan._advise_on_memory(experiment, sizes, 2_000.0) == ""
+    assert plan.memory.packed_mb(experiment, sizes) == pytest.approx(600, rel=0.01)

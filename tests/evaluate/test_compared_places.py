@@ -1,0 +1,71 @@
+"""Experiments are compared, and probes are judged, by where sites are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import world
+
+from pipeline.evaluate import compare, probes
+from pipeline.experiment import load
+from pipeline.progress import Silent
+from pipeline.storage import artefacts, tables
+from pipeline.storage.artefacts import Workspace
+
+WINDOW = world.WINDOW
+
+
+DAYS = world.FIRST + np.arange(world.N_DAYS)
+
+
+KM_PER_DEGREE = 6371.0088 * math.pi / 180
+
+
+def test_a_probe_between_two_places_of_different_folds_is_held_out_by_none(snow, tmp_path):
+    """0.8 km from a training site on either side, which are 1.6 km apart."""
+    step = 0.8 / KM_PER_DEGREE
+    lat = WINDOW.cell_lat[9] + step * np.array([0.0, -1.0, 1.0])
+    lon = np.full(3, WINDOW.cell_lon[9])
+    experiment = load.experiment(str(snow), ["inputs_from=own"])
+    table = pd.DataFrame({"site": ["a", "b"], "lat": lat[1:], "lon": lon[1:], "fold": [0, 1]})
+    for dealt_to, expected in (([0, 1], -1), ([1, 1], 1)):
+        fold, known = probes._known(experiment, table.assign(fold=dealt_to), lat[:1], lon[:1])
+        assert (fold.tolist(), known.tolist()) == ([expected], [True])
+
+
+def test_experiments_are_compared_at_places_not_at_names(snow, tmp_path):
+    """snow-03 of the second experiment is 200 km away: another site, however alike its record."""
+    rng = np.random.default_rng(0)
+    ids = [f"snow-{i:02d}" for i in range(6)]
+    observed = rng.uniform(0, 2, (6, len(DAYS)))
+    workspaces = []
+    for name in ("one", "two"):
+        experiment = load.experiment(str(snow), ["arms=[insitu]", "sources.satellite=null"])
+        workspace = Workspace(str(tmp_path / name))
+        workspace.describe(experiment)
+        lat = WINDOW.cell_lat[np.arange(6)] + (np.arange(6) == 3) * (2.0 if name == "two" else 0.0)
+        where = {"lat": lat, "lon": WINDOW.cell_lon[np.arange(6)]}
+        table = pd.DataFrame(
+            {"site": ids, **where, "block": np.arange(6), "fold": np.arange(6) % 3}
+        )
+        tables.write(workspace.url("folds.parquet"), table)
+        rows = {
+            "arm": "insitu",
+            "site": np.repeat(ids, len(DAYS)),
+            "status": "out_of_fold",
+            "time": np.tile(DAYS.astype("datetime64[ns]"), 6),
+            "observation": observed.ravel(),
+            "prediction": (observed + rng.normal(0, 0.1, observed.shape)).ravel(),
+        }
+        tables.write(workspace.url("sites.parquet"), pd.DataFrame(rows))
+        artefact = workspace.artefact("models")
+        assert artefact.claim({}, False, Silent())
+        artefact.begin({})
+        artefact.commit({}, [artefacts.record(workspace.root, "sites.parquet")])
+        workspace.lease.release()
+        workspaces.append(workspace)
+    made = compare.run(workspaces)
+    assert made["n_sites"] == 5
+    assert "other places of the same id in two: snow-03" in made["notes"]

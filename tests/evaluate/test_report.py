@@ -1,0 +1,203 @@
+"""The report: one file, each section, and the numbers of summary.json."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from pipeline import files, predict
+from pipeline.errors import StoreError
+from pipeline.evaluate import report
+from pipeline.evaluate.report import style
+from pipeline.progress import Silent
+from pipeline.storage.artefacts import Workspace
+
+SECTIONS = [
+    "maps",
+    "scores",
+    "spread",
+    "strata",
+    "triple",
+    "sites",
+    "series",
+    "uncertainty",
+    "siting",
+]
+
+
+ALWAYS = ["training", "data", "provenance"]
+
+
+METRICS = ("correlation", "rmse", "ubrmse", "bias")
+
+
+class Page(HTMLParser):
+    """Sections, links, pictures and table cells of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.sections, self.loaded, self.links, self.alt = [], [], [], []
+        self.cells, self.scripts = {}, 0
+        self._table = self._row = self._metric = None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag == "section":
+            self.sections.append(found["id"])
+        if tag == "table":
+            self._table = found.get("data-judge") or found.get("data-paired", "") + " paired"
+        if tag == "tr":
+            self._row = found.get("data-name")
+        if tag == "td":
+            self._metric = found.get("data-metric")
+        if tag == "a":
+            self.links.append(found["href"])
+        elif tag == "img":
+            self.alt.append(found["alt"])
+        self.scripts += tag == "script"
+        self.loaded += [found[k] for k in ("src", "srcset") if k in found]
+        self.loaded += [found["href"]] if tag == "link" else []
+
+    def handle_data(self, data):
+        if self._metric and data.strip():
+            key = (self._table, self._row, self._metric)
+            self.cells.setdefault(key, []).append(data.strip())
+
+    def handle_endtag(self, tag):
+        if tag == "td":
+            self._metric = None
+
+
+def copied(world, folder):
+    """A copy of the small world's workspace, without its report, which may be changed."""
+    without = shutil.ignore_patterns("report.*")
+    root = shutil.copytree(world.workspace.root, folder / "snow", ignore=without)
+    return Workspace(str(root))
+
+
+def page_of(workspace):
+    return Page(files.read_bytes(workspace.url("report.html")).decode())
+
+
+@pytest.fixture(scope="module")
+def made(world, tmp_path_factory):
+    """A workspace with maps, and its report."""
+    workspace = copied(world, tmp_path_factory.mktemp("report"))
+    predict.run(world.experiment, workspace, Silent())
+    report.run(world.experiment, workspace, Silent())
+    return workspace, page_of(workspace)
+
+
+def test_has_every_section_and_loads_nothing(made):
+    workspace, page = made
+    assert page.sections == SECTIONS + ALWAYS
+    assert all(uri.startswith("data:image/") for uri in page.loaded)
+    assert all(link.startswith(("#", "https://doi.org/")) for link in page.links)
+    assert page.scripts == 0
+    assert all(page.alt)
+    html = files.read_bytes(workspace.url("report.html")).decode()
+    assert not re.search(r"url\(|@import", html)
+    record = workspace.artefact("report").manifest()["shards"]
+    assert [shard["key"] for shard in record] == ["report.html"]
+
+
+def test_numbers_are_those_of_the_summary(made, world):
+    _, page = made
+    summary = world.summary
+    described = summary["arms"] | summary["baselines"]
+    digits = {m: style.digits(m, described.values()) for m in METRICS}
+    for name, scores in described.items():
+        for metric in METRICS:
+            value, *bounds = page.cells["sites", name, metric]
+            sign = "+" if metric == "bias" else ""
+            assert value == style.format_number(scores["median"][metric], digits[metric], sign)
+            plain = value.replace("\N{MINUS SIGN}", "-")
+            expected = scores["median"][metric]
+            assert float(plain) == pytest.approx(expected, abs=0.5001 * 10 ** -digits[metric])
+            assert len(bounds) == (None not in scores["ci95"][metric])
+    for pair, made_of in summary["paired"].items():
+        value, *_ = page.cells["sites paired", pair, "rmse"]
+        plain = float(value.replace("\N{MINUS SIGN}", "-"))
+        assert plain == pytest.approx(made_of["rmse"]["median_difference"], abs=0.005)
+
+
+def test_a_second_run_touches_nothing(made, world):
+    workspace, _ = made
+    before = files.read_bytes(workspace.url("report.manifest.json"))
+    files.write_bytes(workspace.url("report.html"), b"as it was")
+    report.run(world.experiment, workspace, Silent())
+    assert files.read_bytes(workspace.url("report.html")) == b"as it was"
+    assert files.read_bytes(workspace.url("report.manifest.json")) == before
+    report.run(world.experiment, workspace, Silent(), overwrite=False)
+
+
+def test_without_maps(world, tmp_path):
+    workspace = copied(world, tmp_path)
+    shutil.rmtree(workspace.url("maps"), ignore_errors=True)
+    report.run(world.experiment, workspace, Silent())
+    assert page_of(workspace).sections == SECTIONS[1:-1] + ALWAYS
+    assert workspace.artefact("report").manifest()["inputs"]["maps"] == "none"
+
+
+def test_without_sites_has_footprints_alone(world, tmp_path):
+    workspace = copied(world, tmp_path)
+    shutil.rmtree(workspace.url("maps"), ignore_errors=True)
+    summary = json.loads(files.read_bytes(workspace.url("summary.json")))
+    scores = {"correlation": 0.9, "rmse": 0.0412, "ubrmse": None, "bias": -0.02}
+    summary |= {"arms": {}, "baselines": {}, "paired": {}, "n_sites": 0}
+    summary["footprints"] = {"all": {"ensemble": {"n_footprints": 11, "median": scores}}}
+    files.write_json(workspace.url("summary.json"), summary)
+    table = pd.read_parquet(workspace.url("scores.parquet"))
+    table.assign(target="footprint").to_parquet(workspace.url("scores.parquet"))
+    report.run(world.experiment, workspace, Silent())
+    assert page_of(workspace).sections == ["footprints", *ALWAYS]
+    html = files.read_bytes(workspace.url("report.html")).decode()
+    assert "At 11 footprints" in html
+    assert f">{style.ABSENT}</td>" in html
+
+
+def test_with_truth(made, world, tmp_path):
+    """The truth's panel stands beside the sites' (its scores borrowed from the sites)."""
+    workspace = copied(world, tmp_path)
+    shutil.rmtree(workspace.url("maps"), ignore_errors=True)
+    summary = json.loads(files.read_bytes(workspace.url("summary.json")))
+    keys = ("arms", "baselines", "paired")
+    summary["truth"] = {key: summary[key] for key in keys} | {"n_cells": 1234}
+    files.write_json(workspace.url("summary.json"), summary)
+    report.run(world.experiment, workspace, Silent())
+    page = page_of(workspace)
+    assert page.cells["truth", "insitu", "rmse"] == page.cells["sites", "insitu", "rmse"]
+    html = files.read_bytes(workspace.url("report.html")).decode()
+    assert "At 1,234 cells away from every site" in html
+
+
+def test_what_an_experiment_says_is_escaped(world, tmp_path):
+    workspace = copied(world, tmp_path)
+    shutil.rmtree(workspace.url("maps"), ignore_errors=True)
+    odd = world.experiment.model_copy(update={"title": "<script>snow & ice</script>"})
+    report.run(odd, workspace, Silent())
+    assert page_of(workspace).scripts == 0
+
+
+def test_needs_scores(world, tmp_path):
+    with pytest.raises(StoreError, match="no complete"):
+        report.run(world.experiment, Workspace(str(tmp_path / "empty")), Silent())
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "sign", "told"),
+    [
+        (0.8331, 3, "", ".833"),
+        (-0.0028, 4, "+", "\N{MINUS SIGN}.0028"),
+        (0.014, 3, "+", "+.014"),
+        (12.34, 1, "", "12.3"),
+        (10.25, 2, "", "10.25"),
+        (None, 3, "", "\N{EN DASH}"),
+    ],
+)
+def test_numbers(value, digits, sign, told):
+    assert style.format_number(value, digits, sign) == told

@@ -1,0 +1,162 @@
+"""An experiment that names another's cube: nothing is prepared, everything else is its own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import files, planet, prepare
+from pipeline.cli import app
+from pipeline.cluster import submit
+from pipeline.errors import StoreError
+from pipeline.experiment import load
+from pipeline.prepare import folds
+from pipeline.progress import Silent
+from pipeline.storage import schema, tables
+from pipeline.storage.artefacts import Artefact, Workspace
+from pipeline.storage.cube import Cube
+from pipeline.tracking import mirror
+
+
+class Told(Silent):
+    """Keeps what is told at the end of a stage."""
+
+    def __init__(self):
+        self.said = []
+
+    def finish(self, outcome):
+        self.said.append(outcome)
+
+
+def test_a_variant_prepares_nothing_and_is_made_from_the_cube_it_names(world, variant):
+    experiment, workspace = variant.experiment, variant.workspace
+    told = Told()
+    prepare.run(experiment, workspace, told)
+    theirs = world.workspace.artefact("cube").manifest()
+    assert told.said == [f"nothing: {world.workspace.url('cube.zarr')} is used"]
+    assert not files.exists(workspace.url("cube.zarr"))
+    for name in ("folds", "models", "maps", "scores"):
+        made = workspace.artefact(name).manifest()
+        assert made["inputs"]["cube"] == theirs["inputs_sha256"]
+    assert tables.read(workspace.url("folds.parquet")).equals(
+        tables.read(world.workspace.url("folds.parquet"))
+    )
+    assert variant.summary["arms"].keys() == {"insitu"}
+    assert variant.summary["n_sites"] == 24
+    assert Cube.source(experiment, workspace) == Cube.source(world.experiment, world.workspace)
+
+
+def test_the_folder_of_an_experiment_names_its_cube(world, tmp_path):
+    folder = world.workspace.root
+    for url in (folder, f"{folder}/", f"{folder}/cube.zarr", f"{folder}/cube.zarr/"):
+        experiment = world.experiment.model_copy(update={"cube": url})
+        found, _ = Cube.source(experiment, Workspace(str(tmp_path / "mine")))
+        assert found == world.workspace.url("cube.zarr")
+
+
+def test_a_cube_of_other_settings_is_refused_with_all_that_differ(world, tmp_path):
+    url = world.workspace.root
+    settings = [f"cube={url}", "qc.min_days=50", "domain.refinement=2"]
+    other = load.experiment(str(world.path), settings)
+    with pytest.raises(StoreError) as caught:
+        folds.run(other, Workspace(str(tmp_path / "mine")), Silent())
+    said = str(caught.value)
+    assert said.startswith(f"{url}/cube.zarr: was made with other settings: ")
+    assert "domain.refinement 4 -> 2, qc.min_days 0 -> 50" in said
+    assert "leave cube out and prepare another" in said
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_cube_that_is_absent_is_one_error(world, tmp_path):
+    experiment = world.experiment.model_copy(update={"cube": str(tmp_path / "nowhere")})
+    with pytest.raises(StoreError, match=r"nowhere/cube.zarr: no complete cube here"):
+        prepare.run(experiment, Workspace(str(tmp_path / "mine")), Silent())
+
+
+def test_ls_tells_whose_cube_it_is(world, variant):
+    command = ["ls", f"{variant.workspace.root}/experiment.yaml", "--workspace"]
+    ran = CliRunner().invoke(app, [*command, str(Path(variant.workspace.root).parent)])
+    (line,) = [line for line in ran.output.splitlines() if line.startswith("cube ")]
+    assert line.endswith(f", in {world.workspace.root}")
+    assert "complete" in line
+
+
+def test_a_job_is_told_where_the_cube_lies(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(world.workspace.root).parent)
+    order = submit.Order(str(world.path), "run", "w", settings=("cube=snow",))
+    submit.gather(order, tmp_path)
+    sent = load.experiment(str(tmp_path / "experiment.yaml"))
+    assert sent.cube == world.workspace.root
+
+
+def test_mlflow_shows_a_variant_beside_what_it_is_a_variant_of(
+    world, variant, tmp_path, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    shutil.copyfile(Path(world.workspace.root).parent / "mlflow.db", tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    told = Told()
+    mirror.mirror(variant.experiment, variant.workspace, told, "FINISHED")
+    variant.workspace.lease.release()
+    assert told.said == [f"logged to {uri}"]
+    client = MlflowClient(uri)
+    number = client.get_experiment_by_name("soilweave/snow").experiment_id
+    assert client.get_experiment_by_name("soilweave/variant") is None
+    found = client.search_runs([number], "params.`train.updates` != ''")
+    runs = {run.info.run_name: run.data for run in found}
+    assert runs.keys() == {"snow", "variant"}
+    assert {name: data.params["train.updates"] for name, data in runs.items()} == {
+        "snow": "60",
+        "variant": "20",
+    }
+    tags = runs["variant"].tags
+    assert tags["cube"] == world.workspace.url("cube.zarr")
+    assert tags["changed"] == "arms=['insitu'], train.updates=20"
+    assert "changed" not in runs["snow"].tags
+    assert runs["variant"].metrics.keys() >= {"insitu/rmse", "insitu/correlation"}
+
+
+@pytest.fixture
+def observed(tmp_path):
+    """A planet and its cube as far as manifests tell, and an experiment that names the cube."""
+    whole = load.experiment("demo")
+    theirs = Workspace(str(tmp_path / "demo"))
+    for name in ("planet", "cube"):
+        Artefact(name, theirs.artefact(name).prefix).commit(schema.identity(whole, name), [])
+    return theirs, [f"cube={theirs.root}"]
+
+
+def placed(settings, tmp_path):
+    workspace = Workspace(str(tmp_path / "mine"))
+    return workspace.place(load.experiment("demo", settings)), workspace
+
+
+def test_the_planet_of_the_cube_is_taken_and_not_made_again(observed, tmp_path):
+    theirs, settings = observed
+    experiment, workspace = placed(settings, tmp_path)
+    assert experiment.planet.url == theirs.url("planet")
+    with pytest.raises(
+        StoreError, match=r"demo/planet: there is no planet in this folder; .*set planet.url"
+    ):
+        planet.run(experiment, workspace, Silent())
+    told = Told()
+    without, workspace = placed([*settings, "sources.truth=null"], tmp_path)
+    planet.run(without, workspace, told)
+    files.write_bytes(theirs.url("planet", "sites.nc"), b"")
+    planet.run(experiment, workspace, told)
+    assert told.said == [
+        "not needed: the cube exists already, and no truth is configured",
+        f"using the planet in {theirs.url('planet')}",
+    ]
+    assert not (tmp_path / "mine").exists()
+    # The truth only judges: it is in no cube.
+    assert Cube.source(without, workspace) == Cube.source(experiment, workspace)
+
+
+def test_another_planet_than_the_cubes_is_refused(observed, tmp_path):
+    experiment, workspace = placed([*observed[1], "planet.seed=5"], tmp_path)
+    with pytest.raises(StoreError, match=r"was made with other settings: planet.seed 0 -> 5"):
+        Cube.source(experiment, workspace)

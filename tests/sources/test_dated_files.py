@@ -1,0 +1,84 @@
+"""NetCDF files named by date: one is a template, the others are read and checked when asked for."""
+
+import numpy as np
+import pytest
+import web
+import xarray as xr
+from miniatures_forcing import days, nldas2, nldas3
+
+from pipeline.errors import DataError
+from pipeline.sources.gridded import GriddedSource
+
+NLDAS3 = "%Y%m/NLDAS_FOR0010_D.A%Y%m%d.030.beta.nc"
+
+
+TAIR = {"air_temperature": {"from": "Tair", "units": "K"}}
+
+
+def problem(source, compute=False):
+    """The one error of opening, or of reading what was opened."""
+    with pytest.raises(DataError) as caught:
+        source.to_dask().load() if compute else source.to_dask()
+    return str(caught.value)
+
+
+def test_dated_files_are_read_when_asked_for_and_checked_then(tmp_path):
+    held = nldas3(tmp_path, "2020-02-28", "2020-03-03")
+    source = GriddedSource(str(tmp_path / NLDAS3), TAIR, period="2020-02-28..2020-03-02")
+    found = source.to_dask()
+    np.testing.assert_allclose(found.air_temperature, held.Tair)
+    spoiled = tmp_path / "202003" / "NLDAS_FOR0010_D.A20200301.030.beta.nc"
+    good = spoiled.read_bytes()
+    next_day = tmp_path / "202003" / "NLDAS_FOR0010_D.A20200302.030.beta.nc"
+    for content, told in (
+        (next_day.read_bytes(), "time: 2020-03-02T00:00, expected 2020-03-01T00:00, as its name"),
+        (good[:3000], "cannot be read, truncated or no NetCDF-4"),
+        (b"<html>Login</html>", "cannot be read, truncated or no NetCDF-4"),
+    ):
+        spoiled.write_bytes(content)
+        found = source.to_dask()
+        with pytest.raises(DataError, match=r"A20200301\.030\.beta\.nc: ") as caught:
+            found.load()
+        assert told in str(caught.value)
+    with xr.open_dataset(next_day, engine="h5netcdf") as raw:
+        other = raw.load().assign_coords(time=days("2020-03-01", "2020-03-02"))
+    other = other.assign_coords(lon=other.lon + 1).drop_vars("Rainf")
+    other.to_netcdf(spoiled, engine="h5netcdf")
+    told = problem(source, compute=True)
+    assert "another lon than the other files" in told
+    spoiled.unlink()
+    assert "missing: 2020-03-01; get them from the provider" in problem(source)
+
+
+def test_dated_files_over_http_that_are_missing_or_refused(tmp_path):
+    held = nldas3(tmp_path, "2020-02-28", "2020-03-02")
+    (tmp_path / "202002" / "NLDAS_FOR0010_D.A20200229.030.beta.nc").unlink()
+    with web.serve(tmp_path) as site:
+        args = {"period": "2020-02-28..2020-03-01"}
+        source = GriddedSource(f"{site.url}/{NLDAS3}", TAIR, **args)
+        told = problem(source, compute=True)
+        assert "A20200229.030.beta.nc: not found" in told
+        lenient = GriddedSource(f"{site.url}/{NLDAS3}", TAIR, gaps="allowed", **args)
+        found = lenient.to_dask().air_temperature.values
+        assert np.isnan(found[1]).all()
+        np.testing.assert_allclose(found[[0, 2]], held.Tair.values[[0, 2]])
+        site.token = "mine"
+        assert "refused (401): no, wrong or expired credentials" in problem(lenient)
+
+
+def test_files_of_hours_are_fetched_in_one_piece_and_once_for_all_variables(tmp_path):
+    held = nldas2(tmp_path, "2020-02-29", "2020-03-01", ("Tair", "PSurf"))
+    name = "NLDAS_FORA0125_H.A%Y%m%d.%H00.020.nc"
+    mapping = {
+        ours: {"from": theirs, "units": "K" if theirs == "Tair" else "Pa", "daily": "mean"}
+        for ours, theirs in (("air_temperature", "Tair"), ("surface_pressure", "PSurf"))
+    }
+    with web.serve(tmp_path) as site:
+        source = GriddedSource(f"{site.url}/%Y/%j/{name}", mapping, period="2020-02-29..2020-02-29")
+        dataset = source.to_dask()
+        before = len(site.asked)
+        found = dataset.load()
+        gets = [each for each in site.asked[before:] if each[0] == "GET"]
+    np.testing.assert_allclose(found.air_temperature[0], held.Tair.mean("time"), rtol=1e-6)
+    np.testing.assert_allclose(found.surface_pressure[0], held.PSurf.mean("time"), rtol=1e-6)
+    assert len(gets) == 24

@@ -1,0 +1,396 @@
+"""What soilweave made in schema version 2, at commit f22735c, is used as it is by that of today."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import intake.source
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from pipeline import doctor, files
+from pipeline.catalog import intake_catalog
+from pipeline.cli import verbs
+from pipeline.doctor import recordings
+from pipeline.errors import StoreError
+from pipeline.evaluate import probes
+from pipeline.evaluate import stage as evaluate_stage
+from pipeline.evaluate.report import page
+from pipeline.experiment import load
+from pipeline.predict import stage as predict_stage
+from pipeline.prepare import copy_sources, folds
+from pipeline.prepare import stage as prepare_stage
+from pipeline.progress import Silent
+from pipeline.sources import drivers
+from pipeline.sources.gridded import GriddedSource
+from pipeline.storage import models, schema, source_copies, tables, version2, zarr_arrays
+from pipeline.storage.artefacts import Artefact, Workspace
+from pipeline.storage.cube import Cube
+from pipeline.tracking import mirror
+from pipeline.train import stage as train_stage
+
+ARCHIVE = Path(__file__).parent / "recordings" / "workspace-v2" / "workspace.tar.gz"
+
+
+COMPLETE = {
+    prepare_stage: "cube complete",
+    folds: "folds complete",
+    train_stage: "3 models complete",
+    predict_stage: "maps complete",
+    evaluate_stage: "scores complete",
+    page: "report complete",
+}
+
+
+TARGET = "snow_depth"
+
+
+# Digests of the sources as the cube records them: each covers the path of its driver.
+RECORDED = {
+    "forcing": "0091e96bc14091441348bd8ea153e3c8d8205f41cca749d783e21dab62e4fc3b",
+}
+
+
+class Said(Silent):
+    """Keeps the last line of every stage."""
+
+    def __init__(self):
+        self.lines = []
+
+    def finish(self, note):
+        self.lines.append(note)
+
+
+@dataclass(frozen=True)
+class Old:
+    """The folder that the archive was unpacked to."""
+
+    folder: Path
+
+    @property
+    def workspace(self):
+        return Workspace(str(self.folder / "workspace" / "snow"))
+
+    def experiment(self, *settings):
+        """The experiment as its file of version 2 has it, on the catalog of version 2."""
+        place = f"sources.catalog={self.folder}/sources/catalog.yaml"
+        return load.experiment(str(self.folder / "snow.yaml"), [place, *settings])
+
+    def run(self, stage, *settings, **options):
+        """What a stage says at its end."""
+        said = Said()
+        try:
+            stage.run(self.experiment(*settings), self.workspace, said, **options)
+        finally:
+            self.workspace.lease.release()
+        return said.lines[-1]
+
+    def state(self):
+        """Content and time of every file."""
+        paths = [path for path in self.folder.rglob("*") if path.is_file()]
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+    def recorded(self, name="cube"):
+        """What an artefact is recorded to be made from."""
+        return self.workspace.artefact(name).manifest()["inputs"]
+
+    def edit(self, change):
+        """Change the entries of the catalog."""
+        url = self.folder / "sources" / "catalog.yaml"
+        tree = yaml.safe_load(url.read_text())
+        change(tree["sources"])
+        url.write_text(yaml.safe_dump(tree))
+
+
+@pytest.fixture
+def old(tmp_path) -> Old:
+    with tarfile.open(ARCHIVE) as packed:
+        packed.extractall(tmp_path / "old", filter="data")
+    return Old(tmp_path / "old")
+
+
+@pytest.fixture
+def moved(tmp_path, monkeypatch):
+    """The driver of NetCDF grids in a module that it was not in before, its path that of today."""
+    text = "from pipeline.sources import gridded\n\n\n"
+    text += "class GriddedSource(gridded.GriddedSource):\n    name = 'soilweave_gridded'\n"
+    (tmp_path / "moved_grids.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(drivers.PUBLISHED, "gridded.GriddedSource", "moved_grids.GriddedSource")
+    registered = intake.source.drivers.registered()
+    before = dict(registered)
+    yield "moved_grids.GriddedSource"
+    registered.clear()
+    registered.update(before)
+    sys.modules.pop("moved_grids", None)
+
+
+def test_the_archive_is_of_version_2_and_has_old_names_of_settings_and_drivers(old):
+    assert schema.VERSION == version2.VERSION + 1 == 3
+    assert {old.recorded(name)["schema"] for name in ("cube", "folds", "models", "maps")} == {2}
+    assert old.recorded()["qc.several"] == "longest"
+    entries = yaml.safe_load((old.folder / "sources" / "catalog.yaml").read_text())["sources"]
+    assert {spec["driver"] for spec in entries.values()} == {
+        "pipeline.sources." + "gridded.GriddedSource",
+        "pipeline.sources." + "points.PointsSource",
+    }
+    assert old.recorded()["source forcing"] == RECORDED["forcing"]
+
+
+def test_every_stage_is_complete_and_touches_nothing(old):
+    before = old.state()
+    assert {stage: old.run(stage) for stage in COMPLETE} == COMPLETE
+    assert {stage: old.run(stage, overwrite=True) for stage in COMPLETE} == COMPLETE
+    assert old.state() == before
+
+
+def test_copies_of_version_2_are_complete_and_so_is_the_cube_read_from_them(old):
+    before = old.state()
+    staged = f"sources.staged={old.folder}/copies"
+    assert old.run(copy_sources, staged) == f"every source is copied to {old.folder}/copies"
+    assert {stage: old.run(stage, staged) for stage in COMPLETE} == COMPLETE
+    assert old.state() == before
+
+
+def test_a_cube_of_version_2_is_complete_where_it_is_read_from_new_copies(old, local_ray):
+    folder = str(old.folder / "again")
+    old.run(copy_sources, f"sources.staged={folder}")
+    made = files.read_json(files.join(folder, "forcing.zarr/manifest.json"))
+    assert (made["inputs"]["schema"], made["digest_version2"]) == (3, RECORDED["forcing"])
+    assert made["digest"] == made["inputs"]["source"] != RECORDED["forcing"]
+    assert old.run(prepare_stage, f"sources.staged={folder}") == "cube complete"
+
+
+def test_a_cube_made_from_copies_of_version_2_is_that_of_the_sources(old):
+    """A cube of version 3 that was read from them records the digest that they have."""
+    plain, staged = old.experiment(), old.experiment(f"sources.staged={old.folder}/copies")
+    made = [
+        schema.identity(
+            e, "cube", **{f"source {n}": intake_catalog.digest(e, n) for n in ("forcing",)}
+        )
+        for e in (staged, plain)
+    ]
+    assert made[0]["source forcing"] == RECORDED["forcing"] != made[1]["source forcing"]
+    artefact = Artefact("cube", f"{old.folder}/other/")
+    artefact.commit(made[0], [])
+    assert artefact.manifest()["inputs"]["schema"] == 3
+    assert artefact.complete(made[1])
+
+
+@pytest.mark.parametrize("setting", ["qc.several=mean", "qc.duplicate_sites=mean"])
+def test_a_setting_that_differs_is_named_as_it_is_called_today(old, setting):
+    said = r"other settings: qc.duplicate_sites longest -> mean;"
+    with pytest.raises(StoreError, match=said):
+        old.run(prepare_stage, setting)
+    with pytest.raises(StoreError, match=said):
+        Cube.source(old.experiment(setting), old.workspace)
+
+
+def test_a_source_that_has_changed_is_named(old):
+    path = old.folder / "sources" / "sites.nc"
+    with xr.open_dataset(path, engine="h5netcdf") as held:
+        dataset = held.load()
+    dataset["HS"][2, 3] += 1
+    dataset.to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(StoreError, match=r"other settings: source sites [0-9a-f]{12} -> [0-9a-f]"):
+        old.run(prepare_stage)
+    assert (
+        old.run(train_stage) == "3 models complete"
+    )  # they are asked for the cube, which is as it was
+
+
+def test_another_driver_or_another_argument_gives_another_digest(old, tmp_path, monkeypatch):
+    first = intake_catalog.digest(old.experiment(), "forcing")
+    content = intake_catalog.source(old.experiment(), "forcing").digest()
+    mapping = {"snowfall": {"from": "SNOWF", "units": "kg m-2 day-1"}}
+    assert first == files.sha256_of(["soilweave_gridded", {"mapping": mapping}, content])
+    text = (
+        "from pipeline.sources import gridded\n\n\nclass Grids(gridded.GriddedSource):\n    pass\n"
+    )
+    (tmp_path / "drivers_of_a_user.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    old.edit(lambda entries: entries["forcing"].update(driver="drivers_of_a_user.Grids"))
+    own = intake_catalog.digest(
+        old.experiment(), "forcing"
+    )  # it has no name, so that of its class counts
+    assert own == files.sha256_of(["Grids", {"mapping": mapping}, content])
+    path = "drivers_of_a_user.Grids"
+    assert own.version2 == files.sha256_of([path, {"mapping": mapping}, content])
+    mapping["snowfall"]["units"] = "mm/day"
+    old.edit(lambda entries: entries["forcing"]["args"].update(mapping=mapping))
+    changed = intake_catalog.digest(old.experiment(), "forcing")
+    assert changed == files.sha256_of(["Grids", {"mapping": mapping}, content])
+    assert len({first, own, changed}) == 3
+
+
+@pytest.mark.parametrize("written", ["old", "new"])
+def test_a_driver_that_moves_changes_neither_digests_nor_what_is_complete(old, moved, written):
+    if written == "new":
+        grids = ("forcing", "elevation", "product")
+        old.edit(lambda entries: [entries[name].update(driver=moved) for name in grids])
+    before = old.state()
+    assert {stage: old.run(stage) for stage in COMPLETE} == COMPLETE
+    assert old.state() == before
+    experiment = old.experiment()
+    made = intake_catalog.source(experiment, "forcing")
+    assert f"{type(made).__module__}.{type(made).__name__}" == moved
+    digest = intake_catalog.digest(experiment, "forcing")
+    content, read = made.digest(), {"mapping": made.mapping}
+    assert digest == files.sha256_of(["soilweave_gridded", read, content])
+    assert digest.version2 == RECORDED["forcing"]
+    assert {type(intake_catalog.source(experiment, "sites")).__module__} == {
+        "pipeline.sources.points"
+    }
+
+
+def test_old_paths_open_in_nested_catalogs_in_others_in_the_doctor_and_in_intake(old, moved):
+    outer = {"inner": {"driver": "yaml_file_cat", "args": {"path": "{{CATALOG_DIR}}/catalog.yaml"}}}
+    url = old.folder / "sources" / "outer.yaml"
+    url.write_text(yaml.safe_dump({"sources": outer}))
+    inner = old.folder / "sources" / "catalog.yaml"
+    nested = old.experiment(f"sources.catalog={url}")
+    for entry in ("inner.forcing", f"{inner}:forcing", f"{url}:inner.forcing"):
+        assert intake_catalog.open_source(nested, entry).snowfall.dims == ("time", "lat", "lon")
+        assert intake_catalog.digest(nested, entry).version2 == RECORDED["forcing"]
+    more = dict.fromkeys(("doi", "region", "native_units", "native_grid"), "of the test")
+    old.edit(lambda entries: [spec["metadata"].update(more) for spec in entries.values()])
+    settings = [f"sources.catalog={inner}"]
+    healthy, shown = doctor.examine(str(old.folder / "snow.yaml"), settings, Silent())
+    assert (healthy, shown[1]) == (True, "5 entries, 5 years of them: 5 healthy")
+    assert type(intake.open_catalog(str(inner))["forcing"]).__module__ == "moved_grids"
+
+
+def test_recordings_of_an_entry_outlive_the_move_of_its_driver(moved):
+    args = {"urlpath": "a.nc", "mapping": {}}
+    before = files.sha256_of(["pipeline.sources." + "gridded.GriddedSource", args])
+    assert recordings.entry_digest({"driver": moved, "args": args}) == before
+
+
+def test_artefacts_of_version_2_open(old):
+    url = old.workspace.url("cube.zarr")
+    cube = Cube.open(url)
+    assert cube.site_ids == tuple(f"sites-{i:02d}" for i in range(8))
+    with xr.open_dataset(old.folder / "sources" / "sites.nc", engine="h5netcdf") as given:
+        expected = given.HS.isel(time=slice(0, 51)).values.T
+    np.testing.assert_array_equal(cube.series(cube.sites, TARGET), expected)
+    maps = xr.open_zarr(old.workspace.url("maps/multiscale.zarr"))
+    assert maps.attrs["models_sha256"] == old.workspace.artefact("models").digest()
+    values = maps[TARGET].sel(time=slice("2020-01-01", "2020-02-20"))
+    assert bool(values.notnull().all())
+    loaded = models.ensemble(old.workspace.url("models"), "multiscale")
+    assert [trained.origin["inputs_sha256"] for trained in loaded] == [maps.attrs["models_sha256"]]
+    assert source_copies.open_copy(f"{old.folder}/copies", "forcing").snowfall.dims[0] == "time"
+    assert set(tables.read(old.workspace.url("scores.parquet")).arm) == {
+        *("multiscale", "footprint", "ridge", "product")
+    }
+    assert old.workspace.described().qc.duplicate_sites == "longest"
+
+
+def test_models_of_version_2_predict_and_score_what_they_did(old, local_ray):
+    root = Path(old.workspace.root)
+    for name in ("maps", "state"):
+        shutil.move(root / name, old.folder / f"{name}-before")
+    old.run(predict_stage)
+    assert old.recorded("maps")["schema"] == 3
+    made, before = (
+        xr.open_zarr(url / "multiscale.zarr", mask_and_scale=False).load()
+        for url in (root / "maps", old.folder / "maps-before")
+    )
+    assert made.sizes == before.sizes
+    xr.testing.assert_equal(made.quality_flag, before.quality_flag)
+    for name in (TARGET, f"{TARGET}_std"):
+        # One step of the packing, where a CPU of another kind rounds otherwise.
+        steps = made[name].astype("int32") - before[name].astype("int32")
+        assert made[name].attrs == before[name].attrs
+        assert int(abs(steps).max()) <= 1
+    for name in ("hidden", "cell"):
+        made, before = (
+            zarr_arrays.open_group(str(url / "multiscale.zarr"), "")[name].values
+            for url in (root / "state", old.folder / "state-before")
+        )
+        np.testing.assert_allclose(made, before, rtol=1e-5, atol=1e-6)
+    sites = str(old.folder / "sources" / "sites.nc")
+    judged = probes.run(old.experiment(), old.workspace, Silent(), sites)
+    summary = files.read_json(old.workspace.url("summary.json"))
+    assert (judged["n_sites"], judged["place"]) == (8, "unseen")
+    assert judged["arms"].keys() == summary["arms"].keys() == {"multiscale"}
+
+
+def test_an_update_goes_on_and_keeps_the_version_of_the_cube(old, local_ray):
+    path = old.folder / "sources" / "forcing.nc"
+    with xr.open_dataset(path, engine="h5netcdf") as held:
+        dataset = held.load()
+    dataset.isel(time=slice(0, -2)).to_netcdf(path, engine="h5netcdf")  # 2020-03-03, another digest
+    with pytest.raises(StoreError, match="other settings: source forcing 0091e96bc140 -> "):
+        old.run(prepare_stage)
+    assert old.run(verbs).startswith("maps reach 2020-03-03, before 2020-02-20; ")
+    manifest = old.workspace.artefact("cube").manifest()
+    (change,) = manifest["updated"]
+    digest = intake_catalog.digest(old.experiment(), "forcing")
+    assert change["sources"] == {"forcing": digest}
+    now = old.recorded() | {"source forcing": digest.version2}
+    assert (now["schema"], change["inputs_sha256"]) == (2, files.sha256_of(now))
+    complete = {stage: text for stage, text in COMPLETE.items() if stage is not page}
+    assert {stage: old.run(stage) for stage in complete} == complete
+    assert old.run(verbs).startswith("nothing new, maps reach 2020-03-03; ")
+
+
+def test_what_was_begun_in_version_2_is_completed_in_it(old):
+    artefact = old.workspace.artefact("folds")
+    manifest = artefact.manifest()
+    files.remove(f"{artefact.prefix}manifest.json")
+    begun = {key: manifest[key] for key in ("inputs_sha256", "inputs", "begun")}
+    files.write_json(f"{artefact.prefix}begun.json", begun)
+    old.run(folds)
+    made = artefact.manifest()
+    assert {k: made[k] for k in begun} == begun
+    assert (made["digest"], made["shards"]) == (manifest["digest"], manifest["shards"])
+    assert old.run(train_stage) == "3 models complete"
+
+
+def test_what_is_replaced_is_of_version_3_and_of_another_name_of_the_setting(old, local_ray):
+    old.run(prepare_stage, "qc.several=mean", overwrite=True)
+    made = old.recorded()
+    assert (made["schema"], made["qc.duplicate_sites"]) == (3, "mean")
+    assert "qc.several" not in made
+    described = yaml.safe_load(Path(old.workspace.url("experiment.yaml")).read_text())
+    assert described["qc"]["duplicate_sites"] == "mean"
+    assert "several" not in described["qc"]
+    with pytest.raises(StoreError, match=r"other settings: cube 2b0d4797b753 -> [0-9a-f]{12};"):
+        old.run(folds, "qc.several=mean")
+
+
+def test_mlflow_finds_artefacts_of_version_2_its_own(old):
+    found = mirror.lying(old.experiment(), old.workspace)
+    assert not found["foreign"]
+    assert found["models"] == old.workspace.artefact("models").digest()
+    named = {"experiment", "folds", "models/multiscale", "scores", "report"}
+    assert named <= found["logged"].keys()
+
+
+def test_a_digest_is_text_in_json_and_whole_after_a_pickle():
+    made = version2.Digest("a", "b")
+    assert json.dumps({"source": made}) == '{"source": "a"}'
+    again = pickle.loads(pickle.dumps(made))
+    assert (again, again.version2) == ("a", "b")
+
+
+def test_every_published_path_leads_to_a_driver_and_each_has_a_name_of_its_own():
+    drivers.register()
+    found = {}
+    for old_path, path in drivers.PUBLISHED.items():
+        kind = intake.source.import_name(path)
+        assert intake.source.get_plugin_class(f"pipeline.sources.{old_path}") is kind
+        assert kind.__name__ == old_path.rpartition(".")[2]
+        found[kind.__name__] = vars(kind)["name"]
+    assert len(set(found.values())) == len(found) == 13
+    assert found["GriddedSource"] == GriddedSource.name == "soilweave_gridded"
+    assert all(name.startswith("soilweave_") for name in found.values())
