@@ -25,7 +25,7 @@ from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import Silent
-from pipeline.sources.shared import http_errors
+from pipeline.sources.shared import access, http_errors
 from pipeline.storage.artefacts import Workspace
 from pipeline.tracking import mirror
 from pipeline.train import stage as train_stage
@@ -76,8 +76,9 @@ class World:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Busy servers are asked again as often as ever, but soon."""
+    """Busy servers are asked again, and failed reads repeated, as often as ever but soon."""
     monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(access, "WAITS_S", tuple(0.01 * wait for wait in access.WAITS_S))
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,8 @@ def test_a_source_that_disappears_during_prepare_leaves_the_finished_blocks(
     assert {p: held for p, held in before.items() if "cells" in p.parts}.items() <= after.items()
 
 
-def test_a_passing_outage_is_waited_for(snow, tmp_path, local_ray, monkeypatch):
+@pytest.mark.usefixtures("prepared_here")
+def test_a_passing_outage_is_waited_for(snow, tmp_path, monkeypatch):
     catalog_file = snow.parent / "catalog.yaml"
     with web.serve(snow.parent) as site:
         text = catalog_file.read_text()
