@@ -44,7 +44,7 @@ test-servers: setup
 test-cluster: setup
 	$(BIN)/pytest -o addopts=-ra -o faulthandler_timeout=900 -s tests/cluster tests/test_faults.py tests/test_mixed.py tests/test_globe.py
 
-# What the README tells of real sites, and their tables; needs SOILWEAVE_DATA; an hour on 2 cores.
+# The results on real sites of docs/results.md; needs SOILWEAVE_DATA; an hour on 2 cores.
 CUBE := --set cube=$(WORKSPACE)/scan/cube.zarr
 scores: setup
 	$(BIN)/soilweave run scan --workspace $(WORKSPACE)

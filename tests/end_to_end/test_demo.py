@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -100,3 +102,22 @@ def test_a_planet_made_elsewhere_is_used_as_it_is(place, tmp_path, local_ray):
     lost = load.experiment("demo", [f"planet.url={tmp_path}/none"])
     with pytest.raises(StoreError, match="there is no planet in this folder"):
         planet.run(lost, other, Silent())
+
+
+def test_the_readme_reads_a_value_and_plots_a_series(demo, capsys, monkeypatch):
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    (code,) = re.findall(r"```python\n(.*?)```", readme.read_text(), re.S)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    figure = plt.figure()
+    exec(code.replace('"workspace/', f'"{demo[0]}/'))
+    (line,) = figure.axes[0].lines
+    plt.close(figure)
+
+    maps = xr.open_zarr(demo[0] / "demo" / "maps" / "multiscale.zarr")
+    y = int(abs(maps.lat.values - 39.12).argmin())
+    x = int(abs(maps.lon.values + 101.35).argmin())
+    np.testing.assert_array_equal(line.get_ydata(), maps.soil_moisture.values[:, y, x])
+    day = maps.time.values == np.datetime64("2016-09-22")
+    mean, std = (maps[name].values[day, y, x][0] for name in ("soil_moisture", "soil_moisture_std"))
+    assert np.isfinite([mean, std]).all()
+    assert capsys.readouterr().out == f"{mean:.3f} +- {std:.3f} m3 m-3\n"

@@ -60,20 +60,3 @@ def test_only_the_command_line_prints():
     for path in SOURCES:
         if path.name != "cli.py":
             assert not re.search(r"^\s*print\(", path.read_text(), re.M), path
-
-
-def test_verbs_of_the_readme_exist():
-    from typer.main import get_command
-
-    from pipeline.cli import app
-
-    verbs = set(get_command(app).commands)
-    named = set(re.findall(r"soilweave (\w+) ", (ROOT / "README.md").read_text()))
-    assert named <= verbs
-    assert verbs <= named | {"ls"}
-
-
-def test_links_of_the_pages_lead_somewhere():
-    for page in ROOT.glob("*.md"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-            assert (ROOT / target).exists(), f"{page.name}: {target}"

@@ -376,7 +376,7 @@ def test_files_that_the_page_names_exist():
     own |= {"compose.yaml", "env.example"}
     table = set(re.findall(r"`([\w./-]+)`", README[: README.index("## 1.")])) - {"preStop"}
     assert own <= table
-    for name in table - {"tests/test_infra.py"}:
+    for name in table - {"tests/repository/test_infra.py"}:
         assert (INFRA / name).exists(), name
     named_elsewhere = set(re.findall(r"\b((?:infra|catalogs|tests)/[\w./*-]*\w)", README))
     assert len(named_elsewhere) > 5
