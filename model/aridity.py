@@ -15,17 +15,9 @@ if TYPE_CHECKING:
 # Upper limits of the aridity index, precipitation over potential evaporation (UNEP 1997). The
 # hyper-arid class is merged into arid, and wet is an index above one.
 CLASS_EDGES = (0.2, 0.5, 0.65, 1.0)
-
-
 CLIMATE_CLASSES = ("arid", "semi-arid", "subhumid", "humid", "wet")
-
-
 _LATENT_HEAT = 2.45e6  # J kg-1
-
-
 _PSYCHROMETRIC_KPA = 0.066  # kPa K-1, at about 1000 hPa
-
-
 _DAY_S = 86_400
 
 

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-
 LEVEL_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
 SCALED_LEVEL = 0.9  # nominal coverage of the interval that the width is scaled for
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 FORMAT_VERSION = 1
-
-
 LINEAR_KEY = "linear.weights"
 
 

@@ -178,8 +178,6 @@ def combine_members(
 
 
 MIN_MEMBERS = 3  # members; of two that differ, neither can be called the outlier
-
-
 OUTLIER_FACTOR = 5.0  # an outlier's difference, as a multiple of the others' median difference
 
 

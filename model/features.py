@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 
 Transform = Literal["none", "log1p"]
-
-
 TrailingDays = Annotated[int, Field(ge=1, le=3_660)]
 
 

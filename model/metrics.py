@@ -15,25 +15,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
-
-
 Bools: TypeAlias = NDArray[np.bool_]
-
-
 Scores: TypeAlias = dict[str, NDArray[Any]]
-
-
 METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
-
-
 ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value is enough, as in pytesmo
-
-
 SCORED_PLACES = 1024  # places scored at once, which bounds the memory
-
-
 FEWEST = 30  # values that a site needs for calibration and for local adjustment
-
 
 ROUNDING_TOLERANCE = (
     1e-13  # a spread below this fraction of the largest value is noise of the arithmetic

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 LSTMState = tuple[Tensor, Tensor]
-
-
 MINIMUM_WIDTH = 1e-3  # keeps the Laplace likelihood finite, in scaled units
 
 

@@ -22,17 +22,9 @@ if TYPE_CHECKING:
 
 
 LAGS, MEANS = (1, 2, 3), (3, 7, 30, 90)  # lags and lengths of trailing means, days
-
-
 LEAD_DAYS = max(MEANS) - 1  # days of forcing needed before the first day
-
-
 MAX_BANDED_DAYS = 128  # longest window for a banded matrix; for longer ones it is mostly zeros
-
-
 PENALTIES = tuple(10.0**k for k in range(7))
-
-
 PENALTY_GROUPS = 5  # groups of sites for choosing the penalty if there are no folds
 
 

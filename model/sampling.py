@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SPINUP_DAYS = 365  # days at the start of the record that are repeated before it
 
-
 (
     FOOTPRINT_STREAM,
     SITE_STREAM,

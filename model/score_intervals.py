@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 Bounds: TypeAlias = tuple[Floats, Floats]
-
-
 MIN_LAG_PAIRS = 10  # pairs of days needed to estimate an autocorrelation
 
 

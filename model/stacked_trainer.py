@@ -92,7 +92,6 @@ MAX_STACKED_MODELS = (
     8  # models trained together; the memory of their states grows with their number
 )
 
-
 STEPS_AHEAD = 32  # steps whose indexes are moved to the device at once
 
 

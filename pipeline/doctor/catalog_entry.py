@@ -33,7 +33,6 @@ HEADER = (
     "# Intake v1, written by `soilweave doctor`; edit it as you like.\nmetadata:\n  version: 1\n"
 )
 
-
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 

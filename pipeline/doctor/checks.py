@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 FindingYears = dict[Finding, list[str]]  # the years of each finding; [] if it concerns no year
 
-
 MAX_SILENT_YEARS = (
     2  # years in a row without an answer from a server, after which the others are skipped
 )
@@ -164,7 +163,6 @@ def _join_alike(findings: FindingYears, untried: str = "") -> FindingYears:
 
 
 MAX_COMPARED_PAIRS = 20  # pairs of sites at one place whose records are read and compared
-
 
 EntryFinding = tuple[
     str, Finding

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 Region = tuple[float, float, float, float]  # west, south, east, north in degrees
-
-
 MIN_COVERED_SHARE = 0.9  # share of the domain that a source has to cover
 
 
@@ -152,7 +150,6 @@ SAMPLE_DAYS, SAMPLE_SIDE, SAMPLE_PLACES = (
     32,
     200,
 )  # of the first sample, which has all days of its places
-
 
 MORE_DAYS, WIDER_SIDE = 12, 64  # of the wider sample, read if the first has no value
 

@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 
 Period = tuple[date, date]
-
-
 PERIOD_PATTERN = re.compile(r"(\d{4}-\d{2}-\d{2})\s*\.\.\s*(\d{4}-\d{2}-\d{2})?")
-
-
 CONUS_REGION = (-130.0, 20.0, -60.0, 56.0)  # west, south, east, north in degrees
 
 

@@ -26,12 +26,8 @@ METADATA = (
     "support",
 )
 
-
 MAX_MESSAGE_LENGTH = 300  # characters of a message
-
-
 _DAMAGED_HINT = "download it again; if it stays unreadable, ask the provider"
-
 
 # Maps the text of an error's problem to the check it belongs to and a hint. The first pattern that
 # matches decides. The patterns follow the wording of the errors that sources raise.

@@ -37,18 +37,11 @@ if TYPE_CHECKING:
 
 
 WORKER_MB, DRIVER_MB = 680, 700  # a process that has imported torch, xarray and zarr, without data
-
-
 FLOAT_BYTES, HALF_BYTES, DOUBLE_BYTES = 4, 2, 8  # bytes
-
 
 # Copies of a block of 32 days in float32 that prepare holds: read, regridded, compressed.
 BLOCK_COPIES = 8
-
-
 PLANET_CHUNK_BYTES = 110  # per cell and day while a planet is made
-
-
 SCORED_BYTES, MAPPED_BYTES = 110, 80  # per cell and day that is scored, that the report averages
 
 
@@ -168,8 +161,6 @@ def evaluate_memory(experiment: Experiment, sizes: Sizes) -> PeakMemory:
 
 
 TIMED_PLACES = 256  # places in a timed step; the time of a real step is in proportion to its places
-
-
 REPEATS = 3
 
 
@@ -264,14 +255,8 @@ def _median_seconds(step: Callable[[], object], gpu: bool) -> float:
 
 
 MEGABYTES_PER_SECOND = 50.0  # assumed speed of the network
-
-
 PLANET_CELL_DAYS_PER_S = 1e6  # speed of making a synthetic planet
-
-
 DECODED_RATIO = 4  # size of decoded data, relative to that in storage
-
-
 STORE_SHARE = 0.3  # share of a node's memory that Ray gives to its object store
 
 

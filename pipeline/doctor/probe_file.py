@@ -99,8 +99,6 @@ def _limits(values: NDArray[np.float32], bounds: tuple[float, float]) -> tuple[f
 
 
 FEW_DAYS = JudgingConfig.model_fields["min_days"].default
-
-
 EPOCH = np.datetime64("1970-01-01", "ns")
 
 
@@ -203,7 +201,6 @@ def format_position(indices: tuple[int, int]) -> str:
 
 
 TEXT_SETTINGS = ("id", "time_format")  # settings that stay text: an id may be 007
-
 
 SETTINGS = (
     *("columns", "id", "lat", "lon", "units", "temperature_units"),

@@ -48,15 +48,10 @@ if TYPE_CHECKING:
 
 WINDOW_DAYS, WINDOW_DEGREES, WINDOW_SIDE, SAMPLE_POINTS = 3, 2.0, 16, 20  # the largest window
 
-
 # Longitude and latitude of the window's centre if the entry covers it: on land, unlike the centres
 # of many regions.
 INLAND = (-98.0, 39.0)
-
-
 CHANGED_HINT = "correct the entry's mapping, or ask the provider what has changed"
-
-
 Region = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 
@@ -181,14 +176,9 @@ def _describe_array(array: xr.DataArray) -> Json:
 
 RECORD, CATALOG = "recording.json", "catalog.yaml"
 
-
 # Environment variables kept besides those that the entry names: they say where S3 is.
 S3_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
-
-
 CREDENTIAL_VARIABLES = ("EARTHDATA_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-
 NO_SERVER_ASKED = "no server was asked; local files do not prove that a live source can be read"
 
 

@@ -32,16 +32,12 @@ if TYPE_CHECKING:
 
 
 MIN_SPARSE_SHARE = 0.75  # share of a year's days that a source of observations needs to have
-
-
 _ORDER_HINT = "sort the days of the file and remove duplicates, or ask the provider"
-
 
 _CADENCE_HINT = (
     "none is needed if this is intended: daily means weight each value by the time it stands for; "
     "else ask the provider"
 )
-
 
 _GAP_HINT = "name another source for these days, shorten the period, or ask the provider"
 
@@ -123,12 +119,10 @@ def _find_gaps(
 
 MAX_BYTES_READ = 200e6  # of an entry and year up to which all days are read
 
-
 PARTIAL_DAYS_ATTRS = (
     "missing_days",
     "partial_days",
 )  # attributes in which a gridded source lists such days
-
 
 _MISSING_HINT = (
     "get them from the provider, name another source or period, or allow them with qc.max_missing"

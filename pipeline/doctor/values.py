@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 TOLERATED_SHARE = 0.05  # share of observations out of range that is left to quality control
-
-
 COMMON_FILLS = (-9999.0, -999.0, -99.0, 9999.0, 32767.0, -32768.0, 65535.0, 9.96921e36, 1e20)
-
 
 # For each unit, the units that values may really be in if they do not fit.
 CONFUSED_UNITS = {
@@ -42,15 +39,12 @@ CONFUSED_UNITS = {
     "m s-1": ("km h-1",),
 }
 
-
 DAILY_RATE = "kg m-2 day-1"
-
 
 # Precipitation above these limits falls nowhere on land. The yearly limit is the mean over a region
 # that exceeds the wettest place on Earth (Mawsynram, 11.9 m a year), here in mm per day. The daily
 # limit is that of the 99th percentile of the values, in mm.
 MAX_MEAN_RAIN, MAX_HEAVY_RAIN = 12_000 / 365.25, 300.0
-
 
 MIN_DAYS_FOR_MEAN, MIN_DAYS_FOR_PERCENTILE = (
     12,

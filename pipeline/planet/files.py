@@ -44,13 +44,8 @@ _UNITS = {
     "ST": ("degC", "soil temperature at 5 cm"),
 }
 
-
 _LAT = {"units": "degrees_north", "standard_name": "latitude"}
-
-
 _LON = {"units": "degrees_east", "standard_name": "longitude"}
-
-
 _CHUNK_SIZES = (32, 128, 128)  # chunk sizes of the first dimension and of the two of a grid
 
 
@@ -178,8 +173,6 @@ def _bounds(edges: FloatArray) -> FloatArray:
 
 
 _FILL_VALUE = np.float32(-9999)
-
-
 _NOT_ATTEMPTED = 7
 
 

@@ -28,25 +28,15 @@ if TYPE_CHECKING:
 # Free parameters. Climate and terrain change from a dry, high west to a wet, low east, with a
 # smooth random variation around this trend.
 _CLIMATE_KM, _TREND_SHARE = 150.0, 0.9
-
-
 _BASIN_KM = 4000.0
-
-
 _ELEVATION_M = (1350.0, 350.0, 120.0)  # west, east, sd of hills
-
-
 _NDVI = (0.18, 0.60, 0.05)  # dry, wet, sd
-
-
 _NDVI_SEASONAL = 0.35
-
 
 FIELD_CAPACITY_MM, WILTING_POINT_MM = (
     3_300.0,
     150_000.0,
 )  # suction at field capacity and wilting point
-
 
 _WARMEST_DAY, _GREENEST_DAY = 201.0, 213.0
 

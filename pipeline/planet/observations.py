@@ -39,11 +39,7 @@ if TYPE_CHECKING:
 
 
 _ERROR_LENGTH_KM = 200.0  # correlation length of bias, amplitude and vegetation error (free)
-
-
 _REPEAT_DAYS = 8
-
-
 _CEILING_M3_M3 = 0.65
 
 
@@ -213,8 +209,6 @@ def _swath_passes(
 
 
 GOOD_FLAG, MISSING_FLAG, FROZEN_FLAG = 0, 1, 3
-
-
 _LOWER_LIMIT_M3_M3, _THRESHOLD_M3_M3 = 0.01, 0.03
 
 

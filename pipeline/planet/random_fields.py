@@ -133,7 +133,6 @@ class PlanetParameters:
 
 HARD = PlanetParameters()
 
-
 PLANETS: dict[str, PlanetParameters] = {
     "hard": HARD,
     "easy": replace(
@@ -151,7 +150,6 @@ PLANETS: dict[str, PlanetParameters] = {
     ),
     "load": replace(HARD, spinup_days=30),
 }
-
 
 # Values of the parameters of an ingredient that is switched off.
 _SWITCHED_OFF: dict[Ingredient, dict[str, float]] = {
@@ -207,11 +205,7 @@ def random_stream(seed: int, name: str) -> np.random.Generator:
 
 
 Field = NDArray[np.float32]
-
-
 _PADDING_LENGTHS = 3.0
-
-
 _MIN_VARIANCE_SHARE = 1e-4  # smallest variance of a wave, as a share of that of the longest wave
 
 

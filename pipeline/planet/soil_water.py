@@ -27,29 +27,18 @@ if TYPE_CHECKING:
 
 
 TOP_MM, ROOT_MM = 50.0, 950.0
-
-
 _MELT_MM_PER_K = 3.0
-
-
 _PRIESTLEY_TAYLOR = 1.26
-
 
 # Free parameters, tuned to the e-folding time and the spread of SCAN:
 _RUNOFF_POWER = 4.0
-
 
 _RESIDUAL_FRACTION = (
     0.35  # residual moisture of the upper layer, as a fraction of the wilting point
 )
 
-
 _TOP_ROOT_SHARE = 0.25  # share of transpiration that comes from the upper layer
-
-
 _SOIL_HEAT_DAYS = 5.0
-
-
 _FROZEN_FACTOR = 0.1  # factor on infiltration, exchange and evaporation in frozen soil
 
 

@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 
 
 STEFAN_BOLTZMANN = 5.67e-8  # W m-2 K-4
-
-
 FREEZING_K = 273.15
-
-
 _FRONT_KM, _FRONT_PERSISTENCE = 500.0, 0.75  # fronts of temperature and pressure (free)
 
 

@@ -27,30 +27,20 @@ METRES_PER_UNIT = {
     "inches": 0.0254,
 }
 
-
 _NUMBER = r"\d+(?:\.\d+)?"
-
 
 _DEPTH = re.compile(
     rf"(?<![\d.])(?:({_NUMBER})(_?to_?|_))?({_NUMBER})_?({'|'.join(METRES_PER_UNIT)})(?![a-z0-9])"
 )
 
-
 # A dash between two depths, as in `vwc 5-10cm`. In `vwc-1-5cm` it separates parts of the name.
 _DASH = re.compile(rf"(?<![-.\d])({_NUMBER})\s*(?:cm|mm|m)?\s*[-\N{{EN DASH}}]\s*(?=\d)")
-
-
 _INCH = re.compile(r"(?<=\d)\s*[\"\N{DOUBLE PRIME}]")
-
-
 _VOLUME_FRACTION = re.compile(r"c?m\^?3\s*[/ ._*]*\s*c?m\^?-?3")  # m3 m-3 and the like
-
 
 # What a logger adds to a name for the statistic of an interval that it stores, the best first.
 # Columns with other statistics, such as Std or Max, are not used.
 _STATISTICS = ("avg", "mean", "med", "smp", "sample", "")
-
-
 _SENSOR = re.compile(r"\d{1,2}|[a-d]")
 
 
@@ -139,13 +129,8 @@ def find_depth_columns(
 
 
 TARGET = next(name for name, variable in VARIABLES.items() if variable.kind == "target")
-
-
 TEMPERATURE = next(name for name, variable in VARIABLES.items() if variable.kind == "auxiliary")
-
-
 FRACTION, PERCENT = VARIABLES[TARGET].units, "percent"
-
 
 # Names of columns by role, in lower case without spaces and punctuation, likelier ones first.
 COLUMN_NAMES: dict[str, str] = {
@@ -164,13 +149,11 @@ COLUMN_NAMES: dict[str, str] = {
     TEMPERATURE: f"{TEMPERATURE.replace('_', '')} soiltemp tsoil soilt temperature temp",
 }
 
-
 # Names that count only in columns whose names include a depth: a logger's `T_5cm` is in the soil.
 DEPTH_COLUMN_NAMES = {
     TARGET: COLUMN_NAMES[TARGET].split(),
     TEMPERATURE: [*COLUMN_NAMES[TEMPERATURE].split(), "st", "ts", "t"],
 }
-
 
 _DEGREES = dict.fromkeys(["", "deg", "degree", "degrees", "dd", "decimal", "wgs84", "n", "e"], "")
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 CELLS_PER_SIDE = 4  # 9 km cells along the side of a 36 km footprint
 
-
 # An offset from UTC places a longitude to within _FAR_DEGREES; others' coordinates are equal to
 # within _NEAR_DEGREES.
 _DEGREES_PER_HOUR, _FAR_DEGREES, _NEAR_DEGREES = 15.0, 45.0, 5.0

@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 
 FILL_VALUES = (-9999.0, -9999.9, -999.0, -999.9, -99.9, -99.0, -6999.0, 9999.0, 99999.0)
-
-
 _CENTIMETRES_FROM = 2.0  # a shallowest sensor at 2 or more is in cm, not m
-
-
 _KELVIN_FROM = 150.0  # a median above this is in K, not degC
 
 

@@ -51,9 +51,7 @@ COLUMNS = (
     *(f"SOIL_TEMP_{depth}_DAILY" for depth in (5, 10, 20, 50, 100)),
 )
 
-
 NUMBER_COLUMNS = tuple(COLUMNS[i] for i in (3, 4, *range(5, 11), *range(12, 28)))
-
 
 SITE_LIST_COLUMNS = (
     "WBAN",
@@ -66,10 +64,7 @@ SITE_LIST_COLUMNS = (
     "NETWORK",
 )
 
-
 METRES_PER_FOOT = 0.3048
-
-
 _MAX_PROBLEMS = 5  # largest number of problems that an error lists
 
 
@@ -218,8 +213,6 @@ def _name_in_files(name: str) -> str:
 
 
 PARALLEL_READS = 16  # files that are read at the same time
-
-
 Access = tuple[dict[str, Any], str | None]  # storage options and login
 
 
@@ -309,8 +302,6 @@ def site_from_file(url: str, access: Access) -> Site:
 
 
 DEPTH_PATTERN = re.compile(r"^SOIL_\w+_(\d+)_DAILY$")
-
-
 FILE_PATTERN = re.compile(r"CRND0103-(\d{4})-(\w[^/]*)\.txt$")
 
 

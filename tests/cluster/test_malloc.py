@@ -5,10 +5,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline.cluster import malloc
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FAULTS = """
 import json, resource, sys, threading

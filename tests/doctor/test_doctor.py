@@ -12,6 +12,7 @@ import pytest
 import web
 import xarray as xr
 import yaml
+from clinic import rows
 
 from pipeline import cli, doctor
 from pipeline.doctor import checks
@@ -34,13 +35,6 @@ def one_thread():
 def ward(healthy, tmp_path):
     """The experiment file of sources in good health, for a test to spoil."""
     return clinic.copy(healthy, tmp_path / "ward")
-
-
-def rows(target, *settings):
-    """Whether it is healthy, the rows of the table, and the lines below it."""
-    healthy, (table, *lines) = doctor.examine(str(target), settings, Silent())
-    cells = [[str(cell) for cell in column._cells] for column in table.columns]
-    return healthy, list(zip(*cells, strict=True)), lines
 
 
 def found(target, *settings):

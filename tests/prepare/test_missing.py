@@ -14,50 +14,9 @@ import pytest
 import world
 import xarray as xr
 import yaml
-from miniatures_forcing import to_zarr
+from missing_store import N_CELLS, N_DAYS, STORE, day, prepared, with_store
 
-from pipeline import prepare
-from pipeline.errors import DataError
-from pipeline.experiment import load
-from pipeline.progress import Silent
 from pipeline.storage import zarr_arrays
-from pipeline.storage.artefacts import Workspace
-
-WINDOW, FIRST, N_DAYS = world.WINDOW, world.FIRST, world.N_DAYS
-
-
-N_CELLS = int(world._land().sum())
-
-
-STORE_DAYS = 92
-
-
-class Told(Silent):
-    """Keeps the summary line of the stage."""
-
-    line = ""
-
-    def finish(self, note):
-        self.line = note
-
-
-def day(number):
-    """A day of the sources, as text."""
-    return str(FIRST + number)
-
-
-def prepared(path, *settings):
-    """Run `prepare`: what it refuses ("" for nothing), its summary line, the cube's manifest."""
-    experiment = load.experiment(str(path), settings)
-    workspace, told = Workspace(str(Path(path).parent / "workspace")), Told()
-    try:
-        prepare.run(experiment, workspace, told)
-    except DataError as error:
-        assert not workspace.artefact("cube").state().startswith("complete")
-        return str(error), told.line, {}
-    finally:
-        workspace.lease.release()
-    return "", told.line, workspace.artefact("cube").manifest()
 
 
 def counted(manifest, where):
@@ -76,59 +35,6 @@ def spoil(path, file, change):
         spoilt = dataset.load()
     change(spoilt)
     spoilt.to_netcdf(path.parent / file, engine="h5netcdf")
-
-
-def with_store(path, *, hourly=False, version=2, change=None):
-    """Let the forcing come from `forcing.zarr`, of cells of a quarter of a degree; its folder."""
-    step = np.timedelta64(1, "h" if hourly else "D")
-    time = np.arange(FIRST, FIRST + STORE_DAYS, step).astype("datetime64[ns]")
-    south, west = WINDOW.cell_lat.min() - 0.3, WINDOW.cell_lon.min() - 0.3
-    lat = np.arange(south, WINDOW.cell_lat.max() + 0.5, 0.25)
-    lon = np.arange(west, WINDOW.cell_lon.max() + 0.5, 0.25)
-    rng = np.random.default_rng(5)
-    shape = (len(time), len(lat), len(lon))
-    dims = ("time", "lat", "lon")
-    held = xr.Dataset(
-        {
-            "PR": (dims, rng.gamma(0.4, 0.3, shape).astype("float32"), {"units": "kg m-2 h-1"}),
-            "T2": (dims, rng.uniform(260, 290, shape).astype("float32"), {"units": "K"}),
-        },
-        {"time": time, "lat": lat, "lon": lon},
-    )
-    if change is not None:
-        change(held)
-    folder = path.parent / "forcing.zarr"
-    chunks = {"chunks": (24 * 20 if hourly else 20, len(lat), (len(lon) + 1) // 2)}
-    to_zarr(held, folder, version, PR=chunks, T2=chunks)
-    how = {"daily": "mean"} if hourly else {}
-    mapping = {
-        "precipitation": {"from": "PR", "units": "kg m-2 h-1", "to": "kg m-2 day-1"} | how,
-        "air_temperature": {"from": "T2", "units": "K"} | how,
-    }
-    entry = {
-        "driver": "pipeline.sources.gridzarr.GridZarrSource",
-        "args": {"urlpath": str(folder), "mapping": mapping, "day": {"stamp": "start"}},
-        "metadata": {
-            "support": "cell",
-            "license": "CC0-1.0",
-            "time_convention": "UTC day",
-            "period": f"{day(0)}..{day(STORE_DAYS - 1)}",
-            "auth": "none",
-        },
-    }
-    catalog = path.parent / "catalog.yaml"
-    tree = yaml.safe_load(catalog.read_text())
-    tree["sources"]["weather"] = entry
-    catalog.write_text(yaml.safe_dump(tree))
-    return folder
-
-
-STORE = [
-    "sources.forcing=[weather]",
-    *(f"{key}=[{day(0)},{day(STORE_DAYS - 1)}]" for key in ("period", "train_period")),
-    f"test_period=[{day(0)},{day(STORE_DAYS - 1)}]",
-    "inputs.slow=[]",
-]
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -8,7 +8,6 @@ import clinic
 import dask
 import numpy as np
 import pytest
-import test_doctor
 import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -221,7 +220,7 @@ def test_much_is_looked_at_on_twelve_days_and_says_so(tmp_path, monkeypatch):
     clinic.edit(path, lambda tree: tree.update(arms=["insitu"], baselines=[]))
     monkeypatch.setattr(time_axis, "MAX_BYTES_READ", 1e4)
     with dask.config.set(scheduler="synchronous"):
-        healthy, table, _ = test_doctor.rows(path)
+        healthy, table, _ = clinic.rows(path)
     assert healthy
     assert [row[3] for row in table if row[0] == "forcing"] == [
         "looked at 12 of 366 days, 12 of 16 lat, 12 of 17 lon, files present: 1 in 2020"
@@ -233,7 +232,7 @@ def test_a_staged_copy_is_looked_at_as_its_source_is(tmp_path, local_ray):
     path, staged = world.write(tmp_path / "snow"), f"sources.staged={tmp_path / 'copies'}"
     copy_sources.run(load.experiment(str(path), [staged]), Workspace(str(tmp_path / "w")), Silent())
     for settings_given in ([], [staged]):
-        _, table, _ = test_doctor.rows(path, *settings_given)
+        _, table, _ = clinic.rows(path, *settings_given)
         rows = {row[0]: row for row in table}
         assert {row[2] for row in table} == {"metadata"}
         assert rows["cells"][5].startswith("118 of 118 days, 162 of 162 places")

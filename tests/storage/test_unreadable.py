@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
+import missing_store
 import pandas as pd
 import pytest
-import test_missing
 import tiny
 import web
 import world as world_module
@@ -285,10 +285,10 @@ def test_a_block_whose_receipt_is_damaged_is_read_again(snow, tmp_path, undistur
 def test_a_chunk_of_blosc_that_is_cut_short_is_unreadable(snow, local_ray, monkeypatch, keep):
     """Blosc itself decodes what lies behind it in memory, which may look like values."""
     monkeypatch.setattr(access, "WAITS_S", (), raising=False)
-    folder = test_missing.with_store(snow, version=2)
+    folder = missing_store.with_store(snow, version=2)
     chunk = folder / "PR" / "1.0.1"
     chunk.write_bytes(chunk.read_bytes()[: int(keep * chunk.stat().st_size)])
-    text, _, _ = test_missing.prepared(snow, *test_missing.STORE)
+    text, _, _ = missing_store.prepared(snow, *missing_store.STORE)
     assert "PR: cannot be read, damaged: a Blosc chunk has" in text
     assert "finished blocks are kept" in text
     workspace = Workspace(str(snow.parent / "workspace"))

@@ -24,16 +24,9 @@ if TYPE_CHECKING:
 
 
 REMOVED = "removed"
-
-
 ACCOUNT_VARIABLE = re.compile("USERNAME|USER_NAME|LOGIN|ACCOUNT")
-
-
 SHORTEST_ACCOUNT = 4
-
-
 PUBLIC_ACCOUNTS = ("anonymous", "token", "root", "user")  # account names that identify nobody
-
 
 # Headers of an answer that are kept. All others are removed, such as cookies and ids of users.
 KEPT_HEADERS = {
@@ -42,7 +35,6 @@ KEPT_HEADERS = {
     *("x-amz-bucket-region", "x-goog-hash", "x-goog-generation", "x-goog-stored-content-length"),
     *("x-goog-stored-content-encoding", "x-ms-blob-type"),
 }
-
 
 # Parameters of a URL that sign it or identify the user. Tokens of the next page are neither.
 _PARAMETER = re.compile(
@@ -54,19 +46,14 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 
-
 _URL = re.compile(r"(https?://)([^\s\"'<>?@/]*@)?([^\s\"'<>?]+)(\?[^\s\"'<>]*)?")
-
-
 _AMPERSAND = re.compile(r"&amp;|&|\\u0026")
-
 
 _SECRET_SHAPES = (
     re.compile(r"(?i)(?<=bearer )[\w.~+/=-]{8,}|(?<=basic )[\w+/=-]{8,}"),
     re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"),  # JSON web tokens
     re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"),
 )
-
 
 _SECRET_FIELD = re.compile(
     r'("(?!next\w*token"|page_?token"|continuation_?token")'
@@ -75,11 +62,9 @@ _SECRET_FIELD = re.compile(
     re.IGNORECASE,
 )
 
-
 _SECRET_ELEMENT = re.compile(
     r"(<(AccessKeyId|SecretAccessKey|SessionToken|\w*[Pp]assword)>)[^<]*(?=</)", re.IGNORECASE
 )
-
 
 _SECRET_KEY = re.compile(
     "^(user|username)$|key$|secret|token|passw|api[_-]?key|authorization|cookie"
@@ -87,23 +72,13 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 
-
 SECRET_SETTINGS = ("headers", "cookies", "auth")  # settings of an entry that a replay does not need
-
 
 # Values of a setting `token` that name a way to log in, and are no secrets.
 LOGIN_MODES = ("anon", "cloud", "google_default", "browser", "token")
-
-
 _TEMPORARY_KEYS = re.compile(r'"(secretAccessKey|access_token)"')
-
-
 _EXPIRATION = re.compile(r'("expiration(?:_date)?"\s*:\s*")[^"]*"', re.IGNORECASE)
-
-
 _OWNER = re.compile(r"<Owner>.*?</Owner>", re.DOTALL)
-
-
 NEVER = "2999-12-31 00:00:00+00:00"  # when keys in a recording expire: never
 
 
@@ -213,11 +188,7 @@ def _public_query(query: str) -> str:
 
 
 KEY_HEADERS = ("range", "cmr-search-after")  # headers of a request that change its answer
-
-
 INDEX, BODIES = "exchanges.json", "bodies"
-
-
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 

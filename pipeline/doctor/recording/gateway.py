@@ -119,13 +119,8 @@ def _replace_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 MAX_RECORDED_BYTES, MAX_REQUESTS = 40_000_000, 600  # of a recording
-
-
 TIMEOUT = urllib3.Timeout(connect=30, read=120)
-
-
 MAX_REDIRECTIONS = 10
-
 
 # Headers that concern a single connection, or that the gateway sets anew for the next one.
 HOP_HEADERS = {
@@ -133,12 +128,8 @@ HOP_HEADERS = {
     *("transfer-encoding", "upgrade", "host", "content-length", "accept-encoding"),
 }
 
-
 NOT_RECORDED, TOO_MUCH = 501, 413  # HTTP statuses
-
-
 SETTLE_S = 10.0
-
 
 # Bytes read at once, and the size of the socket's buffer. Libraries request whole files to check
 # that they exist and hang up without reading them, so little may be sent before that is noticed.

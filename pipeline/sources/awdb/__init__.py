@@ -43,11 +43,9 @@ if TYPE_CHECKING:
 
 SITES_PER_REQUEST = 60  # sites per request
 
-
 VALUES_PER_REQUEST = (
     400_000  # values per request; the service refuses requests for more than 500,000
 )
-
 
 METRES_PER_INCH = 0.0254
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, "NDArray[Any]"]
 
-
 # Quality flags of the service, the most reliable first; the code of a flag is its position here.
 FLAGS = {
     "": "unflagged",
@@ -48,16 +47,9 @@ FLAGS = {
     "?": "unknown",
 }
 
-
 UNCHECKED = ("", "N")  # not checked by the service: no flag, or no profile to check against
-
-
 FLAG_CODES = {letter: code for code, letter in enumerate(FLAGS)}
-
-
 PINT_UNITS = {"pct": "percent", "in": "inch"}  # the service's spelling -> pint's spelling
-
-
 VALUES_PER_DAY = {"DAILY": 1, "HOURLY": 24}
 
 

@@ -41,11 +41,7 @@ if TYPE_CHECKING:
 
 
 HEAD_BYTES = 4096  # bytes; a line is shorter than this
-
-
 TIME_FORMAT = "%Y/%m/%d %H:%M"
-
-
 _DATE_PATTERN = re.compile(r"\d{4}/\d{2}/\d{2}$")
 
 
@@ -271,22 +267,11 @@ FLAGS = (
     *("too_few_hours", "other", "U", "C", "D"),
 )
 
-
 BITS = {flag: 1 << i for i, flag in enumerate(FLAGS)}
-
-
 HIGHEST_FILL = -999.0  # this and all lower values stand for missing values, such as -9999
-
-
 READ_ERRORS = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
-
-
 DOWNLOAD_AGAIN = "download the archive again"
-
-
 _NAME_PATTERN = re.compile(r"_([A-Za-z][A-Za-z_-]*)_(-?\d+\.\d+)_(-?\d+\.\d+)_(.+)_\d+_\d+\.stm$")
-
-
 _DEPTH_TOLERANCE = 1e-6  # m
 
 

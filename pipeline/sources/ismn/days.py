@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 CODES = Codes(BITS["G"], BITS["too_few_hours"], BITS["M"])
-
-
 UNCHECKED = BITS["U"]
-
 
 # Attributes of `provider_flag`.
 FLAG_ATTRS = {

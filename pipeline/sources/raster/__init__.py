@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
-
-
 MAX_ATTEMPTS = 400  # attempts to find a tile or a day that has a file
 
 

@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 
 TIMEOUT_S = 60  # for a connection, and for a transfer that stalls
-
-
 GDAL_PREFIXES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
-
-
 LOGGERS = ("rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base")
 
 

@@ -87,11 +87,7 @@ def url_fields(corner: Corner, degrees: int) -> dict[str, str | int]:
 
 
 Axis = tuple[float, float, int]  # first edge, step to the next (of either sign), number of cells
-
-
 _BLOCK_SIZE = 4096  # rows and columns that are read at once from a raster without tiles
-
-
 _RATIO_TOLERANCE = 1e-3  # largest relative deviation of a ratio of cell widths from a whole number
 
 

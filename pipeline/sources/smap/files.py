@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 NOT_OBSERVED = 65535  # flag where nothing was observed; all its bits are set, so no test accepts it
 
-
 FLAG_MEANINGS = {
     1: "not_recommended",
     2: "retrieval_not_attempted",
@@ -141,13 +140,8 @@ PASS_GROUPS = {
     "pm": ("Soil_Moisture_Retrieval_Data_PM", "_pm"),
 }
 
-
 FLAG_NAME, TIME_NAME = "retrieval_qual_flag", "tb_time_utc"
-
-
 INDEX_NAMES = ("EASE_row_index", "EASE_column_index")
-
-
 FLAG_FILL, INDEX_FILL = 65534, 65534  # the provider's fill values
 
 
@@ -301,11 +295,9 @@ def _day_offsets(
 
 LEVEL4_GROUP = "Geophysical_Data"
 
-
 LEVEL4_SHAPE = next(
     shape for shape, refinement in hdf5.REFINEMENT_BY_SHAPE.items() if refinement == 4
 )
-
 
 _DEGREES_TOLERANCE = 1e-3  # tolerance of coordinates, which are float32 in the file
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Slices = tuple[slice, slice]
 
-
 REFINEMENT_BY_SHAPE = {
     (ease.FOOTPRINT_ROWS * n, ease.FOOTPRINT_COLS * n): n for n in (1, 4)
 }  # shape of the global grid, M36 or M09 -> cells along the side of a 36 km footprint
@@ -129,8 +128,6 @@ def stack_days(
 
 # Options of fsspec: cache blocks, because HDF5 makes many small reads of the same parts.
 CACHE_OPTIONS = {"cache_type": "blockcache", "block_size": 2**22}
-
-
 _LOWEST_POSSIBLE = -900.0  # no quantity is lower than this; undeclared fill values are
 
 

@@ -116,8 +116,6 @@ def _is_depth(depth: Any) -> bool:
 
 
 COLUMN_ROLES = ("id", "lat", "lon", "time", "depth", "depth_from", "depth_to", "sensor", "flag")
-
-
 REQUIRED_ROLES = ("id", "lat", "lon", "time")
 
 

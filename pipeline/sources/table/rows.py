@@ -22,28 +22,17 @@ if TYPE_CHECKING:
 
 
 SERIES_KEYS = ("id", "sensor", "depth_from", "depth_to")  # columns that identify a series
-
-
 LOCAL_STANDARD, OWN_OFFSET = "local standard", "offset"
-
 
 ACCEPTED_ZONES = (
     "`UTC`, `offset` (each stamp has its own), `local standard`, a fixed offset such as "
     "`UTC-06:00` (no summer time), or an IANA name such as Europe/Berlin (with its summer time)"
 )
 
-
 NOT_ISO = "time is not in ISO 8601 format"
-
-
 FORMAT_EXAMPLE = "such as %d/%m/%Y %H:%M"
-
-
 _FIXED_OFFSET = re.compile(r"UTC([+-])(\d{1,2})(?::?(\d{2}))?")
-
-
 _ISO_DATE = r"^\d{4}-?\d{2}-?\d{2}"
-
 
 _DATE_FORMATS = (
     *("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
@@ -51,10 +40,7 @@ _DATE_FORMATS = (
     *("%Y.%m.%d", "%y/%m/%d", "%y-%m-%d", "%y.%m.%d"),
 )
 
-
 _TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S")
-
-
 _ENDS_IN_OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 

@@ -23,17 +23,12 @@ EMPTY_CELLS = (
     "none",
 )  # cells that are read as empty, in lower case
 
-
 MAX_LINES_NAMED = 5  # largest number of lines that a message names
-
-
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
 
 # Cells of a row of values begin with a number. Cells of a line with units or processing, below the
 # column names, match `_UNIT`.
 _VALUE = re.compile(r"[-+.,]?\d")
-
 
 _UNIT = re.compile(
     r"\W*(ts|rn|smp|avg|tot|utc|%|pct|percent|fraction|v/v|c?m\^?[3³]\W*c?m\W*[3³]|vol\W*%|"
