@@ -33,6 +33,7 @@ S3 = ("s3://", "s3a://")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set, as in botocore
 
 
+PART = ".part-"  # in the name of a local file that is being written
 DAMAGED = "restore it from a backup, or run again with --overwrite to make its artefact anew"
 
 
@@ -80,7 +81,7 @@ def write_bytes(url: str, data: bytes) -> None:
     try:
         if "file" in protocols(filesystem):
             filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-            part = f"{path}.part-{uuid.uuid4().hex}"
+            part = f"{path}{PART}{uuid.uuid4().hex}"
             try:
                 filesystem.pipe_file(part, data)
                 filesystem.mv(part, path)
@@ -303,6 +304,16 @@ def remove(url: str) -> None:
     filesystem, path = _open(url)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
+
+
+def remove_parts(url: str) -> None:
+    """Remove what killed processes have left of their writes to a folder.
+
+    Nobody may be writing to the folder meanwhile.
+    """
+    for name in listing(url):
+        if PART in name:
+            remove(join(url, name))
 
 
 def sha256(data: bytes) -> str:

@@ -93,14 +93,10 @@ def observe_footprints(
     mean_ndvi, mean_truth = footprint_means(land.ndvi, window.refinement), truth.mean(0)
     amplitude, vegetation = _smooth_fields(window, seed, "seasonal_error", 2)
     per_half = parameters.seasonal_m3_m3_per_half_ndvi * vegetation / 0.5
-    bias, passes = (
-        _satellite_bias(window, land, parameters, seed),
-        _swath_passes(window, parameters, seed, days),
-    )
-    noise_stream, retrievals = (
-        random_stream(seed, "satellite_noise"),
-        np.empty(truth.shape, np.float32),
-    )
+    bias = _satellite_bias(window, land, parameters, seed)
+    passes = _swath_passes(window, parameters, seed, days)
+    noise_stream = random_stream(seed, "satellite_noise")
+    retrievals = np.empty(truth.shape, np.float32)
     trailing = _trailing_means(footprints.moisture, parameters.fast_drying_days)
     for day, recent in enumerate(trailing, -len(footprints.days[: period.start])):
         if day < 0:

@@ -190,6 +190,7 @@ def _save(orders: TrainSpec, fitting: Trainer, packed: Packed) -> None:
     _write_history(files.join(models.folder(orders.root, job), "history.parquet"), fitting)
     files.write_bytes(models.checkpoint_url(orders.root, job), checkpoint.model_to_bytes(trained))
     files.remove(_progress(orders, job))
+    files.remove_parts(models.folder(orders.root, job))
 
 
 def _agreed(root: str, every: list[ModelKey], rank: int) -> list[ModelKey]:

@@ -165,7 +165,7 @@ def largest(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _maps(url: str) -> xr.Dataset:
-    return xr.open_zarr(url, chunks=None, storage_options=files.with_endpoint(url, {}))
+    return xr.open_zarr(url, chunks=None, storage_options=files.with_endpoint(url, {}) or None)
 
 
 def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:

@@ -156,7 +156,7 @@ def test_a_node_lost_while_predicting_changes_nothing(place):
     with place.submitted("predict") as journey:
         journey.wait_until(lambda: bool(place.s3.keys("ws/predict/maps/multiscale.zarr/")), "maps")
         journey.wait_until(lambda: bool(shards(place)), "shards of maps")
-        lost(place, "predict", journey, "map_column")
+        lost(place, "predict", journey, "map_tile")
         assert not place.s3.keys("ws/predict/maps/manifest.json")
         ended(place, "predict", journey)
     same(place, "predict")

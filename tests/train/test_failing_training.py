@@ -280,6 +280,16 @@ def test_a_model_that_goes_on_from_good_progress_keeps_it_when_it_fails(tmp_path
     assert all(torch.isfinite(value).all() for value in tensors.values())
 
 
+def test_a_trained_model_leaves_nothing_of_writes_that_were_killed(tmp_path):
+    experiment, packed, job = experiment_of(), packed_of(), ModelKey("insitu", 1, 0)
+    folder = Path(models.folder(str(tmp_path), job))
+    folder.mkdir(parents=True)
+    for name in ("progress.safetensors", "checkpoint.safetensors", "history.parquet"):
+        (folder / f"{name}.part-0123abcd").write_bytes(b"half of it")
+    trained_in(tmp_path, experiment, packed, [job])
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.safetensors", "history.parquet"}
+
+
 def test_a_model_that_predicts_nothing_is_not_kept(tmp_path):
     """Its last update is made, but its weights are of no use."""
     experiment, packed, job = experiment_of(), packed_of(), ModelKey("insitu", 1, 0)
