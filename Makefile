@@ -42,7 +42,7 @@ test-servers: setup
 
 # Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow.
 test-cluster: setup
-	$(BIN)/pytest -o addopts=-ra -o faulthandler_timeout=900 -s tests/cluster $(addprefix tests/end_to_end/,test_faults.py test_mixed.py test_globe.py)
+	$(BIN)/pytest -m cluster -o faulthandler_timeout=900 -s $(ARGS)
 
 # The results on real sites of docs/results.md; needs SOILWEAVE_DATA; an hour on 2 cores.
 CUBE := --set cube=$(WORKSPACE)/scan/cube.zarr

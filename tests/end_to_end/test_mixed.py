@@ -30,6 +30,8 @@ from pipeline import files
 from pipeline.grid import ease
 from pipeline.storage import zarr_arrays
 
+pytestmark = pytest.mark.cluster
+
 BOX = (-104.0, 39.0, -102.4, 40.3)  # west, south, east, north
 
 

@@ -164,7 +164,7 @@ def test_a_job_brings_a_local_file_of_regions_along(world, tmp_path):
     experiment = yaml.safe_load((tmp_path / "job" / "experiment.yaml").read_text())
     brought = tmp_path / "job" / experiment["folds"]["by"]
     assert brought.read_bytes() == (tmp_path / "two.geojson").read_bytes()
-    assert (tmp_path / "job" / "pipeline" / "presets" / "continents.geojson").exists()
+    assert (tmp_path / "job" / "pipeline" / "experiment" / "continents.geojson").exists()
 
 
 def test_one_region_is_not_enough(world, tmp_path):

@@ -18,7 +18,7 @@ import yaml
 
 from pipeline import doctor, files
 from pipeline.catalog import intake_catalog
-from pipeline.cli import verbs
+from pipeline.cli import update
 from pipeline.doctor import recordings
 from pipeline.errors import StoreError
 from pipeline.evaluate import probes
@@ -331,7 +331,7 @@ def test_an_update_goes_on_and_keeps_the_version_of_the_cube(old, local_ray):
     dataset.isel(time=slice(0, -2)).to_netcdf(path, engine="h5netcdf")  # 2020-03-03, another digest
     with pytest.raises(StoreError, match="other settings: source forcing 0091e96bc140 -> "):
         old.run(prepare_stage)
-    assert old.run(verbs).startswith("maps reach 2020-03-03, before 2020-02-20; ")
+    assert old.run(update).startswith("maps reach 2020-03-03, before 2020-02-20; ")
     manifest = old.workspace.artefact("cube").manifest()
     (change,) = manifest["updated"]
     digest = intake_catalog.digest(old.experiment(), "forcing")
@@ -340,7 +340,7 @@ def test_an_update_goes_on_and_keeps_the_version_of_the_cube(old, local_ray):
     assert (now["schema"], change["inputs_sha256"]) == (2, files.sha256_of(now))
     complete = {stage: text for stage, text in COMPLETE.items() if stage is not page}
     assert {stage: old.run(stage) for stage in complete} == complete
-    assert old.run(verbs).startswith("nothing new, maps reach 2020-03-03; ")
+    assert old.run(update).startswith("nothing new, maps reach 2020-03-03; ")
 
 
 def test_what_was_begun_in_version_2_is_completed_in_it(old):
