@@ -6,8 +6,6 @@ import os
 import re
 
 SECRET = re.compile("TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY|CREDENTIAL")
-
-
 SHORTEST_SECRET = 8  # shorter values would be found in ordinary words
 
 

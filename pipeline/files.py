@@ -22,21 +22,12 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-
 # Other processes write into the same folders, so a listing is never remembered.
 FRESH = {"use_listings_cache": False}
-
-
 S3 = ("s3://", "s3a://")
-
-
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set, as in botocore
-
-
 PART = ".part-"  # in the name of a local file that is being written
 DAMAGED = "restore it from a backup, or run again with --overwrite to make its artefact anew"
-
-
 KEYS = "endpoint and keys come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
 
 

@@ -23,7 +23,6 @@ from pipeline.dates import period_as_text
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment import config
 from pipeline.grid import ease, remap
-from pipeline.grid.collocated_sites import Twins, find, numbered, places
 from pipeline.storage import schema
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from pipeline.catalog.site_records import Records
     from pipeline.experiment.config import Experiment
-    from pipeline.grid.ease import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -263,8 +261,6 @@ def _check_distinct(dataset: xr.Dataset, position: tuple[NDArray[np.int64], ...]
 
 
 SPAN = re.compile(r"(\d{4}-\d{2}-\d{2})\s*\.\.\s*(\d{4}-\d{2}-\d{2})?$")
-
-
 CONSTANT = "constant"  # of no time: soils, terrain
 
 
@@ -349,20 +345,3 @@ def screen_footprints(
     for rejected in rejects.values():
         values[rejected] = np.nan
     return {rule: int(rejected.sum()) for rule, rejected in rejects.items()}
-
-
-def find_collocated_pairs(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> Twins:
-    """The pairs of an experiment's sites; one cell counts where their inputs come from it."""
-    return find(lat, lon, cells_of_sites(experiment, lat, lon))
-
-
-def cells_of_sites(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray | None:
-    """(site,) number of the cell that gives each its inputs, -1 for none; None for own inputs."""
-    if experiment.inputs_from == "own":
-        return None
-    return numbered(config.window(experiment), lat, lon)
-
-
-def number_places(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray:
-    """(site,) the place of each of an experiment's sites, as `places` numbers them."""
-    return places(len(lat), find_collocated_pairs(experiment, lat, lon))

@@ -39,17 +39,9 @@ if TYPE_CHECKING:
 
 
 REQUIRED = ("support", "license", "time_convention", "period", "auth")
-
-
 WHERE = ("urlpath", "storage_options", "login", "direct", "repository")
-
-
 SAME = 1e-5  # of a value: rounding in which what is constant may differ
-
-
 MOST = 8  # problems of a kind that are listed
-
-
 ENVIRONMENT = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
 
 

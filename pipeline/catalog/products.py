@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
 
 Made = TypeVar("Made")
-
-
 TAKEN = ("multiscale", "insitu", "satellite", "ridge", "footprint")  # names of other candidates
-
-
 TOLD = ("support", "license", "doi", "time_convention", "period", "native_grid", "version")
 
 

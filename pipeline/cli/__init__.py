@@ -37,7 +37,6 @@ app = typer.Typer(
     epilog="Begin with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
 )
 
-
 TEXTS = {
     "run": "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
     "What is complete stays as it is; what was interrupted goes on where it stopped.\n\n"

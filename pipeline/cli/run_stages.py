@@ -45,27 +45,22 @@ Experiment = Annotated[
     str, typer.Argument(help="An experiment: a preset (see `soilweave ls`), a file.yaml or a URL.")
 ]
 
-
 Workspace = Annotated[
     str, typer.Option(help="Folder or URL that holds every experiment's artefacts.")
 ]
-
 
 Name = Annotated[
     str | None, typer.Option(help="Folder in the workspace, instead of the experiment's own name.")
 ]
 
-
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace artefacts that were made with other settings.")
 ]
-
 
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="key=value over the experiment, such as train.updates=50."),
 ]
-
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -84,8 +79,6 @@ def resolve_named(
 
 
 out, err = Console(), Console(stderr=True)
-
-
 LOG_EVERY_S = 20.0
 
 
@@ -146,7 +139,6 @@ class Line:
 
 
 RUN = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
-
 
 STAGES = {
     "run": RUN,

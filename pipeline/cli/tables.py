@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 NAMED = 3  # sites that a line names
 
-
 COLUMNS = {
     "correlation": "R",
     "rmse": "RMSE",
@@ -27,10 +26,7 @@ COLUMNS = {
     "bias": "bias",
 }
 
-
 OTHERS = {"anomaly_correlation": "anomaly R", "kge": "KGE"}
-
-
 PAIRED = ("correlation", "rmse", "ubrmse")
 
 

@@ -14,8 +14,7 @@ from pipeline import files
 from pipeline.errors import ConfigError, StoreError
 from pipeline.predict import resume
 from pipeline.prepare import append
-from pipeline.storage import models
-from pipeline.storage import schema as storage_schema
+from pipeline.storage import models, schema
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def run(
     cube_url, cube_digest = Cube.source(experiment, workspace)
     root, digest = models.source(experiment, workspace)
     artefact = workspace.artefact("maps")
-    inputs = storage_schema.identity(experiment, "maps", cube=cube_digest, models=digest)
+    inputs = schema.identity(experiment, "maps", cube=cube_digest, models=digest)
     place, manifest = workspace.url("maps"), artefact.manifest()
     if manifest is None:
         remedy = f"make them first: soilweave predict {experiment.name}"

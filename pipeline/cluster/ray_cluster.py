@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-
 PROBE_S = 60.0  # a node that has not answered by then cannot reach the storage
-
-
 _session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
 
 

@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 
 
 PACKAGES = ("model", "pipeline", "catalogs")
-
-
 LIMIT_MB = 4  # ours are under one; Ray's own limit, 100 MiB, would let a data set pass
-
-
 ROLES = ("forcing", "static", "satellite", "insitu", "truth")
 
 
@@ -137,26 +133,12 @@ def _check_size(folder: Path) -> None:
 
 
 VERBS = ("run", "prepare", "train", "predict", "evaluate", "update")
-
-
 DASHBOARD = "http://127.0.0.1:8265"
-
-
 TIMEOUT_S = (5, 30)  # of a request: to connect, between two bytes
-
-
 QUIET_S = 60.0  # a connection that says nothing for so long may be dead: it is made anew
-
-
 PATIENCE_S = 60.0  # a server that has not answered for so long is given up
-
-
 PAUSE_S = 0.5
-
-
 CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env")
-
-
 UNKNOWN = "status code 404"
 
 

@@ -237,7 +237,7 @@ def _note_same_places(experiment: Experiment, opened: Sequence[xr.Dataset]) -> l
     ids, entries = _ids_and_entries(opened)
     names, _ = site_records.distinct(ids, entries)
     lat, lon = (np.concatenate([d[axis].values for d in opened]) for axis in ("lat", "lon"))
-    pairs = experiment_sources.find_collocated_pairs(experiment, lat, lon)
+    pairs = config.find_collocated_pairs(experiment, lat, lon)
     shown = collocated_sites.Twins(pairs.pair[:MAX_COMPARED_PAIRS], pairs.km[:MAX_COMPARED_PAIRS])
     duplicates = experiment.qc.duplicate_sites
     hint = f"none is needed; {collocated_sites.REMEDY}"

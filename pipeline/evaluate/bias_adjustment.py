@@ -18,10 +18,10 @@ import numpy as np
 
 from model import bias_adjustment, metrics
 from model.metrics import FEWEST
-from pipeline.catalog import experiment_sources
 from pipeline.errors import DataError
 from pipeline.evaluate import scoring
 from pipeline.evaluate.scoring import Candidate, Sites
+from pipeline.experiment import config as experiment_config
 from pipeline.experiment.config import SATELLITE_BASELINE
 from pipeline.grid import collocated_sites
 from pipeline.storage import models, tables
@@ -38,11 +38,7 @@ if TYPE_CHECKING:
 
 
 DAYS = (0, 7, 30, 90)
-
-
 MORE_SITES = "train it with folds and more sites"
-
-
 Priors: TypeAlias = "dict[str, dict[int, OffsetPrior]]"  # by candidate and fold
 
 
@@ -73,7 +69,7 @@ def learn(experiment: Experiment, workspace: Workspace, cube: Cube, folds: pd.Da
     where, remedy = f"experiment {experiment.name}", MORE_SITES
     of_site = folds.set_index("site").loc[list(cube.site_ids)]
     fold = of_site.fold.to_numpy()
-    place = experiment_sources.number_places(
+    place = experiment_config.number_places(
         experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy()
     )
     made: Priors = {}

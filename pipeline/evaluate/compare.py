@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 
 TOLD = ("n_sites", "median", "ci95")
-
-
 ALIKE = 1e-6  # observations nearer than this are the same, in the target's unit
 
 

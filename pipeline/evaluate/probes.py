@@ -18,6 +18,7 @@ from pipeline.catalog import experiment_sources, intake_catalog, quality_control
 from pipeline.errors import DataError
 from pipeline.evaluate import bias_adjustment, scoring
 from pipeline.evaluate.scoring import Candidate, Sites
+from pipeline.experiment import config
 from pipeline.grid import collocated_sites, remap, spatial_blocks
 from pipeline.probes import columns, examine
 from pipeline.probes.columns import TARGET
@@ -94,7 +95,7 @@ def read(
     label = spatial_blocks.block_labels(
         lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
     )
-    label = spatial_blocks.joined(label, experiment_sources.number_places(experiment, lat, lon))
+    label = spatial_blocks.joined(label, config.number_places(experiment, lat, lon))
     observed = raw[experiment.target].reindex(time=days).values.T
     sites = Sites(tuple(map(str, raw.place.values)), label, days.astype("datetime64[D]"), observed)
     notes = tuple(raw.attrs.get("notes", ()))
@@ -162,11 +163,9 @@ def _known(
     n, of = len(lat), folds["fold"].to_numpy()
     fold, known = np.full(n, models.ALL), np.zeros(n, bool)
     both = (np.concatenate(pair) for pair in ((lat, folds["lat"]), (lon, folds["lon"])))
-    found = experiment_sources.find_collocated_pairs(experiment, *both)
+    found = config.find_collocated_pairs(experiment, *both)
     across = found.pair[(found.pair[:, 0] < n) & (found.pair[:, 1] >= n)]
-    place = experiment_sources.number_places(
-        experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()
-    )
+    place = config.number_places(experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy())
     for site in np.unique(across[:, 0]).tolist():
         theirs, known[site] = across[across[:, 0] == site, 1] - n, True  # nearest first
         unaware = (

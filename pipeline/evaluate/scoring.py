@@ -37,11 +37,7 @@ if TYPE_CHECKING:
 
 
 COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")
-
-
 LEVELS = (0.5, 0.9)  # of the intervals whose coverage is reported
-
-
 BRIEF = ("bias", "rmse", "ubrmse", "correlation")  # of strata
 
 

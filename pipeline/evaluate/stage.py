@@ -66,7 +66,6 @@ def collocate(sites: Sites, candidates: list[Candidate], rules: JudgingConfig) -
 
 AWAY = 2  # cells from the nearest site that a cell is judged at, beside its footprint's having none
 
-
 # Cells judged; of more, evenly spaced ones: a median needs no more, and memory is bounded.
 MOST, MOST_CELL_DAYS = 5000, 4_000_000
 
@@ -243,9 +242,7 @@ def _judge_sites(
     fold = of_site.fold.to_numpy()
     parted = strata.strata(experiment, cube, fold, test)
     if (space := models.space(workspace.url("models"))) is not None:
-        place = experiment_sources.number_places(
-            experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy()
-        )
+        place = config.number_places(experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy())
         parted["attribute distance"] = strata.by_distance(space.held_out(fold, place))
     judged["strata"] = strata.judge(sites, candidates, parted, experiment.judging)
     judged["triple_collocation"] = collocate(sites, candidates, experiment.judging)

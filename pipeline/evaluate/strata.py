@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 
 from model import aridity
-from pipeline.catalog import experiment_sources, site_records
+from pipeline.catalog import site_records
 from pipeline.errors import ConfigError
 from pipeline.evaluate import scoring
+from pipeline.experiment import config
 from pipeline.grid import lookup, spatial_blocks
 from pipeline.storage import zarr_arrays
 
@@ -37,19 +38,10 @@ if TYPE_CHECKING:
 
 
 SEASONS = ("DJF", "MAM", "JJA", "SON")
-
-
 KM = (50, 100, 200)
-
-
 APART = (1.0, 2.0)  # in units of attribute distance
-
-
 IRRIGATED = 0.1
-
-
 FROZEN_DAYS, FREEZING_K = 7, 273.15
-
 
 COVERS = {
     "forest": (1, 2, 3, 4, 5),
@@ -152,7 +144,7 @@ def _distance(
     lat, lon = sites["lat"].values, sites["lon"].values
     train = cube.day_index(experiment.train_period)
     learnable = np.isfinite(cube.series(sites, cube.target)[train]).any(0)
-    place = experiment_sources.number_places(experiment, lat, lon)
+    place = config.number_places(experiment, lat, lon)
     km = np.full(len(fold), np.nan)
     for k in np.unique(fold[fold >= 0]).tolist():
         near = spatial_blocks.buffer_mask(lat, lon, fold, k, experiment.folds.buffer_km, place)
@@ -191,8 +183,6 @@ def _names(experiment: Experiment, cube: Cube) -> list[set[str]]:
 
 
 FEWEST_SITES = 3  # scored
-
-
 FEWEST_DAYS = 30  # of a site in a stratum of days, where `judging.min_days` is not less
 
 

@@ -13,10 +13,13 @@ from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
 from pipeline.dates import period_as_text
 from pipeline.experiment import renamed
 from pipeline.experiment.variables import VARIABLES, Layer, Variable
+from pipeline.grid.collocated_sites import Twins, find, numbered, places
 from pipeline.grid.ease import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pipeline.grid.ease import FloatArray, IntArray
 
 
 def _in_order(period: tuple[date, date]) -> tuple[date, date]:
@@ -48,38 +51,16 @@ def _listed(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
 Count = Annotated[int, Field(le=1_000_000)]
-
-
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-
-
 Days = Annotated[int, Field(le=36_600)]
-
-
 Km = Annotated[float, Field(ge=0, le=40_000)]
-
-
 Celsius = Annotated[float, Field(ge=-100, le=100)]
-
-
 Bits = Annotated[int, Field(ge=0, le=2**32 - 1)]
-
-
 Shift = Annotated[int, Field(ge=-10_000, le=10_000)]
-
-
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
-
-
 REFERENCE_ARM = "multiscale"  # compared with every other arm and baseline, and shown first
-
-
 SATELLITE_BASELINE = "footprint"  # name of the satellite itself among arms and baselines
 
 
@@ -356,3 +337,20 @@ def window(experiment: Experiment) -> Window:
     box = experiment.domain
     edges = (box.west_degrees, box.south_degrees, box.east_degrees, box.north_degrees)
     return Window.from_bbox(*edges, box.refinement)
+
+
+def find_collocated_pairs(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> Twins:
+    """The pairs of an experiment's sites; one cell counts where their inputs come from it."""
+    return find(lat, lon, cells_of_sites(experiment, lat, lon))
+
+
+def cells_of_sites(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray | None:
+    """(site,) number of the cell that gives each its inputs, -1 for none; None for own inputs."""
+    if experiment.inputs_from == "own":
+        return None
+    return numbered(window(experiment), lat, lon)
+
+
+def number_places(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray:
+    """(site,) the place of each of an experiment's sites, as `places` numbers them."""
+    return places(len(lat), find_collocated_pairs(experiment, lat, lon))

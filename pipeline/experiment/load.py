@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]
 
-
 OUT_OF_RANGE = (
     "finite_number",
     "greater_than",
@@ -32,7 +31,6 @@ OUT_OF_RANGE = (
     "less_than",
     "less_than_equal",
 )
-
 
 LIMITS = {
     "exclusiveMinimum": "more than",

@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 Kind = Literal["forcing", "static", "target", "auxiliary"]
-
-
 Depth = Annotated[float, Field(ge=0, le=1_000)]  # m below the surface
 
 
@@ -78,7 +76,6 @@ COVERS = {
     "wetland": "wetland",
     "moss": "under moss and lichen",
 }
-
 
 VARIABLES: dict[str, Variable] = {
     "soil_moisture": Variable(

@@ -24,14 +24,8 @@ if TYPE_CHECKING:
 
 
 SAME_KM = 1.0
-
-
 SHOWN = 5  # pairs that one line of text names
-
-
 REMEDY = "qc.duplicate_sites: longest, or mean, makes them one site"
-
-
 AT_ONCE = 256  # pairs whose records are held at once
 
 

@@ -15,22 +15,11 @@ import numpy.typing as npt
 import pyproj
 
 FloatArray = npt.NDArray[np.float64]
-
-
 IntArray = npt.NDArray[np.int64]
-
-
 FOOTPRINT_ROWS, FOOTPRINT_COLS = 406, 964
-
-
 FOOTPRINT_SIZE_M = 36032.220840584
-
-
 LEFT_M, TOP_M = -FOOTPRINT_COLS * FOOTPRINT_SIZE_M / 2, FOOTPRINT_ROWS * FOOTPRINT_SIZE_M / 2
-
-
 REFINEMENTS = (1, 2, 4, 8)
-
 
 # 4 cm of a footprint; PROJ's inverse is good to 2 mm, so an edge that went through it stays one.
 _POSITION_DECIMALS = 6

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius (2a + b) / 3 of the ellipsoid GRS 80
 
-
 # Rounding errors of a chord of the unit sphere are below 1e-15; this is 6 micrometres.
 _ROUNDING = 1e-12
 

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 
 LEAST_COVERED = 0.5  # of a cell's area: the rule of footprints, fewer than half valid is none
-
-
 _ROUNDING = 1e-9
 
 
@@ -156,11 +154,7 @@ def _interval_of(places: FloatArray, edges: FloatArray) -> IntArray:
 
 
 TRUE_AREA = "EPSG:6933"
-
-
 _CELLS_AT_ONCE = 500_000  # about 200 MB
-
-
 _ALONG_EDGE, _INSIDE = 2001, 201  # points of a box that `reach` looks at
 
 

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 
 RANKED = 15  # probes in the table
-
-
 MOST = 4000  # cells that are to be explained and may be ranked; of more, evenly spaced ones
 
 

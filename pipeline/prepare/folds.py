@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline import files
-from pipeline.catalog import experiment_sources
 from pipeline.errors import ConfigError
-from pipeline.experiment import regions
+from pipeline.experiment import config, regions
 from pipeline.experiment.config import REGIONS
 from pipeline.grid import collocated_sites, spatial_blocks
 from pipeline.storage import artefacts, schema, tables, zarr_arrays
@@ -71,7 +70,7 @@ def run(
 
 def _left_out(experiment: Experiment, table: pd.DataFrame) -> dict[str, list[str]]:
     """By fold the sites of other folds that are at the place of one of its own."""
-    place = experiment_sources.number_places(experiment, table.lat.to_numpy(), table.lon.to_numpy())
+    place = config.number_places(experiment, table.lat.to_numpy(), table.lon.to_numpy())
     fold, made = table.fold.to_numpy(), {}
     for k in np.unique(fold[fold >= 0]).tolist():
         lost = (fold != k) & ~collocated_sites.elsewhere(place, fold, k)
@@ -101,7 +100,7 @@ def _dealt(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
         return table.astype({"site": str, "lat": float, "lon": float}), []
     sites = zarr_arrays.open_group(cube, "sites")
     lat, lon = sites["lat"].values, sites["lon"].values
-    place = experiment_sources.number_places(experiment, lat, lon)
+    place = config.number_places(experiment, lat, lon)
     block = spatial_blocks.block_labels(lat, lon, folds.block_km, folds.block_offset_footprints)
     block = spatial_blocks.joined(block, place)
     names: list[str] = []

@@ -12,6 +12,7 @@ from pipeline import files
 from pipeline.catalog import experiment_sources, intake_catalog, preflight, site_records
 from pipeline.cluster import ray_cluster
 from pipeline.errors import DataError, StoreError
+from pipeline.experiment import config
 from pipeline.grid import collocated_sites
 from pipeline.prepare import block_task
 from pipeline.prepare.block_task import check_receipts, empty_receipt, write_block
@@ -166,7 +167,7 @@ def _twins(experiment: Experiment, insitu: Records, progress: Progress) -> list[
     if insitu.repeated:
         progress.note(f"ids of several sources, called entry:id: {', '.join(insitu.repeated)}")
     data = insitu.data
-    found = experiment_sources.find_collocated_pairs(experiment, data.lat.values, data.lon.values)
+    found = config.find_collocated_pairs(experiment, data.lat.values, data.lon.values)
     values = data[experiment.target].transpose("time", "place").values
     pairs = collocated_sites.described(found, data.place.values.tolist(), values, data.time.values)
     if pairs:

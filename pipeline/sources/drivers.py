@@ -6,7 +6,6 @@ from typing import Any
 
 PACKAGE = "pipeline.sources"
 
-
 # Path in this package under which catalogs have a driver -> path of the driver today.
 # A driver that moves gets another value here, and its key never changes. One that is published
 # under a new path as well, in the catalogs of soilweave, gets no further key.

@@ -39,20 +39,10 @@ if TYPE_CHECKING:
 
 
 DOCUMENTS = (".zmetadata", "zarr.json")
-
-
 OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
-
-
 MOST_CHUNKS = 10_000  # of a store, which are listed to tell whether they have changed
-
-
 STEPS, SIDE = 12, 32  # times, rows and columns of a sample in which fill values are counted
-
-
 FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # of what is in a store
-
-
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
 
 

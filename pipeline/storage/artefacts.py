@@ -25,17 +25,10 @@ if TYPE_CHECKING:
 
 ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
 
-
 # Artefacts with a folder of their own.
 FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/", "maps": "maps/"}
-
-
 IDENTITY_KEYS = ("inputs_sha256", "inputs")
-
-
 MANIFEST_KEYS = (*IDENTITY_KEYS, "shards", "empty")
-
-
 VERBS = {"cube": "prepare", "folds": "prepare", "models": "train", "maps": "predict"}
 
 

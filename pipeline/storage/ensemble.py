@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 EXAMINED = 32  # places at which a model must predict before it is kept
-
-
 LISTED = 12  # places that a message names
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 
 STALE_S, RENEW_S, POLL_S = 60.0, 15.0, 1.0
-
-
 HOLDER = uuid.uuid4().hex  # of this process
 
 

@@ -38,20 +38,10 @@ if TYPE_CHECKING:
 
 
 FILL, FLAG_FILL = -32768, 255
-
-
 SERIES_BLOCKS, SERIES_CHUNK = 12, 16
-
-
 STATE_BLOCKS, STATE_CHUNK = 3, 64
-
-
 DIMS = ("time", "y", "x")
-
-
 NEXT_PROBES = "next_probes.csv"  # beside the maps; form in pipeline/siting.py
-
-
 TEMPERATURE, FREEZING_K = "air_temperature", 273.15
 
 
@@ -74,7 +64,6 @@ MEANINGS = {
     Quality.UNCALIBRATED: "the standard deviation was not scaled on unseen sites",
     Quality.NOT_PREDICTED: "the models gave no finite value although the cell has inputs",
 }
-
 
 LAYERS = {
     "attribute_distance": {

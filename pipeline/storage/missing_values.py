@@ -25,14 +25,8 @@ if TYPE_CHECKING:
 
 
 LIMITS = {"forcing": 0.001, "static": 0.1}  # where qc.max_missing says nothing
-
-
 LEAST_DAYS = 2  # incomplete days that are accepted by default: a missing hour can spoil two days
-
-
 CONSTANT = "constant"  # in place of the first day of a block
-
-
 FEW = 0.001  # share of the places that may lack a value on a day that still counts as complete
 
 

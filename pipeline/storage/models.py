@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
 ALL = -1  # the fold of a model that leaves no site out
 
 

@@ -7,16 +7,12 @@ import subprocess
 from pathlib import Path
 
 RECORD = "COMMIT"  # in the folder `pipeline`: written into wheels, source archives and jobs
-
-
 ROOT = Path(__file__).resolve().parents[2]
-
 
 OWN = (
     "pyproject.toml",
     "pipeline/storage/provenance.py",
 )  # tracked in every checkout of this project
-
 
 NAME = 'name = "soilweave"'
 

@@ -39,13 +39,8 @@ if TYPE_CHECKING:
 
 
 EPOCH = date(1970, 1, 1)
-
-
 VERSION = 3
-
-
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
-
 
 # Settings that an artefact is made from, beside what it reads: its identity.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -66,7 +61,6 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 
-
 # Settings that came later, and the value that leaves everything as it was before.
 LATER = {
     "train.max_footprints": None,
@@ -74,7 +68,6 @@ LATER = {
     "planet.forcing_degrees": 0.125,
     "qc.unchecked": "keep",
 }
-
 
 # Of an experiment, in no comparison of settings.
 BESIDE = ("name", "title", "tuned_on", "cube", "compute")
@@ -258,8 +251,6 @@ def mask(sizes: dict[str, int]) -> Array:
 
 
 FILL = 255
-
-
 Spans = list[list[str]]
 
 

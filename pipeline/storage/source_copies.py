@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 GROUP = "data"
-
-
 NUMBERS, TEXT = "number_coordinates", "text_coordinates"
 
 

@@ -55,25 +55,12 @@ def _set(values: Mapping[str, str | None]) -> None:
 
 
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
-
-
 RECORD = "mlflow.json"
-
-
 CHAIN = ("cube", "folds", "models", "maps", "scores", "report")  # each made from those before it
-
-
 MIRRORED = ("folds", "scores", "report")
-
-
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # and their ports
-
-
 ANSWER_S, REQUEST_S = 4, 30
-
-
 QUIET = ("mlflow", "alembic", "sqlalchemy")
-
 
 # Read by MLflow at every request; its own defaults try for minutes.
 SETTINGS = {
@@ -85,12 +72,10 @@ SETTINGS = {
     "MLFLOW_CONFIGURE_LOGGING": "false",
 }
 
-
 PROBE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
 }
-
 
 # These would lead what is logged into a run of somebody else.
 FOREIGN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 ALIAS = "champion"
-
-
 NEEDS = ("numpy", "pydantic", "safetensors", "torch")  # what the package `model` imports
-
-
 EXAMPLE_DAYS = 40
 
 

@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 
 
 ERROR = "error"  # the tag of a failed run that says why
-
-
 KEY = "soilweave.key"  # the tag that a run or a model is found by
-
-
 AT_ONCE, POINTS_AT_ONCE, LONGEST = 100, 1000, 6000  # limits of MLflow
 
 

@@ -20,8 +20,8 @@ from model import scaling
 from model.features import Features, slow_features
 from model.sampling import Places, TrainingData, as_tensor
 from model.scaling import Scale, Scaler, fit_plain_scale, fit_sampled_scale, fit_trimmed_scale
-from pipeline.catalog import experiment_sources
 from pipeline.errors import ConfigError, StoreError
+from pipeline.experiment import config
 from pipeline.grid import collocated_sites, lookup, spatial_blocks
 
 if TYPE_CHECKING:
@@ -143,11 +143,7 @@ def _paged(shape: tuple[int, ...]) -> NDArray[np.float16]:
 
 
 STRATUM_FOOTPRINTS = 8  # side of the squares that `max_footprints` takes its share of each from
-
-
 CEILING_REPEATS = 5  # a footprint's maximum met this often is the retrieval's ceiling
-
-
 SITE_FEWEST = 1  # values in the training period that make a site one to learn from
 
 
@@ -292,9 +288,7 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
         folds["lon"].to_numpy(),
         folds["fold"].to_numpy(),
         dropped,
-        experiment_sources.number_places(
-            experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()
-        ),
+        config.number_places(experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()),
     )
 
 

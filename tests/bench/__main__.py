@@ -34,10 +34,7 @@ CPU = (
     "sizes",
 )
 
-
 GPU = ("gpu",)
-
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -20,7 +20,6 @@ FORCING = (
     "surface_pressure",
 )
 
-
 STATIC = (
     "albedo",
     "land_cover",

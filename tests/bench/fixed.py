@@ -19,10 +19,7 @@ from pipeline.progress import Silent
 from pipeline.storage.artefacts import Workspace
 
 SECTION = "fixed costs"
-
-
 HELP_S, STAGE_S, DEMO_S = 0.5, 10.0, 180.0
-
 
 # As little work as a stage can have.
 TRIVIAL = (
@@ -38,7 +35,6 @@ TRIVIAL = (
     "train.sites_per_step=1",
     "judging.bootstrap_draws=100",
 )
-
 
 WAYS = {
     "prepare": "two runs of Ray Data: the first block is written before the others",

@@ -21,11 +21,7 @@ from model.stacked_trainer import StackedTrainer
 from model.trainer import Trainer
 
 SECTION = "training on a GPU, CONUS size, recipe liu2022 in bf16"
-
-
 FOLDS, STEPS, ROUNDS, EPOCHS, AIM = 5, 500, 5, 40, 232.0
-
-
 SIZES = {"n_footprints": 6200, "n_sites": 400, "n_days": 1096}
 
 

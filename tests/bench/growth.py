@@ -27,10 +27,7 @@ from pipeline.storage import artefacts as storage_artefacts
 from pipeline.storage.artefacts import Workspace
 
 YEARS = ("period", "train_period", "test_period")
-
-
 QUARTER = ["domain.east_degrees=-95.8", "domain.south_degrees=36.0"]
-
 
 # By name: the preset, and what is set otherwise.
 RUNS: dict[str, tuple[str, list[str]]] = {
@@ -43,7 +40,6 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     ),
     "globe": ("load-globe", []),
 }
-
 
 # Verbs, with the artefacts that each makes.
 VERBS = {

@@ -13,8 +13,6 @@ import psutil
 import torch
 
 PACKAGES = ("torch", "numpy", "ray", "zarr", "xarray", "neuralhydrology")
-
-
 MEGABYTE = 1e6
 
 

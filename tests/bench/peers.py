@@ -30,13 +30,8 @@ from bench.training import loop
 from model.recipe import ModelKey
 
 SECTION = "training, beside neuralhydrology"
-
-
 N_DAYS, N_BASINS = 1096, 64
-
-
 LACKING = "neuralhydrology is not installed: pip install --editable '.[bench]'"
-
 
 # Sizes: what hydrologists train, 365 days of 256 basins; then the lengths of recipe `default`.
 CASES = {

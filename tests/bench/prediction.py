@@ -21,14 +21,8 @@ from model.trainer import Trainer
 from pipeline.storage.schema import BLOCK_DAYS
 
 SECTION = "prediction, one process, one thread, as a worker has"
-
-
 JOB = ModelKey("multiscale", -1, 0)
-
-
 LARGEST = 5e-4  # m3 m-3, of a map in another precision from that in fp32
-
-
 LONG = 6 * 365
 
 

@@ -18,7 +18,6 @@ from pipeline.storage.artefacts import Workspace
 
 SECTION = "prepare, one process"
 
-
 SETTINGS = (
     "planet.kind=load",
     "domain.west_degrees=-110.0",

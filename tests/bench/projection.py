@@ -18,25 +18,15 @@ from studies.text import rows
 from pipeline.storage import schema
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 DAYS, SPINUP, FORCINGS, ARMS, SEEDS, MODELS = 3653, 365, 7, 3, 3, 39
-
-
 WINDOW = 150
-
 
 # Sequences a step of the models of each arm: 18 multiscale, 18 insitu, 3 satellite.
 SEQUENCES = 18 * (32 * 16 + 32) + 18 * 32 + 3 * 32 * 16
 
-
 # Assumed: dense bf16 products of an LSTM on one H100, dollars, MB/s from a bucket to one core.
 GPU_TFLOPS, GPU_HOUR, CORE_HOUR, NETWORK = 30.0, 4.0, 0.04, 50.0
-
-
 PUT, GIGABYTE_MONTH = 5e-6, 0.023
-
-
 FLOP_TRAIN = 6 * 4 * 128 * (128 + 25)  # a sequence-day: forward, and twice that backward
 
 
@@ -59,7 +49,6 @@ class Machine(NamedTuple):
 
 
 REGIONS = (Region("CONUS", 1e5, 6, 4000, 130), Region("Earth", 1.6e6, 96, 10000, 6500))
-
 
 MACHINES = (
     Machine("2 cores", 0, 2),

@@ -20,14 +20,8 @@ from pipeline.experiment import config, load
 from pipeline.storage import maps_schema, schema, zarr_arrays
 
 SECTION = "maps of CONUS, 284 x 628 cells"
-
-
 PERIOD = "[2010-01-01, 2019-12-31]"
-
-
 DAY_MS, SERIES_MS = 25.0, 50.0
-
-
 TARGET = "soil_moisture"
 
 

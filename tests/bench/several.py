@@ -15,14 +15,8 @@ from pipeline.cluster import ray_cluster
 from pipeline.progress import Silent
 
 SECTION = "models that share data, on all cores"
-
-
 FEW, FOLDS = 2, 5
-
-
 PLAIN = ("arms=[multiscale]", "n_seeds=1", "network.linear_weight=0")
-
-
 KINDS = {1: ("folds.kind=none",), FOLDS + 1: (f"folds.n_folds={FOLDS}", "folds.kind=random")}
 
 

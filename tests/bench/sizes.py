@@ -8,17 +8,9 @@ from bench import growth_page
 from bench.rows import Aim, Row
 
 SECTION = "large planets, by make conus globe growth"
-
-
 KEPT = "conus.json"
-
-
 ROLES = ("worker", "driver")
-
-
 AREA, YEARS = 2.1, 1.1  # at most: time of twice the area, memory of twice the years
-
-
 ALL = Aim(1.0, least=False, of_ratio=False, floor=0.5)  # of the memory that `plan` promised
 
 

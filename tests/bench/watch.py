@@ -12,11 +12,7 @@ from pathlib import Path
 import psutil
 
 EVERY_S = 0.25
-
-
 WORK = ("Map", "RayTrainWorker")  # in the names that Ray gives to processes of tasks and actors
-
-
 KINDS = ("RssAnon", "RssFile", "RssShmem")
 
 

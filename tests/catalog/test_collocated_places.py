@@ -36,18 +36,12 @@ from pipeline.storage.cube import Cube
 from pipeline.train import training_data
 
 pytestmark = pytest.mark.usefixtures("prepared_here")
-
-
 WINDOW = world.WINDOW
-
-
 DAYS = world.FIRST + np.arange(world.N_DAYS)
-
 
 FEATURES = SimpleNamespace(
     features=Features(("snowfall", "air_temperature"), ("elevation",), ())
 )  # all that reading probes needs of a trained model
-
 
 KM_PER_DEGREE = 6371.0088 * math.pi / 180
 
@@ -255,8 +249,6 @@ def source(entry, ids, lat, lon, values):
 
 
 EDGE = WINDOW.cell_edges[0][5]  # between two cells
-
-
 BEYOND = WINDOW.cell_edges[0][0] + 2.0  # north of the domain
 
 

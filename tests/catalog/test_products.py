@@ -24,7 +24,6 @@ from pipeline.storage.cube import Cube
 
 TARGET, SHIFT = "snow_depth", 0.25
 
-
 METADATA = {
     "support": "cell",
     "license": "CC0-1.0",

@@ -13,7 +13,6 @@ from pipeline.storage import schema, zarr_arrays
 
 SOIL = VARIABLES["soil_moisture"]
 
-
 OFF = {
     "provider": False,
     "range": False,

@@ -11,8 +11,6 @@ from pipeline.errors import DataError
 from pipeline.experiment import load
 
 DAY = datetime.date.fromisoformat
-
-
 DONE, UNTIL = DAY("2020-01-31"), DAY("2020-03-15")
 
 

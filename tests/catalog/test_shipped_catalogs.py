@@ -11,12 +11,10 @@ from pipeline.sources.shared.driver import Source
 
 FOLDER = Path(intake_catalog.__file__).parents[2] / "catalogs"
 
-
 SAID = (
     *("support", "license", "doi", "auth", "region", "native_grid", "native_units"),
     *("time_convention", "period", "origin"),
 )
-
 
 MADE_HERE = ("osse", "products:maps", "products:series")  # of places and sizes that vary
 

@@ -12,8 +12,6 @@ from pipeline.experiment import load
 from pipeline.prepare import stage
 
 WINDOW = world.WINDOW
-
-
 DAYS = world.FIRST + np.arange(world.N_DAYS)
 
 

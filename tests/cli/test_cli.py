@@ -29,18 +29,10 @@ VERBS = {
     "ls": "List presets; or the artefacts of an experiment",
 }
 
-
 SHORT = "[2019-12-05, 2020-03-10]"  # the sources go on until 27 April
-
-
 PERIODS = ("period", "train_period", "test_period")
-
-
 TINY = ["arms=[insitu]", "train.updates=4", *(f"{key}={SHORT}" for key in PERIODS)]
-
-
 TINY_SET = [part for setting in TINY for part in ("--set", setting)]
-
 
 SCRIPT = """
 import json, sys

@@ -25,23 +25,11 @@ if TYPE_CHECKING:
 
 
 STAGES = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
-
-
 SAVED = ("train.updates=40", "compute.checkpoint_every_updates=5")
-
-
 SETTINGS = (*(s for s in small_demo.SETTINGS if not s.startswith("train.updates")), *SAVED)
-
-
 OPTIONS = [part for setting in SETTINGS for part in ("--set", setting)]
-
-
 JOURNEY_S = 600  # three times what it takes on an idle machine
-
-
 MAPPED = ("soil_moisture", "soil_moisture_std", "quality_flag")
-
-
 KEYS = ["target", "id", "arm", "fold", "seed", "period", "metric"]
 
 

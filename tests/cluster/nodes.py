@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 
 
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
-
-
 JOIN_S = 90
-
-
 STORE_BYTES = 200_000_000
-
-
 OURS = ("RAY_", "AWS_", "MLFLOW_", "PYTEST_", "SOILWEAVE_")  # not handed down to nodes
 
 

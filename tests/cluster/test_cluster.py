@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 CLOSE = 1e-4
-
-
 N_MODELS = 7  # multiscale and insitu in 2 folds and on all sites, satellite on all
-
-
 pytestmark = pytest.mark.cluster
 
 

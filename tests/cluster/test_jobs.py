@@ -36,17 +36,9 @@ from pipeline.progress import Silent
 from pipeline.storage import artefacts, tables
 
 ENDS_S = 180  # far more than anything here takes
-
-
 BIN = Path(sys.executable).parent
-
-
 PRESTART = "RAY_prestart_worker_first_driver"
-
-
 REMOTE = "s3://bucket/ws"
-
-
 ACCESS = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 
 

@@ -5,8 +5,6 @@ from functools import partial
 from pipeline.cluster.ray_cluster import run_tasks, split
 
 ITEMS = [{"block": block, "name": f"b{block}"} for block in range(5)]
-
-
 KEPT = {1: {"value": "kept 1"}, 3: {"value": "kept 3", "more": [1.5, None]}}
 
 

@@ -15,8 +15,6 @@ from pipeline.errors import DataError
 from pipeline.experiment.variables import VARIABLES
 
 YEAR = (date(2020, 1, 1), date(2020, 12, 31))
-
-
 DAYS = np.arange(np.datetime64("2020-01-01"), np.datetime64("2021-01-01"))
 
 

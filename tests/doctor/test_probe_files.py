@@ -428,9 +428,7 @@ sources:
 # the end
 """
 
-
 ENTRY = {"driver": "y", "args": {"missing": [-1.0]}, "metadata": {"license": "mine: all"}}
-
 
 LINES = """  {}:
     driver: y

@@ -41,17 +41,9 @@ if TYPE_CHECKING:
 
 
 DAYS = np.arange("2020-06-01", "2020-06-10", dtype="datetime64[D]")
-
-
 WINDOW = slice(4, 7)  # the days that are read: three, from the middle
-
-
 LAT, LON = np.arange(42.0, 35.9, -0.25), np.arange(-101.0, -94.9, 0.25)
-
-
 TOKEN, NAME, SIGNATURE = "planted-token-of-earthdata", "ada.lovelace", "planted5ignature"
-
-
 SECRETS = (TOKEN, NAME, SIGNATURE)
 
 
@@ -89,8 +81,6 @@ def field(seed: int) -> xr.Dataset:
 
 
 TEMPERATURE = {"air_temperature": {"from": "T", "units": "K"}}
-
-
 GRIDDED, ZARR = "pipeline.sources.gridded.GriddedSource", "pipeline.sources.gridzarr.GridZarrSource"
 
 
@@ -397,8 +387,6 @@ def test_an_answer_that_proves_nothing_is_kept_and_not_proven(tmp_path):
 # What is shipped
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
-
-
 SHIPPED = sorted(path.parent for path in RECORDINGS.glob("*/recording.json"))
 
 

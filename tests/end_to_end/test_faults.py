@@ -28,7 +28,6 @@ from pipeline.train import stage as train_stage
 from pipeline.train import training_data
 
 pytestmark = pytest.mark.cluster
-
 SCRIPT = Path(__file__).resolve().parents[1] / "fixtures" / "fault_run.py"
 
 

@@ -21,9 +21,7 @@ from pipeline.storage.cube import Cube
 from pipeline.train import stage as train_stage
 
 pytestmark = pytest.mark.cluster
-
 PERIOD = "[2018-06-01, 2018-07-29]"
-
 
 SETTINGS = (
     "domain.south_degrees=60.0",
@@ -38,7 +36,6 @@ SETTINGS = (
     "train.warmup_days=5",
     "judging.min_days=20",
 )
-
 
 EMPTY = slice(512, 768)  # the column of cells that lies in the ocean
 

@@ -31,22 +31,11 @@ from pipeline.train import stage as train_stage
 from pipeline.train import training_data
 
 WINDOW = ease.Window(row=60, col=180, height=2, width=4, refinement=1)
-
-
 N_FOOTPRINTS, N_DAYS, N_FOLDS = 8, 120, 2
-
-
 DAYS = np.datetime64("2020-01-01") + np.arange(N_DAYS)
-
-
 PERIOD = [str(DAYS[0]), str(DAYS[-1])]
-
-
 TWINS = np.repeat(np.arange(N_FOOTPRINTS), 2)  # footprint of each site
-
-
 CHANNELS = [f"channel_{k}" for k in range(N_FOOTPRINTS)]
-
 
 RANDOM_SEED = next(
     seed
@@ -55,7 +44,6 @@ RANDOM_SEED = next(
         np.diff(spatial_blocks.random_folds(len(TWINS), N_FOLDS, seed).reshape(-1, 2), axis=1) != 0
     ).all()
 )  # no twins in one fold
-
 
 STAGES = (folds, train_stage, evaluate_stage)
 

@@ -31,19 +31,10 @@ from pipeline.grid import ease
 from pipeline.storage import zarr_arrays
 
 pytestmark = pytest.mark.cluster
-
 BOX = (-104.0, 39.0, -102.4, 40.3)  # west, south, east, north
-
-
 FIRST, LAST = "2016-12-01", "2017-01-25"
-
-
 WINDOW = ease.Window.from_bbox(*BOX, 4)
-
-
 TOKEN, PASSWORD = "eyJ-planted-token-of-a-reader", "planted-password-of-a-store"
-
-
 ALBERS = "EPSG:5070"
 
 

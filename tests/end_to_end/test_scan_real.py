@@ -16,8 +16,6 @@ from pipeline.sources.awdb.service import humidity_in_standard_atmosphere
 
 # Half a step of what the service states: 0.01 in, 0.1 degF, 0.1 langley.
 RAIN, DEGREES, LIGHT = 0.128, 0.0279, 0.025
-
-
 ROWS = [8, 15, 26, 30, 58, 66]  # sites with frozen soil or values out of range
 
 

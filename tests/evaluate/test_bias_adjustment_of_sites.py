@@ -18,13 +18,8 @@ from pipeline.storage import tables
 from pipeline.storage.cube import Cube
 
 N_SITES, N_DAYS, SHORT = 8, 300, 5  # site 5 has 20 days
-
-
 CONFIG = JudgingConfig(min_days=40, bootstrap_draws=100)
-
-
 FOLD = np.array([0, 0, 0, 0, 1, 1, 1, -1])
-
 
 PRIORS = {
     "multiscale": {0: OffsetPrior(0.05, 0.03, 5.0, 9), 1: OffsetPrior(0.01, 0.06, 30.0, 9)},

@@ -15,11 +15,7 @@ from pipeline.storage import artefacts, tables
 from pipeline.storage.artefacts import Workspace
 
 WINDOW = world.WINDOW
-
-
 DAYS = world.FIRST + np.arange(world.N_DAYS)
-
-
 KM_PER_DEGREE = 6371.0088 * math.pi / 180
 
 

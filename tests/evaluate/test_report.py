@@ -27,10 +27,7 @@ SECTIONS = [
     "siting",
 ]
 
-
 ALWAYS = ["training", "data", "provenance"]
-
-
 METRICS = ("correlation", "rmse", "ubrmse", "bias")
 
 

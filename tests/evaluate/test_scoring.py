@@ -18,8 +18,6 @@ from pipeline.storage.cube import Cube
 from pipeline.train import predict_sites, training_data
 
 N_SITES, N_DAYS, MIN_DAYS = 7, 60, 20
-
-
 RULES = JudgingConfig(min_days=MIN_DAYS, bootstrap_draws=200)
 
 

@@ -15,8 +15,6 @@ from pipeline.storage import tables
 from pipeline.storage.cube import Cube
 
 RULES = JudgingConfig(min_days=20, bootstrap_draws=100)
-
-
 N_SITES, N_DAYS = 8, 120
 
 

@@ -16,8 +16,6 @@ from pipeline.experiment.variables import Variable
 from pipeline.storage import schema as storage_schema
 
 EXPERIMENTS, RECIPES = load.presets("experiments"), load.presets("recipes")
-
-
 UNITS = ("day", "days", "km", "degrees", "degc", "footprints", "updates", "per_step")
 
 
@@ -49,8 +47,6 @@ def models_of(kind, found=None):
 
 
 MODELS = models_of(config.Experiment)
-
-
 FIELDS = [(kind, name) for kind in MODELS.values() for name in kind.model_fields]
 
 

@@ -19,7 +19,6 @@ CASES = [
     ("chosen_on", "tuned_on", "my own sites"),
 ]
 
-
 BOTH = "{0} and {1} are the same setting: give only {1}"
 
 

@@ -15,16 +15,9 @@ from pipeline.grid import ease
 from pipeline.grid.ease import Window
 
 CONUS = (-125.0, 25.0, -66.5, 50.0)
-
-
 REFINEMENTS = st.sampled_from(ease.REFINEMENTS)
-
-
 LATS = st.floats(-85.0, 85.0)
-
-
 LONS = st.floats(-180.0, 180.0)
-
 
 needs_data = pytest.mark.skipif(
     "SOILWEAVE_DATA" not in os.environ, reason="SOILWEAVE_DATA is not set"

@@ -11,17 +11,9 @@ from pipeline.grid.ease import Window, project
 from pipeline.grid.regrid import ProjectedRegridder, Regridder, edges_between, reach
 
 DAYMET = "+proj=lcc +lat_0=42.5 +lon_0=-100 +lat_1=25 +lat_2=60 +ellps=WGS84 +units=m"
-
-
 CONUS404 = "+proj=lcc +lat_0=39.1 +lon_0=-97.9 +lat_1=30 +lat_2=50 +R=6370000 +units=m"
-
-
 NLCD = "EPSG:5070"
-
-
 SOILGRIDS = "+proj=igh +datum=WGS84 +units=m"
-
-
 GRIDS = {"daymet": DAYMET, "conus404": CONUS404, "nlcd": NLCD, "soilgrids": SOILGRIDS}
 
 

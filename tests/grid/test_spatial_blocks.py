@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from pipeline.grid import ease, lookup, spatial_blocks
 
 CONUS = ease.Window.from_bbox(-125, 25, -66.5, 50, 4)
-
-
 SEEDS = st.integers(0, 2**32 - 1)
 
 

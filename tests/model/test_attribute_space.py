@@ -11,8 +11,6 @@ from model import probe_gain
 from model.attribute_space import AttributeSpace, RunningSum, nearest_distances
 
 RNG = np.random.default_rng(0)
-
-
 CELLS = RNG.normal([3.0, -20.0, 7.0], [1.0, 50.0, 0.0], (400, 3))  # the last is constant
 
 

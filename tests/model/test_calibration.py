@@ -18,17 +18,9 @@ from model.calibration import (
 from model.ensemble import Prediction
 
 BOTH = ("site", "satellite")
-
-
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
 N_SITES, N_DAYS = 7, 120
-
-
 ALL = np.ones(N_SITES, bool)
-
-
 HALF_90 = stats.logistic.ppf(0.95) / stats.logistic.std()  # of the central 90 %, in std
 
 

@@ -55,7 +55,6 @@ SCALER = Scaler(
     }
 )
 
-
 FEATURES = Features(
     ("rain", "warmth"),
     ("sand", "clay"),

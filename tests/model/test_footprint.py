@@ -9,8 +9,6 @@ import torch
 from model.loss import footprint_mean
 
 MEMBERS = [[4, -1, 7, 0], [-1, -1, -1, -1], [9, -1, -1, -1], [-1, 2, 2, 1], [3, 5, 6, 8]]
-
-
 N_VALID = 11
 
 

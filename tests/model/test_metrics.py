@@ -17,14 +17,8 @@ from scipy import stats
 from model import metrics
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-
-
 AWKWARD = [0.0, 0.1, 0.1 + 2**-20, 0.25, 0.3, 0.55, 1.0, np.nan, np.inf]
-
-
 SERIES = hnp.arrays(np.float64, (3, 40), elements=st.sampled_from(AWKWARD))
-
-
 QUICK = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 

@@ -11,8 +11,6 @@ from model.network import Network, seeded_network
 from model.seeds import hash_seed
 
 N_FEATURES = 7
-
-
 BOOLS = (False, True)
 
 

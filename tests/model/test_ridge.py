@@ -11,11 +11,7 @@ from model.ridge import LEAD_DAYS, Ridge, SiteMoments, design_matrix, fit_ridge
 from model.sampling import Places
 
 PENALTIES = [1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6]
-
-
 N_SITES, N_DAYS = 8, 60
-
-
 N_COLUMNS = tiny.N_REGRESSORS
 
 

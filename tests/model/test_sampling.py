@@ -16,11 +16,7 @@ from model.sampling import Places, draw_batch, draw_places, seeded_generator, st
 from model.scaling import Scale, Scaler
 
 PLAIN = Features(("day",), ("place", "gap"))
-
-
 JOB = ModelKey("multiscale", 1, 0)
-
-
 RECORD, FIRST, DAYS, WARM, WINDOW = 40, 9, 25, 2, 6
 
 

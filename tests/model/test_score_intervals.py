@@ -14,17 +14,9 @@ from pytesmo.metrics import bias, has_analytical_ci, pearson_r, rmsd, ubrmsd, wi
 from model import metrics, score_intervals
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-
-
 NAN = np.nan
-
-
 AWKWARD = [0.0, 0.1, 0.25, 1.0, 1e6, NAN, np.inf]
-
-
 SERIES = hnp.arrays(np.float64, (2, 8), elements=st.sampled_from(AWKWARD))
-
-
 QUICK = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 

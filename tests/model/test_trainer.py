@@ -16,8 +16,6 @@ from model.sampling import DROPOUT_STREAM, WEIGHT_STREAM, draw_batch, seeded_gen
 from model.trainer import Trainer
 
 JOB = ModelKey("multiscale", 1, 2)
-
-
 W = 0.3
 
 

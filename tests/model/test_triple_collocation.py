@@ -13,8 +13,6 @@ from pytesmo.metrics import tcol_metrics
 from model import triple_collocation
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-
-
 FACTORS, ERRORS = (1.0, 0.7, 1.3), (0.04, 0.05, 0.02)
 
 

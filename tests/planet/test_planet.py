@@ -21,20 +21,10 @@ from pipeline.grid import ease
 from pipeline.planet import land, observations, random_fields, soil_water, stage, weather
 
 INGREDIENTS = get_args(Ingredient)
-
-
 TARGET = VARIABLES["soil_moisture"]
-
-
 SMALL = ease.Window(row=72, col=207, height=3, width=5, refinement=2)
-
-
 SMALL_PERIOD = (date(2017, 1, 1), date(2017, 12, 31))
-
-
 DEMO = ease.Window.from_bbox(-103.8, 36.6, -97.9, 40.85, 4)
-
-
 DEMO_PERIOD = (date(2016, 1, 1), date(2018, 12, 31))
 
 
@@ -298,7 +288,6 @@ SHOWN_IN = {
     "site_gaps": {"sites"},
     "site_faults": {"sites"},
 }
-
 
 KINDS = ("forcing", "truth", "attributes", "footprints", "sites")
 

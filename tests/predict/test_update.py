@@ -27,20 +27,12 @@ from pipeline.storage.cube import Cube
 from pipeline.storage.pending_change import PendingChange
 
 TARGET = "snow_depth"
-
-
 N_DAYS = 466  # of the sources, to 2021-02-27
-
 
 # More than a year, so that a longer record has the same spin-up; five days before a block ends.
 PERIOD = "[2019-11-20, 2020-12-20]"
-
-
 BEFORE, NEXT, WHOLE, LATER = "2020-12-20", "2020-12-22", "2020-12-27", "2020-12-28"
-
-
 LAST = "2021-02-27"
-
 
 SETTINGS = (
     *(f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")),

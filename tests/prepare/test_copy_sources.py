@@ -18,8 +18,6 @@ from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 
 SHORT = "[2019-12-05, 2020-02-20]"
-
-
 PERIODS = [f"{key}={SHORT}" for key in ("period", "train_period", "test_period")]
 
 

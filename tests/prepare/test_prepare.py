@@ -20,11 +20,7 @@ from pipeline.storage.cube import Cube
 from pipeline.train import stage as train_stage
 
 WINDOW = world_module.WINDOW
-
-
 SHORT = ["2019-12-05", "2020-02-20"]  # inside the sources' days, and inside blocks
-
-
 NAMES = {"snowfall": "SNOWF", "air_temperature": "T2C", "elevation": "ELEV"}
 
 

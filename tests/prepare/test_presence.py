@@ -22,11 +22,7 @@ from pipeline.storage import missing_values, schema
 from pipeline.storage.artefacts import Workspace
 
 PERIOD = (datetime.date(2020, 1, 3), datetime.date(2020, 3, 20))  # in three blocks of 32 days
-
-
 FIRST, N_DAYS = np.datetime64("2020-01-03"), 78
-
-
 SHAPE = (4, 6)
 
 

@@ -18,8 +18,6 @@ from typer.testing import CliRunner
 from model.recipe import ModelKey
 
 SMALL = ("network.hidden_size=4", "train.footprints_per_step=2", "train.sites_per_step=2")
-
-
 TINY = {"n_footprints": 6, "per_footprint": 2, "n_sites": 10, "n_days": 200}
 
 

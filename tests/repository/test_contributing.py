@@ -8,11 +8,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
-
-
 NAMED = sorted(set(re.findall(r"(?:catalogs|model|pipeline|tests|docs)/[\w./-]*[\w/]", PAGE)))
 
 

@@ -12,10 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("model", "pipeline", "tests", "catalogs", "infra", "docs")
 MODULE_FOLDERS = ["", "pipeline", *(f"pipeline/{f.name}" for f in (ROOT / "pipeline").iterdir())]
 MADE_BY_USERS = "infra/.env"
-
-
 PAGES = sorted(ROOT.glob("*.md"))
+
+
 PAGES += sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))
+
+
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 SOURCES = sorted([*(ROOT / "model").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 
 

@@ -21,20 +21,10 @@ import yaml
 import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 INFRA = ROOT / "infra"
-
-
 README = (INFRA / "README.md").read_text()
-
-
 DOCKERFILES = sorted(INFRA.glob("Dockerfile*"))
-
-
 MANIFESTS = sorted((INFRA / "kuberay").glob("*.yaml"))
-
-
 CORE = "1.33"  # the oldest Kubernetes that the manifests are held to
 
 

@@ -19,19 +19,13 @@ from pipeline.sources.awdb.service import humidity_in_standard_atmosphere
 from pipeline.sources.shared import http_errors
 
 DAYS = np.arange("2016-02-27", "2016-03-04", dtype="datetime64[D]")  # a leap day
-
-
 PERIOD = (date(2016, 2, 27), date(2016, 3, 3))
-
-
 PCT = np.array([20.0, 21.5, 22.0, np.nan, 30.1, 31.0])
-
 
 MAPPING = {
     "soil_moisture": {"from": "SMS:-2", "units": "pct", "to": "m3 m-3"},
     "soil_temperature": {"from": "STO:-2", "units": "degF", "also": ["degC"], "to": "degC"},
 }
-
 
 FLAG = {"from": "SMS:-2", "good": ["", "V", "N", "E"]}
 

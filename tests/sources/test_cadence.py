@@ -24,11 +24,7 @@ from pipeline.sources.shared import time_steps
 from pipeline.sources.table import TableSource
 
 FIRST = np.datetime64("2016-01-01", "m")
-
-
 MINUTE = np.timedelta64(1, "m")
-
-
 STAMPS = {"start": 0.0, "instant": 0.0, "middle": 0.5, "end": 1.0}
 
 
@@ -278,8 +274,6 @@ def test_any_mixture_of_cadences_gives_the_days_of_the_finest(segments, stamp, h
 
 
 COLUMNS = {"id": "site", "lat": "lat", "lon": "lon", "depth": "depth", "time": "time"}
-
-
 HEADER = "site,lat,lon,depth,time,vwc\n"
 
 

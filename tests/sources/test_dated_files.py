@@ -10,8 +10,6 @@ from pipeline.errors import DataError
 from pipeline.sources.gridded import GriddedSource
 
 NLDAS3 = "%Y%m/NLDAS_FOR0010_D.A%Y%m%d.030.beta.nc"
-
-
 TAIR = {"air_temperature": {"from": "Tair", "units": "K"}}
 
 

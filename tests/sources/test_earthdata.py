@@ -16,11 +16,7 @@ from pipeline.sources.shared import access, earthdata, http_errors
 from pipeline.sources.smap import search
 
 DATA = "https://data.nsidc.earthdatacloud.nasa.gov/SMAP/a.h5"
-
-
 PERIOD = (date(2015, 12, 30), date(2016, 1, 2))
-
-
 SPL3SMP = {"short_name": "SPL3SMP", "version": "009"}
 
 

@@ -27,13 +27,8 @@ from pipeline.sources.raster import RasterSource
 from pipeline.sources.smap import SmapL3Source, SmapL4Source
 
 MAPPING = {"sand": {"from": "P", "units": "percent"}}
-
-
 PACKED = {"scale_factor": 0.5, "add_offset": 10.0}
-
-
 STORED = [0, -9999, 5, 100, 7, 1]
-
 
 DECLARED = {
     "nothing": {},
@@ -209,8 +204,6 @@ def test_the_mask_of_a_geotiff_declares_too(tmp_path):
 
 
 SMAP = {"soil_moisture": {"from": "soil_moisture", "units": "cm**3/cm**3", "to": "m3 m-3"}}
-
-
 TIME = "2015-04-06T12:31:07.123Z"
 
 

@@ -29,10 +29,7 @@ from pipeline.sources.grids.variables import terms
 from pipeline.sources.shared.units import RULES
 
 CATALOG = f"{catalogs.__path__[0]}/forcing.yaml"
-
-
 ENTRIES = yaml.safe_load(Path(CATALOG).read_text())["sources"]
-
 
 METADATA = {
     *("support", "license", "doi", "auth", "region", "native_grid", "native_units", "origin"),

@@ -29,14 +29,8 @@ from pipeline.sources.raster import RasterSource
 from pipeline.sources.smap import SmapL3Source
 
 DAYS = np.arange("2020-01-01", "2020-01-04", dtype="datetime64[D]").astype("datetime64[ns]")
-
-
 LAT, LON = [10.0, 11.0], [20.0, 21.0, 22.0]
-
-
 VALUES = np.arange(18, dtype="float32").reshape(3, 2, 3) + 280
-
-
 MAPPING = {"air_temperature": {"from": "T", "units": "K"}}
 
 

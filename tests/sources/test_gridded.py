@@ -24,22 +24,11 @@ from pipeline.storage.artefacts import Workspace
 from pipeline.train import stage as train_stage
 
 WINDOW = world.WINDOW
-
-
 PERIOD = ["2019-12-05", "2020-02-20"]
-
-
 DAYS = np.arange(np.datetime64("2019-12-01"), np.datetime64("2020-03-10")).astype("datetime64[ns]")
-
-
 SPLIT = 41  # days of the first file
-
-
 LAT = np.arange(*np.round(WINDOW.cell_lat[[0, -1]] + [0.4, -0.4], 3), -0.125)
-
-
 LON = np.arange(*np.round(WINDOW.cell_lon[[0, -1]] + [-0.4, 0.4], 3), 0.125)
-
 
 METADATA = {
     "support": "cell",
@@ -48,7 +37,6 @@ METADATA = {
     "period": "2019-12-01..2020-03-09",
     "auth": "none",
 }
-
 
 FORCING = {
     "snowfall": {"from": "SNOWF", "units": "kg m-2 h-1", "to": "kg m-2 day-1"},

@@ -16,11 +16,7 @@ from pipeline.sources.grids.axes import grid_of
 from pipeline.sources.gridzarr import GridZarrSource
 
 TEMPERATURE = {"air_temperature": {"from": "t2m", "units": "K", "daily": "mean"}}
-
-
 AORC = {"air_temperature": {"from": "TMP_2maboveground", "units": "K", "daily": "mean"}}
-
-
 PLAIN = {"air_temperature": {"from": "T", "units": "K"}}
 
 

@@ -26,12 +26,9 @@ MAPPING = {
     "soil_temperature": {"from": "soil_temperature", "units": "degC"},
 }
 
-
 # Days of the main site, from 28 February of a leap year on: good, good for 13 hours, frozen for
 # most, missing for most, and too short.
 BAD = {1: "D04", 2: "D02,D03", 3: "M"}
-
-
 N_GOOD = {0: 24, 1: 13, 2: 5, 3: 11, 4: 9}
 
 

@@ -23,7 +23,6 @@ MAPPING = {
     "soil_temperature": {"from": "soil_temperature", "units": "degC"},
 }
 
-
 SITE = ("SCAN", "Isbell", 34.82, -97.0)
 
 

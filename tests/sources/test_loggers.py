@@ -25,14 +25,8 @@ from pipeline.sources.table import TableSource
 from pipeline.sources.uscrn import UscrnSource
 
 MAPPING = {"soil_moisture": {"from": "vwc", "units": "m3 m-3"}}
-
-
 COLUMNS = {"id": "site", "lat": "lat", "lon": "lon", "depth": "depth_m", "time": "date"}
-
-
 LONG = "site,lat,lon,depth_m,date,vwc\n"
-
-
 START = datetime.datetime(2019, 5, 1)
 
 

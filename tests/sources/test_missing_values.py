@@ -20,8 +20,6 @@ from pipeline.sources.smap import SmapL3Source
 from pipeline.sources.table import TableSource
 
 STORED = np.array([[0, -999, 5], [100, 7, 1]], "int16")
-
-
 AXES = {"lat": [-1.0, 0.0], "lon": [0.0, 1.0, 2.0]}
 
 

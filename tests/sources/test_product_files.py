@@ -17,11 +17,7 @@ from rasterio.transform import Affine
 from pipeline.experiment.variables import VARIABLES
 
 CATALOG = Path(__file__).resolve().parents[2] / "catalogs" / "products.yaml"
-
-
 DAYS = np.array(["2020-02-29", "2020-03-01"], "datetime64[ns]")
-
-
 ALWAYS = {"support", "license", "doi", "auth", "region", "native_grid", "native_units"}
 
 

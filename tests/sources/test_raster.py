@@ -20,22 +20,11 @@ from pipeline.sources.raster.layers import block_means, metres_per_degree, terra
 from pipeline.sources.shared import http_errors
 
 RNG = np.random.default_rng
-
-
 SAND = {"sand": {"from": 1, "units": "g kg-1", "to": "percent"}}
-
-
 WORLDCOVER = "ESA_WorldCover_10m_2021_v200_{ns}{lat:02d}{ew}{lon:03d}_Map.tif"
-
-
 NAME = "Copernicus_DSM_COG_30_{ns}{lat:02d}_00_{ew}{lon:03d}_00_DEM"
-
-
 DEM = {"elevation": {"from": "1", "units": "m"}}
-
-
 STEEP = {"slope": {"from": "1", "units": "degree", "derive": "slope"}}
-
 
 COVERS = {
     "cover_tree": {"from": 1, "units": "1", "classes": [10, 95]},

@@ -16,8 +16,6 @@ from pipeline.sources import geolearn, points
 from pipeline.sources.awdb.service import humidity_in_standard_atmosphere
 
 CELLS, SITES = ((40.0, -100.0), (41.0, -101.0)), ("2001:NE:SCAN", "2002:NE:SCAN")
-
-
 SERIES = ("APCP", "TMP_2", "SPFH_2", "DSWRF", "DLWRF", "UGRD_10", "VGRD_10")
 
 

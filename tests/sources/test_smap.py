@@ -25,17 +25,9 @@ if TYPE_CHECKING:
 
 
 MAPPING = {"soil_moisture": {"from": "soil_moisture", "units": "cm**3/cm**3", "to": "m3 m-3"}}
-
-
 CATALOG = importlib.resources.files("catalogs").joinpath("satellite.yaml")
-
-
 ROW, COL = 100, 240  # in CONUS
-
-
 CONUS = (-125.0, 25.0, -67.0, 50.0)
-
-
 PERIOD = (date(2015, 4, 6), date(2015, 4, 6))
 
 
@@ -205,11 +197,7 @@ def test_a_digest_is_of_the_granules_not_of_their_place(tmp_path):
 
 
 AM = "Soil_Moisture_Retrieval_Data_AM"
-
-
 UNLIMITED = {"valid_min": np.float32(-1e5)}
-
-
 SEEN = Seen(ROW, COL, 0.2, "2015-04-06T12:00:00.000Z")
 
 

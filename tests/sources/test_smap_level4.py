@@ -15,8 +15,6 @@ from pipeline.grid import ease
 from pipeline.sources.smap import SmapL4Source
 
 CONUS = (-125.0, 25.0, -67.0, 50.0)
-
-
 SURFACE = {"soil_moisture": {"from": "sm_surface", "units": "m3 m-3"}}
 
 

@@ -15,15 +15,12 @@ from pipeline.experiment.variables import VARIABLES
 
 CATALOG = Path(__file__).parents[2] / "catalogs" / "static.yaml"
 
-
 ASKED = {
     *("support", "license", "doi", "auth", "region", "native_grid", "native_units"),
     *("time_convention", "period", "origin", "verified", "volume"),
 }
 
-
 ENTRIES = yaml.safe_load(CATALOG.read_text())["sources"]
-
 
 HOSTS = (
     "https://files.isric.org",
@@ -33,7 +30,6 @@ HOSTS = (
     "https://copernicus-dem-90m.s3.eu-central-1.amazonaws.com",
     "https://copernicus-dem-30m.s3.eu-central-1.amazonaws.com",
 )
-
 
 ALBERS = (
     'PROJCS["Albers_Conical_Equal_Area",GEOGCS["WGS 84",DATUM["WGS_1984",'

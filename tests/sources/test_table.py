@@ -20,10 +20,7 @@ from pipeline.experiment.variables import VARIABLES
 from pipeline.sources.table import TableSource
 
 COLUMNS = {"id": "site", "lat": "lat", "lon": "lon", "depth": "depth", "time": "time"}
-
-
 MAPPING = {"soil_moisture": {"from": "vwc", "units": "m3 m-3"}}
-
 
 DAILY = """site,lat,lon,depth,time,vwc
 A,41.25,-105.5,0.05,2019-05-01,0.21

@@ -12,26 +12,12 @@ from pipeline import files
 from pipeline.storage import models, tables
 
 FORCING, STATIC, TARGET = ["air_temperature", "snowfall"], ["elevation"], "snow_depth"
-
-
 UNITS = {"air_temperature": "K", "snowfall": "kg m-2 day-1", "elevation": "m", "snow_depth": "m"}
-
-
 SIZES = {"time": 192, "y": 12, "x": 16, "fy": 3, "fx": 4, "site": 24}
-
-
 DIMS = {"cells": ("y", "x"), "footprints": ("fy", "fx"), "sites": ("site",)}
-
-
 VARYING = {"cells": FORCING, "footprints": [TARGET], "sites": [TARGET, *FORCING]}
-
-
 CONSTANT = {"cells": STATIC, "footprints": [], "sites": STATIC}
-
-
 METRICS = {"bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge"}
-
-
 TEXT, REAL, SINGLE, DAY = "str", "float64", "float32", "datetime64[ns]"
 
 

@@ -25,8 +25,6 @@ from pipeline.sources.shared import access
 from pipeline.storage import tables, zarr_arrays
 
 ARMS = ("multiscale", "insitu", "satellite")
-
-
 GROUPS = [("cube.zarr", g) for g in ("cells", "footprints", "sites")]
 
 
@@ -37,7 +35,6 @@ GROUPS += [(f"state/{arm}.zarr", None) for arm in ARMS]
 
 
 STAGES = ("prepare", "folds", "train", "predict", "evaluate", "report")
-
 
 # What differs from run to run, not from place to place.
 OF_A_RUN = {"date_created", "history", "id", "code_commit", "cube_sha256", "models_sha256"}
@@ -203,8 +200,6 @@ def write_group(url, endpoint):
 
 
 ENVIRONMENT, OPTION, CLIENT, CONFIGURED = (f"http://127.0.0.1:{port}" for port in (1, 2, 3, 4))
-
-
 IN_CLIENT = {"client_kwargs": {"endpoint_url": CLIENT}}
 
 

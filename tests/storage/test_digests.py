@@ -24,14 +24,8 @@ from pipeline.sources.raster import RasterSource
 from pipeline.sources.smap import SmapL3Source
 
 DAYS = np.arange("2020-01-01", "2020-02-10", dtype="datetime64[D]")  # 40 files
-
-
 MAPPING = {"air_temperature": {"from": "T", "units": "K"}}
-
-
 PERIOD = {"period": "2020-01-01..2020-02-09"}
-
-
 REVISED = "20200121"
 
 

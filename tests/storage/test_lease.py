@@ -20,7 +20,6 @@ from pipeline.storage.artefacts import Workspace
 
 INPUTS = {"schema": 1}
 
-
 HOLDER = """
 import sys, time
 from pipeline.storage import lease

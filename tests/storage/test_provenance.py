@@ -13,11 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 CODE = ("model", "pipeline", "catalogs")
-
-
 TELL = "from pipeline.storage import provenance; print(provenance.of_code())"
 
 

@@ -32,7 +32,6 @@ DAMAGED = {
     "bytes": b"\xff\xfe\x00{}",
 }
 
-
 FOLDERS = ("planet", "cube", "models", "maps")
 
 

@@ -39,7 +39,6 @@ from pipeline.train import stage as train_stage
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "recordings" / "workspace-v2" / "workspace.tar.gz"
 
-
 COMPLETE = {
     prepare_stage: "cube complete",
     folds: "folds complete",
@@ -49,9 +48,7 @@ COMPLETE = {
     page: "report complete",
 }
 
-
 TARGET = "snow_depth"
-
 
 # Digests of the sources as the cube records them: each covers the path of its driver.
 RECORDED = {
@@ -264,7 +261,7 @@ def test_old_paths_open_in_nested_catalogs_in_others_in_the_doctor_and_in_intake
     old.edit(lambda entries: [spec["metadata"].update(more) for spec in entries.values()])
     settings = [f"sources.catalog={inner}"]
     healthy, shown = doctor.examine(str(old.folder / "snow.yaml"), settings, Silent())
-    assert (healthy, shown[1]) == (True, "5 entries, 5 years of them: 5 healthy")
+    assert (healthy, shown[1]) == (True, "5 entries, 5 years in all: 5 healthy")
     assert type(intake.open_catalog(str(inner))["forcing"]).__module__ == "moved_grids"
 
 

@@ -19,8 +19,6 @@ from pipeline.storage.artefacts import Artefact, Workspace
 from pipeline.storage.schema import BLOCK_DAYS, Array, block_range, epoch_day, time_axis
 
 INPUTS = {"schema": 1, "period": ["2020-01-01", "2020-02-01"], "qc.stuck_days": 30}
-
-
 N_BLOCKS, N_Y, N_X, SHARD = 4, 7, 5, 4  # sizes differ, and the last shards are cut by the end
 
 

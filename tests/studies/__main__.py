@@ -12,8 +12,6 @@ from studies.case import results
 from studies.page import placed
 
 STUDIES = {"arms": arms, "sites": sites, "bias": bias, "refinement": refinement}
-
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -7,8 +7,6 @@ from studies.case import INPUTS, Case
 from studies.world import ARMS
 
 OTHERS = (*ARMS, "ridge", "footprint")
-
-
 N_SITES = 30
 
 

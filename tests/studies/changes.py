@@ -12,14 +12,8 @@ from model.scaling import Scale, Scaler, fit_plain_scale
 from pipeline.grid import lookup
 
 RAIN = "precipitation"
-
-
 GAIN = 3.0  # as much as the trimmed z-score gives rain beside the other inputs
-
-
 BENDS = {"root": np.sqrt, "log1p": np.log1p}
-
-
 NEAR = 0.5  # share of the footprints drawn from those nearest to a site
 
 

@@ -8,11 +8,7 @@ from pipeline.evaluate.report import style
 from studies import text
 
 UNIT = "m³ m⁻³"
-
-
 PANELS = {"correlation": "R", "rmse": f"RMSE [{UNIT}]"}
-
-
 LINES = {"linewidth": 1.6, "markersize": 4.5, "marker": "o"}
 
 

@@ -17,17 +17,9 @@ from studies.case import Case
 from studies.world import ARMS, some
 
 REFINEMENTS = (8, 4, 2, 1)  # the finest first: it makes the planet
-
-
 FINEST = max(REFINEMENTS)
-
-
 AWAY_M = 18_000.0  # two cells of 9 km, as in the other studies
-
-
 SEEDS = range(3)
-
-
 NAMES = (*ARMS, "footprint")
 
 

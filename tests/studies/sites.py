@@ -16,11 +16,7 @@ from studies import arms, figures, text
 from studies.case import Case
 
 NUMBERS = (10, 20, 30, 60, 100, 300)
-
-
 EMPTY = 100  # sites up to which the judged cells' footprints hold none
-
-
 LEARNT = ("multiscale", "insitu", "ridge")
 
 

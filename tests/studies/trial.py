@@ -17,8 +17,6 @@ from studies.training import trained
 from studies.world import ARMS
 
 JUDGED = ("correlation", "rmse", "ubrmse")
-
-
 PLANET_LEVEL = 0.5  # best fixed weight with 30 sites on planets 200-207; choosing costs three folds
 
 

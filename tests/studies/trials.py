@@ -29,11 +29,7 @@ from studies.page import placed
 from studies.variants import BASE, SHORT, VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 SITES = "sites"
-
-
 ASIDE = {"correlation": 3, "rmse": 4, "ubrmse": 4}
 
 

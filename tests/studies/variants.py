@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 # The recipe without its blend, at half its length (see the variant `400 updates`).
 SHORT = ("train.updates=200", "network.linear_weight=0.0")
 
-
 MORE_SLOW = (
     "inputs.slow=[{variable: precipitation, days: [3, 7, 30, 90, 365], transform: log1p}, "
     "{variable: air_temperature, days: [30, 365]}, {variable: shortwave, days: [30, 365]}, "
@@ -32,7 +31,6 @@ class Variant:
 
 
 BASE = "base"
-
 
 VARIANTS = {
     BASE: Variant(),

@@ -27,11 +27,7 @@ from pipeline.train import training_data
 from studies.training import trained
 
 ARMS = ("multiscale", "insitu", "satellite")
-
-
 REPORTED = ("correlation", "rmse", "ubrmse", "bias")
-
-
 MOST = 800  # cells judged; of more, a fixed random draw: a median needs no more
 
 

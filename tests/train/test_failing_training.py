@@ -39,11 +39,7 @@ from pipeline.storage.cube import Cube
 from pipeline.train import stage, training_data
 
 JOB = ModelKey("multiscale", 1, 2)
-
-
 UPDATES = 60
-
-
 OVERFLOWS = 1e-25  # a scale of the target under which squared errors exceed float32
 
 

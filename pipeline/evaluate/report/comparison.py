@@ -27,10 +27,7 @@ PANELS = {
     "kge": ("KGE", True, False),
 }
 
-
 FORMS = ("png", "svg")
-
-
 _INCH, _ROW = 1.75, 0.19  # width of a panel, height of an interval
 
 
@@ -92,8 +89,6 @@ def _arm(axes: Axes, pairs: Json, names: list[str], metric: str, arm: str, shift
 
 
 GROUPS = ("unseen", "out_of_fold", "trained")
-
-
 APART = 0.11  # between candidates, in square roots of days
 
 

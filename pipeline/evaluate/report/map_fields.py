@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 
 
 Line = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
-
-
 _WIDTH = 3.4  # inches of a map
-
-
 _MARGINS = (0.42, 0.22, 0.1, 0.06)  # of its axes, inches: left, bottom, right, top
-
-
 _LAND = "#eceef1"  # where a map has no value
 
 

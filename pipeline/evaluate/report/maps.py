@@ -51,8 +51,6 @@ def border_lines(bounds: tuple[float, float, float, float]) -> list[Line]:
 
 
 WET, SPREAD, SIGNED = "cividis_r", "viridis_r", "BrBG"
-
-
 SPARSE = 0.25  # share of cells with values under which they are drawn as squares, not filled
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 _WIDTH = 3.5
-
-
 _JUDGES = {"sites": ("s", "white", 0.14), "truth": ("o", None, -0.14)}
 
 
@@ -133,11 +131,7 @@ def known(values: Any) -> NDArray[np.float64]:
 
 
 SHOWN = ("correlation", "rmse", "ubrmse", "bias")
-
-
 COMPARED = ("correlation", "rmse", "ubrmse")
-
-
 BETTER = {"correlation": max, "rmse": min, "ubrmse": min}
 
 

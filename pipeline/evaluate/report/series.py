@@ -118,8 +118,6 @@ def _running(values: NDArray[Any], width: int) -> NDArray[Any]:
 
 
 MOST_DAYS = 731  # shown of a series: two years can still be read
-
-
 LOSSES = {"loss_insitu": "sites", "loss_satellite": "footprints"}
 
 

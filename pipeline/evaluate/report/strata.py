@@ -69,17 +69,9 @@ def dots(rows: list[Row], metric: str, unit: str) -> Picture:
 
 
 DRAWN = ("correlation", "rmse", "ubrmse")
-
-
 TOLD = ("correlation", "rmse")
-
-
 RECORDS = ("site", "satellite", "model")
-
-
 MEASURES = ("error_std", "correlation", "snr_db")
-
-
 ALL = "all sites"
 
 

@@ -31,7 +31,6 @@ COLOURS = {
     "footprint": "#767676",
 }
 
-
 LABELS = {
     "multiscale": "multiscale",
     "insitu": "in situ only",
@@ -40,18 +39,10 @@ LABELS = {
     "footprint": "satellite itself",
 }
 
-
 METRICS = {"correlation": "R", "rmse": "RMSE", "ubrmse": "ubRMSE", "bias": "bias"}
-
-
 MINUS = "\N{MINUS SIGN}"
-
-
 INK, FAINT = "#1d2430", "#c9ced6"
-
-
 PIXELS_PER_INCH = 100  # of the page; pictures have twice as many
-
 
 _SETTINGS: dict[str, Any] = {
     "font.size": 8.5,
@@ -165,8 +156,6 @@ def bare(axes: Axes) -> None:
 
 
 UNITLESS = ("correlation", "anomaly_correlation", "kge")
-
-
 ABSENT = "\N{EN DASH}"
 
 

@@ -61,8 +61,6 @@ def _bytes_a_step(stored: xr.DataArray, window: Grid) -> float:
 
 
 READ_AT_ONCE, DAYS_AT_ONCE = 256, 32  # rows and columns, days; or more: whole chunks of a file
-
-
 _BLOCK_BYTES = 64 * 2**20
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 AXES = {"lat": ("lat", "latitude"), "lon": ("lon", "longitude")}
-
-
 GAP = 1e-3  # of a cell's width: bounds are often float32
 
 

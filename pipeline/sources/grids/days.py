@@ -24,20 +24,10 @@ if TYPE_CHECKING:
 
 
 Stamp = Literal["start", "middle", "end", "instant"]
-
-
 How = Literal["mean", "sum", "max", "min"]
-
-
 STAMPS = ("start", "middle", "end", "instant")
-
-
 HOWS = ("mean", "sum", "max", "min")
-
-
 DAY = np.timedelta64(1, "D")
-
-
 SINCE_00 = "since_00"  # stands for the stamp of amounts since 00 UTC
 
 

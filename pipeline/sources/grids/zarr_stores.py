@@ -159,8 +159,6 @@ def _number(told: Any) -> Any:
 
 
 DOCUMENTS = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray")
-
-
 FORBIDDEN = 403
 
 

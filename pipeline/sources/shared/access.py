@@ -19,21 +19,12 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-
 T = TypeVar("T")
-
-
 WAITS_S = (2.0, 8.0)  # before a read that failed is tried again
-
 
 # Where a URL is really asked for: a recording sends libraries with a client of their own elsewhere.
 ROUTE: Callable[..., str] | None = None
-
-
 PART, EMPTY = 206, 416  # statuses of a part of a file, and of one beyond its end
-
-
 LARGEST_WHOLE = 2 * 2**30  # bytes of a file that is read whole, from servers that send no parts
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 TIMES = ("time", "valid_time", "day")
 
-
 NAMES = {
     "lat": {"lat", "lats", "latitude", "latitudes", "nav_lat", "xlat", "lat_dd", "y_lat"},
     "lon": {
@@ -34,9 +33,7 @@ NAMES = {
     "time": {*TIMES, "times", "date", "dates", "datetime", "timestamp", "t", "xtime"},
 }
 
-
 STANDARD = {"lat": "latitude", "lon": "longitude", "time": "time"}
-
 
 UNITS = {
     "lat": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},

@@ -51,11 +51,7 @@ def entry_period(
 
 
 CODE = re.compile(r"%[YmdjH]")
-
-
 SPANS = {"%H": "h", "%d": "D", "%j": "D", "%m": "M", "%Y": "Y"}
-
-
 MOST_FOLDERS = 400  # that are listed to find missing files before any is read
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Mapping = dict[str, dict[str, Any]]
 
-
 OTHERS = {
     b"CDF\x05": "NetCDF-3 with 64-bit data (CDF-5)",
     b"GRIB": "GRIB",
@@ -30,7 +29,6 @@ OTHERS = {
     b"\x1f\x8b": "compressed with gzip",
     b"PK\x03\x04": "a zip archive",
 }  # formats that are no NetCDF we read, by their first bytes
-
 
 REMEDY = "correct the file, or its entry in the catalog"
 

@@ -32,11 +32,7 @@ from pipeline.sources.shared import http_errors
 
 # A token is sent to these alone, and to a server on this machine: a catalog is anybody's text.
 HOSTS = (".earthdata.nasa.gov", ".earthdatacloud.nasa.gov", ".eosdis.nasa.gov")
-
-
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
 _PLACE = "Earthdata Login"
 
 
@@ -110,7 +106,6 @@ def _as_it_is(request: Any) -> Any:
 
 
 REGION = "us-west-2"  # the buckets answer from within this region only
-
 
 ENDPOINTS = {
     "nsidc-cumulus-prod-protected": "https://data.nsidc.earthdatacloud.nasa.gov/s3credentials",

@@ -19,17 +19,10 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 
-
 # How many bytes are read to tell the content of files that their store has no tag for.
 READ_LOCALLY, READ_ELSEWHERE = 2 * 2**30, 2**28
-
-
 CONTENT = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "content_md5")
-
-
 CHANGED = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified")
-
-
 Info = dict[str, Any]
 
 

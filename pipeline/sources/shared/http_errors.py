@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 BUSY = {408, 429, 500, 502, 503, 504}
-
-
 ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S = 5, 0.5, 30.0
-
 
 # Codes of S3 with which a server says that it has looked at the keys, and that they are not valid.
 WRONG_KEYS = {
@@ -28,7 +25,6 @@ WRONG_KEYS = {
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 }
-
 
 REMEDIES = {
     "earthdata": "get an Earthdata Login at urs.earthdata.nasa.gov, and give it in ~/.netrc, "

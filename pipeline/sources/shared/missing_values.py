@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # of units, by their first letters
-
-
 STEPS = (1, 60, 300, 900, 3600)  # s, to one of which times are rounded
 
 
@@ -66,18 +64,11 @@ def _rounded(held: xr.Variable, stored: xr.Variable) -> xr.Variable:
 
 
 Fills = dict[str, tuple[float, ...]]
-
-
 Limits = tuple[float | None, float | None]
-
-
 FILLS = ("_FillValue", "missing_value")
-
 
 # How xarray opens a file that is to be decoded here: no coordinate is read before.
 RAW: dict[str, Any] = {"decode_cf": False, "create_default_indexes": False, "cache": False}
-
-
 LIMITS = "valid_limits"  # key of a decoded variable's encoding
 
 

@@ -23,23 +23,11 @@ if TYPE_CHECKING:
 
 
 ALIKE = 0.05  # relative difference below which two distances are the same
-
-
 GAP = 1.5  # times the cadence, from which on a distance is a gap
-
-
 SOON = 8  # distances from a gap to a cadence
-
-
 LEAST = 3  # values in a row that make a cadence
-
-
 TINY = 1e-6  # of an hour or a step, in comparing sums of times
-
-
 DAY = 24 * 3600 * 10**9  # ns
-
-
 UNITS = ((DAY, "day"), (DAY // 24, "hour"), (DAY // 1440, "minute"), (10**9, "second"))
 
 

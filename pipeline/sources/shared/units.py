@@ -60,8 +60,6 @@ def conversion(found: str, wanted: str) -> tuple[float, float]:
 
 
 GAS_RATIO = 287.0597 / 461.5250  # of dry air's constant to vapour's, as the IFS has them
-
-
 WATER = 1000.0  # kg m-3
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 
 PRODUCTION = re.compile(r"_([A-Z])[A-Za-z0-9]*_\d{3}\.\w+$")
-
-
 STAMP = re.compile(r"_(\d{8})(?:T(\d{6}))?_")
 
 
@@ -112,14 +110,8 @@ def stamp(granule: Granule) -> np.datetime64:
 
 
 CMR = "https://cmr.earthdata.nasa.gov"
-
-
 BEGIN = date(2015, 3, 31)  # SMAP's first day, of which is asked where no period is given
-
-
 MOST = 1_000_000  # granules of a year
-
-
 LINKS = {False: "GET DATA", True: "GET DATA VIA DIRECT ACCESS"}
 
 
