@@ -211,12 +211,12 @@ def judge(
             chosen = inside if inside.ndim == 1 else inside.any(1)
             if not chosen.any():
                 continue
-            part, fewest = sites.only(chosen), rules
+            part, fewest = sites.select(chosen), rules
             if inside.ndim == 2:
                 part = replace(part, observed=np.where(inside[chosen], part.observed, np.nan))
                 days = min(FEWEST_DAYS, rules.min_days)
                 fewest = rules.model_copy(update={"min_days": days})
-            judged = scoring.brief(part, [c.only(chosen) for c in candidates], fewest)
+            judged = scoring.brief(part, [c.select(chosen) for c in candidates], fewest)
             if judged["n_sites"] >= FEWEST_SITES:
                 found[name] = judged
         if len(found) > 1:

@@ -95,9 +95,9 @@ def test_triple_collocation_at_sites_tells_the_errors(judged):
             assert told[record]["median"]["error_std"] == pytest.approx(expected, abs=0.012)
             low, high = told[record]["ci95"]["correlation"]
             assert low <= told[record]["median"]["correlation"] <= high
-    lonely = sites.only(np.arange(N_SITES) < 3)
+    lonely = sites.select(np.arange(N_SITES) < 3)
     few = RULES.model_copy(update={"min_days": 100})
-    told = stage.collocate(lonely, [c.only(np.arange(N_SITES) < 3) for c in candidates], few)
+    told = stage.collocate(lonely, [c.select(np.arange(N_SITES) < 3) for c in candidates], few)
     assert told["ridge"]["undefined"] == {"fewer than 100 common days": 3}
     assert stage.collocate(sites, [c for c in candidates if c.name != "footprint"], RULES) == {}
 
