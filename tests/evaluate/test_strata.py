@@ -126,12 +126,12 @@ def test_strata_of_the_small_world(world, snow):
     assert found.keys() == {"network", "season", "frozen", "nearest training site"}
     days = cube.days[10:].astype("datetime64[M]").astype(int) % 12 + 1
     season = {1: "DJF", 2: "DJF", 12: "DJF", 3: "MAM", 4: "MAM", 11: "SON"}
-    for which in found["season"].which:
+    for which in found["season"].indices:
         assert [found["season"].names[i] for i in which] == [season[m] for m in days]
     kelvin = cube.series(cube.sites, "air_temperature")
     week = np.array([kelvin[day - 6 : day + 1].mean(0) for day in range(10, 160)])
-    np.testing.assert_array_equal(found["frozen"].which.T == 0, week < 273.15)
-    assert 0 < (found["frozen"].which == 0).mean() < 1
+    np.testing.assert_array_equal(found["frozen"].indices.T == 0, week < 273.15)
+    assert 0 < (found["frozen"].indices == 0).mean() < 1
 
 
 @pytest.mark.parametrize("buffer_km", [0.0, 20.0, 40.0])
@@ -147,7 +147,7 @@ def test_distance_to_the_nearest_site_that_was_learnt_from(world, snow, buffer_k
         others = np.flatnonzero((fold != fold[i]) & ~near)
         km = [lookup.great_circle_km(lat[i], lon[i], lat[j], lon[j]) for j in others]
         expected.append(np.searchsorted(strata.KM, min(km), side="right") if km else -1)
-    np.testing.assert_array_equal(found.which, expected)
+    np.testing.assert_array_equal(found.indices, expected)
 
 
 def test_groups_are_scored_beside_all_others(world, tmp_path):
@@ -162,7 +162,7 @@ def test_groups_are_scored_beside_all_others(world, tmp_path):
     found = strata.strata(wrong, cube, fold, slice(0, 160))
     assert "nearest training site" not in found
     assert found["low"].names == ("low", "other")
-    assert np.flatnonzero(found["low"].which == 0).tolist() == [1, 5]
+    assert np.flatnonzero(found["low"].indices == 0).tolist() == [1, 5]
 
 
 def held(**values):
@@ -174,13 +174,13 @@ def test_land_cover_irrigation_and_unknown():
     classes, share = [1, 7, 12, 17, np.nan], [0, 0.5, 0.1, 0.09, np.nan]
     found = strata._places(None, held(land_cover=classes, irrigated=share))
     cover = found["land cover"]
-    named = [cover.names[i] if i >= 0 else "" for i in cover.which]
+    named = [cover.names[i] if i >= 0 else "" for i in cover.indices]
     assert named == ["forest", "shrubland", "cropland", "", ""]
-    np.testing.assert_array_equal(found["irrigated"].which, [0, 1, 1, 0, -1])
+    np.testing.assert_array_equal(found["irrigated"].indices, [0, 1, 1, 0, -1])
     shares = {"cover_tree": [0.6, 0.1, np.nan], "cover_crop": [0.4, 0.9, np.nan]}
     cover = strata._places(None, held(**shares))["land cover"]
     assert cover.names == ("tree", "crop")
-    np.testing.assert_array_equal(cover.which, [0, 1, -1])
+    np.testing.assert_array_equal(cover.indices, [0, 1, -1])
 
 
 def test_climate_from_forcing():
