@@ -1,13 +1,17 @@
-"""Local adjustment of arms and baselines at sites: what the first days of a probe are worth.
+"""Score predictions after a local bias adjustment: what the first days of a probe are worth.
 
-In a summary, `adjustment` has:
-  days: numbers k of days learned on; scored_after: the days before those that are scored
-  by_days: for every k as text what `judging.judge` says with offsets learned on the first k days,
-    each on the same later days, and `minus_0`: paired differences against k = 0, by candidate, of
-    rmse and of the absolute bias (the other scores do not change with an offset, KGE apart)
-  priors: by candidate and fold (as the models') what errors at other sites say, as of model.adjust
+The offset of a site is estimated from its first k days (see `model.bias_adjustment`) and added to
+the predictions of the later days. In a summary, `adjustment` has
+  days: the numbers k of days that offsets are estimated from
+  scored_after: the number of days that are never scored; only the days after them are
+  n_sites: number of sites with enough days
+  by_days: by k as text, the summary of `scoring.judge` with offsets from the first k days, always
+    on the same later days; and `minus_0`, by candidate: paired differences from k = 0 of the RMSE
+    and of the absolute bias (an offset changes no other score but KGE)
+  priors: by candidate and fold of the models, the prior estimated from errors at other sites
   not_in_curve: sites with too few days, with the reason
-  offsets: from all days of a site, by candidate: number of days, offset and its standard deviation
+  offsets: by site and candidate, from all days of the site: number of days, offset and its
+    standard deviation
 """
 
 from __future__ import annotations
@@ -36,61 +40,62 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.cube import Cube
 
-
 DAYS = (0, 7, 30, 90)
 MORE_SITES = "train it with folds and more sites"
+
 Priors: TypeAlias = "dict[str, dict[int, OffsetPrior]]"  # by candidate and fold
 
 
 def check(experiment: Experiment, cube: Cube) -> None:
-    """Check, without reading anything, that there are errors to learn from.
+    """Check, without reading any file, that the experiment has errors at held-out sites.
 
     Raises:
-      DataError: no model was judged at sites that it has not seen.
+      DataError: If the experiment has no folds, or its cube has no sites.
     """
     if experiment.folds.kind == "none" or not cube.site_ids:
-        found = "has no errors at held-out sites that --adjust could learn from"
-        raise DataError(f"experiment {experiment.name}", found, remedy=MORE_SITES)
+        problem = "there are no errors at held-out sites, which --adjust needs"
+        raise DataError(f"experiment {experiment.name}", problem, remedy=MORE_SITES)
 
 
 def learn(experiment: Experiment, workspace: Workspace, cube: Cube, folds: pd.DataFrame) -> Priors:
-    """What errors over the training period say, for each fold those at sites of other folds.
+    """Estimate the prior of site offsets of every fold from errors at the sites of other folds.
+
+    The errors are those of the training period.
 
     Args:
       experiment: names the arms.
       workspace: has sites.parquet.
-      cube: what the models were trained on.
-      folds: folds.parquet.
+      cube: the cube that the models were trained on.
+      folds: the table folds.parquet.
 
     Raises:
-      DataError: no model was judged at sites that it has not seen, or at too few.
+      DataError: If there are no errors at held-out sites, or at too few sites.
     """
     check(experiment, cube)
-    where, remedy = f"experiment {experiment.name}", MORE_SITES
-    of_site = folds.set_index("site").loc[list(cube.site_ids)]
-    fold = of_site.fold.to_numpy()
+    site_rows = folds.set_index("site").loc[list(cube.site_ids)]
+    fold = site_rows.fold.to_numpy()
     place = experiment_config.number_places(
-        experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy()
+        experiment, site_rows.lat.to_numpy(), site_rows.lon.to_numpy()
     )
-    made: Priors = {}
+    priors: Priors = {}
     for name, error in _errors(experiment, workspace, cube).items():
-        made[name] = {}
+        priors[name] = {}
         for k in [*np.unique(fold[fold != models.ALL]).tolist(), models.ALL]:
             prior = bias_adjustment.estimate_prior(
                 error[collocated_sites.elsewhere(place, fold, k)]
             )
             if prior is None:
-                few = f"{bias_adjustment.MIN_PRIOR_SITES} sites of {FEWEST} days"
-                found = f"--adjust needs {few} outside fold {models.fold_name(k)}, for {name}"
-                raise DataError(where, found, remedy=remedy)
-            made[name][k] = prior
-    return made
+                needed = f"{bias_adjustment.MIN_PRIOR_SITES} sites of {FEWEST} days"
+                problem = f"--adjust needs {needed} outside fold {models.fold_name(k)}, for {name}"
+                raise DataError(f"experiment {experiment.name}", problem, remedy=MORE_SITES)
+            priors[name][k] = prior
+    return priors
 
 
 def _errors(
     experiment: Experiment, workspace: Workspace, cube: Cube
 ) -> dict[str, NDArray[np.float32]]:
-    """(site, day) observation less prediction over the training period, by candidate."""
+    """Return, by candidate, observation minus prediction (site, day) of the training period."""
     train = cube.day_index(experiment.train_period)
     table = tables.read_site_predictions(workspace, "observation", "prediction")
     observed = table.observed[:, train]
@@ -107,15 +112,23 @@ def judge(
     priors: Priors,
     config: JudgingConfig,
 ) -> Json:
-    """The curve over sites with enough days, and the offset of every site; `fold` is (site,)."""
+    """Return the `adjustment` of a summary (see the module) for some sites.
+
+    Args:
+      sites: the observations.
+      candidates: the predictions to adjust.
+      fold: (site,) fold that holds each site out.
+      priors: what `learn` returned.
+      config: how sites are scored.
+    """
     arms = np.stack([c.prediction for c in candidates if c.is_arm])
     usable = np.isfinite(sites.observed) & np.isfinite(arms).any(0)
     needed = DAYS[-1] + config.min_days
-    enough = usable.sum(1) >= needed
-    made: Json = {
+    has_enough = usable.sum(1) >= needed
+    summary: Json = {
         "days": list(DAYS),
         "scored_after": DAYS[-1],
-        "n_sites": int(enough.sum()),
+        "n_sites": int(has_enough.sum()),
         "by_days": {},
         "priors": {
             name: {models.fold_name(k): prior._asdict() for k, prior in by_fold.items()}
@@ -128,16 +141,16 @@ def judge(
         ],
         "offsets": _offsets(sites, candidates, fold, priors, usable),
     }
-    if enough.any():
-        made["by_days"] = _curve(
-            sites.only(enough),
-            [c.only(enough) for c in candidates],
-            fold[enough],
+    if has_enough.any():
+        summary["by_days"] = _curve(
+            sites.select(has_enough),
+            [c.select(has_enough) for c in candidates],
+            fold[has_enough],
             priors,
-            usable[enough],
+            usable[has_enough],
             config,
         )
-    return made
+    return summary
 
 
 def _curve(
@@ -148,43 +161,50 @@ def _curve(
     usable: NDArray[np.bool_],
     config: JudgingConfig,
 ) -> Json:
-    """Scores on the days after the last of DAYS, by the number of days learned on."""
-    order = usable.cumsum(1)
-    scored = np.where(usable & (order > DAYS[-1]), sites.observed, np.float32(np.nan))
+    """Return `by_days`: the scores of the days after the last of DAYS, by number of days used."""
+    day_number = usable.cumsum(1)
+    scored = np.where(usable & (day_number > DAYS[-1]), sites.observed, np.float32(np.nan))
     later = Sites(sites.ids, sites.block, sites.days, scored)
-    made: Json = {}
-    before: dict[Any, pd.DataFrame] = {}
+    by_days: Json = {}
+    unadjusted: dict[Any, pd.DataFrame] = {}
     for k in DAYS:
-        learned = usable & (order <= k)
-        adjusted = [_moved(c, _learned(sites, c, fold, priors, learned)[1]) for c in candidates]
-        table, made[str(k)] = scoring.judge(later, adjusted, config)
-        values = {
+        first_days = usable & (day_number <= k)
+        adjusted = [_moved(c, _learned(sites, c, fold, priors, first_days)[1]) for c in candidates]
+        table, by_days[str(k)] = scoring.judge(later, adjusted, config)
+        scores = {
             name: rows.pivot(index="id", columns="metric", values="value").loc[list(sites.ids)]
             for name, rows in table.groupby("arm")
         }
-        before = before or values
-        made[str(k)]["minus_0"] = {
-            c.name: _differences(values[c.name], before[c.name], sites.block, config)
+        unadjusted = unadjusted or scores  # the first of DAYS is 0
+        by_days[str(k)]["minus_0"] = {
+            c.name: _differences(scores[c.name], unadjusted[c.name], sites.block, config)
             for c in candidates
         }
-    return made
+    return by_days
 
 
 def _differences(
-    now: pd.DataFrame, before: pd.DataFrame, block: NDArray[np.int64], config: JudgingConfig
+    adjusted: pd.DataFrame,
+    unadjusted: pd.DataFrame,
+    block: NDArray[np.int64],
+    config: JudgingConfig,
 ) -> Json:
-    made: Json = {}
+    """Return paired differences of the RMSE and of the absolute bias, adjusted minus unadjusted."""
+    differences: Json = {}
     for name, metric in (("rmse", "rmse"), ("absolute_bias", "bias")):
-        a, b = (scores[metric].abs().to_numpy() for scores in (now, before))
-        found = metrics.paired_difference(a, b, block, config.bootstrap_draws)
-        found["median_difference"] = scoring.number(found["median_difference"])
-        made[name] = found | {"ci95": [scoring.number(bound) for bound in found["ci95"]]}
-    return made
+        a, b = (scores[metric].abs().to_numpy() for scores in (adjusted, unadjusted))
+        difference = metrics.paired_difference(a, b, block, config.bootstrap_draws)
+        difference["median_difference"] = scoring.number(difference["median_difference"])
+        differences[name] = difference | {
+            "ci95": [scoring.number(bound) for bound in difference["ci95"]]
+        }
+    return differences
 
 
 def _moved(candidate: Candidate, offset: NDArray[np.float64]) -> Candidate:
-    moved = (candidate.prediction + offset[:, None]).astype(np.float32)
-    return Candidate(candidate.name, candidate.is_arm, candidate.fold, moved)
+    """Return the candidate with an offset (site,) added to its predictions."""
+    adjusted = (candidate.prediction + offset[:, None]).astype(np.float32)
+    return Candidate(candidate.name, candidate.is_arm, candidate.fold, adjusted)
 
 
 def _learned(
@@ -194,13 +214,17 @@ def _learned(
     priors: Priors,
     days: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """(site,) number of errors on some days (site, day), offset and its standard deviation."""
+    """Estimate the offset of every site from the chosen `days` (site, day).
+
+    Returns:
+      (site,) each: the number of errors used, the offset and its standard deviation.
+    """
     error = np.where(days, sites.observed - candidate.prediction, np.nan)
     offset, std = np.zeros(len(fold)), np.zeros(len(fold))
     for k in np.unique(fold).tolist():
-        here = fold == k
-        offset[here], std[here] = bias_adjustment.posterior_offset(
-            error[here], priors[candidate.name][k]
+        in_fold = fold == k
+        offset[in_fold], std[in_fold] = bias_adjustment.posterior_offset(
+            error[in_fold], priors[candidate.name][k]
         )
     return np.isfinite(error).sum(1), offset, std
 
@@ -212,9 +236,10 @@ def _offsets(
     priors: Priors,
     usable: NDArray[np.bool_],
 ) -> list[Json]:
-    made: list[Json] = [{"id": site} for site in sites.ids]
+    """Return `offsets` of a summary: the offset of every site from all its usable days."""
+    rows: list[Json] = [{"id": site} for site in sites.ids]
     for candidate in candidates:
-        found = _learned(sites, candidate, fold, priors, usable)
-        for item, n, offset, std in zip(made, *(v.tolist() for v in found), strict=True):
-            item[candidate.name] = {"days": n, "offset": offset, "std": std}
-    return made
+        columns = _learned(sites, candidate, fold, priors, usable)
+        for row, n, offset, std in zip(rows, *(c.tolist() for c in columns), strict=True):
+            row[candidate.name] = {"days": n, "offset": offset, "std": std}
+    return rows

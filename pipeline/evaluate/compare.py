@@ -1,15 +1,16 @@
-"""Compare experiments that were run, on the same sites and days: sites.parquet of each.
+"""Compare experiments that were run, on the sites and days that all of them have.
 
-A comparison (`evaluate A B --json FILE`) has
-  first: the experiment that every other is compared with
-  experiments, by name: folder, changed (settings it has otherwise than the first), n_sites and
+The predictions come from sites.parquet of each experiment. A comparison
+(`evaluate A B --json FILE`) has
+  first: the experiment that every other one is compared with
+  experiments, by name: folder, changed (settings that differ from those of the first), n_sites and
     n_site_days (observed in its own test period)
-  n_sites, n_site_days: those that all of them observe and predict; nothing else is judged
-  min_days, test_period, unit, notes (what is not alike)
+  n_sites, n_site_days: those that all experiments observe and predict; only these are scored
+  min_days, test_period, unit, notes (other differences that a reader should know)
   arms, by arm: experiments, by name: n_sites, median, ci95; and minus_first, by name and metric:
-    median_difference (of the same site in both), ci95, n_sites
-  baselines, by name, of the first: n_sites, median, ci95
-Intervals resample the blocks of the first.
+    median_difference (paired by site), ci95, n_sites
+  baselines, by name, of the first experiment: n_sites, median, ci95
+Intervals resample the spatial blocks of the first experiment.
 """
 
 from __future__ import annotations
@@ -38,114 +39,134 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
 
-
 TOLD = ("n_sites", "median", "ci95")
-ALIKE = 1e-6  # observations nearer than this are the same, in the target's unit
+ALIKE = 1e-6  # observations that differ by no more are the same, in the target's unit
 
 
 def run(workspaces: Sequence[Workspace]) -> Json:
-    """Compare the first of some experiments with each other one.
+    """Compare the experiment of the first workspace with that of each other one.
+
+    Returns:
+      The comparison, as described in the module.
 
     Raises:
-      SoilweaveError: one of them was not trained, or they have nothing in common to judge.
+      SoilweaveError: If an experiment was not trained, or if the experiments have no arm, site or
+        day in common that can be scored.
     """
-    every, problems = [], []
+    runs, problems = [], []
     for workspace in workspaces:
         try:
-            every.append(read_past_run(workspace))
+            runs.append(read_past_run(workspace))
         except SoilweaveError as error:
             problems.append(str(error))
     if problems:
         raise DataError("evaluate", *problems)
-    first, others = every[0], every[1:]
+    first, others = runs[0], runs[1:]
     arms = [arm for arm in first.experiment.arms if any(arm in o.predictions for o in others)]
     if not arms:
-        found = "; ".join(f"{o.name} has {', '.join(o.experiment.arms)}" for o in every)
-        raise DataError("evaluate", f"no arm in common: {found}")
-    alike, sites = _common(every, arms)
-    rules = first.experiment.judging
-    made: Json = {arm: _arm(arm, alike, sites, rules) for arm in arms}
-    if not any(told["n_sites"] for arm in made.values() for told in arm["experiments"].values()):
-        found = f"no site has {rules.min_days} days that all of them observe and predict"
-        raise DataError("evaluate", found, remedy="give the first less with judging.min_days")
+        arms_of_each = "; ".join(f"{o.name} has {', '.join(o.experiment.arms)}" for o in runs)
+        raise DataError("evaluate", f"no arm in common: {arms_of_each}")
+    aligned, sites = _common(runs, arms)
+    judging = first.experiment.judging
+    by_arm: Json = {arm: _arm(arm, aligned, sites, judging) for arm in arms}
+    if not any(d["n_sites"] for arm in by_arm.values() for d in arm["experiments"].values()):
+        problem = (
+            f"no site has {judging.min_days} days that all experiments observe and predict, as "
+            "judging.min_days of the first requires"
+        )
+        hint = "run the first experiment with a smaller judging.min_days"
+        raise DataError("evaluate", problem, remedy=hint)
     return {
         "first": first.name,
-        "experiments": {o.name: _about(o, first) for o in every},
+        "experiments": {o.name: _about(o, first) for o in runs},
         "n_sites": int(np.isfinite(sites.observed).any(1).sum()),
         "n_site_days": int(np.isfinite(sites.observed).sum()),
-        "min_days": rules.min_days,
+        "min_days": judging.min_days,
         "test_period": [str(day) for day in (sites.days[0], sites.days[-1])],
         "unit": first.experiment.table[first.experiment.target].units,
-        "arms": made,
-        "baselines": _baselines(first, alike[0], sites),
-        "notes": _notes(every, arms),
+        "arms": by_arm,
+        "baselines": _baselines(first, aligned[0], sites),
+        "notes": _notes(runs, arms),
     }
 
 
-def _about(trial: PastRun, first: PastRun) -> Json:
-    observed = np.isfinite(trial.observed)
+def _about(run: PastRun, first: PastRun) -> Json:
+    """Return the entry of one experiment in `experiments`."""
+    observed = np.isfinite(run.observed)
     return {
-        "folder": files.absolute(trial.workspace.root),
-        "changed": schema.changed(first.experiment, trial.experiment),
+        "folder": files.absolute(run.workspace.root),
+        "changed": schema.changed(first.experiment, run.experiment),
         "n_sites": int(observed.any(1).sum()),
         "n_site_days": int(observed.sum()),
     }
 
 
-def _common(every: Sequence[PastRun], arms: Sequence[str]) -> tuple[list[PastRun], Sites]:
-    """All on the sites and days of all; and what all of them observe and predict there.
+def _common(runs: Sequence[PastRun], arms: Sequence[str]) -> tuple[list[PastRun], Sites]:
+    """Restrict all runs to the sites and days that they have in common.
+
+    Returns:
+      The restricted runs; and the observations, NaN on days that some run does not observe or
+      does not predict.
 
     Raises:
-      DataError: there is nothing, or the same is observed otherwise.
+      DataError: If no site-day remains, or if the runs have different observations for the same
+        site-day.
     """
-    first = every[0]
-    moved = set[str]().union(*(_moved(first, other) for other in every))
-    ids = [i for i in first.ids if i not in moved and all(i in o.ids for o in every)]
-    days = first.days[np.logical_and.reduce([np.isin(first.days, o.days) for o in every])]
-    alike = [trial.at(ids, days) for trial in every]
+    first = runs[0]
+    relocated = set[str]().union(*(_moved(first, other) for other in runs))
+    ids = [i for i in first.ids if i not in relocated and all(i in o.ids for o in runs)]
+    days = first.days[np.logical_and.reduce([np.isin(first.days, o.days) for o in runs])]
+    aligned = [run.at(ids, days) for run in runs]
     common = np.ones((len(ids), len(days)), bool)
-    for trial in alike:
-        common &= np.isfinite(trial.observed)
+    for run in aligned:
+        common &= np.isfinite(run.observed)
         for arm in arms:
-            if arm in trial.predictions:
-                common &= np.isfinite(trial.predictions[arm])
+            if arm in run.predictions:
+                common &= np.isfinite(run.predictions[arm])
     if not common.any():
-        found = f"{len(ids)} sites and {len(days)} days of test_period in common"
-        raise DataError("evaluate", f"{found}, none of them with a value and predictions in all")
+        problem = (
+            f"{len(ids)} sites and {len(days)} days of test_period in common, but no site-day that "
+            "all experiments observe and predict"
+        )
+        raise DataError("evaluate", problem)
     problems = []
-    for trial in alike[1:]:
-        apart = np.abs(trial.observed - alike[0].observed)[common]
-        if n := int((apart > ALIKE).sum()):
-            found = f"{n} of {len(apart)} common site-days, by up to {apart.max():.4g}"
-            problems.append(f"{trial.name} observes otherwise than {first.name}: {found}")
+    for run in aligned[1:]:
+        difference = np.abs(run.observed - aligned[0].observed)[common]
+        if n := int((difference > ALIKE).sum()):
+            problems.append(
+                f"observations of {run.name} differ from those of {first.name} on {n} of "
+                f"{len(difference)} common site-days, by up to {difference.max():.4g}"
+            )
     if problems:
-        raise DataError("evaluate", *problems, remedy="compare experiments on one cube: cube=URL")
-    observed = np.where(common, alike[0].observed, np.float32(np.nan))
-    return alike, Sites(tuple(ids), alike[0].block, days, observed)
+        hint = "compare experiments that share one cube (setting cube=URL)"
+        raise DataError("evaluate", *problems, remedy=hint)
+    observed = np.where(common, aligned[0].observed, np.float32(np.nan))
+    return aligned, Sites(tuple(ids), aligned[0].block, days, observed)
 
 
 def _moved(first: PastRun, other: PastRun) -> set[str]:
-    """Ids that both have, for sites that are not at one place."""
+    """Return the ids that both runs use, but for sites at different places."""
     ids = [i for i in first.ids if i in other.ids]
-    a, b = (trial.at(ids, trial.days[:0]) for trial in (first, other))
-    km = lookup.great_circle_km(a.lat, a.lon, b.lat, b.lon)
+    a, b = (run.at(ids, run.days[:0]) for run in (first, other))
+    distance_km = lookup.great_circle_km(a.lat, a.lon, b.lat, b.lon)
     return {
-        i for i, apart in zip(ids, km.tolist(), strict=True) if apart >= collocated_sites.SAME_KM
+        i for i, km in zip(ids, distance_km.tolist(), strict=True) if km >= collocated_sites.SAME_KM
     }
 
 
-def _arm(arm: str, alike: list[PastRun], sites: Sites, rules: JudgingConfig) -> Json:
-    """Every experiment's own scores in an arm, and less the first's."""
-    having = [trial for trial in alike if arm in trial.predictions]
-    none = np.full(len(sites.ids), "")
+def _arm(arm: str, aligned: list[PastRun], sites: Sites, judging: JudgingConfig) -> Json:
+    """Return the scores of every run that has the arm, and its differences from the first run."""
+    runs = [run for run in aligned if arm in run.predictions]
+    no_folds = np.full(len(sites.ids), "")
+    # The runs are scored as if they were arms of one experiment, named by their numbers.
     candidates = [
-        Candidate(str(k), True, none, trial.predictions[arm]) for k, trial in enumerate(having)
+        Candidate(str(k), True, no_folds, run.predictions[arm]) for k, run in enumerate(runs)
     ]
-    _, judged = scoring.judge(sites, candidates, rules)
-    told = {o.name: judged["arms"][str(k)] for k, o in enumerate(having)}
-    pairs = {o.name: judged["paired"][f"0-{k}"] for k, o in enumerate(having) if k}
+    _, summary = scoring.judge(sites, candidates, judging)
+    described = {run.name: summary["arms"][str(k)] for k, run in enumerate(runs)}
+    pairs = {run.name: summary["paired"][f"0-{k}"] for k, run in enumerate(runs) if k}
     return {
-        "experiments": {name: {key: d[key] for key in TOLD} for name, d in told.items()},
+        "experiments": {name: {key: d[key] for key in TOLD} for name, d in described.items()},
         "minus_first": {
             name: {metric: _turned(pair[metric]) for metric in COMPARED}
             for name, pair in pairs.items()
@@ -154,44 +175,53 @@ def _arm(arm: str, alike: list[PastRun], sites: Sites, rules: JudgingConfig) -> 
 
 
 def _turned(difference: Json) -> Json:
-    """B minus A of A minus B."""
+    """Turn a paired difference A minus B into B minus A."""
     median, (low, high) = difference["median_difference"], difference["ci95"]
-    less = [None if value is None else 0.0 - value for value in (median, high, low)]
-    return difference | {"median_difference": less[0], "ci95": less[1:]}
+    # 0.0 - value, because -value would turn 0.0 into -0.0.
+    negative = [None if value is None else 0.0 - value for value in (median, high, low)]
+    return difference | {"median_difference": negative[0], "ci95": negative[1:]}
 
 
-def _baselines(first: PastRun, cut: PastRun, sites: Sites) -> Json:
-    """What costs nothing, on the same sites and days: of the first alone."""
-    none = np.full(len(sites.ids), "")
+def _baselines(first: PastRun, aligned: PastRun, sites: Sites) -> Json:
+    """Return the scores of the baselines of the first experiment, on the common sites and days.
+
+    Args:
+      first: the run of the first experiment.
+      aligned: the same run, restricted to the common sites and days.
+      sites: the observations on the common sites and days.
+    """
+    no_folds = np.full(len(sites.ids), "")
     candidates = []
-    if "ridge" in cut.predictions:
-        candidates.append(Candidate("ridge", False, none, cut.predictions["ridge"]))
+    if "ridge" in aligned.predictions:
+        candidates.append(Candidate("ridge", False, no_folds, aligned.predictions["ridge"]))
     if first.experiment.sources.satellite is not None:
         cube = Cube.open(Cube.source(first.experiment, first.workspace)[0])
         test = cube.day_index(first.experiment.test_period)
-        seen = scoring.in_cube(first.experiment, cube, test)
-        whole = replace(first, predictions={"": seen.prediction})
-        series: NDArray[np.float32] = whole.at(list(sites.ids), sites.days).predictions[""]
-        candidates.append(Candidate(SATELLITE_BASELINE, False, none, series))
+        satellite = scoring.in_cube(first.experiment, cube, test)
+        # Put the satellite's series in the place of predictions, to restrict it in the same way.
+        as_run = replace(first, predictions={"": satellite.prediction})
+        series: NDArray[np.float32] = as_run.at(list(sites.ids), sites.days).predictions[""]
+        candidates.append(Candidate(SATELLITE_BASELINE, False, no_folds, series))
     if not candidates:
         return {}
-    _, judged = scoring.judge(sites, candidates, first.experiment.judging)
-    return {name: {k: d[k] for k in TOLD} for name, d in judged["baselines"].items()}
+    _, summary = scoring.judge(sites, candidates, first.experiment.judging)
+    return {name: {k: d[k] for k in TOLD} for name, d in summary["baselines"].items()}
 
 
-def _notes(every: Sequence[PastRun], arms: Sequence[str]) -> list[str]:
-    """What is not alike, though it is compared."""
-    first, notes = every[0], []
+def _notes(runs: Sequence[PastRun], arms: Sequence[str]) -> list[str]:
+    """Return differences between the experiments that a reader of the scores should know."""
+    first, notes = runs[0], []
     if first.experiment.sources.satellite is not None:
-        notes.append("the footprint is judged on those of the days that it has")
-    for other in every[1:]:
-        if moved := sorted(_moved(first, other)):
-            notes.append(f"other places of the same id in {other.name}: {', '.join(moved)}")
+        notes.append("the satellite baseline is scored only on the common days that it observes")
+    for other in runs[1:]:
+        if relocated := sorted(_moved(first, other)):
+            ids = ", ".join(relocated)
+            notes.append(f"left out, as the id stands for another place in {other.name}: {ids}")
         if other.folds != first.folds:
-            notes.append(f"{other.name} deals its sites into other folds than {first.name}")
+            notes.append(f"{other.name} assigns sites to other folds than {first.name}")
         for arm in arms:
-            there = other.status.get(arm, first.status[arm])
-            if there != first.status[arm]:
-                were = f"{there} in {other.name}, {first.status[arm]} in {first.name}"
-                notes.append(f"sites of arm {arm} are {were}")
+            status = other.status.get(arm, first.status[arm])
+            if status != first.status[arm]:
+                statuses = f"{status} in {other.name}, {first.status[arm]} in {first.name}"
+                notes.append(f"sites of arm {arm} are {statuses}")
     return notes

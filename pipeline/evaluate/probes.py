@@ -1,6 +1,7 @@
-"""Probes of a person as sites: what they observed, their inputs, the models that may judge them.
+"""Score trained models at the sites of a user's file (`soilweave score`); nothing is trained.
 
-Test trained models on probes: a file of sites -> scores. Trains nothing.
+A file of probes goes in; scores come out in the form of summary.json, separately for sites that
+the models have not seen, sites that a fold holds out, and sites that the models were trained on.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probes:
-    """Sites to score, over every day from the first to the last that is needed.
+    """Sites to score and their inputs, on every day from the first to the last that is needed.
 
-    `forcing` (site, day, forcing) and `static` (site, static) are unscaled; `fold` (site,) is the
-    fold that holds the site out, ALL where the models do not know it; `known` says which they do:
-    those at the place of a site of theirs (see pipeline.twins), whatever either is called.
-    `excluded` has the ids of the file that qc.exclude_sites leaves out; `notes` say how the file
-    was read.
+    Attributes:
+      sites: ids, blocks, days and observations.
+      lat: (site,) latitude, degrees.
+      lon: (site,) longitude, degrees.
+      fold: (site,) fold that holds the site out; ALL if no fold does.
+      known: (site,) whether the models know the site: whether one of their own sites is at the
+        same place (see pipeline.grid.collocated_sites), whatever the ids are.
+      forcing: (site, day, forcing) in physical units, NaN where missing.
+      static: (site, static) in physical units, NaN where missing.
+      excluded: ids in the file that qc.exclude_sites leaves out.
+      notes: how the file was read, for the user.
     """
 
     sites: Sites
@@ -62,7 +69,7 @@ class Probes:
 
     @property
     def without_inputs(self) -> NDArray[np.bool_]:
-        """(site, day) days on which a site has no forcing at all."""
+        """(site, day) whether a site has no forcing at all on a day."""
         present = np.asarray(np.isfinite(self.forcing).any(axis=2))
         return ~present
 
@@ -70,16 +77,16 @@ class Probes:
 def read(
     experiment: Experiment, folds: pd.DataFrame, trained: TrainedModel, sites_url: str
 ) -> Probes:
-    """Observations that pass QC, and the inputs of every site.
+    """Read the observations that pass quality control, and the inputs of every site.
 
     Args:
-      experiment: says where inputs are, and in which form the file is.
-      folds: folds.parquet, the sites that the models know.
-      trained: any of the models; they all have the same inputs.
+      experiment: says where the inputs come from, and which form the file has.
+      folds: the table folds.parquet: the sites that the models know.
+      trained: any of the models; all of them have the same inputs.
       sites_url: a file, or CATALOG.yaml:NAME.
 
     Raises:
-      SoilweaveError: the file is not as the catalog says.
+      SoilweaveError: If the file cannot be read, or is not as its catalog entry says.
     """
     raw = _opened(experiment, sites_url)
     left_out = experiment_sources.excluding(raw, experiment.qc.exclude_sites)
@@ -103,45 +110,50 @@ def read(
 
 
 def _opened(experiment: Experiment, sites_url: str) -> xr.Dataset:
-    """An entry, `CATALOG.yaml:name`; a table; or a file in the form of the in-situ source."""
+    """Open a catalog entry (`CATALOG.yaml:NAME`), a table, or a file like the in-situ source."""
     if re.search(r"\.ya?ml:[^/]+$", sites_url):
         return intake_catalog.open_source(experiment, sites_url)
     if columns.is_table(sites_url) and not _reads_tables(experiment):
         return _table(experiment, sites_url)
     if not experiment.sources.insitu:
-        found = "names no in-situ source, so the form of a file of sites is not known"
-        remedy = "give sources.insitu, or --sites CATALOG.yaml:NAME"
-        raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
+        problem = "has no in-situ source, so the format of the file of sites is unknown"
+        hint = "set sources.insitu, or use --sites CATALOG.yaml:NAME"
+        raise DataError(f"experiment {experiment.name}", problem, remedy=hint)
     return intake_catalog.open_source(experiment, experiment.sources.insitu[0], sites_url)
 
 
 def _reads_tables(experiment: Experiment) -> bool:
-    """Whether the form of the experiment's in-situ source is itself that of a table."""
+    """Return whether the in-situ source of the experiment itself reads tables."""
     entries = experiment.sources.insitu[:1]
     specs = [intake_catalog.find(experiment.sources.catalog, entry).spec for entry in entries]
     return any(str(spec["driver"]).endswith(".TableSource") for spec in specs)
 
 
 def _table(experiment: Experiment, url: str) -> xr.Dataset:
-    """A table, read as `doctor` reads it.
+    """Read a table in the same way as `soilweave doctor` does.
 
     Raises:
-      DataError: it cannot be read without being told more, or holds another variable.
+      DataError: If the table cannot be read without further options, or if the experiment is not
+        about soil moisture.
     """
     if experiment.target != TARGET:
-        found = f"a table is read as one of {TARGET}, and {experiment.name} is of "
-        remedy = "name it in a catalog, and give --sites CATALOG.yaml:NAME"
-        raise DataError(url, found + experiment.target, remedy=remedy)
+        problem = f"a table is read as {TARGET}, but experiment {experiment.name} predicts "
+        hint = "describe the file in a catalog, and use --sites CATALOG.yaml:NAME"
+        raise DataError(url, problem + experiment.target, remedy=hint)
     examined = examine.read_probes(url, {})
     if examined.problems or examined.data is None:
-        told = f"soilweave doctor {url} --set KEY=VALUE --write my.yaml:mine"
-        remedy = f"correct it; or tell what it is with `{told}`, and give --sites my.yaml:mine"
-        raise DataError(url, *examined.problems, remedy=remedy)
+        command = f"soilweave doctor {url} --set KEY=VALUE --write my.yaml:mine"
+        hint = f"correct the file; or describe it with `{command}`, and use --sites my.yaml:mine"
+        raise DataError(url, *examined.problems, remedy=hint)
     return examined.data.assign_attrs(entry=url, notes=examined.guess.notes)
 
 
 def _days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
-    """Every day of the file; from the experiment's first day on where inputs are the cells'."""
+    """Return every day of the file, (day,).
+
+    Where inputs come from the cells, they are available before the file begins; the days then
+    begin at the first day of the experiment, so that the models have their full input history.
+    """
     first, last = raw.time.values[0], raw.time.values[-1]
     if experiment.inputs_from == "cell":
         first = min(first, np.datetime64(experiment.period[0], "ns"))
@@ -154,31 +166,45 @@ def _known(
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Fold that holds each site out, and whether the models know its place.
+    """Match sites with the places of the sites that the models know.
 
-    The fold is that of the nearest of their sites there whose models have learnt from none of the
-    others there; ALL where each fold's models have, as a site may lie between two places.
-    `lat` and `lon` (site,) are in degrees.
+    Args:
+      experiment: says what counts as one place.
+      folds: the table folds.parquet: the sites that the models know.
+      lat: (site,) latitude, degrees.
+      lon: (site,) longitude, degrees.
+
+    Returns:
+      (site,) fold whose models have learnt from no site at this place: that of the nearest known
+      site for which this holds. It is ALL for unknown places, and for a site between two places of
+      which every fold has learnt one.
+      (site,) whether the models know the place.
     """
-    n, of = len(lat), folds["fold"].to_numpy()
+    n, known_fold = len(lat), folds["fold"].to_numpy()
     fold, known = np.full(n, models.ALL), np.zeros(n, bool)
-    both = (np.concatenate(pair) for pair in ((lat, folds["lat"]), (lon, folds["lon"])))
-    found = config.find_collocated_pairs(experiment, *both)
-    across = found.pair[(found.pair[:, 0] < n) & (found.pair[:, 1] >= n)]
+    all_coordinates = (np.concatenate(pair) for pair in ((lat, folds["lat"]), (lon, folds["lon"])))
+    pairs = config.find_collocated_pairs(experiment, *all_coordinates).pair
+    matches = pairs[(pairs[:, 0] < n) & (pairs[:, 1] >= n)]  # a new site with a known one
     place = config.number_places(experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy())
-    for site in np.unique(across[:, 0]).tolist():
-        theirs, known[site] = across[across[:, 0] == site, 1] - n, True  # nearest first
-        unaware = (
-            k for k in of[theirs] if not collocated_sites.elsewhere(place, of, k)[theirs].any()
+    for site in np.unique(matches[:, 0]).tolist():
+        known_sites = matches[matches[:, 0] == site, 1] - n  # nearest first
+        known[site] = True
+        folds_without_place = (
+            k
+            for k in known_fold[known_sites]
+            if not collocated_sites.elsewhere(place, known_fold, k)[known_sites].any()
         )
-        fold[site] = next(unaware, models.ALL)
+        fold[site] = next(folds_without_place, models.ALL)
     return fold, known
 
 
 def _inputs(
     experiment: Experiment, raw: xr.Dataset, days: NDArray[np.datetime64], trained: TrainedModel
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(site, day, forcing) and (site, static): the file's own, or those of the cells."""
+    """Return forcing (site, day, forcing) and statics (site, static), of the file or the cells.
+
+    Values are in physical units; those of sites outside the domain are NaN.
+    """
     features = trained.features
     if experiment.inputs_from == "own":
         _check_own_inputs(experiment, raw, features)
@@ -190,16 +216,16 @@ def _inputs(
         outside = y < 0
 
         def at_sites(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-            chosen = sources.cells(name, values)[..., y, x]
-            chosen[..., outside] = np.nan
-            return chosen
+            at_cells = sources.cells(name, values)[..., y, x]
+            at_cells[..., outside] = np.nan
+            return at_cells
 
         def series(name: str) -> NDArray[np.float32]:
-            # In parts: the cells of a large domain, over all days, would fill the memory.
-            parts = np.array_split(days, -(-len(days) // schema.BLOCK_DAYS))
+            # Read in blocks: all days of all cells of a large domain would not fit into memory.
+            blocks = np.array_split(days, -(-len(days) // schema.BLOCK_DAYS))
             dataset = sources.forcing[name]
-            read = (remap.on_days(dataset, name, part) for part in parts)
-            return np.concatenate([at_sites(name, values) for values in read]).T
+            fields = (remap.on_days(dataset, name, block) for block in blocks)
+            return np.concatenate([at_sites(name, values) for values in fields]).T
 
         forcing = [series(n) for n in features.forcing]
         static = [at_sites(n, sources.constants[n]) for n in features.static]
@@ -208,27 +234,27 @@ def _inputs(
 
 
 def _check_own_inputs(experiment: Experiment, raw: xr.Dataset, features: Features) -> None:
-    """Whether sites bring the inputs of models that were trained on those of each site.
+    """Check that the file has the inputs of models that were trained on each site's own inputs.
 
     Raises:
-      DataError: naming the ones that are missing.
+      DataError: If inputs are missing, naming them.
     """
-    parts = []
-    for what, names in (("each day", features.forcing), ("once", features.static)):
+    missing = []
+    for kind, names in (("each day", features.forcing), ("once", features.static)):
         absent = [f"{n} ({experiment.table[n].units})" for n in names if n not in raw]
         if absent:
-            parts.append(f"{what} {', '.join(absent)}")
-    if parts:
-        found = (
-            f"own inputs missing: the models of {experiment.name} were trained on inputs measured "
-            f"or known at each site itself (inputs_from: own), not on those of its cell, and need "
-            f"them of every site in the file: {'; '.join(parts)}"
+            missing.append(f"{kind} {', '.join(absent)}")
+    if missing:
+        problem = (
+            f"own inputs missing: the models of {experiment.name} were trained on inputs of each "
+            f"site itself (inputs_from: own), not of its cell, so every site in the file must have "
+            f"{'; '.join(missing)}"
         )
-        remedy = (
-            "add them to the file and to its entry's mapping, or score with an experiment that "
-            "takes inputs from cells (inputs_from: cell)"
+        hint = (
+            "add them to the file and to its entry's mapping, or use an experiment that takes "
+            "inputs from cells (inputs_from: cell)"
         )
-        raise DataError(str(raw.attrs["entry"]), found, remedy=remedy)
+        raise DataError(str(raw.attrs["entry"]), problem, remedy=hint)
 
 
 def run(
@@ -238,18 +264,22 @@ def run(
     sites_url: str,
     adjust: bool = False,
 ) -> Json:
-    """Scores at the sites of a file, known ones and others apart, in summary.json's form.
+    """Score every arm and baseline at the sites of a file.
 
     Args:
-      experiment: what was trained.
+      experiment: the experiment that was trained.
       workspace: has its models.
-      progress: told of every arm.
+      progress: is updated after every arm.
       sites_url: a table, a file in the form of the experiment's in-situ source, or
         CATALOG.yaml:NAME.
-      adjust: learn an offset of every site, too: `adjustment` of every group.
+      adjust: also estimate an offset for every site: adds `adjustment` to every group.
+
+    Returns:
+      Scores in the form of summary.json, for each group of sites: `unseen`, `out_of_fold` and
+      `trained`; those of the first of these that has scored sites are also at the top level.
 
     Raises:
-      SoilweaveError: there are no complete models, or the file is not as the catalog says.
+      SoilweaveError: If there are no complete models, or the file is not as its catalog entry says.
     """
     cube_url, _ = Cube.source(experiment, workspace)
     for name in ("folds", "models"):
@@ -260,28 +290,29 @@ def run(
     cube = Cube.open(cube_url)
     if adjust:
         bias_adjustment.check(experiment, cube)
-    some = models.load(root, ModelKey(experiment.arms[0], models.ALL, 0))
-    probes = read(experiment, folds, some, sites_url)
+    trained = models.load(root, ModelKey(experiment.arms[0], models.ALL, 0))
+    probes = read(experiment, folds, trained, sites_url)
     priors = bias_adjustment.learn(experiment, workspace, cube, folds) if adjust else None
     for note in probes.notes:
         progress.note(note)
     candidates = []
     for arm in experiment.arms:
-        candidates.append(_arm(experiment, root, arm, probes, some))
+        candidates.append(_arm(experiment, root, arm, probes, trained))
         progress.advance()
     if files.exists(models.ridge_url(root, models.ALL)):
-        candidates.append(_ridge(root, probes, some))
+        candidates.append(_ridge(root, probes, trained))
     if experiment.sources.satellite is not None:
-        where = (probes.lat, probes.lon)
-        candidates.append(scoring.at_places(experiment, where, probes.sites.days))
+        lat_lon = (probes.lat, probes.lon)
+        candidates.append(scoring.at_places(experiment, lat_lon, probes.sites.days))
     summary = _summarise(experiment, probes, candidates, priors)
     summary |= {"sites": sites_url, "updates": models.updates_made(experiment, workspace)}
-    progress.finish(f"{int(probes.known.sum())} known sites, {int((~probes.known).sum())} others")
+    n_known = int(probes.known.sum())
+    progress.finish(f"{n_known} known sites, {len(probes.known) - n_known} others")
     return summary
 
 
 def _places(probes: Probes, trained: TrainedModel) -> Places:
-    """The probes' inputs under a model's scales."""
+    """Scale the inputs of the probes as a model expects them."""
     mean, std = trained.scaler.arrays(trained.features.forcing)
     forcing = ((probes.forcing - mean) / std).astype(np.float16)
     mean, std = trained.scaler.arrays(trained.features.static)
@@ -291,70 +322,78 @@ def _places(probes: Probes, trained: TrainedModel) -> Places:
 def _arm(
     experiment: Experiment, root: str, arm: str, probes: Probes, trained: TrainedModel
 ) -> Candidate:
-    by = ensemble.judged_by(experiment, arm, probes.fold)
-    members = ensemble.at_places(experiment, root, arm, _places(probes, trained), by)
+    """Predict every site with the ensemble of an arm, by the models of the site's fold."""
+    fold = ensemble.judged_by(experiment, arm, probes.fold)
+    members = ensemble.at_places(experiment, root, arm, _places(probes, trained), fold)
     calibrations = models.calibrations(root, arm)
     heads = models.heads(experiment, arm)
-    series = ensemble.calibrated(members, heads, by, calibrations)
+    series = ensemble.calibrated(members, heads, fold, calibrations)
     missing = probes.without_inputs
-    mean, std, raw = (np.where(missing, np.nan, values) for values in series)
-    return Candidate(arm, True, _names(by), mean, std, raw)
+    mean, std, std_raw = (np.where(missing, np.nan, values) for values in series)
+    return Candidate(arm, True, _names(fold), mean, std, std_raw)
 
 
 def _ridge(root: str, probes: Probes, trained: TrainedModel) -> Candidate:
+    """Predict every site with the ridge regression of the site's fold."""
     places = _places(probes, trained)
     series = np.empty(probes.sites.observed.shape, np.float32)
     for fold in np.unique(probes.fold).tolist():
-        here = probes.fold == fold
-        series[here] = models.load_ridge(root, fold).predict(places.select(here))
+        in_fold = probes.fold == fold
+        series[in_fold] = models.load_ridge(root, fold).predict(places.select(in_fold))
     series[probes.without_inputs] = np.nan
     return Candidate("ridge", False, _names(probes.fold), series)
 
 
 def _names(fold: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return the name of every fold, (site,)."""
     return np.array([models.fold_name(int(k)) for k in fold], str)
 
 
 def _summarise(
     experiment: Experiment, probes: Probes, candidates: list[Candidate], priors: Priors | None
 ) -> Json:
-    """One summary per group of sites; the main one is that of unseen sites, when there are any."""
-    known = "trained" if experiment.folds.kind == "none" else "out_of_fold"
-    # Where no fold holds a known site out, as without folds, every model has learnt from it.
+    """Score each group of sites; the group of unseen sites, if any is scored, is the main one."""
+    # If no fold holds a known site out, as without folds, every model was trained on it.
     held_out = probes.fold != models.ALL
-    groups = {"unseen": ~probes.known, "out_of_fold": probes.known & held_out}
-    groups["trained"] = probes.known & ~held_out
-    made: Json = {}
-    lacking, empty = _lacking_inputs(probes)
+    groups = {
+        "unseen": ~probes.known,
+        "out_of_fold": probes.known & held_out,
+        "trained": probes.known & ~held_out,
+    }
+    summaries: Json = {}
+    unscored, without_any_inputs = _lacking_inputs(probes)
     reason = "left out by qc.exclude_sites"
-    lacking += [{"id": site, "arm": "every", "reason": reason} for site in probes.excluded]
-    for name, chosen in groups.items():
-        if chosen.any():
-            sites, some = probes.sites.only(chosen), [c.only(chosen) for c in candidates]
-            table, made[name] = scoring.judge(sites, some, experiment.judging)
+    unscored += [{"id": site, "arm": "every", "reason": reason} for site in probes.excluded]
+    for name, in_group in groups.items():
+        if in_group.any():
+            sites = probes.sites.select(in_group)
+            own = [c.select(in_group) for c in candidates]
+            table, summaries[name] = scoring.judge(sites, own, experiment.judging)
             if priors:
-                made[name]["adjustment"] = bias_adjustment.judge(
-                    sites, some, probes.fold[chosen], priors, experiment.judging
+                summaries[name]["adjustment"] = bias_adjustment.judge(
+                    sites, own, probes.fold[in_group], priors, experiment.judging
                 )
-            lacking += [i for i in scoring.not_scored(table) if i["id"] not in empty]
-    name = next((name for name, group in made.items() if group["n_sites"]), known)
-    main: Json = made.get(name, {})
-    place = {"place": "seen" if name == "trained" else "unseen"}
+            unscored += [i for i in scoring.not_scored(table) if i["id"] not in without_any_inputs]
+    default = "trained" if experiment.folds.kind == "none" else "out_of_fold"
+    main = next((name for name, group in summaries.items() if group["n_sites"]), default)
+    place = {"place": "seen" if main == "trained" else "unseen"}
     days = probes.sites.days[np.isfinite(probes.sites.observed).any(axis=0)]
     period = (days[0].item(), days[-1].item()) if len(days) else experiment.test_period
     header = scoring.header(experiment, period)
-    return {**header, **place, **main, **made, "not_scored": lacking}
+    return {**header, **place, **summaries.get(main, {}), **summaries, "not_scored": unscored}
 
 
 def _lacking_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
-    """Observed days without inputs, per site; and the sites that have no others."""
+    """Return the sites with observed days without inputs, and the ids of those with no others."""
     observed = np.isfinite(probes.sites.observed)
-    n = observed.sum(1)
-    lost = (probes.without_inputs & observed).sum(1)
-    items = [
-        {"id": site, "arm": "every", "reason": f"{days} of {of} observed days without inputs"}
-        for site, days, of in zip(probes.sites.ids, lost.tolist(), n.tolist(), strict=True)
-        if days
+    n_observed = observed.sum(1)
+    n_lost = (probes.without_inputs & observed).sum(1)
+    rows = [
+        {"id": site, "arm": "every", "reason": f"{lost} of {n} observed days without inputs"}
+        for site, lost, n in zip(
+            probes.sites.ids, n_lost.tolist(), n_observed.tolist(), strict=True
+        )
+        if lost
     ]
-    whole = (lost == n) & (n > 0)
-    return items, {site for site, gone in zip(probes.sites.ids, whole, strict=True) if gone}
+    all_lost = (n_lost == n_observed) & (n_observed > 0)
+    return rows, {site for site, lost in zip(probes.sites.ids, all_lost, strict=True) if lost}

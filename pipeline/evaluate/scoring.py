@@ -1,18 +1,22 @@
-"""Scores of arms and baselines on the same sites and days, and what they say together.
+"""Score arms and baselines on the same sites and days.
 
-A scores table has one row per place, candidate and metric:
-  target (site or footprint), id, arm (or baseline), fold, seed (a number, or ensemble), period,
-  metric, n (pairs), value (NaN where not scored), reason (why not, else empty), n_eff (independent
-  days that the n are worth), low, high (the 95 % interval of the place alone that those give);
-  NaN where there is no analytic interval
+Predictions and observations go in; a table of scores and a summary over the sites come out.
 
-The satellite as a baseline: at the sites of a cube, and at places that the cube has not.
+A scores table has one row per place, candidate and metric, with columns
+  target (site, footprint or truth), id, arm (or baseline), fold, seed (a number, or ensemble),
+  period, metric
+  n: number of days with both values
+  value: the score, NaN where not scored; reason: why not, else empty
+  n_eff: effective number of independent days; low, high: 95 % interval of the score of the place
+    alone, which follows from n_eff. All three are NaN for metrics without an analytic interval.
+
+The module also reads the satellite product as a baseline: at the sites of a cube (`in_cube`), and
+at any other places (`at_places`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product as pairs_of
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,32 +40,46 @@ if TYPE_CHECKING:
     from pipeline.storage.cube import Cube
 
 
-COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")
-LEVELS = (0.5, 0.9)  # of the intervals whose coverage is reported
-BRIEF = ("bias", "rmse", "ubrmse", "correlation")  # of strata
+COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")  # paired differences
+BRIEF = ("bias", "rmse", "ubrmse", "correlation")  # scores by stratum
+LEVELS = (0.5, 0.9)  # prediction intervals whose coverage is reported
 
 
 @dataclass(frozen=True)
 class Sites:
-    """What is judged against: observations (site, day), NaN where missing, and where sites lie."""
+    """The observations that predictions are scored against.
+
+    Attributes:
+      ids: (site,) ids.
+      block: (site,) label of the spatial block, for resampling.
+      days: (day,) days.
+      observed: (site, day) observations in the target's unit, NaN where missing.
+    """
 
     ids: tuple[str, ...]
     block: NDArray[np.int64]
     days: NDArray[np.datetime64]
     observed: NDArray[np.float32]
 
-    def only(self, chosen: NDArray[np.bool_]) -> Sites:
-        """Some of the sites."""
+    def select(self, chosen: NDArray[np.bool_]) -> Sites:
+        """Return the chosen sites; `chosen` is (site,)."""
         ids = tuple(i for i, is_chosen in zip(self.ids, chosen, strict=True) if is_chosen)
         return Sites(ids, self.block[chosen], self.days, self.observed[chosen])
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An arm or a baseline: its prediction (site, day), and its standard deviation if it has one.
+    """The predictions of an arm or a baseline.
 
-    `std_raw` is the one before calibration; `fold` (site,) says which models predicted a site;
-    `distance_km` (site,) is how far away the value stands for the site, for the satellite.
+    Attributes:
+      name: name of the arm or baseline.
+      is_arm: whether it is an arm.
+      fold: (site,) the fold whose models predict the site; empty text for baselines without folds.
+      prediction: (site, day) predictions in the target's unit, NaN where missing.
+      std: (site, day) calibrated standard deviation; None if there is none.
+      std_raw: (site, day) standard deviation before calibration; None if there is none.
+      distance_km: (site,) distance to the location of the value used for the site, for the
+        satellite and other products; NaN without a value.
     """
 
     name: str
@@ -72,8 +90,8 @@ class Candidate:
     std_raw: NDArray[np.float32] | None = None
     distance_km: NDArray[np.float64] | None = None
 
-    def only(self, chosen: NDArray[np.bool_]) -> Candidate:
-        """Its predictions at some of the sites."""
+    def select(self, chosen: NDArray[np.bool_]) -> Candidate:
+        """Return the predictions at the chosen sites; `chosen` is (site,)."""
         std, raw = (None if s is None else s[chosen] for s in (self.std, self.std_raw))
         distance = None if self.distance_km is None else self.distance_km[chosen]
         fold, prediction = self.fold[chosen], self.prediction[chosen]
@@ -81,7 +99,12 @@ class Candidate:
 
 
 def header(experiment: Experiment, test: tuple[date, date]) -> Json:
-    """What a summary begins with: what was judged over the days `test`, and how it was unseen."""
+    """Return the first keys of a summary: the experiment, and what its models have not seen.
+
+    Args:
+      experiment: the experiment.
+      test: first and last day that are scored.
+    """
     train = experiment.train_period
     overlaps = test[0] <= train[1] and train[0] <= test[1]
     return {
@@ -104,32 +127,36 @@ def header(experiment: Experiment, test: tuple[date, date]) -> Json:
 
 
 def not_scored(table: pd.DataFrame) -> list[Json]:
-    """Sites without a score, with the reason, per candidate."""
-    lacking = table[(table.reason != "") & (table.metric == "rmse")]
+    """Return the sites without a score, with the reason, by candidate."""
+    unscored = table[(table.reason != "") & (table.metric == "rmse")]
     return [
         {"id": row["id"], "arm": row["arm"], "reason": row["reason"]}
-        for row in lacking.to_dict("records")
+        for row in unscored.to_dict("records")
     ]
 
 
 def judge(
     sites: Sites, candidates: list[Candidate], judging: JudgingConfig
 ) -> tuple[pd.DataFrame, Json]:
-    """The scores table, and arms, baselines and paired differences for the summary."""
+    """Score candidates at sites.
+
+    Returns:
+      The scores table; and `n_sites`, `arms`, `baselines` and `paired` of a summary.
+    """
     scored = {c.name: _with_analytic(sites, c, judging) for c in candidates}
-    table = [site_rows("site", sites.ids, c.name, c.fold, scored[c.name]) for c in candidates]
+    tables = [site_rows("site", sites.ids, c.name, c.fold, scored[c.name]) for c in candidates]
     described = {c.name: _describe(sites, c, scored[c.name], judging) for c in candidates}
     summary = _summary(candidates, described) | {"paired": _paired(sites, candidates, judging)}
-    return pd.concat(table, ignore_index=True), summary
+    return pd.concat(tables, ignore_index=True), summary
 
 
 def brief(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
-    """As the summary of `judge`, of medians, their intervals and paired differences alone."""
+    """Return the summary of `judge`, but only medians, their intervals and paired differences."""
     described = {}
     for c in candidates:
         scored = _scores(sites, c.prediction, judging)
-        told = with_intervals({m: scored[m] for m in BRIEF}, sites.block, judging)
-        described[c.name] = {"n_sites": _n_scored(scored)} | told
+        medians_of_metrics = with_intervals({m: scored[m] for m in BRIEF}, sites.block, judging)
+        described[c.name] = {"n_sites": _n_scored(scored)} | medians_of_metrics
     paired = _paired(sites, candidates, judging, BRIEF)
     return _summary(candidates, described) | {"paired": paired}
 
@@ -137,7 +164,10 @@ def brief(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> 
 def with_intervals(
     values: dict[str, NDArray[Any]], block: NDArray[np.int64], judging: JudgingConfig
 ) -> dict[str, Json]:
-    """`median` and `ci95` of each of some values (place,), None where there is none."""
+    """Return `median` and `ci95` of values (place,), by name; None where there is none.
+
+    The 95 % interval of the median is from resampling spatial blocks.
+    """
     draws = judging.bootstrap_draws
     bounds = {name: metrics.block_bootstrap(v, block, n_draws=draws) for name, v in values.items()}
     return {
@@ -147,7 +177,7 @@ def with_intervals(
 
 
 def _summary(candidates: list[Candidate], described: dict[str, Json]) -> Json:
-    """What was told of candidates, arms and baselines apart."""
+    """Split the descriptions of candidates into `arms` and `baselines` of a summary."""
     return {
         "n_sites": max((d["n_sites"] for d in described.values()), default=0),
         "arms": {c.name: described[c.name] for c in candidates if c.is_arm},
@@ -158,9 +188,17 @@ def _summary(candidates: list[Candidate], described: dict[str, Json]) -> Json:
 def site_rows(
     target: str, ids: tuple[str, ...], name: str, fold: Any, scored: metrics.Scores
 ) -> pd.DataFrame:
-    """Rows of one candidate: place by place, metric by metric."""
+    """Return the rows of one candidate in the scores table, metric by metric.
+
+    Args:
+      target: what `ids` are: site, footprint or truth.
+      ids: (place,) ids of the places.
+      name: name of the candidate.
+      fold: (place,) fold whose models predict each place.
+      scored: scores by metric, (place,).
+    """
     n_metrics = len(metrics.METRICS)
-    none = np.full((n_metrics, len(ids)), np.nan)
+    no_interval = np.full((n_metrics, len(ids)), np.nan)
     return pd.DataFrame(
         {
             "target": target,
@@ -173,7 +211,7 @@ def site_rows(
             "n": np.tile(scored["n"], n_metrics),
             "value": np.concatenate([scored[metric] for metric in metrics.METRICS]),
             "reason": np.tile(scored["reason"], n_metrics),
-            **{bound: scored.get(bound, none).ravel() for bound in Interval._fields},
+            **{bound: scored.get(bound, no_interval).ravel() for bound in Interval._fields},
         }
     )
 
@@ -181,21 +219,31 @@ def site_rows(
 def scores_of(
     prediction: NDArray[Any], observed: NDArray[Any], days: NDArray[Any], min_days: int
 ) -> metrics.Scores:
-    """Scores per place, NaN and a reason where there are fewer than `min_days` pairs."""
+    """Score each place; NaN and a `reason` where there are fewer than `min_days` pairs.
+
+    Args:
+      prediction: (place, day) predictions.
+      observed: (place, day) observations.
+      days: (day,) days.
+      min_days: smallest number of days with both values.
+
+    Returns:
+      Scores by metric, `n` and `reason`, (place,) each.
+    """
     scored = metrics.scores(prediction, observed, days)
-    few = scored["n"] < min_days
+    too_few = scored["n"] < min_days
     reasons = [f"{n} pairs, fewer than {min_days}" if n < min_days else "" for n in scored["n"]]
-    kept = {metric: np.where(few, np.nan, scored[metric]) for metric in metrics.METRICS}
-    return {**kept, "n": scored["n"], "reason": np.array(reasons, object)}
+    by_metric = {metric: np.where(too_few, np.nan, scored[metric]) for metric in metrics.METRICS}
+    return {**by_metric, "n": scored["n"], "reason": np.array(reasons, object)}
 
 
 def medians(scored: metrics.Scores) -> dict[str, float | None]:
-    """Median over the places that are scored, by metric; None where none is."""
+    """Return the median over the scored places, by metric; None if no place is scored."""
     return {metric: number(_median(scored[metric])) for metric in metrics.METRICS}
 
 
 def number(value: float) -> float | None:
-    """A number for JSON, None for NaN."""
+    """Convert a number for JSON: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -204,13 +252,13 @@ def _scores(sites: Sites, prediction: NDArray[Any], judging: JudgingConfig) -> m
 
 
 def _with_analytic(sites: Sites, candidate: Candidate, judging: JudgingConfig) -> metrics.Scores:
-    """Scores, and `n_eff`, `low` and `high` (metric, site) where there is an analytic interval."""
+    """Return scores with `n_eff`, `low` and `high`, (metric, site) each; NaN without interval."""
     scored = _scores(sites, candidate.prediction, judging)
-    found = score_intervals.analytic_intervals(
+    intervals = score_intervals.analytic_intervals(
         candidate.prediction, sites.observed, sites.days, scored
     )
-    none = Interval(*np.full((3, len(sites.ids)), np.nan))
-    rows = [found.get(metric, none) for metric in metrics.METRICS]
+    no_interval = Interval(*np.full((3, len(sites.ids)), np.nan))
+    rows = [intervals.get(metric, no_interval) for metric in metrics.METRICS]
     return scored | {k: np.stack([getattr(i, k) for i in rows]) for k in Interval._fields}
 
 
@@ -221,15 +269,15 @@ def _n_scored(scored: metrics.Scores) -> int:
 def _describe(
     sites: Sites, candidate: Candidate, scored: metrics.Scores, judging: JudgingConfig
 ) -> Json:
-    """Medians with their intervals, and how far the uncertainty can be trusted."""
-    ok = np.isfinite(scored["rmse"])
+    """Return medians with their intervals, and how well the predicted uncertainty is calibrated."""
+    is_scored = np.isfinite(scored["rmse"])
     by_metric = {metric: scored[metric] for metric in metrics.METRICS}
     described: Json = {"n_sites": _n_scored(scored)}
     described |= with_intervals(by_metric, sites.block, judging)
     n_eff = scored["n_eff"][metrics.METRICS.index("correlation")]
-    described["n_eff"] = number(_median(np.where(ok, n_eff, np.nan)))
+    described["n_eff"] = number(_median(np.where(is_scored, n_eff, np.nan)))
     if candidate.std is not None and candidate.std_raw is not None:
-        error = np.where(ok[:, None], candidate.prediction - sites.observed, np.nan)
+        error = np.where(is_scored[:, None], candidate.prediction - sites.observed, np.nan)
         described["coverage"] = {
             f"{level:.0%}".rstrip("%"): {
                 "before": _coverage(error, candidate.std_raw, level),
@@ -241,29 +289,33 @@ def _describe(
             error, candidate.std, sites.block, judging.bootstrap_draws
         )
     if candidate.distance_km is not None:
-        kept = zip(sites.ids, candidate.distance_km.tolist(), strict=True)
-        described["distance_km"] = {site: number(km) for site, km in kept}
+        distances = zip(sites.ids, candidate.distance_km.tolist(), strict=True)
+        described["distance_km"] = {site: number(km) for site, km in distances}
     return described
 
 
 def _coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> float | None:
-    """Share of errors inside the central interval, as the mean over sites."""
+    """Return the share of errors inside the central interval, as the mean over sites."""
     share = calibration.interval_coverage(error, std, level)
-    known = share[np.isfinite(share)]
-    return float(known.mean()) if known.size else None
+    finite = share[np.isfinite(share)]
+    return float(finite.mean()) if finite.size else None
 
 
 def _ranking(error: NDArray[Any], std: NDArray[Any], block: NDArray[np.int64], draws: int) -> Json:
-    """Rank correlation of width and error: over site-days, and over the means of sites."""
+    """Return Spearman's correlation of the interval width with the absolute error.
+
+    `site_days` is over all site-days; `sites`, with `sites_ci95`, is over the means of the sites.
+    """
     both = np.isfinite(error) & np.isfinite(std)
     n = np.where(both.any(1), both.sum(1), np.nan)
     sums = (np.where(both, v, 0.0).sum(1, dtype=np.float64) for v in (std, np.abs(error)))
-    width, size = ((v / n).astype(np.float32) for v in sums)  # equal widths stay equal
-    days = metrics.spearman(std[both], np.abs(error[both]))
+    # In float32, rounding errors of the sums do not rank widths that are equal.
+    width, size = ((v / n).astype(np.float32) for v in sums)
+    over_site_days = metrics.spearman(std[both], np.abs(error[both]))
     return {
         "sites": number(metrics.spearman(width, size)),
         "sites_ci95": [number(b) for b in metrics.spearman_interval(width, size, block, draws)],
-        "site_days": number(days),
+        "site_days": number(over_site_days),
     }
 
 
@@ -273,38 +325,54 @@ def _paired(
     judging: JudgingConfig,
     names: tuple[str, ...] = COMPARED,
 ) -> Json:
-    """The reference arm against every other candidate, and arms against baselines.
+    """Compare the reference arm (else the first arm) with every other candidate.
 
-    A-B is A minus B, per site on the days that both have.
+    The key A-B stands for A minus B, by site, on the days that both predict. `names` are metrics.
     """
     arms = [c for c in candidates if c.is_arm]
-    firsts = [c for c in arms if c.name == REFERENCE_ARM] or arms[:1]
-    chosen = [(a, b) for a, b in pairs_of(firsts, candidates) if a is not b]
-    return {f"{a.name}-{b.name}": _difference(sites, a, b, judging, names) for a, b in chosen}
+    references = [c for c in arms if c.name == REFERENCE_ARM] or arms[:1]
+    return {
+        f"{a.name}-{b.name}": _difference(sites, a, b, judging, names)
+        for a in references
+        for b in candidates
+        if a is not b
+    }
 
 
 def _difference(
     sites: Sites, a: Candidate, b: Candidate, judging: JudgingConfig, names: tuple[str, ...]
 ) -> Json:
+    """Return the median of the paired differences a minus b with its 95 % interval, by metric."""
     common = np.isfinite(a.prediction) & np.isfinite(b.prediction)
     first, second = (
         _scores(sites, np.where(common, c.prediction, np.nan), judging) for c in (a, b)
     )
     draws = judging.bootstrap_draws
-    made = {m: metrics.paired_difference(first[m], second[m], sites.block, draws) for m in names}
-    for difference in made.values():
+    differences = {
+        m: metrics.paired_difference(first[m], second[m], sites.block, draws) for m in names
+    }
+    for difference in differences.values():
         difference["median_difference"] = number(difference["median_difference"])
         difference["ci95"] = [number(bound) for bound in difference["ci95"]]
-    return made
+    return differences
 
 
 def _median(values: NDArray[Any]) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
 
 
 def in_cube(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
-    """The satellite at every site of a cube, on some of its days."""
+    """Return the satellite baseline at every site of a cube.
+
+    The value is that of the footprint that contains the site, else of the nearest footprint with
+    data within `judging.max_footprint_km`.
+
+    Args:
+      experiment: has the settings of judging.
+      cube: a cube with footprints and sites.
+      days: the days of the cube to return.
+    """
     assert cube.footprints is not None
     assert cube.sites is not None
     values = cube.series(cube.footprints, cube.target)[days]
@@ -326,21 +394,21 @@ def in_cube(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
 
 def at_places(
     experiment: Experiment,
-    where: tuple[NDArray[np.float64], NDArray[np.float64]],
-    on: NDArray[np.datetime64],
+    lat_lon: tuple[NDArray[np.float64], NDArray[np.float64]],
+    days: NDArray[np.datetime64],
 ) -> Candidate:
-    """The satellite from the experiment's catalog, on some days.
+    """Return the satellite baseline at any places, read from the experiment's catalog.
 
     Args:
-      experiment: names the source.
-      where: latitude and longitude (place,), degrees.
-      on: (day,) consecutive days.
+      experiment: names the satellite source.
+      lat_lon: latitude and longitude (place,), degrees.
+      days: (day,) consecutive days.
     """
     assert experiment.sources.satellite is not None
     source = intake_catalog.open_source(experiment, experiment.sources.satellite)
     window = config.window(experiment).of_footprints
     source = remap.near(source, window)
-    days = on.astype("datetime64[ns]")
+    days = days.astype("datetime64[ns]")
     values, flag = read_footprints(experiment, source, days)
     screen_footprints(experiment, values, flag)
     lat, lon = source.lat.values, source.lon.values
@@ -348,16 +416,16 @@ def at_places(
         values = remap.placed(source, values, window).reshape(len(days), -1)
         lat, lon = (a.ravel() for a in np.meshgrid(window.cell_lat, window.cell_lon, indexing="ij"))
     values = values.T
-    held = {place: i for i, place in enumerate(_footprint_of(lat, lon))}
-    holding = np.array([held.get(p, -1) for p in _footprint_of(*where)])
+    rows = {footprint: i for i, footprint in enumerate(_footprint_of(lat, lon))}
+    containing = np.array([rows.get(footprint, -1) for footprint in _footprint_of(*lat_lon)])
     series, distance = lookup.at_sites(
-        values, (lat, lon), where, holding, experiment.judging.max_footprint_km
+        values, (lat, lon), lat_lon, containing, experiment.judging.max_footprint_km
     )
     fold = np.full(len(series), "")
     return Candidate(SATELLITE_BASELINE, False, fold, series, distance_km=distance)
 
 
 def _footprint_of(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Row and column of the global footprint that holds each place."""
+    """Return row and column of the global footprint that contains each place."""
     row, col = (np.floor(position).astype(int) for position in ease.footprint_position(lat, lon))
     return list(zip(row.tolist(), col.tolist(), strict=True))

@@ -1,8 +1,8 @@
-"""Triple collocation at the sites: site, satellite and each arm or product, none the truth.
+"""Stage `evaluate`: score arms and baselines; writes scores.parquet and summary.json.
 
-Judge maps where the truth is known: at cells away from every site.
-
-Judge every arm and baseline: sites.parquet, maps/ -> scores.parquet, summary.json.
+Predictions at sites (sites.parquet), of footprints (footprints.parquet) and, where the truth of
+every cell is known, the maps go in. At sites, triple collocation also estimates the errors of
+site, satellite and each model without taking any of them as the truth.
 """
 
 from __future__ import annotations
@@ -35,150 +35,42 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
 
-
-def collocate(sites: Sites, candidates: list[Candidate], rules: JudgingConfig) -> Json:
-    """By candidate: how many sites, why not more, and of each record medians with intervals.
-
-    Records are `site`, `satellite` and `model`; each has `n_sites` where it is defined, `error_std`
-    (on the site's scale), `correlation` (with the truth) and `snr_db`. Empty without a satellite.
-    """
-    by_name = {c.name: c.prediction for c in candidates}
-    satellite = by_name.pop(SATELLITE_BASELINE, None)
-    if satellite is None:
-        return {}
-    made: Json = {}
-    for name, prediction in by_name.items():
-        found = triple_collocation.collocate(sites.observed, satellite, prediction, rules.min_days)
-        reasons = Counter(found.reason[found.reason != ""].tolist())
-        described: Json = {"n_sites": len(sites.ids), "undefined": dict(reasons.most_common())}
-        for i, record in enumerate(triple_collocation.RECORDS):
-            values = {
-                "error_std": found.error_std[i],
-                "correlation": found.correlation[i],
-                "snr_db": found.snr_db[i],
-            }
-            n = int(np.isfinite(found.error_std[i]).sum())
-            told = scoring.with_intervals(values, sites.block, rules)
-            described[record] = {"n_sites": n} | told
-        made[name] = described
-    return made
-
-
-AWAY = 2  # cells from the nearest site that a cell is judged at, beside its footprint's having none
-
-# Cells judged; of more, evenly spaced ones: a median needs no more, and memory is bounded.
-MOST, MOST_CELL_DAYS = 5000, 4_000_000
-
-
-def judge_against_truth(
-    experiment: Experiment, workspace: Workspace, cube: Cube
-) -> tuple[pd.DataFrame, Json]:
-    """Every arm's maps and the satellite against the truth, over the test period.
-
-    Returns:
-      Rows of the scores table, target `truth` and id "y,x"; and the medians over cells, in the
-      form of a summary's arms, baselines and paired differences.
-    """
-    cells = away_from_sites(cube)
-    n_away = len(cells)
-    window, days = config.window(experiment), cube.days[cube.day_index(experiment.test_period)]
-    cells = cells[:: -(-n_away // min(MOST, max(1, MOST_CELL_DAYS // len(days))))]
-    y, x = cells.T
-    truth = experiment_sources.open_truth(experiment)
-    observed = np.concatenate([truth.days(part)[:, y, x] for part in schema.in_blocks(days)]).T
-    lat, lon = window.cell_lat[y], window.cell_lon[x]
-    label = spatial_blocks.block_labels(
-        lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
-    )
-    where = Sites(tuple(f"{a},{b}" for a, b in cells.tolist()), label, days, observed)
-    candidates = [_arm(experiment, workspace, arm, cells, days) for arm in experiment.arms]
-    if cube.footprints is not None:
-        candidates.append(_footprint(cube, cells, cube.day_index(experiment.test_period)))
-    table, judged = scoring.judge(where, candidates, experiment.judging)
-    judged["n_cells"] = judged.pop("n_sites")
-    about = {"cells_away_from_sites": n_away, "least_cells_to_a_site": AWAY}
-    return table.assign(target="truth"), judged | about
-
-
-def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
-    """(cell, 2) row and column of valid cells at least AWAY cells from every site.
-
-    Their footprint has at least half of its cells and, where `empty`, holds no site.
-    """
-    cells, _, _ = cube.membership()
-    if cube.sites is None:
-        return cells
-    y, x = (cube.sites[name].values.astype(np.int64) for name in ("y", "x"))
-    inside, side = y >= 0, cube.refinement
-    near = np.zeros(cube.cells["mask"].shape, bool)
-    for row, col in zip(y[inside].tolist(), x[inside].tolist(), strict=True):
-        around = [slice(max(at - AWAY + 1, 0), at + AWAY) for at in (row, col)]
-        near[tuple(around)] = True
-        if empty:
-            near[tuple(slice(at // side * side, (at // side + 1) * side) for at in (row, col))] = (
-                True
-            )
-    return np.asarray(cells[~near[cells[:, 0], cells[:, 1]]])
-
-
-def _arm(
-    experiment: Experiment,
-    workspace: Workspace,
-    arm: str,
-    cells: NDArray[np.int64],
-    days: NDArray[np.datetime64],
-) -> Candidate:
-    """An arm's map, at some cells."""
-    mapped = zarr_arrays.open_group(workspace.url("maps", f"{arm}.zarr"), "")
-    y, x = cells.T
-    series = {
-        name: np.concatenate(
-            [mapped[name].sel(time=part).values[:, y, x] for part in schema.in_blocks(days)]
-        ).T.astype(np.float32)
-        for name in (experiment.target, f"{experiment.target}_std")
-    }
-    mean, std = series.values()
-    root, _ = models.source(experiment, workspace)
-    scale = models.calibrations(root, arm)[models.fold_name(models.ALL)].width_scale
-    fold = np.full(len(cells), models.fold_name(models.ALL))
-    return Candidate(arm, True, fold, mean, std, std / np.float32(scale))
-
-
-def _footprint(cube: Cube, cells: NDArray[np.int64], test: slice) -> Candidate:
-    """The satellite's footprint that holds each cell."""
-    assert cube.footprints is not None
-    fy, fx = (cells // cube.refinement).T
-    series = cube.series(cube.footprints, cube.target)[test, fy, fx].T
-    return Candidate(SATELLITE_BASELINE, False, np.full(len(cells), ""), series)
-
-
 _PLACES = {"site": "sites", "footprint": "footprints", "truth": "cells of known truth"}
+
+# Maps are scored only at cells at least so many cells from the nearest site.
+AWAY = 2
+
+# Of more cells, evenly spaced ones are scored: this is enough for a median and limits the memory.
+MOST, MOST_CELL_DAYS = 5000, 4_000_000
 
 
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> Json:
-    """Write the scores; returns the summary, whether made now or before.
+    """Score all arms and baselines, and write the scores.
+
+    Returns:
+      The summary, from this run or from an earlier one with the same inputs.
 
     Raises:
-      SoilweaveError: what is judged is not complete, a product is not as the catalog says, or there
-        is nothing to judge.
+      SoilweaveError: If the predictions are not complete, a product is not as its catalog entry
+        says, or there is nothing to score against.
     """
     artefact = workspace.artefact("scores")
     cube_url, digest = Cube.source(experiment, workspace)
-    made_of = {"cube": digest, "folds": workspace.artefact("folds").digest(experiment)}
-    made_of["models"] = models.source(experiment, workspace)[1]
-    made_of |= products.digests(experiment)
+    digests = {"cube": digest, "folds": workspace.artefact("folds").digest(experiment)}
+    digests["models"] = models.source(experiment, workspace)[1]
+    digests |= products.digests(experiment)
     if experiment.sources.truth is not None:
-        made_of["maps"] = workspace.artefact("maps").digest(experiment)
-        made_of["truth"] = intake_catalog.digest(experiment, experiment.sources.truth)
+        digests["maps"] = workspace.artefact("maps").digest(experiment)
+        digests["truth"] = intake_catalog.digest(experiment, experiment.sources.truth)
     period = [str(day) for day in experiment.test_period]
-    inputs = schema.identity(experiment, "scores", **made_of, test_period="..".join(period))
+    inputs = schema.identity(experiment, "scores", **digests, test_period="..".join(period))
     progress.start("evaluate", 1, "table")
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("scores complete")
         return files.read_json(workspace.url("summary.json")) or {}
-    opened, unknown = products.opened(experiment), experiment_sources.check(experiment)
+    datasets, unknown = products.opened(experiment), experiment_sources.check(experiment)
     _check(experiment, cube := Cube.open(cube_url))
     artefact.begin(inputs)
     workspace.describe(experiment)
@@ -188,9 +80,9 @@ def run(
     summary["statics_of_unknown_period"] = unknown
     dropped: dict[str, int] = {}
     if cube.site_ids and experiment.models is None:
-        rows, judged, dropped = _judge_sites(experiment, workspace, cube, opened)
+        rows, at_sites, dropped = _judge_sites(experiment, workspace, cube, datasets)
         parts.append(rows)
-        summary |= judged
+        summary |= at_sites
     if experiment.judging.footprints:
         rows, summary["footprints"] = _judge_footprints(experiment, workspace)
         parts.append(rows)
@@ -200,59 +92,73 @@ def run(
     tables.write(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
     files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
     records = [artefacts.record(workspace.root, n) for n in ("scores.parquet", "summary.json")]
-    artefact.commit(inputs, records, dropped=dropped, entries=products.entries(opened))
-    counted = pd.concat(parts).groupby("target").id.nunique().to_dict()
-    places = ", ".join(f"{counted[t]} {name}" for t, name in _PLACES.items() if t in counted)
+    artefact.commit(inputs, records, dropped=dropped, entries=products.entries(datasets))
+    counts = pd.concat(parts).groupby("target").id.nunique().to_dict()
+    places = ", ".join(f"{counts[t]} {name}" for t, name in _PLACES.items() if t in counts)
     progress.finish(f"scores at {places}")
     return summary
 
 
 def _check(experiment: Experiment, cube: Cube) -> None:
-    """There must be something to judge against.
+    """Check that there is something to score against.
 
     Raises:
-      DataError: there is not.
+      DataError: If there are neither sites, nor footprints, nor a truth to score against.
     """
     has_sites = bool(cube.site_ids) and experiment.models is None
     if has_sites or experiment.judging.footprints or experiment.sources.truth is not None:
         return
-    sites = "the cube has no sites" if not cube.site_ids else "its models were trained elsewhere"
-    found = (
-        f"there is nothing to judge: {sites}, judging.footprints is false, and sources.truth is "
-        "not given"
+    if cube.site_ids:
+        sites = "its models were trained by another experiment, so it has no predictions at sites"
+    else:
+        sites = "the cube has no sites"
+    problem = (
+        f"there is nothing to score against: {sites}, judging.footprints is false, and "
+        "sources.truth is not set"
     )
-    remedy = (
-        "name sites with sources.insitu, set judging.footprints=true (for arm satellite), or give "
-        "the truth of every cell; soilweave score judges at sites of your own"
+    hint = (
+        "name sites with sources.insitu, set judging.footprints=true (for arm satellite), or set "
+        "sources.truth to the truth of every cell; to score at your own sites, use soilweave score"
     )
-    raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
+    raise DataError(f"experiment {experiment.name}", problem, remedy=hint)
 
 
 def _judge_sites(
-    experiment: Experiment, workspace: Workspace, cube: Cube, opened: dict[str, xr.Dataset]
+    experiment: Experiment, workspace: Workspace, cube: Cube, datasets: dict[str, xr.Dataset]
 ) -> tuple[pd.DataFrame, Json, dict[str, int]]:
-    """Scores at the sites, all of them and by stratum; and the values of products left out."""
+    """Score at the sites: all of them, by stratum, and by triple collocation.
+
+    Args:
+      experiment: the experiment.
+      workspace: has its predictions.
+      cube: a cube with sites.
+      datasets: opened products, by name.
+
+    Returns:
+      The scores table; keys of the summary; and the number of values of the products that rules of
+      quality control drop, by rule.
+    """
     sites, candidates = _read(experiment, workspace, cube)
-    made, dropped = _products(experiment, cube, opened, sites)
-    candidates += made
-    table, judged = scoring.judge(sites, candidates, experiment.judging)
-    judged["not_scored"] = scoring.not_scored(table)
+    product_candidates, dropped = _products(experiment, cube, datasets, sites)
+    candidates += product_candidates
+    table, summary = scoring.judge(sites, candidates, experiment.judging)
+    summary["not_scored"] = scoring.not_scored(table)
     folds = tables.read(workspace.url("folds.parquet")).set_index("site")
-    of_site, test = folds.loc[list(sites.ids)], cube.day_index(experiment.test_period)
-    fold = of_site.fold.to_numpy()
-    parted = strata.strata(experiment, cube, fold, test)
+    site_rows, test = folds.loc[list(sites.ids)], cube.day_index(experiment.test_period)
+    fold = site_rows.fold.to_numpy()
+    by_name = strata.strata(experiment, cube, fold, test)
     if (space := models.space(workspace.url("models"))) is not None:
-        place = config.number_places(experiment, of_site.lat.to_numpy(), of_site.lon.to_numpy())
-        parted["attribute distance"] = strata.by_distance(space.held_out(fold, place))
-    judged["strata"] = strata.judge(sites, candidates, parted, experiment.judging)
-    judged["triple_collocation"] = collocate(sites, candidates, experiment.judging)
-    return table, judged, dropped
+        place = config.number_places(experiment, site_rows.lat.to_numpy(), site_rows.lon.to_numpy())
+        by_name["attribute distance"] = strata.by_distance(space.held_out(fold, place))
+    summary["strata"] = strata.judge(sites, candidates, by_name, experiment.judging)
+    summary["triple_collocation"] = collocate(sites, candidates, experiment.judging)
+    return table, summary, dropped
 
 
 def _read(
     experiment: Experiment, workspace: Workspace, cube: Cube
 ) -> tuple[Sites, list[Candidate]]:
-    """Observations and predictions of the test period, and the satellite beside them."""
+    """Read observations and predictions of the test period; the satellite is a candidate, too."""
     table = tables.read_site_predictions(
         workspace, "fold", "observation", "prediction", "std", "std_raw"
     )
@@ -275,41 +181,86 @@ def _read(
 
 
 def _products(
-    experiment: Experiment, cube: Cube, opened: dict[str, xr.Dataset], sites: Sites
+    experiment: Experiment, cube: Cube, datasets: dict[str, xr.Dataset], sites: Sites
 ) -> tuple[list[Candidate], dict[str, int]]:
-    """Every product at every site, over the test period; and the values that rules drop."""
-    if not opened:
+    """Sample every product at every site over the test period.
+
+    Returns:
+      A candidate for each product; and the number of values dropped, by product and rule.
+    """
+    if not datasets:
         return [], {}
     assert cube.sites is not None
-    where = cube.sites["lat"].values, cube.sites["lon"].values
-    sampled = products.at_sites(experiment, opened, where, sites.days)
+    lat_lon = cube.sites["lat"].values, cube.sites["lon"].values
+    sampled = products.at_sites(experiment, datasets, lat_lon, sites.days)
     fold = np.full(len(sites.ids), "")
-    made = [
+    candidates = [
         Candidate(name, False, fold, product.series, distance_km=product.distance_km)
         for name, product in sampled.items()
     ]
     dropped = {
-        f"{name}: {rule}": n for name, found in sampled.items() for rule, n in found.dropped.items()
+        f"{name}: {rule}": n
+        for name, product in sampled.items()
+        for rule, n in product.dropped.items()
     }
-    return made, dropped
+    return candidates, dropped
+
+
+def collocate(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
+    """Estimate errors by triple collocation of site, satellite and each other candidate.
+
+    Returns:
+      By candidate: `n_sites`; `undefined`, the number of sites without an estimate by reason; and
+      for each of the records `site`, `satellite` and `model` the `n_sites` with an estimate, and
+      `median` and `ci95` of `error_std` (in the target's unit, on the site's scale),
+      `correlation` (with the truth) and `snr_db` (signal-to-noise ratio). Empty without a
+      satellite.
+    """
+    predictions = {c.name: c.prediction for c in candidates}
+    satellite = predictions.pop(SATELLITE_BASELINE, None)
+    if satellite is None:
+        return {}
+    summary: Json = {}
+    for name, prediction in predictions.items():
+        estimate = triple_collocation.collocate(
+            sites.observed, satellite, prediction, judging.min_days
+        )
+        reasons = Counter(estimate.reason[estimate.reason != ""].tolist())
+        described: Json = {"n_sites": len(sites.ids), "undefined": dict(reasons.most_common())}
+        for i, record in enumerate(triple_collocation.RECORDS):
+            values = {
+                "error_std": estimate.error_std[i],
+                "correlation": estimate.correlation[i],
+                "snr_db": estimate.snr_db[i],
+            }
+            n = int(np.isfinite(estimate.error_std[i]).sum())
+            medians = scoring.with_intervals(values, sites.block, judging)
+            described[record] = {"n_sites": n} | medians
+        summary[name] = described
+    return summary
 
 
 def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.DataFrame, Json]:
-    """Arm satellite against the satellite itself: on all values, and less those at a ceiling."""
+    """Score arm satellite against the satellite: with all values, and without those at a ceiling.
+
+    Raises:
+      DataError: If no footprint has a value in the test period.
+    """
     table = tables.read(workspace.url("footprints.parquet"))
     first, last = (pd.Timestamp(day) for day in experiment.test_period)
     table = table[(table.time >= first) & (table.time <= last)]
     if table.empty:
-        found = "there is nothing to judge: no footprint has a day in the test period"
-        remedy = "widen test_period or the domain, or set judging.footprints=false"
-        raise DataError(f"experiment {experiment.name}", found, remedy=remedy)
-    rows: list[pd.DataFrame] = []
+        problem = "there is nothing to score: no footprint has a day in the test period"
+        hint = "widen test_period or the domain, or set judging.footprints=false"
+        raise DataError(f"experiment {experiment.name}", problem, remedy=hint)
+    tables_of_scores: list[pd.DataFrame] = []
     summary: Json = {}
-    for seed, own in table.groupby("seed"):
-        ids, days = tuple(own.footprint.unique()), np.unique(own.time.to_numpy())
+    for seed, rows in table.groupby("seed"):
+        ids, days = tuple(rows.footprint.unique()), np.unique(rows.time.to_numpy())
         shape = (len(ids), len(days))
         columns = {
-            c: own[c].to_numpy().reshape(shape) for c in ("prediction", "observation", "at_ceiling")
+            c: rows[c].to_numpy().reshape(shape)
+            for c in ("prediction", "observation", "at_ceiling")
         }
         below = np.where(columns["at_ceiling"], np.nan, columns["observation"])
         for name, observed in (("all", columns["observation"]), ("without_ceiling", below)):
@@ -317,9 +268,95 @@ def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.
                 columns["prediction"], observed, days, experiment.judging.min_days
             )
             fold = np.full(len(ids), "all")
-            made = scoring.site_rows("footprint", ids, "satellite", fold, scored)
-            rows.append(made.assign(seed=seed, period=f"test, {name}"))
+            scores = scoring.site_rows("footprint", ids, "satellite", fold, scored)
+            tables_of_scores.append(scores.assign(seed=seed, period=f"test, {name}"))
             n = int(np.isfinite(scored["rmse"]).sum())
             medians = {"n_footprints": n, "median": scoring.medians(scored)}
             summary.setdefault(name, {})[str(seed)] = medians
-    return pd.concat(rows, ignore_index=True), summary
+    return pd.concat(tables_of_scores, ignore_index=True), summary
+
+
+def judge_against_truth(
+    experiment: Experiment, workspace: Workspace, cube: Cube
+) -> tuple[pd.DataFrame, Json]:
+    """Score the maps of every arm, and the satellite, against the truth over the test period.
+
+    Returns:
+      Rows of the scores table, with target `truth` and id "y,x"; and `arms`, `baselines` and
+      `paired` in the form of a summary, over cells.
+    """
+    cells = away_from_sites(cube)
+    n_away = len(cells)
+    window, days = config.window(experiment), cube.days[cube.day_index(experiment.test_period)]
+    most = min(MOST, max(1, MOST_CELL_DAYS // len(days)))
+    cells = cells[:: -(-n_away // most)]
+    y, x = cells.T
+    truth = experiment_sources.open_truth(experiment)
+    observed = np.concatenate([truth.days(part)[:, y, x] for part in schema.in_blocks(days)]).T
+    lat, lon = window.cell_lat[y], window.cell_lon[x]
+    label = spatial_blocks.block_labels(
+        lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
+    )
+    places = Sites(tuple(f"{a},{b}" for a, b in cells.tolist()), label, days, observed)
+    candidates = [_arm(experiment, workspace, arm, cells, days) for arm in experiment.arms]
+    if cube.footprints is not None:
+        candidates.append(_footprint(cube, cells, cube.day_index(experiment.test_period)))
+    table, summary = scoring.judge(places, candidates, experiment.judging)
+    summary["n_cells"] = summary.pop("n_sites")
+    about = {"cells_away_from_sites": n_away, "least_cells_to_a_site": AWAY}
+    return table.assign(target="truth"), summary | about
+
+
+def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
+    """Return (cell, 2) row and column of valid cells at least AWAY cells from every site.
+
+    Only cells of footprints with at least half of their cells count.
+
+    Args:
+      cube: the cube.
+      empty: leave out every cell of a footprint that contains a site.
+    """
+    cells, _, _ = cube.membership()
+    if cube.sites is None:
+        return cells
+    y, x = (cube.sites[name].values.astype(np.int64) for name in ("y", "x"))
+    inside, side = y >= 0, cube.refinement
+    near = np.zeros(cube.cells["mask"].shape, bool)
+    for row, col in zip(y[inside].tolist(), x[inside].tolist(), strict=True):
+        neighbours = [slice(max(i - AWAY + 1, 0), i + AWAY) for i in (row, col)]
+        near[tuple(neighbours)] = True
+        if empty:
+            footprint = [slice(i // side * side, (i // side + 1) * side) for i in (row, col)]
+            near[tuple(footprint)] = True
+    return np.asarray(cells[~near[cells[:, 0], cells[:, 1]]])
+
+
+def _arm(
+    experiment: Experiment,
+    workspace: Workspace,
+    arm: str,
+    cells: NDArray[np.int64],
+    days: NDArray[np.datetime64],
+) -> Candidate:
+    """Read the map of an arm at some cells (cell, 2)."""
+    mapped = zarr_arrays.open_group(workspace.url("maps", f"{arm}.zarr"), "")
+    y, x = cells.T
+    series = {
+        name: np.concatenate(
+            [mapped[name].sel(time=part).values[:, y, x] for part in schema.in_blocks(days)]
+        ).T.astype(np.float32)
+        for name in (experiment.target, f"{experiment.target}_std")
+    }
+    mean, std = series.values()
+    root, _ = models.source(experiment, workspace)
+    scale = models.calibrations(root, arm)[models.fold_name(models.ALL)].width_scale
+    fold = np.full(len(cells), models.fold_name(models.ALL))
+    return Candidate(arm, True, fold, mean, std, std / np.float32(scale))
+
+
+def _footprint(cube: Cube, cells: NDArray[np.int64], test: slice) -> Candidate:
+    """Return the satellite's value of the footprint that contains each cell."""
+    assert cube.footprints is not None
+    fy, fx = (cells // cube.refinement).T
+    series = cube.series(cube.footprints, cube.target)[test, fy, fx].T
+    return Candidate(SATELLITE_BASELINE, False, np.full(len(cells), ""), series)

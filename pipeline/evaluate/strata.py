@@ -1,13 +1,17 @@
-"""Which stratum each site, or each day of a site, is in: what skill may depend on.
+"""Divide sites, or days of sites, into strata on which skill may depend, and score each stratum.
 
-network: the provider's, else the entry of the catalog. land cover: IGBP class of static
-`land_cover`, else the largest `cover_*` fraction. climate: precipitation over Makkink's potential
-evaporation (model.climate), means of the site's own forcing over the whole cube. season: by month.
-frozen: air temperature, mean of 7 days, at or below 0 degC; days that QC drops are in neither.
-irrigated: static `irrigated` (a fraction) at least a tenth. training site: great-circle distance
-to the nearest site that the site's fold learns from. And what `judging.groups` names.
-
-Scores by stratum: the same summary, of some of the sites or of some of their days.
+The strata and what they are based on:
+  network: network of the provider, else the catalog entry of the site
+  land cover: IGBP class of the static `land_cover`, else the largest `cover_*` fraction
+  climate: precipitation over Makkink's potential evaporation (see model.aridity), from the means
+    of the site's own forcing over all days of the cube
+  season: month of the day
+  frozen: whether the air temperature, as the mean of 7 days, is at or below 0 degC; days that
+    quality control drops are in no stratum
+  irrigated: whether the static `irrigated` (a fraction) is at least 0.1
+  nearest training site: great-circle distance to the nearest site that the models of the site's
+    fold learn from
+  the groups of sites that `judging.groups` names
 """
 
 from __future__ import annotations
@@ -43,7 +47,10 @@ APART = (1.0, 2.0)  # in units of attribute distance
 IRRIGATED = 0.1
 FROZEN_DAYS, FREEZING_K = 7, 273.15
 
-COVERS = {
+FEWEST_SITES = 3  # scored sites of a stratum that is reported
+FEWEST_DAYS = 30  # of a site in a stratum of days, unless `judging.min_days` is smaller
+
+COVERS = {  # classes of the IGBP land cover classification
     "forest": (1, 2, 3, 4, 5),
     "shrubland": (6, 7),
     "savanna": (8, 9),
@@ -56,91 +63,135 @@ COVERS = {
 
 
 class Stratum(NamedTuple):
-    """A way to part sites, or days of sites: `which` of the names each has, -1 where unknown."""
+    """A division of sites, or of days of sites, into named parts.
+
+    Attributes:
+      names: names of the parts.
+      indices: (site,) or (site, day) index into `names`, -1 where unknown.
+    """
 
     names: tuple[str, ...]
-    which: NDArray[np.int64]  # (site,) or (site, day)
+    indices: NDArray[np.int64]
 
     @classmethod
-    def binned(cls, values: NDArray[Any], edges: tuple[float, ...], names: tuple[str, ...]) -> Self:
-        """By the edges (one fewer than names) that values lie between; NaN is unknown."""
+    def from_edges(
+        cls, values: NDArray[Any], edges: tuple[float, ...], names: tuple[str, ...]
+    ) -> Self:
+        """Divide by value; there is one edge fewer than names, and NaN is unknown."""
         return cls(names, np.where(np.isfinite(values), np.digitize(values, edges), -1))
 
     @classmethod
-    def of(cls, labels: list[str]) -> Self:
-        """By label (site,), "" for unknown; names in alphabetical order."""
+    def from_labels(cls, labels: list[str]) -> Self:
+        """Divide by label (site,); "" is unknown, and names are in alphabetical order."""
         names = sorted(set(labels) - {""})
         return cls(tuple(names), np.array([names.index(s) if s else -1 for s in labels]))
 
 
+def judge(
+    sites: Sites, candidates: list[Candidate], strata: dict[str, Stratum], judging: JudgingConfig
+) -> Json:
+    """Score every part of every stratum.
+
+    Returns:
+      By stratum and name of the part, what `scoring.brief` returns. Parts with fewer than
+      FEWEST_SITES scored sites are left out, and strata with fewer than two remaining parts.
+    """
+    summary: Json = {}
+    for stratum, (names, indices) in strata.items():
+        by_name = {}
+        for index, name in enumerate(names):
+            inside = indices == index
+            chosen = inside if inside.ndim == 1 else inside.any(1)
+            if not chosen.any():
+                continue
+            part, rules = sites.select(chosen), judging
+            if inside.ndim == 2:
+                part = replace(part, observed=np.where(inside[chosen], part.observed, np.nan))
+                min_days = min(FEWEST_DAYS, judging.min_days)
+                rules = judging.model_copy(update={"min_days": min_days})
+            scores = scoring.brief(part, [c.select(chosen) for c in candidates], rules)
+            if scores["n_sites"] >= FEWEST_SITES:
+                by_name[name] = scores
+        if len(by_name) > 1:
+            summary[stratum] = by_name
+    return summary
+
+
 def by_distance(distance: NDArray[np.float64]) -> Stratum:
-    """By the distance in attributes to the nearest training site, in its units."""
-    told = (f"under {APART[0]:g}", f"{APART[0]:g} to {APART[1]:g}", f"{APART[1]:g} and more")
-    return Stratum.binned(distance, APART, told)
+    """Divide sites by the attribute distance (site,) to their nearest training site."""
+    names = (f"under {APART[0]:g}", f"{APART[0]:g} to {APART[1]:g}", f"{APART[1]:g} and more")
+    return Stratum.from_edges(distance, APART, names)
 
 
 def strata(
     experiment: Experiment, cube: Cube, fold: NDArray[np.int64], test: slice
 ) -> dict[str, Stratum]:
-    """All strata that the cube and the experiment tell of the sites, by name.
+    """Return all strata that the cube and the experiment define, by name (see the module).
 
     Args:
-      experiment: its groups, its folds' buffer, its training period.
-      cube: the cube; it has sites.
-      fold: (site,) that holds each out, -1 for none.
-      test: the days that are judged.
+      experiment: has the groups, the buffer of the folds and the training period.
+      cube: a cube with sites.
+      fold: (site,) fold that holds each site out, -1 for none.
+      test: the days of the cube that are scored.
 
     Raises:
-      ConfigError: a group names sites that are not in the cube.
+      ConfigError: If a group names sites that are not in the cube.
     """
     assert cube.sites is not None
     network = zarr_arrays.attributes(cube.url, "sites").get("network", [""] * len(cube.site_ids))
-    made = {"network": Stratum.of(network)} | _places(cube, cube.sites)
-    made["season"] = _season(cube.days[test], len(cube.site_ids))
+    by_name = {"network": Stratum.from_labels(network)} | _places(cube, cube.sites)
+    by_name["season"] = _season(cube.days[test], len(cube.site_ids))
     if "air_temperature" in cube.sites:
-        made["frozen"] = _frozen(cube.series(cube.sites, "air_temperature").T, test)
+        by_name["frozen"] = _frozen(cube.series(cube.sites, "air_temperature").T, test)
     if (fold >= 0).any():
-        made["nearest training site"] = _distance(experiment, cube, cube.sites, fold)
-    return made | _groups(experiment, cube)
+        by_name["nearest training site"] = _distance(experiment, cube, cube.sites, fold)
+    return by_name | _groups(experiment, cube)
 
 
 def _places(cube: Cube, sites: xr.Dataset) -> dict[str, Stratum]:
-    """Strata of what stays the same."""
-    made = {}
+    """Return the strata that do not change in time: land cover, climate and irrigation."""
+    by_name = {}
     fractions = [str(n) for n in sites if str(n).startswith("cover_")]
     if "land_cover" in sites:
-        named = {c: name for name, classes in COVERS.items() for c in classes}
-        covers = np.nan_to_num(sites["land_cover"].values, nan=-1).astype(int).tolist()
-        made["land cover"] = Stratum.of([named.get(c, "") for c in covers])
+        name_of_class = {c: name for name, classes in COVERS.items() for c in classes}
+        classes = np.nan_to_num(sites["land_cover"].values, nan=-1).astype(int).tolist()
+        by_name["land cover"] = Stratum.from_labels([name_of_class.get(c, "") for c in classes])
     elif fractions:
         shares = np.nan_to_num(np.stack([sites[name].values for name in fractions]), nan=-1.0)
         largest = np.where(shares.max(0) >= 0, shares.argmax(0), -1)
-        made["land cover"] = Stratum(tuple(n.removeprefix("cover_") for n in fractions), largest)
+        names = tuple(n.removeprefix("cover_") for n in fractions)
+        by_name["land cover"] = Stratum(names, largest)
     forcing = ("precipitation", "air_temperature", "shortwave")
     if all(name in sites for name in forcing):
-        wetness = aridity.aridity_index(*(cube.series(sites, name).T for name in forcing))
-        made["climate"] = Stratum.binned(wetness, aridity.CLASS_EDGES, aridity.CLIMATE_CLASSES)
+        index = aridity.aridity_index(*(cube.series(sites, name).T for name in forcing))
+        by_name["climate"] = Stratum.from_edges(index, aridity.CLASS_EDGES, aridity.CLIMATE_CLASSES)
     if "irrigated" in sites:
-        told = ("not irrigated", "irrigated")
-        made["irrigated"] = Stratum.binned(sites["irrigated"].values, (IRRIGATED,), told)
-    return made
+        names = ("not irrigated", "irrigated")
+        by_name["irrigated"] = Stratum.from_edges(sites["irrigated"].values, (IRRIGATED,), names)
+    return by_name
 
 
 def _season(days: NDArray[np.datetime64], n_sites: int) -> Stratum:
+    """Divide the days of every site by meteorological season."""
     month = days.astype("datetime64[M]").astype(int) % 12  # January is 0
     return Stratum(SEASONS, np.tile((month + 1) % 12 // 3, (n_sites, 1)))
 
 
 def _frozen(kelvin: NDArray[np.float32], test: slice) -> Stratum:
-    """Whether the mean of a day and the six before it is at or below freezing."""
+    """Divide the days of every site by whether the mean of the last 7 days is at or below 0 degC.
+
+    Args:
+      kelvin: (site, day) air temperature of all days of the cube.
+      test: the days that are scored.
+    """
     mean = pd.DataFrame(kelvin.T).rolling(FROZEN_DAYS, min_periods=1).mean().to_numpy().T
-    return Stratum.binned(mean[:, test], (FREEZING_K,), ("frozen", "thawed"))
+    return Stratum.from_edges(mean[:, test], (FREEZING_K,), ("frozen", "thawed"))
 
 
 def _distance(
     experiment: Experiment, cube: Cube, sites: xr.Dataset, fold: NDArray[np.int64]
 ) -> Stratum:
-    """How far the nearest site lies that the models of a site's fold learn from."""
+    """Divide sites by the distance to the nearest site that the models of their fold learn from."""
     lat, lon = sites["lat"].values, sites["lon"].values
     train = cube.day_index(experiment.train_period)
     learnable = np.isfinite(cube.series(sites, cube.target)[train]).any(0)
@@ -148,67 +199,48 @@ def _distance(
     km = np.full(len(fold), np.nan)
     for k in np.unique(fold[fold >= 0]).tolist():
         near = spatial_blocks.buffer_mask(lat, lon, fold, k, experiment.folds.buffer_km, place)
-        held, learnt = fold == k, learnable & (fold != k) & ~near
-        if learnt.any():
-            km[held] = lookup.find_nearest(lat[held], lon[held], lat[learnt], lon[learnt])[1]
+        held_out, training = fold == k, learnable & (fold != k) & ~near
+        if training.any():
+            km[held_out] = lookup.find_nearest(
+                lat[held_out], lon[held_out], lat[training], lon[training]
+            )[1]
     between = [f"{a} to {b} km" for a, b in pairwise(KM)]
-    return Stratum.binned(km, KM, (f"under {KM[0]} km", *between, f"{KM[-1]} km and more"))
+    return Stratum.from_edges(km, KM, (f"under {KM[0]} km", *between, f"{KM[-1]} km and more"))
 
 
 def _groups(experiment: Experiment, cube: Cube) -> dict[str, Stratum]:
-    """What `judging.groups` names, each against all other sites."""
-    groups, called = experiment.judging.groups, _names(experiment, cube)
-    known = set().union(*called)
+    """Return a stratum for each of `judging.groups`: the group and all other sites.
+
+    Raises:
+      ConfigError: If a group names sites that are not in the cube.
+    """
+    groups, names_of_sites = experiment.judging.groups, _names(experiment, cube)
+    known = set().union(*names_of_sites)
     unknown = {name: [i for i in group if i not in known] for name, group in groups.items()}
-    problems = [f"{name}: no site {', '.join(lost[:5])}" for name, lost in unknown.items() if lost]
+    problems = [f"{name}: no site {', '.join(ids[:5])}" for name, ids in unknown.items() if ids]
     if problems:
         ids = cube.site_ids
-        remedy = f"give ids of the cube's {len(ids)} sites, such as {ids[0]}"
-        raise ConfigError("judging.groups", *problems, remedy=remedy)
+        hint = f"give ids of the cube's {len(ids)} sites, such as {ids[0]}"
+        raise ConfigError("judging.groups", *problems, remedy=hint)
     return {
-        name: Stratum((name, "other"), np.array([int(of.isdisjoint(group)) for of in called]))
+        name: Stratum(
+            (name, "other"), np.array([int(names.isdisjoint(group)) for names in names_of_sites])
+        )
         for name, group in groups.items()
     }
 
 
 def _names(experiment: Experiment, cube: Cube) -> list[set[str]]:
-    """(site,) what a setting may call each site; cubes of several sources say whose each is."""
-    short = site_records.short_names(experiment.sources.insitu)
-    entries = {called: entry for entry, called in short.items()}
-    alone = next(iter(entries)) if len(entries) == 1 else ""
-    held = zarr_arrays.attributes(cube.url, "sites").get("entry", [alone] * len(cube.site_ids))
-    return [
-        site_records.names(entries.get(h, h), i) for h, i in zip(held, cube.site_ids, strict=True)
-    ]
+    """Return the names by which settings may refer to each site, (site,).
 
-
-FEWEST_SITES = 3  # scored
-FEWEST_DAYS = 30  # of a site in a stratum of days, where `judging.min_days` is not less
-
-
-def judge(
-    sites: Sites, candidates: list[Candidate], strata: dict[str, Stratum], rules: JudgingConfig
-) -> Json:
-    """Medians, intervals and paired differences by stratum and name, as judging.brief gives them.
-
-    Names with too few scored sites are left out, and strata with fewer than two names.
+    A cube of several sources records the catalog entry of each site; otherwise all sites are from
+    the experiment's only source.
     """
-    made: Json = {}
-    for stratum, (names, which) in strata.items():
-        found = {}
-        for number, name in enumerate(names):
-            inside = which == number
-            chosen = inside if inside.ndim == 1 else inside.any(1)
-            if not chosen.any():
-                continue
-            part, fewest = sites.only(chosen), rules
-            if inside.ndim == 2:
-                part = replace(part, observed=np.where(inside[chosen], part.observed, np.nan))
-                days = min(FEWEST_DAYS, rules.min_days)
-                fewest = rules.model_copy(update={"min_days": days})
-            judged = scoring.brief(part, [c.only(chosen) for c in candidates], fewest)
-            if judged["n_sites"] >= FEWEST_SITES:
-                found[name] = judged
-        if len(found) > 1:
-            made[stratum] = found
-    return made
+    short_names = site_records.short_names(experiment.sources.insitu)
+    entry_of = {short: entry for entry, short in short_names.items()}
+    only = next(iter(entry_of)) if len(entry_of) == 1 else ""
+    sources = zarr_arrays.attributes(cube.url, "sites").get("entry", [only] * len(cube.site_ids))
+    return [
+        site_records.names(entry_of.get(source, source), i)
+        for source, i in zip(sources, cube.site_ids, strict=True)
+    ]

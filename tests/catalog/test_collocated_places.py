@@ -229,7 +229,7 @@ def test_a_twin_that_is_left_out_is_not_the_nearest_training_site(snow, tmp_path
     cube = Cube.open(workspace.url("cube.zarr"))
     fold = table.fold.to_numpy()
     found = evaluate_strata.strata(experiment, cube, fold, slice(0, 100))["nearest training site"]
-    assert set(found.which[fold == 0].tolist()) == {-1}  # there is none
+    assert set(found.indices[fold == 0].tolist()) == {-1}  # there is none
 
 
 def records(snow, parts, **rules):
@@ -377,7 +377,7 @@ def test_a_group_names_the_site_of_one_source(snow, tmp_path):
         strata = evaluate_strata.strata(experiment, cube, table.fold.to_numpy(), slice(0, 100))
         found = {
             name: [
-                i for i, which in zip(cube.site_ids, strata[name].which, strict=True) if not which
+                i for i, which in zip(cube.site_ids, strata[name].indices, strict=True) if not which
             ]
             for name in groups
         }

@@ -192,7 +192,7 @@ def test_and_on_the_page_with_their_licence(judged):
     row = re.search(r'<tr data-name="shifted".*?</tr>', html, re.S)[0]
     assert "+.250" in row
     assert re.search(r'<tr data-name="multiscale-shifted">', html)
-    assert "Products (perfect, shifted, half) have at a site" in html
+    assert "Products (perfect, shifted, half) are evaluated with their grid cell" in html
     cells = re.search(r"<tr><td>shifted</td>.*?</tr>", html[html.index('data-table="entries"') :])
     assert "CC0-1.0" in cells[0]
     assert "10.1000/snow" in cells[0]

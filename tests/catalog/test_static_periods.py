@@ -60,7 +60,7 @@ def test_unknown_periods_are_told(snow):
 def test_the_summary_and_the_page_tell_of_them(world):
     assert world.summary["statics_of_unknown_period"] == []
     lines = page.notes(world.experiment, world.summary | {"statics_of_unknown_period": ["cells"]})
-    assert "Of which days the statics of cells are is not known." in lines
+    assert "The period that the statics of cells describe is unknown." in lines
 
 
 def test_another_experiments_cube_does_not_hide_them(world, tmp_path):

@@ -113,8 +113,8 @@ def test_a_site_of_few_days_is_in_no_curve_and_has_its_offset(case):
     assert (offset["id"], found["days"]) == ("s5", 20)
     assert (found["offset"], found["std"]) == pytest.approx((value[0], std[0]))
     alone = np.arange(N_SITES) == SHORT
-    few = [c.only(alone) for c in candidates]
-    only = evaluate_bias_adjustment.judge(sites.only(alone), few, FOLD[alone], PRIORS, CONFIG)
+    few = [c.select(alone) for c in candidates]
+    only = evaluate_bias_adjustment.judge(sites.select(alone), few, FOLD[alone], PRIORS, CONFIG)
     assert (only["n_sites"], only["by_days"]) == (0, {})
     assert only["offsets"] == [offset]
 

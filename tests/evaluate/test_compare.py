@@ -119,7 +119,9 @@ def test_observations_that_differ_are_refused(world, variant, tmp_path):
         copied(variant, tmp_path / "other"),
         lambda table: table.assign(observation=table.observation + 0.01),
     )
-    with pytest.raises(DataError, match=r"other observes otherwise than snow: \d+ of \d+ common"):
+    with pytest.raises(
+        DataError, match=r"observations of other differ from those of snow on \d+ of \d+"
+    ):
         compare.run([world.workspace, other])
 
 
@@ -152,7 +154,7 @@ def test_other_folds_and_sites_that_were_trained_on_are_told(world, variant, tmp
     manifest = files.read_json(seen.url("folds.manifest.json"))
     files.write_json(seen.url("folds.manifest.json"), manifest | {"digest": "0" * 64})
     notes = compare.run([world.workspace, seen])["notes"]
-    assert "seen deals its sites into other folds than snow" in notes
+    assert "seen assigns sites to other folds than snow" in notes
     assert "sites of arm insitu are trained in seen, out_of_fold in snow" in notes
 
 

@@ -64,4 +64,4 @@ def test_experiments_are_compared_at_places_not_at_names(snow, tmp_path):
         workspaces.append(workspace)
     made = compare.run(workspaces)
     assert made["n_sites"] == 5
-    assert "other places of the same id in two: snow-03" in made["notes"]
+    assert "left out, as the id stands for another place in two: snow-03" in made["notes"]

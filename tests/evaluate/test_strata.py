@@ -93,9 +93,9 @@ def test_triple_collocation_at_sites_tells_the_errors(judged):
             assert told[record]["median"]["error_std"] == pytest.approx(expected, abs=0.012)
             low, high = told[record]["ci95"]["correlation"]
             assert low <= told[record]["median"]["correlation"] <= high
-    lonely = sites.only(np.arange(N_SITES) < 3)
+    lonely = sites.select(np.arange(N_SITES) < 3)
     few = RULES.model_copy(update={"min_days": 100})
-    told = stage.collocate(lonely, [c.only(np.arange(N_SITES) < 3) for c in candidates], few)
+    told = stage.collocate(lonely, [c.select(np.arange(N_SITES) < 3) for c in candidates], few)
     assert told["ridge"]["undefined"] == {"fewer than 100 common days": 3}
     assert stage.collocate(sites, [c for c in candidates if c.name != "footprint"], RULES) == {}
 
@@ -124,12 +124,12 @@ def test_strata_of_the_small_world(world, snow):
     assert found.keys() == {"network", "season", "frozen", "nearest training site"}
     days = cube.days[10:].astype("datetime64[M]").astype(int) % 12 + 1
     season = {1: "DJF", 2: "DJF", 12: "DJF", 3: "MAM", 4: "MAM", 11: "SON"}
-    for which in found["season"].which:
+    for which in found["season"].indices:
         assert [found["season"].names[i] for i in which] == [season[m] for m in days]
     kelvin = cube.series(cube.sites, "air_temperature")
     week = np.array([kelvin[day - 6 : day + 1].mean(0) for day in range(10, 160)])
-    np.testing.assert_array_equal(found["frozen"].which.T == 0, week < 273.15)
-    assert 0 < (found["frozen"].which == 0).mean() < 1
+    np.testing.assert_array_equal(found["frozen"].indices.T == 0, week < 273.15)
+    assert 0 < (found["frozen"].indices == 0).mean() < 1
 
 
 @pytest.mark.parametrize("buffer_km", [0.0, 20.0, 40.0])
@@ -145,7 +145,7 @@ def test_distance_to_the_nearest_site_that_was_learnt_from(world, snow, buffer_k
         others = np.flatnonzero((fold != fold[i]) & ~near)
         km = [lookup.great_circle_km(lat[i], lon[i], lat[j], lon[j]) for j in others]
         expected.append(np.searchsorted(strata.KM, min(km), side="right") if km else -1)
-    np.testing.assert_array_equal(found.which, expected)
+    np.testing.assert_array_equal(found.indices, expected)
 
 
 def test_groups_are_scored_beside_all_others(world, tmp_path):
@@ -160,7 +160,7 @@ def test_groups_are_scored_beside_all_others(world, tmp_path):
     found = strata.strata(wrong, cube, fold, slice(0, 160))
     assert "nearest training site" not in found
     assert found["low"].names == ("low", "other")
-    assert np.flatnonzero(found["low"].which == 0).tolist() == [1, 5]
+    assert np.flatnonzero(found["low"].indices == 0).tolist() == [1, 5]
 
 
 def held(**values):
@@ -172,13 +172,13 @@ def test_land_cover_irrigation_and_unknown():
     classes, share = [1, 7, 12, 17, np.nan], [0, 0.5, 0.1, 0.09, np.nan]
     found = strata._places(None, held(land_cover=classes, irrigated=share))
     cover = found["land cover"]
-    named = [cover.names[i] if i >= 0 else "" for i in cover.which]
+    named = [cover.names[i] if i >= 0 else "" for i in cover.indices]
     assert named == ["forest", "shrubland", "cropland", "", ""]
-    np.testing.assert_array_equal(found["irrigated"].which, [0, 1, 1, 0, -1])
+    np.testing.assert_array_equal(found["irrigated"].indices, [0, 1, 1, 0, -1])
     shares = {"cover_tree": [0.6, 0.1, np.nan], "cover_crop": [0.4, 0.9, np.nan]}
     cover = strata._places(None, held(**shares))["land cover"]
     assert cover.names == ("tree", "crop")
-    np.testing.assert_array_equal(cover.which, [0, 1, -1])
+    np.testing.assert_array_equal(cover.indices, [0, 1, -1])
 
 
 def test_climate_from_forcing():

@@ -49,7 +49,7 @@ def test_an_evaluation_without_anything_to_judge_says_what_is_lacking(world, tmp
     """Models trained elsewhere have no predictions at the sites of this cube."""
     settings = [f"models={world.workspace.url('models')}", "arms=[insitu]"]
     experiment, workspace = begun_on(world, tmp_path, *settings)
-    with pytest.raises(SoilweaveError, match="there is nothing to judge: its models were trained"):
+    with pytest.raises(SoilweaveError, match="nothing to score against: its models were trained"):
         evaluate.run(experiment, workspace, Silent())
     assert not list(tmp_path.glob("scores*"))
 

@@ -260,7 +260,7 @@ def test_inputs_that_a_file_of_sites_lacks_are_explained(tmp_path):
     (problem,) = told.value.problems
     assert "own inputs missing" in problem
     assert "the models of scan were trained on inputs" in problem
-    assert "at each site itself (inputs_from: own)" in problem
+    assert "of each site itself (inputs_from: own)" in problem
     assert "each day air_temperature (K), precipitation (kg m-2 day-1)" in problem
     assert "once sand (percent)" in problem
     assert "inputs_from: cell" in told.value.remedy

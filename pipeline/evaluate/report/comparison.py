@@ -1,6 +1,7 @@
-"""Experiments against the first of them: paired differences with intervals, a forest plot.
+"""Draw the figures of `evaluate A B` and of `score --adjust`.
 
-The worth of a probe's first days: RMSE against the number of days an offset is learned on.
+`forest` shows the paired differences of experiments from the first one; `curve` shows the RMSE at
+sites against the number of days from which an offset is estimated.
 """
 
 from __future__ import annotations
@@ -18,62 +19,71 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-# Each with whether more of it is better, and whether it has the target's unit.
-PANELS = {
+PANELS = {  # by metric: label, whether higher is better, whether it has the target's unit
     "correlation": ("R", True, False),
     "anomaly_correlation": ("anomaly R", True, False),
     "rmse": ("RMSE", False, True),
     "ubrmse": ("ubRMSE", False, True),
     "kge": ("KGE", True, False),
 }
-
 FORMS = ("png", "svg")
-_INCH, _ROW = 1.75, 0.19  # width of a panel, height of an interval
+GROUPS = ("unseen", "out_of_fold", "trained")
+APART = 0.11  # horizontal distance between candidates, in square roots of days
+_INCH, _ROW = 1.75, 0.19  # width of a panel and height of an interval, inches
 
 
-def forest(made: Json, form: str) -> bytes:
-    """A panel for each metric, a row for each experiment but the first, a mark for each arm.
+def forest(comparison: Json, form: str) -> bytes:
+    """Draw paired differences from the first experiment, with 95 % intervals.
 
-    Open marks: the 95 % interval holds zero.
+    There is a panel for each metric, a row for each other experiment and a marker for each arm.
+    A marker is open if its interval contains zero.
+
+    Args:
+      comparison: what `pipeline.evaluate.compare.run` returned.
+      form: format of the file, one of FORMS.
+
+    Returns:
+      The content of the image file.
     """
-    names = [name for name in made["experiments"] if name != made["first"]]
-    arms = list(made["arms"])
-    tall = 1.3 + len(names) * (_ROW * len(arms) + 0.12)
-    wide = 0.4 + 0.075 * max(map(len, names)) + _INCH * len(PANELS)
-    with style.canvas(wide, tall) as figure:
-        every = figure.subplots(1, len(PANELS), sharey=True)
-        for axes, (metric, (label, more, has_unit)) in zip(every, PANELS.items(), strict=True):
+    names = [name for name in comparison["experiments"] if name != comparison["first"]]
+    arms = list(comparison["arms"])
+    height = 1.3 + len(names) * (_ROW * len(arms) + 0.12)
+    width = 0.4 + 0.075 * max(map(len, names)) + _INCH * len(PANELS)
+    with style.canvas(width, height) as figure:
+        panels = figure.subplots(1, len(PANELS), sharey=True)
+        for axes, (metric, panel) in zip(panels, PANELS.items(), strict=True):
+            label, higher_is_better, has_unit = panel
             axes.axvline(0, color=style.INK, linewidth=0.9)
             for k, arm in enumerate(arms):
                 shift = ((k + 0.5) / len(arms) - 0.5) * 0.72
-                _arm(axes, made["arms"][arm]["minus_first"], names, metric, arm, shift)
-            what = style.quantity(label, style.units(made["unit"]) if has_unit else "")
+                _arm(axes, comparison["arms"][arm]["minus_first"], names, metric, arm, shift)
+            unit = style.units(comparison["unit"]) if has_unit else ""
             style.short_ticks(axes.xaxis, 3)
             axes.grid(axis="x")
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="y", length=0)
-            axes.set_xlabel(f"difference in {what}")
-            arrow, side = ("better →", "right") if more else ("← better", "left")
+            axes.set_xlabel(f"difference in {style.quantity(label, unit)}")
+            arrow, side = ("better →", "right") if higher_is_better else ("← better", "left")
             axes.set_title(arrow, loc=side, fontsize=7.5, color="#5b6472")
-        every[0].set_yticks(range(len(names)), names)
-        every[0].set_ylim(len(names) - 0.5, -0.5)
-        n = f"{made['n_sites']} sites, {made['n_site_days']:,} site-days"
-        title = f"Each experiment {style.MINUS} {made['first']}, on {n}: median paired difference"
-        title += ", 95 % interval (open: it holds 0)"
+        panels[0].set_yticks(range(len(names)), names)
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
+        n = f"{comparison['n_sites']} sites, {comparison['n_site_days']:,} site-days"
+        title = f"Each experiment {style.MINUS} {comparison['first']}, {n}: "
+        title += "median paired difference, 95 % interval (open if it contains 0)"
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
-        handles, labels = every[0].get_legend_handles_labels()
+        handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=len(arms))
         return style.as_bytes(figure, form)
 
 
 def _arm(axes: Axes, pairs: Json, names: list[str], metric: str, arm: str, shift: float) -> None:
-    """One arm's marks, a little apart from those of other arms."""
-    colour, first = style.colour(arm), True
+    """Draw the differences of one arm, shifted vertically to be clear of other arms."""
+    colour, is_first = style.colour(arm), True
     for row, name in enumerate(names):
-        found = pairs.get(name, {}).get(metric)
-        if found is None or None in (found["median_difference"], *found["ci95"]):
+        difference = pairs.get(name, {}).get(metric)
+        if difference is None or None in (difference["median_difference"], *difference["ci95"]):
             continue
-        median, (low, high) = found["median_difference"], found["ci95"]
+        median, (low, high) = difference["median_difference"], difference["ci95"]
         axes.errorbar(
             median,
             row + shift,
@@ -83,39 +93,42 @@ def _arm(axes: Axes, pairs: Json, names: list[str], metric: str, arm: str, shift
             markerfacecolor="white" if low <= 0 <= high else colour,
             markersize=5,
             linewidth=1.4,
-            label=style.label(arm) if first else None,
+            label=style.label(arm) if is_first else None,  # one entry in the legend
         )
-        first = False
-
-
-GROUPS = ("unseen", "out_of_fold", "trained")
-APART = 0.11  # between candidates, in square roots of days
+        is_first = False
 
 
 def curve(summary: Json, unit: str) -> bytes:
-    """Median RMSE with its 95 % interval, a line for each arm or baseline, as PNG.
+    """Draw the median RMSE with its 95 % interval against the days used, a line per candidate.
 
-    Of the first group of sites in a summary of `score` that has enough days.
+    It is of the first of GROUPS in the summary that has sites with enough days.
+
+    Args:
+      summary: what `pipeline.evaluate.probes.run` returned with `adjust`.
+      unit: UDUNITS text of the target's unit.
+
+    Returns:
+      The content of a PNG file.
 
     Raises:
-      DataError: none has.
+      DataError: If no group has a site with enough days.
     """
     groups = [summary[group]["adjustment"] for group in GROUPS if group in summary]
-    adjustment = next((made for made in groups if made["by_days"]), None)
+    adjustment = next((group for group in groups if group["by_days"]), None)
     if adjustment is None:
-        remedy = "`not_in_curve` of --json tells how many they have"
-        raise DataError("--figure", "no site has days enough for a curve", remedy=remedy)
+        hint = "`not_in_curve` in the file of --json lists how many days each site has"
+        raise DataError("--figure", "no site has enough days for a curve", remedy=hint)
     days, by_days = adjustment["days"], list(adjustment["by_days"].values())
     names = list(by_days[0]["minus_0"])
-    at = np.sqrt(days)  # the first days are worth most
+    x = np.sqrt(days)  # spread out the first days, where RMSE falls most
     with style.canvas(5.6, 3.4) as figure:
         axes = figure.subplots()
         for i, name in enumerate(names):
-            judged = [{**by["arms"], **by["baselines"]}[name] for by in by_days]
-            median = np.array([j["median"]["rmse"] for j in judged], float)
-            low, high = np.array([j["ci95"]["rmse"] for j in judged], float).T
+            scores = [{**d["arms"], **d["baselines"]}[name] for d in by_days]
+            median = np.array([s["median"]["rmse"] for s in scores], float)
+            low, high = np.array([s["ci95"]["rmse"] for s in scores], float).T
             axes.errorbar(
-                at + APART * (i - (len(names) - 1) / 2),
+                x + APART * (i - (len(names) - 1) / 2),
                 median,
                 yerr=np.maximum([median - low, high - median], 0),
                 fmt="o-" if name in by_days[0]["arms"] else "s--",
@@ -125,8 +138,8 @@ def curve(summary: Json, unit: str) -> bytes:
                 elinewidth=1.0,
                 label=style.label(name),
             )
-        axes.set_xticks(at, [str(k) for k in days])
-        axes.set_xlabel("days of the probe learned on")
+        axes.set_xticks(x, [str(k) for k in days])
+        axes.set_xlabel("days of the probe used for the offset")
         axes.set_ylabel(style.quantity("RMSE", style.units(unit)))
         later = f"days after the first {adjustment['scored_after']}"
         title = f"Median over {adjustment['n_sites']} sites, {later}, 95 % intervals"

@@ -1,6 +1,7 @@
-"""Maps: fields on the grid and values at places, on one frame.
+"""Read the fields that the report maps, and draw maps of fields and of values at sites.
 
-Fields of the maps, the truth and the satellite: one day, and means in blocks of days.
+`Fields` reads one day, or means over the test period, of the maps, the truth and the satellite.
+`mapped`, `at_places` and `colour_bar` draw them.
 """
 
 from __future__ import annotations
@@ -27,62 +28,79 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.cube import Cube
 
-    Reader = Callable[[NDArray[np.datetime64]], NDArray[np.float32]]
+    Reader = Callable[[NDArray[np.datetime64]], NDArray[np.float32]]  # days to fields (day, y, x)
 
+Line = tuple["NDArray[np.float64]", "NDArray[np.float64]"]  # x and y, metres of the grid
 
-Line = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
-_WIDTH = 3.4  # inches of a map
-_MARGINS = (0.42, 0.22, 0.1, 0.06)  # of its axes, inches: left, bottom, right, top
-_LAND = "#eceef1"  # where a map has no value
+ENOUGH = 0.8  # share of the largest number of footprints that a day on the page must have
+_WIDTH = 3.4  # width of a map, inches
+_MARGINS = (0.42, 0.22, 0.1, 0.06)  # of the axes, inches: left, bottom, right, top
+_LAND = "#eceef1"  # colour where a map has no value
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A colour scale: what is shown, its unit, the colours and their ends."""
+    """A colour scale: name of the quantity, its unit, the colour map and the values of its ends."""
 
     name: str
     unit: str
-    colours: str
+    colour_map: str
     low: float
     high: float
 
     @classmethod
-    def over(
-        cls, name: str, unit: str, colours: str, values: list[NDArray[Any]], centred: bool = False
+    def from_values(
+        cls,
+        name: str,
+        unit: str,
+        colour_map: str,
+        values: list[NDArray[Any]],
+        centred: bool = False,
     ) -> Scale:
-        """A scale over all but the 2 % of values at either end; `centred` on zero."""
-        known = np.concatenate([v[np.isfinite(v)].ravel() for v in values])
-        if not known.size:
-            return cls(name, unit, colours, 0.0, 1.0)
-        low, high = (float(q) for q in np.quantile(known, (0.02, 0.98)))
+        """Return a scale that spans all but the lowest and highest 2 % of the finite values.
+
+        If `centred`, the middle of the scale is zero.
+        """
+        finite = np.concatenate([v[np.isfinite(v)].ravel() for v in values])
+        if not finite.size:
+            return cls(name, unit, colour_map, 0.0, 1.0)
+        low, high = (float(q) for q in np.quantile(finite, (0.02, 0.98)))
         if centred:
             high = max(abs(low), abs(high), 1e-9)
             low = -high
-        return cls(name, unit, colours, low, max(high, low + 1e-9))
+        return cls(name, unit, colour_map, low, max(high, low + 1e-9))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The region on the page: edges in metres of the grid, and where degrees lie on them.
+    """The region of a map, in metres of the grid.
 
-    `lines` are borders, each (x, y) in metres; `places` (x, y) are the sites, `numbered` places to
-    write 1, 2, 3 and so on at. `scattered` is the number of cells where so few have values that
-    they are drawn as large squares, else 0.
+    Attributes:
+      bounds: left, bottom, right and top, metres.
+      lat: (y,) latitude of the rows, degrees.
+      lon: (x,) longitude of the columns, degrees.
+      y: (y,) position of the rows, metres.
+      x: (x,) position of the columns, metres.
+      sites: x and y of the sites, metres.
+      lines: borders to draw.
+      n_sparse: number of cells with values, if they are so few that each is drawn as a large
+        square; else 0.
+      numbered: x and y of places to label 1, 2, 3 and so on, metres.
     """
 
-    bounds: tuple[float, float, float, float]  # left, bottom, right, top
+    bounds: tuple[float, float, float, float]
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     y: NDArray[np.float64]
     x: NDArray[np.float64]
-    places: Line
+    sites: Line
     lines: list[Line] = field(default_factory=list)
-    scattered: int = 0
+    n_sparse: int = 0
     numbered: Line | None = None
 
     @property
     def is_wide(self) -> bool:
-        """Whether it is much wider than high."""
+        """Whether the region is more than 1.6 times as wide as high."""
         left, bottom, right, top = self.bounds
         return right - left > 1.6 * (top - bottom)
 
@@ -90,23 +108,136 @@ class Frame:
     def size(self) -> tuple[float, float]:
         """Width and height of a map, inches."""
         left, bottom, right, top = self.bounds
-        high = (_WIDTH - _MARGINS[0] - _MARGINS[2]) * (top - bottom) / (right - left)
-        return _WIDTH, min(high, 2 * _WIDTH) + _MARGINS[1] + _MARGINS[3]
+        height = (_WIDTH - _MARGINS[0] - _MARGINS[2]) * (top - bottom) / (right - left)
+        return _WIDTH, min(height, 2 * _WIDTH) + _MARGINS[1] + _MARGINS[3]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Summaries over the test period of the maps of one arm.
+
+    Attributes:
+      mean: (y, x) mean over days.
+      std: (y, x) mean over days of the predicted standard deviation.
+      contrast: (day,) standard deviation over cells.
+      level: (fy, fx) mean over days of the mean of a footprint's cells minus the satellite; None
+        without a satellite.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    contrast: NDArray[np.float64]
+    level: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Reads the fields of an experiment's test period, in blocks of days to limit the memory."""
+
+    experiment: Experiment
+    workspace: Workspace
+    cube: Cube
+
+    @property
+    def days(self) -> NDArray[np.datetime64]:
+        """(day,) days of the test period."""
+        days = self.cube.days[self.cube.day_index(self.experiment.test_period)]
+        return days.astype("datetime64[ns]")
+
+    def day_blocks(self) -> list[NDArray[np.datetime64]]:
+        """Return the days of the test period in blocks."""
+        return schema.in_blocks(self.days)
+
+    def arm_reader(self, arm: str, suffix: str = "") -> Reader:
+        """Return a reader of an arm's map, or of its standard deviation with suffix "_std"."""
+        maps = zarr_arrays.open_group(self.workspace.url("maps", f"{arm}.zarr"), "")
+        array = maps[f"{self.experiment.target}{suffix}"]
+        return lambda days: np.asarray(array.sel(time=days).values, np.float32)
+
+    def truth_reader(self) -> Reader | None:
+        """Return a reader of the truth of mapped cells; None if the truth is not known."""
+        if self.experiment.sources.truth is None:
+            return None
+        truth = experiment_sources.open_truth(self.experiment)
+        mask = self.cube.cells["mask"].values.astype(bool)
+        return lambda days: np.where(mask, truth.days(days), np.float32(np.nan))
+
+    def satellite_reader(self) -> Reader | None:
+        """Return a reader of the satellite's footprints; None without a satellite."""
+        if self.cube.footprints is None:
+            return None
+        array = self.cube.footprints[self.cube.target]
+        return lambda days: np.asarray(array.sel(time=days).values, np.float32)
+
+    def mean(self, read: Reader) -> NDArray[np.float64]:
+        """Return the mean over the test period of the fields of a reader."""
+        total = RunningSum(axis=0)
+        for days in self.day_blocks():
+            total.add(read(days))
+        return total.mean
+
+    def summarise(self, arm: str) -> Mapped:
+        """Return the summaries of an arm's maps, reading every day once."""
+        read, read_std = self.arm_reader(arm), self.arm_reader(arm, "_std")
+        read_satellite = self.satellite_reader()
+        mean, std, level = (RunningSum(axis=0) for _ in range(3))
+        contrast = []
+        for days in self.day_blocks():
+            values = read(days)
+            mean.add(values)
+            std.add(read_std(days))
+            contrast.append(_spread(values))
+            if read_satellite is not None:
+                level.add(self.footprint_mean(values) - read_satellite(days))
+        mean_level = None if read_satellite is None else level.mean
+        return Mapped(mean.mean, std.mean, np.concatenate(contrast), mean_level)
+
+    def footprint_mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (day, fy, fx) the mean over each footprint's cells with a value.
+
+        It is NaN where less than half of the cells have a value. `values` is (day, y, x).
+        """
+        r = self.cube.refinement
+        days, ny, nx = values.shape
+        parts = values.reshape(days, ny // r, r, nx // r, r)
+        count = np.isfinite(parts).sum((2, 4))
+        total = np.where(np.isfinite(parts), parts, 0).sum((2, 4))
+        has_enough = 2 * count >= r * r
+        return np.where(has_enough, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+    def choose_day(self, contrast: NDArray[np.float64]) -> NDArray[np.datetime64]:
+        """Return (1,) the day of highest contrast (day,) among days with many footprints."""
+        read = self.satellite_reader()
+        n_footprints = np.zeros(len(contrast), np.int64)
+        if read is not None:
+            counts = [np.isfinite(read(days)).sum((1, 2)) for days in self.day_blocks()]
+            n_footprints = np.concatenate(counts)
+        many = n_footprints >= ENOUGH * n_footprints.max()
+        usable = np.where(many & ~np.isnan(contrast), contrast, -np.inf)
+        best = int(np.argmax(usable))
+        return self.days[best : best + 1]
+
+
+def _spread(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return (day,) the standard deviation over cells with a value; NaN on days without any."""
+    finite = (day[np.isfinite(day)] for day in values)
+    return np.array([day.std(dtype=np.float64) if day.size else np.nan for day in finite])
 
 
 def mapped(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Picture:
-    """A field (y, x), cells or footprints that fill the frame; sites as dots."""
+    """Draw a field (y, x) of cells or footprints that fills the frame, and the sites as dots."""
     with style.canvas(*frame.size, layout="none") as figure:
         axes = _axes(figure, frame)
-        colours: dict[str, Any] = {"cmap": scale.colours, "vmin": scale.low, "vmax": scale.high}
-        if frame.scattered:
+        colours: dict[str, Any] = {"cmap": scale.colour_map, "vmin": scale.low, "vmax": scale.high}
+        if frame.n_sparse:
             _squares(axes, frame, values, colours)
         else:
             left, bottom, right, top = frame.bounds
-            shown = np.ma.masked_invalid(values)
             extent = (left, right, bottom, top)
-            axes.imshow(shown, extent=extent, interpolation="nearest", **colours)
-            axes.scatter(*frame.places, s=9, c="white", edgecolors="black", linewidths=0.7)
+            axes.imshow(
+                np.ma.masked_invalid(values), extent=extent, interpolation="nearest", **colours
+            )
+            axes.scatter(*frame.sites, s=9, c="white", edgecolors="black", linewidths=0.7)
         if frame.numbered is not None:
             _numbers(axes, frame.numbered)
         return style.picture(figure, alt, "png")
@@ -115,7 +246,15 @@ def mapped(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Pictur
 def at_places(
     frame: Frame, values: NDArray[Any], blocks: NDArray[Any], scale: Scale, alt: str
 ) -> Picture:
-    """Values of the sites; `blocks` (fy, fx) chequers the ground, 0 or 1, -1 for none."""
+    """Draw values at the sites (site,), over a background of blocks.
+
+    Args:
+      frame: the region.
+      values: (site,) values, NaN where missing; those are drawn as crosses.
+      blocks: (fy, fx) 0 or 1, so that neighbouring blocks differ; -1 without a block.
+      scale: the colour scale.
+      alt: what the map shows, in words.
+    """
     from matplotlib.colors import ListedColormap
 
     with style.canvas(*frame.size, layout="none") as figure:
@@ -129,15 +268,15 @@ def at_places(
             vmax=1,
             interpolation="nearest",
         )
-        known = np.isfinite(values)
-        x, y = frame.places
-        axes.scatter(x[~known], y[~known], s=14, marker="x", c="#888888", linewidths=0.8)
+        finite = np.isfinite(values)
+        x, y = frame.sites
+        axes.scatter(x[~finite], y[~finite], s=14, marker="x", c="#888888", linewidths=0.8)
         axes.scatter(
-            x[known],
-            y[known],
+            x[finite],
+            y[finite],
             s=float(np.clip(2000 / max(len(x), 1), 13, 34)),
-            c=values[known],
-            cmap=scale.colours,
+            c=values[finite],
+            cmap=scale.colour_map,
             vmin=scale.low,
             vmax=scale.high,
             edgecolors="black",
@@ -147,13 +286,13 @@ def at_places(
 
 
 def colour_bar(scale: Scale) -> Picture:
-    """The scale of maps, as a picture of its own."""
+    """Draw the colour scale of maps as a separate picture."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     with style.canvas(_WIDTH, 0.62) as figure:
         axes = figure.subplots()
-        colours = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
+        colours = ScalarMappable(Normalize(scale.low, scale.high), scale.colour_map)
         bar = figure.colorbar(colours, cax=axes, orientation="horizontal", extend="both")
         bar.outline.set_visible(False)
         style.short_ticks(axes.xaxis)
@@ -163,20 +302,22 @@ def colour_bar(scale: Scale) -> Picture:
 
 
 def _squares(axes: Axes, frame: Frame, values: NDArray[Any], colours: dict[str, Any]) -> None:
-    """Values of few cells as squares that nearly touch where the cells are evenly spread."""
+    """Draw the values of few cells as squares, which nearly touch if cells are evenly spread."""
     left, bottom, right, top = frame.bounds
     ny, nx = values.shape
     row, col = np.nonzero(np.isfinite(values))
     x = left + (col + 0.5) * (right - left) / nx
     y = top - (row + 0.5) * (top - bottom) / ny
     width, height = frame.size
-    points = 72 * 72 * width * height / frame.scattered
+    square_points = 72 * 72 * width * height / frame.n_sparse
     axes.set_facecolor("white")
-    axes.scatter(x, y, s=0.3 * points, c=values[row, col], marker="s", linewidths=0, **colours)
+    axes.scatter(
+        x, y, s=0.3 * square_points, c=values[row, col], marker="s", linewidths=0, **colours
+    )
 
 
 def _numbers(axes: Axes, places: Line) -> None:
-    """1, 2, 3 at places, the first on top."""
+    """Write 1, 2, 3 and so on at places; lower numbers cover higher ones."""
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2.2, foreground="white")]
@@ -187,11 +328,17 @@ def _numbers(axes: Axes, places: Line) -> None:
 
 
 def _axes(figure: Figure, frame: Frame) -> Axes:
-    """Axes in metres, labelled in degrees, with borders."""
+    """Add axes in metres that are labelled in degrees, and draw the borders."""
     width, height = frame.size
-    low_x, low_y, high_x, high_y = _MARGINS
-    wide, high = (width - low_x - high_x) / width, (height - low_y - high_y) / height
-    axes = figure.add_axes((low_x / width, low_y / height, wide, high))
+    margin_left, margin_bottom, margin_right, margin_top = _MARGINS
+    axes = figure.add_axes(
+        (
+            margin_left / width,
+            margin_bottom / height,
+            (width - margin_left - margin_right) / width,
+            (height - margin_bottom - margin_top) / height,
+        )
+    )
     axes.set_facecolor(_LAND)
     left, bottom, right, top = frame.bounds
     axes.set_xlim(left, right)
@@ -210,7 +357,7 @@ def _axes(figure: Figure, frame: Frame) -> Axes:
 
 
 def _degrees(along: NDArray[np.float64]) -> list[float]:
-    """Round degrees inside the frame, three or four."""
+    """Return at most about four round degrees within the range of `along`."""
     low, high = float(along.min()), float(along.max())
     steps = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60)
     step = next((s for s in steps if (high - low) / s <= 4), 60)
@@ -218,113 +365,7 @@ def _degrees(along: NDArray[np.float64]) -> list[float]:
 
 
 def _name(degrees: float, positive: str, negative: str) -> str:
-    """Degrees and the hemisphere they are in, which 0 has none of."""
+    """Format degrees with the letter of the hemisphere; 0 has none."""
     if degrees == 0:
         return "0°"
     return f"{abs(degrees):g}°{positive if degrees > 0 else negative}"
-
-
-ENOUGH = 0.8  # of the most footprints observed on a day: such days may be shown
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """What the report shows of one arm's maps.
-
-    `contrast` (day,) is the standard deviation over cells; `level` (fy, fx) the mean over days of
-    the footprint's mean minus the satellite, None without a satellite.
-    """
-
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    contrast: NDArray[np.float64]
-    level: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Reads fields of an experiment's test period, never more than a block of days at once."""
-
-    experiment: Experiment
-    workspace: Workspace
-    cube: Cube
-
-    @property
-    def days(self) -> NDArray[np.datetime64]:
-        """Days of the test period."""
-        days = self.cube.days[self.cube.day_index(self.experiment.test_period)]
-        return days.astype("datetime64[ns]")
-
-    def blocks(self) -> list[NDArray[np.datetime64]]:
-        """Those days in pieces."""
-        return schema.in_blocks(self.days)
-
-    def arm(self, arm: str, name: str = "") -> Reader:
-        """Reader of an arm's map, or of its standard deviation with `name` "_std"."""
-        mapped = zarr_arrays.open_group(self.workspace.url("maps", f"{arm}.zarr"), "")
-        array = mapped[f"{self.experiment.target}{name}"]
-        return lambda days: np.asarray(array.sel(time=days).values, np.float32)
-
-    def truth(self) -> Reader | None:
-        """Reader of the truth, where there is one; only in cells that are mapped."""
-        if self.experiment.sources.truth is None:
-            return None
-        truth = experiment_sources.open_truth(self.experiment)
-        mask = self.cube.cells["mask"].values.astype(bool)
-        return lambda days: np.where(mask, truth.days(days), np.float32(np.nan))
-
-    def satellite(self) -> Reader | None:
-        """Reader of the footprints, where there are any."""
-        if self.cube.footprints is None:
-            return None
-        array = self.cube.footprints[self.cube.target]
-        return lambda days: np.asarray(array.sel(time=days).values, np.float32)
-
-    def mean(self, read: Reader) -> NDArray[np.float64]:
-        """The mean over the test period."""
-        kept = RunningSum(axis=0)
-        for days in self.blocks():
-            kept.add(read(days))
-        return kept.mean
-
-    def mapped(self, arm: str) -> Mapped:
-        """Everything about an arm's maps, in one walk over the days."""
-        read, read_std, satellite = self.arm(arm), self.arm(arm, "_std"), self.satellite()
-        mean, std, level = (RunningSum(axis=0) for _ in range(3))
-        contrast = []
-        for days in self.blocks():
-            values = read(days)
-            mean.add(values)
-            std.add(read_std(days))
-            contrast.append(_spread(values))
-            if satellite is not None:
-                level.add(self.footprint_mean(values) - satellite(days))
-        has_level = None if satellite is None else level.mean
-        return Mapped(mean.mean, std.mean, np.concatenate(contrast), has_level)
-
-    def footprint_mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(day, fy, fx) mean over the cells of each footprint that have a value."""
-        r = self.cube.refinement
-        days, ny, nx = values.shape
-        parts = values.reshape(days, ny // r, r, nx // r, r)
-        count = np.isfinite(parts).sum((2, 4))
-        total = np.where(np.isfinite(parts), parts, 0).sum((2, 4))
-        enough = 2 * count >= r * r
-        return np.where(enough, total / np.maximum(count, 1), np.nan).astype(np.float32)
-
-    def chosen_day(self, contrast: NDArray[np.float64]) -> NDArray[np.datetime64]:
-        """The day with most contrast among those with nearly most footprints, as (1,)."""
-        satellite = self.satellite()
-        seen = np.zeros(len(contrast), np.int64)
-        if satellite is not None:
-            parts = [np.isfinite(satellite(days)).sum((1, 2)) for days in self.blocks()]
-            seen = np.concatenate(parts)
-        shown = np.where(seen >= ENOUGH * seen.max(), contrast, -np.inf)
-        best = int(np.argmax(np.where(np.isnan(shown), -np.inf, shown)))
-        return self.days[best : best + 1]
-
-
-def _spread(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(day,) standard deviation over cells with a value, NaN where there is none."""
-    known = (day[np.isfinite(day)] for day in values)
-    return np.array([day.std(dtype=np.float64) if day.size else np.nan for day in known])

@@ -1,8 +1,8 @@
-"""Borders of the United States, for maps of the Earth; borders.json names licence and origin.
+"""Make the sections of the report with maps.
 
-Places on the page: the frame of maps, the sections with maps and with sites on a map.
-
-Where the next probes would tell most, on the page: two maps and the ranked table.
+These are the maps of one day and of the mean (`maps_section`), scores at the sites
+(`sites_section`), and where further probes would gain most (`next_probes`). Borders of the United
+States are drawn on maps of the Earth; borders.json names their licence and origin.
 """
 
 from __future__ import annotations
@@ -33,29 +33,20 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.cube import Cube
 
-
-def border_lines(bounds: tuple[float, float, float, float]) -> list[Line]:
-    """Lines (x, y), metres of the grid, that touch a box of left, bottom, right, top."""
-    stored = json.loads(
-        importlib.resources.files("pipeline.evaluate.report").joinpath("borders.json").read_text()
-    )
-    left, bottom, right, top = bounds
-    found = []
-    for steps in stored["arcs"]:
-        # An arc is its first point and the steps from point to point: longitude, latitude.
-        lon, lat = np.cumsum(np.reshape(steps, (-1, 2)), 0).T * stored["unit_degrees"]
-        x, y = ease.project(lat, lon)
-        if x.max() > left and x.min() < right and y.max() > bottom and y.min() < top:
-            found.append((x, y))
-    return found
-
-
+# Colour maps: of the target, of other positive quantities, and of differences.
 WET, SPREAD, SIGNED = "cividis_r", "viridis_r", "BrBG"
-SPARSE = 0.25  # share of cells with values under which they are drawn as squares, not filled
+
+# If a smaller share of the cells has values, cells are drawn as squares and not as a filled field.
+SPARSE = 0.25
+
+
+def reference(experiment: Experiment) -> str:
+    """Return the arm that the report is about: multiscale if the experiment has it."""
+    return reference_arm(experiment.arms)
 
 
 def frame(experiment: Experiment, cube: Cube) -> Frame:
-    """The region with its sites, and borders where it lies on the Earth."""
+    """Return the region of the experiment with its sites, and with borders unless on a planet."""
     window = config.window(experiment)
     lat, lon = np.zeros(0), np.zeros(0)
     if cube.sites is not None:
@@ -72,102 +63,135 @@ def frame(experiment: Experiment, cube: Cube) -> Frame:
     )
 
 
-def reference(experiment: Experiment) -> str:
-    """The arm the page speaks of: multiscale where there is one."""
-    return reference_arm(experiment.arms)
+def border_lines(bounds: tuple[float, float, float, float]) -> list[Line]:
+    """Return the borders that touch a region.
+
+    Args:
+      bounds: left, bottom, right and top of the region, metres of the grid.
+
+    Returns:
+      Lines, each x and y in metres of the grid.
+    """
+    stored = json.loads(
+        importlib.resources.files("pipeline.evaluate.report").joinpath("borders.json").read_text()
+    )
+    left, bottom, right, top = bounds
+    lines = []
+    for steps in stored["arcs"]:
+        # An arc is its first point and the steps from point to point: longitude, latitude.
+        lon, lat = np.cumsum(np.reshape(steps, (-1, 2)), 0).T * stored["unit_degrees"]
+        x, y = ease.project(lat, lon)
+        if x.max() > left and x.min() < right and y.max() > bottom and y.min() < top:
+            lines.append((x, y))
+    return lines
 
 
-def maps_section(fields: Fields, on: Frame) -> Json:
-    """A day and the period's mean, of every arm, the satellite and the truth, on one scale each."""
+def maps_section(fields: Fields, region: Frame) -> Json:
+    """Map one day and the mean of the test period, for every arm, the satellite and the truth.
+
+    All maps of a day, and all maps of the mean, share one colour scale. The section also has maps
+    of the standard deviation of the reference arm, and of its difference from the satellite.
+
+    Args:
+      fields: reads the fields.
+      region: the region.
+    """
     experiment = fields.experiment
     first = reference(experiment)
     unit = style.units(experiment.table[experiment.target].units)
     name = experiment.table[experiment.target].long_name
-    mapped = fields.mapped(first)
-    known = np.isfinite(mapped.mean)
-    if known.mean() < SPARSE:
-        on = replace(on, scattered=max(int(known.sum()), 1))
-    day = fields.chosen_day(mapped.contrast)
+    summary = fields.summarise(first)
+    has_value = np.isfinite(summary.mean)
+    if has_value.mean() < SPARSE:
+        region = replace(region, n_sparse=max(int(has_value.sum()), 1))
+    day = fields.choose_day(summary.contrast)
     readers = _readers(fields, first)
-    of_day = {key: read(day)[0] for key, read in readers.items()}
+    on_day = {key: read(day)[0] for key, read in readers.items()}
     means = {
-        key: mapped.mean if key == first else fields.mean(read) for key, read in readers.items()
+        key: summary.mean if key == first else fields.mean(read) for key, read in readers.items()
     }
-    made: Json = {"name": name, "unit": unit, "first": style.label(first)}
-    made["day"] = style.day(day[0])
-    made["sites"] = 0 if on.scattered else len(on.places[0])
-    made["refined"] = experiment.domain.refinement > 1
-    made["wide"], made["scattered"] = on.is_wide, on.scattered
+    section: Json = {
+        "name": name,
+        "unit": unit,
+        "first": style.label(first),
+        "day": style.day(day[0]),
+        "sites": 0 if region.n_sparse else len(region.sites[0]),
+        "refined": experiment.domain.refinement > 1,
+        "wide": region.is_wide,
+        "scattered": region.n_sparse,
+        "truth": "truth" in readers,
+        "satellite": "footprint" in readers,
+    }
     for key, panels, when in (
-        ("of_day", of_day, made["day"]),
+        ("of_day", on_day, section["day"]),
         ("means", means, "mean of the test period"),
     ):
-        scale = Scale.over(name, unit, WET, list(panels.values()))
-        made[key] = _panels(on, panels, scale, when)
-    made["truth"], made["satellite"] = "truth" in readers, "footprint" in readers
-    scale = Scale.over("standard deviation", unit, SPREAD, [mapped.std])
+        scale = Scale.from_values(name, unit, WET, list(panels.values()))
+        section[key] = _panels(region, panels, scale, when)
+    scale = Scale.from_values("standard deviation", unit, SPREAD, [summary.std])
     alt = f"Map of the standard deviation of {style.label(first)}, mean over days"
-    made["std"] = _panel("standard deviation, mean over days", on, mapped.std, scale, alt)
-    if mapped.level is not None and np.isfinite(mapped.level).any():
-        scale = Scale.over("product minus satellite", unit, SIGNED, [mapped.level], centred=True)
+    section["std"] = _panel("standard deviation, mean over days", region, summary.std, scale, alt)
+    level = summary.level
+    if level is not None and np.isfinite(level).any():
+        scale = Scale.from_values("product minus satellite", unit, SIGNED, [level], centred=True)
         alt = f"Map of the footprint mean of {style.label(first)} minus the satellite"
-        made["level"] = _panel("footprint mean minus satellite", on, mapped.level, scale, alt)
-        made["level_digits"] = style.format_number(float(np.nanmean(mapped.level)), 3, "+")
-        made["level_spread"] = style.format_number(float(np.nanstd(mapped.level)), 3)
-    return made
-
-
-def sites_section(experiment: Experiment, scores: pd.DataFrame, cube: Cube, on: Frame) -> Json:
-    """RMSE, R and bias of the reference arm at each site, over the blocks that were held out."""
-    first = reference(experiment)
-    unit = style.units(experiment.table[experiment.target].units)
-    rows = scores[(scores.target == "site") & (scores.arm == first)]
-    shades = _blocks(experiment)
-    panels = []
-    for metric, colours in (("rmse", "viridis_r"), ("correlation", "viridis"), ("bias", SIGNED)):
-        own = rows[rows.metric == metric].set_index("id").value.reindex(list(cube.site_ids))
-        values = own.to_numpy(float)
-        name = style.METRICS[metric]
-        scale = Scale.over(
-            name, "" if metric == "correlation" else unit, colours, [values], metric == "bias"
-        )
-        alt = f"Map of the sites coloured by {name} of {style.label(first)}"
-        picture = map_fields.at_places(on, values, shades, scale, alt)
-        panels.append({"title": name, "picture": picture, "bar": map_fields.colour_bar(scale)})
-    blocks_held_out = experiment.folds.kind == "block"
-    return {"panels": panels, "first": style.label(first), "blocks": blocks_held_out}
+        section["level"] = _panel("footprint mean minus satellite", region, level, scale, alt)
+        section["level_digits"] = style.format_number(float(np.nanmean(level)), 3, "+")
+        section["level_spread"] = style.format_number(float(np.nanstd(level)), 3)
+    return section
 
 
 def _readers(fields: Fields, first: str) -> dict[str, Any]:
-    """By name, in the order of the page: the reference, what it is held against, other arms."""
-    readers = {first: fields.arm(first)}
-    beside = {"truth": fields.truth(), "footprint": fields.satellite()}
-    readers |= {key: read for key, read in beside.items() if read is not None}
-    return readers | {arm: fields.arm(arm) for arm in fields.experiment.arms if arm != first}
+    """Return readers by name in the order of the page: reference, truth, satellite, other arms."""
+    readers = {first: fields.arm_reader(first)}
+    others = {"truth": fields.truth_reader(), "footprint": fields.satellite_reader()}
+    readers |= {key: read for key, read in others.items() if read is not None}
+    return readers | {arm: fields.arm_reader(arm) for arm in fields.experiment.arms if arm != first}
 
 
-def _panels(on: Frame, panels: dict[str, NDArray[Any]], scale: Scale, when: str) -> Json:
+def _panels(region: Frame, fields: dict[str, NDArray[Any]], scale: Scale, when: str) -> Json:
+    """Draw several fields (y, x), by name, and their colour scale."""
     titles = {"truth": "truth", "footprint": "satellite itself"}
-    made = []
-    for key, values in panels.items():
+    panels = []
+    for key, values in fields.items():
         title = titles.get(key, style.label(key))
-        made.append(
-            {
-                "title": title,
-                "picture": map_fields.mapped(on, values, scale, f"Map of {title}, {when}"),
-                "key": key,
-            }
-        )
-    return {"panels": made, "bar": map_fields.colour_bar(scale)}
+        picture = map_fields.mapped(region, values, scale, f"Map of {title}, {when}")
+        panels.append({"title": title, "picture": picture, "key": key})
+    return {"panels": panels, "bar": map_fields.colour_bar(scale)}
 
 
-def _panel(title: str, on: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Json:
-    picture = map_fields.mapped(on, values, scale, alt)
+def _panel(title: str, region: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Json:
+    """Draw one field (y, x) and its colour scale."""
+    picture = map_fields.mapped(region, values, scale, alt)
     return {"title": title, "picture": picture, "bar": map_fields.colour_bar(scale)}
 
 
+def sites_section(experiment: Experiment, scores: pd.DataFrame, cube: Cube, region: Frame) -> Json:
+    """Map RMSE, R and bias of the reference arm at each site, over the blocks of the folds."""
+    first = reference(experiment)
+    unit = style.units(experiment.table[experiment.target].units)
+    rows = scores[(scores.target == "site") & (scores.arm == first)]
+    blocks = _blocks(experiment)
+    panels = []
+    for metric, colour_map in (
+        ("rmse", "viridis_r"),
+        ("correlation", "viridis"),
+        ("bias", SIGNED),
+    ):
+        by_site = rows[rows.metric == metric].set_index("id").value.reindex(list(cube.site_ids))
+        values = by_site.to_numpy(float)
+        name = style.METRICS[metric]
+        metric_unit = "" if metric == "correlation" else unit
+        scale = Scale.from_values(name, metric_unit, colour_map, [values], centred=metric == "bias")
+        alt = f"Map of the sites coloured by {name} of {style.label(first)}"
+        picture = map_fields.at_places(region, values, blocks, scale, alt)
+        panels.append({"title": name, "picture": picture, "bar": map_fields.colour_bar(scale)})
+    has_blocks = experiment.folds.kind == "block"
+    return {"panels": panels, "first": style.label(first), "blocks": has_blocks}
+
+
 def _blocks(experiment: Experiment) -> NDArray[np.int64]:
-    """(fy, fx) 0 or 1 by block of the folds, so that neighbours differ; -1 without blocks."""
+    """Return (fy, fx) 0 or 1, so that neighbouring blocks differ; -1 if folds have no blocks."""
     window = config.window(experiment)
     folds = experiment.folds
     if folds.kind != "block":
@@ -178,28 +202,36 @@ def _blocks(experiment: Experiment) -> NDArray[np.int64]:
     return np.asarray((row + col) % 2)
 
 
-def next_probes(experiment: Experiment, workspace: Workspace, on: Frame) -> Json | None:
-    """The layers `attribute_distance` and `probe_gain`, and next_probes.csv; None without them."""
+def next_probes(experiment: Experiment, workspace: Workspace, region: Frame) -> Json | None:
+    """Map where further probes would gain most, with the ranked table of next_probes.csv.
+
+    Returns:
+      The section; None if the experiment has no next_probes.csv.
+    """
     if not files.exists(workspace.url(maps_schema.NEXT_PROBES)):
         return None
     arms = sorted(experiment.arms, key=lambda arm: arm != REFERENCE_ARM)
     groups = (zarr_arrays.open_group(workspace.url("maps", f"{arm}.zarr"), "") for arm in arms)
-    arm, mapped = next(
+    arm, layers = next(
         (arm, group) for arm, group in zip(arms, groups, strict=True) if "probe_gain" in group
     )
     table = pd.read_csv(io.BytesIO(files.read_bytes(workspace.url(maps_schema.NEXT_PROBES))))
-    distance, gain = mapped["attribute_distance"].values, 100 * mapped["probe_gain"].values
-    known = np.isfinite(distance)
-    if known.mean() < SPARSE:
-        on = replace(on, scattered=max(int(known.sum()), 1))
-    numbered = replace(on, numbered=ease.project(table["lat"].to_numpy(), table["lon"].to_numpy()))
+    distance, gain = layers["attribute_distance"].values, 100 * layers["probe_gain"].values
+    has_value = np.isfinite(distance)
+    if has_value.mean() < SPARSE:
+        region = replace(region, n_sparse=max(int(has_value.sum()), 1))
+    numbered = replace(
+        region, numbered=ease.project(table["lat"].to_numpy(), table["lon"].to_numpy())
+    )
     panels = []
-    for title, frame, values, unit in (
-        ("attribute distance", on, distance, ""),
+    for title, panel_region, values, unit in (
+        ("attribute distance", region, distance, ""),
         ("gain of a further probe", numbered, gain, "%"),
     ):
-        scale = Scale.over(title, unit, SPREAD, [values])
-        picture = map_fields.mapped(frame, values, scale, f"Map of the {title} of every cell")
+        scale = Scale.from_values(title, unit, SPREAD, [values])
+        picture = map_fields.mapped(
+            panel_region, values, scale, f"Map of the {title} of every cell"
+        )
         panels.append({"title": title, "picture": picture, "bar": map_fields.colour_bar(scale)})
     rows = [
         [

@@ -1,7 +1,4 @@
-"""Lines: a site through time with its intervals, losses through training.
-
-Lines on the page: three sites through time, and losses through training.
-"""
+"""Make the sections of the report with lines: time series at sites, and losses of the training."""
 
 from __future__ import annotations
 
@@ -29,12 +26,98 @@ if TYPE_CHECKING:
     from pipeline.storage.cube import Cube
 
 
-LEVELS = (0.9, 0.5)
+LEVELS = (0.9, 0.5)  # of the prediction intervals that are shown, widest first
+MOST_DAYS = 731  # shown of a series: two years are still legible
+LOSSES = {"loss_insitu": "sites", "loss_satellite": "footprints"}
+
+
+def series(
+    experiment: Experiment, workspace: Workspace, cube: Cube, scores: pd.DataFrame
+) -> list[Json]:
+    """Draw the sites with the lowest, the median and the highest RMSE of the reference arm."""
+    arm = reference(experiment)
+    chosen = _chosen(scores, arm)
+    if not chosen:
+        return []
+    table = tables.read_site_predictions(workspace, "observation", "prediction", "std")
+    test = cube.day_index(experiment.test_period)
+    satellite = None
+    if cube.footprints is not None:
+        satellite = scoring.in_cube(experiment, cube, test).prediction
+    row_of_site = {site: cube.site_ids.index(site) for _, site, _ in chosen}
+    shown = _shown(table.observed[sorted(set(row_of_site.values()))][:, test])
+    days = table.days[test][shown].astype("datetime64[ns]")
+    columns = [table.values(arm, name)[:, test] for name in ("observation", "prediction", "std")]
+    variable = experiment.table[experiment.target]
+    unit = style.units(variable.units)
+    panels = []
+    for rank, site, rmse in chosen:
+        row = row_of_site[site]
+        at_row = None if satellite is None else satellite[row][shown]
+        has_satellite = at_row is not None and bool(np.isfinite(at_row).any())
+        observed, mean, std = (values[row][shown] for values in columns)
+        line = Series(days, observed, mean, std, at_row if has_satellite else None)
+        axis_label = style.quantity(experiment.target.replace("_", " "), unit)
+        alt = f"Time series at {site}, the {rank} site"
+        picture = at_site(line, arm, axis_label, (variable.minimum, variable.maximum), alt)
+        error = style.format_number(rmse, 4)
+        panels.append({"rank": rank, "site": site, "rmse": error, "unit": unit, "picture": picture})
+    return panels
+
+
+def curves(experiment: Experiment, workspace: Workspace) -> list[Json]:
+    """Draw the losses of the models of all sites, first seed, by kind of observation."""
+    root, _ = models.source(experiment, workspace)
+    by_loss: dict[str, dict[str, Any]] = {name: {} for name in LOSSES}
+    for arm in experiment.arms:
+        seeds = models.seeds(root, arm)
+        url = files.join(root, arm, "fold=all", f"seed={seeds[0]}", "history.parquet")
+        history = tables.read(url)
+        for name in LOSSES:
+            # It is 0 throughout if the arm does not use this kind of observation.
+            if (history[name].fillna(0) != 0).any():
+                by_loss[name][arm] = (history.step.to_numpy(), history[name].to_numpy())
+    return [
+        {"title": f"loss on {LOSSES[name]}", "picture": losses(arms, LOSSES[name])}
+        for name, arms in by_loss.items()
+        if arms
+    ]
+
+
+def _chosen(scores: pd.DataFrame, arm: str) -> list[tuple[str, str, float]]:
+    """Choose the best, the median and the worst site by RMSE.
+
+    Returns:
+      Rank in words, id and RMSE of each. If fewer than three sites are scored, only the best.
+    """
+    rows = scores[(scores.target == "site") & (scores.arm == arm) & (scores.metric == "rmse")]
+    rows = rows[rows.value.notna()].sort_values("value")
+    positions = {"best": 0, "median": (len(rows) - 1) // 2, "worst": len(rows) - 1}
+    if len(rows) < len(positions):
+        positions = {"best": 0} if len(rows) else {}
+    return [(rank, rows.id.iloc[k], float(rows.value.iloc[k])) for rank, k in positions.items()]
+
+
+def _shown(observed: NDArray[np.float32]) -> slice:
+    """Return the MOST_DAYS consecutive days with most observations (site, day) at all sites."""
+    counts = np.cumsum([0, *np.isfinite(observed).sum(0)])
+    if len(counts) <= MOST_DAYS:
+        return slice(0, len(counts) - 1)
+    first = int(np.argmax(counts[MOST_DAYS:] - counts[:-MOST_DAYS]))
+    return slice(first, first + MOST_DAYS)
 
 
 @dataclass(frozen=True)
 class Series:
-    """A site through time, (day,) each, NaN where missing; `satellite` None where none is near."""
+    """Time series at a site, (day,) each, in the target's unit; NaN where missing.
+
+    Attributes:
+      days: the days.
+      observed: observations.
+      mean: predictions.
+      std: calibrated standard deviation of the predictions.
+      satellite: the satellite at the site; None if no footprint with data is near.
+    """
 
     days: NDArray[np.datetime64]
     observed: NDArray[np.float32]
@@ -43,15 +126,25 @@ class Series:
     satellite: NDArray[np.float32] | None
 
 
-def at_site(series: Series, arm: str, what: str, bounds: tuple[float, float], alt: str) -> Picture:
-    """Observation, prediction with its 50 and 90 % interval, and the satellite."""
+def at_site(
+    series: Series, arm: str, axis_label: str, bounds: tuple[float, float], alt: str
+) -> Picture:
+    """Draw observation, prediction with its 50 and 90 % interval, and the satellite at a site.
+
+    Args:
+      series: the time series.
+      arm: the arm that predicts.
+      axis_label: label of the vertical axis.
+      bounds: smallest and largest value of the target, to which the intervals are limited.
+      alt: what the figure shows, in words.
+    """
     colour = style.colour(arm)
     with style.canvas(10.4, 2.5) as figure:
         axes = figure.subplots()
-        for level, strength in zip(LEVELS, (0.16, 0.3), strict=True):
+        for level, alpha in zip(LEVELS, (0.16, 0.3), strict=True):
             half = series.std * interval_half_width(level)
             low, high = (np.clip(series.mean + side * half, *bounds) for side in (-1, 1))
-            shade: dict[str, Any] = {"color": colour, "alpha": strength, "linewidth": 0}
+            shade: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
             axes.fill_between(series.days, low, high, label=f"{level:.0%} interval", **shade)
         axes.plot(series.days, series.mean, color=colour, linewidth=1.2, label=style.label(arm))
         if series.satellite is not None:
@@ -66,7 +159,7 @@ def at_site(series: Series, arm: str, what: str, bounds: tuple[float, float], al
             )
         axes.plot(series.days, series.observed, color="black", linewidth=0.9, label="observed")
         axes.set_xlim(series.days[0], series.days[-1])
-        axes.set_ylabel(what)
+        axes.set_ylabel(axis_label)
         style.short_ticks(axes.yaxis)
         months(axes)
         axes.grid(axis="y")
@@ -75,7 +168,12 @@ def at_site(series: Series, arm: str, what: str, bounds: tuple[float, float], al
 
 
 def losses(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]], which: str) -> Picture:
-    """Loss by update, as running means, a line for each arm."""
+    """Draw the loss by update with its running mean, for each arm.
+
+    Args:
+      curves: by arm, update numbers and losses, (update,) each.
+      which: the kind of observation: sites or footprints.
+    """
     with style.canvas(3.5, 2.2) as figure:
         axes = figure.subplots()
         for arm, (step, loss) in curves.items():
@@ -97,7 +195,7 @@ def losses(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]], which: str) -> 
 
 
 def months(axes: Axes) -> None:
-    """A time axis with few ticks, written short."""
+    """Give a time axis few ticks with short labels."""
     from matplotlib import dates
 
     locator = dates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
@@ -107,86 +205,11 @@ def months(axes: Axes) -> None:
 
 
 def _running(values: NDArray[Any], width: int) -> NDArray[Any]:
-    """Mean of the last `width` values that are numbers."""
-    known = np.isfinite(values)
-    sums = np.cumsum(np.where(known, values, 0.0))
-    counts = np.cumsum(known)
+    """Return the mean of the finite ones among the last `width` values; NaN if there are none."""
+    finite = np.isfinite(values)
+    sums = np.cumsum(np.where(finite, values, 0.0))
+    counts = np.cumsum(finite)
     before = np.maximum(np.arange(len(values)) - width, -1)
     total = sums - np.where(before >= 0, sums[before], 0.0)
     number = counts - np.where(before >= 0, counts[before], 0)
     return np.asarray(np.where(number > 0, total / np.maximum(number, 1), np.nan))
-
-
-MOST_DAYS = 731  # shown of a series: two years can still be read
-LOSSES = {"loss_insitu": "sites", "loss_satellite": "footprints"}
-
-
-def series(
-    experiment: Experiment, workspace: Workspace, cube: Cube, scores: pd.DataFrame
-) -> list[Json]:
-    """The best, the median and the worst site of the reference arm, by RMSE."""
-    arm = reference(experiment)
-    chosen = _chosen(scores, arm)
-    if not chosen:
-        return []
-    table = tables.read_site_predictions(workspace, "observation", "prediction", "std")
-    test = cube.day_index(experiment.test_period)
-    near = None
-    if cube.footprints is not None:
-        near = scoring.in_cube(experiment, cube, test).prediction
-    numbers = {site: cube.site_ids.index(site) for _, site, _ in chosen}
-    shown = _shown(table.observed[sorted(set(numbers.values()))][:, test])
-    days = table.days[test][shown].astype("datetime64[ns]")
-    of_arm = [table.values(arm, name)[:, test] for name in ("observation", "prediction", "std")]
-    variable = experiment.table[experiment.target]
-    unit = style.units(variable.units)
-    made = []
-    for rank, site, value in chosen:
-        number = numbers[site]
-        beside = None if near is None else near[number][shown]
-        seen = beside is not None and bool(np.isfinite(beside).any())
-        observed, mean, std = (values[number][shown] for values in of_arm)
-        line = Series(days, observed, mean, std, beside if seen else None)
-        what = style.quantity(experiment.target.replace("_", " "), unit)
-        alt = f"Time series at {site}, the {rank} site"
-        picture = at_site(line, arm, what, (variable.minimum, variable.maximum), alt)
-        error = style.format_number(value, 4)
-        made.append({"rank": rank, "site": site, "rmse": error, "unit": unit, "picture": picture})
-    return made
-
-
-def curves(experiment: Experiment, workspace: Workspace) -> list[Json]:
-    """Losses of the models of all sites, first seed, a figure for each kind of observation."""
-    root, _ = models.source(experiment, workspace)
-    found: dict[str, dict[str, Any]] = {name: {} for name in LOSSES}
-    for arm in experiment.arms:
-        seeds = models.seeds(root, arm)
-        url = files.join(root, arm, "fold=all", f"seed={seeds[0]}", "history.parquet")
-        history = tables.read(url)
-        for name in LOSSES:
-            if (history[name].fillna(0) != 0).any():  # 0: the arm does not see them
-                found[name][arm] = (history.step.to_numpy(), history[name].to_numpy())
-    return [
-        {"title": f"loss on {LOSSES[name]}", "picture": losses(arms, LOSSES[name])}
-        for name, arms in found.items()
-        if arms
-    ]
-
-
-def _chosen(scores: pd.DataFrame, arm: str) -> list[tuple[str, str, float]]:
-    """Rank in words, id and RMSE of three sites that are scored, or of fewer where there are."""
-    rows = scores[(scores.target == "site") & (scores.arm == arm) & (scores.metric == "rmse")]
-    rows = rows[rows.value.notna()].sort_values("value")
-    places = {"best": 0, "median": (len(rows) - 1) // 2, "worst": len(rows) - 1}
-    if len(rows) < len(places):
-        places = {"best": 0} if len(rows) else {}
-    return [(rank, rows.id.iloc[k], float(rows.value.iloc[k])) for rank, k in places.items()]
-
-
-def _shown(observed: NDArray[np.float32]) -> slice:
-    """The two years with most observations (site, day), the same for all sites."""
-    counts = np.cumsum([0, *np.isfinite(observed).sum(0)])
-    if len(counts) <= MOST_DAYS:
-        return slice(0, len(counts) - 1)
-    first = int(np.argmax(counts[MOST_DAYS:] - counts[:-MOST_DAYS]))
-    return slice(first, first + MOST_DAYS)

@@ -1,4 +1,8 @@
-"""What all figures share: colours, fonts, and how a drawing becomes part of a page."""
+"""What the figures and texts of the report share: colours, labels, and formats of numbers.
+
+`canvas` gives a matplotlib figure with the settings of the report, and `picture` embeds it in the
+page.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import date
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from pipeline.files import Json
 
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the same in every figure.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish; the same in every figure.
 COLOURS = {
     "multiscale": "#0072B2",
     "insitu": "#D55E00",
@@ -30,7 +33,6 @@ COLOURS = {
     "ridge": "#AA6FA0",
     "footprint": "#767676",
 }
-
 LABELS = {
     "multiscale": "multiscale",
     "insitu": "in situ only",
@@ -38,12 +40,12 @@ LABELS = {
     "ridge": "ridge regression",
     "footprint": "satellite itself",
 }
-
 METRICS = {"correlation": "R", "rmse": "RMSE", "ubrmse": "ubRMSE", "bias": "bias"}
+UNITLESS = ("correlation", "anomaly_correlation", "kge")
 MINUS = "\N{MINUS SIGN}"
+ABSENT = "\N{EN DASH}"  # stands for a missing value
 INK, FAINT = "#1d2430", "#c9ced6"
-PIXELS_PER_INCH = 100  # of the page; pictures have twice as many
-
+PIXELS_PER_INCH = 100  # CSS pixels; bitmaps have twice as many, for screens of high resolution
 _SETTINGS: dict[str, Any] = {
     "font.size": 8.5,
     "axes.edgecolor": FAINT,
@@ -67,7 +69,14 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: a data URI, its size in CSS pixels, and what it shows in words."""
+    """A figure that is embedded in the page.
+
+    Attributes:
+      uri: data URI of the image.
+      width: width, CSS pixels.
+      height: height, CSS pixels.
+      alt: what the figure shows, in words.
+    """
 
     uri: str
     width: int
@@ -77,7 +86,13 @@ class Picture:
 
 @contextmanager
 def canvas(width: float, height: float, layout: Any = "constrained") -> Iterator[Figure]:
-    """A figure of so many inches, with the settings of the page, whatever the user's are."""
+    """Open a figure with the settings of the report instead of those of the user.
+
+    Args:
+      width: width, inches.
+      height: height, inches.
+      layout: layout engine of matplotlib.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -87,7 +102,10 @@ def canvas(width: float, height: float, layout: Any = "constrained") -> Iterator
 
 
 def as_bytes(figure: Figure, form: str = "png") -> bytes:
-    """The figure as a file, `svg` or `png`, that is the same in every run; inside `canvas`."""
+    """Return the figure as the content of an `svg` or `png` file, identical in every run.
+
+    Call it inside `canvas`.
+    """
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
     figure.savefig(buffer, format=form, dpi=2 * PIXELS_PER_INCH, metadata=metadata)
@@ -95,7 +113,10 @@ def as_bytes(figure: Figure, form: str = "png") -> bytes:
 
 
 def picture(figure: Figure, alt: str, form: str = "svg") -> Picture:
-    """The figure as part of a page: `svg` for lines, `png` for fields; inside `canvas`."""
+    """Return the figure as part of the page; use `svg` for lines and `png` for fields.
+
+    Call it inside `canvas`.
+    """
     kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
     uri = f"data:{kind};base64,{base64.b64encode(as_bytes(figure, form)).decode()}"
     width, height = (round(size * PIXELS_PER_INCH) for size in figure.get_size_inches())
@@ -103,64 +124,58 @@ def picture(figure: Figure, alt: str, form: str = "svg") -> Picture:
 
 
 def colour(name: str) -> str:
-    """Colour of an arm or baseline."""
+    """Return the colour of an arm or baseline."""
     return COLOURS.get(name, "#444444")
 
 
 def label(name: str) -> str:
-    """An arm or baseline as people read it."""
+    """Return the label of an arm or baseline."""
     return LABELS.get(name, name)
 
 
 def units(text: str) -> str:
-    """UDUNITS as people read them: `m3 m-3` with raised exponents, nothing for a pure number."""
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    """Format a UDUNITS text with superscript exponents; "1" becomes empty."""
+    superscripts = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     plain = "" if text == "1" else text.replace(" ", "\N{NO-BREAK SPACE}")
-    return re.sub(r"(?<=[A-Za-z])-?\d+", lambda found: found[0].translate(raised), plain)
+    return re.sub(r"(?<=[A-Za-z])-?\d+", lambda match: match[0].translate(superscripts), plain)
 
 
 def quantity(name: str, unit: str) -> str:
-    """A name with its unit in brackets, where it has one."""
+    """Return a name with its unit in brackets; without brackets if the unit is empty."""
     return f"{name} [{unit}]" if unit else name
 
 
-def short_ticks(axis: Any, most: int = 5) -> None:
-    """Few ticks at round values, written without the zero before the point."""
+def short_ticks(axis: Any, n_max: int = 5) -> None:
+    """Give an axis few ticks at round values, with labels without the zero before the point."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(n_max, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
 
 def number(value: float) -> str:
-    """A number of an axis: `.25`, `-.1`, `12`."""
+    """Format a number for an axis: `.25`, `-.1`, `12`."""
     text = f"{value:.6f}".rstrip("0").rstrip(".")
     return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", MINUS) if text not in ("-0", "") else "0"
 
 
-def finish(axes: Any, what: str) -> None:
-    """Named rows along a scale: a grid across it, and what it is."""
+def finish(axes: Any, axis_label: str) -> None:
+    """Finish a figure of named rows: vertical grid lines, and the label of the horizontal axis."""
     short_ticks(axes.xaxis)
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(what)
-
-
-def bare(axes: Axes) -> None:
-    """No frame, no ticks."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-UNITLESS = ("correlation", "anomaly_correlation", "kge")
-ABSENT = "\N{EN DASH}"
+    axes.set_xlabel(axis_label)
 
 
 def format_number(value: float | None, digits: int = 3, sign: str = "") -> str:
-    """A number without the zero before the point; `sign` "+" shows it always; a dash for none."""
+    """Format a number without the zero before the point; a dash stands for a missing one.
+
+    Args:
+      value: the number; None and NaN are missing.
+      digits: number of decimals.
+      sign: "+" to write the sign of positive numbers, too.
+    """
     if value is None or not np.isfinite(value):
         return ABSENT
     text = f"{value:{sign}.{digits}f}"
@@ -170,7 +185,7 @@ def format_number(value: float | None, digits: int = 3, sign: str = "") -> str:
 
 
 def interval(bounds: Iterable[float | None], digits: int, sign: str = "") -> str:
-    """A 95 % interval in brackets, empty where there is none."""
+    """Format an interval in brackets; empty if a bound is missing."""
     low, high = bounds
     if low is None or high is None:
         return ""
@@ -178,7 +193,12 @@ def interval(bounds: Iterable[float | None], digits: int, sign: str = "") -> str
 
 
 def digits(metric: str, judged: Iterable[Json]) -> int:
-    """Decimals of a metric: three for R, three significant ones for errors."""
+    """Return the number of decimals of a metric: 3 for R and KGE, else 3 significant digits.
+
+    Args:
+      metric: the metric.
+      judged: descriptions of candidates in a summary; the largest RMSE sets the digits of errors.
+    """
     if metric in UNITLESS:
         return 3
     sizes = [abs(d["median"]["rmse"]) for d in judged if d["median"]["rmse"] is not None]
@@ -187,21 +207,21 @@ def digits(metric: str, judged: Iterable[Json]) -> int:
 
 
 def percent(share: float | None) -> str:
-    """A share as a whole number of per cent."""
+    """Format a share as a whole number of per cent."""
     return ABSENT if share is None else f"{100 * share:.0f}"
 
 
 def count(value: int) -> str:
-    """A number of things."""
+    """Format a count with thousands separators."""
     return f"{value:,}"
 
 
 def day(value: np.datetime64) -> str:
-    """A day as people write it: 3 June 2017."""
+    """Format a day in words: 3 June 2017."""
     stamp = pd.Timestamp(value)
     return f"{stamp.day} {stamp:%B %Y}"
 
 
 def span(period: tuple[date, date]) -> str:
-    """First to last day."""
+    """Format a period by its first and last day."""
     return f"{period[0]} to {period[1]}"
