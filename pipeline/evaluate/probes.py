@@ -281,13 +281,12 @@ def run(
     Raises:
       SoilweaveError: If there are no complete models, or the file is not as its catalog entry says.
     """
-    cube_url, _ = Cube.source(experiment, workspace)
+    cube = Cube.open(Cube.source(experiment, workspace)[0])
     for name in ("folds", "models"):
         workspace.artefact(name).digest(experiment)
     root = workspace.url("models")
     progress.start("score", len(experiment.arms) + 1, "arms")
     folds = tables.read(workspace.url("folds.parquet"))
-    cube = Cube.open(cube_url)
     if adjust:
         bias_adjustment.check(experiment, cube)
     trained = models.load(root, ModelKey(experiment.arms[0], models.ALL, 0))
@@ -302,12 +301,11 @@ def run(
     if files.exists(models.ridge_url(root, models.ALL)):
         candidates.append(_ridge(root, probes, trained))
     if experiment.sources.satellite is not None:
-        lat_lon = (probes.lat, probes.lon)
-        candidates.append(scoring.at_places(experiment, lat_lon, probes.sites.days))
+        days = probes.sites.days
+        candidates.append(scoring.at_places(experiment, (probes.lat, probes.lon), days))
     summary = _summarise(experiment, probes, candidates, priors)
     summary |= {"sites": sites_url, "updates": models.updates_made(experiment, workspace)}
-    n_known = int(probes.known.sum())
-    progress.finish(f"{n_known} known sites, {len(probes.known) - n_known} others")
+    progress.finish(f"{probes.known.sum()} known sites, {(~probes.known).sum()} others")
     return summary
 
 

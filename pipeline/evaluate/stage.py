@@ -57,15 +57,7 @@ def run(
         says, or there is nothing to score against.
     """
     artefact = workspace.artefact("scores")
-    cube_url, digest = Cube.source(experiment, workspace)
-    digests = {"cube": digest, "folds": workspace.artefact("folds").digest(experiment)}
-    digests["models"] = models.source(experiment, workspace)[1]
-    digests |= products.digests(experiment)
-    if experiment.sources.truth is not None:
-        digests["maps"] = workspace.artefact("maps").digest(experiment)
-        digests["truth"] = intake_catalog.digest(experiment, experiment.sources.truth)
-    period = [str(day) for day in experiment.test_period]
-    inputs = schema.identity(experiment, "scores", **digests, test_period="..".join(period))
+    cube_url, inputs = _inputs(experiment, workspace)
     progress.start("evaluate", 1, "table")
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("scores complete")
@@ -97,6 +89,19 @@ def run(
     places = ", ".join(f"{counts[t]} {name}" for t, name in _PLACES.items() if t in counts)
     progress.finish(f"scores at {places}")
     return summary
+
+
+def _inputs(experiment: Experiment, workspace: Workspace) -> tuple[str, Json]:
+    """Return the URL of the cube, and everything that the scores are made from."""
+    cube_url, digest = Cube.source(experiment, workspace)
+    digests = {"cube": digest, "folds": workspace.artefact("folds").digest(experiment)}
+    digests["models"] = models.source(experiment, workspace)[1]
+    digests |= products.digests(experiment)
+    if experiment.sources.truth is not None:
+        digests["maps"] = workspace.artefact("maps").digest(experiment)
+        digests["truth"] = intake_catalog.digest(experiment, experiment.sources.truth)
+    period = "..".join(str(day) for day in experiment.test_period)
+    return cube_url, schema.identity(experiment, "scores", **digests, test_period=period)
 
 
 def _check(experiment: Experiment, cube: Cube) -> None:

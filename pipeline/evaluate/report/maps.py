@@ -131,14 +131,20 @@ def maps_section(fields: Fields, region: Frame) -> Json:
     scale = Scale.from_values("standard deviation", unit, SPREAD, [summary.std])
     alt = f"Map of the standard deviation of {style.label(first)}, mean over days"
     section["std"] = _panel("standard deviation, mean over days", region, summary.std, scale, alt)
-    level = summary.level
-    if level is not None and np.isfinite(level).any():
-        scale = Scale.from_values("product minus satellite", unit, SIGNED, [level], centred=True)
-        alt = f"Map of the footprint mean of {style.label(first)} minus the satellite"
-        section["level"] = _panel("footprint mean minus satellite", region, level, scale, alt)
-        section["level_digits"] = style.format_number(float(np.nanmean(level)), 3, "+")
-        section["level_spread"] = style.format_number(float(np.nanstd(level)), 3)
+    if summary.level is not None and np.isfinite(summary.level).any():
+        section |= _level(summary.level, region, unit, first)
     return section
+
+
+def _level(level: NDArray[Any], region: Frame, unit: str, arm: str) -> Json:
+    """Map the difference of an arm's footprint mean from the satellite, with mean and spread."""
+    scale = Scale.from_values("product minus satellite", unit, SIGNED, [level], centred=True)
+    alt = f"Map of the footprint mean of {style.label(arm)} minus the satellite"
+    return {
+        "level": _panel("footprint mean minus satellite", region, level, scale, alt),
+        "level_digits": style.format_number(float(np.nanmean(level)), 3, "+"),
+        "level_spread": style.format_number(float(np.nanstd(level)), 3),
+    }
 
 
 def _readers(fields: Fields, first: str) -> dict[str, Any]:
