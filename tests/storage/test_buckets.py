@@ -137,7 +137,7 @@ def test_storage_that_cannot_be_used_is_told_first(s3, environment):
 UNEQUAL_NODES = """
 import os, sys
 import ray
-from pipeline import cluster
+from pipeline.cluster import ray_cluster
 from pipeline.errors import StoreError
 
 right = os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -145,7 +145,7 @@ os.environ["AWS_SECRET_ACCESS_KEY"] = "wrong"  # what the node and its workers a
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 os.environ["AWS_SECRET_ACCESS_KEY"] = right
 try:
-    cluster.probe(sys.argv[1])
+    ray_cluster.probe(sys.argv[1])
 except StoreError as error:
     print(error)
 """
