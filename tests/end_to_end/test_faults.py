@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import ray
 import world as world_module
 import yaml
 from fault_run import train_workers
@@ -84,14 +87,13 @@ def private_bytes(stop: threading.Event, seen: dict[int, int]) -> None:
         time.sleep(0.2)
 
 
-def most_private(world, packed, workspace: Workspace) -> int:
-    """Largest private memory of any worker while the models of `world` are trained on `packed`."""
-    experiment = world.experiment.model_copy(update={"arms": ("satellite",), "n_seeds": 3})
+def most_private(experiment, packed, root: Path) -> int:
+    """Largest private memory of any worker while three models are trained on `packed`."""
     stop, seen = threading.Event(), dict[int, int]()
     watcher = threading.Thread(target=private_bytes, args=(stop, seen))
     watcher.start()
     try:
-        train_stage.fit(experiment, workspace.url("models"), "test", packed, 150, 3, Silent())
+        train_stage.fit(experiment, str(root), "test", packed, 150, 3, Silent())
     finally:
         stop.set()
         watcher.join()
@@ -99,13 +101,26 @@ def most_private(world, packed, workspace: Workspace) -> int:
     return max(seen.values())
 
 
-def test_three_workers_of_a_node_share_one_copy_of_the_data(world, tmp_path):
-    cube = Cube.open(world.workspace.url("cube.zarr"))
-    table = tables.read(world.workspace.url("folds.parquet"))
-    packed = training_data.pack(world.experiment, cube, table)
+def with_three_workers(experiment, cube: str, folds_table: str, folder: Path) -> tuple[int, ...]:
+    """Private memory of a worker on little and on much data, and the size of the latter."""
+    packed = training_data.pack(experiment, Cube.open(cube), tables.read(folds_table))
     factor = 120 * 2**20 // packed.cell_forcing.nbytes
     larger = dataclasses.replace(packed, cell_forcing=np.tile(packed.cell_forcing, (factor, 1, 1)))
-    assert larger.cell_forcing.nbytes > 100 * 2**20
-    small = most_private(world, packed, Workspace(str(tmp_path / "small")))
-    large = most_private(world, larger, Workspace(str(tmp_path / "large")))
-    assert large - small < 0.2 * larger.cell_forcing.nbytes
+    three = experiment.model_copy(update={"arms": ("satellite",), "n_seeds": 3})
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        small = most_private(three, packed, folder / "small")
+        large = most_private(three, larger, folder / "large")
+    finally:
+        ray.shutdown()
+    return small, large, larger.cell_forcing.nbytes
+
+
+def test_three_workers_of_a_node_share_one_copy_of_the_data(world, tmp_path):
+    """In a process of its own, whose Ray has three CPUs."""
+    places = (world.workspace.url(name) for name in ("cube.zarr", "folds.parquet"))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        asked = pool.submit(with_three_workers, world.experiment, *places, tmp_path)
+        small, large, size = asked.result()
+    assert size > 100 * 2**20
+    assert large - small < 0.2 * size
