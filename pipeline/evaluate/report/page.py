@@ -189,7 +189,7 @@ def notes(experiment: Experiment, summary: Json) -> list[str]:
             f"{experiment.tuned_on}: scores there are not scores on untouched data."
         )
     if set(experiment.arms) != {"insitu"} and experiment.folds.kind != "none":
-        used = "is not used" if experiment.folds.drop_footprints else "is used"
+        used = "are not used" if experiment.folds.drop_footprints else "are used"
         sentences.append(
             f"Satellite data of footprints that contain a held-out site {used} in training."
         )

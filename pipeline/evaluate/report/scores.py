@@ -333,7 +333,7 @@ def coverage(shares: dict[str, dict[str, tuple[float, float]]], where: str) -> P
         axes.set_yticks(range(len(shares)), [style.label(arm) for arm in shares])
         axes.set_ylim(len(shares) - 0.5, -0.5)
         axes.set_xlim(0, 102)
-        style.finish(axes, "share of values inside the 50 and the 90 % interval [%]")
+        style.finish(axes, "coverage of the 50 and the 90 % interval [%]")
         axes.set_xticks([0, 25, 50, 75, 90])
         return style.picture(
             figure, f"Coverage of intervals before and after calibration, {where}."
