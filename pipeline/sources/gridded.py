@@ -38,6 +38,6 @@ class GriddedSource(GridSource, NetcdfSource):
           DataError: it is absent, refused, or no NetCDF.
         """
         if "://" in url and dates.span(self.urlpath) == "h":  # small, and many: each in one piece
-            held = io.BytesIO(access.read(url, self.storage_options, self.login))
-            return self.named(self.opened(url, chunks=None, held=held))
-        return self.named(self.opened(url, chunks=None))
+            content = io.BytesIO(access.read(url, self.storage_options, self.login))
+            return self.named(self.open_netcdf(url, chunks=None, content=content))
+        return self.named(self.open_netcdf(url, chunks=None))

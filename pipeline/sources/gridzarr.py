@@ -215,7 +215,7 @@ class GridZarrSource(GridSource):
             if refused is not None and not found:
                 raise refused
         if not found:
-            raise self.absent(http_errors.shown(url), "not found")
+            raise self.absence_error(http_errors.shown(url), "not found")
         return found
 
 

@@ -67,7 +67,7 @@ class PointsSource(NetcdfSource):
         Raises:
           DataError: listing every way in which the file is not as the catalog says.
         """
-        raw = self.opened(self.urlpath, chunks={})
+        raw = self.open_netcdf(self.urlpath, chunks={})
         variables = [spec["from"] for spec in self.mapping.values()]
         variables += [self.flag["from"]] if self.flag else []
         raw = coordinates.named(raw, variables, {"lat": ("lat",), "lon": ("lon",)}, (self.place,))
@@ -99,7 +99,7 @@ class PointsSource(NetcdfSource):
         import xarray as xr
 
         ids = _ids(raw, self.place)
-        made = self.translated(raw)
+        made = self.translate(raw)
         if self.flag:
             made["provider_flag"] = raw[self.flag["from"]].assign_attrs(good=self.flag["good"])
         dataset = xr.Dataset({k: v.drop_vars(list(v.coords)) for k, v in made.items()})

@@ -25,7 +25,7 @@ def checks(found):
 @pytest.mark.parametrize(
     ("problem", "check"),
     [
-        ("refused (401): no, wrong or expired credentials", "credentials"),
+        ("refused (401): missing, wrong or expired credentials", "credentials"),
         ("lat: -125 to -67, expected degrees of at most 90", "latitude"),
         ("T2: units 'degC', expected 'K'", "units"),
         ("T2: missing; the file has ['t2m']", "variables"),

@@ -61,7 +61,7 @@ def test_dated_files_over_http_that_are_missing_or_refused(tmp_path):
         assert np.isnan(found[1]).all()
         np.testing.assert_allclose(found[[0, 2]], held.Tair.values[[0, 2]])
         site.token = "mine"
-        assert "refused (401): no, wrong or expired credentials" in problem(lenient)
+        assert "refused (401): missing, wrong or expired credentials" in problem(lenient)
 
 
 def test_files_of_hours_are_fetched_in_one_piece_and_once_for_all_variables(tmp_path):

@@ -113,7 +113,7 @@ def test_a_store_over_http(tmp_path, version):
         with web.serve(tmp_path) as other:
             assert source.digest() == GridZarrSource(f"{other.url}/a.zarr", PLAIN).digest()
         site.fails("/T/", 403)
-        with pytest.raises(DataError, match=r"refused \(403\): either it is not there"):
+        with pytest.raises(DataError, match=r"refused \(403\): either it does not exist"):
             found.air_temperature.load()
         assert "not found" in problem(GridZarrSource(f"{site.url}/b.zarr", PLAIN))
         site.token = "secret-of-mine"

@@ -111,7 +111,7 @@ class GridSource(Source):
             urls = self.matching()
             if not urls:
                 found = "no file matches" if "*" in self.urlpath else "not found"
-                raise self.absent(http_errors.shown(self.urlpath), found)
+                raise self.absence_error(http_errors.shown(self.urlpath), found)
             return looked_at(self, [(url, False) for url in urls])
         wanted = self._dated()
         if unit == "Y":
@@ -192,7 +192,9 @@ class GridSource(Source):
             raise DataError(http_errors.shown(self.urlpath), absent, remedy=self.remedy_of_gaps())
         there = [(http_errors.file_name(url), tag) for (url, _, _), tag in told if tag is not None]
         if not there:
-            raise self.absent(http_errors.shown(self.urlpath), "not found: none of its files")
+            raise self.absence_error(
+                http_errors.shown(self.urlpath), "not found: none of its files"
+            )
         return files.sha256_of([list(each) for each in zip(*there, strict=True)])
 
     def _dated(self) -> list[tuple[str, days.Times, bool]]:

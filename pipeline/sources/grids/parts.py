@@ -70,7 +70,7 @@ class Files(Opener, Protocol):
     def remedy_of_gaps(self) -> str:
         """What to do about missing days."""
 
-    def absent(self, place: str, found: str) -> DataError:
+    def absence_error(self, place: str, found: str) -> DataError:
         """The error where files are absent."""
 
 
@@ -324,7 +324,7 @@ def from_template(source: Files, wanted: Wanted) -> list[Part]:
             )
             for each, span, may_lack in there
         ]
-    raise source.absent(http_errors.shown(source.urlpath), "not found: none of its files")
+    raise source.absence_error(http_errors.shown(source.urlpath), "not found: none of its files")
 
 
 def is_absence(error: DataError) -> bool:

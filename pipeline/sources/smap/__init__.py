@@ -110,7 +110,7 @@ class SmapL3Source(GranuleSource):
         types: dict[str, type] = {**dict.fromkeys(self.units, np.float32), FLAG_NAME: np.uint16}
         days = self.days(granules)
         raw = hdf5.grid_dataset(window, days, hdf5.stack_days(made, days, types, window))
-        dataset = xr.Dataset(self.translated(raw), raw.coords)
+        dataset = xr.Dataset(self.translate(raw), raw.coords)
         dataset["provider_flag"] = raw[FLAG_NAME].assign_attrs(flag_attributes(self.reject_bits))
         return dataset
 
@@ -198,7 +198,7 @@ class SmapL4Source(GranuleSource):
         days = self.days(granules)
         types: dict[str, type] = dict.fromkeys(self.units, np.float32)
         raw = hdf5.grid_dataset(window, days, hdf5.stack_days(made, days, types, window))
-        return xr.Dataset(self.translated(raw), raw.coords)
+        return xr.Dataset(self.translate(raw), raw.coords)
 
     read = to_dask
 
