@@ -112,8 +112,8 @@ class GridZarrSource(GridSource):
             stored, shares = self._stored(part.url), {}
             grid, _ = self.checked(self._decoded(part.url, stored))
             assert grid is not None  # `parts` has checked it
-            window = grid.over(self.region)
-            sample = dict(zip(window.dims, map(_middle, window.taken, window.shape), strict=True))
+            window = grid.clip(self.region)
+            sample = dict(zip(window.dims, map(_middle, window.slices, window.shape), strict=True))
             sample["time"] = _some(len(part.times))
             for name in variables.inputs_of(self.terms):
                 fill = stored[name].encoding.get(zarr_stores.UNDECLARED)

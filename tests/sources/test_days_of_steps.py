@@ -140,7 +140,7 @@ def test_urls_of_a_period():
 def made(by, units, *values, to=None):
     spec = {"from": [f"v{i}" for i in range(len(values))], "units": units, "by": by}
     (term,) = variables.terms({"x": spec | ({"to": to} if to else {})}).values()
-    return term.make([np.float32(value) for value in values])
+    return term.apply_formula([np.float32(value) for value in values])
 
 
 def test_rules_against_published_values():
@@ -164,9 +164,9 @@ def test_rules_against_published_values():
     [
         ({"daily": "median"}, "daily 'median', expected mean, sum, max, min"),
         ({"by": "magic"}, "by 'magic', expected speed"),
-        ({"from": ["a", "b"]}, "from 2 variables, expected 1; `by` says how"),
+        ({"from": ["a", "b"]}, "from 2 variables, expected 1 without `by`"),
         ({"accumulated": "hourly"}, "accumulated amounts need `daily: sum`"),
-        ({"unit": "K"}, "no key 'unit'"),
+        ({"unit": "K"}, "unknown key 'unit'"),
         ({"from": ["a", "b"], "units": ["K"] * 3, "by": "speed"}, "2 names and 3 units"),
     ],
 )

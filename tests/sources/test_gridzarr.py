@@ -253,7 +253,7 @@ def test_a_projection_needs_even_steps_and_a_known_mapping(tmp_path):
     raw["crs"] = ((), 0, {"grid_mapping_name": "no_such_thing"})
     grid, problems = grid_of(raw, ["T"])
     assert grid is None
-    assert problems[0].startswith("y: its steps are 1 to 2 m; expected them to be one")
+    assert problems[0].startswith("y: steps of 1 to 2 m; expected evenly spaced values")
     assert problems[1].startswith("grid mapping: no projection")
     raw = raw.assign_coords(y=[0.0, -1, -2])
     raw["crs"].attrs = {"crs_wkt": "EPSG:6933", "grid_mapping_name": "lambert_cylindrical"}

@@ -53,7 +53,7 @@ def bytes_a_day(
 def _bytes_a_step(stored: xr.DataArray, window: Grid) -> float:
     native: dict[Any, int] = stored.encoding.get("preferred_chunks") or {}
     size = float(np.dtype(stored.encoding.get("dtype") or stored.dtype).itemsize)
-    for dim, taken, n in zip(window.dims, window.taken, window.shape, strict=True):
+    for dim, taken, n in zip(window.dims, window.slices, window.shape, strict=True):
         chunk, start = int(native.get(dim, 1)), taken.start or 0
         whole = -(-(start + n) // chunk) * chunk - start // chunk * chunk
         size *= min(whole, int(stored.sizes[dim]))
@@ -126,7 +126,7 @@ class Series:
         native: dict[Any, int] = stored.encoding.get("preferred_chunks") or {}
         edges = [
             _within(0, n, taken.start or 0, int(native.get(dim, 1)), READ_AT_ONCE)
-            for dim, taken, n in zip(self.grid.dims, self.grid.taken, self.grid.shape, strict=True)
+            for dim, taken, n in zip(self.grid.dims, self.grid.slices, self.grid.shape, strict=True)
         ]
         if "time" not in stored.dims:
             return edges
@@ -134,7 +134,7 @@ class Series:
         begin, end = (
             np.array([self.calendar.edges[stamp][side] for stamp in stamps]) for side in (0, 1)
         )
-        full = max(self.calendar.full, int((end - begin).max()))
+        full = max(self.calendar.steps_per_day, int((end - begin).max()))
         room = max(_BLOCK_BYTES // area // full * full, full)
         at_once = min(DAYS_AT_ONCE * full, room)
         ends: list[int] = []
@@ -160,12 +160,14 @@ class Series:
         if len(where) == 2:
             held = values_of(self.source, self.grid, self.parts[0], names, self._at(where))
             arrays = dict(zip(names, held, strict=True))
-            return np.stack([term.ours([arrays[name] for name, _ in term.inputs]) for term in each])
+            return np.stack(
+                [term.compute([arrays[name] for name, _ in term.inputs]) for term in each]
+            )
         begin, end = self._reach(where[0], {self.stamp_of(term) for term in each})
         try:
             held = self._steps(names, begin, end, where[1:])
         except OtherSteps:
-            if any(term.how is None for term in each):
+            if any(term.daily is None for term in each):
                 raise
             series = self._as_held(begin, end, where[0], {self.stamp_of(term) for term in each})
             n_days = len(series.calendar.days)
@@ -175,7 +177,7 @@ class Series:
 
     def stamp_of(self, term: grids_variables.Term) -> str:
         """Where in its interval the time of a step of a variable lies."""
-        return term.stamp_over(self.day.stamp)
+        return term.stamp_or(self.day.stamp)
 
     def _as_held(self, begin: int, end: int, block: slice, stamps: set[str]) -> Series:
         """A block of days with the steps that its files have, rather than those expected."""
@@ -187,17 +189,17 @@ class Series:
         times, lengths = steps_in(parts)
         calendar, usual = self.calendar, time_steps.step_of(self.times)
         intervals, labels = intervals_of(times, stamps, self.day, usual, lengths)
-        least = min(calendar.least, calendar.full)
+        least = min(calendar.min_steps, calendar.steps_per_day)
         some = calendar.days[block]
-        calendar = Calendar.of(some, labels, least, calendar.full, intervals)
+        calendar = Calendar.from_labels(some, labels, least, calendar.steps_per_day, intervals)
         return Series(self.source, parts, self.grid, calendar, self.day)
 
     def _reach(self, block: slice, stamps: set[str]) -> tuple[int, int]:
         """First step of a block of days, and one after its last; of amounts since 00 UTC more."""
-        begin, end = self.calendar.reach(block, stamps)
+        begin, end = self.calendar.step_range(block, stamps)
         if days.SINCE_00 not in stamps:
             return begin, end
-        first, last = self.calendar.reach(block, {days.SINCE_00})
+        first, last = self.calendar.step_range(block, {days.SINCE_00})
         since = days.midnight_before(self.times)
         first = int(np.searchsorted(since, since[min(first, len(since) - 1)]))
         last = int(np.searchsorted(since, since[max(last - 1, 0)], side="right"))
@@ -215,13 +217,13 @@ class Series:
         arrays = [held[name] for name, _ in term.inputs]
         if term.since_00:
             arrays = [days.increments(array, self.times[begin:end]) for array in arrays]
-        made: Values = term.ours(
+        made: Values = term.compute(
             arrays,
             functools.partial(
                 daily,
-                calendar=self.calendar.since(begin),
+                calendar=self.calendar.from_step(begin),
                 stamp=self.stamp_of(term),
-                how=term.how or "mean",
+                how=term.daily or "mean",
                 block=block,
             ),
         )
@@ -231,7 +233,7 @@ class Series:
         """Rows and columns of a block, as they are counted in the files."""
         return {
             dim: slice((taken.start or 0) + part.start, (taken.start or 0) + part.stop)
-            for dim, taken, part in zip(self.grid.dims, self.grid.taken, where, strict=True)
+            for dim, taken, part in zip(self.grid.dims, self.grid.slices, where, strict=True)
         }
 
     def _steps(
@@ -283,7 +285,7 @@ def assembled(source: Files, template: xr.Dataset, grid: Grid, parts: list[Part]
     """
     import xarray as xr
 
-    window = grid.over(source.region)
+    window = grid.clip(source.region)
     timed = {
         name: any("time" in template[native].dims for native, _ in term.inputs)
         for name, term in source.terms.items()
@@ -348,7 +350,7 @@ def _calendar(
         return Calendar(each_day, {}, 1, 1), {}
     usual = time_steps.step_of(times)
     hourly = usual < days.DAY or len(np.unique(each_day)) < len(times)
-    undecided = [name for name in names if hourly and source.terms[name].how is None]
+    undecided = [name for name in names if hourly and source.terms[name].daily is None]
     if undecided:
         most = np.unique(each_day, return_counts=True)[1].max()
         found = f"{max(days.steps_of(usual), most)} steps a day, and no `daily` for "
@@ -356,11 +358,11 @@ def _calendar(
         raise DataError(
             http_errors.shown(source.urlpath), found + ", ".join(undecided), remedy=remedy
         )
-    stamps = {source.terms[name].stamp_over(source.day.stamp) for name in names}
+    stamps = {source.terms[name].stamp_or(source.day.stamp) for name in names}
     if not hourly:
         labels = dict.fromkeys(stamps, each_day)
         if not (source.strict or dates.span(source.urlpath)):
-            return Calendar.of(each_day, labels, 1, 1), {}
+            return Calendar.from_labels(each_day, labels, 1, 1), {}
         return _covering(source, labels, {}, usual)
     intervals, labels = intervals_of(times, stamps, source.day, usual, lengths)
     calendar, told = _covering(source, labels, intervals, usual)
@@ -380,7 +382,7 @@ def _covering(
     Raises:
       DataError: days are missing that may not be.
     """
-    full, least = days.steps_of(usual), source.day.least(usual) if usual < days.DAY else 1
+    full, least = days.steps_of(usual), source.day.required_steps(usual) if usual < days.DAY else 1
     least = min(least, full) if intervals else least
     cover = coverage(list(labels.values()), least, source.wanted_days(), list(intervals.values()))
     lacking = source.may_not_lack(cover.missing)
@@ -392,4 +394,4 @@ def _covering(
         for key, lacks in (("missing_days", cover.missing), ("partial_days", cover.partial))
         if lacks.size
     }
-    return Calendar.of(cover.days, labels, least, full, intervals), told
+    return Calendar.from_labels(cover.days, labels, least, full, intervals), told

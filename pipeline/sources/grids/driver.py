@@ -158,7 +158,7 @@ class GridSource(Source):
         grid, problems = grid_of(raw, names)
         problems = problems + variables.input_problems(raw, self.terms)
         if any("time" in raw[name].dims for name in names if name in raw):
-            hourly = "time" in raw and any(term.how for term in self.terms.values())
+            hourly = "time" in raw and any(term.daily for term in self.terms.values())
             times = raw["time"].values if "time" in raw else np.array([])
             ordered = days.order_problems(times) if hourly else time_problems(raw)
             problems += calendar_problems(times) or ordered
@@ -169,7 +169,10 @@ class GridSource(Source):
         found, problems = self.checked(raw)
         if found is None or problems:
             return problems
-        return [f"another {axis} than the other files" for axis in found.cut(grid).differs(grid)]
+        return [
+            f"another {axis} than the other files"
+            for axis in found.clip_like(grid).differing_axes(grid)
+        ]
 
     def digest(self) -> str:
         """Identifies the content: the names and tags of all files, not where they are.
@@ -202,7 +205,7 @@ class GridSource(Source):
         wanted = self.wanted_days()
         assert wanted is not None
         first, last = wanted
-        stamps = {term.stamp or self.day.stamp for term in self.terms.values() if term.how}
+        stamps = {term.stamp or self.day.stamp for term in self.terms.values() if term.daily}
         before = int(bool(self.day.offset_hours))
         after = int(bool(self.day.offset_hours or stamps & {"end", "middle"}))
         reach = (first - before * days.DAY, last + after * days.DAY)

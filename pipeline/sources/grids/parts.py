@@ -360,7 +360,7 @@ def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
     problems = [
         f"{http_errors.file_name(url)}: another {axis} than {http_errors.file_name(first)}"
         for url in others
-        for axis in grids[url].differs(grids[first])
+        for axis in grids[url].differing_axes(grids[first])
     ]
     timeless = [url for url in parts if not len(parts[url].times)]
     if timeless:

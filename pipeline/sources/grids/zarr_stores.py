@@ -276,7 +276,7 @@ def of_source(
         grid, _ = source.checked(raw)
         if grid is None:
             return None
-        where = dict(zip(grid.dims, grid.over(source.region).taken, strict=True))
+        where = dict(zip(grid.dims, grid.clip(source.region).slices, strict=True))
         where["time"] = _steps(source, part.times)
         options = access.options(part.url, source.storage_options, source.login)
         for name, term in source.terms.items():
