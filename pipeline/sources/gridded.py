@@ -31,7 +31,7 @@ class GriddedSource(GridSource, NetcdfSource):
 
     name = "soilweave_gridded"
 
-    def opened_part(self, url: str) -> xr.Dataset:
+    def open_part(self, url: str) -> xr.Dataset:
         """One file, its time called `time`, nothing read yet.
 
         Raises:
@@ -39,5 +39,5 @@ class GriddedSource(GridSource, NetcdfSource):
         """
         if "://" in url and dates.span(self.urlpath) == "h":  # small, and many: each in one piece
             content = io.BytesIO(access.read(url, self.storage_options, self.login))
-            return self.named(self.open_netcdf(url, chunks=None, content=content))
-        return self.named(self.open_netcdf(url, chunks=None))
+            return self.rename_coordinates(self.open_netcdf(url, chunks=None, content=content))
+        return self.rename_coordinates(self.open_netcdf(url, chunks=None))

@@ -59,7 +59,7 @@ class GridZarrSource(GridSource):
     """
 
     name = "soilweave_gridzarr"
-    strict = True
+    limits_to_period = True
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class GridZarrSource(GridSource):
         if icechunk is not None and len(icechunk.keys() & {"branch", "tag", "snapshot"}) != 1:
             raise ValueError(f"icechunk: {icechunk}; expected one of branch, tag, snapshot")
 
-    def parts(self) -> list[Part]:
+    def list_parts(self) -> list[Part]:
         """The stores that are wanted, opened afresh; the workers keep those that they open.
 
         Raises:
@@ -83,13 +83,13 @@ class GridZarrSource(GridSource):
         """
         _in_store.cache_clear()
         opened.cache_clear()
-        return super().parts()
+        return super().list_parts()
 
-    def matching(self) -> list[str]:
+    def find_urls(self) -> list[str]:
         """The store's URL: whether it is there, its opening tells."""
         return [self.urlpath]
 
-    def opened_part(self, url: str) -> xr.Dataset:
+    def open_part(self, url: str) -> xr.Dataset:
         """One store, its time called `time`, nothing read but coordinates.
 
         Raises:
@@ -107,10 +107,10 @@ class GridZarrSource(GridSource):
         Raises:
           DataError: the store is absent, refused or damaged.
         """
-        part = next(part for part in super().parts() if part.known)
+        part = next(part for part in super().list_parts() if part.checked)
         with _opening(part.url, self.login):
             stored, shares = self._stored(part.url), {}
-            grid, _ = self.checked(self._decoded(part.url, stored))
+            grid, _ = self.read_grid(self._decoded(part.url, stored))
             assert grid is not None  # `parts` has checked it
             window = grid.clip(self.region)
             sample = dict(zip(window.dims, map(_middle, window.slices, window.shape), strict=True))
@@ -135,7 +135,7 @@ class GridZarrSource(GridSource):
     def _decoded(self, url: str, stored: xr.Dataset) -> xr.Dataset:
         """A store's variables decoded, its time called `time`, its coordinates read."""
         try:
-            return self.named(missing_values.decoded(stored, self.fills))
+            return self.rename_coordinates(missing_values.decoded(stored, self.fills))
         except FAULTS as error:
             missing_values.decoded(
                 stored, self.fills, drop=coordinates.TIMES
@@ -161,7 +161,7 @@ class GridZarrSource(GridSource):
                 return session_of(self.urlpath, chosen, key)[1]
         urls = [self.urlpath]
         if dates.span(self.urlpath) is not None:
-            urls = [url for url, _, optional in self._dated() if not optional]
+            urls = [url for url, _, optional in self._dated_files() if not optional]
         told = [self._documents(url) for url in urls]
         chunks = [found for url in urls if (found := self._chunks(url))]
         return files.sha256_of([told, chunks] if chunks else told)

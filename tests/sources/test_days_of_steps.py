@@ -20,7 +20,7 @@ def cube(values):
 
 def by_day(values, labels, how, least=24, full=24):
     days = np.unique(labels)
-    calendar = Calendar.of(days, {"end": labels}, least, full)
+    calendar = Calendar.from_labels(days, {"end": labels}, least, full)
     return days_daily(cube(values), calendar, "end", how, slice(0, len(days))).ravel()
 
 
@@ -103,7 +103,7 @@ def test_times_twice_or_shuffled_or_no_dates_are_told():
     times = hours("2020-01-01", "2020-01-02")
     assert order_problems(times) == []
     assert "2020-01-01T01:00 comes after 2020-01-01T02:00" in order_problems(times[[0, 2, 1]])[0]
-    assert "2020-01-01T01:00 is there twice" in order_problems(times[[0, 1, 1]])[0]
+    assert "2020-01-01T01:00 is repeated" in order_problems(times[[0, 1, 1]])[0]
     assert "int64 values; expected dates" in order_problems(np.arange(3))[0]
     assert time_steps.step_of(times[[0, 1, 2, 9]]) == HOUR
 

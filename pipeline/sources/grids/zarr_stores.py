@@ -271,9 +271,9 @@ def of_source(
     """
     found: dict[str, tuple[Times, Any]] = {}
     expected = 0
-    for part in source.parts():
-        raw = source.opened_part(part.url)
-        grid, _ = source.checked(raw)
+    for part in source.list_parts():
+        raw = source.open_part(part.url)
+        grid, _ = source.read_grid(raw)
         if grid is None:
             return None
         where = dict(zip(grid.dims, grid.clip(source.region).slices, strict=True))
@@ -300,7 +300,7 @@ def of_source(
 
 def _steps(source: GridSource, times: Times) -> slice:
     """Those of a store's steps that are wanted."""
-    wanted = source.wanted_days()
+    wanted = source.requested_days()
     if wanted is None:
         return slice(0, len(times))
     ends = np.searchsorted(times, [wanted[0], wanted[1] + np.timedelta64(1, "D")])
