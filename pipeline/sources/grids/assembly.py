@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 READ_AT_ONCE = 256  # smallest number of rows and columns of a block, extended to whole chunks
 
-DAYS_AT_ONCE = 32  # smallest number of days of a block, extended to whole chunks
+DAYS_AT_ONCE = 32  # days of a block, fewer if it had too many bytes, more to end with a chunk
 
 _BLOCK_BYTES = 64 * 2**20  # limit for the bytes of a block, unless a day has more
 
