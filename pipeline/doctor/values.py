@@ -217,14 +217,15 @@ def check_undeclared_fills(driver: Any) -> list[Finding]:
     """Find variables of a store whose undeclared fill value is frequent in a sample.
 
     Args:
-      driver: driver of the entry. Only drivers of Zarr stores have a method `undeclared`; other
+      driver: driver of the entry. Only drivers of Zarr stores have `undeclared_fills`; other
         file formats have no such value.
 
     Raises:
       SoilweaveError: If the driver cannot read the store.
     """
     findings = []
-    for name, (fill, share) in driver.undeclared().items() if hasattr(driver, "undeclared") else ():
+    has_fills = hasattr(driver, "undeclared_fills")
+    for name, (fill, share) in driver.undeclared_fills().items() if has_fills else ():
         if share >= FREQUENT_SHARE:
             message = (
                 f"{name}: {share:.0%} of the sample are {fill:g}, the fill value of its array, "

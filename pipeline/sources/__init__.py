@@ -1,4 +1,4 @@
 """Intake drivers, one for each provider format.
 
-They know no experiment and no workspace: an entry goes in, a dataset comes out.
+A driver takes a catalog entry and returns a dataset. It knows neither experiments nor workspaces.
 """

@@ -1,4 +1,4 @@
-"""The drivers, by the paths that catalogs have them under: these stay valid when a driver moves."""
+"""Published paths of the drivers, which stay valid in catalogs when a driver's module moves."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 PACKAGE = "pipeline.sources"
 
-# Path in this package under which catalogs have a driver -> path of the driver today.
-# A driver that moves gets another value here, and its key never changes. One that is published
-# under a new path as well, in the catalogs of soilweave, gets no further key.
+# Published path in this package, which catalogs use -> current path of the driver.
+# If a driver moves, change the value and keep the key. Do not add a second key for a driver that
+# the catalogs of soilweave also publish under its new path.
 PUBLISHED = {
     "awdb.AwdbSource": "pipeline.sources.awdb.AwdbSource",
     "filled.FilledSource": "pipeline.sources.points.FilledSource",
@@ -27,36 +27,38 @@ PUBLISHED = {
 
 
 def aliases() -> dict[str, str]:
-    """Where the drivers are today that have moved, by the path that catalogs have them under."""
+    """Return {published path: current path} of the drivers that have moved."""
     paths = {f"{PACKAGE}.{old}": new for old, new in PUBLISHED.items()}
     return {old: new for old, new in paths.items() if old != new}
 
 
 def register() -> None:
-    """Let Intake open entries, in this process, that name drivers by paths they have moved from.
+    """Let Intake in this process open entries that use the published path of a moved driver.
 
-    `catalog` does this before it opens a catalog. Call it before `intake.open_catalog` to read a
-    catalog of your own that has such paths.
+    The folder `catalog` calls this before it opens a catalog. Call it before
+    `intake.open_catalog` to read a catalog of your own that has such paths.
     """
     from intake.source import drivers
 
-    # `intake.register_driver` refuses a dot in a name, with a TypeError in version 2.0.9.
+    # `intake.register_driver` of version 2.0.9 raises TypeError if a name contains a dot.
     drivers.registered().update(aliases())
 
 
 def published_path(path: Any) -> Any:
-    """The path under which catalogs have a driver, which does not change when the driver moves.
+    """Return the published path of a driver, which does not change when the driver moves.
 
     Args:
-      path: `driver` of an entry: a path, old or new, or whatever else Intake takes.
+      path: The value of `driver` in a catalog entry: a published or current path. Any other value
+        that Intake accepts is returned unchanged.
     """
     return next((old for old, new in aliases().items() if new == path), path)
 
 
 def name_of(driver: Any) -> str:
-    """The name of a driver, which tells it from others wherever it lies: `name` of its class.
+    """Return the name of a driver, which does not depend on the driver's module.
 
-    The name of the class itself where it has none, as drivers of users' own may.
+    It is the attribute `name` of the driver's class or, if the class itself has none, as a user's
+    own driver may, the name of the class.
     """
     kind = type(driver)
     return str(vars(kind).get("name") or kind.__name__)

@@ -1,16 +1,18 @@
-"""What drivers of grids share: which files and days are wanted, and what is wrong with them.
+"""Intake driver for grids in NetCDF files, each of which holds some time of the series.
 
-Grids, as NetCDF files that follow one another in time; `gridzarr` has Zarr and Icechunk.
+Zarr stores and Icechunk repositories have a driver of their own, `gridzarr`.
 
-In: variables named in `mapping`, dims (time, row, column), or (row, column) for constants, in any
-order and under any names; `lat` and `lon` (or `latitude`, `longitude`) on rows and columns, or
-`y` and `x` of a map projection that a grid mapping describes; steps of a day, or of hours, which
-become days as the mapping says. Out, as `to_dask()` gives it to anyone:
+The files have the variables that `mapping` names, with dims (time, row, column) or, for constants,
+(row, column), in any order and with any names. Rows and columns have `lat` and `lon` (or
+`latitude`, `longitude`), or `y` and `x` of a map projection that a grid mapping describes. Steps
+are days, or are shorter and become days as the mapping states.
+
+`to_dask()` returns:
 
   dims time, lat, lon, bnds; coords time (datetime64, day), lat, lon (degrees, in the file's
-  order), lat_bnds (lat, bnds), lon_bnds (lon, bnds): the file's, or halfway between centres;
+  order), lat_bnds (lat, bnds), lon_bnds (lon, bnds), those of the file or halfway between centres;
   or dims time, y, x, and the attribute crs (WKT)
-  our names, float32, in our units, (time, lat, lon) or (lat, lon)
+  soilweave's names, float32, in soilweave's units, (time, lat, lon) or (lat, lon)
 """
 
 from __future__ import annotations
@@ -27,17 +29,18 @@ if TYPE_CHECKING:
 
 
 class GriddedSource(GridSource, NetcdfSource):
-    """Intake driver for grids in NetCDF files; its arguments are those of `GridSource`."""
+    """Read grids from NetCDF files. The arguments are those of `GridSource`."""
 
     name = "soilweave_gridded"
 
-    def opened_part(self, url: str) -> xr.Dataset:
-        """One file, its time called `time`, nothing read yet.
+    def open_part(self, url: str) -> xr.Dataset:
+        """Open one file and rename its coordinates; read only what that needs.
 
         Raises:
-          DataError: it is absent, refused, or no NetCDF.
+          DataError: If the file does not exist, is refused, or is not NetCDF.
         """
-        if "://" in url and dates.span(self.urlpath) == "h":  # small, and many: each in one piece
-            held = io.BytesIO(access.read(url, self.storage_options, self.login))
-            return self.named(self.opened(url, chunks=None, held=held))
-        return self.named(self.opened(url, chunks=None))
+        # Hourly files are small and many; each is read with one request.
+        if "://" in url and dates.span(self.urlpath) == "h":
+            content = io.BytesIO(access.read(url, self.storage_options, self.login))
+            return self.rename_coordinates(self.open_netcdf(url, chunks=None, content=content))
+        return self.rename_coordinates(self.open_netcdf(url, chunks=None))

@@ -1,6 +1,6 @@
-"""Grids in Zarr stores, format 2 or 3, and in Icechunk repositories; out as `gridded` has it.
+"""Intake driver for grids in Zarr stores of format 2 or 3 and in Icechunk repositories.
 
-Icechunk repositories: opened at a branch, a tag or a snapshot.
+Its datasets have the form that the module `gridded` describes.
 """
 
 from __future__ import annotations
@@ -37,29 +37,41 @@ if TYPE_CHECKING:
 
     from pipeline.sources.grids.parts import Part
 
+DOCUMENTS = (".zmetadata", "zarr.json")  # metadata of a store
 
-DOCUMENTS = (".zmetadata", "zarr.json")
-OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")
-MOST_CHUNKS = 10_000  # of a store, which are listed to tell whether they have changed
-STEPS, SIDE = 12, 32  # times, rows and columns of a sample in which fill values are counted
-FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # of what is in a store
+OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")  # metadata of an array
+
+MOST_CHUNKS = 10_000  # largest number of a store's chunks whose tags are part of the digest
+
+STEPS, SIDE = 12, 32  # steps, and rows or columns, of the sample in which fill values are counted
+
+# Errors that damaged content of a store raises.
+FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)
+
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
+
+Chosen = tuple[tuple[str, str], ...]  # version of an Icechunk repository, such as (("tag", name),)
 
 
 class GridZarrSource(GridSource):
-    """Intake driver for grids in Zarr stores or an Icechunk repository.
+    """Read grids from Zarr stores or an Icechunk repository.
 
     Args:
-      urlpath: the store; with `%Y`, `%m`, ... in it, the stores of a period, all of which are
-        opened where each holds a year.
-      mapping: as `pipeline.sources.grids.derive` has it, or a list of such.
-      group: in the store, None for its root.
-      icechunk: {branch: NAME}, {tag: NAME} or {snapshot: ID} of a repository; None for plain Zarr.
-      day, gaps, period, login, storage_options, metadata: as `GridSource` has them.
+      urlpath: A store; with `%Y`, `%m` etc., the stores of a period. Stores of one year each are
+        all opened at once.
+      mapping: As in `GridSource`.
+      group: Path of the group in the store; None for the root.
+      icechunk: {branch: NAME}, {tag: NAME} or {snapshot: ID} of an Icechunk repository; None for a
+        Zarr store.
+      others: The arguments `day`, `gaps`, `period`, `login`, `storage_options` and `metadata` of
+        `GridSource`.
+
+    Raises:
+      ValueError: If arguments are invalid.
     """
 
     name = "soilweave_gridzarr"
-    strict = True
+    limits_to_period = True
 
     def __init__(
         self,
@@ -69,51 +81,55 @@ class GridZarrSource(GridSource):
         icechunk: dict[str, str] | None = None,
         **others: Any,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet."""
         super().__init__(urlpath, mapping, **others)
         self.group, self.icechunk = group, icechunk
         if icechunk is not None and len(icechunk.keys() & {"branch", "tag", "snapshot"}) != 1:
             raise ValueError(f"icechunk: {icechunk}; expected one of branch, tag, snapshot")
 
-    def parts(self) -> list[Part]:
-        """The stores that are wanted, opened afresh; the workers keep those that they open.
+    def list_parts(self) -> list[Part]:
+        """Open the stores of the requested period anew, and return them with their steps.
+
+        Stores are cached in each process. This method empties the cache of its own process, so that
+        a change of a store is seen.
 
         Raises:
-          DataError: they are absent, damaged, or not as the catalog says.
+          DataError: If stores are missing, damaged, or not as the catalog says.
         """
         _in_store.cache_clear()
         opened.cache_clear()
-        return super().parts()
+        return super().list_parts()
 
-    def matching(self) -> list[str]:
-        """The store's URL: whether it is there, its opening tells."""
+    def find_urls(self) -> list[str]:
+        """Return the store's URL. Whether the store exists is known when it is opened."""
         return [self.urlpath]
 
-    def opened_part(self, url: str) -> xr.Dataset:
-        """One store, its time called `time`, nothing read but coordinates.
+    def open_part(self, url: str) -> xr.Dataset:
+        """Open one store, rename its coordinates, and read them.
 
         Raises:
-          DataError: it is absent or refused, or a coordinate cannot be decoded.
+          DataError: If the store does not exist or is refused, or a coordinate cannot be decoded.
         """
         with _opening(url, self.login):
-            return _within_validity(self._decoded(url, self._stored(url)))
+            return _within_validity(self._decode(url, self._open(url)))
 
-    def undeclared(self) -> dict[str, tuple[float, float]]:
-        """{name in the store: (fill value of its array, share of a sample that equals it)}.
+    def undeclared_fills(self) -> dict[str, tuple[float, float]]:
+        """Find fill values that are read as data because nothing declares them as missing.
 
-        Of variables of the mapping for which neither the store nor the entry says that this value
-        is missing, so that it is read as data.
+        Returns:
+          {name in the store: (fill value of its array, share of a sample that equals it)}, for
+          variables whose fill value neither the store nor the catalog entry declares as missing.
 
         Raises:
-          DataError: the store is absent, refused or damaged.
+          DataError: If the store does not exist, is refused or is damaged.
         """
-        part = next(part for part in super().parts() if part.known)
+        part = next(part for part in super().list_parts() if part.checked)
         with _opening(part.url, self.login):
-            stored, shares = self._stored(part.url), {}
-            grid, _ = self.checked(self._decoded(part.url, stored))
-            assert grid is not None  # `parts` has checked it
-            window = grid.over(self.region)
-            sample = dict(zip(window.dims, map(_middle, window.taken, window.shape), strict=True))
+            stored, shares = self._open(part.url), {}
+            grid, _ = self.read_grid(self._decode(part.url, stored))
+            assert grid is not None  # `list_parts` has checked it
+            window = grid.clip(self.region)
+            sample = dict(zip(window.dims, map(_middle, window.slices, window.shape), strict=True))
             sample["time"] = _some(len(part.times))
             for name in variables.inputs_of(self.terms):
                 fill = stored[name].encoding.get(zarr_stores.UNDECLARED)
@@ -124,53 +140,57 @@ class GridZarrSource(GridSource):
                     shares[name] = (float(fill), float((values == fill).mean()))
         return shares
 
-    def _stored(self, url: str) -> xr.Dataset:
-        """One store, not decoded."""
+    def _open(self, url: str) -> xr.Dataset:
+        """Open one store without decoding it."""
         if self.icechunk is not None:
             key = _key(files.with_endpoint(url, self.storage_options))
             return opened(url, self.group, tuple(self.icechunk.items()), key)
         options = access.options(url, self.storage_options, self.login)
         return _in_store(url, self.group, _Options(options), tuple(variables.inputs_of(self.terms)))
 
-    def _decoded(self, url: str, stored: xr.Dataset) -> xr.Dataset:
-        """A store's variables decoded, its time called `time`, its coordinates read."""
+    def _decode(self, url: str, stored: xr.Dataset) -> xr.Dataset:
+        """Decode a store, rename its coordinates, and read them."""
         try:
-            return self.named(missing_values.decoded(stored, self.fills))
+            return self.rename_coordinates(missing_values.decoded(stored, self.fills))
         except FAULTS as error:
-            missing_values.decoded(
-                stored, self.fills, drop=coordinates.TIMES
-            )  # fails too where it is not the time
-            told = " ".join(str(error).split()).partition(" Try opening")[0]
-            found = f"its time cannot be decoded: {told[:300]}"
-            raise DataError(http_errors.shown(url), found, remedy="tell its provider") from error
+            # If the time is not the cause, decoding the other variables raises the error again.
+            missing_values.decoded(stored, self.fills, drop=coordinates.TIMES)
+            reason = " ".join(str(error).split()).partition(" Try opening")[0]
+            problem = f"its time cannot be decoded: {reason[:300]}"
+            hint = "report it to the provider"
+            raise DataError(http_errors.shown(url), problem, remedy=hint) from error
 
     def digest(self) -> str:
-        """Identifies the content: the snapshot of a repository; of Zarr stores their metadata.
+        """Return a digest of the content without reading it.
 
-        Also the tags of the chunks of the mapping's variables, where the store can be listed and
-        they are at most MOST_CHUNKS. Of larger stores, and over HTTP, the metadata tell shapes,
-        attributes and the period: values that a provider puts right in place go unseen.
+        For an Icechunk repository, it is that of the snapshot. For Zarr stores, it is that of the
+        metadata and, if the store can be listed and has at most 10,000 chunks of the mapping's
+        variables, of the chunks' tags. For larger stores, and over HTTP, a provider's correction of
+        values in place is not noticed.
 
         Raises:
-          DataError: a store is absent or refused.
+          DataError: If a store does not exist or is refused.
         """
         if self.icechunk is not None:
             with _opening(self.urlpath, self.login):
                 key = _key(files.with_endpoint(self.urlpath, self.storage_options))
-                chosen = tuple(self.icechunk.items())
-                return session_of(self.urlpath, chosen, key)[1]
+                version = tuple(self.icechunk.items())
+                return session_of(self.urlpath, version, key)[1]
         urls = [self.urlpath]
         if dates.span(self.urlpath) is not None:
-            urls = [url for url, _, optional in self._dated() if not optional]
-        told = [self._documents(url) for url in urls]
-        chunks = [found for url in urls if (found := self._chunks(url))]
-        return files.sha256_of([told, chunks] if chunks else told)
+            urls = [url for url, _, optional in self._dated_files() if not optional]
+        documents = [self._document_digests(url) for url in urls]
+        chunks = [tags for url in urls if (tags := self._chunk_tags(url))]
+        return files.sha256_of([documents, chunks] if chunks else documents)
 
-    def _chunks(self, url: str) -> list[list[str | None]]:
-        """Name and tag of each chunk of the mapping's variables; none where they are too many."""
+    def _chunk_tags(self, url: str) -> list[list[str | None]]:
+        """Return the name and tag of each chunk of the mapping's variables.
+
+        The result is empty if the chunks are too many or cannot be listed.
+        """
         place = files.join(url, self.group) if self.group else url
         with _opening(url, self.login):
-            stored = self._stored(url)
+            stored = self._open(url)
         names = [name for name in variables.inputs_of(self.terms) if name in stored]
         if place.startswith(("http://", "https://")) or _objects(stored[names]) > MOST_CHUNKS:
             return []
@@ -178,19 +198,22 @@ class GridZarrSource(GridSource):
             options = access.options(place, self.storage_options, self.login) | files.FRESH
             filesystem, root = fsspec.core.url_to_fs(place, **options)
             try:
-                found = [path for n in sorted(names) for path in filesystem.find(f"{root}/{n}")]
+                paths = [path for n in sorted(names) for path in filesystem.find(f"{root}/{n}")]
             except PermissionError:
                 return []
         urls = [
-            str(filesystem.unstrip_protocol(path)) if "://" in place else path for path in found
+            str(filesystem.unstrip_protocol(path)) if "://" in place else path for path in paths
         ]
-        told = fingerprints.of_files(
-            urls, self.storage_options, self.login, "md5"
-        )  # as S3 has them
-        return [[path.removeprefix(root), tag] for path, tag in zip(found, told, strict=True)]
+        # The digest of local files is MD5, as the tags of S3, so that a copy has the same tags.
+        tags = fingerprints.of_files(urls, self.storage_options, self.login, "md5")
+        return [[path.removeprefix(root), tag] for path, tag in zip(paths, tags, strict=True)]
 
-    def _documents(self, url: str) -> list[str]:
-        """Digests of the metadata documents of a store: all in one, else those of each array."""
+    def _document_digests(self, url: str) -> list[str]:
+        """Return digests of a store's metadata: of one document for all, or of each array's.
+
+        Raises:
+          DataError: If the store does not exist or is refused.
+        """
         place = files.join(url, self.group) if self.group else url
         names = [name for term in self.terms.values() for name, _ in term.inputs]
         paths = [f"{name}/{doc}" for name in (*names, *COORDINATES) for doc in OF_ARRAYS]
@@ -198,7 +221,7 @@ class GridZarrSource(GridSource):
             filesystem, root = fsspec.core.url_to_fs(
                 place, **access.options(place, self.storage_options, self.login)
             )
-            found, refused = [], None
+            digests, refused = [], None
             for path in (*DOCUMENTS, *paths):
                 try:
                     data = filesystem.cat_file(f"{root}/{path}")
@@ -209,84 +232,101 @@ class GridZarrSource(GridSource):
                         raise
                     refused = refused or error
                     continue
-                found.append(files.sha256(data))
+                digests.append(files.sha256(data))
                 if path == ".zmetadata" or b'"consolidated_metadata": {' in data:
                     break
-            if refused is not None and not found:
+            if refused is not None and not digests:
                 raise refused
-        if not found:
-            raise self.absent(http_errors.shown(url), "not found")
-        return found
+        if not digests:
+            raise self.absence_error(http_errors.shown(url), "not found")
+        return digests
 
 
 def _some(steps: int) -> Any:
-    """At most STEPS of several steps, not evenly spaced: nights would be all or none of them."""
-    chosen = np.random.default_rng(0).choice(steps, min(steps, STEPS), replace=False)
-    return np.sort(chosen)
+    """Return the indices of a sample of steps.
+
+    The sample is random, because in evenly spaced steps, either all or none could be at night.
+    """
+    sample = np.random.default_rng(0).choice(steps, min(steps, STEPS), replace=False)
+    return np.sort(sample)
 
 
-def _middle(taken: slice, size: int) -> slice:
-    """At most SIDE rows or columns in the middle of those that are taken."""
-    begin = (taken.start or 0) + max(0, size - SIDE) // 2
+def _middle(rows: slice, size: int) -> slice:
+    """Return a sample from the middle of rows or columns.
+
+    Args:
+      rows: Slice of the rows or columns.
+      size: Their number.
+    """
+    begin = (rows.start or 0) + max(0, size - SIDE) // 2
     return slice(begin, begin + min(size, SIDE))
 
 
 def _objects(stored: xr.Dataset) -> int:
-    """How many objects hold the chunks of the variables of a store, if all are there."""
+    """Return the number of objects of a store's variables if all chunks exist."""
     count = 0
-    for held in stored.variables.values():
-        each = held.encoding.get("shards") or held.encoding.get("chunks") or held.shape
-        count += math.prod(-(-size // n) for size, n in zip(held.shape, each, strict=True))
+    for variable in stored.variables.values():
+        encoding = variable.encoding
+        lengths = encoding.get("shards") or encoding.get("chunks") or variable.shape
+        count += math.prod(-(-size // n) for size, n in zip(variable.shape, lengths, strict=True))
     return count
 
 
 class _Options(dict[str, Any]):
-    """Options of fsspec, as a key of a cache: equal where their values are."""
+    """Storage options that can be a key of a cache."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(_key(self))
 
 
 def _key(options: dict[str, Any]) -> str:
+    """Return storage options as JSON."""
     return json.dumps(options, sort_keys=True, default=str)
 
 
 @contextlib.contextmanager
 def _opening(url: str, login: str | None) -> Iterator[None]:
-    """Say which store fails to open, and why."""
+    """Turn errors on opening a store into a `DataError` that names the store."""
     with http_errors.answering(url, login):
         try:
             yield
         except FileNotFoundError:
             raise
         except FAULTS as error:
-            found = f"cannot be opened: {' '.join(str(error).split())[:300]}"
-            raise DataError(http_errors.shown(url), found, remedy="tell its provider") from error
+            problem = f"cannot be opened: {' '.join(str(error).split())[:300]}"
+            hint = "report it to the provider"
+            raise DataError(http_errors.shown(url), problem, remedy=hint) from error
 
 
 @functools.lru_cache(maxsize=64)
 def _in_store(url: str, group: str | None, options: _Options, names: tuple[str, ...]) -> xr.Dataset:
-    """A Zarr store, not decoded, opened once in a process.
+    """Open a Zarr store without decoding it; a process opens each store once.
 
-    One that cannot be listed, or may not, is opened by the names of variables and coordinates.
+    A store that cannot be listed is opened by the names of its variables and coordinates.
+
+    Args:
+      url: The store.
+      group: Path of the group in the store; None for the root.
+      options: Storage options for fsspec.
+      names: Names of the variables.
     """
     known = [*names, *COORDINATES, *(f"{name}_bnds" for name in COORDINATES)]
-    made = None
+    raw = None
     with warnings.catch_warnings():
-        # Stores without consolidated metadata, of both formats, are read without complaint.
+        # zarr and xarray warn of stores without consolidated metadata, which are common.
         warnings.filterwarnings("ignore", ".*onsolidated metadata.*")
         try:
-            made = zarr_stores.open_group(url, group, dict(options) or None, consolidated=None)
+            raw = zarr_stores.open_group(url, group, dict(options) or None, consolidated=None)
         except Exception as error:
             if "://" not in url or not zarr_stores.is_forbidden(error):
                 raise
-        if made is not None and ("://" not in url or all(name in made for name in names)):
-            return made
+        if raw is not None and ("://" not in url or all(name in raw for name in names)):
+            return raw
         return zarr_stores.open_unlisted(url, group, dict(options), known)
 
 
 def _within_validity(raw: xr.Dataset) -> xr.Dataset:
-    """Without steps that a store has room for and no data yet, where it says so (ARCO-ERA5)."""
+    """Drop steps without data yet, if the store's attributes state which have data (ARCO-ERA5)."""
     stop = raw.attrs.get("valid_time_stop")
     if stop is None or "time" not in raw or raw["time"].dtype.kind != "M":
         return raw
@@ -297,57 +337,69 @@ def _within_validity(raw: xr.Dataset) -> xr.Dataset:
     return raw.isel(time=slice(int(begin), int(end)))
 
 
-Chosen = tuple[tuple[str, str], ...]
-
-
 @functools.lru_cache(maxsize=8)
-def opened(url: str, group: str | None, chosen: Chosen, options: str) -> xr.Dataset:
-    """A group of an Icechunk repository, opened once in a process, not decoded, nothing read yet.
+def opened(url: str, group: str | None, version: Chosen, options: str) -> xr.Dataset:
+    """Open a group of an Icechunk repository without decoding it; a process opens each one once.
 
     Args:
-      url: the repository: s3, gs, or a folder.
-      group: in it, None for its root.
-      chosen: (("branch", name),), or tag or snapshot.
-      options: of fsspec, as JSON.
+      url: The repository, on s3 or gs or in a folder.
+      group: Path of the group in the repository; None for the root.
+      version: (("branch", name),), or the same with tag or snapshot.
+      options: Storage options for fsspec, as JSON.
 
     Raises:
-      FileNotFoundError: there is none.
-      PermissionError: it is refused.
-      ConnectionError: its store does not answer.
+      FileNotFoundError: If there is no such repository or version.
+      PermissionError: If access is refused.
+      ConnectionError: If the store does not answer.
     """
-    session, _ = session_of(url, chosen, options)
+    session, _ = session_of(url, version, options)
     return zarr_stores.open_group(session.store, group, None, consolidated=False)
 
 
-def session_of(url: str, chosen: Chosen, options: str) -> tuple[Any, str]:
-    """A session of a repository, and the id of the snapshot that it reads.
+def session_of(url: str, version: Chosen, options: str) -> tuple[Any, str]:
+    """Return a session of an Icechunk repository, and the id of the snapshot that it reads.
+
+    Args:
+      url: The repository, on s3 or gs or in a folder.
+      version: (("branch", name),), or the same with tag or snapshot.
+      options: Storage options for fsspec, as JSON.
 
     Raises:
-      FileNotFoundError: there is none.
-      PermissionError: it is refused.
-      ConnectionError: its store does not answer.
+      FileNotFoundError: If there is no such repository or version.
+      PermissionError: If access is refused.
+      ConnectionError: If the store does not answer.
     """
     import icechunk
 
-    given: dict[str, Any] = {
-        ("snapshot_id" if key == "snapshot" else key): name for key, name in chosen
+    kwargs: dict[str, Any] = {
+        ("snapshot_id" if key == "snapshot" else key): name for key, name in version
     }
     try:
         repository = icechunk.Repository.open(_storage(url, json.loads(options)))
-        session = repository.readonly_session(**given)
+        session = repository.readonly_session(**kwargs)
     except icechunk.IcechunkError as error:
-        told = " ".join(str(error).split())
-        if "doesn't exist" in told or "not found" in told:
+        # All errors of Icechunk have this type, so that only the text tells them apart.
+        text = " ".join(str(error).split())
+        if "doesn't exist" in text or "not found" in text:
             raise FileNotFoundError(url) from error
         refused = any(
-            word in told for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")
+            word in text for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")
         )
         raise (PermissionError if refused else ConnectionError)(url) from error
     return session, str(session.snapshot_id)
 
 
 def _storage(url: str, options: dict[str, Any]) -> Any:
-    """Where Icechunk finds a repository: s3, gs, or a folder; options as s3fs has them."""
+    """Return Icechunk's storage of a repository.
+
+    Args:
+      url: The repository, on s3 or gs or in a folder.
+      options: Storage options of s3fs.
+
+    Raises:
+      FileNotFoundError: If there is no such folder.
+      DataError: If the URL has another scheme.
+    """
     import icechunk
 
     scheme, separator, rest = url.partition("://")
@@ -359,16 +411,16 @@ def _storage(url: str, options: dict[str, Any]) -> Any:
     if scheme == "gs":
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix)
     if scheme != "s3":
-        raise DataError(
-            http_errors.shown(url), f"Icechunk on {scheme}://, expected s3, gs or a folder"
-        )
+        problem = f"Icechunk repository on {scheme}://, expected s3://, gs:// or a folder"
+        raise DataError(http_errors.shown(url), problem, remedy="correct the entry's urlpath")
     client = options.get("client_kwargs", {})
     endpoint = files.s3_endpoint(options)
     anonymous = bool(options.get("anon"))
     region = client.get("region_name") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
-    if anonymous and access.ROUTE is not None:  # a signature would be of another host
-        asked = endpoint or f"https://s3.{region}.amazonaws.com"
-        endpoint = access.routed(f"{asked.rstrip('/')}/")  # keys follow without a slash
+    # Signed requests cannot be redirected, because their signature depends on the host.
+    if anonymous and access.ROUTE is not None:
+        original = endpoint or f"https://s3.{region}.amazonaws.com"
+        endpoint = access.routed(f"{original.rstrip('/')}/")  # Icechunk appends keys directly
     return icechunk.s3_storage(
         bucket=bucket,
         prefix=prefix,

@@ -1,12 +1,11 @@
-"""Points: a NetCDF-4 file of places x days, with lat and lon, under a provider's own names.
+"""Intake drivers for points: a NetCDF file of places and days, and points filled from others.
 
-In: dims (place, time) in any order; variables named in `mapping`; `lat`, `lon` (place); statics
-(place). Out, as `to_dask()` gives it to anyone:
+The file has variables that `mapping` names, with dims (place, time) in any order or, for constants,
+(place), and the coordinates `lat` and `lon` (place). `to_dask()` returns:
 
   dims time, place; coords time (datetime64, UTC day), place (id as text), lat, lon (degrees)
-  our names, float32, in our units; provider_flag (time, place) with flag_values, flag_meanings
-
-Sites with inputs of their own: what they do not measure comes from the nearest cell.
+  soilweave's names, float32, in soilweave's units; provider_flag (time, place) with the file's
+  attributes, such as flag_values and flag_meanings, and `good`
 """
 
 from __future__ import annotations
@@ -34,15 +33,21 @@ if TYPE_CHECKING:
 
 
 class PointsSource(NetcdfSource):
-    """Intake driver for files of points.
+    """Read a NetCDF file of points.
 
     Args:
-      urlpath: the file.
-      place: name of the place dim in the file.
-      mapping: {our name: {"from": provider's name, "units": its units, "to": our units}}, or a
-        list of such.
-      flag: {"from": variable of quality flags, "good": values that are kept}.
-      storage_options: passed to fsspec.
+      urlpath: The file.
+      place: Name of the dimension of places in the file.
+      mapping: {soilweave's name: {"from": provider's name, "units": its units, "to": soilweave's
+        units}}, or a list of such dictionaries.
+      flag: {"from": variable of quality flags, "good": values of flags that are kept}; None if the
+        file has no flags.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry.
+
+    Raises:
+      ValueError: If the mapping is invalid.
     """
 
     name = "soilweave_points"
@@ -57,17 +62,17 @@ class PointsSource(NetcdfSource):
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet."""
         super().__init__(urlpath, mapping, login, storage_options, metadata)
         self.place, self.flag = place, flag
 
     def to_dask(self) -> xr.Dataset:
-        """The data in our names and units, lazily.
+        """Return the data in soilweave's names and units, as lazy arrays.
 
         Raises:
-          DataError: listing every way in which the file is not as the catalog says.
+          DataError: If the file is not as the catalog says; the error lists all differences.
         """
-        raw = self.opened(self.urlpath, chunks={})
+        raw = self.open_netcdf(self.urlpath, chunks={})
         variables = [spec["from"] for spec in self.mapping.values()]
         variables += [self.flag["from"]] if self.flag else []
         raw = coordinates.named(raw, variables, {"lat": ("lat",), "lon": ("lon",)}, (self.place,))
@@ -82,13 +87,14 @@ class PointsSource(NetcdfSource):
     read = to_dask
 
     def _problems(self, raw: xr.Dataset) -> list[str]:
+        """Return messages about what is not as the catalog says."""
         problems = [f"coordinate {name} missing" for name in ("lat", "lon") if name not in raw]
         if self.place not in raw.dims:
             problems.append(f"dim {self.place} missing; dims are {list(raw.dims)}")
         if self.place in raw.dims:
             ids, counts = np.unique(_ids(raw, self.place), return_counts=True)
             problems += [
-                f"{self.place} {i}: {n} of that id"
+                f"{self.place} {i}: {n} places with this id; expected unique ids"
                 for i, n in zip(ids, counts, strict=True)
                 if n > 1
             ]
@@ -96,13 +102,14 @@ class PointsSource(NetcdfSource):
         return problems + self.variable_problems(raw, others) + time_problems(raw)
 
     def _dataset(self, raw: xr.Dataset) -> xr.Dataset:
+        """Return the dataset of a file without problems."""
         import xarray as xr
 
         ids = _ids(raw, self.place)
-        made = self.translated(raw)
+        variables = self.translate(raw)
         if self.flag:
-            made["provider_flag"] = raw[self.flag["from"]].assign_attrs(good=self.flag["good"])
-        dataset = xr.Dataset({k: v.drop_vars(list(v.coords)) for k, v in made.items()})
+            variables["provider_flag"] = raw[self.flag["from"]].assign_attrs(good=self.flag["good"])
+        dataset = xr.Dataset({k: v.drop_vars(list(v.coords)) for k, v in variables.items()})
         dataset = dataset.rename({self.place: "place"})
         dataset = dataset.assign_coords(
             time=days_of(raw),
@@ -114,59 +121,70 @@ class PointsSource(NetcdfSource):
 
 
 def _ids(raw: xr.Dataset, place: str) -> list[str]:
-    """Ids of places: their coordinate, else the variable that says it is an id, else numbers."""
-    told = (name for name in raw.variables if raw[name].attrs.get("cf_role") == "timeseries_id")
-    name = place if place in raw.coords else next(told, None)
+    """Return the ids of places as text.
+
+    They are the coordinate of the dimension or, without one, the variable whose attribute `cf_role`
+    is `timeseries_id`. Without either they are the numbers 0, 1, ...
+    """
+    candidates = (n for n in raw.variables if raw[n].attrs.get("cf_role") == "timeseries_id")
+    name = place if place in raw.coords else next(candidates, None)
     if name is None or raw[name].dims != (place,):
         return [str(i) for i in range(raw.sizes[place])]
     return [i.decode() if isinstance(i, bytes) else str(i) for i in raw[name].values]
 
 
 class FilledSource(Source):
-    """Intake driver that lays one entry of points over another of the same catalog.
+    """Fill the missing values of sites from the nearest cells.
 
-    Gives the sites with every variable of both: where and when a site has no value of a variable
-    of the cells, the value of the nearest cell stands; `distance_km` (place) says how far it is.
+    Sites and cells are two entries of points in the same catalog. The dataset has the sites with
+    the variables of both. A missing value of a site is the nearest cell's value if the cells have
+    the variable. The coordinate `distance_km` (place) is the distance to that cell.
 
     Args:
-      sites: name of the entry of sites.
-      cells: name of the entry of cells.
+      sites: Name of the entry of sites.
+      cells: Name of the entry of cells.
+      metadata: Metadata of the catalog entry.
     """
 
     name = "soilweave_filled"
 
     def __init__(self, sites: str, cells: str, metadata: dict[str, Any] | None = None) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Keep the arguments; open nothing yet."""
         super().__init__(f"{sites} over {cells}", {}, metadata=metadata)
         self.sites, self.cells = sites, cells
 
     def to_dask(self) -> xr.Dataset:
-        """The sites, lazily.
+        """Return the sites with the variables of both entries, as lazy arrays.
 
         Raises:
-          DataError: one of the two is absent or not as its entry says.
+          DataError: If the data of an entry do not exist or are not as the entry says.
+          ValueError: If the driver was not opened from a catalog.
         """
-        sites, cells = self._parts()
-        made: xr.Dataset = sites.to_dask()
-        around = cells.to_dask().reindex(time=made.time)
-        nearest, distance = lookup.find_nearest(*_degrees(made), *_degrees(around))
-        around = around.isel(place=nearest).drop_vars("place")
-        around = around.assign_coords(place=made.place, lat=made.lat, lon=made.lon)
-        for name, values in around.data_vars.items():
-            own = made.get(name, values)
-            made[name] = own.where(own.notnull(), values).assign_attrs(own.attrs)
-        return made.assign_coords(distance_km=("place", distance))
+        sites, cells = self._drivers()
+        result: xr.Dataset = sites.to_dask()
+        cell_values = cells.to_dask().reindex(time=result.time)
+        nearest, distance = lookup.find_nearest(*_degrees(result), *_degrees(cell_values))
+        cell_values = cell_values.isel(place=nearest).drop_vars("place")
+        cell_values = cell_values.assign_coords(place=result.place, lat=result.lat, lon=result.lon)
+        for name, values in cell_values.data_vars.items():
+            own = result.get(name, values)
+            result[name] = own.where(own.notnull(), values).assign_attrs(own.attrs)
+        return result.assign_coords(distance_km=("place", distance))
 
     read = to_dask
 
     def digest(self) -> str:
-        """Of both entries."""
-        return files.sha256_of([part.digest() for part in self._parts()])
+        """Return a digest of the content of both entries."""
+        return files.sha256_of([driver.digest() for driver in self._drivers()])
 
-    def _parts(self) -> tuple[Any, Any]:
-        """The drivers of both; cells beyond the region may be the nearest to a site in it."""
+    def _drivers(self) -> tuple[Any, Any]:
+        """Return the drivers of the sites and the cells, with the requested period.
+
+        Only the sites are limited to the requested region, because a cell outside may be the
+        nearest to a site inside.
+        """
         if self.cat is None:
-            msg = f"{self.urlpath}: entries of a catalog, and this driver was opened without one"
+            msg = f"{self.urlpath}: open this entry from a catalog that has both entries"
             raise ValueError(msg)
         sites, cells = self.cat[self.sites], self.cat[self.cells]
         sites.period = cells.period = self.period
@@ -175,4 +193,5 @@ class FilledSource(Source):
 
 
 def _degrees(dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (place,) latitudes and (place,) longitudes."""
     return dataset.lat.values, dataset.lon.values

@@ -396,7 +396,7 @@ class UscrnSource(Source):
             depths = np.full(len(urls), int(depth[1]) / 100)
             coords |= {"depth_from": ("place", depths), "depth_to": ("place", depths)}
         attrs = {"time_convention": "local standard time day"}
-        return xr.Dataset(self.translated(raw), coords, attrs)
+        return xr.Dataset(self.translate(raw), coords, attrs)
 
     read = to_dask
 
@@ -414,7 +414,9 @@ class UscrnSource(Source):
                 if match := FILE_PATTERN.search(url):
                     urls.setdefault(match[2], []).append(url)
         if not urls:
-            raise self.absent(http_errors.shown(root), f"has no file of {self._describe_period()}")
+            raise self.absence_error(
+                http_errors.shown(root), f"has no file of {self._describe_period()}"
+            )
         for name in sorted(urls.keys() - sites.keys()):
             sites[name] = site_from_file(max(urls[name]), self._access())
         names = sorted(urls)

@@ -1,4 +1,4 @@
-"""Zarr stores on any URL, in the names and units they have: what soilweave itself writes."""
+"""Intake driver for Zarr stores that soilweave has written, in their own names and units."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class ZarrSource(DataSource):  # type: ignore[misc]
-    """Intake driver of a group of a Zarr store.
+    """Read a group of a Zarr store.
 
-    intake-xarray 2.0.0 has one too, but its sources ignore the parameters of an entry.
+    The driver of intake-xarray 2.0.0 is not used, because it ignores the parameters of an entry.
 
     Args:
-      urlpath: the store.
-      group: the group in it, None for the root.
-      storage_options: passed to fsspec.
-      metadata: what the catalog says of the entry.
+      urlpath: The store.
+      group: Path of the group in the store; None for the root.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry.
     """
 
     name = "soilweave_zarr"
@@ -34,16 +34,16 @@ class ZarrSource(DataSource):  # type: ignore[misc]
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Keep the arguments; open nothing yet."""
         super().__init__(metadata=metadata)
         self.urlpath, self.group = urlpath, group
         self.storage_options = storage_options or {}
 
     def to_dask(self) -> xr.Dataset:
-        """The group, decoded, nothing read yet: one dask chunk per chunk of the store.
+        """Open the group and decode it, as lazy arrays with one dask chunk per chunk of the store.
 
         Raises:
-          FileNotFoundError: there is no such store or group.
+          FileNotFoundError: If there is no such store or group.
         """
         import xarray as xr
 

@@ -227,7 +227,7 @@ def test_every_product_that_fails_is_named_at_once(shelf):
     assert late in told
     assert "move test_period, or drop it from baselines" in told
     assert "gone.nc: not found" in told
-    assert "cannot be turned into 'K'" in told
+    assert "cannot be converted to 'K'" in told
     assert "good" not in told
     assert shelf.workspace.artefact("scores").manifest() is None
 

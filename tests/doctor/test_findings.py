@@ -25,12 +25,12 @@ def checks(found):
 @pytest.mark.parametrize(
     ("problem", "check"),
     [
-        ("refused (401): no, wrong or expired credentials", "credentials"),
+        ("refused (401): missing, wrong or expired credentials", "credentials"),
         ("lat: -125 to -67, expected degrees of at most 90", "latitude"),
         ("T2: units 'degC', expected 'K'", "units"),
         ("T2: missing; the file has ['t2m']", "variables"),
         ("a.nc: time: day 2020-01-02 comes after 2020-01-03; days must increase", "time axis"),
-        ("coordinate lat missing, or latitude", "coordinates"),
+        ("coordinate lat or latitude missing", "coordinates"),
         ("not found", "opening"),
         ("2015.zarr: does not answer (EndpointConnectionError)", "opening"),
         ("cannot be read, truncated or no NetCDF-4: time", "opening"),

@@ -29,7 +29,7 @@ def test_float32_stays_float32():
 
 
 def test_the_rule_of_a_catalog_has_the_constants_of_the_ifs():
-    made = RULES["vapour_pressure"].make(2338.0, 101_325.0)
+    made = RULES["vapour_pressure"].compute(2338.0, 101_325.0)
     assert made == specific_humidity(2338.0, 101_325.0, 287.0597 / 461.5250)
 
 

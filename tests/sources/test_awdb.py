@@ -225,7 +225,7 @@ def test_other_units_and_a_day_twice_are_told_together(service, tmp_path):
 
 def test_units_that_cannot_be_ours_are_refused_at_once(service, tmp_path):
     mapping = {"soil_moisture": {"from": "SMS:-2", "units": "degF", "to": "m3 m-3"}}
-    with pytest.raises(DataError, match="cannot be turned into"):
+    with pytest.raises(DataError, match="cannot be converted to"):
         awdb.AwdbSource(service.url, "SCAN", mapping, FLAG)
 
 
@@ -264,7 +264,7 @@ def test_sites_that_are_not_there_are_told(service, tmp_path):
         entry(service, tmp_path, network="COOP").to_dask()
     source = entry(service, tmp_path)
     source.period = (date(2018, 1, 1), date(2018, 2, 1))
-    with pytest.raises(DataError, match=r"has 2016-02-27\.\.2016-03-03"):
+    with pytest.raises(DataError, match=r"the entry's period is 2016-02-27\.\.2016-03-03"):
         source.to_dask()
 
 

@@ -29,7 +29,7 @@ def test_dated_files_are_read_when_asked_for_and_checked_then(tmp_path):
     good = spoiled.read_bytes()
     next_day = tmp_path / "202003" / "NLDAS_FOR0010_D.A20200302.030.beta.nc"
     for content, told in (
-        (next_day.read_bytes(), "time: 2020-03-02T00:00, expected 2020-03-01T00:00, as its name"),
+        (next_day.read_bytes(), "time: 2020-03-02T00:00, expected 2020-03-01T00:00 from the"),
         (good[:3000], "cannot be read, truncated or no NetCDF-4"),
         (b"<html>Login</html>", "cannot be read, truncated or no NetCDF-4"),
     ):
@@ -61,7 +61,7 @@ def test_dated_files_over_http_that_are_missing_or_refused(tmp_path):
         assert np.isnan(found[1]).all()
         np.testing.assert_allclose(found[[0, 2]], held.Tair.values[[0, 2]])
         site.token = "mine"
-        assert "refused (401): no, wrong or expired credentials" in problem(lenient)
+        assert "refused (401): missing, wrong or expired credentials" in problem(lenient)
 
 
 def test_files_of_hours_are_fetched_in_one_piece_and_once_for_all_variables(tmp_path):

@@ -20,7 +20,7 @@ def cube(values):
 
 def by_day(values, labels, how, least=24, full=24):
     days = np.unique(labels)
-    calendar = Calendar.of(days, {"end": labels}, least, full)
+    calendar = Calendar.from_labels(days, {"end": labels}, least, full)
     return days_daily(cube(values), calendar, "end", how, slice(0, len(days))).ravel()
 
 
@@ -103,7 +103,7 @@ def test_times_twice_or_shuffled_or_no_dates_are_told():
     times = hours("2020-01-01", "2020-01-02")
     assert order_problems(times) == []
     assert "2020-01-01T01:00 comes after 2020-01-01T02:00" in order_problems(times[[0, 2, 1]])[0]
-    assert "2020-01-01T01:00 is there twice" in order_problems(times[[0, 1, 1]])[0]
+    assert "2020-01-01T01:00 is repeated" in order_problems(times[[0, 1, 1]])[0]
     assert "int64 values; expected dates" in order_problems(np.arange(3))[0]
     assert time_steps.step_of(times[[0, 1, 2, 9]]) == HOUR
 
@@ -140,7 +140,7 @@ def test_urls_of_a_period():
 def made(by, units, *values, to=None):
     spec = {"from": [f"v{i}" for i in range(len(values))], "units": units, "by": by}
     (term,) = variables.terms({"x": spec | ({"to": to} if to else {})}).values()
-    return term.make([np.float32(value) for value in values])
+    return term.apply_formula([np.float32(value) for value in values])
 
 
 def test_rules_against_published_values():
@@ -164,9 +164,9 @@ def test_rules_against_published_values():
     [
         ({"daily": "median"}, "daily 'median', expected mean, sum, max, min"),
         ({"by": "magic"}, "by 'magic', expected speed"),
-        ({"from": ["a", "b"]}, "from 2 variables, expected 1; `by` says how"),
+        ({"from": ["a", "b"]}, "from 2 variables, expected 1 without `by`"),
         ({"accumulated": "hourly"}, "accumulated amounts need `daily: sum`"),
-        ({"unit": "K"}, "no key 'unit'"),
+        ({"unit": "K"}, "unknown key 'unit'"),
         ({"from": ["a", "b"], "units": ["K"] * 3, "by": "speed"}, "2 names and 3 units"),
     ],
 )

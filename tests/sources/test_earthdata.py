@@ -77,7 +77,7 @@ def test_a_refused_password_is_not_told(monkeypatch):
     monkeypatch.setenv("EARTHDATA_USERNAME", "ada")
     monkeypatch.setenv("EARTHDATA_PASSWORD", "planted")
     with pytest.raises(
-        DataError, match=r"refuses this name and password; .*EARTHDATA_TOKEN"
+        DataError, match=r"user name and password are refused; .*EARTHDATA_TOKEN"
     ) as told:
         earthdata.headers(DATA)
     assert "planted" not in str(told.value)
@@ -101,7 +101,9 @@ def test_nobody_is_asked(monkeypatch):
 )
 def test_a_token_goes_to_no_other_host(monkeypatch, url):
     monkeypatch.setenv("EARTHDATA_TOKEN", "planted")
-    with pytest.raises(DataError, match="no place of Earthdata; your token is not sent there"):
+    with pytest.raises(
+        DataError, match="is not an HTTPS host of Earthdata; your token is not sent"
+    ):
         access.read(url, login="earthdata")
 
 
@@ -146,7 +148,9 @@ def test_keys_that_are_refused(monkeypatch):
         monkeypatch.setitem(earthdata.ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
         with pytest.raises(DataError, match=r"s3credentials: refused \(401\): .*expired"):
             frozen("s3://bucket/a.h5")
-    with pytest.raises(DataError, match=r"bucket mine gives no keys.*leave `login"):
+    with pytest.raises(
+        DataError, match=r"bucket mine is not known to accept.*remove `login: earthdata`"
+    ):
         access.options("s3://mine/a.h5", {}, "earthdata")
 
 

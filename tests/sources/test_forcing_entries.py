@@ -102,7 +102,7 @@ def test_the_last_day_of_totals_is_partial_without_the_next_years_store(tmp_path
 
 
 def test_an_entry_without_a_last_day_asks_for_a_period(tmp_path):
-    with pytest.raises(DataError, match=r"period is '1979-02-01\.\.'; say which with period"):
+    with pytest.raises(DataError, match=r"has no last day: '1979-02-01\.\.'; expected first"):
         opened("aorc", tmp_path / "%Y.zarr").to_dask()
 
 

@@ -264,12 +264,12 @@ def test_a_refusal_tells_no_more_than_is_known(tmp_path):
     with web.serve(tmp_path) as site:
         site.fails("a.nc", *[403] * 9)
         told = problem(GriddedSource(f"{site.url}/a.nc", MAPPING))
-        assert "refused (403): either it is not there, or it may not be read" in told
+        assert "refused (403): either it does not exist, or it needs other credentials" in told
         assert "expired" not in told
     with web.serve(tmp_path) as site:
         site.token = "mine"
         told = problem(GriddedSource(f"{site.url}/a.nc", MAPPING))
-        assert "refused (401): no, wrong or expired credentials" in told  # it was tested
+        assert "refused (401): missing, wrong or expired credentials" in told  # it was tested
 
 
 SMAP = {"soil_moisture": {"from": "soil_moisture", "units": "cm**3/cm**3", "to": "m3 m-3"}}

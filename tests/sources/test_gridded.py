@@ -285,7 +285,7 @@ def test_every_fault_of_every_file_is_listed_at_once(gridded):
         "forcing_1.nc: lat: ",
         "forcing_1.nc: T2C: missing; the file has ['SNOWF']",
         "forcing_1.nc: SNOWF: units 'mm', expected 'kg m-2 h-1'",
-        "forcing_2.nc: coordinate lon missing",
+        "forcing_2.nc: coordinate lon or longitude missing",
         "forcing_2.nc: time: day 2019-12-02 comes after 2019-12-03",
     ):
         assert [p for p in problems if p.startswith(told)], (told, problems)
@@ -295,12 +295,12 @@ def test_every_fault_of_every_file_is_listed_at_once(gridded):
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        (lambda ds: ds.isel(y=[0]), "lat: one value, and no lat_bnds to tell its width"),
+        (lambda ds: ds.isel(y=[0]), "lat: one value without lat_bnds; its width is unknown"),
         (lambda ds: ds.assign_coords(lat=ds.lat + 60), "expected degrees of at most 90"),
         (lambda ds: ds.expand_dims(level=2), "dims (level, y, x), expected (time, y, x) or (y, x)"),
-        (lambda ds: ds.assign_coords(lat=ds.lat.expand_dims(x=ds.x)), "expected one: a grid"),
+        (lambda ds: ds.assign_coords(lat=ds.lat.expand_dims(x=ds.x)), "expected one dim"),
         (lambda ds: ds.assign_coords(lon=("x", np.linspace(0, 360, len(LON)))), "at most"),
-        (lambda ds: ds.isel(y=("p", [0, 1]), x=("p", [0, 1])), "both along p: points, not a grid"),
+        (lambda ds: ds.isel(y=("p", [0, 1]), x=("p", [0, 1])), "both have the dim p; expected"),
     ],
 )
 def test_what_is_no_grid_is_refused(gridded, how, told):

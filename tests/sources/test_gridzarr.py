@@ -113,7 +113,7 @@ def test_a_store_over_http(tmp_path, version):
         with web.serve(tmp_path) as other:
             assert source.digest() == GridZarrSource(f"{other.url}/a.zarr", PLAIN).digest()
         site.fails("/T/", 403)
-        with pytest.raises(DataError, match=r"refused \(403\): either it is not there"):
+        with pytest.raises(DataError, match=r"refused \(403\): either it does not exist"):
             found.air_temperature.load()
         assert "not found" in problem(GridZarrSource(f"{site.url}/b.zarr", PLAIN))
         site.token = "secret-of-mine"
@@ -145,7 +145,7 @@ def test_what_is_not_in_a_store_or_in_other_units_is_told_at_once(tmp_path):
     [
         ([0, 2, 1, 3], "day 2020-02-28 comes after 2020-02-29"),
         ([0, 1, 1, 2, 3], "day 2020-02-28 comes after 2020-02-28"),
-        ([0, 1, 3], r"missing: 2020-02-29; get them from the provider, or say gaps: allowed"),
+        ([0, 1, 3], r"missing: 2020-02-29; get them from the provider, or set `gaps: allowed`"),
     ],
 )
 def test_days_shuffled_twice_or_missing(tmp_path, index, told):
@@ -162,7 +162,7 @@ def test_days_shuffled_twice_or_missing(tmp_path, index, told):
         source.period = (datetime.date(2020, 2, 26), datetime.date(2020, 2, 28))
         assert "missing: 2020-02-26" in problem(source)
         source.period = (datetime.date(2021, 2, 26), datetime.date(2021, 2, 28))
-        assert "holds 2020-02-27 to 2020-03-01, and nothing of 2021-02-26" in problem(source)
+        assert "has 2020-02-27 to 2020-03-01, but nothing of 2021-02-26" in problem(source)
 
 
 def test_a_year_that_is_missing_or_cannot_be_decoded_is_named(tmp_path):
@@ -199,7 +199,7 @@ def test_hours_without_a_rule_are_refused(tmp_path):
     assert "day 2020-01-01 comes after 2020-01-01" in told
     mixed = TEMPERATURE | {"surface_pressure": {"from": "sp", "units": "Pa"}}
     told = problem(GridZarrSource(str(tmp_path / "a.zarr"), mixed))
-    assert "24 steps a day, and no `daily` for surface_pressure" in told
+    assert "24 steps a day, but no `daily` for surface_pressure" in told
 
 
 def test_days_of_another_clock(tmp_path):
@@ -253,8 +253,8 @@ def test_a_projection_needs_even_steps_and_a_known_mapping(tmp_path):
     raw["crs"] = ((), 0, {"grid_mapping_name": "no_such_thing"})
     grid, problems = grid_of(raw, ["T"])
     assert grid is None
-    assert problems[0].startswith("y: its steps are 1 to 2 m; expected them to be one")
-    assert problems[1].startswith("grid mapping: no projection")
+    assert problems[0].startswith("y: steps of 1 to 2 m; expected evenly spaced values")
+    assert problems[1].startswith("grid mapping: does not describe a projection")
     raw = raw.assign_coords(y=[0.0, -1, -2])
     raw["crs"].attrs = {"crs_wkt": "EPSG:6933", "grid_mapping_name": "lambert_cylindrical"}
     grid, problems = grid_of(raw, ["T"])

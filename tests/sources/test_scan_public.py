@@ -68,7 +68,7 @@ def test_only_years_of_the_period_are_fetched(made_up):
     assert str(made.time.values[-1])[:10] == "2016-03-31"
     made.load()
     assert not [p for p in site.paths() if "/2016/" in p]
-    with pytest.raises(DataError, match=r"has 2015-04-01\.\.2018-03-31"):
+    with pytest.raises(DataError, match=r"entry's period is 2015-04-01\.\.2018-03-31"):
         opened(path, "cells36", (date(2019, 1, 1), date(2019, 2, 1))).to_dask()
 
 
@@ -135,7 +135,7 @@ def test_the_digest_of_both_tells_either(made_up):
     assert first == opened(path, "scan_sites").digest()
     other = opened(path, "scan_sites", (PERIOD[0], date(2016, 4, 9)))
     assert other.digest() != first
-    with pytest.raises(ValueError, match="opened without one"):
+    with pytest.raises(ValueError, match="open this entry from a catalog"):
         points.FilledSource("a", "b").to_dask()
 
 

@@ -245,9 +245,9 @@ def test_no_file_and_no_date(tmp_path):
     with pytest.raises(DataError, match=r"no granule from 2015-04-05 to 2015-04-07"):
         source(tmp_path).to_dask()
     day(6).write(tmp_path).rename(tmp_path / "april.h5")
-    with pytest.raises(DataError, match=r"april.h5: its name tells no date"):
+    with pytest.raises(DataError, match=r"april.h5: the file name has no date"):
         source(tmp_path).to_dask()
-    with pytest.raises(DataError, match="HTTP cannot be listed"):
+    with pytest.raises(DataError, match="files of an HTTP server cannot be listed"):
         source("http://127.0.0.1:9").to_dask()
 
 

@@ -1,1 +1,1 @@
-"""Fields on a grid, of files or arrays: looked over, joined by day, and given as asked for."""
+"""Gridded data in files or arrays: find and check the files, and aggregate them to days."""

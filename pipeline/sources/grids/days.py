@@ -1,8 +1,7 @@
-"""Steps of hours: which day a step belongs to, and the amounts of steps that accumulate.
+"""Aggregate the steps of a series, which may be shorter than a day, to days.
 
-Which days a series of steps has, which of its steps make them, their values and what it lacks.
-
-Time within a day is counted in the usual steps of the series, of which a day has `full`.
+The module decides to which day a step belongs, which days are missing or partial, and computes
+daily values. Time within a day is counted in the usual steps of the series.
 """
 
 from __future__ import annotations
@@ -28,18 +27,21 @@ How = Literal["mean", "sum", "max", "min"]
 STAMPS = ("start", "middle", "end", "instant")
 HOWS = ("mean", "sum", "max", "min")
 DAY = np.timedelta64(1, "D")
-SINCE_00 = "since_00"  # stands for the stamp of amounts since 00 UTC
+SINCE_00 = "since_00"  # used as the stamp of amounts that accumulate from 00 UTC on
 
 
 @dataclass(frozen=True)
 class Day:
-    """What a day is.
+    """Definition of a day.
 
     Attributes:
-      stamp: where in its interval the time of a step lies; `instant` has none.
-      offset_hours: of the day's clock from UTC: -6 lets days begin at 06 UTC.
-      min_steps: of a day, below which it has no value; None for all. Where steps differ in
-        length, the time of as many usual ones.
+      stamp: Where the time of a step is in its interval; an `instant` has no interval.
+      offset_hours: Hours from UTC to the clock of the days. With -6, days begin at 06 UTC.
+      min_steps: Smallest number of steps with a value that a day needs; None for all steps of a
+        day. If steps differ in length, the time of that many usual steps.
+
+    Raises:
+      ValueError: If `stamp` is invalid.
     """
 
     stamp: str = "instant"
@@ -47,39 +49,48 @@ class Day:
     min_steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a stamp that is none."""
+        """Check the stamp."""
         if self.stamp not in STAMPS:
             raise ValueError(f"day.stamp: '{self.stamp}', expected one of {', '.join(STAMPS)}")
 
     @property
     def convention(self) -> str:
-        """What to call such days."""
+        """Return a name of such days, such as `UTC day`."""
         return f"UTC{self.offset_hours:+g} h day" if self.offset_hours else "UTC day"
 
     @property
     def offset(self) -> np.timedelta64:
-        """Of the day's clock from UTC."""
+        """Return the offset of the days' clock from UTC."""
         return np.timedelta64(round(self.offset_hours * 3600), "s")
 
     def labels(self, times: Times, step: np.timedelta64, stamp: str) -> Times:
-        """(time,) the day, datetime64[D], that holds the interval of each step."""
+        """Return (time,) the day, datetime64[D], that contains the interval of each step.
+
+        Args:
+          times: (time,).
+          step: Length of all steps.
+          stamp: Where the time of a step is in its interval, or SINCE_00.
+        """
         stamp = "end" if stamp == SINCE_00 else stamp
         begin = time_steps.starts(times, step, stamp) + self.offset
         labels: Times = begin.astype("datetime64[D]")
         return labels
 
-    def least(self, step: np.timedelta64) -> int:
-        """Steps that a day must have."""
+    def required_steps(self, step: np.timedelta64) -> int:
+        """Return the number of steps of a length that a day must have."""
         return self.min_steps or steps_of(step)
 
 
 def steps_of(step: np.timedelta64) -> int:
-    """Steps of a whole day."""
+    """Return the number of steps of a length in a whole day, at least 1."""
     return max(round(float(DAY / step)), 1)
 
 
 def order_problems(times: NDArray[Any]) -> list[str]:
-    """What is wrong with times of less than a day's step: no dates, twice, or not increasing."""
+    """Return messages about times that are not dates, repeated or not increasing.
+
+    Unlike `time_problems` of the base classes, times may be less than a day apart.
+    """
     if times.dtype.kind != "M":
         return [
             f"time: {times.dtype} values; expected dates in units like 'hours since 2015-01-01'"
@@ -88,75 +99,86 @@ def order_problems(times: NDArray[Any]) -> list[str]:
     if not bad.size:
         return []
     before, after = (times[bad[0] + i].astype("datetime64[m]") for i in (0, 1))
-    found = f"{after} is there twice" if before == after else f"{after} comes after {before}"
-    return [f"time: {found}; times must increase"]
+    problem = f"{after} is repeated" if before == after else f"{after} comes after {before}"
+    return [f"time: {problem}; times must increase"]
 
 
 def midnight_before(times: Times) -> Times:
-    """(time,) 00 UTC before each; before 00 UTC that of the day that ends there."""
+    """Return (time,) the last 00 UTC before each time; for 00 UTC, the one a day earlier."""
     midnight: Times = (times - np.timedelta64(1, "ns")).astype("datetime64[D]").astype(times.dtype)
     return midnight
 
 
 def accumulated_from(times: Times) -> Times:
-    """(time,) the time before each, or 00 UTC before it, whichever is later."""
+    """Return (time,) the previous time of each, or 00 UTC before it, whichever is later."""
     midnight = midnight_before(times)
-    begun: Times = np.maximum(midnight, np.append(midnight[:1], times[:-1]))
-    return begun
+    begin: Times = np.maximum(midnight, np.append(midnight[:1], times[:-1]))
+    return begin
 
 
 def increments(values: Values, times: Times) -> Values:
-    """What accumulated from one time to the next, of what accumulates from 00 UTC on.
+    """Return the amount from each previous time, of values that accumulate from 00 UTC on.
 
-    The value at 00 UTC is the total of the day before. The amount between two values of a day is
-    spread evenly over the times between them that have none.
+    The value at 00 UTC is the total of the day before. Where values are missing, the amount
+    between two values of a day is spread evenly over the time between them.
 
     Args:
       values: (time, row, column), NaN where missing.
-      times: (time,); those of a day must all be there, from the first after 00 UTC on.
+      times: (time,) with all times of a day, from the first after 00 UTC on.
+
+    Returns:
+      (time, row, column), NaN where missing.
     """
-    begun = accumulated_from(times)
-    fresh = (begun == begun.astype("datetime64[D]")).reshape(-1, 1, 1)
-    made = np.full_like(values, np.nan)
-    made[1:] = values[1:] - values[:-1]
-    made = np.where(fresh, values, made)
-    there = np.isfinite(values)
-    some = there.any(0) & ~there.all(0)
-    if some.any():
-        made[:, some] = _spread(values[:, some], times, begun)
-    return made
+    begin = accumulated_from(times)
+    is_first = (begin == begin.astype("datetime64[D]")).reshape(-1, 1, 1)
+    amounts = np.full_like(values, np.nan)
+    amounts[1:] = values[1:] - values[:-1]
+    amounts = np.where(is_first, values, amounts)
+    has_value = np.isfinite(values)
+    is_incomplete = has_value.any(0) & ~has_value.all(0)
+    if is_incomplete.any():
+        amounts[:, is_incomplete] = _spread(values[:, is_incomplete], times, begin)
+    return amounts
 
 
-def _spread(values: Values, times: Times, begun: Times) -> Values:
-    """(time, cell) increments where values are missing; times begin at `begun`."""
-    hours = (times - begun) / np.timedelta64(1, "h")
-    fresh = begun == begun.astype("datetime64[D]")
-    amount = np.full_like(values, np.nan)  # since the value before
-    lasted = np.zeros_like(values)  # hours since then
-    known, waited = np.zeros_like(values[0]), np.zeros_like(values[0])
+def _spread(values: Values, times: Times, begin: Times) -> Values:
+    """Return (time, cell) the amounts of cells where values are missing.
+
+    Args:
+      values: (time, cell) accumulated values, NaN where missing.
+      times: (time,).
+      begin: (time,) begin of the interval that ends at each time.
+    """
+    hours = (times - begin) / np.timedelta64(1, "h")
+    is_first = begin == begin.astype("datetime64[D]")  # of a day
+    amount = np.full_like(values, np.nan)  # since the last value
+    elapsed = np.zeros_like(values)  # hours since the last value
+    last_value, last_elapsed = np.zeros_like(values[0]), np.zeros_like(values[0])
     for i in range(len(values)):
-        known = np.zeros_like(known) if fresh[i] else known
-        waited = (0 if fresh[i] else waited) + np.float32(hours[i])
-        there = np.isfinite(values[i])
-        amount[i], lasted[i] = values[i] - known, waited
-        known, waited = np.where(there, values[i], known), np.where(there, 0, waited)
+        last_value = np.zeros_like(last_value) if is_first[i] else last_value
+        last_elapsed = (0 if is_first[i] else last_elapsed) + np.float32(hours[i])
+        has_value = np.isfinite(values[i])
+        amount[i], elapsed[i] = values[i] - last_value, last_elapsed
+        last_value = np.where(has_value, values[i], last_value)
+        last_elapsed = np.where(has_value, 0, last_elapsed)
+    # A time without a value takes the amount and the hours of the next value of its day.
     for i in range(len(values) - 2, -1, -1):
-        later = ~np.isfinite(amount[i]) & ~fresh[i + 1]
-        amount[i], lasted[i] = (
-            np.where(later, following[i + 1], following[i]) for following in (amount, lasted)
+        takes_next = ~np.isfinite(amount[i]) & ~is_first[i + 1]
+        amount[i], elapsed[i] = (
+            np.where(takes_next, array[i + 1], array[i]) for array in (amount, elapsed)
         )
-    part: Values = amount * (hours[:, None].astype(np.float32) / lasted)
-    return part
+    share: Values = amount * (hours[:, None].astype(np.float32) / elapsed)
+    return share
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Days of a series, and what they lack.
+    """Days of a series that exist, are missing or partial.
 
     Attributes:
-      days: from the first to the last, without holes.
-      missing: those of which a variable has no step.
-      partial: those with some steps, but too few for a value.
+      days: (day,) all days from the first to the last.
+      missing: Days of which a variable has no step.
+      partial: Days with some steps, but too few for a value.
     """
 
     days: Times
@@ -166,211 +188,243 @@ class Coverage:
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
-    """The intervals that steps stand for, where they differ in length; on the clock of the days.
+    """Intervals of steps that differ in length, on the clock of the days.
 
     Attributes:
-      begin: (step,) when each begins.
-      end: (step,) when it ends; no two overlap.
-      full: usual steps of a day.
+      begin: (step,) begin of each interval.
+      end: (step,) end of each interval; intervals do not overlap.
+      steps_per_day: Number of usual steps in a day.
     """
 
     begin: Times
     end: Times
-    full: int
+    steps_per_day: int
 
     @classmethod
-    def of(
+    def from_times(
         cls, times: Times, stamp: str, day: Day, usual: np.timedelta64, lengths: Any = None
     ) -> Intervals | None:
-        """The intervals of steps; None where all have the usual length.
+        """Return the intervals of steps; None if all steps have the usual length.
 
         Args:
-          times: (step,) of all steps.
-          stamp: where in its interval the time of a step lies; SINCE_00 for amounts since 00 UTC.
-          day: what a day is.
-          usual: length of a step.
-          lengths: (step,) timedelta64 of the intervals as the files tell; NaT where they do not.
+          times: (step,) times of all steps.
+          stamp: Where the time of a step is in its interval; SINCE_00 for amounts since 00 UTC.
+          day: Definition of a day.
+          usual: Usual length of a step.
+          lengths: (step,) lengths of the intervals by the files' bounds, as timedelta64; NaT
+            where a file has no bounds. They are used if the times are not regular.
         """
         if stamp == SINCE_00:
             begin = accumulated_from(times)
-            each = times - begin
+            step_lengths = times - begin
         else:
-            each = time_steps.steps(times, stamp)
+            step_lengths = time_steps.steps(times, stamp)
             if lengths is not None and not time_steps.is_regular(np.diff(times), usual):
-                each = np.where(np.isnat(lengths), each, lengths)
-            begin = time_steps.starts(times, each, stamp)
-        if time_steps.is_regular(each, usual):
+                step_lengths = np.where(np.isnat(lengths), step_lengths, lengths)
+            begin = time_steps.starts(times, step_lengths, stamp)
+        if time_steps.is_regular(step_lengths, usual):
             return None
-        end = begin + each
-        if stamp in ("end", SINCE_00):  # one that would overlap is cut away from its time
+        end = begin + step_lengths
+        # Intervals that overlap are shortened on the side that is away from their own time.
+        if stamp in ("end", SINCE_00):
             begin[1:] = np.maximum(begin[1:], end[:-1])
         else:
             end[:-1] = np.minimum(end[:-1], begin[1:])
         return cls(begin + day.offset, end + day.offset, steps_of(usual))
 
-    def edges(self, days: Times) -> tuple[Steps, Steps]:
-        """(day,) the first step that lies in each day, and (day,) one after its last."""
+    def day_edges(self, days: Times) -> tuple[Steps, Steps]:
+        """Return (day,) the first step that overlaps each day, and (day,) one after its last."""
         begin, end = days.astype(self.end.dtype), (days + DAY).astype(self.end.dtype)
         first = np.searchsorted(self.end, begin, side="right")
         return first, np.maximum(np.searchsorted(self.begin, end), first)
 
-    def within(self, day: np.datetime64, steps: slice) -> tuple[Floats, Floats]:
-        """(step,) the time of steps within a day, in usual steps; and its share of each step."""
+    def overlap(self, day: np.datetime64, steps: slice) -> tuple[Floats, Floats]:
+        """Return (step,) the time of steps in a day in usual steps, and the share of each step."""
         begin, end = self.begin[steps], self.end[steps]
         inside = np.minimum(end, day + DAY) - np.maximum(begin, day)
-        return inside / DAY * self.full, inside / np.maximum(end - begin, np.timedelta64(1, "ns"))
+        share = inside / np.maximum(end - begin, np.timedelta64(1, "ns"))
+        return inside / DAY * self.steps_per_day, share
 
-    def pieces(self) -> tuple[Times, Floats]:
-        """(piece,) days of the steps, each step once for each day it lies in; and their time."""
+    def split_by_day(self) -> tuple[Times, Floats]:
+        """Split steps at the ends of days.
+
+        Returns:
+          (piece,) the day of each piece, and (piece,) its time in usual steps.
+        """
         first = self.begin.astype("datetime64[D]")
         last = (self.end - np.timedelta64(1, "ns")).astype("datetime64[D]")
         n = np.maximum((last - first).astype(np.int64) + 1, 1)
         step = np.repeat(np.arange(len(n)), n)
         label = first[step] + (np.arange(len(step)) - np.repeat(np.cumsum(n) - n, n))
         inside = np.minimum(self.end[step], label + DAY) - np.maximum(self.begin[step], label)
-        return label, inside / DAY * self.full
+        return label, inside / DAY * self.steps_per_day
 
-    def since(self, step: int) -> Intervals:
-        """The same with steps counted from a later one."""
-        return Intervals(self.begin[step:], self.end[step:], self.full)
+    def from_step(self, step: int) -> Intervals:
+        """Return the intervals from a step on, which becomes step 0."""
+        return Intervals(self.begin[step:], self.end[step:], self.steps_per_day)
 
 
 def intervals_of(
     times: Times, stamps: set[str], day: Day, usual: np.timedelta64, lengths: Any = None
 ) -> tuple[dict[str, Intervals], dict[str, Times]]:
-    """For each stamp, the intervals of steps that differ in length; of others the steps' days."""
-    made = {stamp: Intervals.of(times, stamp, day, usual, lengths) for stamp in stamps}
-    labels = {stamp: day.labels(times, usual, stamp) for stamp in stamps if made[stamp] is None}
-    return {stamp: each for stamp, each in made.items() if each is not None}, labels
+    """Return the intervals of steps for stamps where they differ in length, else the steps' days.
+
+    Args:
+      times: (step,) times of all steps.
+      stamps: Where the time of a step is in its interval, for each group of variables.
+      day: Definition of a day.
+      usual: Usual length of a step.
+      lengths: (step,) lengths of the intervals by the files' bounds; NaT where there are none.
+
+    Returns:
+      {stamp: intervals}, and {stamp: (step,) days} for the other stamps.
+    """
+    by_stamp = {stamp: Intervals.from_times(times, stamp, day, usual, lengths) for stamp in stamps}
+    labels = {stamp: day.labels(times, usual, stamp) for stamp in stamps if by_stamp[stamp] is None}
+    return {stamp: one for stamp, one in by_stamp.items() if one is not None}, labels
 
 
 @dataclass(frozen=True, eq=False)
 class Calendar:
-    """Which steps make which day.
+    """The steps that belong to each day.
 
     Attributes:
       days: (day,).
-      edges: for each stamp, (day,) the first step of each day, and (day,) one after its last.
-      least: steps with a value that a day must have; of steps of several lengths the time of as
-        many usual ones.
-      full: usual steps of a whole day; 1 where steps are days.
-      intervals: of the steps, for stamps where they differ in length.
+      edges: {stamp: ((day,) the first step of each day, (day,) one after its last)}.
+      min_steps: Smallest number of steps with a value that a day needs. If steps differ in length,
+        the time of that many usual steps.
+      steps_per_day: Number of usual steps in a whole day; 1 if steps are days.
+      intervals: {stamp: intervals of the steps}, for stamps where steps differ in length.
     """
 
     days: Times
     edges: dict[str, tuple[Steps, Steps]]
-    least: int
-    full: int
+    min_steps: int
+    steps_per_day: int
     intervals: dict[str, Intervals] = field(default_factory=dict)
 
     @classmethod
-    def of(
+    def from_labels(
         cls,
-        wanted: Times,
+        days: Times,
         labels: dict[str, Times],
-        least: int,
-        full: int,
+        min_steps: int,
+        steps_per_day: int,
         intervals: dict[str, Intervals] | None = None,
     ) -> Calendar:
-        """From the days of all steps, for each stamp; or from intervals, where there are some."""
+        """Return the calendar of a series.
+
+        Args:
+          days: (day,) the days of the calendar.
+          labels: {stamp: (step,) day of each step}.
+          min_steps: Smallest number of steps with a value that a day needs.
+          steps_per_day: Number of usual steps in a whole day.
+          intervals: {stamp: intervals}, for stamps where steps differ in length.
+        """
         edges = {
-            stamp: (np.searchsorted(each, wanted), np.searchsorted(each, wanted, side="right"))
-            for stamp, each in labels.items()
+            stamp: (
+                np.searchsorted(step_days, days),
+                np.searchsorted(step_days, days, side="right"),
+            )
+            for stamp, step_days in labels.items()
         }
         intervals = intervals or {}
-        edges |= {stamp: each.edges(wanted) for stamp, each in intervals.items()}
-        return cls(wanted, edges, least, full, intervals)
+        edges |= {stamp: one.day_edges(days) for stamp, one in intervals.items()}
+        return cls(days, edges, min_steps, steps_per_day, intervals)
 
-    def reach(self, block: slice, stamps: set[str]) -> tuple[int, int]:
-        """First step of a block of days, and one after its last."""
+    def step_range(self, block: slice, stamps: set[str]) -> tuple[int, int]:
+        """Return the first step of a block of days, and one after its last."""
         begin = min(int(self.edges[stamp][0][block].min()) for stamp in stamps)
         return begin, max(int(self.edges[stamp][1][block].max()) for stamp in stamps)
 
-    def since(self, step: int) -> Calendar:
-        """The same with steps counted from a later one."""
+    def from_step(self, step: int) -> Calendar:
+        """Return the same calendar with steps counted from a later step, which becomes step 0."""
         edges = {key: (begin - step, end - step) for key, (begin, end) in self.edges.items()}
-        intervals = {key: each.since(step) for key, each in self.intervals.items()}
-        return Calendar(self.days, edges, self.least, self.full, intervals)
+        intervals = {key: one.from_step(step) for key, one in self.intervals.items()}
+        return Calendar(self.days, edges, self.min_steps, self.steps_per_day, intervals)
 
 
 def coverage(
     labels: list[Times],
-    least: int,
-    wanted: tuple[np.datetime64, np.datetime64] | None,
+    min_steps: int,
+    period: tuple[np.datetime64, np.datetime64] | None,
     intervals: list[Intervals] | None = None,
 ) -> Coverage:
-    """Which days there are.
+    """Find the days of a series that are missing or partial.
+
+    A day is as complete as in the variables for which it has the fewest steps.
 
     Args:
-      labels: the days of all steps, for each way in which variables are stamped.
-      least: steps that a day must have, or the time of as many usual ones.
-      wanted: first and last day; None for those from the first to the last that are whole.
-      intervals: those of the ways in which steps differ in length.
+      labels: (step,) the day of each step, for each stamp of variables.
+      min_steps: Smallest number of steps that a day needs, or the time of that many usual steps.
+      period: First and last day; None for the first to the last complete day.
+      intervals: Intervals, for each stamp where steps differ in length.
     """
-    held: list[dict[Any, float]] = [
-        dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in labels
+    day_times: list[dict[Any, float]] = [
+        dict(zip(*np.unique(step_days, return_counts=True), strict=True)) for step_days in labels
     ]
-    for each in intervals or []:
-        label, time = each.pieces()
+    for one in intervals or []:
+        label, time = one.split_by_day()
         unique, which = np.unique(label, return_inverse=True)
-        held.append(dict(zip(unique, np.bincount(which, time), strict=True)))
-    if wanted is None:
-        every = sorted(set.union(*map(set, held)))
-        whole = [
+        day_times.append(dict(zip(unique, np.bincount(which, time), strict=True)))
+    if period is None:
+        all_days = sorted(set.union(*map(set, day_times)))
+        complete = [
             day
-            for day in every
-            if all(time.get(day, 0) >= least - time_steps.TINY for time in held)
+            for day in all_days
+            if all(time.get(day, 0) >= min_steps - time_steps.TINY for time in day_times)
         ]
-        wanted = (whole[0], whole[-1]) if whole else (every[0], every[-1])
-    days = np.arange(wanted[0], wanted[1] + DAY).astype("datetime64[D]")
-    fewest = np.array([min(time.get(day, 0) for time in held) for day in days])
-    lacking = fewest < least - time_steps.TINY
-    return Coverage(days, days[fewest == 0], days[(fewest > 0) & lacking])
+        period = (complete[0], complete[-1]) if complete else (all_days[0], all_days[-1])
+    days = np.arange(period[0], period[1] + DAY).astype("datetime64[D]")
+    fewest = np.array([min(time.get(day, 0) for time in day_times) for day in days])
+    has_too_few = fewest < min_steps - time_steps.TINY
+    return Coverage(days, days[fewest == 0], days[(fewest > 0) & has_too_few])
 
 
 def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice) -> Values:
-    """One value for each day of a block.
+    """Aggregate steps to one value for each day of a block.
 
-    A sum over less than a whole day is scaled to the whole day, by the time of its steps. Where
-    steps differ in length, a mean weighs each by its time.
+    If steps are missing, a sum is scaled to the whole day by the time of its steps. If steps differ
+    in length, a mean weights each step by its time.
 
     Args:
       values: (time, row, column), NaN where missing.
-      calendar: which of these steps make a day.
-      stamp: of the steps.
+      calendar: The steps that belong to each day.
+      stamp: Where the time of a step is in its interval.
       how: mean, sum, max or min.
-      block: of the calendar's days.
+      block: The days of the calendar.
 
     Returns:
-      (day, row, column) float32; NaN where less than `calendar.least` steps have a value.
+      (day, row, column) float32; NaN where fewer than `calendar.min_steps` steps have a value.
     """
     begin, end = (edge[block] for edge in calendar.edges[stamp])
     intervals = calendar.intervals.get(stamp)
-    made = np.full((len(begin), *values.shape[1:]), np.nan, np.float32)
+    result = np.full((len(begin), *values.shape[1:]), np.nan, np.float32)
     for i, (first, last) in enumerate(zip(begin, end, strict=True)):
-        if last == first or (intervals is None and last - first < calendar.least):
+        if last == first or (intervals is None and last - first < calendar.min_steps):
             continue
         steps = values[first:last]
         valid = np.isfinite(steps)
         if intervals is None:
             time = share = None
-            held = valid.sum(0)
+            valid_time = valid.sum(0)
         else:
-            time, share = intervals.within(calendar.days[block][i], slice(first, last))
-            held = np.tensordot(time, valid, 1)
+            time, share = intervals.overlap(calendar.days[block][i], slice(first, last))
+            valid_time = np.tensordot(time, valid, 1)
         if how in ("max", "min"):
             empty, reduce = (-np.inf, np.max) if how == "max" else (np.inf, np.min)
-            found = reduce(np.where(valid, steps, empty), axis=0)
+            day_value = reduce(np.where(valid, steps, empty), axis=0)
         else:
             total = _total(np.where(valid, steps, 0), share if how == "sum" else time)
-            at_least = 1 if intervals is None else time_steps.TINY
-            found = total / np.maximum(held, at_least) * (calendar.full if how == "sum" else 1)
-        made[i] = np.where(held >= calendar.least - time_steps.TINY, found, np.nan)
-    return made
+            divisor = np.maximum(valid_time, 1 if intervals is None else time_steps.TINY)
+            day_value = total / divisor * (calendar.steps_per_day if how == "sum" else 1)
+        is_enough = valid_time >= calendar.min_steps - time_steps.TINY
+        result[i] = np.where(is_enough, day_value, np.nan)
+    return result
 
 
 def _total(steps: Values, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """(row, column) sum of (time, row, column) steps, each times its weight if there is one."""
+    """Return (row, column) the sum of (time, row, column) steps, weighted by (time,) weights."""
     if weight is None:
         total: NDArray[np.float64] = steps.sum(0, dtype=np.float64)
         return total

@@ -1,4 +1,4 @@
-"""What the drivers of grids share: which files and days are needed, and what is wrong with them."""
+"""Base class of drivers of grids: which files and days are needed, and checks of the files."""
 
 from __future__ import annotations
 
@@ -22,22 +22,31 @@ if TYPE_CHECKING:
 
 
 class GridSource(Source):
-    """What drivers of grids share.
+    """Base class of drivers of grids.
 
     Args:
-      urlpath: the file; with `*` in it, the files; with `%Y`, `%m`, `%d`, `%j`, `%H`, the files
-        of a period. Of those by month, day or hour one is opened as a template, the others when
-        they are read.
-      mapping: as `pipeline.sources.grids.derive` has it, or a list of such.
-      day: {stamp, offset_hours, min_steps}, as `pipeline.sources.grids.days.Day` has them.
-      gaps: `allowed`, or a list of MM-DD: days that may be missing, and are NaN then.
-      period: first..last, where the entry's own is not wanted.
-      login: `earthdata`, where the provider wants to know who reads.
-      storage_options: passed to fsspec.
-      metadata: what the catalog says of the entry.
+      urlpath: A file; with `*`, several files; with `%Y`, `%m`, `%d`, `%j` and `%H`, the files of
+        a period. If there is a file for each month, day or hour, one file is opened as a template,
+        and the others when they are read.
+      mapping: {soilweave's name: as described in `pipeline.sources.grids.variables`}, or a list of
+        such dictionaries.
+      day: {stamp, offset_hours, min_steps}, the definition of a day in
+        `pipeline.sources.grids.days`.
+      gaps: Days that may be missing and are NaN then: `allowed` for all, or a list of MM-DD.
+      period: first..last, to use instead of the entry's period.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry.
+
+    Attributes:
+      limits_to_period: Whether the driver returns exactly the requested period even if the URL
+        has no date.
+
+    Raises:
+      ValueError: If arguments are invalid.
     """
 
-    strict = False  # whether only the period is wanted, and whole, though no date is in the URL
+    limits_to_period = False
 
     def __init__(
         self,
@@ -50,7 +59,7 @@ class GridSource(Source):
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet."""
         super().__init__(urlpath, mapping, login, storage_options, metadata)
         self.terms = variables.terms(self.mapping)
         self.day = days.Day(**(day or {}))
@@ -60,152 +69,171 @@ class GridSource(Source):
             self.period = (first, last or first)
 
     def to_dask(self) -> xr.Dataset:
-        """The data in our names and units, lazily.
+        """Return the data in soilweave's names and units, as lazy arrays.
 
         Raises:
-          DataError: listing every way in which the files are not as the catalog says.
+          DataError: If the files are not as the catalog says; the error lists all differences.
         """
-        parts = self.parts()
-        with self.opened_part(next(part.url for part in parts if part.known)) as template:
-            grid, problems = self.checked(template)
+        parts = self.list_parts()
+        with self.open_part(next(part.url for part in parts if part.checked)) as template:
+            grid, problems = self.read_grid(template)
             if grid is None or problems:
                 raise DataError(http_errors.shown(self.urlpath), *problems)
             return assembled(self, template, grid, parts)
 
     read = to_dask
 
-    def opened_part(self, url: str) -> xr.Dataset:
-        """One file, its time called `time`, nothing read yet.
+    def open_part(self, url: str) -> xr.Dataset:
+        """Open one file and rename its coordinates; read only what that needs.
 
         Raises:
-          DataError: it is absent, refused or damaged.
+          DataError: If the file does not exist, is refused or is damaged.
         """
         raise NotImplementedError
 
-    def named(self, raw: xr.Dataset) -> xr.Dataset:
-        """A decoded file whose coordinates have the names that are looked for here."""
+    def rename_coordinates(self, raw: xr.Dataset) -> xr.Dataset:
+        """Rename the coordinates of a decoded file as this class expects them."""
         return coordinates.named(raw, list(variables.inputs_of(self.terms)), AXES)
 
-    def matching(self) -> list[str]:
-        """URLs of the files, where there is no date in them.
+    def find_urls(self) -> list[str]:
+        """Return the URLs of the files that exist, if the entry's URL has no date.
 
         Raises:
-          DataError: the store refuses, or does not answer.
+          DataError: If the store refuses or does not answer.
         """
         if "*" not in self.urlpath:
-            there = fingerprints.info(self.urlpath, self.storage_options, self.login) is not None
-            return [self.urlpath] if there else []
+            info = fingerprints.info(self.urlpath, self.storage_options, self.login)
+            return [self.urlpath] if info is not None else []
         with http_errors.answering(self.urlpath, self.login):
             return files.matching(
                 self.urlpath, **access.options(self.urlpath, self.storage_options, self.login)
             )
 
-    def parts(self) -> list[Part]:
-        """The files that are wanted, in order of time; all that can be told without reading them.
+    def list_parts(self) -> list[Part]:
+        """Return the files of the requested period, in order of time, and their steps.
 
         Raises:
-          DataError: they are absent, damaged, or not as the catalog says.
+          DataError: If files are missing, damaged, or not as the catalog says.
         """
         unit = dates.span(self.urlpath)
         if unit is None:
-            urls = self.matching()
+            urls = self.find_urls()
             if not urls:
-                found = "no file matches" if "*" in self.urlpath else "not found"
-                raise self.absent(http_errors.shown(self.urlpath), found)
+                problem = "no file matches" if "*" in self.urlpath else "not found"
+                raise self.absence_error(http_errors.shown(self.urlpath), problem)
             return looked_at(self, [(url, False) for url in urls])
-        wanted = self._dated()
+        requested = self._dated_files()
         if unit == "Y":
-            return looked_at(self, [(url, optional) for url, _, optional in wanted])
-        return from_template(self, wanted)
+            return looked_at(self, [(url, optional) for url, _, optional in requested])
+        return from_template(self, requested)
 
-    def wanted_days(self) -> tuple[np.datetime64, np.datetime64] | None:
-        """First and last day that are wanted; None for all there are.
+    def requested_days(self) -> tuple[np.datetime64, np.datetime64] | None:
+        """Return the first and last requested day; None for all days of the files.
 
         Raises:
-          DataError: files are named by date, the entry has no last day, and nobody named one.
+          DataError: If files are named by date, but neither the request nor the entry has a last
+            day.
         """
-        named = dates.span(self.urlpath) is not None
-        if self.period is not None and (named or self.strict):
+        is_dated = dates.span(self.urlpath) is not None
+        if self.period is not None and (is_dated or self.limits_to_period):
             return np.datetime64(self.period[0]), np.datetime64(self.period[1])
-        if not named:
+        if not is_dated:
             return None
-        told = str((self.metadata or {}).get("period", ""))
+        entry_text = str((self.metadata or {}).get("period", ""))
         try:
-            first, last = dates.period_of(told)
+            first, last = dates.period_of(entry_text)
         except ValueError:
             last = None
         if last is None:
-            found = f"its files are named by date, and the entry's period is '{told}'"
-            raise DataError(
-                http_errors.shown(self.urlpath), found, remedy="say which with period: first..last"
+            problem = (
+                "its files are named by date, but its period has no last day: "
+                f"'{entry_text}'; expected first..last"
             )
+            hint = "request a period, or set `period: first..last` in the entry's arguments"
+            raise DataError(http_errors.shown(self.urlpath), problem, remedy=hint)
         return np.datetime64(first), np.datetime64(last)
 
-    def may_not_lack(self, missing: days.Times) -> days.Times:
-        """Those of the missing days that may not be missing."""
+    def disallowed_gaps(self, missing: days.Times) -> days.Times:
+        """Return the missing days that the catalog entry does not allow."""
         if self.gaps == "allowed":
             return missing[:0]
         return np.array([d for d in missing if str(d)[5:10] not in self.gaps], "datetime64[D]")
 
-    def remedy_of_gaps(self) -> str:
-        """What to do about missing days."""
+    def gaps_hint(self) -> str:
+        """Return what a user can do about missing days."""
         origin = (self.metadata or {}).get("origin", "the provider")
-        return f"get them from {origin}, or say gaps: allowed"
+        return f"get them from {origin}, or set `gaps: allowed` in the entry"
 
-    def checked(self, raw: xr.Dataset) -> tuple[Grid | None, list[str]]:
-        """The grid of one file, and what is wrong with the file."""
+    def read_grid(self, raw: xr.Dataset) -> tuple[Grid | None, list[str]]:
+        """Return the grid of one file, and messages about what is wrong with the file."""
         names = list(variables.inputs_of(self.terms))
         grid, problems = grid_of(raw, names)
         problems = problems + variables.input_problems(raw, self.terms)
         if any("time" in raw[name].dims for name in names if name in raw):
-            hourly = "time" in raw and any(term.how for term in self.terms.values())
+            has_steps = "time" in raw and any(term.daily for term in self.terms.values())
             times = raw["time"].values if "time" in raw else np.array([])
-            ordered = days.order_problems(times) if hourly else time_problems(raw)
-            problems += calendar_problems(times) or ordered
+            order = days.order_problems(times) if has_steps else time_problems(raw)
+            problems += calendar_problems(times) or order
         return grid, problems
 
     def part_problems(self, raw: xr.Dataset, grid: Grid) -> list[str]:
-        """What is wrong with a file that was not opened before, also that its grid is another."""
-        found, problems = self.checked(raw)
-        if found is None or problems:
+        """Return messages about a file that was not opened before, also about a different grid.
+
+        Args:
+          raw: The file.
+          grid: The grid of the other files.
+        """
+        own_grid, problems = self.read_grid(raw)
+        if own_grid is None or problems:
             return problems
-        return [f"another {axis} than the other files" for axis in found.cut(grid).differs(grid)]
+        axes = own_grid.clip_like(grid).differing_axes(grid)
+        return [f"another {axis} than the other files" for axis in axes]
 
     def digest(self) -> str:
-        """Identifies the content: the names and tags of all files, not where they are.
+        """Return a digest of the names and tags of all files, which does not depend on their place.
 
-        Files that may be absent count where they are there.
+        Files that may be absent are included if they exist.
 
         Raises:
-          DataError: another one is absent, or its store does not answer.
+          DataError: If another file is missing, or the store does not answer.
         """
         if dates.span(self.urlpath) is None:
             return super().digest()
-        wanted = self._dated()
-        found = fingerprints.of_files(
-            [url for url, _, _ in wanted], self.storage_options, self.login
+        requested = self._dated_files()
+        tags = fingerprints.of_files(
+            [url for url, _, _ in requested], self.storage_options, self.login
         )
-        told = list(zip(wanted, found, strict=True))
-        lacking = [held[0] for (_, held, optional), tag in told if tag is None and not optional]
-        if lacking:
-            absent = f"missing: {dates.shown(np.array(lacking))}"
-            raise DataError(http_errors.shown(self.urlpath), absent, remedy=self.remedy_of_gaps())
-        there = [(http_errors.file_name(url), tag) for (url, _, _), tag in told if tag is not None]
-        if not there:
-            raise self.absent(http_errors.shown(self.urlpath), "not found: none of its files")
-        return files.sha256_of([list(each) for each in zip(*there, strict=True)])
+        tagged = list(zip(requested, tags, strict=True))
+        missing = [span[0] for (_, span, optional), tag in tagged if tag is None and not optional]
+        if missing:
+            problem = f"missing: {dates.shown(np.array(missing))}"
+            raise DataError(http_errors.shown(self.urlpath), problem, remedy=self.gaps_hint())
+        named_tags = [
+            (http_errors.file_name(url), tag) for (url, _, _), tag in tagged if tag is not None
+        ]
+        if not named_tags:
+            raise self.absence_error(
+                http_errors.shown(self.urlpath), "not found: none of its files"
+            )
+        return files.sha256_of([list(column) for column in zip(*named_tags, strict=True)])
 
-    def _dated(self) -> list[tuple[str, days.Times, bool]]:
-        """(URL, when it begins and ends, whether it may be absent) of the files of the period."""
-        wanted = self.wanted_days()
-        assert wanted is not None
-        first, last = wanted
-        stamps = {term.stamp or self.day.stamp for term in self.terms.values() if term.how}
+    def _dated_files(self) -> list[tuple[str, days.Times, bool]]:
+        """Return the files of the requested period, if they are named by date.
+
+        A file of the days around the period may be absent.
+
+        Returns:
+          For each file (URL, (2,) begin and end of the time it covers, whether it may be absent).
+        """
+        requested = self.requested_days()
+        assert requested is not None
+        first, last = requested
+        stamps = {term.stamp or self.day.stamp for term in self.terms.values() if term.daily}
         before = int(bool(self.day.offset_hours))
         after = int(bool(self.day.offset_hours or stamps & {"end", "middle"}))
-        reach = (first - before * days.DAY, last + after * days.DAY)
-        lenient = self.gaps == "allowed"
+        begin, end = first - before * days.DAY, last + after * days.DAY
+        allows_gaps = self.gaps == "allowed"
         return [
-            (url, held, lenient or bool(held[1] <= first or held[0] >= last + days.DAY))
-            for url, held in dates.urls(self.urlpath, reach[0], reach[1])
+            (url, span, allows_gaps or bool(span[1] <= first or span[0] >= last + days.DAY))
+            for url, span in dates.urls(self.urlpath, begin, end)
         ]

@@ -1,6 +1,7 @@
-"""Files with parts of a series: which steps each has, and its values, checked when it is read.
+"""The files of a gridded series: find them, check them, and read their values.
 
-What files of a grid there are: those looked at one by one, and those told from a template.
+Few files are all opened at once. Of many files named by date only one is opened, as a template;
+the others are expected to be like it, which is checked when they are read.
 """
 
 from __future__ import annotations
@@ -27,28 +28,28 @@ if TYPE_CHECKING:
     from pipeline.sources.grids.variables import Term
     from pipeline.sources.shared.sites import Region
 
+    # For each file: URL, (2,) begin and end of the time that it covers, whether it may be absent.
     Wanted = list[tuple[str, days.Times, bool]]
 
-
-_UNLIKE = "fetch it again; if its steps are meant to differ, name it in an entry of its own"
+_UNLIKE = "fetch it again; if its steps are meant to differ, put it in an entry of its own"
 
 
 class Opener(Protocol):
-    """What opens a file of a source, and checks it."""
+    """An object that opens and checks single files."""
 
     login: str | None
 
-    def opened_part(self, url: str) -> xr.Dataset:
-        """One file, its time called `time`, nothing read yet."""
+    def open_part(self, url: str) -> xr.Dataset:
+        """Open one file and rename its coordinates; read only what that needs."""
 
     def part_problems(self, raw: xr.Dataset, grid: Grid) -> list[str]:
-        """What is wrong with a file that has not been looked at before."""
+        """Return messages about a file that was not opened before and differs from the first."""
 
 
 class Files(Opener, Protocol):
-    """The files of an entry: what is wanted of them, and which of them may be absent.
+    """The files of a catalog entry: what is requested of them, and which of them may be absent.
 
-    `GridSource` is one; `survey` and `assembly`, which it is made of, know no more of it.
+    Drivers of grids implement it. The modules `parts` and `assembly` use no more of a driver.
     """
 
     urlpath: str
@@ -56,53 +57,59 @@ class Files(Opener, Protocol):
     terms: dict[str, Term]
     day: days.Day
     region: Region | None
-    strict: bool
+    limits_to_period: bool
 
-    def checked(self, raw: xr.Dataset) -> tuple[Grid | None, list[str]]:
-        """The grid of one file, and what is wrong with the file."""
+    def read_grid(self, raw: xr.Dataset) -> tuple[Grid | None, list[str]]:
+        """Return the grid of one file, and messages about what is wrong with the file."""
 
-    def wanted_days(self) -> tuple[np.datetime64, np.datetime64] | None:
-        """First and last day that are wanted; None for all there are."""
+    def requested_days(self) -> tuple[np.datetime64, np.datetime64] | None:
+        """Return the first and last requested day; None for all days."""
 
-    def may_not_lack(self, missing: days.Times) -> days.Times:
-        """Those of the missing days that may not be missing."""
+    def disallowed_gaps(self, missing: days.Times) -> days.Times:
+        """Return the missing days that the catalog entry does not allow."""
 
-    def remedy_of_gaps(self) -> str:
-        """What to do about missing days."""
+    def gaps_hint(self) -> str:
+        """Return what a user can do about missing days."""
 
-    def absent(self, place: str, found: str) -> DataError:
-        """The error where files are absent."""
+    def absence_error(self, url: str, problem: str) -> DataError:
+        """Return the error for files that do not exist."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A file, and the steps in it.
+    """A file and its steps.
 
     Attributes:
-      url: of the file.
-      times: (time,) datetime64[ns] of its steps; empty for constants.
-      lengths: (time,) timedelta64[ns] of the intervals they stand for, where it has their bounds.
-      known: whether it has been opened and checked.
-      optional: whether it gives NaN where it is absent.
-      span: when what it holds begins and ends, by its name.
+      url: URL of the file.
+      times: (time,) datetime64[ns] times of its steps; empty for constants.
+      lengths: (time,) timedelta64[ns] lengths of the steps' intervals; None if the file has no
+        bounds of its times.
+      checked: Whether the file has been opened and checked.
+      optional: Whether the file may be absent. Its values are NaN then.
+      span: (2,) begin and end of the time that the file covers by its name.
     """
 
     url: str
     times: NDArray[np.datetime64]
     lengths: NDArray[np.timedelta64] | None = None
-    known: bool = True
+    checked: bool = True
     optional: bool = False
     span: NDArray[np.datetime64] | None = None
 
 
 class OtherSteps(DataError):
-    """A file has other steps than the one that was opened first, and they fill its span."""
+    """A file has other steps than the template, and they fill the time that it covers."""
 
 
 def steps_in(
     parts: Sequence[Part],
 ) -> tuple[NDArray[np.datetime64], NDArray[np.timedelta64] | None]:
-    """(time,) of all steps of several files; and their lengths, NaT where a file has no bounds."""
+    """Join the steps of several files.
+
+    Returns:
+      (time,) datetime64[ns] times, and (time,) timedelta64[ns] lengths of the intervals, NaT where
+      a file has no bounds; None instead of the lengths if no file has bounds.
+    """
     times = np.concatenate([part.times for part in parts])
     if all(part.lengths is None for part in parts):
         return times, None
@@ -117,46 +124,49 @@ def steps_in(
 def values_of(
     source: Opener, grid: Grid, part: Part, names: tuple[str, ...], where: dict[str, slice]
 ) -> Any:
-    """(variable, ...) values in one file; NaN where it is absent, and may be.
+    """Read values of one file.
 
     Args:
-      source: opens the file.
-      grid: what it must have, where it was not opened before.
-      part: the file.
-      names: of its variables.
-      where: what to take of each dimension; what is taken has their order.
+      source: Opens the file.
+      grid: The grid that the file must have if it was not opened before.
+      part: The file.
+      names: Names of its variables.
+      where: {dimension: slice}, in the order that the result's dimensions have.
+
+    Returns:
+      (variable, ...) float32; a single NaN if the file does not exist and may be absent.
 
     Raises:
-      OtherSteps: it has other steps than expected, to be had from `as_held`.
-      DataError: it is absent, damaged or unlike the first.
+      OtherSteps: If the file has other steps than expected, and they fill the time it covers.
+      DataError: If the file does not exist, is damaged, or differs from the first file.
     """
     try:
-        raw = source.opened_part(part.url)
+        raw = source.open_part(part.url)
     except DataError as error:
         if is_optional(part, error):
             return np.float32(np.nan)
         raise
     try:
-        if not part.known:
+        if not part.checked:
             check(source, grid, raw, part)
-        made = []
+        arrays = []
         for name in names:
-            held = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
-            ordered = held.transpose(*(dim for dim in where if dim in held.dims))
+            selected = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
+            ordered = selected.transpose(*(dim for dim in where if dim in selected.dims))
             with http_errors.answering(part.url, source.login), _readable(part.url, name):
-                made.append(missing_values.floats(ordered).values)
-        return np.stack(made)
+                arrays.append(missing_values.floats(ordered).values)
+        return np.stack(arrays)
     finally:
         raw.close()
 
 
 def is_optional(part: Part, error: DataError) -> bool:
-    """Whether a file that cannot be opened is absent, and may be."""
+    """Return whether a file that cannot be opened does not exist and may be absent."""
     return part.optional and any("not found" in problem for problem in error.problems)
 
 
 def lengths_of(raw: xr.Dataset) -> NDArray[np.timedelta64] | None:
-    """(time,) how long the steps of a file last, by the bounds of its times, if it has them."""
+    """Return (time,) lengths of a file's steps by the bounds of its times; None without bounds."""
     name = raw["time"].attrs.get("bounds") if "time" in raw else None
     if name not in raw or raw[name].shape != (raw.sizes.get("time"), 2):
         return None
@@ -168,21 +178,21 @@ def lengths_of(raw: xr.Dataset) -> NDArray[np.timedelta64] | None:
 
 
 def as_held(source: Opener, grid: Grid, part: Part, stamp: str) -> Part:
-    """A file with the steps that it has, however many, if they fill its span.
+    """Replace the expected steps of a file by its actual steps, if they fill the time it covers.
 
     Args:
-      source: opens the file.
-      grid: what it must have.
-      part: the file, with the steps that were expected.
-      stamp: where in its interval the time of a step lies.
+      source: Opens the file.
+      grid: The grid that the file must have.
+      part: The file with the expected steps.
+      stamp: Where the time of a step is in its interval.
 
     Raises:
-      DataError: it is absent, damaged or unlike the first.
+      DataError: If the file does not exist, is damaged, or differs from the first file.
     """
-    if part.known:
+    if part.checked:
         return replace(part, lengths=time_steps.steps(part.times, stamp))
     try:
-        raw = source.opened_part(part.url)
+        raw = source.open_part(part.url)
     except DataError as error:
         if is_optional(part, error):
             return part
@@ -193,36 +203,42 @@ def as_held(source: Opener, grid: Grid, part: Part, stamp: str) -> Part:
         times = raw["time"].values.astype("datetime64[ns]")
         lengths = lengths_of(raw)
     lengths = time_steps.steps(times, stamp) if lengths is None else lengths
-    return replace(part, times=times, lengths=lengths, known=True)
+    return replace(part, times=times, lengths=lengths, checked=True)
 
 
 def check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
-    """Whether a file is like the first, and has the steps that were expected.
+    """Check that a file is like the first file and has the expected steps.
+
+    Args:
+      source: Checks the file.
+      grid: The grid that the file must have.
+      raw: The open file.
+      part: The file with the expected steps.
 
     Raises:
-      OtherSteps: it has others, which fill its span.
-      DataError: it is not like the first.
+      OtherSteps: If the file has other steps, and they fill the time it covers.
+      DataError: If the file differs from the first file.
     """
     problems = source.part_problems(raw, grid)
     if not problems and _fills(raw, part):
-        found = f"{len(raw['time'])} steps, expected {len(part.times)}"
-        raise OtherSteps(http_errors.shown(part.url), f"time: {found}", remedy=_UNLIKE)
+        problem = f"time: {len(raw['time'])} steps, expected {len(part.times)}"
+        raise OtherSteps(http_errors.shown(part.url), problem, remedy=_UNLIKE)
     if not problems and len(raw["time"]) != len(part.times):
         problems = [f"time: {len(raw['time'])} steps, expected {len(part.times)}"]
     if not problems:
-        off = np.flatnonzero(raw["time"].values != part.times)
-        if off.size:
-            found, wanted = raw["time"].values[off[0]], part.times[off[0]]
+        wrong = np.flatnonzero(raw["time"].values != part.times)
+        if wrong.size:
+            actual, expected = raw["time"].values[wrong[0]], part.times[wrong[0]]
             problems = [
-                f"time: {found.astype('datetime64[m]')}, expected "
-                f"{wanted.astype('datetime64[m]')}, as its name says"
+                f"time: {actual.astype('datetime64[m]')}, expected "
+                f"{expected.astype('datetime64[m]')} from the file's name"
             ]
     if problems:
         raise DataError(http_errors.shown(part.url), *problems, remedy=_UNLIKE)
 
 
 def _fills(raw: xr.Dataset, part: Part) -> bool:
-    """Whether a file has other steps than expected, and they fill its span."""
+    """Return whether a file has other steps than expected that fill the time it covers."""
     times = raw["time"].values.astype("datetime64[ns]")
     if part.span is None or len(times) == len(part.times) or not len(times):
         return False
@@ -235,104 +251,113 @@ def _fills(raw: xr.Dataset, part: Part) -> bool:
 
 @contextlib.contextmanager
 def _readable(url: str, name: str) -> Iterator[None]:
-    """Say which file and variable cannot be read, where it is not its server that fails."""
+    """Turn errors of a damaged file into a `DataError` that names the file and the variable.
+
+    Errors of a server are not changed.
+    """
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        local = "://" not in url or url.startswith("file://")
-        if isinstance(error, OSError) and not local and not str(error).startswith("Can't"):
+        is_local = "://" not in url or url.startswith("file://")
+        # HDF5 starts its own errors, which are of the type OSError, with "Can't".
+        if isinstance(error, OSError) and not is_local and not str(error).startswith("Can't"):
             raise
-        found = f"{name}: cannot be read, damaged: {' '.join(str(error).split())}"
-        raise DataError(http_errors.shown(url), found, remedy="fetch it again") from error
+        problem = f"{name}: cannot be read, damaged: {' '.join(str(error).split())}"
+        raise DataError(http_errors.shown(url), problem, remedy="fetch it again") from error
 
 
-def looked_at(source: Files, wanted: list[tuple[str, bool]]) -> list[Part]:
-    """Files that are all opened: there are few.
+def looked_at(source: Files, requested: list[tuple[str, bool]]) -> list[Part]:
+    """Open and check all of a few files.
 
     Args:
-      source: opens and checks them.
-      wanted: (URL, whether it may be absent) of each.
+      source: Opens and checks the files.
+      requested: For each file (URL, whether it may be absent).
 
     Returns:
-      Those that are there, in order of time.
+      The files that exist, in order of time.
 
     Raises:
-      DataError: listing what is wrong with all of them.
+      DataError: If any file cannot be used; the error lists the problems of all files.
     """
     parts: dict[str, Part] = {}
     grids: dict[str, Grid] = {}
-    problems, remedies = [], []
-    for url, optional in wanted:
-        prefix = f"{http_errors.file_name(url)}: " if len(wanted) > 1 else ""
+    problems, hints = [], []
+    for url, optional in requested:
+        prefix = f"{http_errors.file_name(url)}: " if len(requested) > 1 else ""
         try:
-            raw = source.opened_part(url)
+            raw = source.open_part(url)
         except DataError as error:
             if not (optional and is_absence(error)):
                 problems += [prefix + problem for problem in error.problems]
-                remedies.append(error.remedy)
+                hints.append(error.remedy)
             continue
         with raw:
-            grid, wrong = source.checked(raw)
-            problems += [prefix + problem for problem in wrong]
-            if grid is not None and not wrong:
+            grid, file_problems = source.read_grid(raw)
+            problems += [prefix + problem for problem in file_problems]
+            if grid is not None and not file_problems:
                 parts[url] = Part(url, _times_of(raw, source), lengths_of(raw))
                 grids[url] = grid
     problems += _disagreements(parts, grids)
     if not problems and not parts:
         problems = ["not found"]
     if problems:
-        remedy = remedies[0] if len(problems) == len(remedies) == 1 else REMEDY
-        raise DataError(http_errors.shown(source.urlpath), *problems, remedy=remedy)
+        hint = hints[0] if len(problems) == len(hints) == 1 else REMEDY
+        raise DataError(http_errors.shown(source.urlpath), *problems, remedy=hint)
     return sorted(parts.values(), key=lambda p: p.times[0].astype(int) if len(p.times) else 0)
 
 
-def from_template(source: Files, wanted: Wanted) -> list[Part]:
-    """Files of which one is opened: the times of the others are as those in it.
+def from_template(source: Files, requested: Wanted) -> list[Part]:
+    """Open one of many files, and derive the expected times of the others from it.
 
     Args:
-      source: opens and checks it.
-      wanted: (URL, when what it holds begins and ends, whether it may be absent) of each.
+      source: Opens and checks the template, the first file that exists.
+      requested: For each file (URL, (2,) begin and end of the time that it covers, whether it may
+        be absent).
+
+    Returns:
+      The files, in order of time, without those that are known to be absent.
 
     Raises:
-      DataError: a file is known to be absent, or the template is not as the catalog says.
+      DataError: If a file is known to be absent, or the template is not as the catalog says.
     """
     options = access.options(source.urlpath, source.storage_options, source.login)
-    gone = dates.absent([url for url, _, _ in wanted], options)
-    lacking = [held[0] for url, held, optional in wanted if url in gone and not optional]
-    if lacking:
-        found = f"missing: {dates.shown(np.array(lacking))}"
-        raise DataError(http_errors.shown(source.urlpath), found, remedy=source.remedy_of_gaps())
-    there = [each for each in wanted if each[0] not in gone]
-    for url, held, optional in there:
+    absent = dates.absent([url for url, _, _ in requested], options)
+    missing = [span[0] for url, span, optional in requested if url in absent and not optional]
+    if missing:
+        problem = f"missing: {dates.shown(np.array(missing))}"
+        raise DataError(http_errors.shown(source.urlpath), problem, remedy=source.gaps_hint())
+    candidates = [file for file in requested if file[0] not in absent]
+    for url, template_span, optional in candidates:
         try:
-            with source.opened_part(url) as raw:
-                _, problems = source.checked(raw)
+            with source.open_part(url) as raw:
+                _, problems = source.read_grid(raw)
                 if problems:
                     raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
-                offsets = _times_of(raw, source) - held[0]
+                offsets = _times_of(raw, source) - template_span[0]
         except DataError as error:
             if optional and is_absence(error):
                 continue
             raise
         return [
             Part(
-                each,
-                _expected(span, held, offsets),
-                known=each == url,
-                optional=may_lack,
+                other_url,
+                _expected(span, template_span, offsets),
+                checked=other_url == url,
+                optional=other_optional,
                 span=span,
             )
-            for each, span, may_lack in there
+            for other_url, span, other_optional in candidates
         ]
-    raise source.absent(http_errors.shown(source.urlpath), "not found: none of its files")
+    raise source.absence_error(http_errors.shown(source.urlpath), "not found: none of its files")
 
 
 def is_absence(error: DataError) -> bool:
-    """Whether a file is not there, rather than refused or damaged."""
+    """Return whether an error says that a file does not exist, not that it is damaged."""
     return error.problems[0].startswith("not found")
 
 
 def _times_of(raw: xr.Dataset, source: Files) -> days.Times:
+    """Return (time,) datetime64[ns] times of a file; empty if its variables are constants."""
     names = variables.inputs_of(source.terms)
     if not any("time" in raw[name].dims for name in names):
         return np.array([], "datetime64[ns]")
@@ -340,32 +365,48 @@ def _times_of(raw: xr.Dataset, source: Files) -> days.Times:
     return times
 
 
-def _expected(held: days.Times, of_template: days.Times, offsets: Any) -> days.Times:
-    """Times in a file that holds a span; those of months have more or fewer than the template."""
-    count, span, length = len(offsets), held[1] - held[0], of_template[1] - of_template[0]
-    if span != length and count > 1:
+def _expected(span: days.Times, template_span: days.Times, offsets: Any) -> days.Times:
+    """Return the expected times of a file, given those of the template.
+
+    Files of months or years have more or fewer steps than the template if they cover more or fewer
+    days.
+
+    Args:
+      span: (2,) begin and end of the time that the file covers.
+      template_span: (2,) the same for the template.
+      offsets: (time,) times of the template since the begin of its span.
+    """
+    count, length = len(offsets), span[1] - span[0]
+    template_length = template_span[1] - template_span[0]
+    if length != template_length and count > 1:
         step = offsets[1] - offsets[0]
-        even = bool((np.diff(offsets) == step).all())
-        count = round(count * (span / length) if even else span / step)
+        is_even = bool((np.diff(offsets) == step).all())
+        count = round(count * (length / template_length) if is_even else length / step)
         offsets = offsets[0] + np.arange(count) * step
-    made: days.Times = (held[0] + offsets).astype("datetime64[ns]")
-    return made
+    times: days.Times = (span[0] + offsets).astype("datetime64[ns]")
+    return times
 
 
 def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
-    """Files that are not of one grid, or whose days do not follow one another."""
+    """Return messages about files with different grids, and files that overlap in time.
+
+    Args:
+      parts: {URL: file}.
+      grids: {URL: grid of the file}.
+    """
     if len(parts) < 2:
         return []
     first, *others = parts
     problems = [
         f"{http_errors.file_name(url)}: another {axis} than {http_errors.file_name(first)}"
         for url in others
-        for axis in grids[url].differs(grids[first])
+        for axis in grids[url].differing_axes(grids[first])
     ]
     timeless = [url for url in parts if not len(parts[url].times)]
     if timeless:
         return problems + [
-            f"{http_errors.file_name(url)}: no times, and not the only file" for url in timeless
+            f"{http_errors.file_name(url)}: no times; expected times, as there are several files"
+            for url in timeless
         ]
     hourly = any(time_steps.step_of(part.times) < days.DAY for part in parts.values())
     ends = {
@@ -375,9 +416,9 @@ def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
     for before, after in itertools.pairwise(sorted(parts, key=lambda url: ends[url][0])):
         if ends[after][0] <= ends[before][1]:
             earlier = http_errors.file_name(before)
-            found = f"begins {ends[after][0]}, but {earlier} ends {ends[before][1]}"
+            order = f"begins {ends[after][0]}, but {earlier} ends {ends[before][1]}"
             kind = "times" if hourly else "days"
             problems.append(
-                f"{http_errors.file_name(after)}: {found}; {kind} must increase from file to file"
+                f"{http_errors.file_name(after)}: {order}; {kind} must increase from file to file"
             )
     return problems

@@ -1,14 +1,18 @@
-"""What an entry's mapping asks for: names, units, how to a day, and variables made from others.
+"""The mapping of a gridded entry: names, units, aggregation to days, and derived variables.
 
-{from: NAME, units: UNITS, to: OUR UNITS}             as it is, in our units
-fill: NUMBER, or a list                               stored values that are missing, though the
-                                                      file does not declare it
-daily: mean | sum | max | min                         where steps are shorter than a day; a sum
-                                                      of UNITS has UNITS day-1
-accumulated: hourly | since_00                        amounts of each step, however long, or
-                                                      since 00 UTC; stamped at their end
-stamp: start | middle | end | instant                 other than the entry's `day.stamp`
-{from: [NAME, ...], units: [UNITS, ...], by: RULE}    one of RULES, at the provider's steps
+Keys of a variable in the mapping:
+  {from: NAME, units: UNITS, to: UNITS}             name and units of the provider, and the units
+                                                    to convert to (optional)
+  fill: NUMBER, or a list                           stored values that are missing although the
+                                                    file does not declare it
+  daily: mean | sum | max | min                     how steps shorter than a day become days; a
+                                                    sum of UNITS has UNITS day-1
+  accumulated: hourly | since_00                    amounts of each step (of any length), or
+                                                    since 00 UTC; their times are interval ends
+  stamp: start | middle | end | instant             if it differs from the entry's `day.stamp`
+  {from: [NAME, ...], units: [UNITS, ...], by: RULE}  a variable that one of the formulas in
+                                                    `pipeline.sources.shared.units` derives from
+                                                    others, before aggregation to days
 """
 
 from __future__ import annotations
@@ -27,112 +31,133 @@ if TYPE_CHECKING:
 
     Arrays = list[Any]
 
-
 KEYS = {"from", "units", "to", "fill", "daily", "accumulated", "stamp", "by"}
 
 
 @dataclass(frozen=True)
 class Term:
-    """One of our variables, as the mapping has it.
+    """One variable of a mapping.
 
     Attributes:
-      inputs: the provider's names and units.
-      rule: how it is made from them; None where it is the one input.
-      how: from steps to a day, None for data that are daily.
-      since_00: whether it accumulates from 00 UTC on.
-      stamp: of its steps, None for the entry's.
-      units: of what the rule and the day make.
-      to: ours.
+      inputs: (name, units) of each of the provider's variables that are read.
+      rule: Name of the formula that derives the variable; None for a single input as it is.
+      daily: How steps become days: mean, sum, max or min; None for daily data.
+      since_00: Whether the values accumulate from 00 UTC on.
+      stamp: Where the time of a step is in its interval; None for the entry's setting.
+      units: Units after the formula and the aggregation to days.
+      to: Units to convert to.
     """
 
     inputs: tuple[tuple[str, str], ...]
     rule: str | None
-    how: str | None
+    daily: str | None
     since_00: bool
     stamp: str | None
     units: str
     to: str
 
-    def stamp_over(self, entrys: str) -> str:
-        """Where the time of a step lies in its interval, given the entry's; or SINCE_00."""
-        return SINCE_00 if self.since_00 else self.stamp or entrys
-
-    def make(self, arrays: Arrays) -> Any:
-        """The variable at the provider's steps, from arrays of its inputs, in their units."""
-        if self.rule is None:
-            return arrays[0]
-        rule, first = RULES[self.rule], self.inputs[0][1]
-        taken = [
-            linear(array, units, wanted or first)
-            for array, (_, units), wanted in zip(arrays, self.inputs, rule.takes, strict=True)
-        ]
-        return rule.make(*taken).astype("float32")
-
-    def ours(self, arrays: Arrays, to_days: Callable[[Any], Any] | None = None) -> Any:
-        """The variable in our units, from arrays of its inputs, in their units.
+    def stamp_or(self, default: str) -> str:
+        """Return where the time of a step is in its interval, or SINCE_00.
 
         Args:
-          arrays: of the inputs, at the provider's steps.
-          to_days: what makes days of steps.
+          default: The setting of the catalog entry.
         """
-        made = self.make(arrays)
-        return linear(to_days(made) if to_days else made, self.units, self.to)
+        return SINCE_00 if self.since_00 else self.stamp or default
+
+    def apply_formula(self, arrays: Arrays) -> Any:
+        """Return the variable at the provider's steps.
+
+        Args:
+          arrays: Arrays of the inputs, in the provider's units.
+        """
+        if self.rule is None:
+            return arrays[0]
+        formula, first_units = RULES[self.rule], self.inputs[0][1]
+        converted = [
+            linear(array, units, target or first_units)
+            for array, (_, units), target in zip(
+                arrays, self.inputs, formula.input_units, strict=True
+            )
+        ]
+        return formula.compute(*converted).astype("float32")
+
+    def compute(self, arrays: Arrays, to_days: Callable[[Any], Any] | None = None) -> Any:
+        """Return the variable in the units to convert to.
+
+        Args:
+          arrays: Arrays of the inputs at the provider's steps, in the provider's units.
+          to_days: Aggregates an array of steps to days; None to keep the steps.
+        """
+        values = self.apply_formula(arrays)
+        return linear(to_days(values) if to_days else values, self.units, self.to)
 
 
 def terms(mapping: dict[str, dict[str, Any]]) -> dict[str, Term]:
-    """The mapping, checked.
+    """Check a mapping and parse its variables.
+
+    Args:
+      mapping: {soilweave's name: keys and values as in the description of this module}.
 
     Raises:
-      ValueError: listing what cannot be understood in it.
+      ValueError: If the mapping is invalid; the message lists all problems.
     """
-    problems = [f"{name}: {told}" for name, spec in mapping.items() for told in _wrong(spec)]
+    problems = [f"{name}: {problem}" for name, spec in mapping.items() for problem in _wrong(spec)]
     if problems:
         raise ValueError(f"mapping: {'; '.join(problems)}")
     return {name: _term(spec) for name, spec in mapping.items()}
 
 
-def inputs_of(made: dict[str, Term]) -> dict[str, str]:
-    """{provider's name: its units} of all that a mapping reads."""
-    return {name: units for term in made.values() for name, units in term.inputs}
+def inputs_of(variables: dict[str, Term]) -> dict[str, str]:
+    """Return {provider's name: its units} of all variables that a mapping reads."""
+    return {name: units for term in variables.values() for name, units in term.inputs}
 
 
-def input_problems(raw: xr.Dataset, made: dict[str, Term]) -> list[str]:
-    """Inputs that a file lacks or has in other units, and units that are not of one dimension."""
+def input_problems(raw: xr.Dataset, variables: dict[str, Term]) -> list[str]:
+    """Return messages about inputs that are missing or have other units than the mapping states.
+
+    Units that cannot be converted are listed too.
+
+    Args:
+      raw: The file.
+      variables: The variables of the mapping.
+    """
     problems = []
-    for name, units in inputs_of(made).items():
+    for name, units in inputs_of(variables).items():
         if name not in raw:
             problems.append(f"{name}: missing; the file has {[str(v) for v in raw.data_vars]}")
             continue
-        found = raw[name].attrs.get("units")
-        if found is not None and not same(str(found), units):
-            problems.append(f"{name}: units '{found}', expected '{units}'")
-    for term in made.values():
+        file_units = raw[name].attrs.get("units")
+        if file_units is not None and not same(str(file_units), units):
+            problems.append(f"{name}: units '{file_units}', expected '{units}'")
+    for term in variables.values():
         pairs = [(term.units, term.to)]
         if term.rule:
-            takes = zip(term.inputs, RULES[term.rule].takes, strict=True)
-            pairs += [(units, wanted) for (_, units), wanted in takes if wanted]
-        for found, wanted in pairs:
+            targets = zip(term.inputs, RULES[term.rule].input_units, strict=True)
+            pairs += [(units, target) for (_, units), target in targets if target]
+        for units, target in pairs:
             try:
-                conversion(found, wanted)
+                conversion(units, target)
             except DataError as error:
                 problems.append(f"{', '.join(name for name, _ in term.inputs)}: {error}")
     return problems
 
 
 def _term(spec: dict[str, Any]) -> Term:
+    """Parse a valid variable of a mapping."""
     names, units = _listed(spec["from"]), _listed(spec["units"])
     inputs = tuple(zip(names, units * len(names) if len(units) == 1 else units, strict=True))
-    rule, how = spec.get("by"), spec.get("daily")
-    result = (RULES[rule].gives if rule else None) or units[0]
-    result = f"{known(result)} day-1" if how == "sum" else result
+    rule, daily = spec.get("by"), spec.get("daily")
+    result_units = (RULES[rule].output_units if rule else None) or units[0]
+    result_units = f"{known(result_units)} day-1" if daily == "sum" else result_units
     accumulated = spec.get("accumulated")
     stamp = "end" if accumulated else spec.get("stamp")
-    since = accumulated == "since_00"
-    return Term(inputs, rule, how, since, stamp, result, spec.get("to", result))
+    since_00 = accumulated == "since_00"
+    return Term(inputs, rule, daily, since_00, stamp, result_units, spec.get("to", result_units))
 
 
 def _wrong(spec: dict[str, Any]) -> list[str]:
-    told = [f"no key '{key}'" for key in spec.keys() - KEYS]
+    """Return messages about what is invalid in a variable of a mapping."""
+    problems = [f"unknown key '{key}'" for key in spec.keys() - KEYS]
     for key, accepted in (
         ("daily", HOWS),
         ("accumulated", ("hourly", "since_00")),
@@ -140,17 +165,19 @@ def _wrong(spec: dict[str, Any]) -> list[str]:
         ("by", tuple(RULES)),
     ):
         if key in spec and spec[key] not in accepted:
-            told.append(f"{key} '{spec[key]}', expected {', '.join(accepted)}")
+            problems.append(f"{key} '{spec[key]}', expected {', '.join(accepted)}")
     names, units = _listed(spec["from"]), _listed(spec["units"])
     if len(units) not in (1, len(names)):
-        told.append(f"{len(names)} names and {len(units)} units")
-    takes = len(RULES[spec["by"]].takes) if spec.get("by") in RULES else 1
-    if len(names) != takes:
-        told.append(f"from {len(names)} variables, expected {takes}; `by` says how")
+        problems.append(f"{len(names)} names and {len(units)} units")
+    n_inputs = len(RULES[spec["by"]].input_units) if spec.get("by") in RULES else 1
+    if len(names) != n_inputs:
+        formula = f"for `by: {spec['by']}`" if "by" in spec else "without `by`"
+        problems.append(f"from {len(names)} variables, expected {n_inputs} {formula}")
     if "accumulated" in spec and spec.get("daily") != "sum":
-        told.append("accumulated amounts need `daily: sum`")
-    return told
+        problems.append("accumulated amounts need `daily: sum`")
+    return problems
 
 
 def _listed(value: Any) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
+    """Return one or several values as a list of texts."""
+    return [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]

@@ -1,13 +1,8 @@
-"""Blosc chunks that were cut short: told instead of decoded.
+"""Open groups of Zarr stores, including stores that cannot be listed, and find absent chunks.
 
-Blosc trusts the length in a chunk's header, so of a chunk whose end is missing it decodes whatever
-lies behind it in memory: an error at best, and at worst values that nobody wrote.
-
-Groups of Zarr stores, opened so that a value is missing only where that is declared.
-
-Zarr stores in places that cannot be listed: opened by the names that the entry knows.
-
-Which chunks of an array in a Zarr store are there: one that is not reads as the fill value.
+Values of an opened group are missing only where the store declares it. Truncated Blosc chunks raise
+an error: Blosc trusts the length in a chunk's header, and of a truncated chunk it would decode
+whatever follows the chunk in memory.
 """
 
 from __future__ import annotations
@@ -43,14 +38,22 @@ if TYPE_CHECKING:
     from pipeline.sources.grids.driver import GridSource
 
 
-HEADER = 16  # bytes; the last four are the length of the whole chunk
+HEADER = 16  # bytes of a Blosc header; the last four are the length of the chunk
+
+UNDECLARED = "undeclared_fill"  # key of a variable's encoding
+
+DOCUMENTS = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray")  # metadata of a store
+
+FORBIDDEN = 403  # HTTP status
+
+MOST_LISTED = 200_000  # largest number of an array's chunks that are listed
 
 
 def check(chunk: bytes) -> None:
-    """Check that a Blosc chunk is as long as its header says.
+    """Check that a Blosc chunk has at least the length that its header states.
 
     Raises:
-      RuntimeError: it is not, as of Blosc for other damage.
+      RuntimeError: If it is shorter. Blosc raises the same type for other damage.
     """
     stated = int.from_bytes(chunk[HEADER - 4 : HEADER], "little")
     if len(chunk) < max(HEADER, stated):
@@ -58,20 +61,20 @@ def check(chunk: bytes) -> None:
 
 
 class WholeBlosc(numcodecs.blosc.Blosc):  # type: ignore[misc]
-    """Blosc of Zarr v2 that decodes whole chunks only."""
+    """Blosc codec of Zarr v2 that checks the length of chunks."""
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Decode a chunk.
 
         Raises:
-          RuntimeError: it is damaged.
+          RuntimeError: If the chunk is damaged.
         """
         check(bytes(memoryview(buf).cast("B")))
         return super().decode(buf, out)
 
 
 class WholeBloscCodec(BloscCodec):
-    """Blosc of Zarr v3 that decodes whole chunks only."""
+    """Blosc codec of Zarr v3 that checks the length of chunks."""
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         check(chunk_bytes.to_bytes())
@@ -79,104 +82,105 @@ class WholeBloscCodec(BloscCodec):
 
 
 def use() -> None:
-    """Let Zarr decode Blosc by these, in this process."""
+    """Let Zarr in this process decode Blosc with the codecs that check the length of chunks."""
     numcodecs.register_codec(WholeBlosc, "blosc")
     zarr.registry.register_codec("blosc", WholeBloscCodec)
     zarr.config.set({"codecs.blosc": f"{__name__}.{WholeBloscCodec.__name__}"})
 
 
-UNDECLARED = "undeclared_fill"  # key of a variable's encoding
-
-
 def open_group(
     store: Any, group: str | None, options: dict[str, Any] | None, *, consolidated: bool | None
 ) -> xr.Dataset:
-    """A group of a Zarr store, not decoded, nothing read yet.
+    """Open a group of a Zarr store without decoding it; read only metadata.
 
-    The attribute `_FillValue` of a variable is what its store declares as missing: the attribute
-    of that name; else, in format 2, the array's `fill_value`, which is where xarray writes it,
-    unless that is 0, which zarr writes where nobody has said anything. In format 3 `fill_value`
-    only says what chunks that were not written hold. Where it declares nothing, the encoding has
-    it as UNDECLARED.
+    The attribute `_FillValue` of a variable is set to the value that the store declares as missing:
+    the attribute of that name or, in format 2, the array's `fill_value`, where xarray writes it,
+    unless that is 0, zarr's default. In format 3, `fill_value` is only the content of chunks that
+    were not written. An array's `fill_value` that declares nothing as missing is stored in the
+    encoding as `undeclared_fill`.
 
     Args:
-      store: a URL, or a store of zarr.
-      group: in it, None for its root.
-      options: of fsspec.
-      consolidated: whether metadata are read from one document; None to try.
+      store: A URL, or a store of zarr.
+      group: Path of the group in the store; None for the root.
+      options: Storage options for fsspec.
+      consolidated: Whether metadata are read from one document; None to try.
     """
     import xarray as xr
 
     use()
-    held = xr.backends.ZarrStore.open_group(
+    zarr_store = xr.backends.ZarrStore.open_group(
         store,
         mode="r",
         group=group,
         consolidated=consolidated,
         storage_options=options,
-        use_zarr_fill_value_as_mask=True,  # or attributes of format 3 that are no base64 fail
+        # With False, xarray fails for attributes of format 3 that are not in base64.
+        use_zarr_fill_value_as_mask=True,
     )
-    raw = xr.open_dataset(held, engine="store", **missing_values.RAW)
+    raw = xr.open_dataset(zarr_store, engine="store", **missing_values.RAW)
     for name in raw.variables:
-        _declare(raw.variables[name], held.members[str(name)])
+        _declare(raw.variables[name], zarr_store.members[str(name)])
     return raw
 
 
 def _declare(variable: xr.Variable, array: Any) -> None:
-    """Set `_FillValue` and `missing_value` of a variable to what its array declares."""
+    """Set `_FillValue` and `missing_value` of a variable to what its array declares as missing."""
     attrs = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
-    told, fill = array.attrs.get("_FillValue"), array.fill_value
     if variable.dtype.kind not in "iuf":
         variable.attrs = attrs
         return
-    told = _number(told)
-    if told is not None:
-        attrs["_FillValue"] = told
+    declared, fill = _number(array.attrs.get("_FillValue")), array.fill_value
+    if declared is not None:
+        attrs["_FillValue"] = declared
     if fill is not None:
         if array.metadata.zarr_format == 2 and fill:
-            also = np.ravel(attrs.get("missing_value", ())).tolist()
-            attrs |= {"missing_value": [*also, fill]} if told is not None else {"_FillValue": fill}
+            if declared is None:
+                attrs["_FillValue"] = fill
+            else:
+                others = np.ravel(attrs.get("missing_value", ())).tolist()
+                attrs["missing_value"] = [*others, fill]
         elif not attrs.keys() & {"_FillValue", "missing_value"}:
             variable.encoding = {**variable.encoding, UNDECLARED: fill}
     variable.attrs = attrs
 
 
-def _number(told: Any) -> Any:
-    """A fill of an attribute: xarray writes floats of format 3 in base64, others as they are.
+def _number(attribute: Any) -> Any:
+    """Return the number of an attribute `_FillValue`; None for a text that is not a number.
 
-    None where it is a text that stands for no number.
+    In format 3, xarray writes floats in base64, and other numbers as they are.
     """
-    if not isinstance(told, str):
-        return told
+    if not isinstance(attribute, str):
+        return attribute
     try:
-        return float(told)
+        return float(attribute)
     except ValueError:
         pass
     try:
-        return struct.unpack("<d", base64.b64decode(told, validate=True))[0]
+        return struct.unpack("<d", base64.b64decode(attribute, validate=True))[0]
     except (ValueError, struct.error):
         return None
 
 
-DOCUMENTS = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray")
-FORBIDDEN = 403
-
-
 class KnownKeys(AsyncFileSystem):  # type: ignore[misc]
-    """A file system over another that cannot list: of a group it lists names that are known.
+    """A wrapper of a file system that cannot list, which lists known names of a group's arrays.
 
-    A public bucket that may not be listed answers 403, and not 404, for what it does not hold.
-    Documents of metadata that are refused in this way therefore count as absent. Chunks do not: of
-    these nobody can tell whether they were never written, or may not be read.
+    A public bucket that does not allow listing answers 403 instead of 404 for objects that do not
+    exist. Metadata documents that are refused like this are therefore treated as absent. Chunks
+    are not, because they may exist and be unreadable.
+
+    Args:
+      inner: The other file system, asynchronous.
+      root: Path of the group.
+      names: Names of arrays that the group may have.
 
     Attributes:
-      refused: the first refusal of a document.
+      refused: The first error for a refused document.
     """
 
     cachable = False
 
     def __init__(self, inner: Any, root: str, names: Sequence[str]) -> None:
-        """Keep the other file system, the path of the group, and names of arrays in it."""
+        """Keep the arguments; access nothing yet."""
         super().__init__(asynchronous=True)
         self.inner, self.root, self.names = inner, root.strip("/"), tuple(names)
         self.refused: Exception | None = None
@@ -195,9 +199,9 @@ class KnownKeys(AsyncFileSystem):  # type: ignore[misc]
     async def _ls(self, path: str, detail: bool = True, **how: Any) -> list[Any]:
         if path.strip("/") != self.root:
             return []
-        every = [f"{path.rstrip('/')}/{name}" for name in self.names]
-        there = await asyncio.gather(*map(self._is_array, every))
-        paths = [each for each, is_there in zip(every, there, strict=True) if is_there]
+        candidates = [f"{path.rstrip('/')}/{name}" for name in self.names]
+        are_arrays = await asyncio.gather(*map(self._is_array, candidates))
+        paths = [p for p, is_array in zip(candidates, are_arrays, strict=True) if is_array]
         return [{"name": p, "type": "directory", "size": 0} for p in paths] if detail else paths
 
     async def _is_array(self, path: str) -> bool:
@@ -216,17 +220,17 @@ class KnownKeys(AsyncFileSystem):  # type: ignore[misc]
 def open_unlisted(
     url: str, group: str | None, options: dict[str, Any], names: Sequence[str]
 ) -> xr.Dataset:
-    """A group of a Zarr store, as `stores.opened` has it, with those arrays that are there.
+    """Open a group of a Zarr store that cannot be listed, like `open_group`.
 
     Args:
-      url: the store.
-      group: in it, None for its root.
-      options: of fsspec.
-      names: of arrays that are looked for.
+      url: The store.
+      group: Path of the group in the store; None for the root.
+      options: Storage options for fsspec.
+      names: Names of arrays to look for. The result has those that exist.
 
     Raises:
-      FileNotFoundError: there is no such store.
-      Exception: of the file system, where its documents are refused.
+      FileNotFoundError: If there is no such store.
+      Exception: The file system's error if the store's documents are refused.
     """
     inner, root = fsspec.core.url_to_fs(url, **options, asynchronous=True)
     known = KnownKeys(inner, f"{root}/{group}" if group else root, names)
@@ -239,15 +243,20 @@ def open_unlisted(
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Whether a store refuses to say whether it holds something, or to give it."""
+    """Return whether an error says that a store refuses access."""
     return isinstance(error, PermissionError) or getattr(error, "status", None) == FORBIDDEN
 
 
-MOST_LISTED = 200_000  # chunks of an array, above which they are not listed
-
-
 class Layout(NamedTuple):
-    """The chunks of an array: shape and dims of the array, chunks, and how their keys are made."""
+    """The chunks of an array.
+
+    Attributes:
+      shape: Shape of the array.
+      chunks: Shape of a chunk, or of a shard if the array has shards.
+      prefix: Begin of the chunks' keys.
+      separator: Separator of the indices in the chunks' keys.
+      fill: Value of chunks that do not exist.
+    """
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -259,24 +268,27 @@ class Layout(NamedTuple):
 def of_source(
     source: GridSource, group: str | None
 ) -> tuple[dict[str, tuple[Times, Any]], int] | None:
-    """Chunks of the wanted days and region that are absent, though others of their place are not.
+    """Find absent chunks of the requested days and region.
+
+    A chunk is not listed if the chunks at its position are absent at all times, which is usual
+    over sea.
 
     Args:
-      source: in Zarr stores, told which period and region are wanted.
-      group: in the stores, None for their root.
+      source: A driver of Zarr stores, with the requested period and region.
+      group: Path of the group in the stores; None for the root.
 
     Returns:
-      By our name, the times of such chunks and the fill value that they read as; and how many
-      chunks there should be. None where it cannot be told.
+      {soilweave's name: (times of absent chunks, fill value that they read as)}, and the number of
+      chunks that are expected. None if the chunks cannot be listed.
     """
-    found: dict[str, tuple[Times, Any]] = {}
+    result: dict[str, tuple[Times, Any]] = {}
     expected = 0
-    for part in source.parts():
-        raw = source.opened_part(part.url)
-        grid, _ = source.checked(raw)
+    for part in source.list_parts():
+        raw = source.open_part(part.url)
+        grid, _ = source.read_grid(raw)
         if grid is None:
             return None
-        where = dict(zip(grid.dims, grid.over(source.region).taken, strict=True))
+        where = dict(zip(grid.dims, grid.clip(source.region).slices, strict=True))
         where["time"] = _steps(source, part.times)
         options = access.options(part.url, source.storage_options, source.login)
         for name, term in source.terms.items():
@@ -284,47 +296,47 @@ def of_source(
                 dims = [str(dim) for dim in raw[native].dims]
                 if dims[0] != "time":
                     continue
-                wanted = [where[dim] for dim in dims]
+                slices = [where[dim] for dim in dims]
                 with http_errors.answering(part.url, source.login):
-                    told = absent(part.url, group, native, wanted, options)
-                if told is None:
+                    listing = absent(part.url, group, native, slices, options)
+                if listing is None:
                     return None
-                expected += told[1]
-                if told[0]:
+                absent_slices, n_expected, fill = listing
+                expected += n_expected
+                if absent_slices:
                     steps = np.arange(len(part.times))[where["time"]]
-                    spans = [np.arange(span.start, span.stop) for span in told[0]]
-                    gone = np.intersect1d(np.concatenate(spans), steps)
-                    found[name] = (part.times[gone], told[2])
-    return found, expected
+                    absent_steps = [np.arange(one.start, one.stop) for one in absent_slices]
+                    requested = np.intersect1d(np.concatenate(absent_steps), steps)
+                    result[name] = (part.times[requested], fill)
+    return result, expected
 
 
 def _steps(source: GridSource, times: Times) -> slice:
-    """Those of a store's steps that are wanted."""
-    wanted = source.wanted_days()
-    if wanted is None:
+    """Return the slice of a store's steps that are in the requested period."""
+    requested = source.requested_days()
+    if requested is None:
         return slice(0, len(times))
-    ends = np.searchsorted(times, [wanted[0], wanted[1] + np.timedelta64(1, "D")])
+    ends = np.searchsorted(times, [requested[0], requested[1] + np.timedelta64(1, "D")])
     return slice(int(ends[0]), int(ends[1]))
 
 
 def absent(
-    url: str, group: str | None, name: str, wanted: Sequence[slice], options: dict[str, Any]
+    url: str, group: str | None, name: str, slices: Sequence[slice], options: dict[str, Any]
 ) -> tuple[list[slice], int, Any] | None:
-    """Parts of the first dimension for which a chunk is absent that is there for others.
+    """Find parts of an array's first dimension where a chunk is absent that exists elsewhere.
 
-    A chunk that is absent all along the first dimension is taken for sea.
+    A chunk that is absent along the whole first dimension is expected to be absent.
 
     Args:
-      url: the store.
-      group: in it, None for its root.
-      name: of the array.
-      wanted: of each dimension.
-      options: of fsspec.
+      url: The store.
+      group: Path of the group in the store; None for the root.
+      name: Name of the array.
+      slices: The part of the array to look at, one slice for each dimension.
+      options: Storage options for fsspec.
 
     Returns:
-      Those parts in order; how many chunks there should be; and the fill value that is read in
-      place of the absent ones. None where it cannot be told: the store does not list its objects,
-      or has too many.
+      The parts in order, the number of chunks that are expected, and the fill value that absent
+      chunks read as. None if the store does not list its objects, or the array has too many chunks.
     """
     filesystem, root = fsspec.core.url_to_fs(files.join(url, group) if group else url, **options)
     if "http" in files.protocols(filesystem):
@@ -333,52 +345,52 @@ def absent(
     if layout is None or np.prod(_counts(layout)) > MOST_LISTED:
         return None
     folder = f"{root}/{name}/"
-    found = {str(path).rpartition(f"/{name}/")[2] for path in filesystem.find(folder)}
-    within = [
+    keys = {str(path).rpartition(f"/{name}/")[2] for path in filesystem.find(folder)}
+    bounds = [part.indices(size) for part, size in zip(slices, layout.shape, strict=True)]
+    chunk_ranges = [
         range(start // chunk, -(-stop // chunk))
-        for (start, stop, _), chunk in zip(
-            (part.indices(size) for part, size in zip(wanted, layout.shape, strict=True)),
-            layout.chunks,
-            strict=True,
-        )
+        for (start, stop, _), chunk in zip(bounds, layout.chunks, strict=True)
     ]
-    there = {index for index in np.ndindex(*_counts(layout)) if _key(layout, index) in found}
-    ever = {index[1:] for index in there}
+    existing = {index for index in np.ndindex(*_counts(layout)) if _key(layout, index) in keys}
+    positions = {index[1:] for index in existing}  # where a chunk exists at any time
     parts: list[slice] = []
-    expected = 0
-    for first in within[0]:
-        here = [(first, *rest) for rest in itertools.product(*within[1:]) if rest in ever]
-        expected += len(here)
-        if any(index not in there for index in here):
+    n_expected = 0
+    for first in chunk_ranges[0]:
+        expected = [
+            (first, *rest) for rest in itertools.product(*chunk_ranges[1:]) if rest in positions
+        ]
+        n_expected += len(expected)
+        if any(index not in existing for index in expected):
             length = layout.chunks[0]
             parts.append(slice(first * length, min((first + 1) * length, layout.shape[0])))
-    return parts, expected, layout.fill
+    return parts, n_expected, layout.fill
 
 
 def _counts(layout: Layout) -> tuple[int, ...]:
+    """Return the number of chunks along each dimension."""
     return tuple(-(-size // chunk) for size, chunk in zip(layout.shape, layout.chunks, strict=True))
 
 
 def _key(layout: Layout, index: tuple[int, ...]) -> str:
+    """Return the key of the chunk with an index."""
     return layout.prefix + layout.separator.join(map(str, index))
 
 
 def _layout(filesystem: Any, path: str) -> Layout | None:
-    """As the metadata of the array has it, in either format; None where there is none."""
+    """Read the chunks of an array from its metadata of format 2 or 3; None without metadata."""
     try:
-        held = json.loads(filesystem.cat_file(f"{path}/zarr.json"))
+        metadata = json.loads(filesystem.cat_file(f"{path}/zarr.json"))
     except FileNotFoundError:
         try:
-            held = json.loads(filesystem.cat_file(f"{path}/.zarray"))
+            metadata = json.loads(filesystem.cat_file(f"{path}/.zarray"))
         except FileNotFoundError:
             return None
-        separator = held.get("dimension_separator", ".")
-        return Layout(
-            tuple(held["shape"]), tuple(held["chunks"]), "", separator, held["fill_value"]
-        )
-    encoding = held["chunk_key_encoding"]
-    default = encoding["name"] == "default"
-    separator = encoding.get("configuration", {}).get("separator", "/" if default else ".")
-    chunks = tuple(held["chunk_grid"]["configuration"]["chunk_shape"])  # of shards, where it has
-    prefix = f"c{separator}" if default else ""
-    return Layout(tuple(held["shape"]), chunks, prefix, separator, held["fill_value"])
+        shape, chunks = tuple(metadata["shape"]), tuple(metadata["chunks"])
+        separator = metadata.get("dimension_separator", ".")
+        return Layout(shape, chunks, "", separator, metadata["fill_value"])
+    encoding = metadata["chunk_key_encoding"]
+    is_default = encoding["name"] == "default"
+    separator = encoding.get("configuration", {}).get("separator", "/" if is_default else ".")
+    chunks = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+    prefix = f"c{separator}" if is_default else ""
+    return Layout(tuple(metadata["shape"]), chunks, prefix, separator, metadata["fill_value"])

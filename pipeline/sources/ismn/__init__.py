@@ -137,7 +137,7 @@ class IsmnSource(Source):
             [site[1] for site in lazy_sites], len(days), ["flag"], "int32"
         )
         raw = xr.Dataset({name: (("time", "place"), array) for name, array in values.items()})
-        variables = self.translated(raw)
+        variables = self.translate(raw)
         variables["provider_flag"] = xr.DataArray(
             flags["flag"], dims=("time", "place"), attrs=FLAG_ATTRS
         )

@@ -1,1 +1,1 @@
-"""What drivers share: mappings of entries, remote access, dates, units and Earthdata Login."""
+"""Code shared by drivers: mappings of entries, remote access, dates, units and Earthdata Login."""

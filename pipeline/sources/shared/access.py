@@ -1,4 +1,4 @@
-"""Files of providers: opened with retries and credentials."""
+"""Open and read providers' files with retries and credentials."""
 
 from __future__ import annotations
 
@@ -17,124 +17,166 @@ from pipeline.sources.shared.http_errors import answering, retrying_client, show
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 log = logging.getLogger(__name__)
+
 T = TypeVar("T")
-WAITS_S = (2.0, 8.0)  # before a read that failed is tried again
 
-# Where a URL is really asked for: a recording sends libraries with a client of their own elsewhere.
+WAITS_S = (2.0, 8.0)  # before each repetition of a read that failed
+
+# Returns the URL to request instead of a given one. Recording and replay set it to redirect
+# libraries that have their own HTTP client.
 ROUTE: Callable[..., str] | None = None
-PART, EMPTY = 206, 416  # statuses of a part of a file, and of one beyond its end
-LARGEST_WHOLE = 2 * 2**30  # bytes of a file that is read whole, from servers that send no parts
+
+PART, EMPTY = 206, 416  # HTTP status of a part of a file, and of a range beyond the file's end
+
+LARGEST_WHOLE = 2 * 2**30  # bytes; limit for reading a whole file if a server sends no parts
+
+_PARTS: dict[str, bool] = {}  # host -> whether it sends parts of files
 
 
-def options(url: str, given: dict[str, Any], login: str | None = None) -> dict[str, Any]:
-    """Options of fsspec for a URL.
+def options(url: str, storage_options: dict[str, Any], login: str | None = None) -> dict[str, Any]:
+    """Return the options with which fsspec opens a URL.
 
     Args:
-      url: the file.
-      given: the entry's own `storage_options`.
-      login: `earthdata`, where the provider wants to know who reads.
+      url: The file.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: there are no credentials for this login.
+      DataError: If there are no credentials for this login.
     """
-    made = dict(given)
+    result = dict(storage_options)
     if url.startswith(("http://", "https://")):
-        made.setdefault("get_client", retrying_client)
+        result.setdefault("get_client", retrying_client)
         if login == "earthdata":
-            made["headers"] = {**made.get("headers", {}), **earthdata.headers(url)}
+            result["headers"] = {**result.get("headers", {}), **earthdata.headers(url)}
     elif url.startswith("s3://") and login == "earthdata":
-        made |= earthdata.s3_options(url)
-    return files.with_endpoint(url, made)
+        result |= earthdata.s3_options(url)
+    return files.with_endpoint(url, result)
 
 
 def routed(url: str) -> str:
-    """A URL of HTTP for a library that fsspec does not read for (GDAL, Icechunk)."""
+    """Return the URL that a library with its own HTTP client (GDAL, Icechunk) must request."""
     return url if ROUTE is None else ROUTE(url, follow=True)
 
 
-def read(url: str, given: dict[str, Any] | None = None, login: str | None = None) -> bytes:
-    """The whole file.
+def read(
+    url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
+) -> bytes:
+    """Read a whole file.
+
+    Args:
+      url: The file.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: it is absent, refused, or its server does not answer.
+      DataError: If the file does not exist or is refused, or its server does not answer.
     """
     with answering(url, login):
-        filesystem, path = fsspec.core.url_to_fs(url, **options(url, given or {}, login))
+        filesystem, path = fsspec.core.url_to_fs(url, **options(url, storage_options or {}, login))
         return bytes(filesystem.cat_file(path))
 
 
-def opened(url: str, given: dict[str, Any] | None = None, login: str | None = None) -> Any:
-    """A file-like object that reads the parts it is asked for.
+def opened(
+    url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
+) -> Any:
+    """Open a file as a file-like object that fetches only the parts that are read.
 
-    From an HTTP server that sends no parts of files (no support of `Range`) the file is read whole.
+    If an HTTP server does not send parts of files (it does not support `Range`), the file is read
+    as a whole.
 
-    Raises:
-      DataError: it is absent, refused, or its server does not answer; or it sends no parts, and
-        the file is larger than LARGEST_WHOLE.
-    """
-    with answering(url, login):
-        if url.startswith(("http://", "https://")) and not sends_parts(url, given, login):
-            return io.BytesIO(whole(url, given, login))
-        return fsspec.open(url, **options(url, given or {}, login)).open()
-
-
-def whole(url: str, given: dict[str, Any] | None = None, login: str | None = None) -> bytes:
-    """A file of a server that sends no parts of files.
+    Args:
+      url: The file.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: it is absent or refused, or larger than LARGEST_WHOLE.
+      DataError: If the file does not exist or is refused, its server does not answer, or its
+        server sends no parts and the file is larger than 2 GiB.
     """
     with answering(url, login):
-        filesystem, path = fsspec.core.url_to_fs(url, **options(url, given or {}, login))
+        if url.startswith(("http://", "https://")) and not sends_parts(url, storage_options, login):
+            return io.BytesIO(whole(url, storage_options, login))
+        return fsspec.open(url, **options(url, storage_options or {}, login)).open()
+
+
+def whole(
+    url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
+) -> bytes:
+    """Read a file from a server that does not send parts of files.
+
+    Args:
+      url: The file.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
+
+    Raises:
+      DataError: If the file does not exist, is refused, or is larger than 2 GiB.
+    """
+    with answering(url, login):
+        filesystem, path = fsspec.core.url_to_fs(url, **options(url, storage_options or {}, login))
         size = int(filesystem.info(path).get("size") or 0)
     if size > LARGEST_WHOLE:
-        found = f"its server sends no parts of files, and this one has {size / 2**30:.1f} GiB"
-        raise DataError(shown(url), found, remedy="download it, and name the copy in the entry")
-    return read(url, given, login)
+        problem = (
+            f"the file has {size / 2**30:.1f} GiB, and its server sends no parts of files; "
+            f"such files are read up to {LARGEST_WHOLE / 2**30:g} GiB"
+        )
+        hint = "download the file and set the entry's urlpath to the copy"
+        raise DataError(shown(url), problem, remedy=hint)
+    return read(url, storage_options, login)
 
 
-def sends_parts(url: str, given: dict[str, Any] | None = None, login: str | None = None) -> bool:
-    """Whether an HTTP server sends parts of files; each server is asked once in a process.
+def sends_parts(
+    url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
+) -> bool:
+    """Return whether an HTTP server sends parts of files. A process asks each server once.
+
+    Args:
+      url: A file on the server.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: the file is absent, refused, or its server does not answer.
+      DataError: If the file does not exist or is refused, or the server does not answer.
     """
     host = url.split("/", 3)[2]
     if host not in _PARTS:
         with answering(url, login):
-            filesystem, path = fsspec.core.url_to_fs(url, **options(url, given or {}, login))
+            filesystem, path = fsspec.core.url_to_fs(
+                url, **options(url, storage_options or {}, login)
+            )
             _PARTS[host] = bool(fsspec.asyn.sync(filesystem.loop, _partial, filesystem, path))
     return _PARTS[host]
 
 
-_PARTS: dict[str, bool] = {}  # by host
-
-
 async def _partial(filesystem: Any, path: str) -> bool:
-    """Whether the answer to a request for the first byte is that byte and not the whole file."""
+    """Return whether a request for the first byte is answered with that byte alone."""
     session = await filesystem.set_session()
-    given = dict(filesystem.kwargs)
-    headers = {**given.pop("headers", {}), "Range": "bytes=0-0"}
-    async with session.get(filesystem.encode_url(path), headers=headers, **given) as answer:
-        if answer.status == EMPTY:
+    kwargs = dict(filesystem.kwargs)
+    headers = {**kwargs.pop("headers", {}), "Range": "bytes=0-0"}
+    async with session.get(filesystem.encode_url(path), headers=headers, **kwargs) as response:
+        if response.status == EMPTY:
             return True
-        filesystem._raise_not_found_for_status(answer, path)
-        return bool(answer.status == PART)
+        filesystem._raise_not_found_for_status(response, path)
+        return bool(response.status == PART)
 
 
 def patiently(read: Callable[[], T]) -> T:
-    """The result of reading a source, tried again while its server does not answer.
+    """Call a function that reads a source; wait and call it again if the read fails.
 
-    Clients repeat single requests for some seconds; this waits for a longer outage to pass.
+    HTTP clients repeat single requests for some seconds; this function waits for a longer outage
+    to pass.
 
     Args:
-      read: reads the source and may be called several times.
+      read: The function. It may be called several times.
+
+    Returns:
+      The result of the function.
 
     Raises:
-      UnreachableError: if the server still does not answer.
-      OSError: if a file still cannot be read.
+      UnreachableError: If the server still does not answer.
+      OSError: If a file still cannot be read.
     """
     for wait in WAITS_S:
         try:

@@ -1,4 +1,4 @@
-"""Coordinates of a file of anybody's: found by what they are, and called lat, lon and time."""
+"""Find the latitude, longitude and time of any file and rename them to lat, lon and time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-
 TIMES = ("time", "valid_time", "day")
 
+# Names in lower case by which coordinates are recognised.
 NAMES = {
     "lat": {"lat", "lats", "latitude", "latitudes", "nav_lat", "xlat", "lat_dd", "y_lat"},
     "lon": {
@@ -33,7 +33,7 @@ NAMES = {
     "time": {*TIMES, "times", "date", "dates", "datetime", "timestamp", "t", "xtime"},
 }
 
-STANDARD = {"lat": "latitude", "lon": "longitude", "time": "time"}
+STANDARD = {"lat": "latitude", "lon": "longitude", "time": "time"}  # values of `standard_name`
 
 UNITS = {
     "lat": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
@@ -47,135 +47,173 @@ def named(
     known: Mapping[str, Collection[str]],
     keep: Collection[str] = (),
 ) -> xr.Dataset:
-    """A decoded file whose latitude, longitude and time have the names that readers look for.
+    """Rename the latitude, longitude and time of a decoded file to `lat`, `lon` and `time`.
 
-    A coordinate is found by its name in any letters, by its attributes `standard_name`, `units`
-    or `axis`, or, a time, by its dates. The time is that of the variables: one that has a time of
-    its own with a single value is a constant. Dimensions of one value that are none of these are
-    left out.
+    A coordinate is recognised by its name in upper or lower case, or by its attribute
+    `standard_name`, `units` or `axis`; a time also by its values. The time is that of the
+    variables. A variable whose own time has a single value is treated as constant if other
+    variables have a longer time. Dimensions of size 1 that are not coordinates are dropped.
 
     Args:
-      raw: the file.
-      variables: those that are read.
-      known: names of `lat` and `lon` that are left as they are.
-      keep: other dimensions that are left.
+      raw: The file.
+      variables: Names of the variables to read.
+      known: {"lat": names, "lon": names} that are already accepted and not renamed.
+      keep: Other dimensions that are not dropped.
     """
-    made = raw
+    result = raw
     for axis in ("lat", "lon"):
-        if not any(name in made for name in known[axis]):
-            found = _found(made, axis)
-            made = _renamed(made, {found: axis}) if found is not None else made
-    held = [name for name in variables if name in made]
-    made = _with_time(made, held)
-    places = {str(d) for v in made.variables for d in made[v].dims if _is_place(made, v)}
-    spare = {str(dim) for name in held for dim in made[name].dims if made.sizes[dim] == 1}
-    left_out = spare - places - {"time", "y", "x", *keep}
-    made = made.isel(dict.fromkeys(left_out, 0), drop=True) if left_out else made
-    if "time" in made.dims and "time" in made and made["time"].dtype == object:
-        made = made.assign_coords(time=decode_times(made["time"].values))
-    if made is not raw:
-        made.set_close(raw.close)
-    return made
+        if not any(name in result for name in known[axis]):
+            old = _found(result, axis)
+            result = _renamed(result, {old: axis}) if old is not None else result
+    present = [name for name in variables if name in result]
+    result = _with_time(result, present)
+    lat_lon_dims = {
+        str(dim)
+        for name in result.variables
+        for dim in result[name].dims
+        if _is_place(result, name)
+    }
+    single_dims = {
+        str(dim) for name in present for dim in result[name].dims if result.sizes[dim] == 1
+    }
+    dropped = single_dims - lat_lon_dims - {"time", "y", "x", *keep}
+    result = result.isel(dict.fromkeys(dropped, 0), drop=True) if dropped else result
+    if "time" in result.dims and "time" in result and result["time"].dtype == object:
+        result = result.assign_coords(time=decode_times(result["time"].values))
+    if result is not raw:
+        result.set_close(raw.close)
+    return result
 
 
 def _is_place(raw: xr.Dataset, name: Any) -> bool:
+    """Return whether a variable is the latitude or the longitude."""
     return any(_is(raw, name, axis) for axis in ("lat", "lon"))
 
 
 def _is(raw: xr.Dataset, name: Any, axis: str) -> bool:
-    """Whether a variable is the latitude, the longitude or a time, by its name or attributes."""
-    held = raw.variables[name]
-    told = {key: str(held.attrs.get(key, "")).lower() for key in ("standard_name", "units", "axis")}
+    """Return whether a variable is the latitude, the longitude or a time.
+
+    Args:
+      raw: The file.
+      name: The variable.
+      axis: `lat`, `lon` or `time`.
+    """
+    variable = raw.variables[name]
+    attrs = {
+        key: str(variable.attrs.get(key, "")).lower() for key in ("standard_name", "units", "axis")
+    }
     if str(name).lower().endswith(("bnds", "bounds")):
         return False
-    if axis == "time" and (held.dtype.kind == "M" or _has_calendar(held)):
+    if axis == "time" and (variable.dtype.kind == "M" or _has_calendar(variable)):
         return True
     return (
         str(name).lower() in NAMES[axis]
-        or told["standard_name"] == STANDARD[axis]
-        or told["units"] in UNITS.get(axis, ())
-        or (axis == "time" and told["axis"] == "t")
+        or attrs["standard_name"] == STANDARD[axis]
+        or attrs["units"] in UNITS.get(axis, ())
+        or (axis == "time" and attrs["axis"] == "t")
     )
 
 
-def _has_calendar(held: xr.Variable) -> bool:
-    return held.dtype == object and held.size > 0 and hasattr(held.values.flat[0], "calendar")
+def _has_calendar(variable: xr.Variable) -> bool:
+    """Return whether the values of a variable are dates of cftime."""
+    return (
+        variable.dtype == object
+        and variable.size > 0
+        and hasattr(variable.values.flat[0], "calendar")
+    )
 
 
 def _found(raw: xr.Dataset, axis: str) -> Any:
-    """The name of a file's latitude or longitude; None where it has none."""
+    """Return the name of a file's latitude or longitude, None if it has none.
+
+    Of several candidates, one with a single dimension is preferred.
+    """
     candidates = [name for name in raw.variables if _is(raw, name, axis)]
     return min(candidates, key=lambda name: abs(raw[name].ndim - 1), default=None)
 
 
 def _with_time(raw: xr.Dataset, variables: list[str]) -> xr.Dataset:
-    """The time of the variables as `time`, and no other."""
+    """Rename the time dimension of the variables to `time`, and drop a `time` they do not use."""
     dims = {name: dim for name in variables if (dim := _time_dim(raw, name)) is not None}
     if not dims:
         return raw
     main = max(dict.fromkeys(dims.values()), key=lambda dim: raw.sizes[dim])
-    made = raw
+    result = _merge_times(raw, dims, main)
+    if main == "time" and "time" in result.variables:
+        return result
+    label = main if _dated(result, main) else _label(result, main)
+    if label is not None and label != main:
+        result = result.swap_dims({main: label})
+    label = main if label is None else label
+    if label != "time" and not any("time" in result[name].dims for name in variables):
+        result = result.drop_dims("time", errors="ignore").drop_vars("time", errors="ignore")
+        result = _renamed(result, {label: "time"})
+    return result
+
+
+def _merge_times(raw: xr.Dataset, dims: dict[str, Any], main: Any) -> xr.Dataset:
+    """Move variables to the main time dimension if their own one has equal times.
+
+    A variable whose own time dimension has size 1 loses that dimension.
+
+    Args:
+      raw: The file.
+      dims: {variable: its time dimension}.
+      main: The time dimension that is kept.
+    """
+    result = raw
     for name, dim in dims.items():
         if dim == main:
             continue
-        same = _equal(raw, dim, main)
-        if same or raw.sizes[dim] == 1:
-            alone = raw[name].variable
-            held = alone.copy()
-            if same:
-                held.dims = tuple(main if d == dim else d for d in alone.dims)
+        is_same = _equal(raw, dim, main)
+        if is_same or raw.sizes[dim] == 1:
+            original = raw[name].variable
+            variable = original.copy()
+            if is_same:
+                variable.dims = tuple(main if d == dim else d for d in original.dims)
             else:
-                held = alone.isel({dim: 0})
-            made = made.drop_vars(name).assign({name: held})
-            made[name].encoding = alone.encoding
-    if main == "time" and "time" in made.variables:
-        return made
-    label = main if _dated(made, main) else _label(made, main)
-    if label is not None and label != main:
-        made = made.swap_dims({main: label})
-    label = main if label is None else label
-    if label != "time":
-        used = any("time" in made[name].dims for name in variables)
-        made = (
-            made
-            if used
-            else made.drop_dims("time", errors="ignore").drop_vars("time", errors="ignore")
-        )
-        made = made if used else _renamed(made, {label: "time"})
-    return made
+                variable = original.isel({dim: 0})
+            result = result.drop_vars(name).assign({name: variable})
+            result[name].encoding = original.encoding
+    return result
 
 
 def _time_dim(raw: xr.Dataset, name: str) -> Any:
-    """The dimension of a variable that is its time; None where it has none."""
+    """Return the dimension of a variable that is its time, None if it has none."""
     dims = [dim for dim in raw[name].dims if not (dim in raw.variables and _is_place(raw, dim))]
     ranked = (
         [dim for dim in dims if _dated(raw, dim)],
         [dim for dim in dims if _label(raw, dim) is not None],
         [dim for dim in dims if str(dim).lower() in NAMES["time"]],
     )
-    return next((found[0] for found in ranked if found), None)
+    return next((candidates[0] for candidates in ranked if candidates), None)
 
 
 def _dated(raw: xr.Dataset, dim: Any) -> bool:
+    """Return whether a dimension has a coordinate of its name that is a time."""
     return dim in raw.variables and _is(raw, dim, "time")
 
 
 def _label(raw: xr.Dataset, dim: Any) -> Any:
-    """The name of a variable of dates along a dimension; None where there is none."""
-    along = (name for name, held in raw.variables.items() if held.dims == (dim,) and name != dim)
+    """Return the name of a variable with the dates along a dimension, None if there is none."""
+    candidates = (
+        name for name, variable in raw.variables.items() if variable.dims == (dim,) and name != dim
+    )
     return next(
-        (n for n in along if raw[n].dtype.kind == "M" or _has_calendar(raw.variables[n])), None
+        (n for n in candidates if raw[n].dtype.kind == "M" or _has_calendar(raw.variables[n])), None
     )
 
 
 def _equal(raw: xr.Dataset, one: Any, other: Any) -> bool:
+    """Return whether two coordinates exist and have equal values."""
     if one not in raw.variables or other not in raw.variables:
         return False
     return bool(np.array_equal(raw[one].values, raw[other].values))
 
 
 def _renamed(raw: xr.Dataset, names: dict[Any, str]) -> xr.Dataset:
+    """Rename variables and dimensions."""
     with warnings.catch_warnings():
-        # Latitudes along a dimension that has their new name make no index, and need none.
+        # xarray warns that a latitude renamed to its dimension's name gets no index; none is used.
         warnings.filterwarnings("ignore", ".*does not create an index anymore")
         return raw.rename(names)

@@ -1,6 +1,6 @@
-"""The days that an entry has and an experiment wants.
+"""Periods of catalog entries, and files with a date in their URL.
 
-URLs with dates in them: `%Y`, `%m`, `%d`, `%j`, `%H`, as strftime has them, over a period.
+A URL pattern has the codes `%Y`, `%m`, `%d`, `%j` and `%H` of strftime.
 """
 
 from __future__ import annotations
@@ -22,76 +22,88 @@ if TYPE_CHECKING:
 
     Times = NDArray[np.datetime64]
 
+CODE = re.compile(r"%[YmdjH]")
+
+# Code -> numpy's unit of the time that a file of the pattern covers; the first that occurs counts.
+SPANS = {"%H": "h", "%d": "D", "%j": "D", "%m": "M", "%Y": "Y"}
+
+MOST_FOLDERS = 400  # limit for listing folders to find missing files before any file is read
+
 
 def entry_period(
     place: str, metadata: dict[str, Any] | None, period: tuple[datetime.date, datetime.date] | None
 ) -> tuple[np.datetime64, np.datetime64]:
-    """First and last day: of `metadata.period`, FIRST..LAST or FIRST.., within the period wanted.
+    """Return the first and last day of an entry that are in a requested period.
 
     Args:
-      place: where the data are, for the error.
-      metadata: of the entry.
-      period: first and last day wanted; None for all there are, until today.
+      place: The place of the data, for the error.
+      metadata: Metadata of the entry; its `period` is FIRST..LAST or FIRST.. (until today).
+      period: First and last requested day; None for all days until today.
 
     Raises:
-      DataError: the entry has none of them.
+      DataError: If the entry has no day of the requested period.
     """
-    told = str((metadata or {}).get("period", ""))
-    begin, _, end = told.partition("..")
+    entry_text = str((metadata or {}).get("period", ""))
+    begin, _, end = entry_text.partition("..")
     today = datetime.datetime.now(datetime.UTC).date()
     first = datetime.date.fromisoformat(begin) if begin else datetime.date(1980, 1, 1)
     last = min(datetime.date.fromisoformat(end), today) if end else today
     if period:
         first, last = max(first, period[0]), min(last, period[1])
     if first > last:
-        asked = f"{period[0]}..{period[1]}" if period else "any day"
-        found = f"has {told}, and {asked} is asked for"
-        raise DataError(place, found, remedy="change the period, or name another entry")
+        requested = f"the requested period {period[0]}..{period[1]}" if period else "any period"
+        problem = f"the entry's period is {entry_text}, which has no day of {requested}"
+        raise DataError(place, problem, remedy="change the period, or use another entry")
     return np.datetime64(first, "D"), np.datetime64(last, "D")
 
 
-CODE = re.compile(r"%[YmdjH]")
-SPANS = {"%H": "h", "%d": "D", "%j": "D", "%m": "M", "%Y": "Y"}
-MOST_FOLDERS = 400  # that are listed to find missing files before any is read
-
-
 def span(pattern: str) -> str | None:
-    """What one file of a pattern holds, as numpy's unit: Y, M, D, h; None for no pattern."""
+    """Return the time that one file of a URL pattern covers.
+
+    Returns:
+      One of numpy's units Y, M, D and h; None if the URL has no code.
+    """
     codes = set(CODE.findall(pattern))
     return next((unit for code, unit in SPANS.items() if code in codes), None)
 
 
 def urls(pattern: str, first: np.datetime64, last: np.datetime64) -> list[tuple[str, Times]]:
-    """The files of a pattern over a period, in order of time.
+    """Return the files of a URL pattern over a period, in order of time.
 
     Args:
-      pattern: the URL, with codes.
-      first: day of the period.
-      last: day of the period.
+      pattern: The URL with codes.
+      first: First day of the period.
+      last: Last day of the period.
 
     Returns:
-      (URL, (2,) datetime64[ns] when what it holds begins and ends) of each.
+      For each file (URL, (2,) datetime64[ns] begin and end of the time that it covers).
     """
     unit: Any = span(pattern)
-    kind, one = f"datetime64[{unit}]", np.timedelta64(1, unit)
-    end = (last + np.timedelta64(1, "D")).astype("datetime64[h]") - np.timedelta64(1, "h")
-    found = []
-    for each in np.arange(first.astype(kind), end.astype(kind) + one):
-        held = np.array([each, each + one]).astype("datetime64[ns]")
-        found.append((filled(pattern, each.astype("datetime64[s]").item()), held))
-    return found
+    dtype, one = f"datetime64[{unit}]", np.timedelta64(1, unit)
+    last_hour = (last + np.timedelta64(1, "D")).astype("datetime64[h]") - np.timedelta64(1, "h")
+    result = []
+    for begin in np.arange(first.astype(dtype), last_hour.astype(dtype) + one):
+        covered = np.array([begin, begin + one]).astype("datetime64[ns]")
+        result.append((filled(pattern, begin.astype("datetime64[s]").item()), covered))
+    return result
 
 
 def filled(pattern: str, time: datetime.datetime) -> str:
-    """A pattern with the codes of a time put in; other signs of per cent stay."""
+    """Replace the codes of a URL pattern with a time. Other percent signs are unchanged."""
     return CODE.sub(lambda match: time.strftime(match[0]), pattern)
 
 
 def period_of(text: str) -> tuple[datetime.date, datetime.date | None]:
-    """First and last day of a period as catalogs have it: `2015-01-01..2018-12-31`, `1979-01-01..`.
+    """Parse a period of a catalog entry.
+
+    Args:
+      text: `2015-01-01..2018-12-31` or, without a last day, `1979-01-01..`.
+
+    Returns:
+      First day, and last day or None.
 
     Raises:
-      ValueError: it is none.
+      ValueError: If the text is not a period.
     """
     first, dots, last = str(text).partition("..")
     if not dots:
@@ -101,10 +113,17 @@ def period_of(text: str) -> tuple[datetime.date, datetime.date | None]:
 
 
 def absent(files: list[str], options: dict[str, Any]) -> set[str]:
-    """Those of several files that are not there, where a store can list its folders cheaply.
+    """Return the files that do not exist.
+
+    The result is empty, whether or not files are missing, if listing is not cheap: for HTTP
+    servers, and if the files are in more than 400 folders.
+
+    Args:
+      files: URLs of one store.
+      options: Storage options for fsspec.
 
     Raises:
-      DataError: the store refuses or does not answer.
+      DataError: If the store refuses or does not answer.
     """
     folders = defaultdict(list)
     for url in files:
@@ -112,7 +131,7 @@ def absent(files: list[str], options: dict[str, Any]) -> set[str]:
     if not files or files[0].startswith(("http://", "https://")) or len(folders) > MOST_FOLDERS:
         return set()
     missing = set()
-    for folder, wanted in folders.items():
+    for folder, urls_of_folder in folders.items():
         with http_errors.answering(folder):
             filesystem, path = fsspec.core.url_to_fs(folder, **options)
             try:
@@ -120,17 +139,20 @@ def absent(files: list[str], options: dict[str, Any]) -> set[str]:
             except FileNotFoundError:
                 entries = []
         names = {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries}
-        missing |= {url for url in wanted if url.rsplit("/", 1)[-1] not in names}
+        missing |= {url for url in urls_of_folder if url.rsplit("/", 1)[-1] not in names}
     return missing
 
 
 def shown(days: Times) -> str:
-    """Days as a person reads them: those in a row as first to last, at most eight of them."""
+    """Return days as text, with consecutive days as `first to last`; at most eight such runs."""
     return runs_as_text(runs_of_days(days.astype("datetime64[D]")), most=8, to=" to ")
 
 
 def decode_times(times: NDArray[Any]) -> NDArray[Any]:
-    """Times as datetime64[ns]; those of a calendar without leap days too, others as they are."""
+    """Convert times of cftime to datetime64[ns], also those of a calendar without leap days.
+
+    Times of other calendars and times that are no objects of cftime are returned unchanged.
+    """
     if times.dtype != object or not times.size:
         return times
     if getattr(times.flat[0], "calendar", "") not in ("noleap", "365_day", "standard", "gregorian"):

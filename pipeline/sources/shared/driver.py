@@ -1,4 +1,4 @@
-"""What readers share: the entry's mapping, opening a file, its faults, our names and units."""
+"""Base classes of drivers: the mapping of a catalog entry, opening NetCDF files, checking them."""
 
 from __future__ import annotations
 
@@ -19,43 +19,48 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-
 Mapping = dict[str, dict[str, Any]]
 
+# Formats that are mistaken for NetCDF and cannot be read, by the first bytes of a file.
 OTHERS = {
     b"CDF\x05": "NetCDF-3 with 64-bit data (CDF-5)",
     b"GRIB": "GRIB",
     b"\x0e\x03\x13\x01": "HDF4",
     b"\x1f\x8b": "compressed with gzip",
     b"PK\x03\x04": "a zip archive",
-}  # formats that are no NetCDF we read, by their first bytes
+}
 
 REMEDY = "correct the file, or its entry in the catalog"
 
 
 class Source(DataSource):  # type: ignore[misc]
-    """What every driver is: an entry's files, under a provider's own names, brought to ours.
+    """Base class of drivers, which read files of a provider under soilweave's names and units.
 
-    A driver has `to_dask()`, in one of three forms, lazy where it is large:
+    A driver has a method `to_dask()`, which returns a dataset in one of three forms, with lazy
+    arrays where they are large:
       points: dims time, place; coords time (datetime64[ns], a day), place (id as text), lat, lon
       grid: dims time, lat, lon, bnds; coords time, lat, lon (degrees), lat_bnds, lon_bnds
       projected: dims time, y, x; coords time, y, x (centres, evenly spaced), attribute crs (WKT)
-    Variables are float32 under our names, with the attribute `units`; constants have no time.
+    Variables are float32 under soilweave's names and have the attribute `units`. Constants have
+    no dimension time.
 
     Args:
-      urlpath: the file, or the files.
-      mapping: {our name: {"from": provider's name, "units": its units, "to": our units, "fill":
-        a stored value that is missing though the file does not declare it, or a list of such}},
-        or a list of such.
-      login: `earthdata`, where the provider wants to know who reads.
-      storage_options: passed to fsspec.
-      metadata: what the catalog says of the entry.
+      urlpath: The file or files.
+      mapping: {soilweave's name: {"from": provider's name, "units": its units, "to": soilweave's
+        units, "fill": a stored value, or a list of such values, that is missing although the file
+        does not declare it}}, or a list of such dictionaries. `to` and `fill` are optional.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      storage_options: Options for fsspec.
+      metadata: Metadata of the catalog entry.
 
     Attributes:
-      fills: of each variable of the file for which the mapping has `fill`.
-      period: first and last day that are wanted, None for all there are; a driver need not look
-        for others.
-      region: west, south, east, north in degrees, likewise.
+      fills: {variable of the file: values of `fill`}, for variables with `fill`.
+      period: First and last requested day, None for all days. A driver may return more.
+      region: Requested west, south, east, north in degrees, None for all places. A driver may
+        return more.
+
+    Raises:
+      ValueError: If a variable of the mapping has no `from` or `units`, or an invalid `fill`.
     """
 
     version = "1"
@@ -70,7 +75,7 @@ class Source(DataSource):  # type: ignore[misc]
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the arguments; nothing is opened yet."""
+        """Check and keep the arguments; open nothing yet."""
         super().__init__(metadata=metadata)
         self.urlpath, self.login = urlpath, login
         self.storage_options = storage_options or {}
@@ -78,41 +83,46 @@ class Source(DataSource):  # type: ignore[misc]
         self.region: tuple[float, float, float, float] | None = None
         parts = mapping if isinstance(mapping, list) else [mapping]
         self.mapping: Mapping = {name: spec for part in parts for name, spec in part.items()}
-        odd = [n for n, spec in self.mapping.items() if not {"from", "units"} <= spec.keys()]
-        if odd:
-            msg = f"mapping of {', '.join(odd)} lacks `from` or `units`"
+        incomplete = [n for n, spec in self.mapping.items() if not {"from", "units"} <= spec.keys()]
+        if incomplete:
+            msg = f"mapping of {', '.join(incomplete)} lacks `from` or `units`"
             raise ValueError(msg)
         self.fills = missing_values.fills_of(self.mapping)
 
     def digest(self) -> str:
-        """Identifies the content, without reading all of it.
+        """Return a digest of the content without reading large files.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: If there is no file.
         """
         options = access.options(self.urlpath, self.storage_options, self.login)
         return files.digest(self.urlpath, **options)
 
-    def absent(self, url: str, found: str) -> DataError:
-        """The error of a file that is not there, saying where it comes from."""
+    def absence_error(self, url: str, problem: str) -> DataError:
+        """Return the error for a file that does not exist, with a hint where to get it."""
         origin = (self.metadata or {}).get("origin", "see the catalog's README")
-        return DataError(url, found, remedy=f"get it from {origin}")
+        return DataError(url, problem, remedy=f"get it from {origin}")
 
     def variable_problems(self, raw: xr.Dataset, others: tuple[str, ...] = ()) -> list[str]:
-        """Variables of the mapping, and others, that are missing or in other units."""
+        """Return messages about variables that are missing or have other units.
+
+        Args:
+          raw: The file.
+          others: Variables that must exist in addition to those of the mapping.
+        """
         problems = []
         specs = [(spec["from"], spec) for spec in self.mapping.values()]
         for name, spec in [*specs, *((other, {}) for other in others)]:
             if name not in raw:
-                have = [str(v) for v in raw.data_vars]
-                problems.append(f"{name}: missing; the file has {have}")
+                names = [str(v) for v in raw.data_vars]
+                problems.append(f"{name}: missing; the file has {names}")
             elif spec:
                 problems += _units_problems(name, spec, raw[name].attrs.get("units"))
         return problems
 
-    def translated(self, raw: xr.Dataset) -> dict[str, xr.DataArray]:
-        """The variables of the mapping, float32, under our names and in our units, lazily."""
-        made = {}
+    def translate(self, raw: xr.Dataset) -> dict[str, xr.DataArray]:
+        """Return the mapping's variables as lazy float32 arrays in soilweave's names and units."""
+        variables = {}
         for name, spec in self.mapping.items():
             units = spec.get("to", spec["units"])
             slope, offset = conversion(spec["units"], units)
@@ -120,65 +130,73 @@ class Source(DataSource):  # type: ignore[misc]
             if (slope, offset) != (1.0, 0.0):
                 values = (values * slope + offset).astype("float32")
             values.attrs = {"units": units, "source": spec["from"]}
-            made[name] = values
-        return made
+            variables[name] = values
+        return variables
 
 
 class NetcdfSource(Source):
-    """What drivers of NetCDF files share, of version 3 (classic, 64-bit offset) or 4."""
+    """Base class of drivers of NetCDF files of version 3 (classic, 64-bit offset) or 4."""
 
-    def opened(
-        self, url: str, chunks: dict[str, int] | None, held: BinaryIO | None = None
+    def open_netcdf(
+        self, url: str, chunks: dict[str, int] | None, content: BinaryIO | None = None
     ) -> xr.Dataset:
-        """One file as it is, nothing read yet.
+        """Open one file and decode it; read only what decoding needs.
 
         Args:
-          url: the file.
-          chunks: of dask, as xarray has it; {} for the file's own, None for no dask arrays yet.
-          held: its content, where that has been fetched.
+          url: The file.
+          chunks: Chunks of dask, as in `xarray.open_dataset`: {} for those of the file, None for
+            no dask arrays.
+          content: Content of the file if it has been fetched already.
 
         Raises:
-          DataError: it is absent, or no NetCDF.
+          DataError: If the file does not exist, is not NetCDF, or cannot be decoded.
         """
         import xarray as xr
 
         with contextlib.ExitStack() as stack:
             try:
-                file: Any = held or url
-                if held is None and "://" in url:
+                file: Any = content or url
+                if content is None and "://" in url:
                     file = access.opened(url, self.storage_options, self.login)
                     stack.callback(file.close)
                 engine = _engine(file, http_errors.shown(url))
                 raw = xr.open_dataset(file, engine=engine, chunks=chunks, **missing_values.RAW)
-                dataset = self._decoded(raw, url)
+                dataset = self._decode(raw, url)
                 stack.pop_all()
             except FileNotFoundError as error:
-                raise self.absent(http_errors.shown(url), "not found") from error
+                raise self.absence_error(http_errors.shown(url), "not found") from error
             except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
-                told = " ".join(str(error).split())
-                found = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {told}"
-                raise DataError(http_errors.shown(url), found, remedy="fetch it again") from error
+                reason = " ".join(str(error).split())
+                problem = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {reason}"
+                raise DataError(http_errors.shown(url), problem, remedy="fetch it again") from error
         return dataset
 
-    def _decoded(self, raw: xr.Dataset, url: str) -> xr.Dataset:
-        """A file decoded; one whose time cannot be is not called damaged."""
+    def _decode(self, raw: xr.Dataset, url: str) -> xr.Dataset:
+        """Decode a file; the error for a time that cannot be decoded does not call it damaged."""
         try:
             return missing_values.decoded(raw, self.fills)
         except ValueError as error:
-            told = " ".join(str(error).split()).partition(" Try opening")[0]
-            if not told.startswith(("unable to decode time", "Failed to decode variable")):
+            reason = " ".join(str(error).split()).partition(" Try opening")[0]
+            if not reason.startswith(("unable to decode time", "Failed to decode variable")):
                 raise
             raw.close()
-            found = f"its time cannot be decoded: {told}"
-            remedy = "correct its units and calendar, such as 'days since 2015-01-01' and standard"
-            raise DataError(http_errors.shown(url), found, remedy=remedy) from error
+            problem = f"its time cannot be decoded: {reason}"
+            hint = (
+                "correct the attributes of the time, such as units 'days since 2015-01-01' and "
+                "calendar 'standard'"
+            )
+            raise DataError(http_errors.shown(url), problem, remedy=hint) from error
 
 
 def _engine(file: Any, place: str) -> str:
-    """What xarray reads a NetCDF file with, by the file's first bytes.
+    """Return the name of xarray's engine for a NetCDF file, by the file's first bytes.
+
+    Args:
+      file: A path or an open file.
+      place: The file's URL, for the error.
 
     Raises:
-      DataError: it is of another format, which is named.
+      DataError: If the file has another known format.
     """
     if isinstance(file, str):
         with open(file, "rb") as opened:
@@ -190,19 +208,19 @@ def _engine(file: Any, place: str) -> str:
         return "scipy"
     other = next((name for begin, name in OTHERS.items() if head.startswith(begin)), None)
     if other is not None:
-        remedy = "convert it to NetCDF-4, for example with `nccopy -k nc4` or `cdo -f nc4 copy`"
-        raise DataError(place, f"is {other}; expected NetCDF-4 or NetCDF-3", remedy=remedy)
+        hint = "convert it to NetCDF-4, for example with `nccopy -k nc4` or `cdo -f nc4 copy`"
+        raise DataError(place, f"is {other}; expected NetCDF-4 or NetCDF-3", remedy=hint)
     return "h5netcdf"
 
 
 def days_of(raw: xr.Dataset) -> NDArray[np.datetime64]:
-    """(time,) days of a file."""
+    """Return (time,) the days of a file as datetime64[ns]."""
     days: NDArray[np.datetime64] = raw["time"].values.astype("datetime64[D]")
     return days.astype("datetime64[ns]")
 
 
 def time_problems(raw: xr.Dataset) -> list[str]:
-    """What is wrong with the times of a file: absent, no dates, or days that do not increase."""
+    """Return messages about times of a file that are missing, not dates or not increasing days."""
     if "time" not in raw:
         return ["coordinate time missing"]
     times = raw["time"].values
@@ -218,23 +236,32 @@ def time_problems(raw: xr.Dataset) -> list[str]:
 
 
 def calendar_problems(times: NDArray[Any]) -> list[str]:
-    """What is wrong with the calendar of times: one with days that no other has, or lacks others.
+    """Return messages about times whose calendar has other days than the standard one.
+
+    A calendar without leap days is accepted.
 
     Args:
-      times: as xarray decodes them, objects of cftime where they are no dates of ours.
+      times: The times as decoded by xarray: datetime64, or objects of cftime.
     """
     calendar = (
         getattr(times.flat[0], "calendar", "") if times.dtype == object and times.size else ""
     )
     if not calendar:
         return []
-    found = f"time: calendar '{calendar}'; accepted: standard, gregorian, proleptic_gregorian, "
-    return [found + "noleap, 365_day; xarray's convert_calendar makes one of the others"]
+    problem = f"time: calendar '{calendar}'; accepted: standard, gregorian, proleptic_gregorian, "
+    return [problem + "noleap, 365_day; convert the file with xarray's convert_calendar"]
 
 
-def _units_problems(name: str, spec: dict[str, str], found: str | None) -> list[str]:
-    if found is not None and not same(str(found), spec["units"]):
-        return [f"{name}: units '{found}', expected '{spec['units']}'"]
+def _units_problems(name: str, spec: dict[str, str], units: str | None) -> list[str]:
+    """Return messages about units that differ from the mapping's or cannot be converted.
+
+    Args:
+      name: The variable.
+      spec: The variable in the mapping.
+      units: The units that the file states, None if it states none.
+    """
+    if units is not None and not same(str(units), spec["units"]):
+        return [f"{name}: units '{units}', expected '{spec['units']}'"]
     try:
         conversion(spec["units"], spec.get("to", spec["units"]))
     except DataError as error:

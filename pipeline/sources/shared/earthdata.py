@@ -1,22 +1,8 @@
-"""The reader's login at Earthdata, and which servers may be sent its token.
+"""Earthdata Login: tokens for HTTPS requests, and temporary keys for Earthdata's S3 buckets.
 
-Sessions of requests, for the libraries that ask with them.
-
-Earthdata Login: credentials that are asked of nobody, shown to nobody else, and refresh.
-
-They come from EARTHDATA_TOKEN, from EARTHDATA_USERNAME and EARTHDATA_PASSWORD, or from ~/.netrc.
-
-Keys of an hour for the buckets of Earthdata, renewed before they end.
-
-S3fs is given a session of aiobotocore that asks for keys where it has none, and anew when they
-are about to end: whoever reads for days needs not care.
-
-Files that tell by their names what time they hold, and which production they are of.
-
-The Common Metadata Repository: the exact names of granules, which cannot be made up.
-
-The version of the production (CRID) and the suffix _001 to _005 vary from day to day, the folders
-from collection to collection, and the buckets cannot be listed.
+Credentials come from EARTHDATA_TOKEN, from EARTHDATA_USERNAME and EARTHDATA_PASSWORD, or from
+~/.netrc. They are sent to Earthdata only. Keys for buckets are valid for an hour and are renewed
+before they expire, so that long-running reads never see expired keys.
 """
 
 from __future__ import annotations
@@ -30,83 +16,13 @@ from urllib.parse import urlsplit
 from pipeline.errors import DataError
 from pipeline.sources.shared import http_errors
 
-# A token is sent to these alone, and to a server on this machine: a catalog is anybody's text.
+# A catalog may come from anyone, so the token is sent to these hosts and to this machine only.
 HOSTS = (".earthdata.nasa.gov", ".earthdatacloud.nasa.gov", ".eosdis.nasa.gov")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PLACE = "Earthdata Login"
 
+REGION = "us-west-2"  # the buckets only answer requests from within this region
 
-def check_host(url: str) -> None:
-    """Refuse to send a token to anybody but Earthdata.
-
-    Raises:
-      DataError: the URL is of another host, or not encrypted.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in LOOPBACK or (parts.scheme == "https" and f".{host}".endswith(HOSTS)):
-        return
-    found = f"{parts.scheme}://{host} is no place of Earthdata; your token is not sent there"
-    remedy = "correct the entry, or leave `login: earthdata` out of it"
-    raise DataError(http_errors.shown(url), found, remedy=remedy)
-
-
-def login() -> Any:
-    """The reader's `earthaccess.Auth`, logged in.
-
-    Raises:
-      DataError: there are no credentials, or they are refused.
-    """
-    names = ("EARTHDATA_TOKEN", "EARTHDATA_USERNAME", "EARTHDATA_PASSWORD", "NETRC", "HOME")
-    return _login(*(os.environ.get(name) or None for name in names))
-
-
-@functools.lru_cache(maxsize=1)
-def _login(*told: str | None) -> Any:
-    from earthaccess import Auth
-    from earthaccess.exceptions import LoginAttemptFailure, LoginStrategyUnavailable
-
-    remedy = http_errors.REMEDIES["earthdata"]
-    for strategy in ("environment", "netrc"):
-        auth = Auth()
-        try:
-            with http_errors.answering("https://urs.earthdata.nasa.gov", "earthdata"):
-                auth.login(strategy=strategy)
-        except LoginStrategyUnavailable:
-            continue
-        except LoginAttemptFailure:  # its text is the server's answer
-            raise DataError(_PLACE, "refuses this name and password", remedy=remedy) from None
-        if auth.authenticated and auth.token:
-            return auth
-    raise DataError(_PLACE, "no credentials, and this entry needs them", remedy=remedy)
-
-
-def patient(session: Any) -> None:
-    """Let a session of requests ask again while a server is busy.
-
-    And let it tell no name and password of ~/.netrc to whom it asks, but to Earthdata Login.
-    """
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-
-    waits = Retry(
-        total=http_errors.ATTEMPTS - 1,
-        backoff_factor=http_errors.FIRST_WAIT_S,
-        backoff_max=http_errors.LONGEST_WAIT_S,
-        status_forcelist=http_errors.BUSY,
-        raise_on_status=False,
-    )
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=waits))
-    session.auth = _as_it_is
-
-
-def _as_it_is(request: Any) -> Any:
-    return request
-
-
-REGION = "us-west-2"  # the buckets answer from within this region only
-
+# Bucket -> URL from which its keys are requested.
 ENDPOINTS = {
     "nsidc-cumulus-prod-protected": "https://data.nsidc.earthdatacloud.nasa.gov/s3credentials",
     "gesdisc-cumulus-prod-protected": "https://data.gesdisc.earthdata.nasa.gov/s3credentials",
@@ -115,77 +31,155 @@ ENDPOINTS = {
     "prod-giovanni-cache": "https://api.giovanni.earthdata.nasa.gov/s3credentials",
 }
 
+_PLACE = "Earthdata Login"
+_TIMEOUT_S = 60  # for a request of keys
 
-def headers(url: str) -> dict[str, str]:
-    """Headers of HTTPS requests for a file of Earthdata: the token of its reader.
+
+def check_host(url: str) -> None:
+    """Check that a token may be sent to a URL.
 
     Raises:
-      DataError: the URL is of no host of Earthdata; there are no credentials, or no valid ones.
+      DataError: If the host is not one of Earthdata's, or the URL is not encrypted.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in LOOPBACK or (parts.scheme == "https" and f".{host}".endswith(HOSTS)):
+        return
+    problem = f"{parts.scheme}://{host} is not an HTTPS host of Earthdata; your token is not sent"
+    hint = "correct the entry's URL, or remove `login: earthdata` from the entry"
+    raise DataError(http_errors.shown(url), problem, remedy=hint)
+
+
+def login() -> Any:
+    """Return the user's `earthaccess.Auth`, logged in.
+
+    The login is kept in the process until the environment variables that it depends on change.
+
+    Raises:
+      DataError: If there are no credentials, or they are refused.
+    """
+    names = ("EARTHDATA_TOKEN", "EARTHDATA_USERNAME", "EARTHDATA_PASSWORD", "NETRC", "HOME")
+    return _login(*(os.environ.get(name) or None for name in names))
+
+
+@functools.lru_cache(maxsize=1)
+def _login(*environment: str | None) -> Any:
+    """Log in; the arguments are only the key of the cache."""
+    from earthaccess import Auth
+    from earthaccess.exceptions import LoginAttemptFailure, LoginStrategyUnavailable
+
+    hint = http_errors.REMEDIES["earthdata"]
+    for strategy in ("environment", "netrc"):
+        auth = Auth()
+        try:
+            with http_errors.answering("https://urs.earthdata.nasa.gov", "earthdata"):
+                auth.login(strategy=strategy)
+        except LoginStrategyUnavailable:
+            continue
+        except LoginAttemptFailure:
+            # The text of this error is the server's answer, which may hold secrets.
+            problem = "the user name and password are refused"
+            raise DataError(_PLACE, problem, remedy=hint) from None
+        if auth.authenticated and auth.token:
+            return auth
+    raise DataError(_PLACE, "no credentials, but the entry requires them", remedy=hint)
+
+
+def patient(session: Any) -> None:
+    """Let a session of the library requests repeat requests while a server is busy.
+
+    The session also stops sending names and passwords from ~/.netrc to the servers it calls.
+    """
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    retry = Retry(
+        total=http_errors.ATTEMPTS - 1,
+        backoff_factor=http_errors.FIRST_WAIT_S,
+        backoff_max=http_errors.LONGEST_WAIT_S,
+        status_forcelist=http_errors.BUSY,
+        raise_on_status=False,
+    )
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    session.auth = _as_it_is
+
+
+def _as_it_is(request: Any) -> Any:
+    """Return a request unchanged. As `auth` of a session, it replaces the use of ~/.netrc."""
+    return request
+
+
+def headers(url: str) -> dict[str, str]:
+    """Return the headers of an HTTPS request for a file of Earthdata, with the user's token.
+
+    Raises:
+      DataError: If the host is not one of Earthdata's, or there are no valid credentials.
     """
     check_host(url)
     return {"Authorization": f"Bearer {str(login().token['access_token']).strip()}"}
 
 
 def s3_options(url: str) -> dict[str, Any]:
-    """Options of s3fs for a bucket of Earthdata, with keys that are renewed before they end.
+    """Return options of s3fs for a bucket of Earthdata, with keys that are renewed in time.
 
     Raises:
-      DataError: the bucket is none of Earthdata's.
+      DataError: If the bucket is not one of Earthdata's.
     """
     bucket = url.partition("://")[2].partition("/")[0]
     if bucket not in ENDPOINTS:
-        found = (
-            f"bucket {bucket} gives no keys to an Earthdata Login; known: {', '.join(ENDPOINTS)}"
+        problem = (
+            f"bucket {bucket} is not known to accept an Earthdata Login; "
+            f"expected one of {', '.join(ENDPOINTS)}"
         )
-        remedy = "leave `login: earthdata` out of the entry where the bucket is your own"
-        raise DataError(http_errors.shown(url), found, remedy=remedy)
+        hint = "if it is your own bucket, remove `login: earthdata` from the entry"
+        raise DataError(http_errors.shown(url), problem, remedy=hint)
     return {
         "session": session(ENDPOINTS[bucket]),
         "client_kwargs": {"region_name": REGION},
     }
 
 
-_TIMEOUT_S = 60
-
-
 @functools.lru_cache
 def session(endpoint: str) -> Any:
-    """A session of aiobotocore whose keys come from an endpoint of Earthdata, anew in time."""
+    """Return a session of aiobotocore that requests keys from an endpoint and renews them."""
     from aiobotocore import credentials  # type: ignore[import-untyped]
     from aiobotocore.session import AioSession  # type: ignore[import-untyped]
     from botocore.credentials import CredentialProvider  # type: ignore[import-untyped]
 
-    async def renewed() -> dict[str, str]:
+    async def refresh() -> dict[str, str]:
         return await asyncio.to_thread(_keys, endpoint)
 
     class Provider(CredentialProvider):  # type: ignore[misc]
         METHOD = CANONICAL_NAME = "earthdata"
 
         async def load(self) -> Any:
-            return credentials.AioDeferredRefreshableCredentials(renewed, self.METHOD)
+            return credentials.AioDeferredRefreshableCredentials(refresh, self.METHOD)
 
-    made = AioSession()
-    made.register_component("credential_provider", credentials.AioCredentialResolver([Provider()]))
-    return made
+    result = AioSession()
+    resolver = credentials.AioCredentialResolver([Provider()])
+    result.register_component("credential_provider", resolver)
+    return result
 
 
 def _keys(endpoint: str) -> dict[str, str]:
-    """Keys of an hour, in botocore's words.
+    """Request keys for an hour, and return them under botocore's names.
 
     Raises:
-      DataError: they are refused, or the answer is something else.
+      DataError: If the request is refused, or the answer has no keys.
     """
     check_host(endpoint)
     auth = login()
-    with http_errors.answering(endpoint, "earthdata"), auth.get_session() as asking:
-        patient(asking)
-        answer = asking.get(endpoint, timeout=_TIMEOUT_S)
-        answer.raise_for_status()
+    with http_errors.answering(endpoint, "earthdata"), auth.get_session() as web_session:
+        patient(web_session)
+        response = web_session.get(endpoint, timeout=_TIMEOUT_S)
+        response.raise_for_status()
     try:
-        told = answer.json()
+        answer = response.json()
         names = ("accessKeyId", "secretAccessKey", "sessionToken", "expiration")
-        values = [told[name] for name in names]
+        values = [answer[name] for name in names]
     except (ValueError, KeyError, TypeError):
-        found = "answers something else than keys, as it does where the login is not accepted"
-        raise DataError(endpoint, found, remedy=http_errors.REMEDIES["earthdata"]) from None
+        # Earthdata answers with a page to log in if it does not accept the login.
+        problem = "the answer has no keys; the login may not be accepted"
+        raise DataError(endpoint, problem, remedy=http_errors.REMEDIES["earthdata"]) from None
     return dict(zip(("access_key", "secret_key", "token", "expiry_time"), values, strict=True))

@@ -1,4 +1,4 @@
-"""What tells whether files have changed: their tags, of many files at once, without reading all."""
+"""Tags that identify the content of many files at once, without reading large files."""
 
 from __future__ import annotations
 
@@ -16,81 +16,90 @@ from pipeline.sources.shared import access, http_errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+AT_ONCE = 16  # requests
 
-AT_ONCE = 16
-
-# How many bytes are read to tell the content of files that their store has no tag for.
+# Limits in bytes for reading the content of files for which their store has no tag.
 READ_LOCALLY, READ_ELSEWHERE = 2 * 2**30, 2**28
+
+# Keys of fsspec's file information: tags of the content, and times of the last change.
 CONTENT = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "content_md5")
 CHANGED = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified")
+
 Info = dict[str, Any]
 
 
 def of_files(
-    urls: Sequence[str], given: dict[str, Any], login: str | None = None, algorithm: str = "sha256"
+    urls: Sequence[str],
+    storage_options: dict[str, Any],
+    login: str | None = None,
+    algorithm: str = "sha256",
 ) -> list[str | None]:
-    """A tag of each file, None where it is absent.
+    """Return a tag of each file, None for files that do not exist.
 
-    It is the store's own tag of the content. Where there is none it is the digest of the content,
-    if the files without a tag are not large all together (READ_LOCALLY, READ_ELSEWHERE bytes); of
-    larger ones it is the size and the time of the last change.
+    The tag is the store's own tag of the content. Files without one are read, and the tag is a
+    digest of the content, unless they have more than 2 GiB (local files) or 256 MiB (others) in
+    total; the tag is then the size and the time of the last change.
 
-    A folder is listed once for all files in it. A store without listings, such as an HTTP server,
-    or one that refuses to list, is asked for the size and tag of each file.
+    A folder is listed once for all of its files. If a store cannot list folders, as an HTTP
+    server, or refuses to, it is asked for the size and tag of each file.
 
     Args:
-      urls: the files, all of one store.
-      given: the entry's own `storage_options`.
-      login: `earthdata`, where the provider wants to know who reads.
-      algorithm: of digests of content.
+      urls: The files, all in one store.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
+      algorithm: Hash algorithm of digests of content.
 
     Raises:
-      DataError: the store refuses, or does not answer.
+      DataError: If the store refuses or does not answer.
     """
     if not urls:
         return []
-    infos = _infos(urls, given, login)
-    made = [None if one is None else _content(one) for one in infos]
-    untold = [i for i, one in enumerate(infos) if one is not None and made[i] is None]
-    held = [infos[i] or {} for i in untold]
-    most = READ_ELSEWHERE if "://" in urls[0] and not urls[0].startswith("file:") else READ_LOCALLY
-    few = sum(int(one.get("size") or 0) for one in held) <= most
-    for i, one in zip(untold, held, strict=True):
-        if few:
-            made[i] = _read(urls[i], given, login, algorithm)
+    infos = _infos(urls, storage_options, login)
+    tags = [None if one is None else _content(one) for one in infos]
+    untagged = [i for i, one in enumerate(infos) if one is not None and tags[i] is None]
+    untagged_infos = [infos[i] or {} for i in untagged]
+    limit = READ_ELSEWHERE if "://" in urls[0] and not urls[0].startswith("file:") else READ_LOCALLY
+    are_small = sum(int(one.get("size") or 0) for one in untagged_infos) <= limit
+    for i, one in zip(untagged, untagged_infos, strict=True):
+        if are_small:
+            tags[i] = _read(urls[i], storage_options, login, algorithm)
         else:
             changed = next((one[key] for key in CHANGED if one.get(key) is not None), "")
-            made[i] = f"{one.get('size')} {changed}"
-    return made
+            tags[i] = f"{one.get('size')} {changed}"
+    return tags
 
 
-def _infos(urls: Sequence[str], given: dict[str, Any], login: str | None) -> list[Info | None]:
-    """What the store says of each file, in one listing of each folder where it can list."""
+def _infos(
+    urls: Sequence[str], storage_options: dict[str, Any], login: str | None
+) -> list[Info | None]:
+    """Return the store's information about each file, from one listing of each folder if it can."""
 
-    def alone(url: str) -> Info | None:
-        return info(url, given, login)
+    def single_info(url: str) -> Info | None:
+        return info(url, storage_options, login)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         if urls[0].startswith(("http://", "https://")):
-            return list(pool.map(alone, urls))
+            return list(pool.map(single_info, urls))
         folders = defaultdict(list)
         for url in urls:
-            above, slash, _ = url.rpartition("/")
-            folders[above or slash or "."].append(url)
-        listings = pool.map(lambda folder: _listed(folder, given, login), folders)
-        found: dict[str, Info | None] = {}
-        for wanted, listed in zip(folders.values(), listings, strict=True):
-            if listed is None:
-                found |= zip(wanted, pool.map(alone, wanted), strict=True)
+            folder, slash, _ = url.rpartition("/")
+            folders[folder or slash or "."].append(url)
+        listings = pool.map(lambda folder: _listed(folder, storage_options, login), folders)
+        infos: dict[str, Info | None] = {}
+        for folder_urls, listing in zip(folders.values(), listings, strict=True):
+            if listing is None:
+                infos |= zip(folder_urls, pool.map(single_info, folder_urls), strict=True)
             else:
-                found |= {url: listed.get(url.rpartition("/")[2]) for url in wanted}
-    return [found[url] for url in urls]
+                infos |= {url: listing.get(url.rpartition("/")[2]) for url in folder_urls}
+    return [infos[url] for url in urls]
 
 
-def _listed(folder: str, given: dict[str, Any], login: str | None) -> dict[str, Info] | None:
-    """Files in a folder, by name; None where it may not be listed."""
+def _listed(
+    folder: str, storage_options: dict[str, Any], login: str | None
+) -> dict[str, Info] | None:
+    """Return {name: information} of the files in a folder; None if listing is refused."""
     with http_errors.answering(folder, login):
-        filesystem, path = _open(folder, given, login)
+        filesystem, path = _open(folder, storage_options, login)
         try:
             entries = filesystem.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
@@ -100,15 +109,20 @@ def _listed(folder: str, given: dict[str, Any], login: str | None) -> dict[str, 
     return {str(one["name"]).rstrip("/").rpartition("/")[2]: one for one in entries}
 
 
-def info(url: str, given: dict[str, Any], login: str | None = None) -> Info | None:
-    """What the store says of a file, such as its size; None where it is absent.
+def info(url: str, storage_options: dict[str, Any], login: str | None = None) -> Info | None:
+    """Return the store's information about a file, such as its size; None if it does not exist.
+
+    Args:
+      url: The file.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: the store refuses, or does not answer.
+      DataError: If the store refuses or does not answer.
     """
     try:
         with http_errors.answering(url, login):
-            filesystem, path = _open(url, given, login)
+            filesystem, path = _open(url, storage_options, login)
             return dict(filesystem.info(path))
     except DataError as error:
         if error.problems[0].startswith("not found"):
@@ -117,18 +131,21 @@ def info(url: str, given: dict[str, Any], login: str | None = None) -> Info | No
 
 
 def _content(one: Info) -> str | None:
+    """Return the store's tag of the content of a file, None if it has none."""
     tag = next((one[key] for key in CONTENT if one.get(key)), None)
     return None if tag is None else str(tag).strip('"')
 
 
-def _read(url: str, given: dict[str, Any], login: str | None, algorithm: str) -> str:
+def _read(url: str, storage_options: dict[str, Any], login: str | None, algorithm: str) -> str:
+    """Return the digest of the content of a file."""
     with http_errors.answering(url, login):
-        filesystem, path = _open(url, given, login)
+        filesystem, path = _open(url, storage_options, login)
         with filesystem.open(path, "rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _open(url: str, given: dict[str, Any], login: str | None) -> tuple[Any, str]:
-    options = access.options(url, given, login) | files.FRESH
+def _open(url: str, storage_options: dict[str, Any], login: str | None) -> tuple[Any, str]:
+    """Return the file system of a URL, without cached listings, and the path in it."""
+    options = access.options(url, storage_options, login) | files.FRESH
     filesystem, path = fsspec.core.url_to_fs(url, **options)
     return filesystem, str(path)

@@ -1,4 +1,4 @@
-"""What servers answer when they refuse or are busy: asked again, then said in plain words."""
+"""Repeat requests while a server is busy, and turn failed requests into plain errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     import aiohttp_retry
 
+BUSY = {408, 429, 500, 502, 503, 504}  # HTTP status codes
 
-BUSY = {408, 429, 500, 502, 503, 504}
 ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S = 5, 0.5, 30.0
 
-# Codes of S3 with which a server says that it has looked at the keys, and that they are not valid.
+# Error codes of S3 for keys that a server has checked and found invalid.
 WRONG_KEYS = {
     "ExpiredToken",
     "InvalidAccessKeyId",
@@ -26,20 +26,28 @@ WRONG_KEYS = {
     "TokenRefreshRequired",
 }
 
+# Login of an entry -> hint if its credentials are missing or refused.
 REMEDIES = {
-    "earthdata": "get an Earthdata Login at urs.earthdata.nasa.gov, and give it in ~/.netrc, "
+    "earthdata": "get an Earthdata Login at urs.earthdata.nasa.gov, and store it in ~/.netrc "
     "or in EARTHDATA_TOKEN",
-    "token": "get the provider's personal token, and give it as the entry says",
+    "token": "get a personal token from the provider, and store it where the entry's `auth` says",
 }
 
 
 @contextlib.contextmanager
 def answering(url: str, login: str | None = None, origin: str | None = None) -> Iterator[None]:
-    """Say in plain words, and without what a URL or an answer may hold of secrets, what fails.
+    """Turn errors of fsspec and its file systems into a `DataError` without secrets.
+
+    Secrets may be in the URL and in the server's answer.
+
+    Args:
+      url: The file.
+      login: `earthdata` or `token`, the login that the provider requires.
+      origin: Where the file can be obtained, for the hint if it is not found.
 
     Raises:
-      DataError: instead of what fsspec and its file systems raise; an `UnreachableError` where the
-        server is busy or does not answer.
+      DataError: If the file does not exist or is refused; an `UnreachableError` if the server is
+        busy or does not answer. Errors of other kinds are not changed.
     """
     place = shown(url)
     try:
@@ -47,56 +55,63 @@ def answering(url: str, login: str | None = None, origin: str | None = None) -> 
     except DataError:
         raise
     except Exception as error:
-        status = _status(error)  # fsspec 2026 calls a file not found whatever it is answered
-        absent = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
-        if absent and status in (None, 404, 410):
-            remedy = "has it moved? correct the entry's urlpath"
-            remedy = f"get it from {origin}" if origin else remedy
-            raise DataError(place, "not found", remedy=remedy) from error
+        status = _status(error)
+        # fsspec 2026 raises FileNotFoundError for other answers, too.
+        is_absent = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+        if is_absent and status in (None, 404, 410):
+            hint = "has it moved? correct the entry's urlpath"
+            hint = f"get it from {origin}" if origin else hint
+            raise DataError(place, "not found", remedy=hint) from error
         if status in (401, 403) or isinstance(error, PermissionError):
             raise _refusal(place, error, status, login) from None
         if status is not None or _is_network(error):
-            told = f"answers {status}" if status else f"does not answer ({type(error).__name__})"
-            found = f"{told}, asked {ATTEMPTS} times" if status in BUSY else told
-            raise UnreachableError(place, found, remedy="try again later") from None
+            if status:
+                problem = f"the server answers {status}"
+            else:
+                problem = f"the server does not answer ({type(error).__name__})"
+            problem += f", asked {ATTEMPTS} times" if status in BUSY else ""
+            raise UnreachableError(place, problem, remedy="try again later") from None
         raise
 
 
 def _refusal(place: str, error: Exception, status: int | None, login: str | None) -> DataError:
-    """What a refusal says for certain: 403 may be of a file that is not there."""
-    found = f"refused ({status})" if status else "refused"
-    remedy = REMEDIES.get(login or "", "check the credentials that the entry's auth names")
+    """Return the error for a refused request.
+
+    It does not say more than is certain: some servers answer 403 for files that do not exist.
+    """
+    problem = f"refused ({status})" if status else "refused"
+    hint = REMEDIES.get(login or "", "check the credentials that the entry's `auth` describes")
     code = _code(error)
     if status == 401 or code in WRONG_KEYS:
-        told = f" ({code})" if code else ""
-        return DataError(place, f"{found}: no, wrong or expired credentials{told}", remedy=remedy)
+        code_text = f" ({code})" if code else ""
+        problem += f": missing, wrong or expired credentials{code_text}"
+        return DataError(place, problem, remedy=hint)
     if status is None and "://" not in place:
-        return DataError(
-            place, f"{found}: no permission to read it", remedy="change its permissions"
-        )
-    found += ": either it is not there, or it may not be read with these credentials, or without"
-    return DataError(place, found, remedy=f"check the entry's urlpath; {remedy}")
+        problem += ": no permission to read it"
+        return DataError(place, problem, remedy="change its permissions")
+    problem += ": either it does not exist, or it needs other credentials"
+    return DataError(place, problem, remedy=f"check the entry's urlpath; {hint}")
 
 
 def shown(url: str) -> str:
-    """A URL as it may be shown: without its query, or a name and password in it."""
-    bare = url.partition("?")[0]
-    scheme, separator, rest = bare.partition("://")
+    """Return a URL as it may be shown: without its query, user name and password."""
+    without_query = url.partition("?")[0]
+    scheme, separator, rest = without_query.partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if separator else bare
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if separator else without_query
 
 
 def file_name(url: str) -> str:
-    """The last part of a URL, without its query, to name a file among others."""
+    """Return the last part of a URL without its query, to name a file among others."""
     return shown(url).rstrip("/").rsplit("/", 1)[-1]
 
 
 async def retrying_client(**kwargs: Any) -> aiohttp_retry.RetryClient:
-    """The HTTP client of fsspec, which asks again while a server is busy."""
+    """Return an HTTP client for fsspec that repeats requests while a server is busy."""
     import aiohttp_retry
     from fsspec.implementations.http import get_client
 
-    waits = aiohttp_retry.ExponentialRetry(
+    retry_options = aiohttp_retry.ExponentialRetry(
         attempts=ATTEMPTS,
         start_timeout=FIRST_WAIT_S,
         max_timeout=LONGEST_WAIT_S,
@@ -104,45 +119,47 @@ async def retrying_client(**kwargs: Any) -> aiohttp_retry.RetryClient:
         retry_all_server_errors=False,
         exceptions=set(_network()),
     )
-    return aiohttp_retry.RetryClient(await get_client(**kwargs), retry_options=waits)
+    return aiohttp_retry.RetryClient(await get_client(**kwargs), retry_options=retry_options)
 
 
 @functools.cache
 def _network() -> tuple[type[Exception], ...]:
+    """Return the errors of aiohttp for connections that fail."""
     import aiohttp
 
     return (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
 
 
 def _is_network(error: Exception) -> bool:
+    """Return whether an error is one of a connection or of a file system."""
     return isinstance(error, (OSError, *_network())) or type(error).__module__.startswith(
         ("aiohttp", "botocore")
     )
 
 
 def _code(error: Exception) -> str:
-    """The code of an S3 server's answer, such as AccessDenied; "" where there is none."""
-    seen: BaseException | None = error
-    while seen is not None:
-        answer = getattr(seen, "response", None)
+    """Return the code of an S3 server's answer, such as AccessDenied; "" if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        answer = getattr(cause, "response", None)
         if isinstance(answer, dict):
             return str(answer.get("Error", {}).get("Code", ""))
-        seen = seen.__cause__
+        cause = cause.__cause__
     return ""
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status in an error of aiohttp, of botocore or of what was raised from them."""
-    seen: BaseException | None = error
-    while seen is not None:
-        status = getattr(seen, "status", None)
+    """Return the HTTP status in an error of aiohttp, botocore or requests, or in its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        status = getattr(cause, "status", None)
         if isinstance(status, int):
             return status
-        answer = getattr(seen, "response", None)
+        answer = getattr(cause, "response", None)
         if isinstance(answer, dict):
             return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
         code = getattr(answer, "status_code", None)
         if isinstance(code, int):
             return code
-        seen = seen.__cause__
+        cause = cause.__cause__
     return None

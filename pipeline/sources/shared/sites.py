@@ -1,4 +1,4 @@
-"""What drivers of sites share: which places are wanted, and their records put side by side."""
+"""Functions shared by drivers of sites: selecting sites by region, and stacking their records."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ if TYPE_CHECKING:
 
     from pipeline.sources.shared.driver import Mapping
 
-
-Region = tuple[float, float, float, float]
+Region = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 
 def by_target(mapping: Mapping) -> list[str]:
-    """The provider's names in a mapping, each once: the target's first, whatever their order."""
-    targets = [ours for ours in mapping if ours in VARIABLES and VARIABLES[ours].kind == "target"]
-    return list(dict.fromkeys(mapping[ours]["from"] for ours in [*targets, *mapping]))
+    """Return the provider's names in a mapping without repetition, the target's names first."""
+    targets = [name for name in mapping if name in VARIABLES and VARIABLES[name].kind == "target"]
+    return list(dict.fromkeys(mapping[name]["from"] for name in [*targets, *mapping]))
 
 
 def inside(lat: ArrayLike, lon: ArrayLike, region: Region | None) -> NDArray[np.bool_]:
-    """Which places lie in a region.
+    """Return (place,) whether each place is in a region.
 
     Args:
       lat: (place,) degrees.
       lon: (place,) degrees, -180 to 180 or 0 to 360.
-      region: west, south, east, north in degrees, west greater than east across the antimeridian;
-        None for the whole Earth.
+      region: West, south, east, north in degrees. West is greater than east if the region crosses
+        the antimeridian. None for the whole Earth.
     """
     y, x = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
     if region is None:
@@ -43,13 +42,13 @@ def inside(lat: ArrayLike, lon: ArrayLike, region: Region | None) -> NDArray[np.
 
 
 def side_by_side(records: Sequence[Any], n_days: int, columns: Sequence[str], dtype: Any) -> Any:
-    """Dask arrays (time, place), one for each column, of records that are not read yet.
+    """Stack delayed records of places to dask arrays (time, place), one for each column.
 
     Args:
-      records: for each place, what dask.delayed gives of (n_days, len(columns)).
-      n_days: length of the time axis.
-      columns: their names.
-      dtype: of the records.
+      records: For each place, a `dask.delayed` array (n_days, len(columns)).
+      n_days: Length of the time axis.
+      columns: Names of the columns.
+      dtype: Type of the records.
 
     Returns:
       {column: array}.
@@ -58,5 +57,5 @@ def side_by_side(records: Sequence[Any], n_days: int, columns: Sequence[str], dt
 
     da: Any = dask.array
     shape = (n_days, len(columns))
-    held = da.stack([da.from_delayed(record, shape, dtype) for record in records], axis=1)
-    return {name: held[:, :, i] for i, name in enumerate(columns)}
+    stacked = da.stack([da.from_delayed(record, shape, dtype) for record in records], axis=1)
+    return {name: stacked[:, :, i] for i, name in enumerate(columns)}

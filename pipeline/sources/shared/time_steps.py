@@ -1,10 +1,8 @@
-"""How long each value of a record stands for: told by the times around it, value by value.
+"""Infer the interval that each value of a record stands for, and compute daily means.
 
-A record may change its cadence, and it may have gaps; both show as a longer distance between
-times. A distance that is repeated is a cadence: three values in a row have it, or several that
-fill a day. A distance that is not repeated, and is longer than the cadence before it, is a gap.
-
-From readings to days: daily means of a site's series, and the flag that each day earns.
+A record may change its cadence and may have gaps. Both show as a longer distance between times. A
+distance that is repeated is a cadence: three values in a row have it, or several values that fill
+a day. A distance that is not repeated and is longer than the cadence before it is a gap.
 """
 
 from __future__ import annotations
@@ -23,84 +21,84 @@ if TYPE_CHECKING:
 
 
 ALIKE = 0.05  # relative difference below which two distances are the same
-GAP = 1.5  # times the cadence, from which on a distance is a gap
-SOON = 8  # distances from a gap to a cadence
-LEAST = 3  # values in a row that make a cadence
-TINY = 1e-6  # of an hour or a step, in comparing sums of times
+GAP = 1.5  # smallest gap, in multiples of the cadence
+SOON = 8  # largest number of distances between a distance and the cadence that it begins
+LEAST = 3  # smallest number of values in a row that make a cadence
+TINY = 1e-6  # tolerance for comparing sums of times, in hours or steps
 DAY = 24 * 3600 * 10**9  # ns
 UNITS = ((DAY, "day"), (DAY // 24, "hour"), (DAY // 1440, "minute"), (10**9, "second"))
 
 
 def step_of(times: Times) -> np.timedelta64:
-    """The median time between values, in ns; a day for one value alone."""
+    """Return the median time between values in ns; a day for a single value."""
     if len(times) < 2:
         return np.timedelta64(DAY, "ns")
     return np.timedelta64(int(np.median(np.diff(_ns(times)))), "ns")
 
 
 def steps(times: Times, stamp: str = "instant") -> Lengths:
-    """How long each value stands for.
+    """Return the length of the interval that each value stands for.
 
     Args:
       times: (time,) increasing.
-      stamp: where in its interval the time of a value lies: `start`, `middle` or `end`. An
-        `instant` stands for the time until the next one, as `start` does.
+      stamp: Where the time of a value is in its interval: `start`, `middle` or `end`. The value of
+        an `instant` stands for the time until the next one, as with `start`.
 
     Returns:
-      (time,) timedelta64[ns]; a day for one value alone. Intervals do not overlap.
+      (time,) timedelta64[ns]; a day for a single value. Intervals do not overlap.
     """
-    at = _ns(times)
-    if len(at) < 2:
-        made = np.full(len(at), DAY)
+    times_ns = _ns(times)
+    if len(times_ns) < 2:
+        lengths = np.full(len(times_ns), DAY)
     elif stamp == "middle":
-        made = _around(at)
+        lengths = _around(times_ns)
     elif stamp == "end":
-        made = _until_next(-at[::-1])[::-1]
+        lengths = _until_next(-times_ns[::-1])[::-1]
     else:
-        made = _until_next(at)
-    return made.astype("timedelta64[ns]")
+        lengths = _until_next(times_ns)
+    return lengths.astype("timedelta64[ns]")
 
 
 def starts(times: Times, lengths: Any, stamp: str) -> Times:
-    """(time,) when the interval of each value begins.
+    """Return (time,) the begin of the interval of each value.
 
     Args:
       times: (time,).
-      lengths: timedelta64 of the intervals, one or (time,).
-      stamp: where in its interval the time of a value lies.
+      lengths: Length of all intervals, or (time,) lengths, as timedelta64.
+      stamp: Where the time of a value is in its interval.
     """
-    back = {"end": lengths, "middle": lengths // 2}.get(stamp, np.timedelta64(0, "ns"))
-    made: Times = times - back
-    return made
+    offset = {"end": lengths, "middle": lengths // 2}.get(stamp, np.timedelta64(0, "ns"))
+    begin: Times = times - offset
+    return begin
 
 
 def hours_text(times: Times) -> NDArray[np.float64]:
-    """(time,) the hours that each reading of a sensor stands for: until the next one.
+    """Return (time,) the hours that each value of a sensor stands for, until the next value.
 
     Args:
-      times: (time,) increasing. One alone stands for an hour.
+      times: (time,) increasing. A single value stands for an hour.
     """
     if len(times) < 2:
         return np.ones(len(times))
     lengths, step = steps(times), step_of(times)
     if is_regular(lengths, step):
         lengths = np.full(len(times), step)
-    made: NDArray[np.float64] = lengths / np.timedelta64(1, "h")
-    return made
+    hours: NDArray[np.float64] = lengths / np.timedelta64(1, "h")
+    return hours
 
 
 def is_regular(lengths: Lengths, step: np.timedelta64) -> bool:
-    """Whether all values stand for one step."""
+    """Return whether all values stand for one step."""
     return bool((np.abs(lengths - step) <= ALIKE * step.astype("timedelta64[ns]")).all())
 
 
 def told(begin: Times, lengths: Lengths, most: int = 4) -> str:
-    """The cadences of a record: `hourly until 2016-01-02, 3-hourly from 2016-01-03`.
+    """Describe the cadences of a record: `hourly until 2016-01-02, 3-hourly from 2016-01-03`.
 
     Args:
-      begin: (time,) when the interval of each value begins.
-      lengths: (time,) timedelta64 of the intervals.
-      most: cadences that are told, of those that follow one another.
+      begin: (time,) begin of the interval of each value.
+      lengths: (time,) lengths of the intervals as timedelta64.
+      most: Largest number of successive cadences that are named.
     """
     ns = lengths.astype("timedelta64[ns]").astype(np.int64)
     firsts = np.flatnonzero(np.concatenate([[True], ~_alike(ns)]))
@@ -109,7 +107,7 @@ def told(begin: Times, lengths: Lengths, most: int = 4) -> str:
     for first, last in zip(firsts, ends - 1, strict=True):
         n = last - first + 1
         if len(begin) > 1 and (n < 2 or (n < LEAST and n * ns[first] < DAY)):
-            continue  # too few to be a cadence
+            continue  # too few values to be a cadence
         name, days = named(lengths[first]), begin[[first, last]].astype("datetime64[D]")
         if parts and parts[-1][0] == name:
             parts[-1] = (name, parts[-1][1], days[1])
@@ -117,134 +115,156 @@ def told(begin: Times, lengths: Lengths, most: int = 4) -> str:
             parts.append((name, *days))
     if len(parts) < 2:
         return parts[0][0] if parts else ""
-    shown = [f"{parts[0][0]} until {parts[0][2]}"]
-    shown += [f"{name} from {first} to {last}" for name, first, last in parts[1:-1]]
-    shown += [f"{parts[-1][0]} from {parts[-1][1]}"]
-    more = f", and {len(shown) - most} more changes" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
+    texts = [f"{parts[0][0]} until {parts[0][2]}"]
+    texts += [f"{name} from {first} to {last}" for name, first, last in parts[1:-1]]
+    texts += [f"{parts[-1][0]} from {parts[-1][1]}"]
+    more = f", and {len(texts) - most} more changes" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def named(length: np.timedelta64) -> str:
-    """What a cadence is called: hourly, 3-hourly, daily, every 10 minutes."""
+    """Return the name of a cadence, such as hourly, 3-hourly, daily or every 10 minutes."""
     ns = int(length.astype("timedelta64[ns]").astype(np.int64))
-    size, unit = next((each for each in UNITS if ns >= each[0] * (1 - ALIKE)), UNITS[-1])
+    size, unit = next((pair for pair in UNITS if ns >= pair[0] * (1 - ALIKE)), UNITS[-1])
     if unit == "hour" and abs(ns / size - round(ns / size)) > ALIKE:
         size, unit = UNITS[2]
     n = round(ns / size)
-    plain = {"day": "daily", "hour": "hourly"}.get(unit)
-    if plain is None or (unit == "day" and n > 1):
+    adverb = {"day": "daily", "hour": "hourly"}.get(unit)
+    if adverb is None or (unit == "day" and n > 1):
         return f"every {n} {unit}s" if n > 1 else f"every {unit}"
-    return plain if n == 1 else f"{n}-{plain}"
+    return adverb if n == 1 else f"{n}-{adverb}"
+
+
+# In the following functions, (distance,) arrays hold the ns from each time to the next, and a run
+# is a series of equal distances.
 
 
 def _ns(times: Times) -> NDArray[np.int64]:
+    """Return (time,) ns since 1970."""
     return times.astype("datetime64[ns]").astype(np.int64)
 
 
-def _until_next(at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(time,) ns from each time to the next, where that is no gap; else as before the gap."""
-    gap = np.diff(at)
-    run, count = _runs(gap)
-    values = count + (np.arange(len(count)) == run[-1])  # the last value has no distance after it
-    filling = np.bincount(run, gap) >= DAY * (1 - ALIKE)
-    known = ((count > 1) & ((values >= LEAST) | filling))[run]
-    known |= _begins(gap, known)
-    before = _nearest(gap, known)
-    made = np.where(known | (gap < GAP * before), gap, before)
-    made = np.where(_lone(known), np.minimum(made, _at_most(gap)), made)
-    return np.append(made, made[-1])
+def _until_next(times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (time,) ns from each time to the next; before a gap, the cadence before it."""
+    distance = np.diff(times_ns)
+    run, count = _runs(distance)
+    # The last value of a record belongs to the last run, but has no distance after it.
+    n_values = count + (np.arange(len(count)) == run[-1])
+    fills_day = np.bincount(run, distance) >= DAY * (1 - ALIKE)
+    is_cadence = ((count > 1) & ((n_values >= LEAST) | fills_day))[run]
+    is_cadence |= _begins(distance, is_cadence)
+    nearest = _nearest(distance, is_cadence)
+    lengths = np.where(is_cadence | (distance < GAP * nearest), distance, nearest)
+    lengths = np.where(_lone(is_cadence), np.minimum(lengths, _at_most(distance)), lengths)
+    return np.append(lengths, lengths[-1])
 
 
-def _lone(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(distance,) whether each is that of no cadence, between two that are."""
-    beside = np.concatenate([[False], known, [False]])
-    lone: NDArray[np.bool_] = ~known & beside[:-2] & beside[2:]
+def _lone(is_cadence: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (distance,) whether each is not of a cadence but between two that are."""
+    padded = np.concatenate([[False], is_cadence, [False]])
+    lone: NDArray[np.bool_] = ~is_cadence & padded[:-2] & padded[2:]
     return lone
 
 
-def _at_most(gap: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(distance,) ns that a value stands for if its distance is that of no cadence.
+def _at_most(distance: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (distance,) ns that a value stands for if its distance is not a cadence.
 
-    Something is missing there. Where the distance is longer than the one before, the value is of
-    the cadence before; else it is the first one of the cadence after.
+    A value is missing there. If the distance is longer than the one before, the value belongs to
+    the cadence before it; otherwise it is the first value of the cadence after it.
     """
-    before, after = np.append(gap[:1], gap[:-1]), np.append(gap[1:], gap[-1:])
-    return np.where(gap > (1 + ALIKE) * before, before, after)
+    before, after = np.append(distance[:1], distance[:-1]), np.append(distance[1:], distance[-1:])
+    return np.where(distance > (1 + ALIKE) * before, before, after)
 
 
-def _begins(gap: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(distance,) whether each begins the cadence that follows soon, with none shorter between."""
-    n, at = len(gap), np.arange(len(gap))
-    later = np.minimum.accumulate(np.where(known, at, n)[::-1])[::-1]
-    made = ~known & (later < n) & (later - at <= SOON)
-    cadence = gap[np.minimum(later, n - 1)]
-    made &= np.abs(gap - cadence) <= ALIKE * cadence
-    for i in np.flatnonzero(made):
-        made[i] = gap[i : later[i]].min() >= (1 - ALIKE) * cadence[i]
-    return made
+def _begins(distance: NDArray[np.int64], is_cadence: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (distance,) whether each begins a cadence that follows soon.
 
-
-def _around(at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(time,) ns of the intervals that have the times in their middles.
-
-    Where a cadence changes from a to b the times are (a + b) / 2 apart.
+    It has the distance of that cadence, and no distance between them is shorter.
     """
-    gap = np.diff(at)
-    run, count = _runs(gap)
+    n, index = len(distance), np.arange(len(distance))
+    next_cadence = np.minimum.accumulate(np.where(is_cadence, index, n)[::-1])[::-1]
+    begins = ~is_cadence & (next_cadence < n) & (next_cadence - index <= SOON)
+    cadence = distance[np.minimum(next_cadence, n - 1)]
+    begins &= np.abs(distance - cadence) <= ALIKE * cadence
+    for i in np.flatnonzero(begins):
+        begins[i] = distance[i : next_cadence[i]].min() >= (1 - ALIKE) * cadence[i]
+    return begins
+
+
+def _around(times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (time,) ns of the intervals whose middles are the times.
+
+    Where a cadence changes from a to b, the times are (a + b) / 2 apart.
+    """
+    distance = np.diff(times_ns)
+    run, count = _runs(distance)
     last = np.cumsum(count) - 1
     first = last - count + 1
-    between = _joins(gap, first, -1) & _joins(gap, last, 1)
-    values = count + between
-    filling = values * gap[first] >= DAY * (1 - ALIKE)
-    known = ((count >= LEAST) | (between & (values > 1) & ((values >= LEAST) | filling)))[run]
-    limit = np.minimum(gap, _nearest(gap, known))
+    is_bounded = _joins(distance, first, -1) & _joins(distance, last, 1)
+    n_values = count + is_bounded
+    fills_day = n_values * distance[first] >= DAY * (1 - ALIKE)
+    is_short_cadence = is_bounded & (n_values > 1) & ((n_values >= LEAST) | fills_day)
+    is_cadence = ((count >= LEAST) | is_short_cadence)[run]
+    limit = np.minimum(distance, _nearest(distance, is_cadence))
+    # A value has a distance on both sides; the smaller one that is a cadence counts, if any.
     huge = np.iinfo(np.int64).max
-    sure, guess = np.where(known, gap, huge), np.where(known, huge, limit)
-    sides = [np.minimum(np.append(each, huge), np.append(huge, each)) for each in (sure, guess)]
-    made: NDArray[np.int64] = np.where(sides[0] < huge, sides[0], sides[1])
-    return made
-
-
-def _joins(gap: NDArray[np.int64], at: NDArray[np.int64], side: int) -> NDArray[np.bool_]:
-    """(run,) whether a run ends with the record, or goes over into the cadence beside it."""
-    n = len(gap)
-    ends = (at + side < 0) | (at + side >= n)
-    beside = gap[np.clip(at + side, 0, n - 1)]
-    beyond = gap[np.clip(at + 2 * side, 0, n - 1)]
-    there = (at + 2 * side >= 0) & (at + 2 * side < n)
-    joins: NDArray[np.bool_] = ends | (
-        there & (np.abs(2 * beside - gap[at] - beyond) <= 2 * ALIKE * beside)
+    certain, guess = np.where(is_cadence, distance, huge), np.where(is_cadence, huge, limit)
+    smaller_certain, smaller_guess = (
+        np.minimum(np.append(side, huge), np.append(huge, side)) for side in (certain, guess)
     )
+    lengths: NDArray[np.int64] = np.where(smaller_certain < huge, smaller_certain, smaller_guess)
+    return lengths
+
+
+def _joins(distance: NDArray[np.int64], edge: NDArray[np.int64], side: int) -> NDArray[np.bool_]:
+    """Return (run,) whether a run ends with the record, or changes to the cadence beside it.
+
+    Args:
+      distance: (distance,) ns.
+      edge: (run,) index of the first or last distance of each run.
+      side: -1 to look before the run, 1 to look after it.
+    """
+    n = len(distance)
+    is_end = (edge + side < 0) | (edge + side >= n)
+    next_distance = distance[np.clip(edge + side, 0, n - 1)]
+    second_distance = distance[np.clip(edge + 2 * side, 0, n - 1)]
+    has_second = (edge + 2 * side >= 0) & (edge + 2 * side < n)
+    excess = np.abs(2 * next_distance - distance[edge] - second_distance)
+    joins: NDArray[np.bool_] = is_end | (has_second & (excess <= 2 * ALIKE * next_distance))
     return joins
 
 
-def _alike(gap: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each but the first is as the one before."""
-    same: NDArray[np.bool_] = np.abs(np.diff(gap)) <= ALIKE * np.minimum(gap[1:], gap[:-1])
+def _alike(distance: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (distance - 1,) whether each distance but the first equals the one before it."""
+    limit = ALIKE * np.minimum(distance[1:], distance[:-1])
+    same: NDArray[np.bool_] = np.abs(np.diff(distance)) <= limit
     return same
 
 
-def _runs(gap: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(distance,) in which run of the same distance each is, and (run,) how many each has."""
-    run = np.concatenate([[0], np.cumsum(~_alike(gap))])
+def _runs(distance: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (distance,) the index of the run of each, and (run,) the number of distances."""
+    run = np.concatenate([[0], np.cumsum(~_alike(distance))])
     return run, np.bincount(run)
 
 
-def _nearest(gap: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(distance,) the cadence there or before it, else the first; the median where none is."""
-    if not known.any():
-        return np.full(len(gap), np.sort(gap)[(len(gap) - 1) // 2])
-    at = np.maximum.accumulate(np.where(known, np.arange(len(gap)), -1))
-    return gap[np.where(at < 0, known.argmax(), at)]
+def _nearest(distance: NDArray[np.int64], is_cadence: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return (distance,) the cadence at or before each distance.
+
+    Before the first cadence it is the first one; without any cadence it is the median distance.
+    """
+    if not is_cadence.any():
+        return np.full(len(distance), np.sort(distance)[(len(distance) - 1) // 2])
+    index = np.maximum.accumulate(np.where(is_cadence, np.arange(len(distance)), -1))
+    return distance[np.where(index < 0, is_cadence.argmax(), index)]
 
 
 class Hours(NamedTuple):
     """A sensor's record.
 
     Attributes:
-      times: (n,) datetime64, UTC; of several values at one time the first counts.
+      times: (n,) datetime64, UTC. Of several values at one time, the first is used.
       values: (n,) float32, NaN where missing.
-      flags: (n,) codes of quality.
+      flags: (n,) quality codes.
     """
 
     times: NDArray[np.datetime64]
@@ -253,14 +273,14 @@ class Hours(NamedTuple):
 
 
 class Days(NamedTuple):
-    """What came of it: (day,) float32 values and (day,) codes of quality."""
+    """Daily values: (day,) float32 values and (day,) quality codes."""
 
     values: NDArray[np.float32]
     flags: NDArray[np.int32]
 
 
 class Codes(NamedTuple):
-    """Codes of a day that is good, of one with too few good hours, and of one without values."""
+    """Quality codes of a good day, a day with too few good hours, and a day without values."""
 
     good: int
     few: int
@@ -268,25 +288,28 @@ class Codes(NamedTuple):
 
 
 def utc_offset(lon: float) -> int:
-    """Hours from UTC to local standard time, by the longitude alone, degrees east."""
+    """Return the hours from UTC to local standard time at a longitude in degrees east."""
     return int(np.rint(((lon + 180) % 360 - 180) / 15))
 
 
 def means(
     hours: Hours, days: NDArray[np.datetime64], codes: Codes, min_hours: int, offset_hours: int = 0
 ) -> Days:
-    """Daily means. A value stands for the time until the next one, gaps apart, and weighs by it.
+    """Return daily means of a record.
 
-    A day of which good values cover `min_hours` is the mean of these, and good. Another is the
-    mean of all values, under its most frequent flag that is not good, so that what is dropped for
-    its flag can be counted; without such a flag it has too few hours.
+    A value is weighted by the time that it stands for: until the next value, except across gaps.
+
+    If the good values of a day cover at least `min_hours`, the day is good, and its value is their
+    mean. Otherwise its value is the mean of all values, and its flag the most frequent one that is
+    not good, so that values dropped because of their flag can be counted. If no value has such a
+    flag, the day's flag is that for too few hours.
 
     Args:
-      hours: the record.
-      days: (day,) datetime64[D], one after another.
-      codes: flags that have a meaning here.
-      min_hours: fewest hours that the good values of a good day cover.
-      offset_hours: from UTC to the time whose days are meant.
+      hours: The record.
+      days: (day,) consecutive days as datetime64[D].
+      codes: The flags with a meaning in this function.
+      min_hours: Smallest number of hours that the good values of a good day cover.
+      offset_hours: Hours from UTC to the clock that defines days.
     """
     times, first = np.unique(hours.times, return_index=True)
     local = hours.times[first] + np.timedelta64(offset_hours, "h")
@@ -294,29 +317,38 @@ def means(
     inside = (day >= 0) & (day < len(days))
     day, values, flags = day[inside], hours.values[first][inside], hours.flags[first][inside]
     time = hours_text(times)[inside]
-    held = np.isfinite(values)
-    flags = np.where(~held & (flags == codes.good), codes.missing, flags)
+    has_value = np.isfinite(values)
+    flags = np.where(~has_value & (flags == codes.good), codes.missing, flags)
     good = flags == codes.good
-    h_good, of_good = _sums(day[good], values[good], time[good], len(days))
-    h_all, of_all = _sums(day[held], values[held], time[held], len(days))
-    enough = h_good >= min_hours - TINY
+    good_hours, good_sum = _sums(day[good], values[good], time[good], len(days))
+    all_hours, all_sum = _sums(day[has_value], values[has_value], time[has_value], len(days))
+    is_good_day = good_hours >= min_hours - TINY
     with np.errstate(invalid="ignore"):
-        mean = np.where(enough, of_good / h_good, of_all / h_all)
+        mean = np.where(is_good_day, good_sum / good_hours, all_sum / all_hours)
     flag = np.full(len(days), codes.missing)
     flag[day] = codes.few
-    pairs, n_of_pair = np.unique((day << 32 | flags)[~good], return_counts=True)
-    pairs = pairs[np.lexsort((-pairs, n_of_pair))]  # of a day's, the last stays: the most frequent
+    # Count pairs of day and flag. Pairs are sorted by count, so that the assignment for a day's
+    # most frequent flag comes last and stays.
+    pairs, pair_count = np.unique((day << 32 | flags)[~good], return_counts=True)
+    pairs = pairs[np.lexsort((-pairs, pair_count))]
     flag[pairs >> 32] = pairs & 0xFFFFFFFF
-    return Days(mean.astype(np.float32), np.where(enough, codes.good, flag).astype(np.int32))
+    return Days(mean.astype(np.float32), np.where(is_good_day, codes.good, flag).astype(np.int32))
 
 
 def mean_of(parts: Sequence[Days], good: int) -> Days:
-    """Mean of the sensors that are good on a day; where none is, the first that has a value."""
-    values, flags = (np.stack(held) for held in zip(*parts, strict=True))
-    kept = (flags == good) & np.isfinite(values)
-    n = kept.sum(0)
+    """Return the mean of the sensors that are good on a day.
+
+    If none is good, the value and the flag are those of the first sensor with a value.
+
+    Args:
+      parts: Daily values of each sensor.
+      good: Quality code of a good day.
+    """
+    values, flags = (np.stack(arrays) for arrays in zip(*parts, strict=True))
+    is_good = (flags == good) & np.isfinite(values)
+    n = is_good.sum(0)
     first = np.isfinite(values).argmax(0)[None]
-    mean = np.where(kept, values, 0).sum(0) / np.maximum(n, 1)
+    mean = np.where(is_good, values, 0).sum(0) / np.maximum(n, 1)
     single = np.take_along_axis(values, first, 0)[0]
     flag = np.where(n, good, np.take_along_axis(flags, first, 0)[0])
     return Days(np.where(n, mean, single).astype(np.float32), flag.astype(np.int32))
@@ -325,6 +357,6 @@ def mean_of(parts: Sequence[Days], good: int) -> Days:
 def _sums(
     day: NDArray[np.int64], values: NDArray[np.float32], time: NDArray[np.float64], n: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(day,) the time that values cover, and the sum of values times their time."""
-    weighed = values.astype(np.float64) * time
-    return np.bincount(day, time, minlength=n), np.bincount(day, weighed, minlength=n)
+    """Return (day,) the time that values cover, and (day,) the sum of values times their time."""
+    weighted = values.astype(np.float64) * time
+    return np.bincount(day, time, minlength=n), np.bincount(day, weighted, minlength=n)

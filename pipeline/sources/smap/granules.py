@@ -117,7 +117,7 @@ class GranuleSource(Source):
         """
         granules = list(self.granules().values())
         if not self.urlpath:
-            return files.sha256_of([[g.name, g.size, g.made[0]] for g in granules])
+            return files.sha256_of([[g.name, g.size, g.produced[0]] for g in granules])
         file_tags = fingerprints.of_files(
             [g.url for g in granules], self.storage_options, self.login
         )

@@ -23,96 +23,107 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+CMR = "https://cmr.earthdata.nasa.gov"
+
+BEGIN = date(2015, 3, 31)  # SMAP's first day, used if no period is requested
+
+MOST = 1_000_000  # largest number of granules of one query; no year has more
+
+# Whether URLs are of S3 -> type of the link in CMR.
+LINKS = {False: "GET DATA", True: "GET DATA VIA DIRECT ACCESS"}
+
+# File names, such as SMAP_L3_SM_P_20150401_R19240_001.h5: the first letter of the identifier of the
+# production, and the date and time.
 PRODUCTION = re.compile(r"_([A-Z])[A-Za-z0-9]*_\d{3}\.\w+$")
 STAMP = re.compile(r"_(\d{8})(?:T(\d{6}))?_")
 
 
 class Granule(NamedTuple):
-    """One file of a collection.
+    """A file of a collection.
 
     Attributes:
-      name: the provider's file name.
-      url: where it is.
-      size: its bytes, None where that is not known.
-      made: when it was produced; of two for the same time the greater is the later one.
+      name: The provider's file name.
+      url: URL of the file.
+      size: Size in bytes, None if unknown.
+      produced: When it was produced. Values are compared, and the greater one is the later.
     """
 
     name: str
     url: str
     size: int | None
-    made: tuple[str, ...]
+    produced: tuple[str, ...]
 
     @property
     def rank(self) -> tuple[bool, tuple[str, ...]]:
-        """Of two for the same time the one with the greater rank is used.
+        """Return a key for sorting; of several granules of a time, the one sorted last is used.
 
-        Test productions, whose identifier begins with T, come before all others, which begin with
-        R (reprocessed or forward) or V (validated).
+        Test productions, whose identifier begins with T, are sorted before all others, whose
+        identifier begins with R (reprocessed or forward) or V (validated).
         """
-        told = PRODUCTION.search(self.name)
-        return not (told and told[1] == "T"), self.made
+        match = PRODUCTION.search(self.name)
+        return not (match and match[1] == "T"), self.produced
 
 
-def list_files(urlpath: str | list[str], given: dict[str, Any], login: str | None) -> list[Granule]:
-    """The files of a URL, of one with `*` in it, or of a list of URLs.
+def list_files(
+    urlpath: str | list[str], storage_options: dict[str, Any], login: str | None
+) -> list[Granule]:
+    """Return a user's own files as granules.
 
     Args:
-      urlpath: the URLs.
-      given: the entry's own `storage_options`.
-      login: `earthdata`, where the provider wants to know who reads.
+      urlpath: A URL, a URL with `*`, or a list of URLs.
+      storage_options: The entry's `storage_options`.
+      login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: a URL of HTTP has `*` in it; the place cannot be listed.
+      DataError: If a URL of HTTP has `*`, because HTTP servers cannot be listed, or if a store
+        refuses or does not answer.
     """
-    found = []
+    granules = []
     for url in [urlpath] if isinstance(urlpath, str) else map(str, urlpath):
         if "*" not in url:
             name = url.partition("?")[0].rsplit("/", 1)[-1]
-            found.append(Granule(name, url, None, (name,)))
+            granules.append(Granule(name, url, None, (name,)))
         elif url.startswith("http"):
-            remedy = "give the URLs of the files, or `collection` to find them through CMR"
-            raise DataError(http_errors.shown(url), "HTTP cannot be listed", remedy=remedy)
+            hint = "set `urlpath` to a list of the files, or `collection` to find them through CMR"
+            problem = "files of an HTTP server cannot be listed"
+            raise DataError(http_errors.shown(url), problem, remedy=hint)
         else:
-            found += _matching(url, given, login)
-    return found
+            granules += _matching(url, storage_options, login)
+    return granules
 
 
-def _matching(url: str, given: dict[str, Any], login: str | None) -> list[Granule]:
+def _matching(url: str, storage_options: dict[str, Any], login: str | None) -> list[Granule]:
+    """Return the files that match a URL with `*`."""
     with http_errors.answering(url, login):
-        options = access.options(url, given, login) | files.FRESH
+        options = access.options(url, storage_options, login) | files.FRESH
         filesystem, path = fsspec.core.url_to_fs(url, **options)
-        found = filesystem.glob(path.replace("[", "[[]"), detail=True)
-    made = []
-    for place, info in found.items():
-        name = place.rsplit("/", 1)[-1]
-        full = str(filesystem.unstrip_protocol(place)) if "://" in url else str(place)
-        made.append(Granule(name, full, info["size"], (name,)))
-    return made
+        infos = filesystem.glob(path.replace("[", "[[]"), detail=True)
+    granules = []
+    for file_path, info in infos.items():
+        name = file_path.rsplit("/", 1)[-1]
+        file_url = str(filesystem.unstrip_protocol(file_path)) if "://" in url else str(file_path)
+        granules.append(Granule(name, file_url, info["size"], (name,)))
+    return granules
 
 
 def stamp(granule: Granule) -> np.datetime64:
-    """The time that a file's name tells, in seconds.
+    """Return the time in the name of a granule, in seconds.
 
     Raises:
-      DataError: it tells none.
+      DataError: If the name has no date.
     """
-    told = STAMP.search(granule.name)
+    match = STAMP.search(granule.name)
     try:
-        if told is None:
+        if match is None:
             raise ValueError
-        day, clock = told[1], told[2] or "000000"
+        day, clock = match[1], match[2] or "000000"
         text = f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
         return np.datetime64(text, "s")
     except ValueError:
-        found = "its name tells no date, as SMAP_L3_SM_P_20150401_R19240_001.h5 does"
-        remedy = "keep the provider's names"
-        raise DataError(http_errors.shown(granule.url), found, remedy=remedy) from None
-
-
-CMR = "https://cmr.earthdata.nasa.gov"
-BEGIN = date(2015, 3, 31)  # SMAP's first day, of which is asked where no period is given
-MOST = 1_000_000  # granules of a year
-LINKS = {False: "GET DATA", True: "GET DATA VIA DIRECT ACCESS"}
+        problem = "the file name has no date; expected a name like "
+        problem += "SMAP_L3_SM_P_20150401_R19240_001.h5"
+        hint = "keep the provider's file names"
+        raise DataError(http_errors.shown(granule.url), problem, remedy=hint) from None
 
 
 def search_cmr(
@@ -123,23 +134,24 @@ def search_cmr(
     cmr: str = CMR,
     direct: bool = False,
 ) -> list[Granule]:
-    """Every granule of a collection that has to do with a period; no credentials are sent.
+    """Find all granules of a collection that overlap a period in CMR. No credentials are sent.
 
     Args:
-      collection: its `short_name` and `version`, as "009".
-      period: first and last day, None for all since SMAP began.
-      region: west, south, east, north in degrees.
-      cmr: the repository.
-      direct: S3 URLs, which are open within the region of the bucket only, instead of HTTPS.
+      collection: `short_name` and `version`, such as "009".
+      period: First and last day, None for all days since SMAP's first.
+      region: West, south, east, north in degrees, None for the whole Earth.
+      cmr: URL of CMR.
+      direct: Whether to return URLs of S3, which can be read in the region of the bucket only,
+        instead of HTTPS.
 
     Raises:
-      DataError: the repository does not answer, or a granule of its has no such URL.
+      DataError: If CMR does not answer, or a granule has no such URL.
     """
     from earthaccess.search import DataGranules
 
     first, last = period or (BEGIN, date.today())
-    found = []
-    for begin, end in _years(first, last):  # an answer of a year at a time is kept small
+    granules = []
+    for begin, end in _years(first, last):  # one query per year limits the size of answers
         query = DataGranules()
         query.mode(f"{cmr.rstrip('/')}/search/")
         patient(query.session)
@@ -148,31 +160,37 @@ def search_cmr(
         if region is not None:
             query.bounding_box(*region)
         with http_errors.answering(cmr), query.session, warnings.catch_warnings():
-            # Of earthaccess 0.17, for every granule that it makes, about itself.
+            # earthaccess 0.17 warns of a change of its own for every granule.
             warnings.filterwarnings("ignore", "As of version 1.0", FutureWarning)
-            found += [_granule_of_item(item, direct=direct) for item in query.get(MOST)]
-    return list({(granule.name, granule.made): granule for granule in found}.values())
+            granules += [_granule_of_item(item, direct=direct) for item in query.get(MOST)]
+    # A granule that overlaps two years is in the answers for both.
+    return list({(granule.name, granule.produced): granule for granule in granules}.values())
 
 
 def _years(first: date, last: date) -> Iterator[tuple[date, date]]:
+    """Split a period by calendar years, and yield the first and last day of each part."""
     for year in range(first.year, last.year + 1):
         yield max(first, date(year, 1, 1)), min(last, date(year, 12, 31))
 
 
 def _granule_of_item(item: Any, *, direct: bool) -> Granule:
-    """What counts of an item of CMR's answer in UMM-JSON."""
+    """Return the granule of an item in CMR's answer (UMM-JSON).
+
+    Raises:
+      DataError: If the item has no URL of a file.
+    """
     meta, umm = item["meta"], item["umm"]
     links = [
         link["URL"] for link in umm.get("RelatedUrls", []) if link.get("Type") == LINKS[direct]
     ]
     url = next((link for link in links if link.endswith((".h5", ".nc", ".nc4", ".hdf"))), None)
     if url is None:
-        found = f"has no link of type {LINKS[direct]}"
-        remedy = "leave `direct` out of the entry" if direct else "tell the provider"
-        raise DataError(f"granule {umm.get('GranuleUR')} in CMR", found, remedy=remedy)
+        problem = f"has no link of type {LINKS[direct]}"
+        hint = "remove `direct` from the entry" if direct else "report it to the provider"
+        raise DataError(f"granule {umm.get('GranuleUR')} in CMR", problem, remedy=hint)
     name = url.rsplit("/", 1)[-1]
-    told = umm.get("DataGranule", {})
-    archived = told.get("ArchiveAndDistributionInformation", [])
+    details = umm.get("DataGranule", {})
+    archived = details.get("ArchiveAndDistributionInformation", [])
     size = next((part.get("SizeInBytes") for part in archived if part.get("Name") == name), None)
-    produced = told.get("ProductionDateTime", "")
+    produced = details.get("ProductionDateTime", "")
     return Granule(name, url, size, (produced, meta.get("revision-date", ""), name))

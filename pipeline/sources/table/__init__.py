@@ -413,7 +413,7 @@ class TableSource(Source):
         coords = {name: ("place", places[name].to_numpy("float64")) for name in ends}
         variables = {s["from"]: (("time", "place"), array_of(n)) for n, s in self.mapping.items()}
         raw = xr.Dataset(variables, {"time": days, "place": [str(i) for i in ids], **coords})
-        dataset = raw[[]].assign(self.translated(raw))
+        dataset = raw[[]].assign(self.translate(raw))
         if "flag" in self.columns:
             code = np.nan_to_num(array_of("code")).astype("int16")
             attrs = {
