@@ -124,7 +124,7 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
     assert kept.items() <= {p: p.stat().st_mtime_ns for p in kept}.items()
     assert not (url / "receipts").exists()
     copy_sources.run(staged, workspace, heard)
-    assert heard.notes[-1] == f"every source is copied to {tmp_path}/copies"
+    assert heard.notes[-1] == f"all sources are already copied to {tmp_path}/copies"
     # Another content at the origin is another copy.
     longer["SD"] = longer["SD"] + 1
     longer.to_netcdf(broken, engine="h5netcdf")
