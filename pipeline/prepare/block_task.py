@@ -183,7 +183,7 @@ class Block:
 
     def _on_all_days(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Put the satellite's values on the footprints and all 32 days; NaN outside the period."""
-        on_footprints = self.sources.footprints(values)
+        on_footprints = self.sources.on_footprints(values)
         result = np.full((len(self.days), *on_footprints.shape[1:]), np.nan, np.float32)
         result[self.inside] = on_footprints
         return result
@@ -191,7 +191,7 @@ class Block:
     def _constants(self) -> None:
         """Write the statics."""
         for name, dataset in self.sources.static.items():
-            values = self.sources.constants[name]
+            values = self.sources.static_values[name]
             self.presence.drop_infinite(name, values)
             field = self._field(name, dataset, values)
             self.presence.record(_STATIC, name, field)
@@ -210,7 +210,7 @@ class Block:
         self, name: str, dataset: xr.Dataset, values: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Put a source's values on the cells, (..., y, x), and check their range."""
-        field = self.sources.cells(name, values)
+        field = self.sources.on_cells(name, values)
         # A mean over several source cells could hide one that is outside the range.
         checked = values if remap.is_grid(dataset) else field
         self._check_range(name, checked, str(dataset.attrs["entry"]))

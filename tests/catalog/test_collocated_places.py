@@ -364,8 +364,8 @@ def test_a_site_is_left_out_of_one_source_alone(snow):
     settings = [f"sources.insitu=[sites, '{file}:twins']", f"qc.exclude_sites={json.dumps(named)}"]
     assert attempt(snow, *settings) == [*ours[:23], "sites:snow-23", "twins:snow-23"]
     assert attempt(snow, f"qc.exclude_sites=[{', '.join(ours)}]") == (
-        "qc.exclude_sites: leaves out all 48 sites; name fewer; `entry:id` is the site of one "
-        "source alone"
+        "qc.exclude_sites: excludes all 48 sites; exclude fewer; `entry:id` names the site of "
+        "one source only"
     )
 
 

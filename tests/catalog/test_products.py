@@ -225,7 +225,7 @@ def test_every_product_that_fails_is_named_at_once(shelf):
     told = str(error.value)
     late = "its days are 2020-12-24 to 2021-06-01, none of them in the test period 2019-11-20 to"
     assert late in told
-    assert "move test_period, or drop it from baselines" in told
+    assert "move test_period, or remove it from baselines" in told
     assert "gone.nc: not found" in told
     assert "cannot be turned into 'K'" in told
     assert "good" not in told

@@ -74,7 +74,7 @@ def test_the_cube_of_the_copies_is_the_cube_of_the_sources(snow, tmp_path, local
     n = 8 * tiles * 3  # blocks of ten days, tiles, variables
     said = [note for note in heard.notes if "requests" in note]
     assert said == [
-        f"about {n * 2.5:.1f} MB in {n} requests; not known of footprints, sites, "
+        f"about {n * 2.5:.1f} MB in {n} requests; unknown for footprints, sites, "
         f"to {tmp_path}/copies"
     ]
     for file in ("cells", "footprints", "sites"):
@@ -143,7 +143,7 @@ def test_volumes_count_objects_in_time_and_space(snow):
     assert found == intake_catalog.Volume(found.requests, found.requests * 1500.0, "published", 1)
     assert intake_catalog.size(found.megabytes).endswith("GB")
     assert intake_catalog.of(load.experiment(str(snow)), "sites") is None
-    assert intake_catalog.told(experiment, ["sites"]) == "bytes and requests not known of sites"
+    assert intake_catalog.told(experiment, ["sites"]) == "bytes and requests unknown for sites"
     # An object of three blocks is read three times block by block, and copied in one piece.
     tell(snow, days=90, degrees=[180, 360], per="variable", megabytes=1)
     experiment = load.experiment(str(snow))
