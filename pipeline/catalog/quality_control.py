@@ -70,9 +70,9 @@ def spikes(values: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArra
     The three conditions of Dorigo et al. (2013, doi:10.2136/vzj2012.0097) are applied to the time
     steps of the record: the value differs by more than 15 % from the one before; the second
     differences before and after it agree within 20 %; and the variance of the values within 12
-    steps before and after it, divided by their mean, is below 1. The conditions were developed for hourly values in percent,
-    so values in m3 m-3 are converted to percent. A value is examined only if the two values before
-    it and the two after it are at equal steps.
+    steps before and after it, divided by their mean, is below 1. The conditions were developed for
+    hourly values in percent, so values in m3 m-3 are converted to percent. A value is examined only
+    if the two values before it and the two after it are at equal steps.
 
     Args:
       values: (time, place) in m3 m-3, NaN where missing.

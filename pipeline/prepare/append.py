@@ -37,21 +37,14 @@ def run(
 ) -> list[str]:
     """Append days to the cells of the cube, and correct days whose forcing has changed.
 
-    The blocks whose state is kept and the new blocks are read. If no source has new days and none
-    has changed, nothing is read.
-
-    Args:
-      experiment: The settings.
-      workspace: The workspace of the experiment.
-      progress: Receives the progress in blocks.
-      through: The last day to append; None for the last day that all sources have.
+    The last day to append is `through`, or if it is None the last day that all sources have. If no
+    source has new days and none has changed, nothing is read.
 
     Returns:
-      Lines for the user, which say what ends the forcing.
+      Lines for the user, which say why the forcing ends on its last day.
 
     Raises:
-      SoilweaveError: If a source does not have the requested days or cannot be read, or if the
-        cube cannot be written.
+      SoilweaveError: If a source does not have the requested days, or cannot be read.
     """
     artefact = workspace.artefact("cube")
     pending = PendingChange(artefact, workspace.url("update", "cube"), workspace.url("cube.zarr"))

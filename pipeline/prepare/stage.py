@@ -33,14 +33,7 @@ def run(
 ) -> None:
     """Write the cube, with one Ray task per block of 32 days.
 
-    An experiment that names the cube of another experiment needs none of its own, and nothing is
-    written.
-
-    Args:
-      experiment: The settings.
-      workspace: The workspace of the experiment.
-      progress: Receives the progress in blocks.
-      overwrite: Write the cube again even if it is complete.
+    Nothing is written if the experiment uses the cube of another one.
 
     Raises:
       SoilweaveError: If a source cannot be read or the workspace cannot be written; finished

@@ -269,7 +269,7 @@ def test_products_need_sites(shelf):
         if "sources" in changes:
             sources = shelf.world.experiment.sources.model_copy(update=changes["sources"])
             changes = {"sources": sources}
-        with pytest.raises(ConfigError, match=r"give sources.insitu, or --set baselines=\[\]"):
+        with pytest.raises(ConfigError, match=r"set sources.insitu, or --set baselines=\[\]"):
             products.digests(shelf.experiment("mine", **changes))
     assert products.digests(shelf.experiment(models="s3://elsewhere")) == {}
 

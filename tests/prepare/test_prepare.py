@@ -215,7 +215,7 @@ def test_own_inputs_that_the_file_lacks_are_listed(snow):
 def test_a_domain_or_a_grid_that_does_not_fit_the_source_is_refused(snow):
     workspace = Workspace(str(snow.parent / "workspace"))
     coarse = load.experiment(str(snow), ["domain.refinement=2"])
-    assert "hold more than one of its places" in refused(coarse, workspace)
+    assert "contain more than one of its places" in refused(coarse, workspace)
     box = ["domain.west_degrees=10", "domain.east_degrees=20"]
     assert "is in the domain" in refused(load.experiment(str(snow), box), workspace)
 

@@ -206,7 +206,7 @@ def test_a_satellite_and_a_truth_on_a_grid(gridded):
     found = sources.on_footprints(held)
     assert found.shape == (78, 3, 4)
     np.testing.assert_allclose(found, plain(values, WINDOW.of_footprints), rtol=2e-6)
-    truth = experiment_sources.open_truth(experiment).days(DAYS[79:91])
+    truth = experiment_sources.open_truth(experiment).on_days(DAYS[79:91])
     np.testing.assert_allclose(truth[:9], plain(values[69:]), rtol=2e-6)
     assert truth.shape == (12, *WINDOW.cell_shape)
     assert np.isnan(truth[9:]).all()
