@@ -1,4 +1,7 @@
-"""Errors that a user can mend: where, what was found, what is accepted, what to do."""
+"""Errors for the user: where the problem is, what was found, what is accepted, and what to do.
+
+The command line prints a `SoilweaveError` without a traceback. Any other exception is a bug.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +9,66 @@ import os
 import re
 
 SECRET = re.compile("TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY|CREDENTIAL")
-SHORTEST_SECRET = 8  # shorter values would be found in ordinary words
+SHORTEST_SECRET = 8  # characters; a shorter value could occur in ordinary text by chance
 
 
 class SoilweaveError(Exception):
-    """A problem of the user's making or surroundings; the command line shows it in one line.
+    """A problem in the user's settings, data or environment that the user can solve.
 
     Args:
-      place: the file, key, entry or site the problem is at.
-      problems: every problem found there, each saying what was found and what is accepted.
-      remedy: what to do about it.
+      place: The file, setting, catalog entry or site that has the problem.
+      problems: All problems found there. Each says what was found and what is accepted.
+      remedy: What the user can do about it.
     """
 
     def __init__(self, place: str, *problems: str, remedy: str = "") -> None:
-        """Keep the parts; `str()` joins them."""
+        """Store the parts, without secrets; `str()` joins them."""
         self.place, self.problems = bare(place), tuple(map(bare, problems))
         self.remedy = remedy
         super().__init__(self.place, *self.problems)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the remedy through pickling: errors travel back from Ray workers."""
+        """Include the keyword argument: Ray workers send errors back to the driver by pickle."""
         return _rebuild, (type(self), self.place, self.problems, self.remedy)
 
     def __str__(self) -> str:
-        """One line for one problem; one indented line each for several."""
+        """Return one line for one problem, and one more indented line each for several."""
         remedy = f"; {self.remedy}" if self.remedy else ""
         if len(self.problems) == 1:
             return f"{self.place}: {self.problems[0]}{remedy}"
-        listed = "".join(f"\n  {problem}" for problem in self.problems)
-        return f"{self.place}: {len(self.problems)} problems{remedy}{listed}"
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        return f"{self.place}: {len(self.problems)} problems{remedy}{lines}"
 
 
 class ConfigError(SoilweaveError):
-    """An experiment, a recipe or a `--set` that cannot be used."""
+    """An invalid experiment, recipe or `--set` option."""
 
 
 class DataError(SoilweaveError):
-    """A source that is absent, damaged or not as its catalog says."""
+    """A data source that is missing, damaged or not as its catalog entry describes it."""
 
 
 class UnreachableError(DataError):
-    """A source whose server does not answer at present; the same request may succeed later."""
+    """A data source whose server does not respond; the same request may succeed later."""
 
 
 class StoreError(SoilweaveError):
-    """A workspace or an artefact in it that cannot be read, written or continued."""
+    """A workspace, or an artefact in it, that cannot be read, written or resumed."""
 
 
 class DamagedError(StoreError):
-    """An object of a workspace that is there but cannot be decoded."""
+    """An object in a workspace that exists but cannot be decoded."""
 
 
 class TrainingError(SoilweaveError):
-    """Models that could not be trained, or that predict nothing."""
+    """Models that cannot be trained, or that predict no values."""
 
 
 def bare(text: str) -> str:
-    """A text without secrets: those of the environment, and those that URLs carry.
+    """Return a text without the secrets of the environment and those in URLs.
 
-    A signed URL has them in its query, others before the host's `@`.
+    The values of environment variables whose names look secret become `***`. URLs lose their
+    query, where signed URLs have their signature, and the user and password before the host.
     """
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) >= SHORTEST_SECRET:

@@ -1,4 +1,7 @@
-"""URLs through fsspec: read, write in one piece, list, remove, digest."""
+"""Read, write, list, remove and hash objects at any URL that fsspec supports, or at a local path.
+
+Every write is atomic: a reader sees the old object or the new one, never a part of it.
+"""
 
 from __future__ import annotations
 
@@ -22,51 +25,102 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# Other processes write into the same folders, so a listing is never remembered.
+# Other processes write to the same folders, so listings must not be cached.
 FRESH = {"use_listings_cache": False}
 S3 = ("s3://", "s3a://")
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set, as in botocore
-PART = ".part-"  # in the name of a local file that is being written
-DAMAGED = "restore it from a backup, or run again with --overwrite to make its artefact anew"
-KEYS = "endpoint and keys come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # in the order in which botocore reads them
+PART = ".part-"  # in the name of a local file while it is being written
+DAMAGED = "restore it from a backup, or run again with --overwrite to rebuild it"
+KEYS = (
+    "the endpoint and keys are read from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY"
+)
 
 
 def join(url: str, *parts: str) -> str:
-    """A URL with path parts appended."""
+    """Append path parts to a URL."""
     return "/".join([url.rstrip("/"), *parts])
 
 
 def absolute(url: str) -> str:
-    """A local path made absolute; a URL as it is."""
+    """Make a local path absolute; return a URL unchanged."""
     if "://" in url:
         return url
     return str(fsspec.filesystem("file")._strip_protocol(url))
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file or a folder."""
+    """Return whether a file or folder exists."""
     filesystem, path = _open(url)
     with _answering(url):
         return bool(filesystem.exists(path))
 
 
 def read_bytes(url: str) -> bytes:
-    """The whole object.
+    """Read a whole object.
 
     Raises:
-      FileNotFoundError: there is none.
-      StoreError: the store of a URL does not answer, or refuses.
+      FileNotFoundError: If there is no such object.
+      StoreError: If the object store does not respond or denies access.
     """
     filesystem, path = _open(url)
     with _answering(url):
         return bytes(filesystem.cat_file(path))
 
 
-def write_bytes(url: str, data: bytes) -> None:
-    """Write an object in one piece: a reader sees the old one or the new one, never a part.
+def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
+    """Read a JSON object; return None if there is nothing at the URL.
+
+    A file that exists but cannot be read is an error, never treated as missing.
+
+    Args:
+      url: The file.
+      remedy: What the user can do if the file is damaged.
 
     Raises:
-      StoreError: the place cannot be written.
+      DamagedError: If the file exists but is not a complete JSON object.
+      StoreError: If access is denied or the store does not respond.
+    """
+    try:
+        data = read_bytes(url)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:  # a local file; `read_bytes` handles URLs
+        problem = f"cannot be read: {_reason(error)}"
+        raise StoreError(url, problem, remedy="correct this and run again") from error
+    try:
+        value = json.loads(data)
+    except ValueError as error:  # not JSON, or not UTF-8
+        problem = f"is damaged: its {len(data)} bytes are not complete JSON ({error})"
+        raise DamagedError(url, problem, remedy=remedy) from error
+    if not isinstance(value, dict):
+        problem = f"is damaged: a JSON {type(value).__name__}; expected an object"
+        raise DamagedError(url, problem, remedy=remedy)
+    return value
+
+
+def read_receipt(url: str, *keys: str) -> Json | None:
+    """Read the receipt of finished work; return None if it is missing or damaged.
+
+    Ignoring damage is safe for receipts only: work without a readable receipt is repeated, so
+    nothing is lost.
+
+    Args:
+      url: The receipt, a JSON object.
+      keys: The keys that a complete receipt has.
+    """
+    try:
+        receipt = read_json(url)
+    except DamagedError:
+        return None
+    return None if receipt is None or set(keys) - receipt.keys() else receipt
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write an object atomically; local folders are created.
+
+    Raises:
+      StoreError: If the object cannot be written.
     """
     filesystem, path = _open(url)
     try:
@@ -85,38 +139,27 @@ def write_bytes(url: str, data: bytes) -> None:
         raise _unwritable(url, error) from error
 
 
-def check_writable(*urls: str | None) -> None:
-    """Check that objects can be written, before the work whose results they are to hold.
-
-    Args:
-      urls: of the objects; None for one that is not wanted.
-
-    Raises:
-      StoreError: one is a folder, or its place cannot be written.
-    """
-    for url in map(absolute, filter(None, urls)):
-        filesystem, path = _open(url)
-        with _answering(url):
-            if filesystem.isdir(path):
-                raise StoreError(url, "is a folder", remedy="give the name of a file")
-        trial = f"{url}.trial-{uuid.uuid4().hex}"
-        write_bytes(trial, b"")
-        remove(trial)
+def write_json(url: str, value: Json) -> None:
+    """Write a JSON object atomically."""
+    write_bytes(url, json.dumps(value, indent=1, default=str).encode())
 
 
 def swap(url: str, data: bytes, expected: bytes | None) -> bool:
-    """Write an object if it still is what was expected: of several who try, one succeeds.
+    """Write an object only if its content is still as expected (compare and swap).
 
-    On S3 by a conditional put, locally under a lock of the folder; elsewhere only the creation is
-    exclusive.
+    If several processes try at the same time, only one succeeds. On S3 this is a conditional put;
+    locally the folder is locked. On other stores only creating an object is exclusive.
 
     Args:
-      url: the object.
-      data: its new content, unlike any before.
-      expected: its content now, None where there must be none.
+      url: The object.
+      data: The new content. It must differ from any earlier content.
+      expected: The present content; None if the object must not exist yet.
+
+    Returns:
+      Whether the object was written.
 
     Raises:
-      StoreError: the place cannot be written.
+      StoreError: If the object cannot be written.
     """
     filesystem, path = _open(url)
     try:
@@ -135,127 +178,40 @@ def swap(url: str, data: bytes, expected: bytes | None) -> bool:
         return False
     except failures() as error:
         try:
-            found = filesystem.cat_file(path)
+            content = filesystem.cat_file(path)
         except failures():
             raise _unwritable(url, error) from error
-        return bool(found == data)  # a put that was answered twice, or somebody else's
+        # A retried put is refused if the first attempt succeeded but its response was lost.
+        return bool(content == data)
     return True
 
 
-def _swap_file(url: str, path: str, data: bytes, expected: bytes | None) -> bool:
-    import fcntl
-
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = read_bytes(url) if os.path.exists(path) else None
-        if found != expected:
-            return False
-        write_bytes(url, data)
-        return True
-    finally:
-        os.close(lock)
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What a place that cannot be reached, read or written raises, by its file system."""
-    botocore = sys.modules.get("botocore.exceptions")  # there once s3fs is
-    return (OSError, botocore.BotoCoreError) if botocore else (OSError,)
-
-
-def arrow(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """A folder as libraries on Arrow want it: with the endpoint and credentials of all others."""
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    # Ray sends it to other nodes, where the endpoint may be another: so it names none.
-    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, skip_instance_cache=True)
-    return PyFileSystem(FSSpecHandler(filesystem)), str(path)
-
-
-@contextlib.contextmanager
-def _answering(url: str) -> Iterator[None]:
-    """An object store that is away or refuses is told as such; what is not there is not."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except failures() as error:
-        if "://" not in url:
-            raise
-        raise StoreError(url, f"cannot be read: {_reason(error)}", remedy=KEYS) from error
-
-
-def _unwritable(url: str, error: Exception) -> StoreError:
-    remedy = "give a workspace that can be written with --workspace"
-    if "://" in url:
-        remedy += f"; {KEYS}"
-    return StoreError(url, f"cannot be written: {_reason(error)}", remedy=remedy)
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(reason.split())
-
-
-def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
-    """The JSON object at a URL; None where there is none.
-
-    An object that is there but cannot be read is never taken for an absent one.
+def check_writable(*urls: str | None) -> None:
+    """Check that results can be written to some URLs, before the work starts.
 
     Args:
-      url: the object.
-      remedy: what a user can do about an unreadable one.
+      urls: The URLs; None is skipped.
 
     Raises:
-      DamagedError: if it is there and is not a whole JSON object.
-      StoreError: if it may not be read, or its store does not answer.
+      StoreError: If a URL is a folder or cannot be written.
     """
-    try:
-        data = read_bytes(url)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:  # of a local file
-        problem = f"cannot be read: {_reason(error)}"
-        raise StoreError(url, problem, remedy="correct that, and run again") from error
-    try:
-        found = json.loads(data)
-    except ValueError as error:  # not JSON, or not UTF-8
-        problem = f"is damaged: {len(data)} bytes that are not whole JSON ({error})"
-        raise DamagedError(url, problem, remedy=remedy) from error
-    if not isinstance(found, dict):
-        problem = f"is damaged: a JSON {type(found).__name__}, expected an object"
-        raise DamagedError(url, problem, remedy=remedy)
-    return found
-
-
-def read_receipt(url: str, *keys: str) -> Json | None:
-    """The JSON object that records finished work; None where it is absent or damaged.
-
-    Only for receipts: work without a readable receipt is done again, and nothing is lost.
-
-    Args:
-      url: the receipt.
-      keys: that a whole one has.
-    """
-    try:
-        found = read_json(url)
-    except DamagedError:
-        return None
-    return None if found is None or set(keys) - found.keys() else found
-
-
-def write_json(url: str, value: Json) -> None:
-    """Write JSON in one piece."""
-    write_bytes(url, json.dumps(value, indent=1, default=str).encode())
+    for url in map(absolute, filter(None, urls)):
+        filesystem, path = _open(url)
+        with _answering(url):
+            if filesystem.isdir(path):
+                raise StoreError(
+                    url, "is a folder; expected a file", remedy="give the name of a file"
+                )
+        trial = f"{url}.trial-{uuid.uuid4().hex}"
+        write_bytes(trial, b"")
+        remove(trial)
 
 
 def copy(source: str, target: str) -> None:
-    """Copy an object of the same store, in one piece: a reader sees the old one or the new one.
+    """Copy an object within a store, atomically.
 
     Raises:
-      StoreError: the place cannot be written.
+      StoreError: If the target cannot be written.
     """
     filesystem, path = _open(target)
     if "file" in protocols(filesystem):
@@ -268,39 +224,41 @@ def copy(source: str, target: str) -> None:
 
 
 def listing(url: str) -> list[str]:
-    """Names in a folder, sorted; empty where there is none."""
+    """Return the names in a folder, sorted; an empty list if there is no such folder."""
     filesystem, path = _open(url)
     try:
         with _answering(url):
-            entries = filesystem.ls(path, detail=False, refresh=True)
+            paths = filesystem.ls(path, detail=False, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    return sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in paths)
 
 
 def matching(url: str, **options: Any) -> list[str]:
-    """URLs of the files that a URL with `*` matches, sorted; without `*` itself, if it is there.
+    """Return the URLs of the files that match a URL with `*`, sorted.
 
-    `options` go to fsspec.
+    Without `*` the result is the URL itself, or an empty list if nothing is there. `options` are
+    passed to fsspec.
     """
     filesystem, path = _open(url, **options)
     if "*" not in url:
         return [url] if filesystem.exists(path) else []
-    found = sorted(map(str, filesystem.glob(path.replace("[", "[[]"))))
-    return [str(filesystem.unstrip_protocol(f)) for f in found] if "://" in url else found
+    # Only `*` is a wildcard here, so brackets are escaped.
+    paths = sorted(map(str, filesystem.glob(path.replace("[", "[[]"))))
+    return [str(filesystem.unstrip_protocol(each)) for each in paths] if "://" in url else paths
 
 
 def remove(url: str) -> None:
-    """Remove an object or a folder with all that is in it; nothing where there is none."""
+    """Remove an object, or a folder with its content; do nothing if it does not exist."""
     filesystem, path = _open(url)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
 
 
 def remove_parts(url: str) -> None:
-    """Remove what killed processes have left of their writes to a folder.
+    """Remove the partial files that killed processes left in a folder.
 
-    Nobody may be writing to the folder meanwhile.
+    No other process may be writing to the folder at the same time.
     """
     for name in listing(url):
         if PART in name:
@@ -308,30 +266,29 @@ def remove_parts(url: str) -> None:
 
 
 def sha256(data: bytes) -> str:
-    """Digest of bytes, hexadecimal."""
+    """Return the SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_of(value: Any) -> str:
-    """Digest of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value; the order of keys does not matter."""
     return sha256(json.dumps(value, sort_keys=True, default=str).encode())
 
 
 def digest(url: str, **options: Any) -> str:
-    """What identifies an object's content: the store's own tag, else the SHA-256 of its bytes.
+    """Return a digest of an object's content: the store's tag, or else the SHA-256 of its bytes.
 
-    With `*` in the URL: of the names and contents of all files it matches.
-
-    `options` go to fsspec.
+    If the URL contains `*`, the digest is of the names and contents of all matching files.
+    `options` are passed to fsspec.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: If there is no such object.
     """
     if "*" in url:
-        found = matching(url, **options)
-        if not found:
+        urls = matching(url, **options)
+        if not urls:
             raise FileNotFoundError(url)
-        return sha256_of([[part.rsplit("/", 1)[-1], digest(part, **options)] for part in found])
+        return sha256_of([[each.rsplit("/", 1)[-1], digest(each, **options)] for each in urls])
     filesystem, path = _open(url, **options)
     info = filesystem.info(path)
     tag = info.get("ETag") or info.get("md5Hash")
@@ -341,34 +298,97 @@ def digest(url: str, **options: Any) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open(url: str, **options: Any) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, **with_endpoint(url, options))
-    return filesystem, str(path)
+def arrow(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return the pyarrow file system and path of a folder.
+
+    It uses the same endpoint and credentials as all other access.
+    """
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    # Ray sends the file system to other nodes, where the endpoint may differ, so it must not
+    # contain one.
+    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, skip_instance_cache=True)
+    return PyFileSystem(FSSpecHandler(filesystem)), str(path)
 
 
 def with_endpoint(url: str, options: Json) -> Json:
-    """Options of fsspec for a URL, which for a URL of S3 hold the endpoint that applies now.
+    """Return the fsspec options for a URL; for an S3 URL they include the present endpoint.
 
-    s3fs leaves the endpoint of the environment to botocore, and fsspec gives one client to all who
-    ask with the same options. Without the endpoint among them, a process whose environment changes
-    would stay with the endpoint of its first client.
+    s3fs leaves the endpoint in the environment to botocore, and fsspec shares one client between
+    all calls with the same options. Without the endpoint among the options, a process whose
+    environment changes would keep using the endpoint of its first client.
     """
     endpoint = s3_endpoint(options) if url.startswith(S3) else None
     return {**options, "endpoint_url": endpoint} if endpoint else options
 
 
 def s3_endpoint(options: Json) -> str | None:
-    """The endpoint of S3 in options of fsspec, in its configuration, or in the environment.
+    """Return the S3 endpoint from fsspec options, fsspec's configuration or the environment.
 
-    None where none of them names one, which stands for Amazon's own.
+    None means that none of them sets an endpoint, so requests go to Amazon's own.
     """
-    held = {**fsspec.config.conf.get("s3", {}), **fsspec.config.conf.get("s3a", {}), **options}
-    client = held.get("client_kwargs") or {}
-    places = (held.get("endpoint_url"), client.get("endpoint_url"), *map(os.environ.get, ENDPOINTS))
-    return next(filter(None, places), None)
+    config = fsspec.config.conf
+    merged = {**config.get("s3", {}), **config.get("s3a", {}), **options}
+    client = merged.get("client_kwargs") or {}
+    environment = map(os.environ.get, ENDPOINTS)
+    candidates = (merged.get("endpoint_url"), client.get("endpoint_url"), *environment)
+    return next(filter(None, candidates), None)
 
 
 def protocols(filesystem: Any) -> tuple[str, ...]:
-    """The protocols that a file system of fsspec speaks, such as ("file", "local") or ("s3",)."""
+    """Return the protocols of an fsspec file system, such as ("file", "local") or ("s3",)."""
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return the exceptions that file systems raise for failed reads, writes and connections."""
+    botocore = sys.modules.get("botocore.exceptions")  # imported only if s3fs is in use
+    return (OSError, botocore.BotoCoreError) if botocore else (OSError,)
+
+
+def _open(url: str, **options: Any) -> tuple[Any, str]:
+    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, **with_endpoint(url, options))
+    return filesystem, str(path)
+
+
+def _swap_file(url: str, path: str, data: bytes, expected: bytes | None) -> bool:
+    import fcntl
+
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        content = read_bytes(url) if os.path.exists(path) else None
+        if content != expected:
+            return False
+        write_bytes(url, data)
+        return True
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """Raise a StoreError if an object store fails or denies access, but not if nothing is there."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except failures() as error:
+        if "://" not in url:
+            raise
+        raise StoreError(url, f"cannot be read: {_reason(error)}", remedy=KEYS) from error
+
+
+def _unwritable(url: str, error: Exception) -> StoreError:
+    hint = "give a writable workspace with --workspace"
+    if "://" in url:
+        hint += f"; {KEYS}"
+    return StoreError(url, f"cannot be written: {_reason(error)}", remedy=hint)
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(reason.split())

@@ -1,4 +1,4 @@
-"""What a stage tells while it works; the command line decides how it is shown."""
+"""The interface through which a stage reports its progress; the command line displays it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the progress of one stage after the other."""
+    """Receives the progress of stages, which run one after another."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """A stage begins; `total` units of work lie before it."""
+        """Start a stage that has `total` units of work; `unit` is their name in the plural."""
 
     def advance(self, units: int = 1) -> None:
-        """So many units are done."""
+        """Report that more units are done."""
 
     def finish(self, note: str) -> None:
-        """The stage is over; the note is one line of what was made, or that it was there."""
+        """End the stage, with one line on what it wrote or that its artefact was complete."""
 
     def note(self, text: str) -> None:
-        """Something a person should know now, in one line."""
+        """Show one line of information for the user immediately."""
 
 
 class Silent:
-    """Tells nobody."""
+    """A `Progress` that ignores all reports."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, units: int = 1) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def finish(self, note: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""

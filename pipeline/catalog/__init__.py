@@ -1,4 +1,4 @@
-"""What an experiment reads: catalog entries, opened, clipped, screened and joined.
+"""Open the sources of an experiment: find catalog entries, clip, screen and join their data.
 
-Datasets on the grid and records of sites come out.
+The results are datasets on the grid and records of sites.
 """

@@ -1,11 +1,11 @@
-"""Where the data of an experiment belong: cells, footprints and sites on the grid.
+"""Open all sources of an experiment and put their data on its cells, footprints and sites.
 
-A source of places is scattered: each place gives its value to the cell that holds it. A source on
-a grid of its own is regridded, conserving totals; only its part over the domain is read.
+A source of places is scattered: each place gives its value to the cell that contains it. A source
+on a grid of its own is regridded conservatively; only its part over the domain is read.
 
-Statics of the test period are refused: a model may not know attributes of days it is judged on.
-
-An entry says of which days its statics are: `static_period` in its metadata, else `period`.
+Statics that describe the test period are rejected, because a model must not know attributes of the
+days it is scored on. `static_period` in the metadata of a catalog entry, or else `period`, gives
+the days that its statics describe.
 """
 
 from __future__ import annotations
@@ -33,12 +33,20 @@ if TYPE_CHECKING:
     from pipeline.experiment.config import Experiment
 
 
+SPAN = re.compile(r"(\d{4}-\d{2}-\d{2})\s*\.\.\s*(\d{4}-\d{2}-\d{2})?$")
+CONSTANT = "constant"  # the period of statics such as soil and terrain
+
+
 @dataclass(frozen=True)
 class Sources:
-    """An experiment's datasets, opened and on its grid, nothing read yet.
+    """The opened datasets of an experiment. Only the records of sites are read.
 
-    `cells` maps every forcing and static variable to the dataset that has it; the others are None
-    where the experiment has no such source.
+    Attributes:
+      window: The cells and footprints of the experiment.
+      forcing: By variable of forcing, the dataset that has it.
+      static: By static variable, the dataset that has it.
+      satellite: The satellite's dataset, or None.
+      insitu: The records of the sites, or None.
     """
 
     window: ease.Window
@@ -47,130 +55,243 @@ class Sources:
     satellite: xr.Dataset | None
     insitu: Records | None
 
-    def cells(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A variable's values, (..., place) or (..., lat, lon), on the cells, (..., y, x).
+    def on_cells(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Put the values of a variable on the cells.
 
-        NaN elsewhere, and in cells of which less than half has values.
+        Args:
+          name: The variable, which determines the dataset.
+          values: (..., place) or (..., lat, lon), as the dataset has them.
+
+        Returns:
+          (..., y, x), NaN in cells without values or with values in less than half of their area.
         """
         return remap.placed((self.forcing | self.static)[name], values, self.window)
 
-    def footprints(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The satellite's values, as those of `cells`, on the footprints, (..., fy, fx)."""
+    def on_footprints(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Put the satellite's values on the footprints, (..., fy, fx), like `on_cells`."""
         assert self.satellite is not None
         return remap.placed(self.satellite, values, self.window.of_footprints)
 
     @functools.cached_property
-    def constants(self) -> dict[str, NDArray[np.float32]]:
-        """Statics as their sources have them, read together: one file may hold several."""
+    def static_values(self) -> dict[str, NDArray[np.float32]]:
+        """The values of the statics, by variable, on the places or grid of their sources."""
         datasets = {id(dataset): dataset for dataset in self.static.values()}
-        read: dict[str, NDArray[np.float32]] = {}
+        values: dict[str, NDArray[np.float32]] = {}
+        # The variables of a dataset are read together, because one file may contain several.
         for dataset in datasets.values():
-            names = [name for name, held in self.static.items() if held is dataset]
-            read |= {str(name): held.values for name, held in dataset[names].load().items()}
-        return {name: read[name].astype("float32") for name in self.static}
+            names = [name for name, source in self.static.items() if source is dataset]
+            values |= {str(name): data.values for name, data in dataset[names].load().items()}
+        return {name: values[name].astype("float32") for name in self.static}
 
 
 def open_sources(
-    experiment: Experiment, block: int | None = None, forcing_alone: bool = False
+    experiment: Experiment, block: int | None = None, forcing_only: bool = False
 ) -> Sources:
-    """Open every source of an experiment and check that together they make a cube.
+    """Open all sources of an experiment, and check that a cube can be made from them.
 
     Args:
-      experiment: names them.
-      block: number of the block that is wanted, without the sites, and with the statics only
-        where it is the first; None for everything.
-      forcing_alone: of a block, whatever else there is.
+      experiment: The settings, which name the sources.
+      block: The number of a block to open the sources for, without the sites, and with the
+        statics only for the first block; None for the whole period.
+      forcing_only: For a block, open only the sources of forcing.
 
     Raises:
-      DataError: a source is absent, damaged or lacks what the experiment needs.
+      DataError: If a source is missing or damaged, or does not have what the experiment needs.
     """
     sources, window = experiment.sources, config.window(experiment)
     names, period, static = intake_catalog.entries(experiment), None, sources.static
     if block is not None:
         period = within(experiment, days_of(block))
         static = static if block == schema.block_range(experiment.period).start else ()
-        static = () if forcing_alone else static
+        static = () if forcing_only else static
         names = [*dict.fromkeys([*sources.forcing, *static])]
-        names += [sources.satellite] if sources.satellite and not forcing_alone else []
+        names += [sources.satellite] if sources.satellite and not forcing_only else []
     opened = _opened(experiment, window, names, period)
     satellite = opened.get(sources.satellite or "")
     insitu = [opened[name] for name in sources.insitu] if block is None else []
     roles = [("satellite", satellite), *(("insitu", dataset) for dataset in insitu)]
     for role, dataset in roles:
         if dataset is not None and experiment.target not in dataset:
-            found = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
-            raise DataError(f"sources.{role} {dataset.attrs['entry']}", found)
+            problem = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
+            raise DataError(f"sources.{role} {dataset.attrs['entry']}", problem)
     for dataset in insitu:
         if remap.is_grid(dataset):
-            found = "a grid; expected sites, read by pipeline.sources.points.PointsSource"
-            raise DataError(f"sources.insitu {dataset.attrs['entry']}", found)
+            problem = "is a grid; expected sites"
+            hint = "name an entry with a driver for sites"
+            raise DataError(f"sources.insitu {dataset.attrs['entry']}", problem, remedy=hint)
     insitu = without_excluded(experiment, insitu)
-    made = Sources(
+    result = Sources(
         window,
         _by_kind(experiment, opened, sources.forcing, "forcing"),
         _by_kind(experiment, opened, static, "static"),
         satellite,
         site_records.records(experiment, insitu, window) if insitu else None,
     )
-    _check_positions(made)
-    return made
+    _check_positions(result)
+    return result
 
 
 def without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
-    """Sources without the sites that are excluded; those of which nothing is left, not at all.
+    """Drop the sites in `qc.exclude_sites` from sources, and sources without any other site.
 
     Raises:
-      ConfigError: qc.exclude_sites names a site that no source has, or all of them.
+      ConfigError: If qc.exclude_sites names a site that no source has, or excludes all sites.
     """
     excluded = experiment.qc.exclude_sites
     if not insitu or not excluded:
         return insitu
-    of_entry = [(str(dataset.attrs["entry"]), dataset.place.values) for dataset in insitu]
+    ids_by_entry = [(str(dataset.attrs["entry"]), dataset.place.values) for dataset in insitu]
     known = {
-        name for entry, ids in of_entry for i in ids for name in site_records.names(entry, str(i))
+        name
+        for entry, ids in ids_by_entry
+        for i in ids
+        for name in site_records.names(entry, str(i))
     }
     if unknown := set(excluded) - known:
-        found = f"no site of that id: {', '.join(sorted(unknown))}"
-        raise ConfigError("qc.exclude_sites", found, remedy="correct or drop it")
-    left = [dataset for dataset in (without(d, excluded) for d in insitu) if dataset.place.size]
-    if not left:
-        found = f"leaves out all {sum(len(ids) for _, ids in of_entry)} sites"
-        remedy = "name fewer; `entry:id` is the site of one source alone"
-        raise ConfigError("qc.exclude_sites", found, remedy=remedy)
-    return left
+        problem = f"no source has a site with this id: {', '.join(sorted(unknown))}"
+        raise ConfigError("qc.exclude_sites", problem, remedy="correct or remove it")
+    remaining = [d for d in (without(dataset, excluded) for dataset in insitu) if d.place.size]
+    if not remaining:
+        problem = f"excludes all {sum(len(ids) for _, ids in ids_by_entry)} sites"
+        hint = "exclude fewer; `entry:id` names the site of one source only"
+        raise ConfigError("qc.exclude_sites", problem, remedy=hint)
+    return remaining
+
+
+def without(dataset: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
+    """Drop the excluded sites, given as id or `entry:id`, from a source."""
+    return dataset.isel(place=~excluding(dataset, excluded))
+
+
+def excluding(dataset: xr.Dataset, excluded: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Return which sites of a source are excluded, (place,)."""
+    entry = str(dataset.attrs["entry"])
+    names_of_sites = (site_records.names(entry, str(i)) for i in dataset.place.values)
+    return np.array([not names.isdisjoint(excluded) for names in names_of_sites], bool)
+
+
+def read_footprints(
+    experiment: Experiment, source: xr.Dataset, days: NDArray[np.datetime64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Read the values and quality flags of a satellite on some days, at the source's own places.
+
+    Args:
+      experiment: The settings, which name the target.
+      source: The satellite's dataset.
+      days: (day,) consecutive days.
+
+    Returns:
+      The values (day, ...), NaN where missing; and the flags of the same shape, or None if the
+      source has no flags.
+    """
+    target = experiment.target
+    names = [name for name in (target, "provider_flag") if name in source]
+    # Values and flags are in one file; loading them together reads it once.
+    part = source[names].sel(time=slice(days[0], days[-1])).load()
+    flag = remap.on_days(part, "provider_flag", days) if "provider_flag" in part else None
+    return remap.on_days(part, target, days), flag
+
+
+def screen_footprints(
+    experiment: Experiment, values: NDArray[np.float32], flag: NDArray[np.float32] | None
+) -> dict[str, int]:
+    """Set the satellite's values that quality control rejects to NaN, in place.
+
+    The cube and the scores of the satellite use the same rules.
+
+    Args:
+      experiment: The settings, which name the target and the rules.
+      values: The values, as returned by `read_footprints`.
+      flag: The flags, as returned by `read_footprints`.
+
+    Returns:
+      The number of values that each rule rejects.
+    """
+    rejects = quality_control.retrievals(
+        values, flag, experiment.table[experiment.target], experiment.qc
+    )
+    for rejected in rejects.values():
+        values[rejected] = np.nan
+    return {rule: int(rejected.sum()) for rule, rejected in rejects.items()}
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The target in every cell, where a planet is observed whose truth is known."""
+    """The true target in every cell, which is known for a simulated planet."""
 
     window: ease.Window
     dataset: xr.Dataset
     target: str
 
-    def days(self, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
-        """(day, y, x) truth of some days; NaN where there is none."""
+    def on_days(self, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
+        """Read the truth on some days, (day, y, x); NaN where there is none."""
         return remap.placed(
             self.dataset, remap.on_days(self.dataset, self.target, days), self.window
         )
 
 
 def open_truth(experiment: Experiment) -> Truth:
-    """Open the truth of an experiment, nothing read yet.
+    """Open the truth of an experiment without reading values.
 
     Raises:
-      ConfigError: the experiment names none.
-      DataError: it is absent, damaged or lacks the target.
+      ConfigError: If the experiment does not name a truth.
+      DataError: If the truth is missing or damaged, or does not have the target.
     """
     entry = experiment.sources.truth
     if entry is None:
-        raise ConfigError(f"experiment {experiment.name}", "no truth", remedy="give sources.truth")
+        raise ConfigError(f"experiment {experiment.name}", "no truth", remedy="set sources.truth")
     window = config.window(experiment)
     dataset = remap.near(intake_catalog.open_source(experiment, entry), window)
     if experiment.target not in dataset:
-        found = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
-        raise DataError(f"sources.truth {entry}", found)
+        problem = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
+        raise DataError(f"sources.truth {entry}", problem)
     return Truth(window, dataset, experiment.target)
+
+
+def check(experiment: Experiment) -> list[str]:
+    """Check that statics do not describe the test period only.
+
+    Nothing is checked if the experiment uses models that were trained elsewhere.
+
+    Returns:
+      The entries whose metadata do not give the period of their statics.
+
+    Raises:
+      ConfigError: If statics describe days of the test period and none of the training period; it
+        names every such entry.
+    """
+    train, test = experiment.train_period, experiment.test_period
+    unknown, problems = [], []
+    for entry in _entries(experiment):
+        metadata = intake_catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
+        period = str(metadata.get("static_period", metadata.get("period", "")))
+        match = SPAN.match(period.strip())
+        if match is None:
+            unknown += [entry] if period != CONSTANT else []
+            continue
+        first, last = date.fromisoformat(match[1]), date.fromisoformat(match[2] or str(date.max))
+        if _meet((first, last), test) and not _meet((first, last), train):
+            problems.append(
+                f"statics of {entry} describe {period}, which overlaps test_period "
+                f"{period_as_text(test)} but not train_period {period_as_text(train)}"
+            )
+    if problems:
+        hint = "name statics of the training period or earlier, or choose other periods"
+        raise ConfigError("sources.static", *problems, remedy=hint)
+    return unknown
+
+
+def days_of(block: int) -> NDArray[np.datetime64]:
+    """Return the 32 days of a block, (day,) datetime64[ns]."""
+    first = block * schema.BLOCK_DAYS
+    days = np.arange(first, first + schema.BLOCK_DAYS).astype("datetime64[D]")
+    return days.astype("datetime64[ns]")
+
+
+def within(experiment: Experiment, days: NDArray[np.datetime64]) -> tuple[date, date]:
+    """Clip the first and last of some days to the experiment's period."""
+    first, last = (day.astype("datetime64[D]").item() for day in days[[0, -1]])
+    return max(first, experiment.period[0]), min(last, experiment.period[1])
 
 
 def _opened(
@@ -179,7 +300,7 @@ def _opened(
     names: list[str],
     period: tuple[date, date] | None,
 ) -> dict[str, xr.Dataset]:
-    """Entries by name; the problems of all of them are raised together."""
+    """Open entries, and return them by name; the problems of all entries are raised together."""
     opened, errors = {}, list[DataError]()
     for name in names:
         try:
@@ -188,57 +309,40 @@ def _opened(
             )
         except DataError as error:
             errors.append(error)
-    told = {str(error): error for error in errors}
-    if len(told) == 1:
+    messages = dict.fromkeys(map(str, errors))
+    if len(messages) == 1:
         raise errors[0]
-    if told:
-        raise DataError(f"catalog {experiment.sources.catalog}", *told)
+    if messages:
+        raise DataError(f"catalog {experiment.sources.catalog}", *messages)
     return opened
-
-
-def without(dataset: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
-    """The sites of a source that are not excluded, by id or by `entry:id`."""
-    return dataset.isel(place=~excluding(dataset, excluded))
-
-
-def excluding(dataset: xr.Dataset, excluded: tuple[str, ...]) -> NDArray[np.bool_]:
-    """(place,) which sites of a source are excluded."""
-    entry, wanted = str(dataset.attrs["entry"]), set(excluded)
-    ids = (site_records.names(entry, str(i)) for i in dataset.place.values)
-    return np.array([not wanted.isdisjoint(names) for names in ids], bool)
-
-
-def days_of(block: int) -> NDArray[np.datetime64]:
-    """The 32 days of a block."""
-    first = block * schema.BLOCK_DAYS
-    days = np.arange(first, first + schema.BLOCK_DAYS).astype("datetime64[D]")
-    return days.astype("datetime64[ns]")
-
-
-def within(experiment: Experiment, days: NDArray[np.datetime64]) -> tuple[date, date]:
-    """The first and the last of some days that are in the experiment's period."""
-    first, last = (day.astype("datetime64[D]").item() for day in days[[0, -1]])
-    return max(first, experiment.period[0]), min(last, experiment.period[1])
 
 
 def _by_kind(
     experiment: Experiment, opened: dict[str, xr.Dataset], entries: tuple[str, ...], kind: str
 ) -> dict[str, xr.Dataset]:
-    """The variables of a kind that the entries of a role have, in the order of the table."""
-    found: dict[str, xr.Dataset] = {}
+    """Return the variables of a kind in some entries, in the order of the table of variables.
+
+    Raises:
+      DataError: If two entries have the same variable.
+    """
+    datasets: dict[str, xr.Dataset] = {}
     for entry in entries:
         for name in map(str, opened[entry].data_vars):
             if name == "provider_flag" or experiment.table[name].kind != kind:
                 continue
-            if name in found:
-                both = f"{name} is in both {found[name].attrs['entry']} and {entry}"
-                raise DataError(f"sources.{kind}", both, remedy="name one entry for a variable")
-            found[name] = opened[entry]
-    return {name: found[name] for name in experiment.table if name in found}
+            if name in datasets:
+                problem = f"{name} is in both {datasets[name].attrs['entry']} and {entry}"
+                hint = "name only one entry for each variable"
+                raise DataError(f"sources.{kind}", problem, remedy=hint)
+            datasets[name] = opened[entry]
+    return {name: datasets[name] for name in experiment.table if name in datasets}
 
 
 def _check_positions(sources: Sources) -> None:
-    """No two places of a source may fall into one cell, or one footprint; grids are regridded."""
+    """Check that a cell, or a footprint, contains at most one place of a source.
+
+    Sources on grids are regridded and need no check.
+    """
     unique = {id(ds): ds for ds in (sources.forcing | sources.static).values()}
     for dataset in (ds for ds in unique.values() if not remap.is_grid(ds)):
         _check_distinct(dataset, sources.window.cells_of(dataset.lat.values, dataset.lon.values))
@@ -248,53 +352,31 @@ def _check_positions(sources: Sources) -> None:
 
 
 def _check_distinct(dataset: xr.Dataset, position: tuple[NDArray[np.int64], ...]) -> None:
+    """Check the places of one source.
+
+    Args:
+      dataset: The source.
+      position: The row and the column of each place, (place,); negative outside the domain.
+
+    Raises:
+      DataError: If no place is in the domain, or two are in one cell or footprint.
+    """
     inside = position[0] >= 0
     pairs = np.stack(position, 1)[inside]
     if not len(pairs):
-        found = f"none of its {dataset.sizes['place']} places lies in the domain"
-        raise DataError(f"catalog entry {dataset.attrs['entry']}", found, remedy="widen the domain")
+        problem = f"none of its {dataset.sizes['place']} places is in the domain"
+        place = f"catalog entry {dataset.attrs['entry']}"
+        raise DataError(place, problem, remedy="widen the domain")
     _, counts = np.unique(pairs, axis=0, return_counts=True)
     if (counts > 1).any():
-        found = f"{int((counts > 1).sum())} cells or footprints hold more than one of its places"
-        remedy = "name a source on this grid, or choose another refinement"
-        raise DataError(f"catalog entry {dataset.attrs['entry']}", found, remedy=remedy)
-
-
-SPAN = re.compile(r"(\d{4}-\d{2}-\d{2})\s*\.\.\s*(\d{4}-\d{2}-\d{2})?$")
-CONSTANT = "constant"  # of no time: soils, terrain
-
-
-def check(experiment: Experiment) -> list[str]:
-    """Entries of statics whose period is not known, after all others were found fit.
-
-    None where the models were trained elsewhere.
-
-    Raises:
-      ConfigError: naming every entry whose statics are of the test period and not of training.
-    """
-    train, test = experiment.train_period, experiment.test_period
-    unknown, problems = [], []
-    for entry in _entries(experiment):
-        metadata = intake_catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
-        told = str(metadata.get("static_period", metadata.get("period", "")))
-        match = SPAN.match(told.strip())
-        if match is None:
-            unknown += [entry] if told != CONSTANT else []
-            continue
-        first, last = date.fromisoformat(match[1]), date.fromisoformat(match[2] or str(date.max))
-        if _meet((first, last), test) and not _meet((first, last), train):
-            periods = (
-                f"test_period {period_as_text(test)} and not train_period {period_as_text(train)}"
-            )
-            problems.append(f"statics of {entry} are of {told}, which meets {periods}")
-    if problems:
-        remedy = "name statics of the training period or before it, or choose other periods"
-        raise ConfigError("sources.static", *problems, remedy=remedy)
-    return unknown
+        n_shared = int((counts > 1).sum())
+        problem = f"{n_shared} cells or footprints contain more than one of its places"
+        hint = "name a source on this grid, or choose another refinement"
+        raise DataError(f"catalog entry {dataset.attrs['entry']}", problem, remedy=hint)
 
 
 def _entries(experiment: Experiment) -> list[str]:
-    """Entries that statics come from: the cells', and the sites' where these have their own."""
+    """Return the entries with statics: those of the cells, and those of sites with own inputs."""
     sources = experiment.sources
     if experiment.models is not None:
         return []
@@ -303,45 +385,5 @@ def _entries(experiment: Experiment) -> list[str]:
 
 
 def _meet(one: tuple[date, date], other: tuple[date, date]) -> bool:
+    """Return whether two periods, given by first and last day, overlap."""
     return one[0] <= other[1] and other[0] <= one[1]
-
-
-def read_footprints(
-    experiment: Experiment, source: xr.Dataset, days: NDArray[np.datetime64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """A satellite's values and quality flags on some days, as the source has its places or cells.
-
-    Args:
-      experiment: names the target.
-      source: the satellite, nothing read yet.
-      days: (day,) consecutive days.
-
-    Returns:
-      (day, ...) values, NaN where missing; and flags of the same shape, None where it has none.
-    """
-    target = experiment.target
-    names = [name for name in (target, "provider_flag") if name in source]
-    # Both come from one file, which is read once.
-    part = source[names].sel(time=slice(days[0], days[-1])).load()
-    flag = remap.on_days(part, "provider_flag", days) if "provider_flag" in part else None
-    return remap.on_days(part, target, days), flag
-
-
-def screen_footprints(
-    experiment: Experiment, values: NDArray[np.float32], flag: NDArray[np.float32] | None
-) -> dict[str, int]:
-    """Set what quality control rejects to NaN in place; returns how many values each rule rejects.
-
-    For the cube, and wherever the satellite is judged.
-
-    Args:
-      experiment: names the target and the rules.
-      values: of `read`.
-      flag: of `read`.
-    """
-    rejects = quality_control.retrievals(
-        values, flag, experiment.table[experiment.target], experiment.qc
-    )
-    for rejected in rejects.values():
-        values[rejected] = np.nan
-    return {rule: int(rejected.sum()) for rule, rejected in rejects.items()}

@@ -1,8 +1,7 @@
-"""Catalogs: from an experiment's sources to datasets in our names and units.
+"""Find and open entries of Intake catalogs; the datasets have soilweave's names and units.
 
-How far the sources of forcing reach, and which of their days are preliminary.
-
-How much a source is, from what its catalog says of its objects: nothing is opened.
+This module also finds the last day and the preliminary days of sources of forcing, and estimates
+the bytes and requests that reading an entry takes from its metadata.
 """
 
 from __future__ import annotations
@@ -39,14 +38,22 @@ if TYPE_CHECKING:
 
 
 REQUIRED = ("support", "license", "time_convention", "period", "auth")
+# Arguments of drivers that say where data are, not what they are.
 WHERE = ("urlpath", "storage_options", "login", "direct", "repository")
-SAME = 1e-5  # of a value: rounding in which what is constant may differ
-MOST = 8  # problems of a kind that are listed
+SAME = 1e-5  # relative tolerance for the rounding of constant values
+MOST = 8  # problems of one kind that a message lists
+DAY = timedelta(1)
 ENVIRONMENT = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
 
 
 class CatalogEntry(NamedTuple):
-    """An entry: the URL of the catalog that has it, its name there, what the catalog says."""
+    """An entry of a catalog.
+
+    Attributes:
+      catalog: The URL of the catalog that has the entry.
+      name: The name of the entry in this catalog.
+      spec: What the catalog says of the entry: driver, args, metadata and parameters.
+    """
 
     catalog: str
     name: str
@@ -54,71 +61,74 @@ class CatalogEntry(NamedTuple):
 
 
 def source(experiment: Experiment, entry: str, url: str | None = None, period: Any = None) -> Any:
-    """The driver of an entry, nothing opened yet, told which days and region are wanted.
+    """Return the driver of an entry, set to the days and region of the experiment.
+
+    Nothing is opened yet.
 
     Args:
-      experiment: names the catalog.
-      entry: its name there, `inner.name` in a nested one, `CATALOG:name` in another.
-      url: another file of the same form, instead of the entry's own.
-      period: first and last day wanted, the experiment's by default.
+      experiment: The settings, which name the catalog.
+      entry: The entry: its name in the catalog, `inner.name` in a nested catalog, or
+        `CATALOG:name` in another catalog.
+      url: Another file of the same form to read instead of the entry's own.
+      period: The first and last day to read; by default the experiment's period.
 
     Raises:
-      ConfigError: no such catalog or entry, or it lacks what every entry must say.
+      ConfigError: If there is no such catalog or entry, or its metadata are incomplete.
     """
-    found = find(experiment.sources.catalog, entry)
-    metadata = found.spec.get("metadata") or {}
-    place = f"catalog {found.catalog}, entry {found.name}"
-    lacking = [f"metadata '{key}' missing" for key in REQUIRED if key not in metadata]
-    if lacking:
-        raise ConfigError(place, *lacking, remedy="add them")
-    given = {}
+    catalog_entry = find(experiment.sources.catalog, entry)
+    metadata = catalog_entry.spec.get("metadata") or {}
+    place = f"catalog {catalog_entry.catalog}, entry {catalog_entry.name}"
+    problems = [f"metadata '{key}' missing" for key in REQUIRED if key not in metadata]
+    if problems:
+        hint = "add it to the entry; catalogs/README.md explains each key"
+        raise ConfigError(place, *problems, remedy=hint)
+    values = {}
     if url is None:
-        _check_environment(found)
-        given = parameters(experiment, found)
-    made = driver_of(found, given)
+        _check_environment(catalog_entry)
+        values = parameters(experiment, catalog_entry)
+    driver = driver_of(catalog_entry, values)
     if url is not None:
-        made.urlpath = url
+        driver.urlpath = url
     else:
-        made.period = period or experiment.period
+        driver.period = period or experiment.period
         lat, lon = config.window(experiment).cell_edges  # whole footprints, beyond the domain
-        made.region = (lon.min(), lat.min(), lon.max(), lat.max())
-    return made
+        driver.region = (lon.min(), lat.min(), lon.max(), lat.max())
+    return driver
 
 
-def driver_of(found: CatalogEntry, given: dict[str, str]) -> Any:
-    """The driver of an entry with values of its parameters, nothing opened yet.
+def driver_of(entry: CatalogEntry, values: dict[str, str]) -> Any:
+    """Return the driver of an entry, with values for its parameters; nothing is opened yet.
 
     Raises:
-      ConfigError: the entry is none that Intake can make a driver of.
+      ConfigError: If Intake cannot make a driver from the entry.
     """
     drivers.register()
     try:
         with warnings.catch_warnings():
-            # Intake 2.0.9 says this of every parameter that is text.
+            # Intake 2.0.9 raises this warning for every parameter that is text.
             warnings.filterwarnings("ignore", "Shell command not executed", UserWarning)
-            made = intake.open_catalog(found.catalog)[found.name](**given)
+            return intake.open_catalog(entry.catalog)[entry.name](**values)
     except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         problem = f"cannot be opened: {' '.join(str(error).split())}"
-        raise ConfigError(f"catalog {found.catalog}, entry {found.name}", problem) from error
-    return made
+        raise ConfigError(f"catalog {entry.catalog}, entry {entry.name}", problem) from error
 
 
 def open_source(
     experiment: Experiment, entry: str, url: str | None = None, period: Any = None
 ) -> xr.Dataset:
-    """One entry of the experiment's catalog, checked against our table.
+    """Open an entry of the experiment's catalog and check it against the table of variables.
 
-    From the copy that `prepare --stage-to` made, where the experiment names one.
+    If the experiment has copies of its sources, from `prepare --stage-to`, the copy is opened.
 
     Args:
-      experiment: names the catalog.
-      entry: as of `source`.
-      url: another file of the same form, instead of the entry's own.
-      period: first and last day wanted, the experiment's by default.
+      experiment: The settings, which name the catalog.
+      entry: The entry, as in `source`.
+      url: Another file of the same form to read instead of the entry's own.
+      period: The first and last day to read; by default the experiment's period.
 
     Raises:
-      ConfigError: no such catalog or entry.
-      DataError: the data are absent, damaged or not as the entry says.
+      ConfigError: If there is no such catalog or entry.
+      DataError: If the data are missing, damaged or not as the entry describes them.
     """
     if _is_staged(experiment, entry, url):
         return source_copies.open_copy(str(experiment.sources.staged), entry)
@@ -126,107 +136,58 @@ def open_source(
     dataset: xr.Dataset = driver.to_dask()
     problems = table_problems(dataset, experiment.table)
     if problems:
-        remedy = "correct the entry's mapping; `variables:` of the experiment adds to the table"
-        raise DataError(f"catalog entry {entry}", *problems, remedy=remedy)
+        hint = "correct the entry's mapping, or add to the table with the experiment's `variables:`"
+        raise DataError(f"catalog entry {entry}", *problems, remedy=hint)
     dataset = _with_constants(dataset, entry, experiment.table)
     return dataset.assign_attrs(entry=entry, **(driver.metadata or {}))
-
-
-def _with_constants(dataset: xr.Dataset, entry: str, table: dict[str, Variable]) -> xr.Dataset:
-    """A source of sites with one value of each static attribute at a site, if it has one a day.
-
-    Tables have a column for each variable, and so a value on every day.
-
-    Raises:
-      DataError: a static attribute changes with time.
-    """
-    problems = []
-    for name in map(str, dataset.data_vars):
-        daily = {"time", "place"} <= set(dataset[name].dims)
-        if not daily or name not in table or table[name].kind != "static":
-            continue
-        held = dataset[name].load()
-        low, high = held.min("time"), held.max("time")
-        for place in dataset.place.values[(high - low > SAME * abs(high)).values]:
-            at = [f"{float(end.sel(place=place)):g}" for end in (low, high)]
-            problems.append(f"{name}: {at[0]} to {at[1]} at {place}, expected one value per site")
-        dataset[name] = held.median("time", keep_attrs=True).astype("float32")
-    if problems:
-        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
-        remedy = "give a constant, or map it to a variable that is no static attribute"
-        raise DataError(f"catalog entry {entry}", *problems[:MOST], *more, remedy=remedy)
-    return dataset
 
 
 def digest(
     experiment: Experiment, entry: str, url: str | None = None, period: Any = None
 ) -> Digest:
-    """Identifies what an entry holds: how it is read, and the content of its file or files.
+    """Return a digest of an entry: of how it is read, and of the content of its files.
 
-    How it is read is the name of the driver and its arguments. Where things are does not count:
-    neither the module of the driver, nor parameters such as the planet's folder, nor a copy.
-    `period` is as of `open_source`.
+    How it is read is the name of the driver and its arguments. Locations do not count: neither the
+    module of the driver, nor parameters such as the planet's folder, nor whether a copy is read.
+    The arguments are those of `open_source`.
 
     Raises:
-      DataError: it cannot be read.
+      DataError: If the files cannot be read.
     """
     if _is_staged(experiment, entry, url):
         return source_copies.digest_of(str(experiment.sources.staged), entry)
     driver = source(experiment, entry, url, period)
     spec = find(experiment.sources.catalog, entry).spec
-    read = {key: value for key, value in (spec.get("args") or {}).items() if key not in WHERE}
+    arguments = {key: value for key, value in (spec.get("args") or {}).items() if key not in WHERE}
     try:
         content = driver.digest()
     except FileNotFoundError:
-        driver.to_dask()  # says where to get it
+        driver.to_dask()  # raises an error that says where to get the file
         raise
     except IsADirectoryError as error:
-        remedy = "name a file in it, or files by date, such as FOLDER/%Y%m%d.nc"
-        raise DataError(f"catalog entry {entry}", "urlpath is a folder", remedy=remedy) from error
+        hint = "name a file in it, or files by date, such as FOLDER/%Y%m%d.nc"
+        raise DataError(f"catalog entry {entry}", "urlpath is a folder", remedy=hint) from error
     except OSError as error:
-        found = f"cannot be read: {error.strerror or error}"
-        remedy = "correct the entry's urlpath, or the permissions of what is there"
-        raise DataError(f"catalog entry {entry}", found, remedy=remedy) from error
+        problem = f"cannot be read: {error.strerror or error}"
+        hint = "correct the entry's urlpath, or the permissions of the file"
+        raise DataError(f"catalog entry {entry}", problem, remedy=hint) from error
     path = drivers.published_path(spec["driver"])
-    version2 = files.sha256_of([path, read, content])
-    return Digest(files.sha256_of([drivers.name_of(driver), read, content]), version2)
+    version2 = files.sha256_of([path, arguments, content])
+    return Digest(files.sha256_of([drivers.name_of(driver), arguments, content]), version2)
 
 
 def entries(experiment: Experiment) -> list[str]:
-    """Every entry the cube is made from, each once; the truth, which only judges, is not in it."""
+    """Return the entries that the cube is made from, each once, without the truth and baselines."""
     sources = experiment.sources
-    named = [*sources.forcing, *sources.static, sources.satellite, *sources.insitu]
-    return list(dict.fromkeys(name for name in named if name))
-
-
-def _is_staged(experiment: Experiment, entry: str, url: str | None) -> bool:
-    """Whether a copy stands for an entry: of what the cube is made from, not of what judges."""
-    return bool(experiment.sources.staged) and url is None and entry in entries(experiment)
-
-
-def locate(catalog: str) -> str:
-    """URL of a catalog: a preset's name, a path or a URL.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    folder = importlib.resources.files("catalogs")
-    presets = sorted(
-        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
-    )
-    if catalog in presets:
-        return str(folder / f"{catalog}.yaml")
-    if catalog.endswith((".yaml", ".yml")) and files.exists(catalog):
-        return catalog
-    remedy = f"give a file.yaml, a URL or a preset: {', '.join(presets)}"
-    raise ConfigError(f"catalog '{catalog}'", "not found", remedy=remedy)
+    names = [*sources.forcing, *sources.static, sources.satellite, *sources.insitu]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def find(catalog: str, entry: str) -> CatalogEntry:
-    """An entry of a catalog, of one nested in it (`inner.name`) or of another (`CATALOG:name`).
+    """Find an entry in a catalog, in a nested one (`inner.name`) or in another (`CATALOG:name`).
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: If there is no such entry.
     """
     other, colon, name = entry.rpartition(":")
     if colon and not name.startswith("//"):
@@ -244,26 +205,45 @@ def find(catalog: str, entry: str) -> CatalogEntry:
     raise ConfigError(f"catalog {catalog}", f"no entry '{entry}'{hint}", remedy=accepted)
 
 
-def tree(url: str) -> dict[str, Json]:
-    """What the catalog at a URL says of each of its entries.
+def locate(catalog: str) -> str:
+    """Return the URL of a catalog, given a preset's name, a path or a URL.
 
     Raises:
-      ConfigError: it is no catalog.
+      ConfigError: If there is no such catalog.
+    """
+    folder = importlib.resources.files("catalogs")
+    presets = sorted(
+        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
+    )
+    if catalog in presets:
+        return str(folder / f"{catalog}.yaml")
+    if catalog.endswith((".yaml", ".yml")) and files.exists(catalog):
+        return catalog
+    hint = f"give a file.yaml, a URL or a preset: {', '.join(presets)}"
+    raise ConfigError(f"catalog '{catalog}'", "not found", remedy=hint)
+
+
+def tree(url: str) -> dict[str, Json]:
+    """Read the specs of all entries in the catalog at a URL, by name.
+
+    Raises:
+      ConfigError: If there is no catalog at the URL.
     """
     try:
-        found = yaml.safe_load(files.read_bytes(url))
+        content = yaml.safe_load(files.read_bytes(url))
     except yaml.YAMLError as error:
-        raise ConfigError(url, f"is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(url, f"is not valid YAML: {' '.join(str(error).split())}") from error
     except FileNotFoundError as error:
         raise ConfigError(url, "not found", remedy="correct the path of the catalog") from error
-    sources = found.get("sources") if isinstance(found, dict) else None
+    sources = content.get("sources") if isinstance(content, dict) else None
     if not isinstance(sources, dict):
-        raise ConfigError(url, "no `sources`", remedy="catalogs/README.md tells the form")
+        hint = "catalogs/README.md explains the form of a catalog"
+        raise ConfigError(url, "no `sources`", remedy=hint)
     return sources
 
 
 def nested(url: str, spec: Json | None) -> str | None:
-    """URL of the catalog that an entry of a catalog stands for; None where it is data."""
+    """Return the URL of the catalog that an entry refers to; None if the entry is data."""
     if not spec or spec.get("driver") != "yaml_file_cat":
         return None
     folder = files.absolute(url).rpartition("/")[0]
@@ -271,28 +251,24 @@ def nested(url: str, spec: Json | None) -> str | None:
     return path
 
 
-def parameters(experiment: Experiment, found: CatalogEntry) -> dict[str, str]:
-    """Values of the entry's own parameters: `planet`, the folder of the experiment's planet."""
-    if "planet" not in (found.spec.get("parameters") or {}):
+def parameters(experiment: Experiment, entry: CatalogEntry) -> dict[str, str]:
+    """Return the values of an entry's parameters: `planet`, the folder of the planet, or nothing.
+
+    Raises:
+      ConfigError: If the entry needs a planet and the experiment has none.
+    """
+    if "planet" not in (entry.spec.get("parameters") or {}):
         return {}
     planet = experiment.planet.url if experiment.planet else None
     if planet is None:
-        place = f"catalog {found.catalog}, entry {found.name}"
-        remedy = "give planet.url, the folder of a planet made before, or make one first"
-        raise ConfigError(place, "reads from a planet, and there is none yet", remedy=remedy)
+        place = f"catalog {entry.catalog}, entry {entry.name}"
+        hint = "set planet.url to the folder of a planet, or simulate one first"
+        raise ConfigError(place, "needs a planet, but the experiment has none", remedy=hint)
     return {"planet": planet.rstrip("/")}
 
 
-def _check_environment(found: CatalogEntry) -> None:
-    unset = [name for name in ENVIRONMENT.findall(str(found.spec)) if not os.environ.get(name)]
-    if unset:
-        origin = found.spec.get("metadata", {}).get("origin", "the entry's provider")
-        problem = f"{unset[0]} is not set; it names the folder with the data"
-        raise DataError(f"catalog {found.catalog}", problem, remedy=f"get them from {origin}")
-
-
 def table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str]:
-    """Variables of a source that our table has not, or has in other units."""
+    """Return problems of variables that are not in the table, or have units it cannot accept."""
     problems = []
     for name in map(str, dataset.data_vars):
         if name == "provider_flag":
@@ -302,75 +278,61 @@ def table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str]
             hint = f"; did you mean '{close[0]}'?" if close else ""
             problems.append(f"{name}: no variable of that name{hint}")
         elif not same(dataset[name].attrs["units"], table[name].units):
-            found, wanted = dataset[name].attrs["units"], table[name].units
+            units, expected = dataset[name].attrs["units"], table[name].units
             try:
-                conversion(found, wanted)
-                hint = f"; say `to: {wanted}`"
+                conversion(units, expected)
+                hint = f"; add `to: {expected}` to the mapping"
             except DataError as error:
                 hint = f", which it {error.problems[0]}"
-            problems.append(f"{name}: units '{found}', expected '{wanted}'{hint}")
+            problems.append(f"{name}: units '{units}', expected '{expected}'{hint}")
     return problems
 
 
-DAY = timedelta(1)
-
-
 def today() -> date:
-    """The day by UTC."""
+    """Return the present date in UTC."""
     return datetime.now(UTC).date()
 
 
 def last_day(experiment: Experiment, entry: str, after: date, until: date) -> tuple[date, str]:
-    """The last day of a source, without holes since a day that it has; `after` where none is later.
+    """Find the last day up to which a source of forcing has all days.
 
-    Sources do not tell how far they reach: those that refuse days they lack are asked by bisection.
+    Sources do not say how far they reach. Some refuse a period in which they have missing days;
+    for these the last day is found by bisection.
 
     Args:
-      experiment: names the catalog.
-      entry: of forcing.
-      after: the last day that is known to be there.
-      until: the last day that is of interest.
+      experiment: The settings, which name the catalog.
+      entry: The catalog entry.
+      after: The last day that the source is known to have.
+      until: The last day that is needed.
 
     Returns:
-      The day, and what the source says of the days after it, "" where it reaches `until`.
+      The last day, which is `after` if there is none later; and the reason why the source does not
+      reach `until`, "" if it does.
     """
     if until <= after:
         return after, ""
-    least, most, said = after, until, ""
+    low, high, reason = after, until, ""  # the last day is in [low, high]
     while True:
-        middle = most if not said else least + (most - least) // 2
+        middle = high if not reason else low + (high - low) // 2
         try:
-            least = max(least, min(_last(experiment, entry, (after + DAY, middle)), middle))
-            if not said:
-                return least, "" if least == until else f"it ends on {least}"
-            if least < middle:
-                return least, said
+            low = max(low, min(_last(experiment, entry, (after + DAY, middle)), middle))
+            if not reason:
+                return low, "" if low == until else f"it ends on {low}"
+            if low < middle:
+                return low, reason
         except DataError as error:
-            said, most = str(error), middle
-        if most - least <= DAY:
-            return least, said
-
-
-def _last(experiment: Experiment, entry: str, period: tuple[date, date]) -> date:
-    """The last whole day that a source has, opened for a period.
-
-    Raises:
-      DataError: it has not the whole period, and wants to say so.
-    """
-    dataset = open_source(experiment, entry, period=period)
-    held = dataset["time"].values.astype("datetime64[D]").tolist()
-    partial = str(dataset.attrs.get("partial_days", ""))
-    dataset.close()
-    days: list[date] = sorted(day for day in held if period[0] <= day <= period[1])
-    if days and partial.endswith(str(days[-1])):
-        days.pop()
-    return days[-1] if days else period[0] - DAY
+            reason, high = str(error), middle
+        if high - low <= DAY:
+            return low, reason
 
 
 def preliminary(experiment: Experiment, through: date) -> Spans:
-    """The span of days, up to one, whose forcing may still be replaced; none, or one.
+    """Return the span of days up to `through` whose forcing the provider may still replace.
 
-    The entries say so: `preliminary_days: N` in their metadata are the last N days before today.
+    An entry with `preliminary_days: N` in its metadata may replace the last N days before today.
+
+    Returns:
+      A list with one span, [first day, last day], or an empty list.
     """
     first = through + DAY
     for entry in experiment.sources.forcing:
@@ -382,10 +344,14 @@ def preliminary(experiment: Experiment, through: date) -> Spans:
 
 
 class Volume(NamedTuple):
-    """Objects that must be read, their bytes, and how well that is known.
+    """An estimate of what reading an entry takes.
 
-    `blocks` is how many blocks of 32 days an object spans: whoever reads one block after the
-    other, as `prepare` does without a copy, reads it so many times.
+    Attributes:
+      requests: The number of objects to read.
+      megabytes: Their size.
+      basis: How the figures are known, such as `estimated`.
+      blocks: The number of blocks of 32 days that one object spans. Reading block by block, as
+        `prepare` does without copies, reads each object this many times.
     """
 
     requests: int
@@ -395,49 +361,117 @@ class Volume(NamedTuple):
 
 
 def of(experiment: Experiment, entry: str) -> Volume | None:
-    """What the experiment's window and period take of an entry; None where that is not said.
+    """Estimate what the experiment's window and period take of an entry.
 
-    `metadata.volume` says: `days` of one object (0 for constants), `degrees` of latitude and
-    longitude it spans (the whole region without), whether it holds one `variable` or `all`, its
-    `megabytes` as stored, and the `basis` of these figures.
+    The entry's metadata describe one object under `volume`: the `days` it spans (0 for constants),
+    the `degrees` of latitude and longitude it spans (without it the whole region), `per`, whether
+    it contains one `variable` or `all`, its size in `megabytes` as stored, and the `basis` of
+    these figures.
+
+    Returns:
+      The estimate; None if the metadata have no `volume`.
     """
     spec = find(experiment.sources.catalog, entry).spec
-    said = (spec.get("metadata") or {}).get("volume")
-    if not said:
+    volume = (spec.get("metadata") or {}).get("volume")
+    if not volume:
         return None
-    objects = _in_time(experiment, float(said["days"])) * _in_space(experiment, said.get("degrees"))
-    if said.get("per") == "variable":
-        objects *= len(_variables(spec))
-    size, basis = objects * float(said["megabytes"]), str(said.get("basis", "estimated"))
-    chunked = said.get("degrees") and said.get("per") == "variable"
-    blocks = math.ceil(float(said["days"]) / schema.BLOCK_DAYS) if chunked else 1
-    return Volume(objects, size, basis, max(1, blocks))
+    days, degrees = float(volume["days"]), volume.get("degrees")
+    per_variable = volume.get("per") == "variable"
+    n_objects = _in_time(experiment, days) * _in_space(experiment, degrees)
+    if per_variable:
+        n_objects *= len(_variables(spec))
+    megabytes, basis = n_objects * float(volume["megabytes"]), str(volume.get("basis", "estimated"))
+    blocks = math.ceil(days / schema.BLOCK_DAYS) if degrees and per_variable else 1
+    return Volume(n_objects, megabytes, basis, max(1, blocks))
 
 
 def told(experiment: Experiment, entries: Sequence[str]) -> str:
-    """One line: bytes and requests of some entries together, and what is not known."""
-    known = {entry: of(experiment, entry) for entry in entries}
-    volumes = [v for v in known.values() if v is not None]
+    """Describe the bytes and requests of some entries together, in one line."""
+    by_entry = {entry: of(experiment, entry) for entry in entries}
+    volumes = [v for v in by_entry.values() if v is not None]
     requests, megabytes = sum(v.requests for v in volumes), sum(v.megabytes for v in volumes)
     line = f"about {size(megabytes)} in {requests:,} requests" if volumes else "bytes and requests"
-    unknown = [entry for entry, v in known.items() if v is None]
-    join = "; not known of " if volumes else " not known of "
-    return line + join + ", ".join(unknown) if unknown else line
+    unknown = [entry for entry, v in by_entry.items() if v is None]
+    separator = "; unknown for " if volumes else " unknown for "
+    return line + separator + ", ".join(unknown) if unknown else line
 
 
 def size(megabytes: float) -> str:
-    """Megabytes for people."""
+    """Format a size as MB or GB."""
     if megabytes < 1000:
         return f"{megabytes:.1f} MB"
     return f"{megabytes / 1000:,.1f} GB"
 
 
+def _is_staged(experiment: Experiment, entry: str, url: str | None) -> bool:
+    """Return whether a copy is read for an entry; only entries of the cube are copied."""
+    return bool(experiment.sources.staged) and url is None and entry in entries(experiment)
+
+
+def _with_constants(dataset: xr.Dataset, entry: str, table: dict[str, Variable]) -> xr.Dataset:
+    """Reduce the statics of a source of sites to one value per site if they have daily values.
+
+    They do in tables, whose columns have a value on every row.
+
+    Raises:
+      DataError: If a static changes with time.
+    """
+    problems = []
+    for name in map(str, dataset.data_vars):
+        daily = {"time", "place"} <= set(dataset[name].dims)
+        if not daily or name not in table or table[name].kind != "static":
+            continue
+        values = dataset[name].load()
+        low, high = values.min("time"), values.max("time")
+        for place in dataset.place.values[(high - low > SAME * abs(high)).values]:
+            first, last = (f"{float(limit.sel(place=place)):g}" for limit in (low, high))
+            problems.append(f"{name}: {first} to {last} at {place}, expected one value per site")
+        dataset[name] = values.median("time", keep_attrs=True).astype("float32")
+    if problems:
+        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
+        hint = "give constant values, or map the column to a variable that is not static"
+        raise DataError(f"catalog entry {entry}", *problems[:MOST], *more, remedy=hint)
+    return dataset
+
+
+def _check_environment(entry: CatalogEntry) -> None:
+    """Check that the environment variables that an entry uses are set.
+
+    Raises:
+      DataError: If one is not set.
+    """
+    unset = [name for name in ENVIRONMENT.findall(str(entry.spec)) if not os.environ.get(name)]
+    if unset:
+        origin = entry.spec.get("metadata", {}).get("origin", "the entry's provider")
+        problem = f"{unset[0]} is not set; it names the folder with the data"
+        hint = f"get the data from {origin}"
+        raise DataError(f"catalog {entry.catalog}", problem, remedy=hint)
+
+
+def _last(experiment: Experiment, entry: str, period: tuple[date, date]) -> date:
+    """Return the last complete day of a source within a period.
+
+    Raises:
+      DataError: If the source refuses the period because it does not have all of its days.
+    """
+    dataset = open_source(experiment, entry, period=period)
+    times = dataset["time"].values.astype("datetime64[D]").tolist()
+    partial = str(dataset.attrs.get("partial_days", ""))
+    dataset.close()
+    days: list[date] = sorted(day for day in times if period[0] <= day <= period[1])
+    if days and partial.endswith(str(days[-1])):
+        days.pop()
+    return days[-1] if days else period[0] - DAY
+
+
 def _in_time(experiment: Experiment, days: float) -> int:
+    """Return how many objects of some days cover the period; 1 for constants."""
     first, last = experiment.period
     return math.ceil(((last - first).days + 1) / days) if days else 1
 
 
 def _in_space(experiment: Experiment, degrees: Sequence[float] | None) -> int:
+    """Return how many objects that span some degrees of latitude and longitude cover the domain."""
     if not degrees:
         return 1
     box = experiment.domain
@@ -449,8 +483,9 @@ def _in_space(experiment: Experiment, degrees: Sequence[float] | None) -> int:
 
 
 def _variables(spec: Json) -> set[Any]:
-    """The provider's variables that a mapping reads."""
+    """Return the provider's variables that the mapping of an entry reads."""
     mapping = spec["args"]["mapping"]
     parts = mapping if isinstance(mapping, list) else [mapping]
-    named = [item["from"] for part in parts for item in part.values()]
-    return {name for item in named for name in (item if isinstance(item, list) else [item])}
+    names = [item["from"] for part in parts for item in part.values()]
+    # `from` is one name or a list of them.
+    return {name for item in names for name in (item if isinstance(item, list) else [item])}

@@ -1,7 +1,7 @@
-"""What can be known to be wrong before a verb begins its work, which may take hours.
+"""Checks before a command starts its work, which may take hours.
 
-Only what is cheap to ask is asked here: whether URLs and entries that any of the stages will need
-are there. What a stage finds when it opens its sources is the stage's own to report.
+Only cheap checks are made here: whether the URLs and catalog entries that any of the stages needs
+exist. Each stage reports the problems that it finds when it opens its sources.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 def check_verb(experiment: Experiment, workspace: Workspace, stages: Sequence[str]) -> None:
-    """Check what an experiment names, as far as some stages will need it.
+    """Check that what an experiment names exists, as far as some stages need it.
 
     Args:
-      experiment: the experiment.
-      workspace: where its artefacts lie.
-      stages: names of the stages, in order.
+      experiment: The settings.
+      workspace: The workspace of the experiment.
+      stages: The names of the stages, in order.
 
     Raises:
-      SoilweaveError: something is not there; all such problems are in one error.
+      SoilweaveError: If something does not exist; one error lists all such problems.
     """
     prepares = "prepare" in stages and experiment.cube is None
     checks: list[Callable[[], object]] = []
@@ -48,20 +48,21 @@ def check_verb(experiment: Experiment, workspace: Workspace, stages: Sequence[st
             checks += [_copy(experiment, name) for name in intake_catalog.entries(experiment)]
     trains = {"prepare", "train"} & {*stages} and experiment.models is None
     if trains or "evaluate" in stages:
-        judged = (*experiment.baselines, experiment.sources.truth)
-        checks += [_entry(experiment, name) for name in judged if name]
+        references = (*experiment.baselines, experiment.sources.truth)
+        checks += [_entry(experiment, name) for name in references if name]
     folds = experiment.folds
     if "folds" in stages and folds.kind == "region" and folds.by not in REGIONS:
-        nowhere = np.zeros(1)
-        checks.append(lambda: regions.named(nowhere, nowhere, folds.by))
+        lat_lon = np.zeros(1)  # any place; this checks the file of regions only
+        checks.append(lambda: regions.named(lat_lon, lat_lon, folds.by))
     _all(f"experiment {experiment.name}", checks)
 
 
 def check_judging(experiment: Experiment) -> None:
-    """Open what results will be judged by: the products, and the truth; nothing is read.
+    """Check the products and the truth that results are scored against, without reading values.
 
     Raises:
-      SoilweaveError: one of them is absent or not as the catalog says.
+      SoilweaveError: If one of them is missing or not as the catalog describes it, or if statics
+        describe only days of the test period.
     """
     experiment_sources.check(experiment)
     if experiment.models is not None:
@@ -73,15 +74,17 @@ def check_judging(experiment: Experiment) -> None:
 
 
 def _entry(experiment: Experiment, name: str) -> Callable[[], object]:
+    """Return a check that a catalog entry exists."""
     return lambda: intake_catalog.find(experiment.sources.catalog, name)
 
 
 def _copy(experiment: Experiment, name: str) -> Callable[[], object]:
+    """Return a check that the copy of a source is complete."""
     return lambda: source_copies.digest_of(str(experiment.sources.staged), name)
 
 
 def _all(place: str, checks: Iterable[Callable[[], object]]) -> None:
-    """Run every check, and raise what they find together."""
+    """Run all checks, and raise their errors as one."""
     errors: dict[str, SoilweaveError] = {}
     for check in checks:
         try:

@@ -1,8 +1,8 @@
-"""Products of others at the sites: the baselines that an experiment names.
+"""Sample products of other providers at the sites: the `baselines` of an experiment.
 
-A product is not brought onto our grid: at a site it has the value of its own cell that holds the
-site or, where it has places instead of cells, of the nearest within `judging.max_footprint_km`.
-Only the chunks that hold a site, on days that are judged, are read.
+Products are not regridded. At a site, a product has the value of its own cell that contains the
+site. If it has places instead of cells, it has the value of the nearest place within
+`judging.max_footprint_km`. Only the chunks that contain a site, on days that are scored, are read.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ if TYPE_CHECKING:
 
 
 Made = TypeVar("Made")
-TAKEN = ("multiscale", "insitu", "satellite", "ridge", "footprint")  # names of other candidates
+TAKEN = ("multiscale", "insitu", "satellite", "ridge", "footprint")  # names in use
 TOLD = ("support", "license", "doi", "time_convention", "period", "native_grid", "version")
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A product at sites.
+    """The values of a product at sites.
 
-    `series` (site, day) is NaN where it has no value; `distance_km` (site,) is how far away the
-    centre of its cell is, NaN where none holds the site; `dropped` counts values by QC rule.
+    Attributes:
+      series: (site, day) the values, NaN if the product has none.
+      distance_km: (site,) the distance to the centre of the product's cell, NaN if no cell
+        contains the site.
+      dropped: The number of values that each rule of quality control dropped.
     """
 
     series: NDArray[np.float32]
@@ -47,31 +50,12 @@ class Sampled:
     dropped: dict[str, int]
 
 
-def name_of(entry: str) -> str:
-    """The name of a product among the arms and baselines: its own in `CATALOG:inner.name`."""
-    return re.split(r"[:.]", entry)[-1]
-
-
-def digests(experiment: Experiment) -> dict[str, str]:
-    """What identifies the content of every product.
-
-    Raises:
-      SoilweaveError: products are absent or not as the catalog says; all of them are named.
-    """
-    try:
-        found = _each(experiment, lambda entry: intake_catalog.digest(experiment, entry))
-    except DataError:
-        opened(experiment)  # tells the faults of all products, not of those without a file alone
-        raise
-    return {f"baseline {name}": digest for name, digest in found.items()}
-
-
 def opened(experiment: Experiment) -> dict[str, xr.Dataset]:
-    """Every product by its name, opened and checked, nothing read yet.
+    """Open and check all products without reading values, and return them by name.
 
     Raises:
-      SoilweaveError: products are absent, not as the catalog says, lack the target, or have no
-        day of the test period; all of them are named.
+      SoilweaveError: If products are missing or not as the catalog describes them, or do not have
+        the target or a day of the test period; all are named.
     """
     return _each(experiment, lambda entry: _opened(experiment, entry))
 
@@ -82,80 +66,110 @@ def at_sites(
     sites: Places,
     days: NDArray[np.datetime64],
 ) -> dict[str, Sampled]:
-    """Every product at every site, days that it lacks missing.
+    """Sample all products at the sites.
 
     Args:
-      experiment: names the target, the rules of QC, and how far a place may stand for a site.
-      products: as `opened` gives them.
-      sites: latitude and longitude (site,), degrees.
-      days: (day,) days in order.
+      experiment: The settings, which give the target, the rules of quality control and the
+        greatest distance between a site and a place of a product.
+      products: The products, as returned by `opened`.
+      sites: The latitude and longitude of the sites, (site,) each, in degrees.
+      days: (day,) the days, in order. Days that a product does not have are NaN.
 
     Raises:
-      DataError: products cannot be read; all of them are named.
+      DataError: If products cannot be read; all are named.
     """
     return _each(
         experiment, lambda entry: _sampled(experiment, products[name_of(entry)], sites, days)
     )
 
 
+def digests(experiment: Experiment) -> dict[str, str]:
+    """Return the digests of the content of all products, by `baseline NAME`.
+
+    Raises:
+      SoilweaveError: If products are missing or not as the catalog describes them; all are named.
+    """
+    try:
+        by_name = _each(experiment, lambda entry: intake_catalog.digest(experiment, entry))
+    except DataError:
+        # This reports the problems of all products, not only of those without a file.
+        opened(experiment)
+        raise
+    return {f"baseline {name}": digest for name, digest in by_name.items()}
+
+
 def entries(products: dict[str, xr.Dataset]) -> Json:
-    """What the catalog says of each product: licence, DOI, time convention, support."""
-    told = {name: product.attrs for name, product in products.items()}
-    return {name: {k: attrs[k] for k in TOLD if k in attrs} for name, attrs in told.items()}
+    """Return the metadata of each product: licence, DOI, time convention, support and others."""
+    return {name: {k: p.attrs[k] for k in TOLD if k in p.attrs} for name, p in products.items()}
+
+
+def name_of(entry: str) -> str:
+    """Return the name of a product in the scores, which is `name` for `CATALOG:inner.name`."""
+    return re.split(r"[:.]", entry)[-1]
 
 
 def _each(experiment: Experiment, make: Callable[[str], Made]) -> dict[str, Made]:
-    """Something of every product, by its name; the problems of all are raised together."""
+    """Call a function with the entry of every product, and return the results by name.
+
+    Raises:
+      SoilweaveError: The problems of all products together.
+    """
     _check(experiment)
-    made: dict[str, Made] = {}
+    results: dict[str, Made] = {}
     errors: list[SoilweaveError] = []
     for entry in experiment.baselines:
         try:
-            made[name_of(entry)] = make(entry)
+            results[name_of(entry)] = make(entry)
         except SoilweaveError as error:
             errors.append(error)
-        except OSError as error:  # a damaged file shows when its chunks are read
-            found = f"cannot be read, truncated or damaged: {error}"
-            errors.append(DataError(f"catalog entry {entry}", found, remedy="fetch it again"))
+        except OSError as error:  # a damaged file raises this when its chunks are read
+            problem = f"cannot be read, truncated or damaged: {error}"
+            errors.append(DataError(f"catalog entry {entry}", problem, remedy="fetch it again"))
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise DataError("baselines", *dict.fromkeys(map(str, errors)))
-    return made
+    return results
 
 
 def _check(experiment: Experiment) -> None:
-    """Products have names of their own, and there are sites that arms are judged at too."""
+    """Check that names of products are unique, and that there are sites to score them at.
+
+    Raises:
+      ConfigError: If a name is in use, or the experiment trains no models or has no sites.
+    """
     if experiment.baselines and (experiment.models or not experiment.sources.insitu):
-        found = "scored at sites that models trained here have not seen, and there are none"
-        raise ConfigError("baselines", found, remedy="give sources.insitu, or --set baselines=[]")
-    named = Counter([*TAKEN, *map(name_of, experiment.baselines)])
-    if twice := [name for name, n in named.items() if n > 1]:
-        found = f"more than one arm or baseline would be called {', '.join(twice)}"
-        raise ConfigError("baselines", found, remedy="give the entry another name in a catalog")
+        problem = "are scored at sites that models trained here have not seen, but there are none"
+        raise ConfigError("baselines", problem, remedy="set sources.insitu, or --set baselines=[]")
+    counts = Counter([*TAKEN, *map(name_of, experiment.baselines)])
+    if twice := [name for name, n in counts.items() if n > 1]:
+        problem = f"more than one arm or baseline would have the name {', '.join(twice)}"
+        raise ConfigError("baselines", problem, remedy="give the entry another name in a catalog")
 
 
 def _opened(experiment: Experiment, entry: str) -> xr.Dataset:
+    """Open a product and check that it has the target on days of the test period, each once."""
     dataset = intake_catalog.open_source(experiment, entry, period=experiment.test_period)
     target, place = experiment.target, f"baseline {entry}"
     if target not in dataset:
-        found = f"no {target}; it has {[str(v) for v in dataset.data_vars]}"
-        raise DataError(place, found, remedy=f"map its variable to {target} in the catalog")
+        problem = f"no {target}; it has {[str(v) for v in dataset.data_vars]}"
+        raise DataError(place, problem, remedy=f"map its variable to {target} in the catalog")
     if "time" not in dataset[target].dims:
-        raise DataError(place, f"{target} has no days", remedy="name a product that has them")
+        raise DataError(place, f"{target} has no time", remedy="name a product with daily values")
     days, counts = np.unique(_days(dataset), return_counts=True)
     if (counts > 1).any():
-        found = f"day {days[counts > 1][0]} is there {counts.max()} times"
-        raise DataError(place, found, remedy="give each day once")
+        problem = f"day {days[counts > 1][0]} occurs {counts.max()} times"
+        raise DataError(place, problem, remedy="give each day once")
     first, last = (np.datetime64(day, "D") for day in experiment.test_period)
     if not ((days >= first) & (days <= last)).any():
-        held = f"its days are {days[0]} to {days[-1]}" if len(days) else "it has no day"
-        found = f"{held}, none of them in the test period {first} to {last}"
-        raise DataError(place, found, remedy="move test_period, or drop it from baselines")
+        extent = f"its days are {days[0]} to {days[-1]}" if len(days) else "it has no days"
+        problem = f"{extent}, none of them in the test period {first} to {last}"
+        raise DataError(place, problem, remedy="move test_period, or remove it from baselines")
     return dataset
 
 
 def _days(dataset: xr.Dataset) -> NDArray[np.datetime64]:
+    """Return the days of a dataset, (time,) datetime64[D]."""
     days: NDArray[np.datetime64] = dataset["time"].values.astype("datetime64[D]")
     return days
 
@@ -163,31 +177,39 @@ def _days(dataset: xr.Dataset) -> NDArray[np.datetime64]:
 def _sampled(
     experiment: Experiment, dataset: xr.Dataset, sites: Places, days: NDArray[np.datetime64]
 ) -> Sampled:
+    """Sample one product at the sites, as in `at_sites`."""
     import xarray as xr
 
-    held = lookup.cells(dataset, sites, experiment.judging.max_footprint_km)
-    known, times = held.known, _days(dataset)
-    judged = np.flatnonzero(np.isin(times, days))
+    cells = lookup.cells(dataset, sites, experiment.judging.max_footprint_km)
+    known, times = cells.known, _days(dataset)
+    scored = np.flatnonzero(np.isin(times, days))
     names = [name for name in (experiment.target, "provider_flag") if name in dataset]
-    chosen = {dim: xr.DataArray(index[known], dims="site") for dim, index in held.index.items()}
-    part = dataset[names].isel(time=judged).isel(chosen).transpose("site", "time").load()
+    at_cells = {dim: xr.DataArray(index[known], dims="site") for dim, index in cells.index.items()}
+    part = dataset[names].isel(time=scored).isel(at_cells).transpose("site", "time").load()
     values, dropped = _screened(experiment, part, "place" in dataset.dims)
     series = np.full((len(known), len(days)), np.nan, np.float32)
-    series[np.ix_(known, np.searchsorted(days.astype("datetime64[D]"), times[judged]))] = values
-    distance = lookup.great_circle_km(*sites, held.lat, held.lon)
+    series[np.ix_(known, np.searchsorted(days.astype("datetime64[D]"), times[scored]))] = values
+    distance = lookup.great_circle_km(*sites, cells.lat, cells.lon)
     return Sampled(series, np.where(known, distance, np.nan), dropped)
 
 
 def _screened(
     experiment: Experiment, part: xr.Dataset, of_sites: bool
 ) -> tuple[NDArray[np.float32], dict[str, int]]:
-    """Values that pass QC, as the satellite's or a site's flags must, and how many do not."""
+    """Set values that quality control rejects to NaN, and count them by rule.
+
+    Args:
+      experiment: The settings.
+      part: The target (site, time), and the provider's flags if there are any.
+      of_sites: Whether the product has places, so that its flags are those of sites; otherwise
+        they are bits, like those of a satellite.
+    """
     values = part[experiment.target].values.astype("float32")
     flag, rules = part.get("provider_flag"), {}
     if of_sites and flag is not None:
         if experiment.qc.provider:
-            good = list(quality_control.accepted(flag, experiment.qc))
-            rules["provider"] = ~np.isin(flag.values, good) & ~np.isnan(values)
+            accepted = list(quality_control.accepted(flag, experiment.qc))
+            rules["provider"] = ~np.isin(flag.values, accepted) & ~np.isnan(values)
             values[rules["provider"]] = np.nan
         flag = None
     bits = None if flag is None else flag.values

@@ -1,4 +1,4 @@
-"""Site records: each source screened over its whole length, joined, and written into the cube."""
+"""Records of sites: screen each source over its whole length, join them, write them to the cube."""
 
 from __future__ import annotations
 
@@ -24,119 +24,82 @@ if TYPE_CHECKING:
 
 
 class Records(NamedTuple):
-    """What the sites report, fit for use.
+    """The screened records of all sites.
 
-    `data` has dims time (every day of the experiment's period) and place, coords lat, lon, network
-    and entry (text), the target screened, and the forcing and statics that the sources have;
-    `dropped` counts values by rule; `told` is what the catalog and the reader say of each source,
-    with `unchecked`, counts of the values kept to which the provider applied no check; `repeated`
-    has the ids, as `entry:id`, of sites whose id is in another source too.
+    Attributes:
+      data: The target, screened, and the forcing and statics that all sources have. The dims are
+        time (every day of the experiment's period) and place; the coords are lat, lon, network and
+        entry (text).
+      dropped: The number of values that each rule dropped.
+      entry_attrs: By source, what the catalog and the reader say of it, and `unchecked`: counts of
+        the values that were kept although the provider did not check them.
+      repeated: The ids, as `entry:id`, of sites whose id is also in another source.
     """
 
     data: xr.Dataset
     dropped: dict[str, int]
-    told: dict[str, Json]
+    entry_attrs: dict[str, Json]
     repeated: tuple[str, ...] = ()
 
 
 def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Window) -> Records:
-    """Read every source of sites, screen each by its own flags, and join them.
+    """Read all sources of sites, screen each by its own flags, and join them.
 
-    An id that is in more than one source becomes `entry:id` in each of them.
+    An id that several sources have becomes `entry:id` in each of them.
 
     Raises:
-      DataError: a source cannot be read, or has one id twice.
+      DataError: If a source cannot be read or has an id twice.
     """
     import xarray as xr
 
-    called = short_names([str(source.attrs["entry"]) for source in sources])
+    labels = short_names([str(source.attrs["entry"]) for source in sources])
     parts, dropped = [], Counter[str]()
     for source in sources:
-        part, counts = screened(experiment, source, called[str(source.attrs["entry"])])
+        part, counts = screened(experiment, source, labels[str(source.attrs["entry"])])
         parts.append(part)
         dropped.update(counts)
-    held = [name for name in parts[0].data_vars if all(name in part for part in parts)]
-    kept = {"time", "place", "lat", "lon", "network", "entry"}
-    alike = [part[held].drop_vars(set(part.coords) - kept) for part in parts]
-    joined = xr.concat(alike, "place", join="exact") if len(alike) > 1 else alike[0]
-    held_by = (joined[name].values.astype(str).tolist() for name in ("place", "entry"))
-    ids, repeated = distinct(*held_by)
+    common = [name for name in parts[0].data_vars if all(name in part for part in parts)]
+    coords = {"time", "place", "lat", "lon", "network", "entry"}
+    parts_alike = [part[common].drop_vars(set(part.coords) - coords) for part in parts]
+    joined = xr.concat(parts_alike, "place", join="exact") if len(parts) > 1 else parts_alike[0]
+    ids, repeated = distinct(
+        joined.place.values.astype(str).tolist(), joined.entry.values.astype(str).tolist()
+    )
     joined = joined.assign_coords(place=ids)
     for rule in (_outside, _short, _duplicates):
-        joined, lost = rule(joined, experiment, window)
-        dropped.update(lost)
-    told = {str(part.attrs["entry"]): dict(part.attrs) for part in parts}
-    joined = joined.assign_attrs(entry=", ".join(told))
-    return Records(joined, dict(dropped), told, repeated)
-
-
-def names(entry: str, site: str) -> set[str]:
-    """What a setting may call a site: its id, or `entry:id`, the entry with or without its catalog.
-
-    Args:
-      entry: name of its source.
-      site: its id, qualified already or not.
-    """
-    short = _short_name(entry)
-    own = site.removeprefix(f"{entry}:")
-    own = site.removeprefix(f"{short}:") if own == site else own
-    return {site, own, f"{entry}:{own}", f"{short}:{own}"}
-
-
-def short_names(entries: Sequence[str]) -> dict[str, str]:
-    """What each entry is called beside its ids: without its catalog, unless two share that name."""
-    short = Counter(_short_name(entry) for entry in dict.fromkeys(entries))
-    return {e: _short_name(e) if short[_short_name(e)] == 1 else e for e in entries}
-
-
-def _short_name(entry: str) -> str:
-    return entry.rpartition(":")[2]
-
-
-def distinct(ids: Sequence[str], entry: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Ids that differ: those that are in several sources become `entry:id`.
-
-    Args:
-      ids: (site,) as the sources have them.
-      entry: (site,) what the source of each is called.
-
-    Returns:
-      (site,) ids; and those of them that were qualified.
-
-    Raises:
-      DataError: one source has an id twice, or is named twice.
-    """
-    held = list(zip(ids, entry, strict=True))
-    n_sources = Counter(site for site, _ in dict.fromkeys(held))
-    made = [f"{source}:{site}" if n_sources[site] > 1 else site for site, source in held]
-    if twice := [site for site, n in Counter(made).items() if n > 1]:
-        problems = [f"site {site} is in more than one of them, or twice in one" for site in twice]
-        remedy = "give each site an id of its own, and name each entry once"
-        raise DataError("sources.insitu", *problems, remedy=remedy)
-    repeated = (name for name, (site, _) in zip(made, held, strict=True) if n_sources[site] > 1)
-    return made, tuple(repeated)
+        joined, counts = rule(joined, experiment, window)
+        dropped.update(counts)
+    entry_attrs = {str(part.attrs["entry"]): dict(part.attrs) for part in parts}
+    joined = joined.assign_attrs(entry=", ".join(entry_attrs))
+    return Records(joined, dict(dropped), entry_attrs, repeated)
 
 
 def screened(
-    experiment: Experiment, source: xr.Dataset, called: str
+    experiment: Experiment, source: xr.Dataset, label: str
 ) -> tuple[xr.Dataset, dict[str, int]]:
-    """One source on the days of the period, its target screened; and what each rule dropped.
+    """Read one source on the days of the period and screen its target.
 
-    Its sites have an entry, what the source is `called`, and a network: the provider's or else
-    the entry.
+    Args:
+      experiment: The settings.
+      source: The source, with dims time and place.
+      label: The label of the source, which becomes the coord `entry` of its sites. It is also
+        their `network` if the provider gives none.
+
+    Returns:
+      The screened dataset, and the number of values that each rule dropped.
 
     Raises:
-      DataError: it cannot be read.
+      DataError: If the source cannot be read.
     """
     target, days = experiment.target, schema.period_days(experiment.period)
-    margin = np.timedelta64(experiment.qc.stuck_days or 0, "D")  # runs begin before, and end after
+    # Runs of equal values may start before the period and end after it.
+    margin = np.timedelta64(experiment.qc.stuck_days or 0, "D")
     try:
         around = source.sel(time=slice(days[0] - margin, days[-1] + margin)).load()
     except OSError as error:
-        found = f"cannot be read, truncated or damaged: {error}"
-        raise DataError(
-            f"catalog entry {source.attrs['entry']}", found, remedy="fetch it again"
-        ) from error
+        place = f"catalog entry {source.attrs['entry']}"
+        problem = f"cannot be read, truncated or damaged: {error}"
+        raise DataError(place, problem, remedy="fetch it again") from error
     variable = experiment.table[target]
     values, rejects = quality_control.screen(around, target, variable, experiment.qc)
     around[target] = around[target].copy(data=values)
@@ -151,53 +114,57 @@ def screened(
         for n in around.data_vars
         if n == target or experiment.table.get(str(n), variable).kind in ("forcing", "static")
     ]
-    made = around[names].reindex(time=days)
-    told = made["network"].values if "network" in made.coords else [""] * made.sizes["place"]
-    made = made.assign_coords(
-        network=("place", [str(name) or called for name in told]),
-        entry=("place", [called] * made.sizes["place"]),
+    data = around[names].reindex(time=days)
+    networks = data["network"].values if "network" in data.coords else [""] * data.sizes["place"]
+    data = data.assign_coords(
+        network=("place", [str(name) or label for name in networks]),
+        entry=("place", [label] * data.sizes["place"]),
     )
-    return made.assign_attrs(unchecked=unchecked), dropped
+    return data.assign_attrs(unchecked=unchecked), dropped
 
 
 def on_land(
     records: Records, experiment: Experiment, window: Window, mask: NDArray[np.bool_]
 ) -> tuple[Records, list[str]]:
-    """Without the values of sites whose cell has no data; and the ids of those that had some.
+    """Drop the values of sites whose cell has no data.
 
     Args:
-      records: of the sites.
-      experiment: its target.
-      window: the cells.
-      mask: (y, x) cells that have data.
+      records: The records of the sites.
+      experiment: The settings, which name the target.
+      window: The cells.
+      mask: (y, x) the cells that have data.
+
+    Returns:
+      The records, and the ids of the sites that lost values.
 
     Raises:
-      DataError: no site is left.
+      DataError: If no site is in a cell with data.
     """
     data, target = records.data, experiment.target
     y, x = window.cells_of(data.lat.values, data.lon.values)
-    lacking = ~mask[y, x]
-    if lacking.all():
-        found = f"none of its {len(y)} sites lies in a cell with data"
-        remedy = "are forcing and sites of one region? soilweave doctor tells"
-        raise DataError(f"catalog entry {data.attrs['entry']}", found, remedy=remedy)
+    without_data = ~mask[y, x]
+    if without_data.all():
+        problem = f"none of its {len(y)} sites is in a cell with data"
+        hint = "check with soilweave doctor that the forcing and the sites are in the same region"
+        raise DataError(f"catalog entry {data.attrs['entry']}", problem, remedy=hint)
     days = _good_days(data, target)
-    kept = data[target].transpose("time", "place").values.copy()
-    kept[:, lacking] = np.nan
-    dropped = records.dropped | {"no cell with data": int(days[lacking].sum())}
-    lost = [str(i) for i in data.place.values[lacking & (days > 0)]]
-    made = data.assign({target: (("time", "place"), kept)})
-    return records._replace(data=made, dropped=dropped), lost
+    values = data[target].transpose("time", "place").values.copy()
+    values[:, without_data] = np.nan
+    dropped = records.dropped | {"no cell with data": int(days[without_data].sum())}
+    ids = [str(i) for i in data.place.values[without_data & (days > 0)]]
+    data = data.assign({target: (("time", "place"), values)})
+    return records._replace(data=data, dropped=dropped), ids
 
 
 def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json], dict[str, Json]]:
-    """Write the target, and the inputs where they are the sites' own, into the cube's group.
+    """Write the target, and the sites' own inputs if the experiment uses them, to the cube.
 
     Returns:
-      The shards written; and what each variable lacks, as `missing.Counts` has it.
+      The records of the shards written; and, by variable, the record of its missing values, as in
+      `missing_values.Counts`.
 
     Raises:
-      DataError: an input is outside its range.
+      DataError: If an input has values outside its range.
     """
     data, table = records.data, experiment.table
     axis = schema.time_axis(experiment.period).astype("datetime64[D]").astype("datetime64[ns]")
@@ -207,11 +174,11 @@ def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json
         names += [*attrs["forcing"], *attrs["static"]]
     problems: list[str] = []
     shards: list[Json] = []
-    lacking: dict[str, Json] = {}
+    missing: dict[str, Json] = {}
     for name in names:
         dims = [dim for dim in ("time", "place") if dim in data[name].dims]
         values = data[name].transpose(*dims).values.astype(np.float32)
-        lacking[name] = missing_values.of_sites(experiment, str(data.attrs["entry"]), values)
+        missing[name] = missing_values.of_sites(experiment, str(data.attrs["entry"]), values)
         if name != experiment.target:
             problems += range_problems(name, values, table, str(data.attrs["entry"]))
         if "time" in dims:
@@ -225,35 +192,85 @@ def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json
         raise DataError(
             "sources.insitu", *problems, remedy="correct the data, or the variable's range"
         )
-    return shards, lacking
+    return shards, missing
 
 
 def range_problems(name: str, values: NDArray[np.float32], table: Json, entry: str) -> list[str]:
-    """A value of an input that is outside its range, as one line."""
+    """Return a line with the first value of an input that is outside its range, if any."""
     variable = table[name]
     outside = (values < variable.minimum) | (values > variable.maximum)
     if not outside.any():
         return []
     accepted = f"[{variable.minimum}, {variable.maximum}] {variable.units}"
-    found = f"{name} {values[outside].flat[0]:g}"
-    return [f"catalog entry {entry}: {found} is outside {accepted}"]
+    return [f"catalog entry {entry}: {name} {values[outside].flat[0]:g} is outside {accepted}"]
+
+
+def names(entry: str, site: str) -> set[str]:
+    """Return the names by which settings may refer to a site.
+
+    These are its id and `entry:id`, where the entry may have its catalog in front or not.
+
+    Args:
+      entry: The name of the site's source.
+      site: The site's id, qualified with the entry or not.
+    """
+    short = _short_name(entry)
+    bare_id = site.removeprefix(f"{entry}:")
+    bare_id = site.removeprefix(f"{short}:") if bare_id == site else bare_id
+    return {site, bare_id, f"{entry}:{bare_id}", f"{short}:{bare_id}"}
+
+
+def short_names(entries: Sequence[str]) -> dict[str, str]:
+    """Return the label of each entry: its name without the catalog, unless two entries share it."""
+    counts = Counter(_short_name(entry) for entry in dict.fromkeys(entries))
+    return {e: _short_name(e) if counts[_short_name(e)] == 1 else e for e in entries}
+
+
+def distinct(ids: Sequence[str], entry: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Make the ids of sites unique: an id that several sources have becomes `entry:id`.
+
+    Args:
+      ids: (site,) the ids in the sources.
+      entry: (site,) the label of each site's source.
+
+    Returns:
+      The unique ids, (site,); and those of them that were qualified.
+
+    Raises:
+      DataError: If a source has an id twice, or is named twice.
+    """
+    pairs = list(zip(ids, entry, strict=True))
+    n_sources = Counter(site for site, _ in dict.fromkeys(pairs))
+    unique = [f"{source}:{site}" if n_sources[site] > 1 else site for site, source in pairs]
+    if twice := [site for site, n in Counter(unique).items() if n > 1]:
+        problems = [f"an entry has site {site} twice, or is named twice" for site in twice]
+        hint = "give each site in an entry an id of its own, and name each entry once"
+        raise DataError("sources.insitu", *problems, remedy=hint)
+    qualified = (name for name, site in zip(unique, ids, strict=True) if n_sources[site] > 1)
+    return unique, tuple(qualified)
+
+
+def _short_name(entry: str) -> str:
+    """Return the name of an entry without its catalog."""
+    return entry.rpartition(":")[2]
 
 
 def _good_days(data: xr.Dataset, target: str) -> NDArray[np.int64]:
+    """Return the number of days with a value of the target, (site,)."""
     return np.asarray(np.isfinite(data[target].transpose("time", "place").values).sum(0))
 
 
 def _outside(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
-    """Without the sites that lie outside the domain, where inputs are those of its cells."""
+    """Drop the sites outside the domain, unless sites have their own inputs."""
     if experiment.inputs_from == "own":
         return data, {}
     inside = window.cells_of(data.lat.values, data.lon.values)[0] >= 0
     if not inside.any():
-        found = f"none of its {len(inside)} sites lies in the domain"
+        problem = f"none of its {len(inside)} sites is in the domain"
         entry = str(data.attrs.get("entry", "sources.insitu"))
-        raise DataError(f"catalog entry {entry}", found, remedy="widen the domain")
+        raise DataError(f"catalog entry {entry}", problem, remedy="widen the domain")
     days = _good_days(data, experiment.target)
     return data.isel(place=inside), {"outside the domain": int(days[~inside].sum())}
 
@@ -261,7 +278,7 @@ def _outside(
 def _short(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
-    """Without the sites whose record is too short."""
+    """Drop the sites that have fewer than `qc.min_days` days with values."""
     if not experiment.qc.min_days:
         return data, {}
     days = _good_days(data, experiment.target)
@@ -272,27 +289,29 @@ def _short(
 def _duplicates(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
-    """One site per place: that of the longest record, or there the mean of all.
+    """Reduce collocated sites to one: the site with the longest record, or the mean of all.
 
-    A place is a cell, or sites nearer than twins.SAME_KM, of whichever sources.
+    Sites are collocated if they are in one cell or closer than `collocated_sites.SAME_KM`,
+    whichever sources they come from.
     """
-    wanted = experiment.qc.duplicate_sites
-    if wanted == "keep":
+    method = experiment.qc.duplicate_sites
+    if method == "keep":
         return data, {}
     target, days = experiment.target, _good_days(data, experiment.target)
     lat, lon = data.lat.values, data.lon.values
     pairs = collocated_sites.find(lat, lon, collocated_sites.numbered(window, lat, lon))
-    at = collocated_sites.places(len(lat), pairs)
+    place = collocated_sites.places(len(lat), pairs)
+    # The first site of each place in the order of descending length has the longest record.
     order = np.argsort(-days, kind="stable")
-    _, first = np.unique(at[order], return_index=True)
+    _, first = np.unique(place[order], return_index=True)
     chosen = np.sort(order[first])
-    if wanted == "mean":
+    if method == "mean":
         values = data[target].transpose("time", "place").values
-        for site in chosen[np.bincount(at)[at[chosen]] > 1]:
-            held = values[:, at == at[site]]
-            n = np.isfinite(held).sum(1)
-            values[:, site] = np.where(n, np.nansum(held, 1) / np.maximum(n, 1), np.nan)
+        for site in chosen[np.bincount(place)[place[chosen]] > 1]:
+            group = values[:, place == place[site]]
+            n = np.isfinite(group).sum(1)
+            values[:, site] = np.where(n, np.nansum(group, 1) / np.maximum(n, 1), np.nan)
         data = data.assign({target: (("time", "place"), values)})
         return data.isel(place=chosen), {}
-    lost = np.setdiff1d(np.arange(len(lat)), chosen)
-    return data.isel(place=chosen), {"another site in the cell": int(days[lost].sum())}
+    others = np.setdiff1d(np.arange(len(lat)), chosen)
+    return data.isel(place=chosen), {"another site in the cell": int(days[others].sum())}

@@ -216,7 +216,7 @@ def _inputs(
         outside = y < 0
 
         def at_sites(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-            at_cells = sources.cells(name, values)[..., y, x]
+            at_cells = sources.on_cells(name, values)[..., y, x]
             at_cells[..., outside] = np.nan
             return at_cells
 
@@ -228,7 +228,7 @@ def _inputs(
             return np.concatenate([at_sites(name, values) for values in fields]).T
 
         forcing = [series(n) for n in features.forcing]
-        static = [at_sites(n, sources.constants[n]) for n in features.static]
+        static = [at_sites(n, sources.static_values[n]) for n in features.static]
     empty = np.zeros((raw.sizes["place"], 0), np.float32)
     return np.stack(forcing, 2), np.stack(static, 1) if static else empty
 

@@ -297,7 +297,7 @@ def judge_against_truth(
     cells = cells[:: -(-n_away // most)]
     y, x = cells.T
     truth = experiment_sources.open_truth(experiment)
-    observed = np.concatenate([truth.days(part)[:, y, x] for part in schema.in_blocks(days)]).T
+    observed = np.concatenate([truth.on_days(part)[:, y, x] for part in schema.in_blocks(days)]).T
     lat, lon = window.cell_lat[y], window.cell_lon[x]
     label = spatial_blocks.block_labels(
         lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints

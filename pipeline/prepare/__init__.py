@@ -1,6 +1,6 @@
-"""Stage `prepare`: catalog entries in, `cube.zarr` and folds out.
+"""Stage `prepare`: read catalog entries, write `cube.zarr` and the folds.
 
-Copies of sources (`stage`) and new days (`append`) are here too.
+`copy_sources` copies the sources beforehand, and `append` adds new days to a cube.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""New days of forcing into the cells of the cube, and the blocks read again that can be mended."""
+"""Append new days of forcing to the cells of the cube, and correct recent days that changed.
+
+The blocks whose model state is kept are read again together with the new blocks. They are written
+to a folder of their own, compared with the cube, and then moved into the cube as one change.
+"""
 
 from __future__ import annotations
 
@@ -31,148 +35,168 @@ if TYPE_CHECKING:
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, through: date | None
 ) -> list[str]:
-    """Bring the cells up to a day, and mend those whose forcing has changed; returns what to tell.
+    """Append days to the cells of the cube, and correct days whose forcing has changed.
 
-    The blocks whose state is kept are read again, and those that are new; where no source reaches
-    further and none has changed, nothing is.
+    The last day to append is `through`, or if it is None the last day that all sources have. If no
+    source has new days and none has changed, nothing is read.
+
+    Returns:
+      Lines for the user, which say why the forcing ends on its last day.
 
     Raises:
-      SoilweaveError: a source lacks what is asked for.
+      SoilweaveError: If a source does not have the requested days, or cannot be read.
     """
     artefact = workspace.artefact("cube")
-    aside = PendingChange(artefact, workspace.url("update", "cube"), workspace.url("cube.zarr"))
+    pending = PendingChange(artefact, workspace.url("update", "cube"), workspace.url("cube.zarr"))
     if experiment.cube is not None:
         return _others(experiment, workspace, through)
-    if aside.ready() is not None:
+    if pending.ready() is not None:
         workspace.lease.take(progress.note)
-        _put(experiment, aside)
+        _put(experiment, pending)
     manifest = artefact.manifest() or {}
     done = date.fromisoformat(manifest["complete_through"])
-    last, told = _reached(experiment, done, through)
+    last, notes = _reached(experiment, done, through)
     oldest = maps_schema.oldest_state(experiment, workspace)
-    since = max(oldest * schema.BLOCK_DAYS, schema.epoch_day(experiment.period[0]))
-    first = schema.date_of(since)
-    wanted = longer(experiment, last)
-    known = _known(manifest, experiment)
-    now_read = {name: intake_catalog.digest(wanted, name) for name in experiment.sources.forcing}
-    sources = schema.as_recorded(now_read, known)
+    first_day = max(oldest * schema.BLOCK_DAYS, schema.epoch_day(experiment.period[0]))
+    first = schema.date_of(first_day)
+    extended = longer(experiment, last)
+    recorded = _known(manifest, experiment)
+    present = {name: intake_catalog.digest(extended, name) for name in experiment.sources.forcing}
+    sources = schema.as_recorded(present, recorded)
     spans = manifest.get("preliminary", [])
-    now = schema.read_again(spans, first, intake_catalog.preliminary(experiment, last))
-    if last == done and sources == known and now == spans:
-        return told
+    new_spans = schema.read_again(spans, first, intake_catalog.preliminary(experiment, last))
+    if last == done and sources == recorded and new_spans == spans:
+        return notes
     workspace.lease.take(progress.note)
-    blocks = range(oldest, schema.block_range(wanted.period).stop)
-    aside.begin({"through": str(last), "sources": sources, "preliminary": now})
-    receipts = _receipts(wanted, aside, blocks, done, progress)
+    blocks = range(oldest, schema.block_range(extended.period).stop)
+    pending.begin({"through": str(last), "sources": sources, "preliminary": new_spans})
+    receipts = _receipts(extended, pending, blocks, done, progress)
     before = manifest.get("missing", {}).get("cells", {})
-    lacking = block_task.went_on(aside.folder, wanted, blocks, aside.place, before)
-    about = {"through": str(last), "sources": sources}
-    about["inputs_sha256"] = _as_of_now(manifest, experiment)
-    change = _change(manifest, receipts, about)
-    if last == done and now == spans and not change["update"]["revised"]:
-        aside.drop()
-        return told
-    aside.seal(change | {"preliminary": now, "missing": lacking})
-    _put(experiment, aside)
-    return told
+    missing = block_task.went_on(pending.folder, extended, blocks, pending.place, before)
+    metadata = {"through": str(last), "sources": sources}
+    metadata["inputs_sha256"] = _as_of_now(manifest, experiment)
+    change = _change(manifest, receipts, metadata)
+    if last == done and new_spans == spans and not change["update"]["revised"]:
+        pending.drop()
+        return notes
+    pending.seal(change | {"preliminary": new_spans, "missing": missing})
+    _put(experiment, pending)
+    return notes
 
 
 def longer(experiment: Experiment, last: date) -> Experiment:
-    """The experiment with a period that ends later."""
+    """Return the experiment with a period that ends on a later day."""
     return experiment.model_copy(update={"period": (experiment.period[0], last)})
 
 
 def _others(experiment: Experiment, workspace: Workspace, through: date | None) -> list[str]:
-    """What to tell of a cube that another experiment owns, and alone may change."""
+    """Handle a cube that belongs to another experiment, which alone may change it.
+
+    Returns:
+      A line that says which day the cube reaches.
+
+    Raises:
+      StoreError: If the cube does not reach the requested day.
+    """
     url, _ = Cube.source(experiment, workspace)
     last = date.fromisoformat(Cube.manifest(experiment, workspace)["complete_through"])
     owner = workspace.prepared(experiment).root.rpartition("/")[2]
     if through is not None and through > last:
-        remedy = f"update the experiment that owns it first: soilweave update {owner}"
-        raise StoreError(url, f"its forcing ends on {last}", remedy=remedy)
+        problem = f"the forcing of this cube ends on {last}, before --through {through}"
+        hint = f"update the experiment that owns it first: soilweave update {owner}"
+        raise StoreError(url, problem, remedy=hint)
     return [f"the cube of {owner} reaches {last}"]
 
 
 def _reached(experiment: Experiment, done: date, through: date | None) -> tuple[date, list[str]]:
-    """The last day that all sources have, and what those say that end first.
+    """Find the last day that all sources have.
+
+    Args:
+      experiment: The settings, which name the sources of forcing.
+      done: The last day in the cube.
+      through: The requested day; None for today.
+
+    Returns:
+      The day; and, for the sources that end first, lines that say why they end there.
 
     Raises:
-      ConfigError: they do not reach the day that is asked for.
+      ConfigError: If a source does not reach the requested day.
     """
     until = through or intake_catalog.today()
-    found = {
+    last_days = {
         e: intake_catalog.last_day(experiment, e, done, until) for e in experiment.sources.forcing
     }
-    last = min(day for day, _ in found.values())
-    ends = [f"{entry}: {said}" for entry, (day, said) in found.items() if day == last and said]
+    last = min(day for day, _ in last_days.values())
+    ends = [f"{e}: {reason}" for e, (day, reason) in last_days.items() if day == last and reason]
     if through is not None and last < through:
-        remedy = f"give --through {last}, or leave it out to take what there is"
-        raise ConfigError(f"--through {through}", *ends, remedy=remedy)
+        hint = f"give --through {last}, or omit --through to append all available days"
+        raise ConfigError(f"--through {through}", *ends, remedy=hint)
     return max(last, done), ends
 
 
 def _known(manifest: Json, experiment: Experiment) -> dict[str, str]:
-    """Digests of the sources of forcing when they were read last."""
+    """Return the digests that the sources of forcing had when they were last read, by entry."""
     if updates := manifest.get("updated"):
         return dict(updates[-1]["sources"])
     return {name: manifest["inputs"][f"source {name}"] for name in experiment.sources.forcing}
 
 
 def _as_of_now(manifest: Json, experiment: Experiment) -> str:
-    """Digest of what the cube would be made from now: its sources of forcing may have grown."""
+    """Return the digest of the inputs of the cube with the present content of its forcing."""
     names = experiment.sources.forcing
-    now = {f"source {name}": intake_catalog.digest(experiment, name) for name in names}
-    return files.sha256_of(manifest["inputs"] | schema.as_recorded(now, manifest["inputs"]))
+    present = {f"source {name}": intake_catalog.digest(experiment, name) for name in names}
+    return files.sha256_of(manifest["inputs"] | schema.as_recorded(present, manifest["inputs"]))
 
 
 def _receipts(
-    wanted: Experiment, aside: PendingChange, blocks: range, done: date, progress: Progress
+    extended: Experiment, pending: PendingChange, blocks: range, done: date, progress: Progress
 ) -> list[Json]:
-    """Read blocks into the folder aside; the receipt of each.
+    """Read blocks into the folder of the pending change, and return their receipts.
 
     Raises:
-      SoilweaveError: a source cannot be read, or the folder not be written.
+      SoilweaveError: If a source cannot be read or the folder cannot be written.
     """
-    zarr_arrays.create_group(aside.folder, _form(wanted, aside.place), {})
+    zarr_arrays.create_group(pending.folder, _form(extended, pending.place), {})
     progress.start("update", len(blocks), "blocks of forcing")
-    found = []
+    receipts = []
     task = partial(
         read_block,
-        experiment_json=wanted.model_dump_json(),
-        folder=aside.folder,
-        cube_url=aside.place,
+        experiment_json=extended.model_dump_json(),
+        folder=pending.folder,
+        cube_url=pending.place,
         done=str(done),
     )
     items = [{"block": block} for block in blocks]
-    for _, receipt in ray_cluster.run_tasks(items, task, partial(_receipt, aside.folder)):
-        found.append(receipt)
+    for _, receipt in ray_cluster.run_tasks(items, task, partial(_receipt, pending.folder)):
+        receipts.append(receipt)
         progress.advance()
-        if receipt["outage"]:
+        if receipt["outage"]:  # all other blocks would fail too
             break
-    check_receipts(f"update of {aside.place}", found)
-    return found
+    check_receipts(f"update of {pending.place}", receipts)
+    return receipts
 
 
 def _receipt(folder: str, item: Json) -> Json | None:
-    """The receipt of a block that an interrupted run has compared; None where there is none."""
+    """Return the receipt of a block that an interrupted run has compared, else None."""
     url = files.join(folder, "receipts", f"{item['block']}.compared.json")
     return files.read_receipt(url, *empty_receipt(), "revised")
 
 
 def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, done: str) -> Json:
-    """Read a block of forcing and compare it with the cube's; a Ray Data task.
+    """Read a block of forcing and compare it with the cube (a Ray Data task).
 
     Args:
       item: {"block": number of the block}.
-      experiment_json: as of `longer`.
-      folder: where the block is put.
-      cube_url: the cube.
-      done: the last day that the cube's cells reach.
+      experiment_json: The experiment with the extended period, as JSON.
+      folder: The folder that the block is written to.
+      cube_url: The cube.
+      done: The last day in the cells of the cube.
 
     Returns:
-      The receipt: as of `write_block`, and `revised`, the days that have another forcing.
+      The receipt of `write_block` with one more key, `revised`: the days in the cube whose forcing
+      differs.
     """
-    receipt = write_block(item, experiment_json, folder, forcing_alone=True)
+    receipt = write_block(item, experiment_json, folder, forcing_only=True)
     if receipt["problems"] or receipt["unread"] or receipt["unwritten"]:
         return receipt
     first = int(item["block"]) * schema.BLOCK_DAYS
@@ -189,54 +213,54 @@ def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, don
 
 
 def _field(url: str, name: str, days: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(day, y, x) values of days that follow one another in a block."""
+    """Read the values (day, y, x) of consecutive days of a block."""
     cells = zarr_arrays.open_group(url, "cells")
-    when = days[[0, -1]].astype("datetime64[D]").astype("datetime64[ns]")
-    values: NDArray[np.float32] = cells[name].sel(time=slice(*when)).values
+    first, last = days[[0, -1]].astype("datetime64[D]").astype("datetime64[ns]")
+    values: NDArray[np.float32] = cells[name].sel(time=slice(first, last)).values
     return values
 
 
-def _form(wanted: Experiment, cube_url: str) -> list[schema.Array]:
-    """The arrays of the cells that change in time, over the longer period."""
-    ny, nx = config.window(wanted).cell_shape
-    sizes = {"time": len(schema.time_axis(wanted.period)), "y": ny, "x": nx}
+def _form(extended: Experiment, cube_url: str) -> list[schema.Array]:
+    """Return the time-dependent arrays of the cells, over the extended period."""
+    ny, nx = config.window(extended).cell_shape
+    sizes = {"time": len(schema.time_axis(extended.period)), "y": ny, "x": nx}
     names = [str(name) for name in zarr_arrays.attributes(cube_url)["forcing"]]
     dims = ("time", "y", "x")
-    form = [schema.field_array("cells", n, wanted.table[n], dims, sizes) for n in names]
-    return [schema.time_coordinate("cells", wanted.period), *form]
+    fields = [schema.field_array("cells", n, extended.table[n], dims, sizes) for n in names]
+    return [schema.time_coordinate("cells", extended.period), *fields]
 
 
-def _change(manifest: Json, receipts: list[Json], about: Json) -> Json:
-    """The shards that are not as the manifest has them, and the entry of its list of updates."""
-    held = {record["key"]: record["sha256"] for record in manifest["shards"]}
+def _change(manifest: Json, receipts: list[Json], metadata: Json) -> Json:
+    """Return the shards that differ from the manifest's, and the record of this update."""
+    digests = {record["key"]: record["sha256"] for record in manifest["shards"]}
     shards = [record for receipt in receipts for record in receipt["shards"]]
     update: dict[str, Any] = {
-        **about,
+        **metadata,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": artefacts.git_commit(),
         "revised": sorted(day for receipt in receipts for day in receipt["revised"]),
     }
     return {
-        "shards": [s for s in shards if held.get(s["key"], "") != s["sha256"]],
+        "shards": [s for s in shards if digests.get(s["key"], "") != s["sha256"]],
         "update": update,
     }
 
 
-def _put(experiment: Experiment, aside: PendingChange) -> None:
-    """Put a change that is ready into the cube."""
-    change = aside.ready()
+def _put(experiment: Experiment, pending: PendingChange) -> None:
+    """Move a pending change that is complete into the cube."""
+    change = pending.ready()
     assert change is not None
-    manifest = aside.artefact.manifest() or {}
+    manifest = pending.artefact.manifest() or {}
     last = date.fromisoformat(change["update"]["through"])
-    aside.put(change["shards"])
-    form = _form(longer(experiment, last), aside.place)
-    zarr_arrays.extend_group(aside.place, form, {"cells": {"complete_through": str(last)}})
-    zarr_arrays.consolidate(aside.place)
-    aside.artefact.amend(
+    pending.put(change["shards"])
+    arrays = _form(longer(experiment, last), pending.place)
+    zarr_arrays.extend_group(pending.place, arrays, {"cells": {"complete_through": str(last)}})
+    zarr_arrays.consolidate(pending.place)
+    pending.artefact.amend(
         change["shards"],
         complete_through=str(last),
         preliminary=change["preliminary"],
         missing=manifest.get("missing", {}) | {"cells": change["missing"]},
         updated=[*manifest.get("updated", []), change["update"]],
     )
-    aside.drop()
+    pending.drop()

@@ -1,8 +1,9 @@
-"""Copy the window of every source once into a folder of one's own: catalogs -> copies.
+"""Copy the window of every source into a folder, once (`prepare --stage-to`).
 
-One Ray task per entry and block of 32 days, or per so many blocks as an object of the source
-spans; one for the records of sites. A copy is an artefact: begun, resumed by receipts, complete
-with its manifest. Several experiments share a folder where window and period agree.
+A Ray task copies a block of 32 days of an entry, or as many blocks as one object of the source
+spans. The records of sites are one task. A copy is an artefact: an interrupted run resumes by its
+receipts, and the manifest says that the copy is complete. Experiments with the same window and
+period can share a folder.
 """
 
 from __future__ import annotations
@@ -33,26 +34,32 @@ if TYPE_CHECKING:
     from pipeline.storage.version2 import Digest
 
 
-MOST_BLOCKS = 12  # of one task, which holds them in memory
+MOST_BLOCKS = 12  # of one task, which has all of them in memory
 
 
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> None:
-    """Copy every entry of the cube to `sources.staged`; what is complete there stays.
+    """Copy every entry of the cube to the folder `sources.staged`, except complete copies.
+
+    Args:
+      experiment: The settings.
+      workspace: The workspace; nothing is written to it.
+      progress: Receives the progress in pieces, the tasks.
+      overwrite: Copy again what is complete.
 
     Raises:
-      SoilweaveError: a source cannot be read, or the folder cannot be written.
+      SoilweaveError: If a source cannot be read or the folder cannot be written.
     """
     folder = str(experiment.sources.staged)
     sources = experiment.sources.model_copy(update={"staged": None})
     origin = experiment.model_copy(update={"sources": sources})
-    held = lease.of(files.join(folder, "lease.json"))
-    with held.given_back():
+    folder_lease = lease.of(files.join(folder, "lease.json"))
+    with folder_lease.given_back():
         todo = {}
         for entry in intake_catalog.entries(origin):
             artefact = artefacts.Artefact(
-                f"copy of {entry}", f"{source_copies.url_of(folder, entry)}/", held
+                f"copy of {entry}", f"{source_copies.url_of(folder, entry)}/", folder_lease
             )
             inputs = _inputs(origin, entry)
             if artefact.claim(inputs, overwrite, progress):
@@ -61,7 +68,7 @@ def run(
         pieces = [piece for entry in todo for piece in _pieces(origin, entry, blocks)]
         progress.start("stage", len(pieces), "pieces")
         if not todo:
-            progress.finish(f"every source is copied to {folder}")
+            progress.finish(f"all sources are already copied to {folder}")
             return
         progress.note(f"{intake_catalog.told(origin, list(todo))}, to {folder}")
         for entry, (artefact, inputs) in todo.items():
@@ -77,15 +84,15 @@ def run(
 
 
 def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
-    """Copy blocks of 32 days of one entry; a Ray Data task.
+    """Copy blocks of 32 days of one entry (a Ray Data task).
 
     Args:
-      item: {"entry": its name, "block": number of the first block, "n": of blocks}.
-      experiment_json: the experiment, reading from the sources themselves.
-      folder: of the copies.
+      item: {"entry": its name, "block": number of the first block, "n": number of blocks}.
+      experiment_json: The experiment as JSON, without `sources.staged`.
+      folder: The folder of the copies.
 
     Returns:
-      {"shards": records of what was written, "problem": what went wrong, None where nothing did}.
+      The receipt: {"shards": records of the shards written, "problem": the error, or None}.
     """
     experiment = Experiment.model_validate_json(experiment_json)
     entry, block = str(item["entry"]), int(item["block"])
@@ -96,11 +103,11 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
     start = (block - schema.block_range(experiment.period).start) * schema.BLOCK_DAYS
     try:
 
-        def written() -> list[Json]:
+        def write() -> list[Json]:
             dataset = _opened(experiment, entry, experiment_sources.within(experiment, days))
             return source_copies.write(dataset, url, days, start, constants=start == 0)
 
-        receipt["shards"] = access.patiently(written)
+        receipt["shards"] = access.patiently(write)
         files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
     except SoilweaveError as error:
         receipt["problem"] = str(error)
@@ -110,15 +117,16 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
 
 
 def _inputs(origin: Experiment, entry: str) -> Json:
-    """What a copy is made from."""
+    """Return the inputs that identify a copy."""
     window = config.window(origin)
-    edges = [window.row, window.col, window.height, window.width]
+    window_numbers = [window.row, window.col, window.height, window.width]
     period = [str(day) for day in origin.period]
     digest = intake_catalog.digest(origin, entry)
-    return {"schema": schema.VERSION, "window": edges, "period": period, "source": digest}
+    return {"schema": schema.VERSION, "window": window_numbers, "period": period, "source": digest}
 
 
 def _opened(origin: Experiment, entry: str, period: tuple[date, date] | None = None) -> xr.Dataset:
+    """Open an entry on the window, without scalar coordinates."""
     dataset = intake_catalog.open_source(origin, entry, period=period)
     dataset = remap.near(dataset, config.window(origin))
     return dataset.drop_vars([n for n in dataset.coords if not dataset[n].dims])
@@ -129,18 +137,18 @@ def _template(origin: Experiment, entry: str) -> tuple[list[schema.Array], dict[
 
 
 def _receipt(folder: str, piece: Json) -> Json | None:
-    """The receipt of a piece that an interrupted run has copied; None where there is none."""
+    """Return the receipt of a piece that an interrupted run has copied, else None."""
     url = source_copies.url_of(folder, piece["entry"])
     name = f"{piece['block']}.json"
     return files.read_receipt(files.join(url, "receipts", name), "shards", "problem")
 
 
 def _pieces(origin: Experiment, entry: str, blocks: range) -> list[Json]:
-    """The items of `copy_block`: each piece is the blocks that share objects, read at once."""
+    """Return the items for `copy_block`; a piece is the blocks that share an object."""
     if entry in origin.sources.insitu:
         return [{"entry": entry, "block": blocks.start, "n": len(blocks)}]
-    found = intake_catalog.of(origin, entry)
-    step = min(found.blocks, MOST_BLOCKS) if found else 1
+    volume = intake_catalog.of(origin, entry)
+    step = min(volume.blocks, MOST_BLOCKS) if volume else 1
     return [
         {"entry": entry, "block": block, "n": min(step, blocks.stop - block)}
         for block in range(blocks.start, blocks.stop, step)
@@ -153,16 +161,16 @@ def _commit(
     todo: dict[str, tuple[Artefact, Json]],
     receipts: dict[str, list[Json]],
 ) -> int:
-    """Write the manifests of the copies that are whole; returns the bytes in them.
+    """Write the manifests of the complete copies and return their size in bytes.
 
     Raises:
-      DataError: what kept the others from being whole.
+      DataError: If some copies are incomplete; it lists why.
     """
     problems, size = set[str](), 0
     for entry, (artefact, inputs) in todo.items():
-        wrong = {receipt["problem"] for receipt in receipts[entry]} - {None}
-        problems |= wrong
-        if wrong:
+        entry_problems = {receipt["problem"] for receipt in receipts[entry]} - {None}
+        problems |= entry_problems
+        if entry_problems:
             continue
         url = source_copies.url_of(folder, entry)
         files.remove(files.join(url, "receipts"))
@@ -173,6 +181,6 @@ def _commit(
         digests = {"digest": digest, "digest_version2": digest.version2}
         artefact.commit(inputs, shards, **digests, period=inputs["period"])
     if problems:
-        remedy = "mend that and run again; what was copied is kept"
-        raise DataError("sources", *sorted(problems), remedy=remedy)
+        hint = "correct this and run again; what was copied is kept"
+        raise DataError("sources", *sorted(problems), remedy=hint)
     return size

@@ -1,12 +1,14 @@
-"""Deal the sites of the cube into folds: cube.zarr -> folds.parquet, folds.geojson.
+"""Assign the sites of the cube to folds: cube.zarr -> folds.parquet, folds.geojson.
 
-A region that sites lie in is a fold; so are, together, the sites that lie in no polygon.
+With `folds.kind: region` each region with sites is a fold; the sites outside all polygons are one
+more fold.
 
-Sites at one place (see pipeline.twins) are dealt together, and blocks that share a place are one.
-Regions are held out as they are: where they part a place, a fold's models do not learn from its
-sites in other regions, which the manifest lists by fold under `left_out`.
+Collocated sites (see pipeline.grid.collocated_sites) are in the same fold, and blocks that share a
+place are merged. Regions are not merged: if collocated sites are in different regions, those
+outside a fold are left out of its training, and the manifest lists them by fold as `left_out`.
 
-folds.parquet: site (text), lat, lon (degrees), block (int), fold (int, -1 where there are none).
+The columns of folds.parquet are site (text), lat and lon (degrees), block (int) and fold (int, -1
+without folds).
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ if TYPE_CHECKING:
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> None:
-    """Write the folds and the digest of them.
+    """Write the folds and their digest.
 
     Raises:
-      ConfigError: the sites cannot be dealt as asked.
+      ConfigError: If the sites cannot be assigned to folds as the settings require.
     """
     artefact = workspace.artefact("folds")
     cube, digest = Cube.source(experiment, workspace)
@@ -56,41 +58,41 @@ def run(
     tables.write(workspace.url("folds.parquet"), table)
     files.write_bytes(workspace.url("folds.geojson"), _geojson(table, digest).encode())
     records = [artefacts.record(workspace.root, n) for n in ("folds.parquet", "folds.geojson")]
-    told: Json = {"regions": names} if names else {}
+    extra: Json = {"regions": names} if names else {}
     left_out = _left_out(experiment, table)
-    told |= {"left_out": left_out} if left_out else {}
-    artefact.commit(inputs, records, digest=digest, **told)
-    which = f" ({', '.join(names)})" if names else ""
+    extra |= {"left_out": left_out} if left_out else {}
+    artefact.commit(inputs, records, digest=digest, **extra)
+    details = f" ({', '.join(names)})" if names else ""
     if left_out:
-        lost = ", ".join(f"{len(ids)} from fold {fold}" for fold, ids in left_out.items())
-        which += f", at the place of a held-out site and left out of training: {lost}"
+        counts = ", ".join(f"{len(ids)} from fold {fold}" for fold, ids in left_out.items())
+        details += f", left out of training because a held-out site is at the same place: {counts}"
     n = table.fold[table.fold >= 0].nunique()
-    progress.finish(f"{len(table)} sites in {n} folds{which}, digest {digest[:12]}")
+    progress.finish(f"{len(table)} sites in {n} folds{details}, digest {digest[:12]}")
 
 
 def _left_out(experiment: Experiment, table: pd.DataFrame) -> dict[str, list[str]]:
-    """By fold the sites of other folds that are at the place of one of its own."""
+    """Return, by fold, the sites of other folds that are collocated with one of its sites."""
     place = config.number_places(experiment, table.lat.to_numpy(), table.lon.to_numpy())
-    fold, made = table.fold.to_numpy(), {}
+    fold, left_out = table.fold.to_numpy(), {}
     for k in np.unique(fold[fold >= 0]).tolist():
-        lost = (fold != k) & ~collocated_sites.elsewhere(place, fold, k)
-        if lost.any():
-            made[str(k)] = table.site[lost].tolist()
-    return made
+        collocated = (fold != k) & ~collocated_sites.elsewhere(place, fold, k)
+        if collocated.any():
+            left_out[str(k)] = table.site[collocated].tolist()
+    return left_out
 
 
 def _polygons(folds: FoldsConfig) -> dict[str, str]:
-    """Digest of the file of regions, where one is asked for."""
+    """Return the digest of the file with the regions, if the settings name one."""
     if folds.kind != "region" or folds.by in REGIONS:
         return {}
     try:
         return {"polygons": files.digest(folds.by)}
     except FileNotFoundError as error:
-        raise ConfigError(f"folds.by {folds.by}", "not found") from error
+        raise ConfigError(f"folds.by {folds.by}", "not found", remedy="correct the path") from error
 
 
 def _dealt(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
-    """The table of sites with their block and fold; names of the folds, where they have any."""
+    """Return the table of sites with their block and fold, and the names of the folds, if any."""
     folds = experiment.folds
     attrs = zarr_arrays.attributes(cube, "sites")
     ids = attrs.get("id", [])
@@ -124,16 +126,17 @@ def _dealt(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
 def _regions(
     by: str, lat: NDArray[np.float64], lon: NDArray[np.float64], network: list[str] | None
 ) -> list[str]:
-    """(site,) name of the region that holds each site."""
+    """Return the name of the region that contains each site, (site,)."""
     if by != "network":
         return regions.named(lat, lon, regions.continents() if by == "continent" else by)
     if network is None:
-        found = "the cube was made before networks were kept"
-        raise ConfigError("folds.by network", found, remedy="prepare it with --overwrite")
+        problem = "the cube does not have the networks of its sites; an older version wrote it"
+        raise ConfigError("folds.by network", problem, remedy="run prepare with --overwrite")
     return network
 
 
 def _geojson(table: pd.DataFrame, digest: str) -> str:
+    """Return the table as GeoJSON points."""
     features = [
         {
             "type": "Feature",

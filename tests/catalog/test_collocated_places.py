@@ -218,7 +218,9 @@ def test_a_twin_of_a_held_out_site_is_left_out_of_the_training_of_its_region(sno
     assert len(learnt[-1]) == 34
     left_out = workspace.artefact("folds").manifest().get("left_out")
     assert left_out == {"0": theirs, "1": [f"snow-{i:02d}" for i in range(10)]}
-    assert "left out of training: 10 from fold 0, 10 from fold 1" in told[-1]
+    assert (
+        "because a held-out site is at the same place: 10 from fold 0, 10 from fold 1" in told[-1]
+    )
 
 
 def test_a_twin_that_is_left_out_is_not_the_nearest_training_site(snow, tmp_path):
@@ -362,8 +364,8 @@ def test_a_site_is_left_out_of_one_source_alone(snow):
     settings = [f"sources.insitu=[sites, '{file}:twins']", f"qc.exclude_sites={json.dumps(named)}"]
     assert attempt(snow, *settings) == [*ours[:23], "sites:snow-23", "twins:snow-23"]
     assert attempt(snow, f"qc.exclude_sites=[{', '.join(ours)}]") == (
-        "qc.exclude_sites: leaves out all 48 sites; name fewer; `entry:id` is the site of one "
-        "source alone"
+        "qc.exclude_sites: excludes all 48 sites; exclude fewer; `entry:id` names the site of "
+        "one source only"
     )
 
 

@@ -144,7 +144,7 @@ def test_names_and_units_that_the_table_lacks_are_all_listed(snow):
     remap(snow, "cells", spoil)
     text = str(refused(snow))
     assert "snowfal: no variable of that name; did you mean 'snowfall'?" in text
-    assert "air_temperature: units 'degC', expected 'K'; say `to: K`" in text
+    assert "air_temperature: units 'degC', expected 'K'; add `to: K` to the mapping" in text
     assert "catalog entry cells" in text
 
 

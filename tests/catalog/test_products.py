@@ -225,7 +225,7 @@ def test_every_product_that_fails_is_named_at_once(shelf):
     told = str(error.value)
     late = "its days are 2020-12-24 to 2021-06-01, none of them in the test period 2019-11-20 to"
     assert late in told
-    assert "move test_period, or drop it from baselines" in told
+    assert "move test_period, or remove it from baselines" in told
     assert "gone.nc: not found" in told
     assert "cannot be converted to 'K'" in told
     assert "good" not in told
@@ -269,7 +269,7 @@ def test_products_need_sites(shelf):
         if "sources" in changes:
             sources = shelf.world.experiment.sources.model_copy(update=changes["sources"])
             changes = {"sources": sources}
-        with pytest.raises(ConfigError, match=r"give sources.insitu, or --set baselines=\[\]"):
+        with pytest.raises(ConfigError, match=r"set sources.insitu, or --set baselines=\[\]"):
             products.digests(shelf.experiment("mine", **changes))
     assert products.digests(shelf.experiment(models="s3://elsewhere")) == {}
 

@@ -67,10 +67,10 @@ def test_what_is_known_of_the_records_is_told(snow):
     attrs = {"good": [0], "unchecked": [4], "flag_values": [0, 4], "flag_meanings": "G U"}
     data["provider_flag"] = (("time", "place"), flags, attrs)
     made = records(snow, data)
-    assert made.told["some"]["unchecked"] == {"U": 10}
-    assert stage._remarks(made.told) == [
+    assert made.entry_attrs["some"]["unchecked"] == {"U": 10}
+    assert stage._remarks(made.entry_attrs) == [
         "some: two sensors are one record",
-        "some: values kept to which no check was applied: 10 U; --set qc.unchecked=drop leaves "
+        "some: kept values that the provider did not check: 10 U; --set qc.unchecked=drop leaves "
         "them out",
     ]
     assert records(snow, data, unchecked="drop").dropped["provider: U"] == 10
@@ -93,14 +93,14 @@ def test_sources_are_screened_by_their_own_flags_and_joined(snow):
     assert made.dropped["provider: wet"] == 50 + 20
     held = made.data.snow_depth.notnull().sum("time").values.tolist()
     assert held == [50, 80, 20, 0, 60, 0]
-    assert set(made.told) == {"some", "other"}
+    assert set(made.entry_attrs) == {"some", "other"}
 
 
 def test_a_source_named_twice_is_an_error_that_names_every_site(snow):
     with pytest.raises(DataError) as error:
         records(snow, three(), three())
     assert error.value.problems == tuple(
-        f"site {site} is in more than one of them, or twice in one" for site in "ABC"
+        f"an entry has site {site} twice, or is named twice" for site in "ABC"
     )
 
 

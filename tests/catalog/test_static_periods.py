@@ -29,8 +29,8 @@ def test_statics_of_the_test_period_are_refused(snow, period):
     with pytest.raises(ConfigError) as caught:
         experiment_sources.check(told(snow, period))
     (problem,) = caught.value.problems
-    assert problem.startswith(f"statics of cells are of {period}")
-    assert "test_period 2020-02-01..2020-04-27 and not train_period 2019-11-20.." in problem
+    assert problem.startswith(f"statics of cells describe {period}")
+    assert "test_period 2020-02-01..2020-04-27 but not train_period 2019-11-20.." in problem
     assert "name statics of the training period" in caught.value.remedy
 
 

@@ -117,7 +117,7 @@ def test_a_fold_without_training_sites_is_refused(snow, tmp_path, local_ray):
 
 def test_an_unknown_site_to_leave_out_is_refused(snow):
     experiment = load.experiment(str(snow), ["qc.exclude_sites=[snow-03, snow-99]"])
-    with pytest.raises(ConfigError, match="no site of that id: snow-99"):
+    with pytest.raises(ConfigError, match="no source has a site with this id: snow-99"):
         experiment_sources.open_sources(experiment)
 
 

@@ -74,7 +74,7 @@ def test_the_cube_of_the_copies_is_the_cube_of_the_sources(snow, tmp_path, local
     n = 8 * tiles * 3  # blocks of ten days, tiles, variables
     said = [note for note in heard.notes if "requests" in note]
     assert said == [
-        f"about {n * 2.5:.1f} MB in {n} requests; not known of footprints, sites, "
+        f"about {n * 2.5:.1f} MB in {n} requests; unknown for footprints, sites, "
         f"to {tmp_path}/copies"
     ]
     for file in ("cells", "footprints", "sites"):
@@ -124,7 +124,7 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
     assert kept.items() <= {p: p.stat().st_mtime_ns for p in kept}.items()
     assert not (url / "receipts").exists()
     copy_sources.run(staged, workspace, heard)
-    assert heard.notes[-1] == f"every source is copied to {tmp_path}/copies"
+    assert heard.notes[-1] == f"all sources are already copied to {tmp_path}/copies"
     # Another content at the origin is another copy.
     longer["SD"] = longer["SD"] + 1
     longer.to_netcdf(broken, engine="h5netcdf")
@@ -143,7 +143,7 @@ def test_volumes_count_objects_in_time_and_space(snow):
     assert found == intake_catalog.Volume(found.requests, found.requests * 1500.0, "published", 1)
     assert intake_catalog.size(found.megabytes).endswith("GB")
     assert intake_catalog.of(load.experiment(str(snow)), "sites") is None
-    assert intake_catalog.told(experiment, ["sites"]) == "bytes and requests not known of sites"
+    assert intake_catalog.told(experiment, ["sites"]) == "bytes and requests unknown for sites"
     # An object of three blocks is read three times block by block, and copied in one piece.
     tell(snow, days=90, degrees=[180, 360], per="variable", megabytes=1)
     experiment = load.experiment(str(snow))

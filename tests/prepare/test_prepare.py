@@ -174,7 +174,7 @@ def test_sites_in_no_cell_with_data_are_left_out_counted_and_told(snow, local_ra
     progress.note = told.append
     experiment, workspace = spoil(snow, "sites.nc", move)
     prepare.run(experiment, workspace, progress)
-    assert told == ["no cell with data, not used: snow-07"]
+    assert told == ["sites not used, their cells have no data: snow-07"]
     good = read(snow.parent / "sites.nc")
     days = (good.HS.where(good.qc == 0).notnull()).sum("time").values
     dropped = workspace.artefact("cube").manifest()["dropped"]
@@ -193,7 +193,7 @@ def test_no_site_in_a_cell_with_data_is_refused(snow, local_ray):
         sites.lat.values[:], sites.lon.values[:] = WINDOW.cell_lat[0], WINDOW.cell_lon[0]
 
     text = refused(*spoil(snow, "sites.nc", drown))
-    assert "none of its 24 sites lies in a cell with data" in text
+    assert "none of its 24 sites is in a cell with data" in text
 
 
 def test_forcing_out_of_range_is_refused_with_value_and_range_and_no_cube_is_left(snow, local_ray):
@@ -209,15 +209,15 @@ def test_own_inputs_that_the_file_lacks_are_listed(snow):
     experiment = load.experiment(str(snow), ["inputs_from=own"])
     text = refused(experiment, Workspace(str(snow.parent / "workspace")))
     for name in NAMES:
-        assert f"{name} is not in the file" in text
+        assert f"inputs_from is own, but {name} is not in the file" in text
 
 
 def test_a_domain_or_a_grid_that_does_not_fit_the_source_is_refused(snow):
     workspace = Workspace(str(snow.parent / "workspace"))
     coarse = load.experiment(str(snow), ["domain.refinement=2"])
-    assert "hold more than one of its places" in refused(coarse, workspace)
+    assert "contain more than one of its places" in refused(coarse, workspace)
     box = ["domain.west_degrees=10", "domain.east_degrees=20"]
-    assert "lies in the domain" in refused(load.experiment(str(snow), box), workspace)
+    assert "is in the domain" in refused(load.experiment(str(snow), box), workspace)
 
 
 def test_sites_of_one_id_are_refused(snow):

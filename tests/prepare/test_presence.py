@@ -36,10 +36,10 @@ def noted(url, fields, statics, period=PERIOD):
         for name, field in fields.items():
             values = np.full((32, *SHAPE), np.nan, np.float32)
             values[inside] = field[days[inside]]
-            found.without_infinite(name, values)
-            found.note("forcing", name, values)
+            found.drop_infinite(name, values)
+            found.record("forcing", name, values)
         for name, field in statics.items() if block == schema.block_range(period).start else ():
-            found.note("static", name, field)
+            found.record("static", name, field)
         found.save(url, block)
 
 

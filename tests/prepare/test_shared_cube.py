@@ -34,7 +34,7 @@ def test_a_variant_prepares_nothing_and_is_made_from_the_cube_it_names(world, va
     told = Told()
     prepare.run(experiment, workspace, told)
     theirs = world.workspace.artefact("cube").manifest()
-    assert told.said == [f"nothing: {world.workspace.url('cube.zarr')} is used"]
+    assert told.said == [f"uses the cube {world.workspace.url('cube.zarr')}"]
     assert not files.exists(workspace.url("cube.zarr"))
     for name in ("folds", "models", "maps", "scores"):
         made = workspace.artefact(name).manifest()

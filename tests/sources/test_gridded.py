@@ -203,16 +203,16 @@ def test_a_satellite_and_a_truth_on_a_grid(gridded):
     sources = experiment_sources.open_sources(experiment)
     held = remap.on_days(sources.satellite, "snow_depth", DAYS[10:88])
     assert held.shape[1:] < values.shape[1:]  # the rows and columns over the window alone
-    found = sources.footprints(held)
+    found = sources.on_footprints(held)
     assert found.shape == (78, 3, 4)
     np.testing.assert_allclose(found, plain(values, WINDOW.of_footprints), rtol=2e-6)
-    truth = experiment_sources.open_truth(experiment).days(DAYS[79:91])
+    truth = experiment_sources.open_truth(experiment).on_days(DAYS[79:91])
     np.testing.assert_allclose(truth[:9], plain(values[69:]), rtol=2e-6)
     assert truth.shape == (12, *WINDOW.cell_shape)
     assert np.isnan(truth[9:]).all()
     only_truth = load.experiment(str(gridded), ["sources.truth=seen"])
     assert intake_catalog.entries(only_truth) == ["forcing", "static", "footprints", "sites"]
-    with pytest.raises(ConfigError, match=r"no truth; give sources\.truth"):
+    with pytest.raises(ConfigError, match=r"no truth; set sources\.truth"):
         experiment_sources.open_truth(load.experiment(str(gridded)))
 
 
@@ -349,7 +349,7 @@ def test_a_grid_beside_the_domain_is_refused(gridded):
 
 def test_sites_on_a_grid_are_refused(gridded):
     satellite_on_a_grid(gridded)
-    with pytest.raises(DataError, match=r"sources\.insitu seen: a grid; expected sites"):
+    with pytest.raises(DataError, match=r"sources\.insitu seen: is a grid; expected sites"):
         experiment_sources.open_sources(load.experiment(str(gridded), ["sources.insitu=seen"]))
 
 
@@ -358,7 +358,7 @@ def test_a_planet_that_is_not_there_yet_is_said(gridded):
     for planet in (None, experiment.planet.model_copy(update={"url": None})):
         nowhere = experiment.model_copy(update={"planet": planet})
         with pytest.raises(
-            ConfigError, match="entry forcing: reads from a planet, and there is none"
+            ConfigError, match="entry forcing: needs a planet, but the experiment has none"
         ):
             intake_catalog.open_source(nowhere, "forcing")
     opened = intake_catalog.open_source(nowhere, "static", str(gridded.parent / "static.nc"))

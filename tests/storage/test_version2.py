@@ -152,7 +152,7 @@ def test_every_stage_is_complete_and_touches_nothing(old):
 def test_copies_of_version_2_are_complete_and_so_is_the_cube_read_from_them(old):
     before = old.state()
     staged = f"sources.staged={old.folder}/copies"
-    assert old.run(copy_sources, staged) == f"every source is copied to {old.folder}/copies"
+    assert old.run(copy_sources, staged) == f"all sources are already copied to {old.folder}/copies"
     assert {stage: old.run(stage, staged) for stage in COMPLETE} == COMPLETE
     assert old.state() == before
 

@@ -160,7 +160,7 @@ class Fields:
             return None
         truth = experiment_sources.open_truth(self.experiment)
         mask = self.cube.cells["mask"].values.astype(bool)
-        return lambda days: np.where(mask, truth.days(days), np.float32(np.nan))
+        return lambda days: np.where(mask, truth.on_days(days), np.float32(np.nan))
 
     def satellite_reader(self) -> Reader | None:
         """Return a reader of the satellite's footprints; None without a satellite."""
