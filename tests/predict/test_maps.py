@@ -284,7 +284,7 @@ def test_models_that_do_not_fit_are_refused(world, tmp_path):
     root = world.workspace.url("models")
     other = world.experiment.model_copy(update={"target": "snowfall", "models": root})
     workspace = world.workspace
-    with pytest.raises(ConfigError, match="insitu predicts snow_depth, the experiment wants"):
+    with pytest.raises(ConfigError, match="insitu predicts snow_depth, but the experiment"):
         models.check_models(other, workspace)
     with pytest.raises(StoreError, match="no complete models here"):
         models.source(world.experiment.model_copy(update={"models": str(tmp_path)}), workspace)
