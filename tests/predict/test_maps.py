@@ -160,7 +160,7 @@ def test_a_value_that_does_not_fit_is_an_error():
         -32768,
         -10000,
     ]
-    with pytest.raises(ValueError, match=r"3\.3 does not fit into two bytes"):
+    with pytest.raises(ValueError, match=r"3\.3 does not fit into int16"):
         maps_schema.pack(np.array([0.1, 3.3]), 1e-4)
 
 
