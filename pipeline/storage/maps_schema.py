@@ -200,9 +200,9 @@ def state_template(
         for name in ("site_level", "satellite_level")
     ]
     if attributes:
-        shape, shard, chunk = ((attributes, *size) for size in (space, coarse, fine))
+        sizes, shard, chunk = ((attributes, *size) for size in (space, coarse, fine))
         dims = ("attribute", "y", "x")
-        levels.append(Array("attributes", dims, shape, "<f4", shard, chunk))
+        levels.append(Array("attributes", dims, sizes, "<f4", shard, chunk))
         levels.append(Array("mean_variance", dims[1:], space, "<f4", coarse, fine))
     return arrays + levels
 
