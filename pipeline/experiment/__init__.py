@@ -1,4 +1,4 @@
-"""An experiment: YAML files, presets and options, merged into frozen, validated settings.
+"""Experiments: settings from YAML files, presets and `--set`, merged and validated.
 
 The variables with their units and ranges are declared here too.
 """

@@ -1,4 +1,8 @@
-"""The experiment: what data, which region and period, which method. Frozen, strict, described."""
+"""Settings of an experiment: its data, region, period and method, as frozen pydantic models.
+
+The descriptions of the fields are the reference of the settings: `soilweave ls --schema` prints
+them. Unknown keys and values out of range are errors.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def _in_order(period: tuple[date, date]) -> tuple[date, date]:
+    """Check that a period does not end before it begins."""
     if period[1] < period[0]:
         msg = f"last day {period[1]} is before first day {period[0]}"
         raise ValueError(msg)
@@ -44,7 +49,7 @@ Ingredient = Literal[
 
 
 def _listed(value: object) -> object:
-    """One name is a list of one; none is an empty list."""
+    """Convert a single name to a tuple with that name, and None to an empty tuple."""
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else value
@@ -60,141 +65,172 @@ Celsius = Annotated[float, Field(ge=-100, le=100)]
 Bits = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Shift = Annotated[int, Field(ge=-10_000, le=10_000)]
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
-REFERENCE_ARM = "multiscale"  # compared with every other arm and baseline, and shown first
-SATELLITE_BASELINE = "footprint"  # name of the satellite itself among arms and baselines
+
+REFERENCE_ARM = "multiscale"  # compared with all other arms and baselines, and shown first
+SATELLITE_BASELINE = "footprint"  # name of the satellite's own values among the baselines
+
+# Values of folds.by that are not a GeoJSON file.
+REGIONS = ("longitude", "network", "continent")
 
 
 def reference_arm(arms: Sequence[str]) -> str:
-    """The arm that is shown first: `multiscale`, or the first where there is none."""
+    """Return the arm that others are compared with: `multiscale`, or else the first arm."""
     return REFERENCE_ARM if REFERENCE_ARM in arms else arms[0]
 
 
 class SourcesConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Entries of the catalog, by what they are used for."""
+    """Catalog entries of the data, by their use."""
 
-    catalog: str = Field(description="Intake catalog: a preset's name, a path or a URL")
-    forcing: Names = Field(min_length=1, description="entries with forcing of cells")
-    static: Names = Field((), description="entries with static attributes of cells")
-    satellite: str | None = Field(None, description="entry with footprint values of the target")
-    insitu: Names = Field((), description="entries with site values of the target")
-    truth: str | None = Field(None, description="entry with the target in every cell, to judge by")
+    catalog: str = Field(description="Intake catalog: name of a preset, path or URL")
+    forcing: Names = Field(min_length=1, description="entries with forcing, such as precipitation")
+    static: Names = Field((), description="entries with static attributes, such as soil texture")
+    satellite: str | None = Field(
+        None, description="entry with satellite values of the target in footprints"
+    )
+    insitu: Names = Field((), description="entries with in-situ values of the target at sites")
+    truth: str | None = Field(
+        None, description="entry with the true target in every cell, for the evaluation only"
+    )
     staged: str | None = Field(
-        None, description="folder of the copies that `prepare --stage-to` made, read instead"
+        None,
+        description="folder with copies made by `prepare --stage-to`, read instead of the sources",
     )
 
 
 class PlanetConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """A planet whose truth is known, made before it is observed (an OSSE)."""
+    """A synthetic planet with known truth, which is generated and then observed (an OSSE)."""
 
     kind: Literal["hard", "easy", "biased", "load"] = Field(
-        "hard", description="magnitudes of its errors; the table is in pipeline/osse/planet.py"
+        "hard", description="magnitudes of the errors of its observations"
     )
-    seed: Seed = Field(0, description="seed of all its random streams")
+    seed: Seed = Field(0, description="seed of all its random numbers")
     n_sites: Count = Field(30, ge=1, description="number of sites")
-    omit_errors: tuple[Ingredient, ...] = Field((), description="errors switched off, by name")
-    ocean_share: float = Field(0.0, ge=0, lt=1, description="share of cells that have no data")
+    omit_errors: tuple[Ingredient, ...] = Field((), description="errors to leave out, by name")
+    ocean_share: float = Field(
+        0.0, ge=0, lt=1, description="share of the cells that are ocean, without data"
+    )
     forcing_degrees: float = Field(
-        0.125, ge=0.01, le=1, description="side of the cells of the grid that forcing is shown on"
+        0.125, ge=0.01, le=1, description="cell size of the forcing's grid in degrees"
     )
     url: str | None = Field(
-        None, description="folder of a planet made before; null makes one in the workspace"
+        None,
+        description="folder of an existing planet; null generates one in the workspace",
     )
 
 
 class DomainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """The region, on EASE-Grid 2.0; snapped outward to whole footprints."""
+    """The region, which is extended to whole 36 km footprints of EASE-Grid 2.0."""
 
-    west_degrees: float = Field(ge=-180, le=180, description="western edge")
-    south_degrees: float = Field(ge=-90, le=90, description="southern edge")
-    east_degrees: float = Field(ge=-180, le=180, description="eastern edge")
-    north_degrees: float = Field(ge=-90, le=90, description="northern edge")
-    refinement: Literal[1, 2, 4, 8] = Field(description="cells along a 36 km footprint's side")
+    west_degrees: float = Field(ge=-180, le=180, description="western edge in degrees east")
+    south_degrees: float = Field(ge=-90, le=90, description="southern edge in degrees north")
+    east_degrees: float = Field(ge=-180, le=180, description="eastern edge in degrees east")
+    north_degrees: float = Field(ge=-90, le=90, description="northern edge in degrees north")
+    refinement: Literal[1, 2, 4, 8] = Field(
+        description="number of cells along the side of a 36 km footprint: 4 gives 9 km cells"
+    )
 
     @model_validator(mode="after")
     def _is_a_box(self) -> DomainConfig:
         west, east = self.west_degrees, self.east_degrees
         south, north = self.south_degrees, self.north_degrees
         if west >= east or south >= north:
-            found = f"west {west}, east {east}, south {south}, north {north}"
-            msg = f"{found}: west must be less than east, and south less than north"
+            edges = f"west {west}, east {east}, south {south}, north {north}"
+            msg = f"{edges}: west must be less than east, and south less than north"
             raise ValueError(msg)
         return self
 
 
 class QcConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Rules that observations must pass; each value dropped is counted under its rule."""
+    """Quality control of observations; the values that each rule drops are counted."""
 
-    provider: bool = Field(True, description="drop what the provider's own flags reject")
+    provider: bool = Field(True, description="drop values that the provider's flags reject")
     unchecked: Literal["keep", "drop"] = Field(
-        "keep", description="values that the provider's flags say no check was applied to"
+        "keep", description="what to do with values that the provider flags as not checked"
     )
-    range: bool = Field(True, description="drop values outside the variable's range")
+    range: bool = Field(True, description="drop values outside of the variable's range")
     frozen_below_degc: Celsius | None = Field(
-        1.0, description="drop values where measured soil temperature is at or under this"
+        1.0,
+        description="drop values if the measured soil temperature is at or below this, in "
+        "degrees Celsius; null drops none",
     )
     stuck_days: Days | None = Field(
-        30, ge=2, description="drop runs of this many days or more with exactly one value"
+        30,
+        ge=2,
+        description="drop runs of at least this many days with exactly the same value; null "
+        "drops none",
     )
     spike: bool = Field(
-        False, description="drop single-step spikes (Dorigo et al. 2013), made for hourly values"
+        False,
+        description="drop spikes of a single time step (Dorigo et al. 2013), a rule designed for "
+        "hourly values",
     )
     depth_m: Layer | None = Field(
-        (0.0, 0.075), description="depths a sensor may have, where its source says; null: any"
+        (0.0, 0.075),
+        description="smallest and largest depth of a sensor in m, if its source gives the depth; "
+        "null accepts any",
     )
     min_days: Days = Field(
-        0, ge=0, description="leave out sites with fewer good days than this in the period"
+        0, ge=0, description="leave out sites with fewer days with values than this in the period"
     )
     duplicate_sites: Literal["keep", "longest", "mean"] = Field(
         "keep",
-        description="of several sites in one cell, or nearer than 1 km: keep all, the longest "
-        "record, the mean",
+        description="what to do with sites in the same cell or nearer than 1 km to each other: "
+        "keep all, use the longest record, or use their mean",
     )
     satellite_bits: Bits | None = Field(
-        1, description="drop retrievals with any of these bits of their quality flag; null: none"
+        1,
+        description="drop satellite values whose quality flag has any of these bits, given as a "
+        "sum; null drops none",
     )
     exclude_sites: tuple[str, ...] = Field(
         (),
-        description="sites to leave out: by id, or by entry:id where one source alone is meant",
+        description="sites to leave out, as id, or as entry:id for the site of one source only",
     )
     max_missing: dict[str, Share] = Field(
         {},
-        description="largest share of missing values, by variable, or for all by `forcing` and "
-        "`static`: of the dates on which more than 0.1 % of the valid cells lack a forcing (0.001, "
-        "but at least two dates, where not given), of the valid cells without a static (0.1)",
+        description="largest accepted share of missing values, by variable, or by `forcing` or "
+        "`static` for all of a kind. For forcing: share of the dates on which more than 0.1 % of "
+        "the valid cells have no value (default 0.001, but at least two dates). For static: share "
+        "of the valid cells without a value (default 0.1)",
     )
-
-
-REGIONS = ("longitude", "network", "continent")
 
 
 class FoldsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """How sites are dealt into folds of the spatial cross-validation."""
+    """How sites are assigned to the folds of spatial cross-validation."""
 
     kind: Literal["block", "random", "region", "none"] = Field(
         "block",
-        description="squares of whole footprints never split, single places, whole regions, or "
-        "none; sites of one place are dealt together",
+        description="what is held out: square blocks of footprints, random single places, whole "
+        "regions, or none; sites at the same place are always in the same fold",
     )
     by: str = Field(
         "longitude",
-        description="regions: longitude (bands of about equally many sites), network, continent, "
-        "or a GeoJSON file of polygons, path or URL; sites in none of them are one region more",
+        description="the regions: longitude (bands with about equal numbers of sites), network, "
+        "continent, or path or URL of a GeoJSON file with polygons; sites in no polygon are one "
+        "further region",
     )
     n_folds: Count = Field(
-        5, ge=2, description="number of folds; of other regions than bands there are as they are"
+        5,
+        ge=2,
+        description="number of folds; ignored for networks, continents and polygons, where each "
+        "region is a fold",
     )
-    block_km: Km = Field(400.0, gt=0, description="side of a block, of whole footprints")
+    block_km: Km = Field(
+        400.0, gt=0, description="side of a block in km, rounded to whole 36 km footprints"
+    )
     block_offset_footprints: tuple[Shift, Shift] = Field(
-        (0, 0), description="shift of the blocks, rows and columns: another layout"
+        (0, 0), description="shift of the blocks in footprints, along rows and columns"
     )
-    seed: Seed = Field(0, description="seed of the dealing")
+    seed: Seed = Field(0, description="seed of the assignment")
     buffer_km: Km = Field(
-        0.0, ge=0, description="training sites nearer than this to a held-out site are left out"
+        0.0,
+        ge=0,
+        description="leave out training sites that are nearer than this, in km, to a held-out site",
     )
     drop_footprints: bool = Field(
         False,
-        description="leave footprints that hold a held-out site, or stand for it, out of the "
-        "satellite training of its fold",
+        description="leave out of a fold's training the footprints that contain its held-out "
+        "sites, or whose values are used for them",
     )
 
     @model_validator(mode="after")
@@ -203,79 +239,113 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             msg = f"by '{self.by}': expected {', '.join(REGIONS)} or a .geojson file"
             raise ValueError(msg)
         if self.drop_footprints and self.kind == "none":
-            msg = "drop_footprints with kind none, which holds no site out"
+            msg = "drop_footprints needs held-out sites, but kind is none"
             raise ValueError(msg)
         return self
 
     @property
     def layout(self) -> str:
-        """How sites are held out, in words."""
-        bands = f"{self.n_folds} bands of longitude held out whole"
-        regions = {"longitude": bands, "network": "networks held out whole"}
-        regions["continent"] = "continents held out whole"
+        """Short description of how sites are held out."""
+        regions = {
+            "longitude": f"{self.n_folds} held-out bands of longitude",
+            "network": "held-out networks",
+            "continent": "held-out continents",
+        }
         return {
-            "none": "no sites held out",
+            "none": "no held-out sites",
             "random": f"{self.n_folds} folds of single sites",
             "block": f"{self.n_folds} folds of {self.block_km:g} km blocks",
-            "region": regions.get(self.by, f"regions of {self.by.rpartition('/')[2]} held out"),
+            "region": regions.get(self.by, f"held-out regions of {self.by.rpartition('/')[2]}"),
         }[self.kind]
 
 
 class JudgingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """How results are judged."""
+    """How results are evaluated."""
 
-    min_days: Days = Field(90, ge=2, description="fewest pairs of a place that is scored")
-    max_footprint_km: Km = Field(
-        36.0, gt=0, description="farthest footprint that stands for a site in none"
+    min_days: Days = Field(
+        90,
+        ge=2,
+        description="smallest number of days with an observation and a prediction for a place to "
+        "be scored",
     )
-    footprints: bool = Field(False, description="score arm satellite against the satellite too")
-    bootstrap_draws: Count = Field(2000, ge=100, description="resamples of blocks per interval")
+    max_footprint_km: Km = Field(
+        36.0,
+        gt=0,
+        description="largest distance in km of the footprint that is used for a site outside of "
+        "all footprints with data",
+    )
+    footprints: bool = Field(
+        False, description="also score arm satellite against the satellite's own values"
+    )
+    bootstrap_draws: Count = Field(
+        2000, ge=100, description="number of resamples of blocks for a confidence interval"
+    )
     groups: dict[str, tuple[str, ...]] = Field(
         {},
-        description="sites by a group's name, by id or entry:id, scored beside all other sites",
+        description="groups of sites to score separately from all other sites: lists of ids, or of "
+        "entry:id, by the name of the group",
     )
 
 
 class ComputeConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Where the work is spread; in no artefact's identity."""
+    """How the work is distributed; these settings do not change results."""
 
-    threads_per_worker: Count = Field(1, ge=1, description="CPU threads of one training worker")
-    checkpoint_every_updates: Count = Field(100, ge=1, description="updates between two savings")
+    threads_per_worker: Count = Field(
+        1, ge=1, description="number of CPU threads of a training worker"
+    )
+    checkpoint_every_updates: Count = Field(
+        100, ge=1, description="number of updates between checkpoints of a training run"
+    )
 
 
 class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """One experiment, resolved: data, region, period, and a recipe's four sections."""
+    """All settings of one experiment, with those of its recipe."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder in a workspace")
-    title: str = Field(description="one line for people")
-    recipe: str = Field(description="recipe the sections inputs, network, loss, train start from")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="name of the experiment and of its folder in the workspace",
+    )
+    title: str = Field(description="description of the experiment in one line")
+    recipe: str = Field(
+        description="recipe that gives the defaults of inputs, network, loss, train and n_seeds"
+    )
     tuned_on: str | None = Field(None, description="data that the recipe was tuned on, if any")
-    target: str = Field(description="the variable learnt, by our name")
-    variables: dict[str, Variable] = Field({}, description="variables beyond soilweave's own")
-    planet: PlanetConfig | None = Field(None, description="make a planet first, and observe it")
+    target: str = Field(description="name of the variable to predict")
+    variables: dict[str, Variable] = Field(
+        {}, description="further variables, by name, beside those of soilweave"
+    )
+    planet: PlanetConfig | None = Field(
+        None, description="synthetic planet to generate and observe; null uses real data"
+    )
     cube: str | None = Field(
         None,
-        description="URL of another experiment's cube.zarr, or of its folder; nothing is prepared "
-        "here, and its planet is taken, where there is one",
+        description="URL of the cube.zarr of another experiment, or of its folder, to use instead "
+        "of preparing a cube; the planet of that experiment is used too, if there is one",
     )
     models: str | None = Field(
-        None, description="URL of a models/ folder trained elsewhere; nothing is trained here"
+        None,
+        description="URL of the models/ folder of another experiment, to use instead of training",
     )
     sources: SourcesConfig
     baselines: Names = Field(
-        (), description="entries of products that are scored at the sites, beside the arms"
+        (), description="entries of other products to score at the sites beside the arms"
     )
     domain: DomainConfig
-    period: Period = Field(description="first and last day of the cube, UTC")
-    train_period: Period = Field(description="days that models are trained on")
-    test_period: Period = Field(description="days that are scored")
+    period: Period = Field(description="first and last day of the cube (UTC days)")
+    train_period: Period = Field(description="first and last day that models are trained on")
+    test_period: Period = Field(description="first and last day that is scored")
     inputs_from: Literal["cell", "own"] = Field(
-        description="inputs of a site: copied from its cell, or from the in-situ source itself"
+        description="where a site takes its inputs from: the cell that contains it (cell), or the "
+        "in-situ source itself (own)"
     )
     qc: QcConfig = Field(default_factory=lambda: QcConfig())
     folds: FoldsConfig = Field(default_factory=lambda: FoldsConfig())
-    arms: tuple[Arm, ...] = Field(min_length=1, description="which observations train a model")
-    n_seeds: Count = Field(ge=1, description="members of an ensemble")
+    arms: tuple[Arm, ...] = Field(
+        min_length=1,
+        description="models to train: on satellite and in-situ values (multiscale), or on one of "
+        "them only (insitu, satellite)",
+    )
+    n_seeds: Count = Field(ge=1, description="number of members of an ensemble")
     inputs: InputsConfig
     network: NetworkConfig
     loss: LossConfig
@@ -300,10 +370,10 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         ]
         if self.target not in self.table:
             known = [name for name, v in self.table.items() if v.kind == "target"]
-            problems.append(f"target '{self.target}' is no variable; targets: {known}")
+            problems.append(f"target '{self.target}' is not a variable; accepted: {known}")
         inputs = {name for name, v in self.table.items() if v.kind in ("forcing", "static")}
         problems += [
-            f"qc.max_missing.{name}: no forcing or static variable of that name"
+            f"qc.max_missing.{name}: there is no forcing or static variable of that name"
             for name in self.qc.max_missing.keys() - inputs - {"forcing", "static"}
         ]
         needs: dict[Arm, tuple[str, ...]] = {
@@ -323,34 +393,65 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @property
     def table(self) -> dict[str, Variable]:
-        """Every variable of this experiment, ours and its own."""
+        """All variables by name: those of soilweave and those of this experiment."""
         return VARIABLES | self.variables
 
     @property
     def recipe_sections(self) -> Recipe:
-        """The method: the four sections of a recipe."""
+        """The sections of the experiment that come from a recipe."""
         return Recipe(inputs=self.inputs, network=self.network, loss=self.loss, train=self.train)
 
 
 def window(experiment: Experiment) -> Window:
-    """The experiment's region on the grid."""
+    """Return the window of EASE-Grid 2.0 that contains the experiment's region.
+
+    Raises:
+      ValueError: If the region contains no footprint.
+    """
     box = experiment.domain
     edges = (box.west_degrees, box.south_degrees, box.east_degrees, box.north_degrees)
     return Window.from_bbox(*edges, box.refinement)
 
 
 def find_collocated_pairs(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> Twins:
-    """The pairs of an experiment's sites; one cell counts where their inputs come from it."""
+    """Find collocated pairs of an experiment's sites; see `collocated_sites`.
+
+    Sites in the same cell are a pair only if they take their inputs from the cell.
+
+    Args:
+      experiment: The experiment.
+      lat: (site,) degrees north.
+      lon: (site,) degrees east.
+    """
     return find(lat, lon, cells_of_sites(experiment, lat, lon))
 
 
 def cells_of_sites(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray | None:
-    """(site,) number of the cell that gives each its inputs, -1 for none; None for own inputs."""
+    """Return the (site,) number of the cell that each site takes its inputs from.
+
+    Args:
+      experiment: The experiment.
+      lat: (site,) degrees north.
+      lon: (site,) degrees east.
+
+    Returns:
+      (site,) number of the cell, -1 for sites outside of the domain; None if sites have their own
+      inputs.
+    """
     if experiment.inputs_from == "own":
         return None
     return numbered(window(experiment), lat, lon)
 
 
 def number_places(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray:
-    """(site,) the place of each of an experiment's sites, as `places` numbers them."""
+    """Label the sites of an experiment by place; see `collocated_sites.places`.
+
+    Args:
+      experiment: The experiment.
+      lat: (site,) degrees north.
+      lon: (site,) degrees east.
+
+    Returns:
+      (site,) index of the first site at the same place.
+    """
     return places(len(lat), find_collocated_pairs(experiment, lat, lon))

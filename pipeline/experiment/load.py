@@ -1,4 +1,7 @@
-"""From a name, a path or a URL to an experiment: preset, recipe and `--set` merged and checked."""
+"""Load an experiment from a preset, a path or a URL, and merge its recipe and `--set` into it.
+
+Settings of `--set` replace those of the experiment, which replace those of the recipe.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +44,15 @@ LIMITS = {
 
 
 def experiment(name: str, settings: Sequence[str] = (), rename: str | None = None) -> Experiment:
-    """The experiment of a preset's name, a path or a URL.
+    """Load an experiment.
 
     Args:
-      name: where it is.
-      settings: `key=value` of `--set`, values in YAML, keys dotted.
-      rename: name of its folder in the workspace, None for its own.
+      name: Name of a preset, path or URL.
+      settings: `key=value` of `--set`, with dotted keys and values in YAML.
+      rename: Another name for the experiment and its folder in the workspace; None for its own.
 
     Raises:
-      ConfigError: listing every problem found.
+      ConfigError: If a file cannot be read, or settings are not valid; it lists all problems.
     """
     tree = _with_new_names(f"experiment {name}", read("experiments", name))
     chosen = _with_new_names("--set", _settings(settings))
@@ -59,8 +62,8 @@ def experiment(name: str, settings: Sequence[str] = (), rename: str | None = Non
     sections = [*Recipe.model_fields, "n_seeds", "tuned_on"]
     unknown = [f"unknown section '{key}'" for key in recipe if key not in sections]
     if unknown:
-        remedy = f"a recipe's sections are {', '.join(sections)}"
-        raise ConfigError(f"recipe {recipe_name}", *unknown, remedy=remedy)
+        hint = f"the sections of a recipe are {', '.join(sections)}"
+        raise ConfigError(f"recipe {recipe_name}", *unknown, remedy=hint)
     merged = _merged(recipe, tree, chosen, {"recipe": recipe_name})
     if rename:
         merged["name"] = rename
@@ -72,23 +75,31 @@ def experiment(name: str, settings: Sequence[str] = (), rename: str | None = Non
         raise ConfigError(f"experiment {name}", *problems) from error
 
 
-def _with_new_names(place: str, tree: Tree) -> Tree:
-    """Settings of one file, or of `--set`; each of these may have either name of a setting.
+def _with_new_names(where: str, tree: Tree) -> Tree:
+    """Replace old names of settings by the new ones.
+
+    Args:
+      where: The file, or `--set`, for messages.
+      tree: Its settings.
 
     Raises:
-      ConfigError: it has both.
+      ConfigError: If a setting is given by both names.
     """
     try:
         return renamed.with_new_names(tree)
     except ValueError as error:
-        raise ConfigError(place, *str(error).split("; ")) from error
+        raise ConfigError(where, *str(error).split("; ")) from error
 
 
 def read(kind: str, name: str) -> Tree:
-    """YAML of a preset of a kind (`experiments`, `recipes`), a path or a URL.
+    """Read the YAML of an experiment or a recipe.
+
+    Args:
+      kind: `experiments` or `recipes`.
+      name: Name of a preset, path or URL.
 
     Raises:
-      ConfigError: there is none, or it is no mapping.
+      ConfigError: If there is no such file, or it does not contain keys and values.
     """
     looks_like_path = name.endswith((".yaml", ".yml")) or "://" in name or "/" in name
     preset = importlib.resources.files("pipeline.experiment") / "presets" / kind / f"{name}.yaml"
@@ -98,36 +109,35 @@ def read(kind: str, name: str) -> Tree:
         try:
             return _parse(name, files.read_bytes(name).decode())
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(name, f"is no text file: {error}") from error
+            raise ConfigError(name, f"is not a text file: {error}") from error
     close = difflib.get_close_matches(name, presets(kind), 1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    what = kind.rstrip("s")
-    raise ConfigError(
-        f"{what} '{name}'", f"not found{hint}", remedy="presets: " + ", ".join(presets(kind))
-    )
+    suggestion = f"; did you mean '{close[0]}'?" if close else ""
+    hint = "presets: " + ", ".join(presets(kind))
+    raise ConfigError(f"{kind.rstrip('s')} '{name}'", f"not found{suggestion}", remedy=hint)
 
 
 def presets(kind: str) -> list[str]:
-    """Names of the presets of a kind."""
+    """List the names of the presets of a kind, `experiments` or `recipes`."""
     folder = importlib.resources.files("pipeline.experiment") / "presets" / kind
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
 
 
 def mapping(models: str | None, bbox: str | None, period: str | None) -> list[str]:
-    """Settings that map with models trained elsewhere: `key=value`, as of `--set`.
+    """Return the settings, as `key=value`, that make maps with the models of another experiment.
 
     Args:
-      models: URL of their folder; None for the experiment's own.
-      bbox: west,south,east,north in degrees; None for the experiment's domain.
-      period: first..last day; None for the experiment's.
+      models: URL of the models; None for those of the experiment itself.
+      bbox: `west,south,east,north` in degrees; None for the experiment's domain.
+      period: `first..last` day; None for the experiment's period.
 
     Raises:
-      ConfigError: one of them is no such thing, or region and period come without models.
+      ConfigError: If an argument is malformed, or bbox or period is given without models.
     """
     if models is None:
         if bbox or period:
-            remedy = "add --models URL, or set domain and period for every verb with --set"
-            raise ConfigError("--bbox, --period", "models are trained on a cube", remedy=remedy)
+            problem = "another region or period needs models that are trained already"
+            hint = "add --models URL, or set domain and period for every command with --set"
+            raise ConfigError("--bbox, --period", problem, remedy=hint)
         return []
     settings = [f"models={models}", "sources.satellite=null", "sources.insitu=[]"]
     if bbox:
@@ -139,23 +149,34 @@ def mapping(models: str | None, bbox: str | None, period: str | None) -> list[st
     if period:
         days = period.split("..")
         if len(days) != 2:
-            raise ConfigError(f"--period {period}", "expected first..last, 2018-01-01..2018-06-30")
+            accepted = "expected first..last, such as 2018-01-01..2018-06-30"
+            raise ConfigError(f"--period {period}", accepted)
         keys = ("period", "train_period", "test_period")
         settings += [f"{key}=[{days[0]}, {days[1]}]" for key in keys]
     return settings
 
 
 def _parse(name: str, text: str) -> Tree:
+    """Parse a YAML file.
+
+    Raises:
+      ConfigError: If it is not YAML, or does not contain keys and values.
+    """
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(name, f"is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(name, f"is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(name, f"holds {type(tree).__name__}, expected keys and values")
+        raise ConfigError(name, f"contains {type(tree).__name__}, expected keys and values")
     return tree
 
 
 def _settings(settings: Iterable[str]) -> Tree:
+    """Parse `key=value` settings with dotted keys.
+
+    Raises:
+      ConfigError: If a setting is malformed, or a section was already set to a value.
+    """
     tree: Tree = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -166,16 +187,16 @@ def _settings(settings: Iterable[str]) -> Tree:
         for part in path:
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
-                raise ConfigError(f"--set {setting}", f"{part} is set to a value before")
+                raise ConfigError(f"--set {setting}", f"{part} is already set to a value")
         try:
             branch[leaf] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}", f"{value} is no YAML value") from error
+            raise ConfigError(f"--set {setting}", f"{value} is not a valid YAML value") from error
     return tree
 
 
 def _merged(*trees: Tree) -> Tree:
-    """Later trees over earlier ones, key by key at every depth."""
+    """Merge settings key by key at every depth; later trees replace values of earlier ones."""
     result: Tree = {}
     for tree in trees:
         for key, value in tree.items():
@@ -185,7 +206,13 @@ def _merged(*trees: Tree) -> Tree:
 
 
 def _one_length(merged: Tree, tree: Tree, chosen: Tree) -> None:
-    """Updates given over a recipe's epochs replace them, and the other way round."""
+    """Remove `train.epochs` if an experiment or `--set` gives `train.updates`, and vice versa.
+
+    Args:
+      merged: All settings merged; changed in place.
+      tree: Settings of the experiment.
+      chosen: Settings of `--set`.
+    """
     for layer in (tree, chosen):
         given = layer.get("train")
         if not isinstance(given, dict):
@@ -197,31 +224,35 @@ def _one_length(merged: Tree, tree: Tree, chosen: Tree) -> None:
 
 
 def _explain(item: Any) -> str:
-    """One problem of pydantic's in our words, with a did-you-mean for unknown keys."""
+    """Return the message for one error of pydantic, with a suggestion for unknown keys."""
     path = [str(part) for part in item["loc"]]
-    place = ".".join(path) or "experiment"
+    where = ".".join(path) or "experiment"
     if item["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
         close = difflib.get_close_matches(path[-1], known, 1)
         hint = f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(known)}"
-        return f"unknown key '{place}'; {hint}"
+        return f"unknown key '{where}'; {hint}"
     if item["type"] == "missing":
-        return f"{place} is missing"
+        return f"{where} is missing"
     if item["type"] in OUT_OF_RANGE and (accepted := _accepted(path)):
-        return f"{place}: found {item['input']!r}; accepted: {accepted}"
-    found = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
+        return f"{where}: found {item['input']!r}; accepted: {accepted}"
+    value = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
     limits = _accepted(path) if item["type"].startswith(("int_", "float_")) else ""
     accepted = f"; accepted: {limits}" if limits else ""
-    return f"{place}: {found}{item['msg'].removeprefix('Value error, ')}{accepted}"
+    return f"{where}: {value}{item['msg'].removeprefix('Value error, ')}{accepted}"
 
 
 def _accepted(path: Sequence[str]) -> str:
-    """The range of a number, in words; "" where there is none."""
+    """Describe the range of a numeric setting; "" if it has none.
+
+    Args:
+      path: Keys, and indices of lists, that lead to the setting.
+    """
     schema = Experiment.model_json_schema()
     node: Tree = schema
     for part in path:
-        inside = _branches(node, schema)
-        node = next((found for b in inside if (found := _child(b, part)) is not None), {})
+        branches = _branches(node, schema)
+        node = next((child for b in branches if (child := _child(b, part)) is not None), {})
     limits = {k: v for branch in _branches(node, schema) for k, v in branch.items() if k in LIMITS}
     if "exclusiveMinimum" in limits:
         limits.pop("minimum", None)
@@ -230,7 +261,7 @@ def _accepted(path: Sequence[str]) -> str:
 
 
 def _branches(node: Tree, schema: Tree) -> list[Tree]:
-    """What a node of a JSON schema may be, references followed."""
+    """Return the alternatives of a node of a JSON schema, with references resolved."""
     if "$ref" in node:
         return _branches(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
     inner = [branch for part in node.get("anyOf", ()) for branch in _branches(part, schema)]
@@ -238,28 +269,29 @@ def _branches(node: Tree, schema: Tree) -> list[Tree]:
 
 
 def _child(node: Tree, part: str) -> Tree | None:
-    """What a JSON schema says of a key, or of an item of a list."""
+    """Return the node of a key, or of an item of a list, in a JSON schema; None if absent."""
     if part in node.get("properties", {}):
         return dict(node["properties"][part])
     if part.isdecimal() and "prefixItems" in node:
         return dict(node["prefixItems"][int(part)])
-    found = node.get("items") if part.isdecimal() else node.get("additionalProperties")
-    return found if isinstance(found, dict) else None
+    child = node.get("items") if part.isdecimal() else node.get("additionalProperties")
+    return child if isinstance(child, dict) else None
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:
+    """List the keys that are accepted in a section."""
     kind: Any = Experiment
     for part in path:
         if _is_model(kind):
             field = kind.model_fields.get(part)
             kind = _given(field.annotation) if field else None
-        else:  # an item of a list or of a table
+        else:  # an item of a list or of a mapping
             kind = next((arg for arg in typing.get_args(kind) if _is_model(arg)), None)
     return list(kind.model_fields) if _is_model(kind) else []
 
 
 def _given(kind: Any) -> Any:
-    """The type of a setting that may be null, where it is not."""
+    """Return the type of a setting without None."""
     if typing.get_origin(kind) is not types.UnionType:
         return kind
     return next(arg for arg in typing.get_args(kind) if arg is not types.NoneType)

@@ -1,4 +1,4 @@
-"""Regions that are held out whole: bands of longitude, networks, continents, polygons."""
+"""Assign sites to regions that are held out together: bands of longitude, names, or polygons."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-ELSEWHERE = "elsewhere"  # the region of sites that lie in no polygon
+ELSEWHERE = "elsewhere"  # the region of sites that are in no polygon
 
 
 def bands(lon: NDArray[np.float64], n_folds: int) -> NDArray[np.int64]:
-    """Deal sites into bands of longitude with about equally many sites each.
+    """Divide sites into bands of longitude with about equal numbers of sites.
 
-    The first band begins east of the widest gap between sites, so that none is cut at the
-    antimeridian; sites of one longitude are never parted.
+    The first band begins east of the widest gap between sites, so no band is cut at the
+    antimeridian. Sites with the same longitude are in the same band.
 
     Args:
       lon: (site,) degrees east.
-      n_folds: number of bands.
+      n_folds: Number of bands.
 
     Returns:
       (site,) band in [0, n_folds), numbered eastward.
 
     Raises:
-      ValueError: there are too few longitudes for so many bands.
+      ValueError: If a band would be empty.
     """
     around = np.mod(lon, 360.0)
     known = np.unique(around)
@@ -49,16 +49,22 @@ def bands(lon: NDArray[np.float64], n_folds: int) -> NDArray[np.int64]:
     middle = (np.cumsum(size) - size / 2) / len(lon)
     band = np.floor(middle * n_folds)[number].astype(np.int64)
     if len(np.unique(band)) < n_folds:
-        found = f"n_folds {n_folds} with {len(lon)} sites at {len(known)} longitudes"
-        raise ValueError(f"{found}, some band would be empty: choose fewer n_folds")
+        counts = f"n_folds {n_folds} with {len(lon)} sites at {len(known)} longitudes"
+        raise ValueError(f"{counts}: a band would be empty; choose a smaller n_folds")
     return band
 
 
 def numbered(names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """(site,) number of each site's region, and the regions' names in that order.
+    """Number the regions of sites.
+
+    Args:
+      names: (site,) name of the region of each site.
+
+    Returns:
+      (site,) number of the region, and the names of the regions in that order.
 
     Raises:
-      ValueError: there is one region only, so nothing to train on.
+      ValueError: If there is only one region, because no sites would be left for training.
     """
     regions, number = np.unique(np.asarray(names, str), return_inverse=True)
     if len(regions) < 2:
@@ -67,54 +73,65 @@ def numbered(names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
 
 
 def continents() -> str:
-    """URL of the polygons of the continents, which tell themselves whence they are."""
+    """Return the path of the polygons of the continents; the file names its licence and origin."""
     return str(importlib.resources.files("pipeline.experiment") / "continents.geojson")
 
 
 def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[str]:
-    """(site,) name of the first polygon of a GeoJSON file that holds each site.
+    """Return the (site,) name of the region of each site, from a GeoJSON file.
 
-    A polygon's name is its property `name`, else its number; those of one name are one region.
-    A polygon holds what lies on its border. Sites in none are a region of their own, ELSEWHERE.
+    The region of a site is the first polygon that contains it, borders included. Its name is the
+    property `name`, or else the number of the feature. Polygons with the same name are one region.
+    The region of sites in no polygon is ELSEWHERE.
+
+    Args:
+      lat: (site,) degrees north.
+      lon: (site,) degrees east.
+      url: Path or URL of the file.
 
     Raises:
-      ConfigError: there is no such file, or it has no polygons in degrees.
+      ConfigError: If there is no such file, or it does not contain polygons in degrees.
     """
-    place = f"folds.by {url}"
-    remedy = "give a file or URL of polygons"
+    where = f"folds.by {url}"
+    hint = "give the path or URL of a GeoJSON file with polygons"
     try:
         stored = files.read_json(url)
     except DamagedError as error:
-        raise ConfigError(place, f"no GeoJSON there: {error.problems[0]}", remedy=remedy) from error
+        raise ConfigError(where, f"is not GeoJSON: {error.problems[0]}", remedy=hint) from error
     features = [] if stored is None else stored.get("features", [stored])
     if not features:
-        found = "no GeoJSON there" if stored is None else "no features"
-        raise ConfigError(place, found, remedy=remedy)
+        problem = "not found" if stored is None else "has no features"
+        raise ConfigError(where, problem, remedy=hint)
     names = np.full(len(lat), ELSEWHERE, object)
     for number, feature in reversed(list(enumerate(features))):
         try:
-            polygon = _polygon(feature, place)
+            polygon = _polygon(feature, where)
         except (AttributeError, LookupError, TypeError, ValueError, ShapelyError) as error:
-            found = f"feature {number} has no rings of longitude and latitude"
-            raise ConfigError(place, found, remedy="expected Polygon or MultiPolygon") from error
+            problem = f"feature {number} has no rings of longitude and latitude"
+            raise ConfigError(where, problem, remedy="expected Polygon or MultiPolygon") from error
         name = (feature.get("properties") or {}).get("name", number)
         shapely.prepare(polygon)
         names[shapely.intersects_xy(polygon, lon, lat)] = str(name)
     return [str(name) for name in names]
 
 
-def _polygon(feature: Json, place: str) -> BaseGeometry:
-    """The polygon or polygons of a feature: longitude and latitude in degrees.
+def _polygon(feature: Json, where: str) -> BaseGeometry:
+    """Return the polygon or polygons of a feature, longitude and latitude in degrees.
+
+    Args:
+      feature: The feature, or a geometry.
+      where: The setting and the file, for messages.
 
     Raises:
-      ConfigError: it is something else, or in other units.
+      ConfigError: If it is not a polygon, or not in degrees.
     """
     geometry: Any = feature.get("geometry") or feature
     kind = geometry.get("type")
     if kind not in ("Polygon", "MultiPolygon"):
-        remedy = "expected Polygon or MultiPolygon"
-        raise ConfigError(place, f"a feature of type {kind}", remedy=remedy)
+        hint = "expected Polygon or MultiPolygon"
+        raise ConfigError(where, f"has a feature of type {kind}", remedy=hint)
     polygon = shape(geometry)
     if (np.abs(shapely.get_coordinates(polygon)) > (180.0, 90.0)).any():
-        raise ConfigError(place, "corners beyond 180, 90", remedy="give WGS84 degrees")
+        problem = "has corners beyond 180 degrees of longitude or 90 degrees of latitude"
+        raise ConfigError(where, problem, remedy="use WGS84 degrees")
     return polygon

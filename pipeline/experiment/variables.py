@@ -1,4 +1,7 @@
-"""Every variable once: our name, CF name, units and range. An experiment's `variables:` adds."""
+"""The variables of soilweave: name, CF standard name, units and range.
+
+An experiment can add variables in its section `variables`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ Depth = Annotated[float, Field(ge=0, le=1_000)]  # m below the surface
 
 
 def _downwards(layer: tuple[float, float]) -> tuple[float, float]:
+    """Check that the top of a layer is not deeper than its bottom."""
     if layer[0] > layer[1]:
         msg = f"the top {layer[0]:g} must not be deeper than the bottom {layer[1]:g}"
         raise ValueError(msg)
@@ -22,15 +26,20 @@ Layer = Annotated[tuple[Depth, Depth], AfterValidator(_downwards)]
 
 
 class Variable(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """A quantity, under our name, with its unit and the range a value may have."""
+    """A physical quantity, with its units and its valid range."""
 
-    kind: Kind = Field(description="forcing in time, static attribute, target, or auxiliary (QC)")
-    long_name: str = Field(description="what a person reads")
-    standard_name: str | None = Field(None, description="CF standard name, where there is one")
-    units: str = Field(description="units of the cube, in UDUNITS form")
-    minimum: float = Field(ge=-1e30, le=1e30, description="smallest value accepted, in these units")
-    maximum: float = Field(ge=-1e30, le=1e30, description="largest value accepted, in these units")
-    depth_m: Layer | None = Field(None, description="top and bottom of the layer, m")
+    kind: Kind = Field(
+        description="use of the variable: forcing (a daily input), static (an input that does not "
+        "change in time), target, or auxiliary (for quality control)"
+    )
+    long_name: str = Field(description="name in figures and tables")
+    standard_name: str | None = Field(None, description="CF standard name, if there is one")
+    units: str = Field(description="units in the cube, in UDUNITS form")
+    minimum: float = Field(ge=-1e30, le=1e30, description="smallest valid value, in these units")
+    maximum: float = Field(ge=-1e30, le=1e30, description="largest valid value, in these units")
+    depth_m: Layer | None = Field(
+        None, description="top and bottom of the soil layer, in m below the surface"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Variable:
@@ -41,7 +50,10 @@ class Variable(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @property
     def scale_factor(self) -> float:
-        """Step of a map in two bytes: a power of ten that leaves room for twice the range."""
+        """Step of the values in maps, which are int16: a power of ten.
+
+        Values up to twice the largest magnitude of the valid range fit.
+        """
         return float(f"1e{ceil(log10(2 * max(abs(self.minimum), abs(self.maximum)) / 32767))}")
 
 

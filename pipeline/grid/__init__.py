@@ -1,4 +1,4 @@
-"""EASE-Grid 2.0, regridding, look-up of cells, and spatial blocks.
+"""EASE-Grid 2.0, regridding, nearest places, collocated sites and spatial blocks.
 
-Functions of arrays only: nothing here reads a file or knows an experiment.
+These modules work on arrays: they read no files and know nothing of experiments.
 """

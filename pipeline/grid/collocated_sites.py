@@ -1,8 +1,8 @@
-"""Twins: sites at one place, whatever they are called and whichever source they come from.
+"""Find collocated sites: sites at one place under different ids or from different sources.
 
-Two sites are twins where they are nearer than SAME_KM, or where they share a cell and take their
-inputs from it. A place is all sites that are connected by such pairs. No model may be judged at a
-site while it has learnt from a twin of it.
+Two sites are twins if they are nearer than SAME_KM, or if they are in the same cell and take their
+inputs from it. A place consists of all sites that are connected by such pairs. A model must not be
+evaluated at a site if it was trained on a twin of it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.grid.ease import FloatArray, IntArray
 
-
 SAME_KM = 1.0
-SHOWN = 5  # pairs that one line of text names
-REMEDY = "qc.duplicate_sites: longest, or mean, makes them one site"
-AT_ONCE = 256  # pairs whose records are held at once
+SHOWN = 5  # largest number of pairs in a message
+REMEDY = "set qc.duplicate_sites to longest or mean to make them one site"
+AT_ONCE = 256  # number of pairs whose records are in memory at a time
 
 
 class Twins(NamedTuple):
-    """Pairs of sites at one place, nearest first.
+    """Pairs of collocated sites, nearest first.
 
-    `pair` (pair, 2) has the indices of both sites, the lower first; `km` (pair,) is the
-    great-circle distance between them.
+    Attributes:
+      pair: (pair, 2) indices of the two sites, the lower one first.
+      km: (pair,) great-circle distance between them.
     """
 
     pair: IntArray
@@ -41,13 +41,13 @@ class Twins(NamedTuple):
 
 
 def find(lat: FloatArray, lon: FloatArray, cell: IntArray | None = None) -> Twins:
-    """Find all pairs of sites that are nearer than SAME_KM, or in one cell.
+    """Find all pairs of sites that are nearer than SAME_KM or in the same cell.
 
     Args:
       lat: (site,) degrees north.
       lon: (site,) degrees east.
-      cell: (site,) number of the cell that holds each site, negative for none; None where sharing
-        a cell does not make twins.
+      cell: (site,) number of the cell that contains each site, negative for none; None if sites in
+        the same cell are not twins.
     """
     pair = lookup.pairs_within(SAME_KM, lat, lon)
     if cell is not None:
@@ -60,15 +60,18 @@ def find(lat: FloatArray, lon: FloatArray, cell: IntArray | None = None) -> Twin
 
 
 def numbered(window: ease.Window, lat: FloatArray, lon: FloatArray) -> IntArray:
-    """(site,) number of the cell of a window that holds each site, -1 for none."""
+    """Return the (site,) number of the cell of a window that contains each site; -1 for none."""
     y, x = window.cells_of(lat, lon)
     return np.asarray(np.where(y < 0, -1, y * window.cell_shape[1] + x))
 
 
 def places(n_sites: int, twins: Twins) -> IntArray:
-    """(site,) the place of each site: the index of the first site there.
+    """Label sites by place.
 
-    Pairs are followed from site to site; a site without a twin is its own place.
+    Pairs are followed from site to site. A site without a twin is its own place.
+
+    Returns:
+      (site,) index of the first site at the same place.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -81,65 +84,75 @@ def places(n_sites: int, twins: Twins) -> IntArray:
 
 
 def elsewhere(place: IntArray, fold: IntArray, k: int) -> NDArray[np.bool_]:
-    """(site,) whether a site is in another fold than k, and at another place than any of fold k.
+    """Select the sites that are neither in fold k nor at the place of a site of fold k.
 
     Args:
       place: (site,) label of the place of each site.
       fold: (site,) fold of each site.
-      k: a fold.
+      k: The fold.
+
+    Returns:
+      (site,) True for the selected sites.
     """
-    here = fold == k
-    return np.asarray(~here & ~np.isin(place, place[here]))
+    in_fold = fold == k
+    return np.asarray(~in_fold & ~np.isin(place, place[in_fold]))
 
 
 def described(
     twins: Twins, ids: Sequence[str], values: NDArray[np.float32], days: NDArray[np.datetime64]
 ) -> list[Json]:
-    """What a manifest says of each pair.
+    """Describe each pair, as stored in the manifest.
 
     Args:
-      twins: the pairs.
+      twins: The pairs.
       ids: (site,) ids.
       values: (time, site) the target.
       days: (time,) its days.
 
     Returns:
-      by pair: `sites`, `km`, `days` (that both have), and `correlation`, None where it is not
-      defined.
+      For each pair: the ids of its `sites`; the distance in `km`; the number of `days` on which
+      both have values; and their `correlation`, None if it is not defined.
     """
-    made: list[Json] = []
+    descriptions: list[Json] = []
     for start in range(0, len(twins.pair), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         first, second = (values[:, side].T for side in twins.pair[part].T)
         scored = metrics.scores(first, second, days)
         r = [float(value) if np.isfinite(value) else None for value in scored["correlation"]]
-        found = twins.pair[part].tolist(), twins.km[part].tolist(), scored["n"].tolist(), r
-        made += [
+        columns = twins.pair[part].tolist(), twins.km[part].tolist(), scored["n"].tolist(), r
+        descriptions += [
             {"sites": [ids[a], ids[b]], "km": round(km, 3), "days": n, "correlation": value}
-            for (a, b), km, n, value in zip(*found, strict=True)
+            for (a, b), km, n, value in zip(*columns, strict=True)
         ]
-    return made
+    return descriptions
 
 
 def told(pair: Json) -> str:
-    """One pair of `described` as people read it."""
+    """Format one pair of `described` for a message."""
     first, second = pair["sites"]
     r = pair["correlation"]
-    shown = "no common days" if not pair["days"] else "r undefined" if r is None else f"r {r:.2f}"
-    return f"{first} and {second}: {pair['km']:.2f} km, {shown}"
+    if not pair["days"]:
+        agreement = "no common days"
+    else:
+        agreement = "r undefined" if r is None else f"r {r:.2f}"
+    return f"{first} and {second}: {pair['km']:.2f} km, {agreement}"
 
 
 def line(pairs: Sequence[Json]) -> str:
-    """All pairs of `described` in one line: the nearest ones, and how many more there are."""
+    """Format pairs of `described` in one line: the nearest ones, and how many more there are."""
     more = f"; and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
     return "; ".join(map(told, pairs[:SHOWN])) + more
 
 
 def _in_one_cell(cell: IntArray) -> IntArray:
-    """(pair, 2) every two sites of one cell; a negative number is no cell."""
+    """Return the (pair, 2) indices of all pairs of sites in the same cell.
+
+    Args:
+      cell: (site,) number of the cell of each site, negative for none.
+    """
     order = np.argsort(cell, kind="stable")
     order = order[cell[order] >= 0]
     _, start = np.unique(cell[order], return_index=True)
     groups = (group for group in np.split(order, start[1:]) if len(group) > 1)
-    made = [group[np.stack(np.triu_indices(len(group), 1), 1)] for group in groups]
-    return np.concatenate([np.zeros((0, 2), np.int64), *made])
+    pairs = [group[np.stack(np.triu_indices(len(group), 1), 1)] for group in groups]
+    return np.concatenate([np.zeros((0, 2), np.int64), *pairs])

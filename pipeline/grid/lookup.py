@@ -1,12 +1,8 @@
-"""Great-circle distances, and which places are nearest: arrays only.
+"""Find the nearest places, the cell of a source at a place, and the footprint of a site.
 
-Searches use a k-d tree of unit vectors, which measures chords. A chord grows with the great-circle
-distance, so that the nearest by one is the nearest by the other; distances that are returned are
-always great-circle distances.
-
-Which cell of a source, on its own grid, holds a place; or which of its places is nearest.
-
-The satellite at a site: the baseline that costs nothing.
+Nearest places are searched with a k-d tree of unit vectors, whose distances are chords. A chord
+grows with the great-circle distance, so the nearest place is the same for both. All distances that
+are returned are great-circle distances.
 """
 
 from __future__ import annotations
@@ -28,17 +24,30 @@ if TYPE_CHECKING:
     IntArray = npt.NDArray[np.int64]
     Places = tuple[NDArray[np.float64], NDArray[np.float64]]  # latitude, longitude, in degrees
 
-
 EARTH_RADIUS_KM = 6371.0088  # mean radius (2a + b) / 3 of the ellipsoid GRS 80
 
-# Rounding errors of a chord of the unit sphere are below 1e-15; this is 6 micrometres.
+# Tolerance for chords of the unit sphere, 6 micrometres on the Earth. Their rounding errors are
+# below 1e-15.
 _ROUNDING = 1e-12
+
+# Tolerance at the edges of cells, as a share of the cell's width: bounds are often float32.
+_EDGE = 1e-3
 
 
 def great_circle_km(
     lat1: npt.ArrayLike, lon1: npt.ArrayLike, lat2: npt.ArrayLike, lon2: npt.ArrayLike
 ) -> FloatArray:
-    """Return the great-circle distance (...) in km of places in degrees that broadcast, (...)."""
+    """Return great-circle distances, by the haversine formula.
+
+    Args:
+      lat1: Degrees north; the four arrays broadcast.
+      lon1: Degrees east.
+      lat2: Degrees north.
+      lon2: Degrees east.
+
+    Returns:
+      (...) distance in km.
+    """
     phi1, lambda1, phi2, lambda2 = map(np.radians, (lat1, lon1, lat2, lon2))
     across = np.cos(phi1) * np.cos(phi2) * np.sin((lambda2 - lambda1) / 2) ** 2
     haversine = np.clip(np.sin((phi2 - phi1) / 2) ** 2 + across, 0, 1)
@@ -51,38 +60,49 @@ def find_nearest(
     candidate_lat: npt.ArrayLike,
     candidate_lon: npt.ArrayLike,
 ) -> tuple[IntArray, FloatArray]:
-    """Find the candidate nearest to each place; of equally near ones the first.
+    """Find the candidate nearest to each place, the first one if several are equally near.
 
-    Places are (place,) and candidates (candidate,), in degrees. Returns the (place,) index of the
-    candidate, and the (place,) great-circle distance to it in km.
+    Args:
+      lat: (place,) degrees north.
+      lon: (place,) degrees east.
+      candidate_lat: (candidate,) degrees north.
+      candidate_lon: (candidate,) degrees east.
+
+    Returns:
+      (place,) index of the candidate, and (place,) great-circle distance to it in km.
 
     Raises:
-      ValueError: there is no candidate, or a coordinate is not finite.
+      ValueError: If there is no candidate, or a coordinate is not finite.
     """
     from scipy.spatial import KDTree
 
     places = np.array([lat, lon], float)
     candidates = np.array([candidate_lat, candidate_lon], float)
     if not candidates.size or not np.isfinite(places).all() or not np.isfinite(candidates).all():
-        found = f"{places.shape[1]} places and {candidates.shape[1]} candidates"
-        raise ValueError(f"{found}: expected at least one candidate, and finite coordinates")
+        counts = f"{places.shape[1]} places and {candidates.shape[1]} candidates"
+        raise ValueError(f"{counts}: expected at least one candidate, and finite coordinates")
     tree, vectors = KDTree(_unit_vectors(*candidates)), _unit_vectors(*places)
-    # A second candidate that does not exist is infinitely far away.
-    chord, two = (np.asarray(found) for found in tree.query(vectors, k=2))
-    index = two[:, 0].astype(np.int64)
-    # The tree's order of equally near candidates is arbitrary.
+    # If there is only one candidate, the chord to the second one is infinite.
+    chord, nearest = (np.asarray(result) for result in tree.query(vectors, k=2))
+    index = nearest[:, 0].astype(np.int64)
+    # The tree's order of equally near candidates is arbitrary, so the first one is selected here.
     for place in np.flatnonzero(chord[:, 1] - chord[:, 0] <= _ROUNDING):
-        reach = chord[place, 0] + _ROUNDING
-        tied = tree.query_ball_point(vectors[place], reach, return_sorted=True)
+        radius = chord[place, 0] + _ROUNDING
+        tied = tree.query_ball_point(vectors[place], radius, return_sorted=True)
         index[place] = tied[great_circle_km(*places[:, place], *candidates[:, tied]).argmin()]
     return index, great_circle_km(*places, *candidates[:, index])
 
 
 def pairs_within(km: float, lat: npt.ArrayLike, lon: npt.ArrayLike) -> IntArray:
-    """Find every two places that are less than `km` apart.
+    """Find all pairs of places that are less than `km` apart.
 
-    lat and lon are (place,) in degrees; a place whose position is not finite is in no pair.
-    Returns the (pair, 2) indices of the places, the lower first, pairs in no particular order.
+    Args:
+      km: Great-circle distance.
+      lat: (place,) degrees north.
+      lon: (place,) degrees east; places whose position is not finite are in no pair.
+
+    Returns:
+      (pair, 2) indices of the two places, the lower one first. The order of pairs is arbitrary.
     """
     from scipy.spatial import KDTree
 
@@ -91,25 +111,25 @@ def pairs_within(km: float, lat: npt.ArrayLike, lon: npt.ArrayLike) -> IntArray:
     chord = 2 * np.sin(km / EARTH_RADIUS_KM / 2) + _ROUNDING
     tree = KDTree(_unit_vectors(*places[:, known]))
     pair = np.sort(known[tree.query_pairs(chord, output_type="ndarray").reshape(-1, 2)], axis=1)
-    apart = great_circle_km(*places[:, pair[:, 0]], *places[:, pair[:, 1]])
-    return np.asarray(pair[apart < km], np.int64)
+    distance = great_circle_km(*places[:, pair[:, 0]], *places[:, pair[:, 1]])
+    return np.asarray(pair[distance < km], np.int64)
 
 
 def _unit_vectors(lat: FloatArray, lon: FloatArray) -> FloatArray:
-    """(place, 3) vectors of length one from the middle of the Earth to places in degrees."""
+    """Return (place, 3) unit vectors from the centre of the Earth to places in degrees."""
     phi, lam = np.radians(lat), np.radians(lon)
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1)
 
 
-_EDGE = 1e-3  # of a cell's width: bounds are often float32
-
-
 @dataclass(frozen=True)
 class CellLookup:
-    """For each of some places the cell of a source, by dim, and the cell's centre.
+    """The cell of a source at each of a number of places.
 
-    `index` (place,) is -1 along one dim or more where no cell holds the place; `lat` and `lon`
-    (place,), in degrees, mean nothing there.
+    Attributes:
+      index: For each dimension of the source, the (place,) index of the cell; -1 along at least one
+        dimension where no cell contains the place.
+      lat: (place,) latitude of the cell's centre in degrees north; arbitrary if there is no cell.
+      lon: (place,) longitude of the cell's centre in degrees east; arbitrary if there is no cell.
     """
 
     index: dict[str, NDArray[np.int64]]
@@ -118,20 +138,20 @@ class CellLookup:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """(place,) whether there is such a cell."""
+        """(place,) whether a cell contains the place."""
         return np.asarray(np.all([index >= 0 for index in self.index.values()], axis=0))
 
 
 def cells(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
-    """The cell of a source that holds each place; of a source of places the nearest.
+    """Find the cell of a source that contains each place, or the nearest place of the source.
 
     Args:
-      dataset: in a form that `pipeline.sources` gives, its attribute `entry` the name it has.
-      places: latitude and longitude (place,), degrees.
-      max_km: farthest place of a source of places that may stand for another.
+      dataset: The source in a form that drivers return, with its name as the attribute `entry`.
+      places: Latitude and longitude (place,) in degrees.
+      max_km: Largest distance to a place of the source, if the source has places.
 
     Raises:
-      DataError: the source is neither of places nor of cells.
+      DataError: If the source has neither places nor cells.
     """
     dims = set(dataset.dims)
     if "place" in dims:
@@ -143,9 +163,9 @@ def cells(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
         return CellLookup({"lat": row, "lon": col}, lat[row], lon[col])
     if {"y", "x"} <= dims and "crs" in dataset.attrs:
         return _projected(dataset, places)
-    found = f"dims {[str(dim) for dim in dataset.dims]}"
-    accepted = "expected time with place, with lat and lon, or with y, x and an attribute crs"
-    raise DataError(f"catalog entry {dataset.attrs['entry']}", f"{found}; {accepted}")
+    problem = f"it has the dimensions {[str(dim) for dim in dataset.dims]}"
+    accepted = "expected place, lat and lon, or y and x with an attribute crs"
+    raise DataError(f"catalog entry {dataset.attrs['entry']}", f"{problem}; {accepted}")
 
 
 def _nearest(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
@@ -172,11 +192,18 @@ def _projected(dataset: xr.Dataset, places: Places) -> CellLookup:
 
 
 def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
-    """(n, 2) edges of rows or columns, halfway between their centres."""
+    """Return the (n, 2) edges of rows or columns, halfway between their centres.
+
+    Raises:
+      DataError: If there are fewer than two rows or columns.
+    """
     centre = dataset[axis].values.astype("float64")
     if len(centre) < 2:
-        found = f"{axis}: {len(centre)} values; two are needed to tell how wide a cell is"
-        raise DataError(f"catalog entry {dataset.attrs['entry']}", found, remedy="read more of it")
+        problem = (
+            f"{axis} has {len(centre)} values, but at least two are needed to know the cell size"
+        )
+        where = f"catalog entry {dataset.attrs['entry']}"
+        raise DataError(where, problem, remedy="use a source with more cells")
     edges = edges_between(centre)
     return np.stack([edges[:-1], edges[1:]], 1)
 
@@ -184,20 +211,23 @@ def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
 def _interval(
     bounds: NDArray[np.float64], place: NDArray[np.float64], turn: float = 0
 ) -> NDArray[np.int64]:
-    """(place,) index of the interval of (n, 2) bounds that holds each, -1 for none.
+    """Return the (place,) index of the interval that contains each coordinate, -1 for none.
 
-    With `turn`, what is so much further east or west is the same place.
+    Args:
+      bounds: (n, 2) bounds of the intervals.
+      place: (place,) coordinates.
+      turn: Period of the coordinate, such as 360 degrees of longitude; 0 for none.
     """
     low, high = np.sort(bounds.astype("float64"), axis=1).T
     order = np.argsort(low)
     slack = _EDGE * (high - low)
-    held = np.full(len(place), -1)
+    interval = np.full(len(place), -1)
     for shift in dict.fromkeys((0.0, turn, -turn)):
-        moved = place + shift
-        index = order[np.maximum(np.searchsorted(low[order], moved, "right") - 1, 0)]
-        inside = (moved >= low[index] - slack[index]) & (moved <= high[index] + slack[index])
-        held = np.where((held < 0) & inside, index, held)
-    return held.astype(np.int64)
+        shifted = place + shift
+        index = order[np.maximum(np.searchsorted(low[order], shifted, "right") - 1, 0)]
+        inside = (shifted >= low[index] - slack[index]) & (shifted <= high[index] + slack[index])
+        interval = np.where((interval < 0) & inside, index, interval)
+    return interval.astype(np.int64)
 
 
 def at_sites(
@@ -207,17 +237,21 @@ def at_sites(
     holding: NDArray[np.int64],
     max_km: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """The footprint that holds each site, else the nearest with data within `max_km`.
+    """Return the satellite's values at each site, the baseline without a model.
+
+    They are those of the footprint that contains the site if it has data, otherwise those of the
+    nearest footprint with data within `max_km`.
 
     Args:
       satellite: (footprint, day) values, NaN where missing.
-      where: latitude and longitude (footprint,), degrees.
-      sites: latitude and longitude (site,), degrees.
-      holding: (site,) index of the footprint that holds the site, -1 for none.
-      max_km: farthest centre that may stand for a site.
+      where: Latitude and longitude (footprint,) of footprint centres in degrees.
+      sites: Latitude and longitude (site,) in degrees.
+      holding: (site,) index of the footprint that contains the site, -1 for none.
+      max_km: Largest distance to the centre of a footprint that does not contain the site.
 
     Returns:
-      (site, day) values, NaN where there is none; (site,) distance to the footprint's centre, km.
+      (site, day) values, NaN where missing; (site,) distance to the footprint's centre in km, NaN
+      for sites without a footprint.
     """
     seen = np.asarray(np.isfinite(satellite).any(axis=1))
     series = np.full((len(sites[0]), satellite.shape[1]), np.nan, np.float32)
@@ -234,9 +268,18 @@ def standing_for(
     holding: NDArray[np.int64],
     max_km: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The footprint of each site, -1 for none, and how far its centre is away, km, NaN for none.
+    """Find the footprint whose values `at_sites` uses for each site.
 
-    As of `at_sites`; `seen` (footprint,) says which have data.
+    Args:
+      seen: (footprint,) whether the footprint has data.
+      where: As in `at_sites`.
+      sites: As in `at_sites`.
+      holding: As in `at_sites`.
+      max_km: As in `at_sites`.
+
+    Returns:
+      (site,) index of the footprint, -1 for none; (site,) distance to its centre in km, NaN for
+      none.
     """
     n = len(sites[0])
     if not seen.any() or not n:

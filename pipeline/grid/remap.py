@@ -1,7 +1,7 @@
-"""Putting the values of a source where they belong: on the cells or footprints of a window.
+"""Bring the values of a source to the cells or footprints of a window.
 
-A source of places is scattered: each place gives its value to the cell that holds it. A source on
-a grid of its own is regridded, conserving totals; only its part over the window is read.
+The values of a source of places go to the cells that contain the places. A source with its own grid
+is regridded conservatively; only the part of it over the window is read.
 """
 
 from __future__ import annotations
@@ -22,36 +22,45 @@ if TYPE_CHECKING:
 
 
 def is_grid(dataset: xr.Dataset) -> bool:
-    """Whether a source has its own grid, lat and lon; others have places."""
+    """Return whether a source has its own grid; other sources have places."""
     return "place" not in dataset.dims
 
 
 def on_days(dataset: xr.Dataset, name: str, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
-    """(day, ...) values of a source's variable; NaN on days that it has not."""
+    """Read the (day, ...) values of a variable; NaN on days that the source does not have."""
     part = dataset[name].sel(time=slice(days[0], days[-1]))
     values: NDArray[np.float32] = part.reindex(time=days).values.astype("float32")
     return values
 
 
 def is_projected(dataset: xr.Dataset) -> bool:
-    """Whether a grid's rows and columns are those of a map projection, y and x."""
+    """Return whether a grid is in a map projection, with rows y and columns x."""
     return "y" in dataset.dims
 
 
 def placed(dataset: xr.Dataset, values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
-    """Values of a source, (..., place), (..., lat, lon) or (..., y, x), on a window's cells."""
+    """Return values of a source on the cells of a window.
+
+    Args:
+      dataset: The source, for its coordinates.
+      values: (..., place), (..., lat, lon) or (..., y, x).
+      window: The window.
+
+    Returns:
+      (..., y, x) values of the cells, NaN where missing.
+    """
     if is_grid(dataset):
-        made = _regridder(dataset, window)(values)
-        return made.astype(np.float32, copy=False)
+        regridded = _regridder(dataset, window)(values)
+        return regridded.astype(np.float32, copy=False)
     position = window.cells_of(dataset.lat.values, dataset.lon.values)
     return scattered(values, position, window.cell_shape)
 
 
 def near(dataset: xr.Dataset, window: Window) -> xr.Dataset:
-    """A grid's rows and columns over a window; places as they are.
+    """Select the rows and columns of a grid that are over a window; places do not change.
 
     Raises:
-      DataError: the grid does not reach the window.
+      DataError: If no part of the grid is over the window.
     """
     if not is_grid(dataset):
         return dataset
@@ -59,32 +68,33 @@ def near(dataset: xr.Dataset, window: Window) -> xr.Dataset:
     turns: tuple[int, ...] = (0,)
     if is_projected(dataset):
         x_min, y_min, x_max, y_max = reach(str(dataset.attrs["crs"]), lat, lon)
-        wanted = {"y": (y_min, y_max, turns), "x": (x_min, x_max, turns)}
+        extents = {"y": (y_min, y_max, turns), "x": (x_min, x_max, turns)}
     else:
         dataset = _turned(dataset, float(lon.mean()))
-        wanted = {
+        extents = {
             "lat": (lat.min(), lat.max(), turns),
             "lon": (lon.min(), lon.max(), (-360, 0, 360)),
         }
-    chosen = {}
-    for axis, (least, most, turns) in wanted.items():
+    selection = {}
+    for axis, (least, most, turns) in extents.items():
         edges = _edges(dataset, axis)
         low, high = np.sort(np.stack([edges[:-1], edges[1:]]), axis=0)
         over = [(low + turn < most) & (high + turn > least) for turn in turns]
         index = np.flatnonzero(np.any(over, axis=0))
         if not index.size:
-            found = f"its {axis} {low.min():g} to {high.max():g} is outside the domain's"
-            remedy = "move the domain, or name another source"
-            place = f"catalog entry {dataset.attrs['entry']}"
-            raise DataError(place, f"{found} {least:g} to {most:g}", remedy=remedy)
-        chosen[axis] = slice(int(index[0]), int(index[-1]) + 1)
-    return dataset.isel(chosen)
+            extent = f"its {axis} {low.min():g} to {high.max():g}"
+            problem = f"{extent} is outside the domain's {least:g} to {most:g}"
+            hint = "move the domain, or name another source"
+            raise DataError(f"catalog entry {dataset.attrs['entry']}", problem, remedy=hint)
+        selection[axis] = slice(int(index[0]), int(index[-1]) + 1)
+    return dataset.isel(selection)
 
 
 def _turned(dataset: xr.Dataset, middle: float) -> xr.Dataset:
-    """A grid round the whole Earth, its columns from opposite `middle` on, eastward.
+    """Rotate the columns of a global grid, so that longitude `middle` is in the centre.
 
-    So the columns over a window that lies across the file's first column follow one another.
+    The columns over a window around `middle` are then consecutive, even if the window contains the
+    first column of the file. Other grids do not change.
     """
     bounds = np.sort(dataset.lon_bnds.values, axis=1)
     if bounds.max() - bounds.min() < 360 - 1e-3:
@@ -96,7 +106,7 @@ def _turned(dataset: xr.Dataset, middle: float) -> xr.Dataset:
 
 
 def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
-    """(n + 1,) edges of a grid's rows or columns, degrees, or metres of its projection."""
+    """Return the (n + 1,) edges of rows or columns, in degrees or units of the projection."""
     if f"{axis}_bnds" not in dataset:
         return edges_between(dataset[axis].values)
     bounds = dataset[f"{axis}_bnds"].values
@@ -113,7 +123,10 @@ def _regridder(dataset: xr.Dataset, window: Window) -> Regridder | ProjectedRegr
 def _made(
     window: Window, rows: tuple[float, ...], cols: tuple[float, ...], crs: str
 ) -> Regridder | ProjectedRegridder:
-    """From a grid with these edges to a window's cells."""
+    """Return the regridder from a grid with these edges to the cells of a window.
+
+    Edges are tuples, so that they can be keys of the cache.
+    """
     edges = (np.array(rows), np.array(cols), *window.cell_edges)
     return ProjectedRegridder(crs, *edges) if crs else Regridder(*edges)
 
@@ -121,7 +134,16 @@ def _made(
 def scattered(
     values: NDArray[np.float32], position: tuple[NDArray[np.int64], ...], shape: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """(..., place) values on a grid of `shape`; NaN where no place is."""
+    """Return values of places on a grid.
+
+    Args:
+      values: (..., place).
+      position: (place,) row and (place,) column; a negative row is outside of the grid.
+      shape: Number of rows and columns.
+
+    Returns:
+      (..., row, column) values; NaN where there is no place.
+    """
     row, col = position
     inside = row >= 0
     field = np.full((*values.shape[:-1], *shape), np.nan, np.float32)

@@ -1,4 +1,5 @@
-"""Everything below a workspace URL: the form of each artefact, its identity, and how it is written.
+"""Workspaces and their artefacts: layout, identity, reading and writing.
 
-Zarr arrays, Parquet tables, manifests and the lease of a workspace.
+An artefact is a Zarr store, a Parquet table or a folder of models, described by a manifest. A
+lease makes sure that one process at a time writes into a workspace.
 """

@@ -1,4 +1,8 @@
-"""The workspace on any URL: identity of artefacts, lease, manifest."""
+"""Workspaces and artefacts: where they are stored, what they were made from, if they are complete.
+
+An artefact is complete when its `manifest.json` exists. The manifest records the settings and
+digests that the artefact was made from (its identity), and the size and digest of every object.
+"""
 
 from __future__ import annotations
 
@@ -22,43 +26,52 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.storage.lease import Lease
 
-
 ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
 
-# Artefacts with a folder of their own.
+# The other artefacts are single files, such as folds.parquet with folds.manifest.json.
 FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/", "maps": "maps/"}
-IDENTITY_KEYS = ("inputs_sha256", "inputs")
+
+IDENTITY_KEYS = ("inputs_sha256", "inputs")  # keys of begun.json
 MANIFEST_KEYS = (*IDENTITY_KEYS, "shards", "empty")
+
+# The command that makes each artefact.
 VERBS = {"cube": "prepare", "folds": "prepare", "models": "train", "maps": "predict"}
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of one experiment, `{workspace}/{experiment}/`, on any URL."""
+    """The folder of one experiment, `{workspace}/{experiment}/`.
+
+    Attributes:
+      root: Path or URL of the folder.
+    """
 
     root: str
 
     def url(self, *parts: str) -> str:
-        """URL of something in it."""
+        """Return the URL of a file or folder in the workspace."""
         return files.join(self.root, *parts)
 
     def artefact(self, name: str) -> Artefact:
-        """The artefact of a name, one of ARTEFACTS."""
+        """Return the artefact with a name from ARTEFACTS."""
         return Artefact(name, self.url(FOLDERS.get(name, f"{name}.")), self.lease)
 
     @property
     def lease(self) -> Lease:
-        """The right to write here, one driver's at a time."""
+        """The lease of the workspace: only the process that holds it may write here."""
         return storage_lease.of(self.url("lease.json"))
 
     def prepared(self, experiment: Experiment) -> Workspace:
-        """The workspace that holds an experiment's cube: this one, or that of `cube: URL`."""
+        """Return the workspace with the experiment's cube: this one, or that of `cube: URL`."""
         if experiment.cube is None:
             return self
         return Workspace(files.absolute(experiment.cube).rstrip("/").removesuffix("/cube.zarr"))
 
     def place(self, experiment: Experiment) -> Experiment:
-        """The experiment with the place of its planet, where it has one: beside its cube."""
+        """Return the experiment with absolute URLs of its cube and its planet, if it has them.
+
+        A planet without a URL belongs in the workspace of the cube.
+        """
         if experiment.cube is not None:
             update = {"cube": self.prepared(experiment).url("cube.zarr")}
             experiment = experiment.model_copy(update=update)
@@ -69,24 +82,25 @@ class Workspace:
         return experiment.model_copy(update={"planet": planet})
 
     def described(self) -> Experiment:
-        """The experiment that was run here.
+        """Read `experiment.yaml`, the experiment that was run here.
 
         Raises:
-          StoreError: none was.
+          StoreError: If the file does not exist or does not describe an experiment.
         """
         from pipeline.experiment.config import Experiment
 
         url = self.url("experiment.yaml")
         if not files.exists(url):
-            remedy = "run it, or see what there is with: soilweave ls"
-            raise StoreError(url, "not found, so nothing was run here", remedy=remedy)
+            hint = "run an experiment first, or list the existing ones with: soilweave ls"
+            raise StoreError(url, "not found, so nothing was run here", remedy=hint)
         try:
             return Experiment.model_validate(yaml.safe_load(files.read_bytes(url)))
         except ValueError as error:
-            raise StoreError(url, f"is no experiment: {' '.join(str(error).split())}") from error
+            problem = f"is not a valid experiment: {' '.join(str(error).split())}"
+            raise StoreError(url, problem) from error
 
     def describe(self, experiment: Experiment) -> None:
-        """Write `experiment.yaml`, unless it says the same already."""
+        """Write `experiment.yaml`, unless the file is already up to date."""
         text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False).encode()
         url = self.url("experiment.yaml")
         if not files.exists(url) or files.read_bytes(url) != text:
@@ -95,39 +109,49 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One artefact: `begun.json` comes before its first object, `manifest.json` after its last."""
+    """One artefact of a workspace.
+
+    `begun.json` is written before the first object of the artefact and `manifest.json` after the
+    last one, so an artefact without a manifest is incomplete.
+
+    Attributes:
+      name: One of ARTEFACTS.
+      prefix: URL that its objects start with: its folder with a final slash, or, for a single
+        file, the URL up to and including the dot before the extension.
+      lease: The lease of the workspace; None if no lease is needed, as for reading.
+    """
 
     name: str
     prefix: str
     lease: Lease | None = None
 
     def manifest(self) -> Json | None:
-        """The manifest, None while the artefact is not complete.
+        """Read the manifest; return None if the artefact is not complete.
 
         Raises:
-          DamagedError: if it is there and is not whole.
+          DamagedError: If the manifest exists but cannot be decoded or lacks keys.
         """
-        return self._record("manifest.json", MANIFEST_KEYS)
+        return self._read_record("manifest.json", MANIFEST_KEYS)
 
     def begun(self) -> Json | None:
-        """The record of a begun artefact, None where there is none.
+        """Read `begun.json`; return None if it does not exist.
 
         Raises:
-          DamagedError: if it is there and is not whole.
+          DamagedError: If the file exists but cannot be decoded or lacks keys.
         """
-        return self._record("begun.json", IDENTITY_KEYS)
+        return self._read_record("begun.json", IDENTITY_KEYS)
 
-    def _record(self, name: str, keys: tuple[str, ...]) -> Json | None:
+    def _read_record(self, name: str, keys: tuple[str, ...]) -> Json | None:
         url = f"{self.prefix}{name}"
-        found = files.read_json(url)
-        lacking = [key for key in keys if found is not None and key not in found]
-        if lacking:
-            problem = f"is damaged: it lacks {', '.join(lacking)}"
+        record = files.read_json(url)
+        missing_keys = [key for key in keys if record is not None and key not in record]
+        if missing_keys:
+            problem = f"is damaged: it has no {', '.join(missing_keys)}"
             raise DamagedError(url, problem, remedy=files.DAMAGED)
-        return found
+        return record
 
     def state(self) -> str:
-        """One line: absent, begun, damaged, or complete with its size, age and last day."""
+        """Return one line: absent, begun, damaged, or complete with size, age and last day."""
         try:
             manifest = self.manifest()
         except DamagedError as error:
@@ -138,94 +162,113 @@ class Artefact:
         size = sum(shard["size"] for shard in manifest["shards"])
         n = len(manifest["shards"])
         day = manifest.get("complete_through")
-        reach = f", reaches {day}" if day else ""
-        return f"complete, {n} objects, {size / 1e6:.1f} MB, made {manifest['created']}{reach}"
+        last_day = f", up to {day}" if day else ""
+        created = manifest["created"]
+        return f"complete, {n} objects, {size / 1e6:.1f} MB, created {created}{last_day}"
 
     def digest(self, experiment: Experiment | None = None) -> str:
-        """Digest of the complete artefact.
+        """Return the digest of the complete artefact.
 
         Args:
-          experiment: whose settings it must have been made with, None for any.
+          experiment: The experiment whose settings it must have been made with; None accepts any.
 
         Raises:
-          StoreError: it is not complete, or was made with other settings.
+          StoreError: If the artefact is not complete or was made with other settings.
         """
         manifest = self.manifest()
         verb = VERBS.get(self.name, "run")
-        place = self.prefix.rstrip("./")
+        where = self.prefix.rstrip("./")
         if manifest is None:
-            remedy = f"make it with: soilweave {verb}"
-            raise StoreError(place, f"no complete {self.name} here", remedy=remedy)
-        if experiment is not None and (changed := self.differing(manifest, experiment)):
-            remedy = f"give --name NEW, or make it anew with: soilweave {verb} --overwrite"
-            problem = f"was made with other settings: {changed}"
-            raise StoreError(place, problem, remedy=remedy)
+            hint = f"make it with: soilweave {verb}"
+            raise StoreError(where, f"no complete {self.name} here", remedy=hint)
+        if experiment is not None and (changes := self.changed_settings(manifest, experiment)):
+            hint = f"give --name NEW, or make it again with: soilweave {verb} --overwrite"
+            problem = f"was made with other settings: {changes}"
+            raise StoreError(where, problem, remedy=hint)
         return str(manifest["inputs_sha256"])
 
-    def differing(self, manifest: Json, experiment: Experiment, but: str = "") -> str:
-        """Settings it was made with that an experiment has otherwise, but one; "" for none."""
+    def changed_settings(self, manifest: Json, experiment: Experiment, ignore: str = "") -> str:
+        """Describe the settings of an experiment that differ from those of the artefact.
+
+        Args:
+          manifest: The manifest of the artefact.
+          experiment: The experiment to compare with.
+          ignore: A setting that may differ.
+
+        Returns:
+          `setting old -> new`, separated by commas; "" if no setting differs.
+        """
         sections = ("schema", *schema.SECTIONS[self.name])
         inputs = manifest["inputs"].items()
-        found = {k: v for k, v in inputs if renamed.new_name(k).split(".")[0] in sections}
-        wanted = schema.as_recorded(schema.identity(experiment, self.name), found)
-        return _changed(found | {but: None}, wanted | {but: None})
+        recorded = {k: v for k, v in inputs if renamed.new_name(k).split(".")[0] in sections}
+        current = schema.as_recorded(schema.identity(experiment, self.name), recorded)
+        return _changed(recorded | {ignore: None}, current | {ignore: None})
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
-        """Whether the artefact is there, made from these inputs, or updated from them.
+        """Return whether the artefact is complete and was made from, or updated to, these inputs.
 
         Raises:
-          StoreError: if it was made from other inputs, its records cannot be read, or its folder
-            holds objects without a record, and `overwrite` does not allow to replace it.
+          StoreError: If `overwrite` is False and the artefact was made from other inputs, its
+            records cannot be read, or its folder contains objects but no record.
         """
         try:
-            found = self.manifest() or self.begun()
-            if found is None:
+            record = self.manifest() or self.begun()
+            if record is None:
                 self._check_vacant(overwrite)
                 return False
         except DamagedError:
             if overwrite:
                 return False
             raise
-        updates = [update.get("inputs_sha256") for update in found.get("updated", ())]
-        wanted = schema.as_recorded(inputs, found["inputs"])
-        if files.sha256_of(wanted) in (found["inputs_sha256"], *updates):
-            return "shards" in found
+        updates = [update.get("inputs_sha256") for update in record.get("updated", ())]
+        current = schema.as_recorded(inputs, record["inputs"])
+        if files.sha256_of(current) in (record["inputs_sha256"], *updates):
+            return "shards" in record
         if overwrite:
             return False
-        changed = _changed(found["inputs"], wanted)
-        remedy = "keep it and give --name NEW, or replace it with --overwrite"
-        place = self.prefix.rstrip("./")
-        raise StoreError(place, f"was made with other settings: {changed}", remedy=remedy)
+        changes = _changed(record["inputs"], current)
+        hint = "keep it and give --name NEW, or replace it with --overwrite"
+        where = self.prefix.rstrip("./")
+        raise StoreError(where, f"was made with other settings: {changes}", remedy=hint)
 
     def recorded(self, inputs: Json) -> Json:
-        """What the artefact is made from, in the form of its record here, if it has one."""
-        found = self.manifest() or self.begun()
-        return inputs if found is None else schema.as_recorded(inputs, found["inputs"])
+        """Return inputs in the form of the artefact's record; unchanged if it has no record."""
+        record = self.manifest() or self.begun()
+        return inputs if record is None else schema.as_recorded(inputs, record["inputs"])
 
     def claim(self, inputs: Json, overwrite: bool, progress: Progress) -> bool:
-        """Whether there is work to do; then this driver alone has the right to do it.
+        """Take the lease if the artefact must be made.
 
-        A complete artefact is recognised before the lease is taken, and nothing is touched.
+        The lease is not taken, and nothing is written, if the artefact is already complete.
+
+        Returns:
+          Whether there is work to do. If so, this process holds the lease.
 
         Raises:
-          StoreError: it was made from other inputs, or another driver is at work here.
+          StoreError: If the artefact was made from other inputs, or another process is writing
+            into the workspace.
         """
         if self.complete(inputs, overwrite):
             return False
         if self.lease is not None:
             self.lease.take(progress.note)
-        return not self.complete(inputs, overwrite)  # the driver before may have made it
+        # The process that held the lease before may have completed the artefact.
+        return not self.complete(inputs, overwrite)
 
     def begin(self, inputs: Json) -> bool:
-        """Mark the artefact as begun; True where the same one was begun before and goes on.
+        """Mark the artefact as begun.
 
-        What was made from other inputs is removed first. What was begun in an earlier version of
-        the schema is completed in that version.
+        An artefact of other inputs is removed first. An artefact that was begun under an earlier
+        schema version is completed in that version.
+
+        Returns:
+          Whether the artefact was already begun from the same inputs, so that its finished parts
+          can be kept.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if begun := files.read_receipt(f"{self.prefix}begun.json", *IDENTITY_KEYS):
-            wanted = schema.as_recorded(inputs, begun["inputs"])
-            if begun["inputs_sha256"] == files.sha256_of(wanted):
+            current = schema.as_recorded(inputs, begun["inputs"])
+            if begun["inputs_sha256"] == files.sha256_of(current):
                 return True
         self.remove()
         record = {"inputs_sha256": files.sha256_of(inputs), "inputs": inputs, "begun": now}
@@ -233,10 +276,15 @@ class Artefact:
         return False
 
     def commit(self, inputs: Json, shards: Iterable[Json], **extra: Any) -> None:
-        """Write the manifest: from now on the artefact is complete.
+        """Write the manifest, which makes the artefact complete.
+
+        Args:
+          inputs: What the artefact was made from, as returned by `schema.identity`.
+          shards: Records of all its objects, as returned by `record`.
+          extra: Further keys of the manifest.
 
         Raises:
-          StoreError: another driver has taken over meanwhile; nothing is written then.
+          StoreError: If another process has taken the lease. Nothing is written in that case.
         """
         if self.lease is not None:
             self.lease.check()
@@ -255,27 +303,28 @@ class Artefact:
         files.remove(f"{self.prefix}begun.json")
 
     def amend(self, shards: Iterable[Json], **changed: Any) -> None:
-        """Write the manifest of a complete artefact anew; what it is made from stays.
+        """Update the manifest of a complete artefact; its identity does not change.
 
         Args:
-          shards: that were added or replaced.
-          changed: other keys, as they are now.
+          shards: Records of the objects that were added or replaced.
+          changed: New values of other keys of the manifest.
 
         Raises:
-          StoreError: another driver has taken over meanwhile; nothing is written then.
+          StoreError: If another process has taken the lease. Nothing is written in that case.
         """
         if self.lease is not None:
             self.lease.check()
-        found = self.manifest() or {}
-        empty = [{"key": key, "size": 0} for key in found["empty"]]
-        records = {record["key"]: record for record in (*found["shards"], *empty, *shards)}
-        files.write_json(f"{self.prefix}manifest.json", found | changed | _listed(records.values()))
+        manifest = self.manifest() or {}
+        empty = [{"key": key, "size": 0} for key in manifest["empty"]]
+        records = {record["key"]: record for record in (*manifest["shards"], *empty, *shards)}
+        updated = manifest | changed | _listed(records.values())
+        files.write_json(f"{self.prefix}manifest.json", updated)
 
     def remove(self) -> None:
-        """Remove the artefact, or of a plain file its manifest.
+        """Remove the folder of the artefact; of a single file, remove only the manifest.
 
-        The manifest and the receipts go first and `begun.json` goes last, so that a removal that
-        was interrupted is never taken for a complete artefact or for finished work.
+        The manifest and the receipts are removed first and `begun.json` last, so that an
+        interrupted removal is never mistaken for a complete artefact or for finished work.
         """
         files.remove(f"{self.prefix}manifest.json")
         if not self.prefix.endswith("/"):
@@ -287,23 +336,23 @@ class Artefact:
         files.remove(folder)
 
     def _check_vacant(self, overwrite: bool) -> None:
-        """Refuse a folder whose objects nothing records, as they would be deleted.
+        """Check that the folder is empty, because `begin` would delete what is in it.
 
         Raises:
-          StoreError: if there are any, and `overwrite` does not allow to replace them.
+          StoreError: If the folder contains anything and `overwrite` is False.
         """
         if overwrite or not self.prefix.endswith("/"):
             return
         folder = self.prefix.rstrip("/")
-        if held := files.listing(folder):
-            some = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "")
-            problem = f"holds {some}, but neither manifest.json nor begun.json"
-            remedy = "restore its manifest, give --name NEW, or replace it with --overwrite"
-            raise StoreError(folder, problem, remedy=remedy)
+        if names := files.listing(folder):
+            some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            problem = f"contains {some}, but neither manifest.json nor begun.json"
+            hint = "restore its manifest, give --name NEW, or replace it with --overwrite"
+            raise StoreError(folder, problem, remedy=hint)
 
 
 def _listed(shards: Iterable[Json]) -> Json:
-    """Shards as a manifest has them: those that are stored, and those that are all fill."""
+    """Return the manifest's lists of shards: stored ones, and keys of those that are all fill."""
     records = sorted(shards, key=lambda record: str(record["key"]))
     return {
         "shards": [record for record in records if record["size"]],
@@ -312,7 +361,10 @@ def _listed(shards: Iterable[Json]) -> Json:
 
 
 def record(url: str, key: str) -> Json:
-    """{"key", "size", "sha256"} of an object under a URL; size 0 where there is none."""
+    """Return the record of an object below a URL: `key`, `size` in bytes, and `sha256`.
+
+    The size is 0 if the object does not exist: Zarr does not store shards that are all fill.
+    """
     try:
         data = files.read_bytes(files.join(url, key))
     except FileNotFoundError:
@@ -321,19 +373,20 @@ def record(url: str, key: str) -> Json:
 
 
 def git_commit() -> str | None:
-    """Commit of the code; None where neither its build, a job nor its own checkout tells it."""
+    """Return the commit of the running code; None if it is unknown."""
     return provenance.of_code()
 
 
-def _changed(found: Json, wanted: Json) -> str:
-    keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+def _changed(before: Json, after: Json) -> str:
+    """Describe the keys whose values differ: `setting old -> new`, separated by commas."""
+    keys = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     return ", ".join(
-        f"{renamed.new_name(key)} {_short(found.get(key))} -> {_short(wanted.get(key))}"
+        f"{renamed.new_name(key)} {_short(before.get(key))} -> {_short(after.get(key))}"
         for key in keys
     )
 
 
 def _short(value: Any) -> Any:
-    """A digest by its beginning, anything else whole."""
+    """Return the first 12 characters of a digest; return any other value unchanged."""
     is_digest = isinstance(value, str) and len(value) == 64
     return value[:12] if is_digest else value

@@ -1,4 +1,4 @@
-"""Reading a cube: arrays of its period, in the order that models want."""
+"""Read a complete cube: its arrays on the days of its period, and its valid cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cube:
-    """A complete cube: what it holds, and its groups."""
+    """A complete cube, opened lazily.
+
+    Attributes:
+      url: URL of the Zarr store.
+      attrs: Attributes of the root group, among them `target`, `period` and `refinement`.
+      cells: Forcing (time, y, x), static attributes (y, x), and `mask` (y, x).
+      footprints: The target (time, fy, fx); None if the cube has no satellite.
+      sites: The target (time, site), and inputs of the sites if they have their own; None if the
+        cube has no sites.
+      site_ids: The id of each site.
+    """
 
     url: str
     attrs: dict[str, Any]
@@ -35,36 +45,37 @@ class Cube:
 
     @staticmethod
     def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
-        """Where the cube of an experiment lies, and its digest: prepared here, or named by URL.
+        """Return the URL and the digest of an experiment's cube: its own one, or `cube: URL`.
 
         Raises:
-          StoreError: there is no complete cube, or it, or the planet beside it, was made with
-            other settings.
+          StoreError: If there is no complete cube, or the cube or the planet in its workspace was
+            made with other settings.
         """
         owner = workspace.prepared(experiment)
         url, artefact = owner.url("cube.zarr"), owner.artefact("cube")
         if experiment.cube is None:
             return url, artefact.digest(experiment)
         if (manifest := artefact.manifest()) is None:
-            remedy = "give the URL of one, or leave cube out and run: soilweave prepare"
-            raise StoreError(url, "no complete cube here", remedy=remedy)
-        changed = [artefact.differing(manifest, experiment, but="sources.truth")]  # not in it
+            hint = "give the URL of a complete cube, or omit cube and run: soilweave prepare"
+            raise StoreError(url, "no complete cube here", remedy=hint)
+        # The truth is not part of the cube, so it may differ.
+        changes = [artefact.changed_settings(manifest, experiment, ignore="sources.truth")]
         planet = owner.artefact("planet")
-        if experiment.planet and (made := planet.manifest()):
-            changed.append(planet.differing(made, experiment))
-        if problems := [f"was made with other settings: {text}" for text in changed if text]:
-            remedy = "set what the cube has, or leave cube out and prepare another"
-            raise StoreError(url, *problems, remedy=remedy)
+        if experiment.planet and (planet_manifest := planet.manifest()):
+            changes.append(planet.changed_settings(planet_manifest, experiment))
+        if problems := [f"was made with other settings: {text}" for text in changes if text]:
+            hint = "use the settings of the cube, or omit cube and prepare another one"
+            raise StoreError(url, *problems, remedy=hint)
         return url, artefact.digest()
 
     @staticmethod
     def manifest(experiment: Experiment, workspace: Workspace) -> Json:
-        """What is recorded of an experiment's cube: how far it reaches, its updates."""
+        """Return the manifest of an experiment's cube; empty if the cube is not complete."""
         return workspace.prepared(experiment).artefact("cube").manifest() or {}
 
     @classmethod
     def open(cls, url: str) -> Cube:
-        """Open the groups; arrays are read when asked for."""
+        """Open a cube without reading its arrays."""
         attrs = zarr_arrays.attributes(url)
         ids = tuple(zarr_arrays.attributes(url, "sites").get("id", ()))
         footprints = zarr_arrays.open_group(url, "footprints")
@@ -78,46 +89,52 @@ class Cube:
         )
 
     def until(self, day: date) -> Cube:
-        """The cube with a longer period, as far as its cells reach after an update."""
+        """Return the cube with another last day, such as that of its cells after an update."""
         return replace(self, attrs=self.attrs | {"period": [self.attrs["period"][0], str(day)]})
 
     @property
     def target(self) -> str:
-        """Name of the target."""
+        """Name of the target variable."""
         return str(self.attrs["target"])
 
     @property
     def days(self) -> NDArray[np.datetime64]:
-        """Days of the period."""
+        """(day,) days of the period, datetime64[D]."""
         first, last = (np.datetime64(day, "D") for day in self.attrs["period"])
         return np.arange(first, last + 1)
 
     @property
     def axis_offset(self) -> int:
-        """Days of the time axis before the first day of the period."""
+        """Number of days on the time axis before the first day of the period."""
         axis = self.cells["time"].values[:1].astype("datetime64[D]")
         return int((self.days[:1] - axis).astype(int)[0])
 
     @property
     def refinement(self) -> int:
-        """Cells along a footprint's side."""
+        """Number of cells along a footprint's side."""
         return int(self.attrs["refinement"])
 
     def series(self, group: xr.Dataset, name: str) -> NDArray[np.float32]:
-        """(day, ...) values of a variable on the days of the period."""
+        """Read the (day, ...) values of a variable on all days of the period."""
         days = self.days.astype("datetime64[ns]")
         values: NDArray[np.float32] = group[name].sel(time=slice(days[0], days[-1])).values
         return values
 
     def part(self, group: xr.Dataset, name: str, days: slice) -> NDArray[np.float32]:
-        """(day, ...) values of a variable on some days, counted along the period."""
+        """Read the (day, ...) values of a variable on some days.
+
+        Args:
+          group: The cells, footprints or sites.
+          name: Name of the variable.
+          days: The days, counted from the first day of the period.
+        """
         first = self.axis_offset
-        where = {"time": slice(first + days.start, first + days.stop)}
-        values: NDArray[np.float32] = group[name].isel(where).values
+        on_axis = {"time": slice(first + days.start, first + days.stop)}
+        values: NDArray[np.float32] = group[name].isel(on_axis).values
         return values
 
     def blocks(self, days: slice) -> Iterator[slice]:
-        """Those days in pieces that each lie in one shard."""
+        """Split days, counted from the first day of the period, at the borders of shards."""
         shift = self.axis_offset % schema.BLOCK_DAYS
         start = days.start
         while start < days.stop:
@@ -126,12 +143,15 @@ class Cube:
             start = stop - shift
 
     def membership(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Valid cells and the footprints they make.
+        """Find the usable footprints and their valid cells.
+
+        A footprint is usable if at least half of its cells are valid.
 
         Returns:
-          (cell, 2) row and column of every valid cell of a usable footprint; (footprint, 2) row
-          and column of every footprint of which at least half is valid; (footprint, refinement^2)
-          index of its cells, -1 for none.
+          (cell, 2) row and column of every valid cell of the usable footprints.
+          (footprint, 2) row and column of every usable footprint.
+          (footprint, refinement^2) indices of a footprint's cells in the first array; -1 for
+          cells that are not valid.
         """
         mask = self.cells["mask"].values.astype(bool)
         r = self.refinement
@@ -140,13 +160,13 @@ class Cube:
         usable = by_footprint.sum(2) * 2 >= r * r
         footprints = np.argwhere(usable)
         valid = by_footprint[usable]
-        number = np.where(valid, valid.cumsum().reshape(valid.shape) - 1, -1)
-        which, inner = np.nonzero(valid)
-        cells = footprints[which] * r + np.stack([inner // r, inner % r], 1)
-        return cells, footprints, number.astype(np.int64)
+        cell_index = np.where(valid, valid.cumsum().reshape(valid.shape) - 1, -1)
+        footprint_index, inner = np.nonzero(valid)
+        cells = footprints[footprint_index] * r + np.stack([inner // r, inner % r], 1)
+        return cells, footprints, cell_index.astype(np.int64)
 
     def day_index(self, period: tuple[Any, Any]) -> slice:
-        """Days of a period, as indexes into the cube's."""
+        """Return the days of a period, counted from the first day of the cube's period."""
         first = schema.epoch_day(np.datetime64(self.attrs["period"][0], "D").item())
         begin, end = (schema.epoch_day(day) - first for day in period)
         return slice(begin, end + 1)

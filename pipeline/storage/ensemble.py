@@ -1,6 +1,7 @@
-"""Whether trained models can be used: training that diverged, predictions that are missing.
+"""Predict with an arm's ensemble, and check that its members are usable.
 
-An arm's ensemble: its members' predictions at places, and their mean and spread, calibrated.
+A member is unusable if its training diverged, so that predictions are not finite. A member whose
+predictions are far from those of the others is reported.
 """
 
 from __future__ import annotations
@@ -26,107 +27,134 @@ if TYPE_CHECKING:
     from model.sampling import Places, TrainingData
     from pipeline.experiment.config import Experiment
 
-
-EXAMINED = 32  # places at which a model must predict before it is kept
-LISTED = 12  # places that a message names
+EXAMINED = 32  # number of places at which a model is checked after training
+LISTED = 12  # largest number of places that a message names
 
 
 def remedy(train: TrainConfig) -> str:
-    """What to do about models that diverged, with the settings that matter."""
+    """Return the hint for models that diverged, with the present values of the settings."""
     clip = "none" if train.gradient_clip is None else f"{train.gradient_clip:g}"
     return (
         f"lower train.learning_rate ({train.learning_rate:g}), set or lower train.gradient_clip "
-        f"({clip}), or look at the values of these places with soilweave doctor; models that "
-        "failed are not kept, all others are; other settings need --name NEW or --overwrite"
+        f"({clip}), or check the values of these places with soilweave doctor; all models but "
+        "the failed ones are kept; other settings need --name NEW or --overwrite"
     )
 
 
 def sample(n_places: int, most: int = EXAMINED) -> NDArray[np.int64]:
-    """Indexes of so many places at most, evenly spread."""
+    """Return the indices of at most `most` of `n_places` places, evenly spread."""
     return np.unique(np.linspace(0, n_places - 1, min(n_places, most)).astype(np.int64))
 
 
-def examined(job: ModelKey, trained: TrainedModel, data: TrainingData) -> list[str]:
-    """What is wrong with a model's predictions at some of the places that it has learnt from."""
+def examined(key: ModelKey, trained: TrainedModel, data: TrainingData) -> list[str]:
+    """Check a model's predictions at a sample of the places that it was trained on.
+
+    Returns:
+      Problems as sentences; empty if all predictions are finite.
+    """
     at_sites = "site" in trained.heads
     places, index = (data.sites, data.trainable) if at_sites else (data.cells, _cells(data))
     some = places.take(index[sample(len(index))])
-    return missing(job, trained.heads, ensemble.predict_series(trained, some))
+    return missing(key, trained.heads, ensemble.predict_series(trained, some))
 
 
-def missing(job: ModelKey, heads: tuple[str, ...], found: Prediction) -> list[str]:
-    """A sentence where a model has no finite prediction at some places, else nothing.
+def missing(key: ModelKey, heads: tuple[str, ...], prediction: Prediction) -> list[str]:
+    """Check that all predictions of a model are finite.
 
-    An input that is missing has its mean for a value, hence a prediction is never to be missing.
+    Missing inputs are replaced by their mean, so a working model predicts on every day.
+
+    Returns:
+      One sentence with the number of days and places, or an empty list.
     """
-    named = [*heads, "width"] if "site" in heads else heads
-    bad = np.any([~np.isfinite(getattr(found, name)) for name in named], 0)
+    names = [*heads, "width"] if "site" in heads else heads
+    bad = np.any([~np.isfinite(getattr(prediction, name)) for name in names], 0)
     if not bad.any():
         return []
-    lacking = int(bad.any(1).sum())
-    said = f"no finite prediction on {int(bad.sum()):,} of {bad.size:,} days"
-    return [f"{models.name(job)}: {said}, at {lacking} of {len(bad)} places"]
+    n_places = int(bad.any(1).sum())
+    days = f"no finite prediction on {int(bad.sum()):,} of {bad.size:,} days"
+    return [f"{models.name(key)}: {days}, at {n_places} of {len(bad)} places"]
 
 
 def refuse(root: str, problems: Sequence[str]) -> None:
-    """Stop where models predict nothing.
+    """Stop if models have predictions that are not finite.
 
     Raises:
-      TrainingError: there are problems.
+      TrainingError: If there are problems; it lists all of them.
     """
     if problems:
-        todo = (
-            "train these models anew: lower train.learning_rate, and make all models anew with "
-            "soilweave train --overwrite"
+        hint = (
+            "lower train.learning_rate and train all models again with: soilweave train --overwrite"
         )
-        raise TrainingError(root, *problems, remedy=todo)
+        raise TrainingError(root, *problems, remedy=hint)
 
 
 def odd(member: dict[str, Any]) -> str:
-    """A member that is unlike the others (its arm, fold and seed), in one sentence."""
+    """Return the warning about a member that disagrees with the others.
+
+    Args:
+      member: Its `arm`, `fold` and `seed`.
+    """
     return (
-        f"arm {member['arm']}, fold {member['fold']}, seed {member['seed']} predicts something "
-        f"else than the other members: its median absolute difference from their mean is more "
-        f"than {OUTLIER_FACTOR:g} times theirs; look at its losses before you use the ensemble"
+        f"arm {member['arm']}, fold {member['fold']}, seed {member['seed']} disagrees with the "
+        "other members: its median absolute difference from their mean is more than "
+        f"{OUTLIER_FACTOR:g} times theirs; look at its losses before you use the ensemble"
     )
 
 
 def _cells(data: TrainingData) -> NDArray[np.int64]:
+    """Return the indices of all cells of the footprints that are trained on."""
     members = data.members[data.seen]
     return np.unique(members[members >= 0])
 
 
 def _listed(what: str, names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - LISTED} more" if len(every) > LISTED else ""
-    return f"{what} {' '.join(every[:LISTED])}{more}" if every else ""
+    """Return `what` followed by at most LISTED names; "" if there are none."""
+    all_names = list(names)
+    more = f" and {len(all_names) - LISTED} more" if len(all_names) > LISTED else ""
+    return f"{what} {' '.join(all_names[:LISTED])}{more}" if all_names else ""
 
 
-Ensemble = list[Prediction]
+Ensemble = list[Prediction]  # one prediction per member
 
 
 def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(site,) fold of the models each site may be judged by in an arm; `fold` holds it out."""
+    """Return the (site,) fold of the models that may be evaluated at each site.
+
+    These are the models that were not trained on the site: those of the fold that holds it out,
+    or the model of all sites if the arm is trained on none.
+
+    Args:
+      experiment: The experiment.
+      arm: The arm.
+      fold: (site,) the fold that holds out each site.
+    """
     return fold if models.has_folds(experiment, arm) else np.full_like(fold, models.ALL)
 
 
 def at_places(
     experiment: Experiment, root: str, arm: Any, places: Places, by: NDArray[np.int64]
 ) -> Ensemble:
-    """Each member's predictions at places, each by the models of its fold `by` (place,).
+    """Predict at places with every member of an arm's ensemble.
+
+    Args:
+      experiment: The experiment.
+      root: URL of the models.
+      arm: The arm.
+      places: The inputs of the places.
+      by: (place,) the fold of the models that predict at each place.
 
     Raises:
-      TrainingError: naming the models that have no finite prediction somewhere.
+      TrainingError: If a prediction is not finite; it names all such models.
     """
     members, problems, heads = [], list[str](), models.heads(experiment, arm)
     for seed in range(experiment.n_seeds):
         pieces = {}
         for fold in np.unique(by).tolist():
-            job = ModelKey(arm, fold, seed)
+            key = ModelKey(arm, fold, seed)
             pieces[fold] = ensemble.predict_series(
-                models.load(root, job), places.select(by == fold)
+                models.load(root, key), places.select(by == fold)
             )
-            problems += missing(job, heads, pieces[fold])
+            problems += missing(key, heads, pieces[fold])
         members.append(ensemble.merge_predictions(pieces, by))
     refuse(root, problems)
     return members
@@ -138,7 +166,17 @@ def calibrated(
     by: NDArray[np.int64],
     calibrations: dict[str, Calibration],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Product, its calibrated and its raw standard deviation, each (site, day)."""
+    """Combine the members of an ensemble with the calibration of each fold.
+
+    Args:
+      members: Predictions of each member.
+      heads: The heads that the arm trains.
+      by: (site,) the fold of the models that predicted at each site.
+      calibrations: The calibration of each fold, by the fold's name.
+
+    Returns:
+      The predicted mean, its calibrated and its raw standard deviation, each (site, day).
+    """
     shape = members[0].site.shape
     mean, std, raw = (np.full(shape, np.nan, np.float32) for _ in range(3))
     for fold in np.unique(by):

@@ -1,8 +1,9 @@
-"""The lease of a workspace: one driver writes, a second one waits or is told who holds it.
+"""The lease of a workspace: only the process that holds it may write there.
 
-lease.json: holder (an id of the driver's process), host, pid, since, renewed (UTC). It is created
-and renewed by compare-and-swap, so of two drivers one gets it. A lease that is not renewed for
-STALE_S seconds, by the clock of the one who waits, is of a dead driver and is taken over.
+`lease.json` contains `holder` (a random id of the process), `host`, `pid`, `since` and `renewed`
+(UTC). It is created and renewed by compare-and-swap, so only one of two processes gets it. A lease
+that is not renewed for STALE_S seconds, by the clock of the process that waits, belongs to a dead
+process and can be taken.
 """
 
 from __future__ import annotations
@@ -28,78 +29,86 @@ if TYPE_CHECKING:
 
     from pipeline.files import Json
 
-
 STALE_S, RENEW_S, POLL_S = 60.0, 15.0, 1.0
-HOLDER = uuid.uuid4().hex  # of this process
+
+HOLDER = uuid.uuid4().hex  # the id of this process
 
 
 @functools.cache
 def of(url: str) -> Lease:
-    """The lease of a URL; one object for the whole process."""
+    """Return the lease of a URL; the same object in the whole process."""
     return Lease(url)
 
 
 class Lease:
-    """The right to write into one workspace, held by one process at a time."""
+    """The right to write into one workspace, held by one process at a time.
+
+    Attributes:
+      url: URL of `lease.json`.
+      lost: Whether another process took the lease while this one held it.
+    """
 
     def __init__(self, url: str) -> None:
-        """Nothing is taken yet."""
+        """Create the object; `take` takes the lease."""
         self.url, self.lost = url, False
         self._written: bytes | None = None
         self._since = ""
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._stop = threading.Lock(), threading.Event()
 
     @property
     def held(self) -> bool:
-        """Whether this process holds it, as far as it knows."""
+        """Whether this process holds the lease, as far as it knows."""
         return self._written is not None
 
     def take(self, say: Callable[[str], None]) -> None:
-        """Take the lease, from a driver that died as well; keep one that is held.
+        """Take the lease, also from a dead process; do nothing if this process holds it.
 
         Args:
-          say: is told, once, whom the driver waits for.
+          say: Called with a message if this process must wait to see whether the holder is alive.
 
         Raises:
-          StoreError: a driver that is alive holds it, or the place cannot be written.
+          StoreError: If a living process holds the lease, or `lease.json` cannot be written.
         """
         if self.held:
             return
         self._since = _now()
         while True:
-            found = _read(self.url)
-            if found is not None and not self._is_dead(found, say):
+            content = _read(self.url)
+            if content is not None and not self._is_dead(content, say):
                 continue
             written = self._record()
-            if files.swap(self.url, written, found):
+            if files.swap(self.url, written, content):
                 self._written, self.lost = written, False
-                self._over = threading.Event()
+                self._stop = threading.Event()
                 atexit.register(self.release)
-                threading.Thread(target=self._keep, args=(self._over,), daemon=True).start()
+                threading.Thread(target=self._renew_until, args=(self._stop,), daemon=True).start()
                 return
 
     def held_by_another(self) -> bool:
-        """Whether the record is of another driver that may be alive; nobody is waited for."""
-        found = None if self.held else _read(self.url)
-        if found is None:
+        """Return whether another process, which may be alive, holds the lease, without waiting."""
+        content = None if self.held else _read(self.url)
+        if content is None:
             return False
-        record = _parsed(found)
+        record = _parsed(content)
         return record.get("host") != platform.node() or _runs(record.get("pid"))
 
     def check(self) -> None:
-        """Make sure that it is held still.
+        """Check that this process still holds the lease.
 
         Raises:
-          StoreError: it is not; another driver has taken it over, or somebody removed it.
+          StoreError: If another process has taken the lease or somebody removed `lease.json`.
         """
         if self.lost or not self._renew():
-            found = _told(_read(self.url)) if files.exists(self.url) else "nobody"
-            problem = f"lost to {found} while this driver did not answer; nothing was committed"
-            raise StoreError(self.url, problem, remedy="run the verb again")
+            holder = _told(_read(self.url)) if files.exists(self.url) else "nobody"
+            problem = (
+                f"lost to {holder}, because this process did not renew it in time; "
+                "nothing was committed"
+            )
+            raise StoreError(self.url, problem, remedy="run the command again")
 
     def release(self) -> None:
-        """Give it back, if it is held."""
-        self._over.set()
+        """Release the lease if this process holds it."""
+        self._stop.set()
         with self._lock:
             if self._written is not None and _read(self.url) == self._written:
                 files.remove(self.url)
@@ -108,10 +117,10 @@ class Lease:
 
     @contextlib.contextmanager
     def given_back(self) -> Iterator[None]:
-        """Give it back at the end of the block; tell why, where its loss has stopped the block.
+        """Release the lease at the end of the block.
 
         Raises:
-          StoreError: another driver has taken it over.
+          StoreError: If another process has taken the lease, which also interrupts the block.
         """
         try:
             yield
@@ -124,30 +133,30 @@ class Lease:
         finally:
             self.release()
 
-    def _is_dead(self, found: bytes, say: Callable[[str], None]) -> bool:
-        """Whether its holder is; False where it has gone meanwhile.
+    def _is_dead(self, content: bytes, say: Callable[[str], None]) -> bool:
+        """Return whether the holder is dead; False if it released the lease in the meantime.
 
         Raises:
-          StoreError: the holder is alive.
+          StoreError: If the holder is alive.
         """
-        record = _parsed(found)
-        remedy = "wait for it to end, or keep your run apart with --name NEW"
-        here = record.get("host") == platform.node()
-        if here and not _runs(record.get("pid")):
+        record = _parsed(content)
+        hint = "wait for it to end, or use another workspace with --name NEW"
+        same_host = record.get("host") == platform.node()
+        if same_host and not _runs(record.get("pid")):
             return True
-        if not here:
-            say(f"waiting to see whether {_told(found)} is alive, {STALE_S:.0f} s at most")
+        if not same_host:
+            say(f"waiting up to {STALE_S:.0f} s to see whether {_told(content)} is alive")
             end = time.monotonic() + STALE_S
             while time.monotonic() < end:
                 time.sleep(POLL_S)
-                now = _read(self.url)
-                if now is None:
+                latest = _read(self.url)
+                if latest is None:
                     return False
-                if now != found:
+                if latest != content:
                     break
             else:
                 return True
-        raise StoreError(self.url, f"held by {_told(found)}", remedy=remedy)
+        raise StoreError(self.url, f"held by {_told(content)}", remedy=hint)
 
     def _record(self) -> bytes:
         return json.dumps(
@@ -161,7 +170,7 @@ class Lease:
         ).encode()
 
     def _renew(self) -> bool:
-        """Write it anew over what this process wrote before; False where it is not there."""
+        """Renew the lease; return False if the content is not what this process wrote last."""
         with self._lock:
             if self._written is None:
                 return False
@@ -172,20 +181,21 @@ class Lease:
             self._written = written
             return True
 
-    def _keep(self, over: threading.Event) -> None:
-        """Renew until it is given back; where another driver has it, stop this one."""
-        while not over.wait(RENEW_S):
+    def _renew_until(self, stop: threading.Event) -> None:
+        """Renew the lease until it is released; interrupt this process if another one took it."""
+        while not stop.wait(RENEW_S):
             try:
-                if self._renew() or over.is_set():
+                if self._renew() or stop.is_set():
                     continue
             except StoreError:
-                continue  # the store does not answer now; the next turn or `check` tells
+                continue  # the store does not answer; the next turn or `check` tries again
             with contextlib.suppress(StoreError):
                 if _read(self.url) is not None:
                     self.lost = True
                     main = threading.main_thread().ident
                     assert main is not None
-                    signal.pthread_kill(main, signal.SIGINT)  # wakes it, whatever it waits for
+                    # A signal interrupts the main thread even while it waits.
+                    signal.pthread_kill(main, signal.SIGINT)
             return
 
 
@@ -196,23 +206,24 @@ def _read(url: str) -> bytes | None:
         return None
 
 
-def _parsed(found: bytes) -> Json:
+def _parsed(content: bytes) -> Json:
+    """Return the record in `lease.json`; empty if it is damaged."""
     try:
-        return dict(json.loads(found))
+        return dict(json.loads(content))
     except ValueError:
         return {}
 
 
-def _told(found: bytes | None) -> str:
-    record = _parsed(found or b"")
+def _told(content: bytes | None) -> str:
+    """Describe the holder of a lease in a message."""
+    record = _parsed(content or b"")
     if "pid" not in record:
-        return "a driver whose record is damaged"
-    place = f"process {record.get('pid')} on {record.get('host')}"
-    return f"{place}, at work since {record.get('since')}"
+        return "a process whose record is damaged"
+    return f"process {record.get('pid')} on {record.get('host')}, since {record.get('since')}"
 
 
 def _runs(pid: object) -> bool:
-    """Whether a process of this machine runs."""
+    """Return whether a process of this machine is running."""
     if not isinstance(pid, int):
         return False
     try:

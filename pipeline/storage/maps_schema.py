@@ -1,15 +1,18 @@
-"""The form of maps and of the state they can be continued from.
+"""Schema of the maps, and of the model states that `update` continues them from.
 
-maps/{arm}.zarr, Zarr v3, CF: `{target}`, `{target}_std` int16 and `quality_flag` uint8, each
-(time, y, x), in the root one day to a chunk, in the group `series` the same for reading in time;
-`input_status` uint8 (time), whether the forcing was preliminary when the day was made; coordinates
-time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. Where sites were learnt
-from, `attribute_distance` and `probe_gain` float32 (y, x) in the root.
-state/{arm}.zarr: `hidden`, `cell` (block, member, y, x, unit) float32, the LSTM's state before the
-first day of each of the last blocks, that of the next day among them; `site_level`,
-`satellite_level` (member, y, x), m of the spin-up; `block`, in any order, counts blocks of 32 days
-from 1970-01-01; beside the former two layers, what they are made of: `attributes` (attribute, y,
-x), `mean_variance` (y, x).
+maps/{arm}.zarr is in Zarr v3 format and follows the CF conventions:
+  `{target}`, `{target}_std` int16 and `quality_flag` uint8, each (time, y, x): in the root with one
+    day per chunk, and in the group `series` with chunks that are long in time.
+  `input_status` uint8 (time): whether the forcing of the day was preliminary.
+  `attribute_distance`, `probe_gain` float32 (y, x), in the root, if the arm is trained on sites.
+  Coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`.
+state/{arm}.zarr:
+  `hidden`, `cell` float32 (block, member, y, x, unit): the LSTM's state before the first day of
+    each of the last blocks, up to the block with the day after the maps.
+  `block`: number of the block, counted in 32 days from 1970-01-01, in any order.
+  `site_level`, `satellite_level` float32 (member, y, x): mean of each head in the spin-up.
+  `attributes` (attribute, y, x), `mean_variance` (y, x), float32: what `attribute_distance` and
+    `probe_gain` are calculated from; they exist if these do.
 """
 
 from __future__ import annotations
@@ -37,16 +40,23 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-FILL, FLAG_FILL = -32768, 255
+FILL, FLAG_FILL = -32768, 255  # of int16 values, and of `quality_flag`
+
+# A chunk of the group `series`: so many blocks of 32 days, so many cells along y and x.
 SERIES_BLOCKS, SERIES_CHUNK = 12, 16
+
+# The state is kept for so many blocks, in chunks of so many cells along y and x.
 STATE_BLOCKS, STATE_CHUNK = 3, 64
+
 DIMS = ("time", "y", "x")
-NEXT_PROBES = "next_probes.csv"  # beside the maps; form in pipeline/siting.py
-TEMPERATURE, FREEZING_K = "air_temperature", 273.15
+
+NEXT_PROBES = "next_probes.csv"  # in the workspace
+
+TEMPERATURE, FREEZING_K = "air_temperature", 273.15  # the limit of Quality.FROZEN
 
 
 class Quality(IntFlag):
-    """Bits of `quality_flag`; 0 is a value like those that were judged."""
+    """Bits of `quality_flag`; 0 if the value is like those in the evaluation."""
 
     NO_INPUTS = 1
     INPUT_MISSING = 2
@@ -56,6 +66,7 @@ class Quality(IntFlag):
     NOT_PREDICTED = 32
 
 
+# Stored as the comment of `quality_flag`.
 MEANINGS = {
     Quality.NO_INPUTS: "the cell has no inputs, hence no value",
     Quality.INPUT_MISSING: "an input was missing that day, its mean stood in",
@@ -65,6 +76,7 @@ MEANINGS = {
     Quality.NOT_PREDICTED: "the models gave no finite value although the cell has inputs",
 }
 
+# Layers of the root that exist if the arm is trained on sites.
 LAYERS = {
     "attribute_distance": {
         "long_name": "distance to the nearest site learnt from, in statics and climate",
@@ -78,36 +90,47 @@ LAYERS = {
 
 
 def pack(values: NDArray[Any], step: float) -> NDArray[np.int16]:
-    """Values as multiples of `step`, NaN as the fill value.
+    """Convert values to integer multiples of `step`, and NaN to the fill value.
 
     Raises:
-      ValueError: a value does not fit.
+      ValueError: If a value is too large for int16.
     """
     counts = np.round(values / step)
     if (np.abs(counts) > 32767).any():
-        odd = values[np.abs(counts) > 32767].flat[0]
-        msg = f"{odd:g} does not fit into two bytes at a step of {step:g}"
+        too_large = values[np.abs(counts) > 32767].flat[0]
+        msg = f"{too_large:g} does not fit into int16 at a step of {step:g}"
         raise ValueError(msg)
     return np.where(np.isnan(counts), FILL, counts).astype(np.int16)
 
 
 def state_blocks(period: tuple[date, date]) -> range:
-    """The blocks whose state is kept: the last ones, up to the one that holds the next day."""
+    """Return the blocks whose state is kept: the last ones, up to that of the day after a period.
+
+    Args:
+      period: First and last day of the maps.
+    """
     return schema.block_range((period[0], period[1] + timedelta(1)))[-STATE_BLOCKS:]
 
 
-def slots(held: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Which block each place of the state is for, when the wanted ones follow those it holds.
+def slots(stored: Sequence[int], needed: Sequence[int]) -> list[int]:
+    """Assign blocks to the positions of the state array.
 
-    The newcomer takes the place of the oldest, so that the others stay where they are.
+    A new block replaces the oldest one, so the other blocks stay at their positions.
+
+    Args:
+      stored: The block at each position now.
+      needed: The blocks whose state is to be kept.
+
+    Returns:
+      The block at each position afterwards.
     """
-    made = list(held)
-    for block in wanted:
-        if block not in made and len(made) < STATE_BLOCKS:
-            made.append(block)
-        elif block not in made:
-            made[made.index(min(made))] = block
-    return made
+    blocks = list(stored)
+    for block in needed:
+        if block not in blocks and len(blocks) < STATE_BLOCKS:
+            blocks.append(block)
+        elif block not in blocks:
+            blocks[blocks.index(min(blocks))] = block
+    return blocks
 
 
 def template(
@@ -118,15 +141,18 @@ def template(
     sites: bool = False,
     preliminary: schema.Spans | None = None,
 ) -> tuple[list[Array], dict[str, Json]]:
-    """Arrays of an arm's maps, and the attributes of their groups.
+    """Describe the arrays of an arm's maps, and the attributes of their groups.
 
     Args:
-      experiment: its period is that of the maps.
-      window: the cells.
-      arm: which arm.
-      members: of its ensemble.
-      sites: whether it has learnt from some.
-      preliminary: spans of days, as `status` has them.
+      experiment: The experiment, whose period is that of the maps.
+      window: The cells.
+      arm: The arm.
+      members: Number of members of its ensemble.
+      sites: Whether the arm is trained on sites.
+      preliminary: Spans of days with preliminary forcing.
+
+    Returns:
+      The arrays, and the attributes by group; "" is the root.
     """
     variable, period = experiment.table[experiment.target], experiment.period
     shape = (len(schema.time_axis(period)), *window.cell_shape)
@@ -151,7 +177,15 @@ def template(
 def state_template(
     window: Window, blocks: Sequence[int], members: int, units: int, attributes: int = 0
 ) -> list[Array]:
-    """Arrays of an arm's state before the first day of `blocks`; of so many attributes, if any."""
+    """Describe the arrays of an arm's state.
+
+    Args:
+      window: The cells.
+      blocks: The blocks before whose first day the state is kept.
+      members: Number of members of the ensemble.
+      units: Number of hidden units of the LSTM.
+      attributes: Number of site attributes; 0 if the arm is not trained on sites.
+    """
     space, coarse, fine = window.cell_shape, (SHARD, SHARD), (STATE_CHUNK, STATE_CHUNK)
     arrays = [schema.coordinate("", ("block",), "block", np.array(blocks, np.int32), units="1")]
     for name in ("hidden", "cell"):
@@ -166,14 +200,15 @@ def state_template(
         for name in ("site_level", "satellite_level")
     ]
     if attributes:
-        whole, shard, chunk = ((attributes, *size) for size in (space, coarse, fine))
+        sizes, shard, chunk = ((attributes, *size) for size in (space, coarse, fine))
         dims = ("attribute", "y", "x")
-        levels.append(Array("attributes", dims, whole, "<f4", shard, chunk))
+        levels.append(Array("attributes", dims, sizes, "<f4", shard, chunk))
         levels.append(Array("mean_variance", dims[1:], space, "<f4", coarse, fine))
     return arrays + levels
 
 
 def _fields(target: str, variable: Variable, arm: str) -> list[tuple[str, str, int, Json]]:
+    """Return the name, dtype, fill value and attributes of each variable of the maps."""
     step = variable.scale_factor
     common: Json = {"units": variable.units, "scale_factor": step, "add_offset": 0.0}
     common |= {"_FillValue": FILL, "grid_mapping": "crs", "coordinates": "lat lon"}
@@ -214,29 +249,30 @@ def _fields(target: str, variable: Variable, arm: str) -> list[tuple[str, str, i
 def _coordinates(
     group: str, window: Window, period: tuple[date, date], variable: Variable
 ) -> list[Array]:
-    def made(dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> Array:
+    def coordinate(dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> Array:
         return schema.coordinate(group, dims, name, values, **attrs)
 
     days = schema.time_axis(period)
+    y_name, x_name = "projection_y_coordinate", "projection_x_coordinate"
     arrays = [
         schema.time_coordinate(group, period, bounds="time_bnds"),
-        made(("time", "bnds"), "time_bnds", np.stack([days, days + 1], 1)),
-        made(("y",), "y", window.cell_y, units="m", standard_name="projection_y_coordinate"),
-        made(("x",), "x", window.cell_x, units="m", standard_name="projection_x_coordinate"),
-        made(("y",), "lat", window.cell_lat, **_degrees("latitude", "north")),
-        made(("x",), "lon", window.cell_lon, **_degrees("longitude", "east")),
-        made((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf()),
+        coordinate(("time", "bnds"), "time_bnds", np.stack([days, days + 1], 1)),
+        coordinate(("y",), "y", window.cell_y, units="m", standard_name=y_name),
+        coordinate(("x",), "x", window.cell_x, units="m", standard_name=x_name),
+        coordinate(("y",), "lat", window.cell_lat, **_degrees("latitude", "north")),
+        coordinate(("x",), "lon", window.cell_lon, **_degrees("longitude", "east")),
+        coordinate((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf()),
     ]
     if variable.depth_m is not None:
         attrs = {"units": "m", "standard_name": "depth", "long_name": "depth", "positive": "down"}
         bounds = np.array(variable.depth_m)
-        arrays.append(made((), "depth", bounds.mean(), bounds="depth_bnds", **attrs))
-        arrays.append(made(("bnds",), "depth_bnds", bounds))
+        arrays.append(coordinate((), "depth", bounds.mean(), bounds="depth_bnds", **attrs))
+        arrays.append(coordinate(("bnds",), "depth_bnds", bounds))
     return arrays
 
 
 def _degrees(name: str, towards: str) -> dict[str, str]:
-    """Attributes of a coordinate in degrees, of the cells' centres."""
+    """Return the attributes of the latitude or longitude of the cells' centres."""
     long_name = f"{name} of the cell's centre"
     return {"units": f"degrees_{towards}", "standard_name": name, "long_name": long_name}
 
@@ -272,17 +308,25 @@ def _attributes(experiment: Experiment, window: Window, arm: str, members: int) 
 
 
 def oldest_state(experiment: Experiment, workspace: Workspace) -> int:
-    """Number of the oldest block that every arm has a state for."""
-    return max(min(held) for held in _held(experiment, workspace).values())
+    """Return the number of the oldest block for which every arm has a state.
+
+    Raises:
+      StoreError: If an arm has no state.
+    """
+    return max(min(blocks) for blocks in _held(experiment, workspace).values())
 
 
 def _held(experiment: Experiment, workspace: Workspace) -> dict[str, list[int]]:
-    """By arm, the blocks whose state is kept, as they lie."""
-    found: dict[str, list[int]] = {}
+    """Read the blocks whose state is stored, by arm, in the order of the state array.
+
+    Raises:
+      StoreError: If an arm has no state.
+    """
+    stored: dict[str, list[int]] = {}
     for arm in experiment.arms:
         url = workspace.url("state", f"{arm}.zarr")
         if not zarr_arrays.attributes(url):
-            remedy = "make it anew with: soilweave predict --overwrite"
-            raise StoreError(url, "no state to go on from", remedy=remedy)
-        found[arm] = [int(block) for block in zarr_arrays.open_group(url, "")["block"].values]
-    return found
+            hint = "make the maps and their state again with: soilweave predict --overwrite"
+            raise StoreError(url, "there is no state to continue from", remedy=hint)
+        stored[arm] = [int(block) for block in zarr_arrays.open_group(url, "")["block"].values]
+    return stored

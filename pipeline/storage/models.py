@@ -1,4 +1,7 @@
-"""The models of an experiment: which there are, where each lies, and how they are dealt out."""
+"""The models of an experiment: which ones it needs, where they are stored, and reading them.
+
+A model is identified by its arm, fold and seed (`ModelKey`).
+"""
 
 from __future__ import annotations
 
@@ -27,20 +30,22 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-ALL = -1  # the fold of a model that leaves no site out
+
+ALL = -1  # the fold of a model that is trained on all sites
 
 
-def jobs(experiment: Experiment, dealt: Iterable[int]) -> list[ModelKey]:
-    """Every model of an experiment, costly ones first.
+def jobs(experiment: Experiment, fold_numbers: Iterable[int]) -> list[ModelKey]:
+    """List all models of an experiment, the most expensive arms first.
 
-    An arm that sees sites has one model per fold, to be judged, and one on all sites, the product;
-    arm `satellite` sees no site and has only the latter, unless footprints are left out by fold.
+    An arm that is trained on sites has one model per fold, which is evaluated at the sites of that
+    fold, and one model of all sites, which makes the maps. Arm `satellite` uses no sites, so it has
+    only the latter, unless `folds.drop_footprints` leaves out footprints by fold.
 
     Args:
-      experiment: names arms and seeds.
-      dealt: the folds that sites are dealt into, each at least once; ALL is none.
+      experiment: The experiment, for its arms and seeds.
+      fold_numbers: The folds of the sites, each at least once; ALL does not count as a fold.
     """
-    folds = {int(fold) for fold in dealt}
+    folds = {int(fold) for fold in fold_numbers}
     cost = {"multiscale": 0, "insitu": 1, "satellite": 2}
     return [
         ModelKey(arm, fold, seed)
@@ -50,68 +55,68 @@ def jobs(experiment: Experiment, dealt: Iterable[int]) -> list[ModelKey]:
     ]
 
 
-def folds_of(experiment: Experiment, arm: str, dealt: Iterable[int]) -> list[int]:
-    """Folds of an arm, the model of all sites last; `dealt` as of `jobs`."""
-    own = {int(fold) for fold in dealt} - {ALL} if has_folds(experiment, arm) else set[int]()
+def folds_of(experiment: Experiment, arm: str, fold_numbers: Iterable[int]) -> list[int]:
+    """List the folds of an arm's models, ALL last; `fold_numbers` as in `jobs`."""
+    own = {int(fold) for fold in fold_numbers} - {ALL} if has_folds(experiment, arm) else set[int]()
     return [*sorted(own), ALL]
 
 
 def has_folds(experiment: Experiment, arm: str) -> bool:
-    """Whether what an arm learns from depends on the fold."""
+    """Return whether the training data of an arm depend on the fold."""
     return arm != "satellite" or experiment.folds.drop_footprints
 
 
 def jobs_in(workspace: Workspace, experiment: Experiment) -> list[ModelKey]:
-    """Every model of an experiment, by the folds of its workspace, if it has them yet."""
+    """List all models of an experiment with the folds of its workspace, if they are made."""
     url = workspace.url("folds.parquet")
     return jobs(experiment, tables.read(url)["fold"] if files.exists(url) else ())
 
 
 def fold_name(fold: int) -> str:
-    """A fold as people read it."""
+    """Return the name of a fold: its number, or `all`."""
     return "all" if fold == ALL else str(fold)
 
 
-def folder(root: str, job: ModelKey) -> str:
-    """URL of a model's folder, `{root}/{arm}/fold={k or all}/seed={s}`."""
-    return files.join(root, job.arm, f"fold={fold_name(job.fold)}", f"seed={job.seed}")
+def folder(root: str, key: ModelKey) -> str:
+    """Return the URL of a model's folder, `{root}/{arm}/fold={number or all}/seed={seed}`."""
+    return files.join(root, key.arm, f"fold={fold_name(key.fold)}", f"seed={key.seed}")
 
 
-def checkpoint_url(root: str, job: ModelKey) -> str:
-    """URL of a trained model."""
-    return files.join(folder(root, job), "checkpoint.safetensors")
+def checkpoint_url(root: str, key: ModelKey) -> str:
+    """Return the URL of a model's checkpoint."""
+    return files.join(folder(root, key), "checkpoint.safetensors")
 
 
-def name(job: ModelKey) -> str:
-    """A model as messages have it."""
-    return f"arm {job.arm}, fold {fold_name(job.fold)}, seed {job.seed}"
+def name(key: ModelKey) -> str:
+    """Return the name of a model in messages."""
+    return f"arm {key.arm}, fold {fold_name(key.fold)}, seed {key.seed}"
 
 
-def failure_url(root: str, job: ModelKey) -> str:
-    """URL of the record of why a model could not be trained, where there is one."""
-    return files.join(folder(root, job), "failed.json")
+def failure_url(root: str, key: ModelKey) -> str:
+    """Return the URL of the file that says why a model could not be trained."""
+    return files.join(folder(root, key), "failed.json")
 
 
-def failures(root: str, every: Sequence[ModelKey]) -> list[str]:
-    """Why models could not be trained, one sentence for each that could not."""
-    found = (files.read_json(failure_url(root, job)) for job in every)
-    return [str(record["problem"]) for record in found if record is not None]
+def failures(root: str, keys: Sequence[ModelKey]) -> list[str]:
+    """Read why models could not be trained, one sentence for each failed model."""
+    records = (files.read_json(failure_url(root, key)) for key in keys)
+    return [str(record["problem"]) for record in records if record is not None]
 
 
-def load(root: str, job: ModelKey) -> TrainedModel:
-    """A trained model.
+def load(root: str, key: ModelKey) -> TrainedModel:
+    """Read a trained model.
 
     Raises:
-      DamagedError: it is not whole, or of another format.
+      DamagedError: If the checkpoint is damaged or has another format version.
     """
-    return _decoded(checkpoint_url(root, job), checkpoint.model_from_bytes)
+    return _decoded(checkpoint_url(root, key), checkpoint.model_from_bytes)
 
 
 def _decoded(url: str, decode: Callable[[bytes], T]) -> T:
-    """What an object decodes to.
+    """Read and decode an object.
 
     Raises:
-      DamagedError: it cannot be decoded.
+      DamagedError: If the object cannot be decoded.
     """
     data = files.read_bytes(url)
     try:
@@ -121,10 +126,10 @@ def _decoded(url: str, decode: Callable[[bytes], T]) -> T:
 
 
 def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
-    """Where the models that predict lie, and their digest: trained here, or named by URL.
+    """Return the URL and the digest of an experiment's models: its own ones, or `models: URL`.
 
     Raises:
-      StoreError: there are no complete models.
+      StoreError: If there are no complete models, or they were trained with other settings.
     """
     if experiment.models is None:
         return workspace.url("models"), workspace.artefact("models").digest(experiment)
@@ -133,22 +138,23 @@ def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
 
 
 def updates_made(experiment: Experiment, workspace: Workspace) -> int | None:
-    """Updates that each model was trained with; None where the models do not say."""
+    """Return how many updates each model was trained with; None if the manifest does not say."""
     root, _ = source(experiment, workspace)
-    made = (Artefact("models", f"{root}/").manifest() or {}).get("updates")
-    return None if made is None else int(made)
+    updates = (Artefact("models", f"{root}/").manifest() or {}).get("updates")
+    return None if updates is None else int(updates)
 
 
 def updates_per_model(experiment: Experiment, footprints: int, sites: int, days: int) -> int:
-    """Updates of a model: as configured, or epochs by the published rule.
+    """Return the number of updates of a model: `train.updates`, or that of `train.epochs`.
 
-    An epoch draws from footprints, or from sites where the experiment has no satellite.
+    The length of an epoch follows `steps_per_epoch`. It counts footprints, or sites if the
+    experiment has no satellite.
 
     Args:
-      experiment: has updates or epochs.
-      footprints: that may be drawn.
-      sites: that may be drawn.
-      days: of the training period.
+      experiment: The experiment, with updates or epochs.
+      footprints: Number of footprints that are trained on.
+      sites: Number of sites that are trained on.
+      days: Number of days in the training period.
     """
     train = experiment.train
     if train.updates is not None:
@@ -161,80 +167,89 @@ def updates_per_model(experiment: Experiment, footprints: int, sites: int, days:
 
 
 def seeds(root: str, arm: str) -> list[int]:
-    """Seeds of the members of an arm's ensemble, as they lie there."""
+    """List the seeds of an arm's models of all sites, sorted, from the folders that exist."""
     names = files.listing(files.join(root, arm, f"fold={fold_name(ALL)}"))
     return sorted(int(name.removeprefix("seed=")) for name in names)
 
 
 def ensemble(root: str, arm: Arm) -> list[TrainedModel]:
-    """The members that are an arm's product.
+    """Read the ensemble that makes an arm's maps: its models of all sites.
 
     Raises:
-      StoreError: there is none.
+      StoreError: If there is no such model.
     """
     members = [load(root, ModelKey(arm, ALL, seed)) for seed in seeds(root, arm)]
     if not members:
-        found = f"no models of arm {arm} here; it has {files.listing(root)}"
-        raise StoreError(root, found, remedy="choose among its arms with --set arms=[...]")
+        problem = f"no models of arm {arm} here; the folder contains {files.listing(root)}"
+        raise StoreError(root, problem, remedy="choose one of its arms with --set arms=[...]")
     return members
 
 
 def calibrations(root: str, arm: str) -> dict[str, Calibration]:
-    """Calibration of an arm by fold, as text."""
+    """Read the calibrations of an arm, by the name of the fold; empty if there are none."""
     stored = files.read_json(files.join(root, arm, "calibration.json")) or {}
     return {fold: Calibration(**values) for fold, values in stored.items()}
 
 
 def attributes_url(root: str) -> str:
-    """URL of the attributes of the sites."""
+    """Return the URL of the file with the attribute space of the sites."""
     return files.join(root, "attributes.json")
 
 
 def space(root: str) -> AttributeSpace | None:
-    """The attributes of the sites; None where models were made before they were kept."""
+    """Read the attribute space of the sites; None if the models have none or are too old."""
     stored = files.read_json(attributes_url(root))
     return None if stored is None else AttributeSpace.from_dict(stored)
 
 
-def unfinished(root: str, every: Sequence[ModelKey]) -> list[ModelKey]:
-    """The models that are not trained to their end."""
-    return [job for job in every if not files.exists(checkpoint_url(root, job))]
+def unfinished(root: str, keys: Sequence[ModelKey]) -> list[ModelKey]:
+    """List the models that have no checkpoint yet."""
+    return [key for key in keys if not files.exists(checkpoint_url(root, key))]
 
 
-def deal(
-    every: Sequence[ModelKey], costs: dict[str, float], n_workers: int
-) -> list[list[ModelKey]]:
-    """Deal models to workers, the costliest first, each to the worker with least to do so far."""
+def deal(keys: Sequence[ModelKey], costs: dict[str, float], n_workers: int) -> list[list[ModelKey]]:
+    """Distribute models over workers.
+
+    The most expensive model comes first, and each goes to the worker with the least work so far.
+
+    Args:
+      keys: The models.
+      costs: Cost of one model of each arm.
+      n_workers: Number of workers.
+
+    Returns:
+      The models of each worker.
+    """
     shares: list[list[ModelKey]] = [[] for _ in range(n_workers)]
-    load_of = [0.0] * n_workers
-    for job in sorted(every, key=lambda job: -costs[job.arm]):
-        least = load_of.index(min(load_of))
-        shares[least].append(job)
-        load_of[least] += costs[job.arm]
+    total_costs = [0.0] * n_workers
+    for key in sorted(keys, key=lambda model: -costs[model.arm]):
+        worker = total_costs.index(min(total_costs))
+        shares[worker].append(key)
+        total_costs[worker] += costs[key.arm]
     return shares
 
 
 def teams(share: Sequence[ModelKey], most: int) -> Iterator[list[ModelKey]]:
-    """Models that a worker trains side by side: of one arm, up to `most` of them."""
-    for arm in dict.fromkeys(job.arm for job in share):
-        of = [job for job in share if job.arm == arm]
-        yield from (of[i : i + most] for i in range(0, len(of), most))
+    """Split a worker's models into groups that it trains together: at most `most`, of one arm."""
+    for arm in dict.fromkeys(key.arm for key in share):
+        of_arm = [key for key in share if key.arm == arm]
+        yield from (of_arm[i : i + most] for i in range(0, len(of_arm), most))
 
 
 def heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:
-    """The heads an arm trains, hence may predict with."""
+    """Return the heads of the network that an arm trains and can predict with."""
     weight = experiment.recipe_sections.insitu_weight(arm)
     trained = {"site": weight > 0, "satellite": weight < 1}
     return tuple(head for head, is_trained in trained.items() if is_trained)
 
 
 def ridge_url(root: str, fold: int) -> str:
-    """URL of the linear baseline of a fold."""
+    """Return the URL of the ridge regression of a fold."""
     return files.join(root, "ridge", f"fold={fold_name(fold)}", "ridge.safetensors")
 
 
 def save_ridge(root: str, fold: int, ridge: Ridge) -> None:
-    """Write the linear baseline of a fold."""
+    """Write the ridge regression of a fold."""
     weights = {"weights": torch.from_numpy(ridge.weights)}
     files.write_bytes(
         ridge_url(root, fold), checkpoint.pack_safetensors(weights, {"penalty": ridge.penalty})
@@ -242,7 +257,11 @@ def save_ridge(root: str, fold: int, ridge: Ridge) -> None:
 
 
 def load_ridge(root: str, fold: int) -> Ridge:
-    """The linear baseline of a fold."""
+    """Read the ridge regression of a fold.
+
+    Raises:
+      DamagedError: If the file is damaged.
+    """
     tensors, values = _decoded(ridge_url(root, fold), checkpoint.unpack_safetensors)
     return Ridge(tensors["weights"].numpy(), values["penalty"])
 
@@ -250,20 +269,26 @@ def load_ridge(root: str, fold: int) -> Ridge:
 def check_models(
     experiment: Experiment, workspace: Workspace
 ) -> tuple[str, dict[str, list[TrainedModel]]]:
-    """Load the models that are to predict: their folder, and the members of every arm.
+    """Read the ensembles that make the maps, and check their target.
+
+    Returns:
+      URL of the models, and the members of every arm.
 
     Raises:
-      SoilweaveError: there are none, or they are not of the experiment's target.
+      StoreError: If there are no complete models, or none of an arm.
+      ConfigError: If models predict another variable than the experiment's target.
     """
     root, _ = source(experiment, workspace)
     members: dict[str, list[TrainedModel]] = {arm: ensemble(root, arm) for arm in experiment.arms}
     problems = [
-        f"{arm} predicts {ensemble[0].origin['target']}, the experiment wants {experiment.target}"
+        f"{arm} predicts {ensemble[0].origin['target']}, "
+        f"but the experiment's target is {experiment.target}"
         for arm, ensemble in members.items()
         if ensemble[0].origin["target"] != experiment.target
     ]
     if problems:
-        raise ConfigError(f"models {root}", *problems, remedy="name other models")
+        hint = "use models of this target, or change target"
+        raise ConfigError(f"models {root}", *problems, remedy=hint)
     return root, members
 
 
@@ -273,24 +298,26 @@ def check_inputs(
     forcing: Iterable[str],
     static: Iterable[str],
 ) -> None:
-    """Check that there is everything that models take as inputs.
+    """Check that all inputs of the models are available.
 
     Args:
       root: URL of the models.
-      members: of every arm.
-      forcing: names of the forcing that there is.
-      static: names of the static attributes that there are.
+      members: The members of every arm.
+      forcing: Names of the available forcing variables.
+      static: Names of the available static attributes.
 
     Raises:
-      ConfigError: naming every input that is lacking.
+      ConfigError: If inputs are missing; it names all of them.
     """
-    has = {"forcing": {*forcing}, "static": {*static}}
+    available = {"forcing": {*forcing}, "static": {*static}}
     problems = []
     for arm, ensemble in members.items():
         features = ensemble[0].features
         for key, names in (("forcing", features.forcing), ("static", features.static)):
-            lacking = [name for name in names if name not in has[key]]
-            problems += [f"{arm} needs {key} {name}, which the cube lacks" for name in lacking]
+            absent = [name for name in names if name not in available[key]]
+            problems += [
+                f"{arm} needs {key} {name}, which the cube does not have" for name in absent
+            ]
     if problems:
-        remedy = "name sources that have them, or other models"
-        raise ConfigError(f"models {root}", *problems, remedy=remedy)
+        hint = "use sources that have these variables, or other models"
+        raise ConfigError(f"models {root}", *problems, remedy=hint)

@@ -1,9 +1,10 @@
-"""What is to change of a complete artefact, made aside first, then put in place.
+"""Stage a change to a complete artefact in a separate folder, then apply it.
 
-In a folder of its own: `plan.json`, what is to be made; the shards, under the keys of the artefact;
-`ready.json` once all of them are there. Until then the artefact is as it was. Then the shards are
-copied over its own, and its manifest is written last: whenever a driver dies, the next one either
-makes what is missing, or copies again.
+The folder contains `plan.json`, which describes the change; the new shards, under the keys that
+they have in the artefact; and `ready.json`, written when all shards exist. Until then the artefact
+is not touched. To apply the change, the shards are copied over those of the artefact, and the
+manifest of the artefact is written last. If a process dies on the way, the next one either makes
+the missing shards or copies them again.
 """
 
 from __future__ import annotations
@@ -20,40 +21,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PendingChange:
-    """The change of one artefact: `folder` holds it, `place` is where its keys belong."""
+    """A staged change to one artefact.
+
+    Attributes:
+      artefact: The artefact to change.
+      folder: URL of the folder with the change.
+      place: URL of the folder that the keys of the shards are relative to.
+    """
 
     artefact: Artefact
     folder: str
     place: str
 
     @property
-    def _remedy(self) -> str:
-        return f"remove {self.folder}, and the change is made again"
+    def _hint(self) -> str:
+        return f"remove {self.folder} and run again; the change is then made again"
 
     def begin(self, plan: Json) -> None:
-        """Go on with what was begun by the same plan for the same artefact; else begin anew."""
-        plan = {"of": self._of(), **plan}
-        if files.read_json(files.join(self.folder, "plan.json"), self._remedy) != plan:
+        """Continue a change with the same plan for the same artefact; otherwise start a new one."""
+        plan = {"of": self._artefact_digest(), **plan}
+        if files.read_json(files.join(self.folder, "plan.json"), self._hint) != plan:
             self.drop()
             files.write_json(files.join(self.folder, "plan.json"), plan)
 
     def seal(self, change: Json) -> None:
-        """All is made; `change` has its `shards`, and what the manifest shall say."""
-        files.write_json(files.join(self.folder, "ready.json"), {"of": self._of(), **change})
+        """Mark the change as ready to apply.
+
+        Args:
+          change: Records of its `shards`, and the new values of the manifest.
+        """
+        record = {"of": self._artefact_digest(), **change}
+        files.write_json(files.join(self.folder, "ready.json"), record)
 
     def ready(self) -> Json | None:
-        """The change that is made and not yet in place; None where there is none.
+        """Return the change that is ready but not yet applied, or None.
 
-        One that is of an artefact that was replaced meanwhile, or is in place, is removed.
+        A change that was already applied, or whose artefact was replaced in the meantime, is
+        removed.
         """
-        change = files.read_json(files.join(self.folder, "ready.json"), self._remedy)
-        if change is not None and change["of"] != self._of():
+        change = files.read_json(files.join(self.folder, "ready.json"), self._hint)
+        if change is not None and change["of"] != self._artefact_digest():
             self.drop()
             return None
         return change
 
     def put(self, shards: list[Json]) -> None:
-        """Copy shards over those of the artefact; those that are all fill are removed there."""
+        """Copy shards over those of the artefact; remove there those that are all fill."""
         for shard in shards:
             target = files.join(self.place, shard["key"])
             if shard["size"]:
@@ -62,10 +75,11 @@ class PendingChange:
                 files.remove(target)
 
     def drop(self) -> None:
-        """Remove it."""
-        files.remove(files.join(self.folder, "ready.json"))  # first, or a half would be put later
+        """Remove the change."""
+        # `ready.json` is removed first: if the removal is interrupted, the rest is never applied.
+        files.remove(files.join(self.folder, "ready.json"))
         files.remove(self.folder)
 
-    def _of(self) -> str:
-        """Digest of the artefact as it is."""
+    def _artefact_digest(self) -> str:
+        """Return the digest of the artefact's present manifest."""
         return files.sha256_of(self.artefact.manifest() or {})

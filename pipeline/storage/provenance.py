@@ -1,4 +1,7 @@
-"""The commit of the code; imports nothing else of the package, because the build runs it too."""
+"""The commit of the running code.
+
+The build runs this file by itself, so it imports nothing else of the package.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,26 @@ import os
 import subprocess
 from pathlib import Path
 
-RECORD = "COMMIT"  # in the folder `pipeline`: written into wheels, source archives and jobs
+# File in the folder `pipeline` that contains the commit, in wheels, source archives and jobs.
+RECORD = "COMMIT"
+
 ROOT = Path(__file__).resolve().parents[2]
 
+# Files that every checkout of this project tracks.
 OWN = (
     "pyproject.toml",
     "pipeline/storage/provenance.py",
-)  # tracked in every checkout of this project
+)
 
-NAME = 'name = "soilweave"'
+NAME = 'name = "soilweave"'  # line of the project's pyproject.toml
 
 
 def of_code(root: Path = ROOT) -> str | None:
-    """The commit of the code under a folder, None where it is not known.
+    """Return the commit of the code in a folder, or None if it is unknown.
 
-    A record made by the build comes first. Git is asked only where the folder is itself the top
-    of a checkout that tracks this code: an environment, or an unpacked archive, may lie inside
-    somebody else's repository, whose commit says nothing about this code.
+    The commit that the build recorded is used if there is one. Otherwise git is asked, but only
+    if the folder is the top of a checkout that tracks this code: a virtual environment or an
+    unpacked archive may be inside another repository, whose commit says nothing about this code.
     """
     record = root / "pipeline" / RECORD
     if record.exists():
@@ -37,11 +43,11 @@ def of_code(root: Path = ROOT) -> str | None:
 
 
 def _git(root: Path, *command: str) -> str | None:
-    """What git prints, None where it fails or is not installed."""
-    # Set inside a hook of another repository, these would answer for that one.
+    """Return the output of a git command, or None if it fails or git is not installed."""
+    # A git hook sets these variables, and git would then answer for the repository of the hook.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
-        ran = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(root), *command],
             capture_output=True,
             text=True,
@@ -50,4 +56,4 @@ def _git(root: Path, *command: str) -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return ran.stdout.strip()
+    return completed.stdout.strip()

@@ -1,16 +1,17 @@
-"""The form of each artefact: dims, dtypes, chunks, attributes; and which settings it is made from.
+"""Schema of the artefacts: the settings each is made from, and the arrays of cube.zarr.
 
-cube.zarr, Zarr v3, one group per kind of place:
-  cells: forcing (time, y, x) float32, statics (y, x) float32, mask (y, x) uint8: 1 where valid
-  footprints: target (time, fy, fx) float32
-  sites: target and forcing (time, site) float32, statics (site) float32; y, x, fy, fx (site) int32:
-    the cell and footprint that hold the site, -1 outside the domain
-Coordinates: time int32, days since 1970-01-01 (UTC days), whole blocks of 32 days; y, x, lat, lon.
-Values are NaN where missing and on days outside the attribute `period`.
+cube.zarr is in Zarr v3 format, with one group per kind of place:
+  cells: forcing (time, y, x) float32; static attributes (y, x) float32; mask (y, x) uint8, which
+    is 1 in valid cells.
+  footprints: target (time, fy, fx) float32.
+  sites: target and forcing (time, site) float32; static attributes (site) float32; y, x, fy, fx
+    (site) int32, the cell and the footprint that contain the site, -1 outside the domain.
+The coordinate time is int32, days since 1970-01-01 (UTC days), in whole blocks of 32 days; the
+others are y, x, lat and lon. Values are NaN where missing and on days outside of `period`, an
+attribute of the root.
 
-Which days were made from preliminary forcing: spans in manifests, `input_status` in the maps.
-
-A span is [first day, last day] as text; the spans of a manifest follow one another in time.
+Days with preliminary forcing are recorded as spans in manifests and as `input_status` in maps. A
+span is [first day, last day] as ISO dates; the spans of a manifest are in order of time.
 """
 
 from __future__ import annotations
@@ -39,10 +40,15 @@ if TYPE_CHECKING:
 
 
 EPOCH = date(1970, 1, 1)
-VERSION = 3
+
+VERSION = 3  # of the schema; part of every identity
+
+# Length of shards and chunks: days along time, cells, footprints or sites along other dimensions.
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
 
-# Settings that an artefact is made from, beside what it reads: its identity.
+FILL = 255  # of `input_status`, on days outside of the period
+
+# The settings in the identity of each artefact. Digests of what it reads are added to them.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "cube": ("target", "variables", "sources", "domain", "period", "inputs_from", "qc"),
     "folds": ("folds",),
@@ -61,7 +67,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 
-# Settings that came later, and the value that leaves everything as it was before.
+
+# Settings that were added to the schema later. With the value given here an artefact is made as
+# before, so the setting is left out of the identity and older artefacts remain valid.
 LATER = {
     "train.max_footprints": None,
     "planet.ocean_share": 0.0,
@@ -69,13 +77,34 @@ LATER = {
     "qc.unchecked": "keep",
 }
 
-# Of an experiment, in no comparison of settings.
+# Settings of an experiment that `changed` ignores, because they do not change results.
 BESIDE = ("name", "title", "tuned_on", "cube", "compute")
+
+Spans = list[list[str]]
+
+
+class Status(IntEnum):
+    """Values of `input_status`."""
+
+    FINAL = 0
+    PRELIMINARY = 1
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array of a Zarr group, before it has values."""
+    """Description of one array of a Zarr store.
+
+    Attributes:
+      path: Its group and name, `group/name`; only the name in the root group.
+      dims: Names of the dimensions.
+      shape: Size of each dimension.
+      dtype: NumPy type string.
+      shards: Shape of a shard.
+      chunks: Shape of a chunk.
+      attrs: Attributes.
+      values: Values to write with the template, as for coordinates; None for other arrays.
+      fill_value: Fill value; None for that of the dtype.
+    """
 
     path: str
     dims: tuple[str, ...]
@@ -84,47 +113,47 @@ class Array:
     shards: tuple[int, ...]
     chunks: tuple[int, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
-    values: NDArray[Any] | None = None  # coordinates are written with the template
+    values: NDArray[Any] | None = None
     fill_value: int | None = None
 
     @property
     def fill(self) -> Any:
-        """What an unwritten value reads as."""
+        """The value of elements that were not written."""
         if self.fill_value is not None:
             return self.fill_value
         return {"f": np.nan, "i": -1, "u": 0}[np.dtype(self.dtype).kind]
 
 
 def epoch_day(day: date) -> int:
-    """Days since 1970-01-01."""
+    """Return the number of days from 1970-01-01 to a day."""
     return day.toordinal() - EPOCH.toordinal()
 
 
 def date_of(epoch_day: int) -> date:
-    """The day that is a number of days after 1970-01-01."""
+    """Return the day that is `epoch_day` days after 1970-01-01."""
     return EPOCH + timedelta(days=epoch_day)
 
 
 def in_blocks(days: NDArray[np.datetime64]) -> list[NDArray[np.datetime64]]:
-    """Days in pieces of as many as a block has, in the precision of datasets."""
+    """Split days into pieces of 32 days, counted from the first one, as datetime64[ns]."""
     edges = range(BLOCK_DAYS, len(days), BLOCK_DAYS)
     return np.split(days.astype("datetime64[ns]"), list(edges))
 
 
 def block_range(period: tuple[date, date]) -> range:
-    """Numbers of the 32-day blocks, counted from 1970-01-01, that hold a period."""
+    """Return the numbers of the 32-day blocks, counted from 1970-01-01, that overlap a period."""
     first, last = (epoch_day(day) // BLOCK_DAYS for day in period)
     return range(first, last + 1)
 
 
 def time_axis(period: tuple[date, date]) -> NDArray[np.int32]:
-    """Days since 1970-01-01 of all days of the blocks that hold a period."""
+    """Return all days, since 1970-01-01, of the 32-day blocks that overlap a period."""
     blocks = block_range(period)
     return np.arange(blocks.start * BLOCK_DAYS, blocks.stop * BLOCK_DAYS, dtype=np.int32)
 
 
 def coordinate(group: str, dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> Array:
-    """A small array in one chunk, written by the driver."""
+    """Describe a small array in one chunk, whose values are written with the template."""
     array = np.asarray(values)
     shape = array.shape
     path = f"{group}/{name}" if group else name
@@ -132,13 +161,13 @@ def coordinate(group: str, dims: tuple[str, ...], name: str, values: Any, **attr
 
 
 def period_days(period: tuple[date, date]) -> NDArray[np.datetime64]:
-    """Every day of a period, in nanoseconds as xarray has them."""
+    """Return every day of a period as datetime64[ns], the precision of xarray."""
     first, last = (np.datetime64(day, "D") for day in period)
     return np.arange(first, last + 1).astype("datetime64[ns]")
 
 
 def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> Array:
-    """The time coordinate of a group."""
+    """Describe the time coordinate of a group."""
     return coordinate(
         group,
         ("time",),
@@ -155,7 +184,17 @@ def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> Arra
 def field_array(
     group: str, name: str, variable: Variable, dims: tuple[str, ...], sizes: dict[str, int]
 ) -> Array:
-    """An array of a variable, in whole shards of one block x 256 x 256 (or x 256 sites)."""
+    """Describe the array of a variable.
+
+    A shard has one block of 32 days x 256 x 256 cells (or x 256 sites).
+
+    Args:
+      group: The group.
+      name: Name of the variable.
+      variable: Its units and names.
+      dims: Names of the dimensions.
+      sizes: Size of each dimension.
+    """
     attrs = {"units": variable.units, "long_name": variable.long_name}
     if variable.standard_name:
         attrs["standard_name"] = variable.standard_name
@@ -165,38 +204,52 @@ def field_array(
     return Array(f"{group}/{name}", dims, shape, "<f4", shards, chunks, attrs)
 
 
-def identity(experiment: Experiment, artefact: str, **made_of: str) -> dict[str, Any]:
-    """What an artefact is made from, flat: settings by dotted key, digests by name."""
+def identity(experiment: Experiment, artefact: str, **digests: str) -> dict[str, Any]:
+    """Return the identity of an artefact: everything that its content depends on.
+
+    Args:
+      experiment: The experiment.
+      artefact: Name of the artefact, one of the keys of SECTIONS.
+      digests: Digests of what the artefact is made from, by name.
+
+    Returns:
+      The schema version, settings by dotted key, and the digests.
+    """
     settings = experiment.model_dump(mode="json", include=set(SECTIONS[artefact]))
-    for place in ("catalog", "staged"):  # where the sources lie; their digests tell what they hold
-        settings.get("sources", {}).pop(place, None)
-    settings.get("qc", {}).pop("max_missing", None)  # whether a cube is made, not what is in it
+    # Only the content of sources matters, which their digests identify, not where they are.
+    for key in ("catalog", "staged"):
+        settings.get("sources", {}).pop(key, None)
+    # The limit decides if a cube is made, but does not change it.
+    settings.get("qc", {}).pop("max_missing", None)
     if settings.get("folds") and settings["folds"]["by"] not in REGIONS:
-        settings["folds"]["by"] = "polygons"  # a file, whose digest tells what it holds
+        settings["folds"]["by"] = "polygons"  # the digest of the file identifies its content
     if settings.get("planet"):
-        del settings["planet"]["url"]  # where a planet lies does not change it
+        del settings["planet"]["url"]  # a planet is the same wherever it is stored
     flat = {k: v for k, v in _flat(settings).items() if k not in LATER or v != LATER[k]}
-    return {"schema": VERSION} | flat | dict(sorted(made_of.items()))
+    return {"schema": VERSION} | flat | dict(sorted(digests.items()))
 
 
 def as_recorded(inputs: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
-    """What an artefact is made from, in the form of a record that an earlier soilweave wrote.
+    """Return inputs in the form in which an earlier version of soilweave would record them.
 
-    It equals the record where both say the same: settings have the names, and sources the digests,
-    that they had when the record was written.
+    Settings get the names, and sources the digests, that they had when the record was written. The
+    result equals the record if the artefact was made from the same inputs.
 
     Args:
-      inputs: as of `identity`, or digests of sources by name.
-      recorded: what the record has of the same.
+      inputs: Inputs as returned by `identity`, or digests of sources by name.
+      recorded: The inputs in the record.
     """
     named = {renamed.recorded_name(key, recorded): value for key, value in inputs.items()}
     return version2.as_recorded(named, recorded)
 
 
 def changed(first: Experiment, other: Experiment) -> dict[str, Any]:
-    """What another experiment sets otherwise than the first, by dotted key; None for not at all.
+    """Return the settings of another experiment that differ from those of the first.
 
-    Names and where things lie are left out.
+    Names, and the URLs of things, are ignored.
+
+    Returns:
+      The other experiment's values by dotted key; None where it does not have the setting.
     """
     before, after = (_flat(e.model_dump(mode="json", exclude=set(BESIDE))) for e in (first, other))
     keys = [k for k in before | after if before.get(k) != after.get(k)]
@@ -204,6 +257,7 @@ def changed(first: Experiment, other: Experiment) -> dict[str, Any]:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -214,55 +268,50 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def grid_coordinates(window: Window) -> list[Array]:
-    """y, x, lat, lon of the cells and fy, fx, lat, lon of the footprints."""
+    """Describe y, x, lat and lon of the cells, and lat and lon of the footprints."""
     metres = {"units": "m"}
-    made = []
+    arrays = []
     for group, dims, projected, lat, lon in (
         ("cells", ("y", "x"), (window.cell_y, window.cell_x), window.cell_lat, window.cell_lon),
         ("footprints", ("fy", "fx"), None, window.footprint_lat, window.footprint_lon),
     ):
         rows, cols = (dims[0],), (dims[1],)
         if projected is not None:
-            made.append(coordinate(group, rows, dims[0], projected[0], **metres))
-            made.append(coordinate(group, cols, dims[1], projected[1], **metres))
-        made.append(coordinate(group, rows, "lat", lat, units="degrees_north"))
-        made.append(coordinate(group, cols, "lon", lon, units="degrees_east"))
-    return made
+            arrays.append(coordinate(group, rows, dims[0], projected[0], **metres))
+            arrays.append(coordinate(group, cols, dims[1], projected[1], **metres))
+        arrays.append(coordinate(group, rows, "lat", lat, units="degrees_north"))
+        arrays.append(coordinate(group, cols, "lon", lon, units="degrees_east"))
+    return arrays
 
 
 def site_coordinates(window: Window, sites: xr.Dataset) -> list[Array]:
-    """lat, lon, and the cell and footprint that hold each site (-1 outside the domain)."""
+    """Describe lat, lon, and the cell and footprint that contain each site; -1 for none."""
     lat, lon = sites.lat.values, sites.lon.values
     (y, x), (fy, fx) = window.cells_of(lat, lon), window.footprints_of(lat, lon)
-    made = [
+    arrays = [
         coordinate("sites", ("site",), "lat", lat, units="degrees_north"),
         coordinate("sites", ("site",), "lon", lon, units="degrees_east"),
     ]
     for name, values in (("y", y), ("x", x), ("fy", fy), ("fx", fx)):
-        made.append(coordinate("sites", ("site",), name, values.astype("int32")))
-    return made
+        arrays.append(coordinate("sites", ("site",), name, values.astype("int32")))
+    return arrays
 
 
 def mask(sizes: dict[str, int]) -> Array:
-    """The mask of valid cells."""
+    """Describe the mask of valid cells."""
     shape = (sizes["y"], sizes["x"])
     attrs = {"long_name": "1 where a cell has data", "units": "1"}
     return Array("cells/mask", ("y", "x"), shape, "|u1", (SHARD, SHARD), (CHUNK, CHUNK), attrs)
 
 
-FILL = 255
-Spans = list[list[str]]
-
-
-class Status(IntEnum):
-    """Values of `input_status`."""
-
-    FINAL = 0
-    PRELIMINARY = 1
-
-
 def array(group: str, period: tuple[date, date], preliminary: Spans) -> Array:
-    """`input_status` (time,) of a group: the status of each day of the period, else the fill."""
+    """Describe `input_status` (time,): whether the forcing of each day was preliminary.
+
+    Args:
+      group: The group; "" is the root.
+      period: First and last day with a status; other days have the fill value.
+      preliminary: Spans of days with preliminary forcing.
+    """
     days = time_axis(period)
     values = np.full(len(days), Status.FINAL.value, np.uint8)
     values[np.isin(days, _days(preliminary))] = Status.PRELIMINARY.value
@@ -281,20 +330,26 @@ def array(group: str, period: tuple[date, date], preliminary: Spans) -> Array:
 
 
 def within(preliminary: Spans, period: tuple[date, date]) -> Spans:
-    """The part of spans that lies in a period."""
+    """Return the part of spans that is inside a period."""
     days = _days(preliminary)
     begin, end = map(epoch_day, period)
     return _spans(days[(days >= begin) & (days <= end)])
 
 
 def read_again(preliminary: Spans, since: date, now: Spans) -> Spans:
-    """Spans after all days since one were read again: before it as they were, then as now."""
+    """Replace the spans from a day on.
+
+    Args:
+      preliminary: The old spans, which are kept before `since`.
+      since: The first day that is replaced.
+      now: The new spans, which are used from `since` on.
+    """
     old, new, begin = _days(preliminary), _days(now), epoch_day(since)
     return _spans(np.concatenate([old[old < begin], new[new >= begin]]))
 
 
 def _days(spans: Spans) -> NDArray[np.int64]:
-    """All days of spans, counted from 1970-01-01."""
+    """Return all days of spans, since 1970-01-01."""
     edges: list[Sequence[int]] = [
         [epoch_day(date.fromisoformat(day)) for day in span] for span in spans
     ]
@@ -303,6 +358,6 @@ def _days(spans: Spans) -> NDArray[np.int64]:
 
 
 def _spans(days: NDArray[np.int64]) -> Spans:
-    """Spans of days that are counted from 1970-01-01."""
+    """Return the spans of sorted days, since 1970-01-01."""
     runs = runs_of_days(days.astype("datetime64[D]"))
     return [[str(first), str(last)] for first, last in runs]

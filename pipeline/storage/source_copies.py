@@ -1,8 +1,9 @@
-"""Copies of sources: one store per entry, over the window and period of an experiment.
+"""Copies of sources: one Zarr store per catalog entry, over an experiment's window and period.
 
-`URL/{entry}.zarr`, in our names and units, on the source's own grid, so that a cube made of it is
-the cube made of the source. Zarr v3, group `data`: coordinates, variables in whole blocks of 32
-days; coordinates of text in its attributes. `manifest.json`, last, has the digest of the source.
+`URL/{entry}.zarr` contains the values of a source on its own grid, with soilweave's names and
+units, so a cube made from the copy equals a cube made from the source. The group `data` has the
+coordinates, and the variables in whole blocks of 32 days; text coordinates are attributes.
+`manifest.json`, which is written last, contains the digest of the source.
 """
 
 from __future__ import annotations
@@ -25,33 +26,35 @@ if TYPE_CHECKING:
 
     from pipeline.files import Json
 
-
 GROUP = "data"
-NUMBERS, TEXT = "number_coordinates", "text_coordinates"
+NUMBERS, TEXT = "number_coordinates", "text_coordinates"  # attributes of the group
 
 
 def url_of(folder: str, entry: str) -> str:
-    """The store of an entry's copy."""
+    """Return the URL of the copy of a catalog entry."""
     return files.join(folder, f"{entry.replace('/', '_').replace(':', '_')}.zarr")
 
 
 def digest_of(folder: str, entry: str) -> Digest:
-    """The digest of what was copied; a copy made in schema version 2 has that of version 2 alone.
+    """Return the digest of the source that was copied.
+
+    A copy made in schema version 2 has only the digest of that version.
 
     Raises:
-      DataError: there is no complete copy.
-      DamagedError: its manifest is not whole.
+      DataError: If there is no complete copy.
+      DamagedError: If its manifest is damaged.
     """
-    found = _manifest(folder, entry)
-    digest = str(found["digest"])
-    return Digest(digest, str(found.get("digest_version2", digest)))
+    manifest = _manifest(folder, entry)
+    digest = str(manifest["digest"])
+    return Digest(digest, str(manifest.get("digest_version2", digest)))
 
 
 def open_copy(folder: str, entry: str) -> xr.Dataset:
-    """A copy, in the form of its source's driver, nothing read yet.
+    """Open a copy lazily, in the form that the driver of the source returns.
 
     Raises:
-      DataError: there is no complete copy.
+      DataError: If there is no complete copy.
+      DamagedError: If its manifest is damaged.
     """
     period = _manifest(folder, entry)["period"]
     url = url_of(folder, entry)
@@ -68,50 +71,58 @@ def open_copy(folder: str, entry: str) -> xr.Dataset:
 def template(
     dataset: xr.Dataset, period: tuple[date, date]
 ) -> tuple[list[schema.Array], dict[str, Json]]:
-    """The arrays of a copy before it has values, and its attributes."""
+    """Return the arrays of a copy, without values except for coordinates, and its attributes.
+
+    Args:
+      dataset: The source.
+      period: First and last day of the copy.
+    """
     text = {n: c for n, c in dataset.coords.items() if c.dtype.kind in "OUS" and c.dims}
     numbers = [str(name) for name in dataset.coords if name != "time" and name not in text]
-    form = []
-    for known in numbers:
-        coord = dataset[known]
-        form.append(schema.coordinate(GROUP, tuple(map(str, coord.dims)), known, coord.values))
+    arrays = []
+    for name in numbers:
+        coord = dataset[name]
+        arrays.append(schema.coordinate(GROUP, tuple(map(str, coord.dims)), name, coord.values))
     sizes = dict(dataset.sizes)
     if "time" in sizes:
-        form.append(schema.time_coordinate(GROUP, period))
+        arrays.append(schema.time_coordinate(GROUP, period))
         sizes["time"] = len(schema.time_axis(period))
-    for name, values in dataset.data_vars.items():
+    for variable, values in dataset.data_vars.items():
         dims = tuple(map(str, values.dims))
         shape = tuple(sizes[dim] for dim in dims)
         shards = tuple(schema.BLOCK_DAYS if dim == "time" else schema.SHARD for dim in dims)
         chunks = tuple(schema.BLOCK_DAYS if dim == "time" else schema.CHUNK for dim in dims)
         attrs = _plain(values.attrs)
-        form.append(
-            schema.Array(f"{GROUP}/{name}", dims, shape, _dtype(values), shards, chunks, attrs)
+        arrays.append(
+            schema.Array(f"{GROUP}/{variable}", dims, shape, _dtype(values), shards, chunks, attrs)
         )
-    told = {str(name): [str(v) for v in coord.values] for name, coord in text.items()}
-    return form, {GROUP: _plain(dataset.attrs) | {NUMBERS: numbers, TEXT: told}}
+    text_values = {str(name): [str(v) for v in coord.values] for name, coord in text.items()}
+    return arrays, {GROUP: _plain(dataset.attrs) | {NUMBERS: numbers, TEXT: text_values}}
 
 
 def write(
     dataset: xr.Dataset, url: str, days: NDArray[np.datetime64], start: int, constants: bool
 ) -> list[Json]:
-    """Write some days of every variable, and the constants where asked; returns the shards.
+    """Write some days of every variable.
 
     Args:
-      dataset: the source.
-      url: the store of its copy.
-      days: whole blocks of days; those that the source has not are fill.
-      start: index of the first of them on the copy's time axis.
-      constants: whether variables without time are written too.
+      dataset: The source.
+      url: URL of the copy.
+      days: (day,) whole blocks of days; days that the source does not have become fill values.
+      start: Index of the first of these days on the time axis of the copy.
+      constants: Whether to write the variables without time as well.
+
+    Returns:
+      The records of the shards that were written.
     """
     shards = []
     for name, values in dataset.data_vars.items():
         part = values.astype(_dtype(values))
         region = [slice(0, size) for size in part.shape]
         if "time" in part.dims:
-            wanted = part.sel(time=slice(days[0], days[-1]))
+            selected = part.sel(time=slice(days[0], days[-1]))
             fill = np.nan if part.dtype.kind == "f" else -1
-            part = wanted.reindex(time=days, fill_value=fill)
+            part = selected.reindex(time=days, fill_value=fill)
             region[part.dims.index("time")] = slice(start, start + len(days))
         elif not constants:
             continue
@@ -120,26 +131,36 @@ def write(
 
 
 def _manifest(folder: str, entry: str) -> Json:
+    """Read the manifest of a copy.
+
+    Raises:
+      DataError: If there is no complete copy.
+      DamagedError: If the manifest is damaged.
+    """
     url = url_of(folder, entry)
-    found = files.read_json(files.join(url, "manifest.json"))
-    if found is None:
-        remedy = "make it with `soilweave prepare EXPERIMENT --stage-to URL`"
-        raise DataError(url, f"no complete copy of {entry}", remedy=remedy)
-    if lacking := [key for key in ("digest", "period") if key not in found]:
-        problem = f"is damaged: it lacks {', '.join(lacking)}"
+    manifest = files.read_json(files.join(url, "manifest.json"))
+    if manifest is None:
+        hint = "make it with: soilweave prepare EXPERIMENT --stage-to URL"
+        raise DataError(url, f"no complete copy of {entry}", remedy=hint)
+    if missing_keys := [key for key in ("digest", "period") if key not in manifest]:
+        problem = f"is damaged: it has no {', '.join(missing_keys)}"
         raise DamagedError(files.join(url, "manifest.json"), problem, remedy=files.DAMAGED)
-    return found
+    return manifest
 
 
 def _dtype(values: xr.DataArray) -> str:
-    """Flags of places stay whole numbers, -1 where missing; those of grids may be missing, NaN."""
+    """Return the dtype of a variable in the copy.
+
+    Integers of places, such as flags, stay integers with the fill value -1. On grids all values
+    become floats, so that missing ones can be NaN.
+    """
     return "<i4" if values.dtype.kind in "iub" and "place" in values.dims else "<f4"
 
 
 def _plain(attrs: dict[Any, Any]) -> Json:
-    """Attributes as JSON has them."""
+    """Convert attributes to JSON values."""
 
-    def known(value: Any) -> Any:
+    def to_json(value: Any) -> Any:
         return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
-    return dict(json.loads(json.dumps({str(k): v for k, v in attrs.items()}, default=known)))
+    return dict(json.loads(json.dumps({str(k): v for k, v in attrs.items()}, default=to_json)))

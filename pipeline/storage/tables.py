@@ -1,8 +1,7 @@
-"""Parquet tables on any URL, written in one piece.
+"""Read and write Parquet tables, among them sites.parquet with the predictions at the sites.
 
-sites.parquet read as arrays: what every arm and baseline predicts at every site and day.
-
-What an experiment predicted at the sites, over its test period: sites.parquet, read again.
+`read_site_predictions` returns all of sites.parquet as arrays (site, day). `read_past_run` returns
+what is needed to compare a finished experiment with others, on the days of its test period.
 """
 
 from __future__ import annotations
@@ -27,42 +26,46 @@ if TYPE_CHECKING:
 
 
 def write(url: str, table: pd.DataFrame) -> None:
-    """Write a table; text columns as strings, no index."""
+    """Write a table without its index; a reader never sees a part of it.
+
+    Raises:
+      StoreError: If the URL cannot be written.
+    """
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     files.write_bytes(url, buffer.getvalue())
 
 
 def read(url: str, columns: list[str] | None = None) -> pd.DataFrame:
-    """The whole table, or some of its columns.
+    """Read a table, or some of its columns.
 
     Raises:
-      StoreError: there is none, or its store does not answer.
-      DamagedError: it is there and is not a whole table.
+      StoreError: If the table does not exist or its store does not answer.
+      DamagedError: If the file is not a complete Parquet table.
     """
     try:
         data = files.read_bytes(url)
     except FileNotFoundError as error:
-        remedy = "the stage that writes it must run again, with --overwrite"
-        raise StoreError(url, "not found", remedy=remedy) from error
+        hint = "run the stage that writes it again, with --overwrite"
+        raise StoreError(url, "not found", remedy=hint) from error
     try:
         return pd.read_parquet(io.BytesIO(data), columns=columns)
-    except (ValueError, OSError) as error:  # of Arrow
-        problem = f"is damaged: {len(data)} bytes that are not a whole table of Parquet"
+    except (ValueError, OSError) as error:  # raised by Arrow
+        problem = f"is damaged: {len(data)} bytes that are not a complete Parquet table"
         raise DamagedError(url, problem, remedy=files.DAMAGED) from error
 
 
-KEYS = ("arm", "site", "time")
+KEYS = ("arm", "site", "time")  # columns of sites.parquet that are always read
 
 
 @dataclass(frozen=True)
 class SitePredictions:
-    """The columns of sites.parquet, by arm or baseline.
+    """Columns of sites.parquet, by arm or baseline.
 
     Attributes:
       ids: (site,) ids of the sites, in the order of the cube.
       days: (day,) datetime64[D], all days of the cube.
-      rows: the rows of each arm or baseline, all days of one site after the other.
+      rows: The rows of each arm or baseline, sorted by site and then by day.
     """
 
     ids: tuple[str, ...]
@@ -70,7 +73,7 @@ class SitePredictions:
     rows: dict[str, pd.DataFrame]
 
     def values(self, name: str, column: str) -> NDArray[Any]:
-        """(site, day) values of a column of one arm or baseline."""
+        """Return the (site, day) values of a column of one arm or baseline."""
         values: NDArray[Any] = self.rows[name][column].to_numpy()
         return values.reshape(len(self.ids), len(self.days))
 
@@ -81,15 +84,15 @@ class SitePredictions:
 
 
 def read_site_predictions(workspace: Workspace, *columns: str) -> SitePredictions:
-    """The predictions of a workspace.
+    """Read the predictions at the sites of a workspace.
 
     Args:
-      workspace: has sites.parquet.
-      columns: that are wanted beside arm, site and time.
+      workspace: The workspace, with sites.parquet.
+      columns: The columns to read beside arm, site and time.
 
     Raises:
-      StoreError: there is no such table, or its store does not answer.
-      DamagedError: it is there and is not a whole table.
+      StoreError: If the table does not exist or its store does not answer.
+      DamagedError: If the file is not a complete Parquet table.
     """
     table = read(workspace.url("sites.parquet"), [*KEYS, *columns])
     rows = {str(name): of_arm for name, of_arm in table.groupby("arm", sort=False)}
@@ -102,10 +105,20 @@ def read_site_predictions(workspace: Workspace, *columns: str) -> SitePrediction
 
 @dataclass(frozen=True)
 class PastRun:
-    """One experiment at its sites: observations and predictions by arm or `ridge` (site, day).
+    """A finished experiment at its sites, on the days of its test period.
 
-    `block`, `lat` and `lon` (site,) say where each lies, the last two in degrees. `folds` is the
-    digest of how they are held out; `status` says of an arm whether its sites were (text).
+    Attributes:
+      workspace: The workspace of the experiment.
+      experiment: The experiment.
+      folds: Digest of the folds.
+      ids: (site,) ids of the sites.
+      block: (site,) spatial block of each site.
+      lat: (site,) degrees north.
+      lon: (site,) degrees east.
+      days: (day,) datetime64[D].
+      observed: (site, day) observations in the target's unit, NaN where missing.
+      predictions: (site, day) predictions of each arm and baseline, in the target's unit.
+      status: For each arm and baseline, whether its sites were held out in training, as text.
     """
 
     workspace: Workspace
@@ -122,13 +135,13 @@ class PastRun:
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Name of the workspace's folder."""
         return self.workspace.root.rpartition("/")[2]
 
     def at(self, ids: Sequence[str], days: NDArray[np.datetime64]) -> PastRun:
-        """At some of its sites, on some of its days."""
+        """Return the run at some of its sites, on some of its days."""
         rows = pd.Index(self.ids).get_indexer(pd.Index(ids))
-        there = np.ix_(rows, np.searchsorted(self.days, days))
+        selected = np.ix_(rows, np.searchsorted(self.days, days))
         return replace(
             self,
             ids=tuple(ids),
@@ -136,23 +149,25 @@ class PastRun:
             lat=self.lat[rows],
             lon=self.lon[rows],
             days=days,
-            observed=self.observed[there],
-            predictions={arm: series[there] for arm, series in self.predictions.items()},
+            observed=self.observed[selected],
+            predictions={arm: series[selected] for arm, series in self.predictions.items()},
         )
 
 
 def read_past_run(workspace: Workspace) -> PastRun:
-    """The trial of a workspace.
+    """Read the finished experiment of a workspace.
 
     Raises:
-      StoreError: nothing was run here, or no models are complete.
+      StoreError: If nothing was run in the workspace, its models are not complete, or a table
+        does not exist.
+      DamagedError: If a file is damaged.
     """
     experiment = workspace.described()
     workspace.artefact("models").digest()
     folds = workspace.artefact("folds").manifest() or {}
     table = read_site_predictions(workspace, "status", "observation", "prediction")
-    where = read(workspace.url("folds.parquet"), ["site", "lat", "lon", "block"])
-    where = where.set_index("site").loc[list(table.ids)]
+    sites = read(workspace.url("folds.parquet"), ["site", "lat", "lon", "block"])
+    sites = sites.set_index("site").loc[list(table.ids)]
     first, last = (np.datetime64(day) for day in experiment.test_period)
     test = (table.days >= first) & (table.days <= last)
     return PastRun(
@@ -160,9 +175,9 @@ def read_past_run(workspace: Workspace) -> PastRun:
         experiment,
         str(folds.get("digest")),
         table.ids,
-        where.block.to_numpy(),
-        where.lat.to_numpy(),
-        where.lon.to_numpy(),
+        sites.block.to_numpy(),
+        sites.lat.to_numpy(),
+        sites.lon.to_numpy(),
         table.days[test],
         table.observed[:, test],
         {arm: table.values(arm, "prediction")[:, test] for arm in table.rows},

@@ -1,4 +1,7 @@
-"""Arrays in Zarr stores on any URL: template, whole-shard writes, reading. The only zarr user."""
+"""Read and write Zarr stores: create arrays, write whole shards, open groups.
+
+No other module uses the zarr library to write.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,14 @@ if TYPE_CHECKING:
 
 
 def create_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> None:
-    """Write the template of a Zarr store: every array with its metadata, coordinates with values.
+    """Create the arrays of a Zarr store, and write the values of its coordinates.
+
+    Attributes of existing groups are updated; existing arrays and their shards are kept.
 
     Args:
-      url: where; an existing template is replaced, shards stay as they are.
-      arrays: all arrays.
-      attrs: attributes by group; "" is the root.
+      url: URL of the store.
+      arrays: All arrays.
+      attrs: Attributes by group; "" is the root.
     """
     import zarr
 
@@ -42,15 +47,15 @@ def create_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> N
 
 
 def extend_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> None:
-    """Bring arrays of a Zarr store to the shape of a template that reaches further.
+    """Resize arrays of a Zarr store to the shapes of a longer template.
 
-    Coordinates get the template's values, what is lacking is made, shards stay as they are. Doing
-    it twice changes nothing.
+    Coordinates get the values of the template, arrays that do not exist are created, and shards
+    are kept. A second call has no effect.
 
     Args:
-      url: where.
-      arrays: those that change.
-      attrs: what changes of the attributes, by group; "" is the root.
+      url: URL of the store.
+      arrays: The arrays to change.
+      attrs: The attributes to change, by group; "" is the root.
     """
     import zarr
 
@@ -59,19 +64,19 @@ def extend_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> N
         if array.path not in root:
             _create(root, array)
             continue
-        held: Any = root[array.path]
-        if held.shape != array.shape:
-            held.resize(array.shape)
-        held.attrs.update(array.attrs)
+        stored: Any = root[array.path]
+        if stored.shape != array.shape:
+            stored.resize(array.shape)
+        stored.attrs.update(array.attrs)
         if array.values is not None:
-            held[...] = array.values
-    for group, told in attrs.items():
-        (root.require_group(group) if group else root).attrs.update(told)
+            stored[...] = array.values
+    for group, changes in attrs.items():
+        (root.require_group(group) if group else root).attrs.update(changes)
 
 
 def _create(root: Any, array: Array) -> None:
-    """Make an array, with its values where it has any."""
-    made = root.create_array(
+    """Create an array, and write its values if it has any."""
+    created = root.create_array(
         array.path,
         shape=array.shape,
         dtype=array.dtype,
@@ -82,23 +87,26 @@ def _create(root: Any, array: Array) -> None:
         attributes=array.attrs,
     )
     if array.values is not None:
-        made[...] = array.values
+        created[...] = array.values
 
 
 def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[Any]) -> list[Json]:
     """Write whole shards of one array and read them back.
 
     Args:
-      url: the Zarr store.
-      path: the array.
-      region: one slice per dim; every edge on a shard's edge or at the end of the array.
-      values: of the region's shape.
+      url: URL of the store.
+      path: Path of the array in the store.
+      region: One slice per dimension; each must begin and end at the edge of a shard or at the end
+        of the array.
+      values: Values in the shape of the region.
 
     Returns:
-      For each shard {"key", "size", "sha256"}; size 0 where all is fill and nothing is stored.
+      For each shard its key, size in bytes and SHA-256 digest. The size is 0 if all values are
+      fill, because such shards are not stored.
 
     Raises:
-      StoreError: a slice cuts a shard, which two writers would then lose data in.
+      StoreError: If a slice cuts a shard, in which concurrent writers would lose data, or if the
+        store cannot be written.
     """
     import zarr
 
@@ -107,9 +115,9 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
     aligned = zip(region, shards, array.shape, strict=True)
     for part, shard, size in aligned:
         if part.start % shard or (part.stop % shard and part.stop != size):
-            found = [(p.start, p.stop) for p in region]
-            remedy = "write whole shards only"
-            raise StoreError(f"{url}/{path}", f"{found} cuts shards of {shards}", remedy=remedy)
+            edges = [(p.start, p.stop) for p in region]
+            problem = f"region {edges} cuts shards of {shards}"
+            raise StoreError(f"{url}/{path}", problem, remedy="write whole shards only")
     try:
         array[tuple(region)] = values
     except files.failures() as error:
@@ -123,7 +131,7 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
 
 
 def packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:
-    """Values of a part of one array as they are stored."""
+    """Read a region of one array as stored, without applying scale factor or fill value."""
     import zarr
 
     array = zarr.open_array(_store(url), path=path, mode="r")
@@ -132,36 +140,41 @@ def packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:
 
 
 def consolidate(url: str) -> None:
-    """Put all metadata into the root, so that a reader needs one request."""
+    """Consolidate the metadata in the root, so that a reader needs only one request."""
     import zarr
 
     with warnings.catch_warnings():
-        # Consolidated metadata is no part of the Zarr v3 text yet; readers we serve want it.
+        # The Zarr v3 specification does not include consolidated metadata yet, but readers use it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        # begun.json lies beside the arrays until the manifest takes its place.
+        # begun.json is in the folder of an incomplete cube, but is no part of a Zarr store.
         warnings.filterwarnings("ignore", ".*not recognized as a component of a Zarr hierarchy")
         zarr.consolidate_metadata(_store(url))
 
 
 def open_group(url: str, group: str) -> xr.Dataset:
-    """One group of a Zarr store, lazily, without dask.
+    """Open one group of a Zarr store lazily, without dask.
+
+    Args:
+      url: URL of the store.
+      group: The group; "" is the root.
 
     Raises:
-      DamagedError: its metadata are there and are not whole.
+      DamagedError: If the metadata exist but cannot be decoded.
     """
     import xarray as xr
 
-    where = group or None
     with _whole(url, group):
-        made: xr.Dataset = xr.open_zarr(_store(url), group=where, chunks=None, consolidated=False)
-    return made
+        dataset: xr.Dataset = xr.open_zarr(
+            _store(url), group=group or None, chunks=None, consolidated=False
+        )
+    return dataset
 
 
 def attributes(url: str, group: str = "") -> Json:
-    """Attributes of a group of a Zarr store; empty where there is no such group.
+    """Read the attributes of a group of a Zarr store; empty if the group does not exist.
 
     Raises:
-      DamagedError: its metadata are there and are not whole.
+      DamagedError: If the metadata exist but cannot be decoded.
     """
     import zarr
 
@@ -174,17 +187,17 @@ def attributes(url: str, group: str = "") -> Json:
 
 @contextlib.contextmanager
 def _whole(url: str, group: str) -> Iterator[None]:
-    """Say of metadata that cannot be decoded where they are, and what to do."""
+    """Raise DamagedError for metadata that cannot be decoded in the block."""
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        place = files.join(url, group) if group else url
-        problem = f"is damaged: a zarr.json there is not whole JSON ({error})"
-        raise DamagedError(place, problem, remedy=files.DAMAGED) from error
+        where = files.join(url, group) if group else url
+        problem = f"is damaged: a zarr.json in it is not valid JSON ({error})"
+        raise DamagedError(where, problem, remedy=files.DAMAGED) from error
 
 
 def _store(url: str) -> Any:
-    """What zarr opens: a path, or an object store whose listings others may change meanwhile."""
+    """Return what zarr opens: a local path, or an object store without a cache of its listings."""
     if "://" not in url:
         return url
     from zarr.storage import FsspecStore

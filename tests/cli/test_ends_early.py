@@ -105,9 +105,9 @@ def test_everything_that_is_missing_is_named_at_once(snow, no_work):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no GeoJSON there"),
-        ("[1, 2]", "no GeoJSON there"),
-        ('{"type": "FeatureCollection", "features": []}', "no features"),
+        (None, "not found; give the path or URL of a GeoJSON file"),
+        ("[1, 2]", "is not GeoJSON"),
+        ('{"type": "FeatureCollection", "features": []}', "has no features"),
         ('{"type": "Point", "coordinates": [0, 0]}', "a feature of type Point"),
         ('{"type": "Polygon", "coordinates": [0, 0]}', "has no rings"),
     ],

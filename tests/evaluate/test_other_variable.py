@@ -135,7 +135,7 @@ def test_the_experiment_a_workspace_keeps_is_one_to_run(world):
 
 
 def test_a_table_that_is_gone_is_missed(world, tmp_path):
-    with pytest.raises(StoreError, match="not found; the stage that writes it must run again"):
+    with pytest.raises(StoreError, match="not found; run the stage that writes it again"):
         tables.read(str(tmp_path / "sites.parquet"))
     manifest = world.workspace.artefact("models").manifest()
     assert [table["key"] for table in manifest["tables"]] == ["sites.parquet"]

@@ -159,7 +159,7 @@ def test_an_arm_needs_its_source(arm, source):
 
 
 def test_a_target_that_is_no_variable_is_refused_with_those_that_are():
-    assert "targets: ['soil_moisture']" in str(problems("scan", ["target=moisture"]))
+    assert "accepted: ['soil_moisture']" in str(problems("scan", ["target=moisture"]))
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion_and_the_presets():

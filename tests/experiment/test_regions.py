@@ -81,7 +81,9 @@ def test_bands_are_neighbours_of_equal_number_wherever_the_meridian_is(lon, n_fo
 def test_sites_of_one_longitude_are_not_parted():
     band = regions.bands(np.array([1.0, 2, 2, 2, 2, 3]), 3)
     assert band.tolist() == [0, 1, 1, 1, 1, 2]
-    with pytest.raises(ValueError, match=r"n_folds 4 with 6 sites at 3 longitudes.*fewer n_folds"):
+    with pytest.raises(
+        ValueError, match=r"n_folds 4 with 6 sites at 3 longitudes.*a smaller n_folds"
+    ):
         regions.bands(np.array([1.0, 2, 2, 2, 2, 3]), 4)
 
 
@@ -127,9 +129,12 @@ def test_sites_without_a_position_are_elsewhere():
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}', "feature 0 has no rings"),
         ('{"type": "Polygon"}', "feature 0 has no rings of longitude and latitude"),
         ('{"features": ["text"]}', "feature 0 has no rings of longitude and latitude"),
-        ("no json", "no GeoJSON there"),
+        ("no json", "is not GeoJSON"),
         ('{"type": "Point", "coordinates": [0, 0]}', "a feature of type Point"),
-        ('{"type": "Polygon", "coordinates": [[[0, 0], [500000, 0], [0, 9]]]}', "beyond 180, 90"),
+        (
+            '{"type": "Polygon", "coordinates": [[[0, 0], [500000, 0], [0, 9]]]}',
+            "corners beyond 180 degrees of longitude or 90",
+        ),
     ],
 )
 def test_what_is_no_polygon_in_degrees_is_refused(tmp_path, text, problem):
@@ -153,7 +158,7 @@ def test_the_stage_deals_sites_by_longitude(world, tmp_path):
     spans = table.groupby("fold").lon.agg(["min", "max"]).to_numpy()
     assert (spans[1:, 0] > spans[:-1, 1]).all()
     assert len(models.jobs_in(workspace, experiment)) == 4 + 1 + 1
-    assert experiment.folds.layout == "4 bands of longitude held out whole"
+    assert experiment.folds.layout == "4 held-out bands of longitude"
 
 
 def test_a_job_brings_a_local_file_of_regions_along(world, tmp_path):
@@ -176,7 +181,10 @@ def test_one_region_is_not_enough(world, tmp_path):
     ("setting", "problem"),
     [
         ("folds.by=country", "by 'country': expected longitude, network, continent or"),
-        ("folds={kind: none, drop_footprints: true}", "which holds no site out"),
+        (
+            "folds={kind: none, drop_footprints: true}",
+            "drop_footprints needs held-out sites, but kind is none",
+        ),
     ],
 )
 def test_folds_that_cannot_be_are_refused(world, setting, problem):

@@ -146,13 +146,13 @@ def test_artefacts_recorded_under_old_names_are_complete(artefact, tmp_path):
     assert made.manifest()["inputs"] == recorded
     assert made.complete(inputs)
     assert made.recorded(inputs) == recorded
-    assert made.differing(made.manifest(), load.experiment("demo", settings)) == ""
+    assert made.changed_settings(made.manifest(), load.experiment("demo", settings)) == ""
     told = {
         "cube": "qc.duplicate_sites mean -> keep",
         "planet": "planet.omit_errors ['site_gaps'] -> []",
     }[artefact]
     plain = load.experiment("demo")
-    assert made.differing(made.manifest(), plain) == told
+    assert made.changed_settings(made.manifest(), plain) == told
     with pytest.raises(StoreError) as caught:
         made.complete(schema.identity(plain, artefact))
     assert f": was made with other settings: {told}; keep it and " in str(caught.value)

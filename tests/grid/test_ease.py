@@ -221,7 +221,9 @@ def test_an_impossible_box_is_refused_with_what_was_found_and_what_is_accepted(b
     [(0, 0, 1, 1, 3), (-1, 0, 1, 1, 4), (405, 0, 2, 1, 4), (0, 960, 1, 5, 4), (0, 0, 0, 1, 4)],
 )
 def test_an_impossible_window_is_refused(values):
-    with pytest.raises(ValueError, match="expected one or more footprints"):
+    with pytest.raises(
+        ValueError, match="expected at least one of the grid's 406 x 964 footprints"
+    ):
         Window(*values)
 
 

@@ -90,8 +90,14 @@ def test_of_places_the_nearest_within_reach_stands_for_a_site():
 
 def test_what_has_neither_places_nor_cells_is_refused():
     for dataset, found in (
-        (xr.Dataset(coords={"y": [0.0, 1.0], "x": [0.0, 1.0]}), r"dims \['y', 'x'\]; expected"),
-        (xr.Dataset(coords={"y": [0.0], "x": [0.0, 1]}, attrs={"crs": "EPSG:4326"}), "y: 1 values"),
+        (
+            xr.Dataset(coords={"y": [0.0, 1.0], "x": [0.0, 1.0]}),
+            r"dimensions \['y', 'x'\]; expected",
+        ),
+        (
+            xr.Dataset(coords={"y": [0.0], "x": [0.0, 1]}, attrs={"crs": "EPSG:4326"}),
+            "y has 1 values",
+        ),
     ):
         with pytest.raises(DataError, match=found):
             held(dataset.assign_attrs(entry="made"))

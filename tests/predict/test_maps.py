@@ -160,7 +160,7 @@ def test_a_value_that_does_not_fit_is_an_error():
         -32768,
         -10000,
     ]
-    with pytest.raises(ValueError, match=r"3\.3 does not fit into two bytes"):
+    with pytest.raises(ValueError, match=r"3\.3 does not fit into int16"):
         maps_schema.pack(np.array([0.1, 3.3]), 1e-4)
 
 
@@ -284,7 +284,7 @@ def test_models_that_do_not_fit_are_refused(world, tmp_path):
     root = world.workspace.url("models")
     other = world.experiment.model_copy(update={"target": "snowfall", "models": root})
     workspace = world.workspace
-    with pytest.raises(ConfigError, match="insitu predicts snow_depth, the experiment wants"):
+    with pytest.raises(ConfigError, match="insitu predicts snow_depth, but the experiment"):
         models.check_models(other, workspace)
     with pytest.raises(StoreError, match="no complete models here"):
         models.source(world.experiment.model_copy(update={"models": str(tmp_path)}), workspace)

@@ -77,7 +77,7 @@ def test_a_part_without_one_variable_on_all_days_is_counted(snow, prepared_here)
     warm = np.isfinite(cells.air_temperature.values).any(0) & np.isfinite(cells.elevation.values)
     n = int((warm & (cells["mask"].values == 0)).sum())
     assert n > 40
-    assert f"precipitation alone in {n} cells, which are not used" in line
+    assert f"only precipitation in {n} cells, which are not used" in line
     assert manifest.get("missing", {}).get("no_cells", {}).get("alone") == {"precipitation": n}
 
 

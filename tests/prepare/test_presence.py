@@ -165,7 +165,7 @@ def test_a_limit_that_was_asked_for_holds_as_it_is(experiment, given, accepted):
 
 
 def test_a_limit_of_no_variable_is_refused(experiment):
-    with pytest.raises(ConfigError, match=r"qc.max_missing.snowfal: no forcing or static"):
+    with pytest.raises(ConfigError, match=r"qc.max_missing.snowfal: there is no forcing or static"):
         experiment("qc.max_missing.snowfal=0.1")
     with pytest.raises(ConfigError, match="max_missing"):
         experiment("qc.max_missing.snowfall=2")

@@ -68,7 +68,7 @@ def foreign(url: str) -> bytes:
 
 
 def test_a_second_driver_is_told_who_holds_it(url, other, mine):
-    with pytest.raises(StoreError, match=f"held by process {other.pid} on .*at work since"):
+    with pytest.raises(StoreError, match=f"held by process {other.pid} on .*, since"):
         mine.take(print)
 
 

@@ -45,7 +45,9 @@ def test_only_the_columns_that_are_asked_for_are_read(workspace):
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(StoreError, match=r"sites\.parquet: not found; the stage that writes it"):
+    with pytest.raises(
+        StoreError, match=r"sites\.parquet: not found; run the stage that writes it"
+    ):
         tables.read_site_predictions(Workspace(str(tmp_path)), "prediction")
 
 

@@ -308,7 +308,7 @@ def test_a_damaged_lease_is_told_as_such(tmp_path):
     workspace.lease.take(Silent().note)
     try:
         files.write_bytes(workspace.url("lease.json"), b"")
-        with pytest.raises(StoreError, match="lost to a driver whose record is damaged"):
+        with pytest.raises(StoreError, match="lost to a process whose record is damaged"):
             workspace.lease.check()
     finally:  # end the thread that renews it, which interrupts this process otherwise
         workspace.lease.release()
