@@ -41,6 +41,30 @@ app = typer.Typer(
     epilog="Start with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
 )
 
+SitesOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Your probes: a CSV file (read as `doctor` reads it), a file in the format of the "
+        "experiment's in-situ source, or a catalog entry CATALOG.yaml:NAME.",
+    ),
+]
+CurveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="With --adjust, draw RMSE against the number of days learned on.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Dashboard of the cluster, such as http://HEAD:8265; by default "
+        "RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else http://127.0.0.1:8265.",
+    ),
+]
+
 # Verbs that only run stages; their functions differ in nothing but the name and the help text.
 TEXTS = {
     "run": "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
@@ -177,14 +201,7 @@ def predict(
 @app.command()
 def score(
     experiment: ExperimentArgument,
-    sites: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE",
-            help="Your probes: a CSV file (read as `doctor` reads it), a file in the format of the "
-            "experiment's in-situ source, or a catalog entry CATALOG.yaml:NAME.",
-        ),
-    ],
+    sites: SitesOption,
     workspace: WorkspaceOption = "workspace",
     name: NameOption = None,
     json_: Annotated[
@@ -200,13 +217,7 @@ def score(
             help="Learn each site's offset on its first days, and score the later days.",
         ),
     ] = False,
-    figure: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="With --adjust, draw RMSE against the number of days learned on.",
-        ),
-    ] = None,
+    figure: CurveOption = None,
     set_: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -268,14 +279,7 @@ def submit(
         str | None,
         typer.Option(metavar="JOB", help="Follow a job that was submitted before."),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Dashboard of the cluster, such as http://HEAD:8265; by default "
-            "RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else http://127.0.0.1:8265.",
-        ),
-    ] = None,
+    address: AddressOption = None,
     verb: Annotated[
         str,
         typer.Option(help="Verb to run: run, prepare, train, predict, evaluate or update."),

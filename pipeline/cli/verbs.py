@@ -31,6 +31,35 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="What to examine: an experiment, a catalog (a preset or a YAML file), a CSV file "
+        "of probes, or a folder written with --record."
+    ),
+]
+PlotsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="For a CSV file: write one plot per probe to this folder; "
+        "by default FILE-probes with --write, else none.",
+    ),
+]
+ExperimentsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="EXPERIMENT...",
+        help="One experiment (a preset, a YAML file or a URL) to score, or several to "
+        "compare; these may also be folders in the workspace.",
+    ),
+]
+DifferencesOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Draw the differences to this file, FILE.png or FILE.svg."),
+]
+
+
 def add_inspect_verbs(app: typer.Typer) -> None:
     """Add `ls`, `plan` and `doctor`, which compute nothing."""
     for verb in (ls, plan, doctor):
@@ -96,13 +125,7 @@ def plan(
 
 
 def doctor(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="What to examine: an experiment, a catalog (a preset or a YAML file), a CSV file "
-            "of probes, or a folder written with --record."
-        ),
-    ],
+    target: TargetArgument,
     write: Annotated[
         str | None,
         typer.Option(
@@ -110,14 +133,7 @@ def doctor(
             help="For a CSV file: add it to this catalog under this name.",
         ),
     ] = None,
-    plots: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="For a CSV file: write one plot per probe to this folder; "
-            "by default FILE-probes with --write, else none.",
-        ),
-    ] = None,
+    plots: PlotsOption = None,
     record: Annotated[
         str | None,
         typer.Option(
@@ -187,24 +203,12 @@ def add_evaluate_verb(app: typer.Typer, run: Callable[..., None]) -> None:
 
     @app.command()
     def evaluate(
-        experiments: Annotated[
-            list[str],
-            typer.Argument(
-                metavar="EXPERIMENT...",
-                help="One experiment (a preset, a YAML file or a URL) to score, or several to "
-                "compare; these may also be folders in the workspace.",
-            ),
-        ],
+        experiments: ExperimentsArgument,
         json_: Annotated[
             str | None,
             typer.Option("--json", metavar="FILE", help="Write the comparison to this file."),
         ] = None,
-        figure: Annotated[
-            str | None,
-            typer.Option(
-                metavar="FILE", help="Draw the differences to this file, FILE.png or FILE.svg."
-            ),
-        ] = None,
+        figure: DifferencesOption = None,
         workspace: WorkspaceOption = "workspace",
         name: NameOption = None,
         overwrite: OverwriteOption = False,
@@ -315,7 +319,8 @@ def add_update_verb(app: typer.Typer, run: Callable[..., None]) -> None:
         the maps marks days with preliminary forcing. If there is nothing new, the verb says so and
         writes nothing; if it was interrupted, it continues.
 
-        If forcing changed earlier than that, run the experiment again with --overwrite.
+        If forcing changed earlier than that, run the experiment again with a longer period and
+        --overwrite.
 
         Example: soilweave update demo --through 2018-07-15
         """
