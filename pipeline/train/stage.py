@@ -54,196 +54,6 @@ log = logging.getLogger(__name__)
 MAX_FAILURES = 8  # lost workers or nodes that a run survives
 
 
-@dataclass(frozen=True)
-class TrainSpec:
-    """What every worker of a run needs to train models.
-
-    Attributes:
-      experiment: The resolved experiment.
-      root: URL of models/.
-      identity: Digest of the settings and artefacts that the models are made from.
-      updates: Number of updates of every model.
-      costs: Relative cost of an update, by arm.
-      packed: Reference to the training data in Ray's object store: one copy per node.
-      queue: Receives the number of updates made, for progress; None reports nothing.
-    """
-
-    experiment: Experiment
-    root: str
-    identity: str
-    updates: int
-    costs: dict[str, float]
-    packed: Any
-    queue: Any
-
-
-def work(spec: TrainSpec) -> None:
-    """Train this worker's share of the unfinished models; Ray Train calls it on every worker.
-
-    After a worker is lost, Ray Train calls it again in a group of any size, and training continues
-    from what was saved. The random numbers of a model depend on (seed, fold, step) alone, so its
-    result does not depend on which worker trains it, nor on interruptions.
-    """
-    import ray
-    import ray.train
-    import torch
-
-    torch.set_num_threads(spec.experiment.compute.threads_per_worker)
-    context = ray.train.get_context()
-    packed: Packed = ray.get(spec.packed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    all_models = models.jobs(spec.experiment, packed.fold)
-    unfinished = _agreed(spec.root, all_models, context.get_world_rank())
-    shares = models.deal(unfinished, spec.costs, context.get_world_size())
-    share = shares[context.get_world_rank()]
-    most = stacked_trainer.MAX_STACKED_MODELS if device == "cuda" else 1
-    data: TrainingData | None = None
-    for team in models.teams(share, most):
-        data = train_models(spec, team, packed, device, data)
-
-
-def train_models(
-    spec: TrainSpec,
-    team: Sequence[ModelKey],
-    packed: Packed,
-    device: str,
-    like: TrainingData | None = None,
-) -> TrainingData:
-    """Train models of one arm from where they stopped, and save them.
-
-    Several models are trained side by side, which is faster on a GPU; on a CPU, each worker trains
-    one at a time. A model that diverges, or predicts nothing, is not saved; `models.failures` says
-    why.
-
-    Args:
-      spec: What every worker of the run needs.
-      team: The models, all of one arm.
-      packed: The training data.
-      device: "cpu" or "cuda".
-      like: Data of another model on the same device, to share arrays with.
-
-    Returns:
-      The data of the last model, to share arrays with the next team.
-    """
-    trainers = []
-    for model_key in team:
-        like = packed.data(model_key, spec.experiment.folds.buffer_km, device, like)
-        recipe = spec.experiment.recipe_sections
-        trainers.append(Trainer(recipe, model_key, like, spec.updates))
-        _resume(trainers[-1], _progress(spec, model_key))
-    trainers.sort(key=lambda trainer: trainer.step)
-    for _, same_step in groupby(trainers, lambda trainer: trainer.step):
-        for trainer in _advance(spec, list(same_step), packed):
-            _save(spec, trainer, packed)
-    assert like is not None
-    return like
-
-
-def _advance(spec: TrainSpec, trainers: list[Trainer], packed: Packed) -> list[Trainer]:
-    """Train models that are at the same step; return those that reach their last update."""
-    while trainers and not trainers[0].done:
-        trainers = _until_failure(spec, trainers, packed)
-    return trainers
-
-
-def _until_failure(spec: TrainSpec, trainers: list[Trainer], packed: Packed) -> list[Trainer]:
-    """Train to the last update or until some models diverge, saving the state regularly.
-
-    Returns the models that have not diverged.
-    """
-    first, healthy = trainers[0], trainers
-    diverged: set[ModelKey] = set()
-    stacked = StackedTrainer(trainers) if len(trainers) > 1 else first
-    while not first.done and not diverged:
-        before = first.step
-        try:
-            stacked.advance(spec.experiment.compute.checkpoint_every_updates)
-        except DivergedError as error:
-            for divergence in error.divergences:
-                _fail(spec, divergence.job, describe_divergence(divergence, packed))
-                diverged.add(divergence.job)
-        healthy = [trainer for trainer in trainers if trainer.job not in diverged]
-        for trainer in healthy if not first.done else ():
-            files.write_bytes(
-                _progress(spec, trainer.job), checkpoint.pack_safetensors(*trainer.state())
-            )
-        ray_cluster.report_progress(spec.queue, len(healthy) * (first.step - before))
-    return healthy
-
-
-def _fail(spec: TrainSpec, key: ModelKey, problem: str) -> None:
-    """Log and record why a model is not saved."""
-    log.error("%s", problem)
-    files.write_json(models.failure_url(spec.root, key), {"problem": problem})
-
-
-def _progress(spec: TrainSpec, key: ModelKey) -> str:
-    """Return the URL of the state that an unfinished model continues from."""
-    return files.join(models.folder(spec.root, key), "progress.safetensors")
-
-
-def _save(spec: TrainSpec, trainer: Trainer, packed: Packed) -> None:
-    """Write a trained model and its training history, unless its predictions are not usable."""
-    experiment, key, data = spec.experiment, trainer.job, trainer.data
-    origin = {
-        "arm": key.arm,
-        "fold": models.fold_name(key.fold),
-        "seed": key.seed,
-        "updates": spec.updates,
-        "target": experiment.target,
-        "units": experiment.table[experiment.target].units,
-        "inputs_sha256": spec.identity,
-        "recipe": experiment.recipe_sections.model_dump(mode="json"),
-        "training_sites": [packed.site_ids[i] for i in data.trainable.tolist()],
-    }
-    heads = models.heads(experiment, key.arm)
-    linear = None
-    if experiment.network.linear_weight > 0 and "site" in heads:
-        sites, observed = packed.sites("cpu"), packed.learn_insitu
-        linear = fit_ridge(sites, observed, data.trainable, packed.fold, packed.place)
-    trained = TrainedModel(
-        trainer.network, data.features, data.scaler, data.target, heads, origin, linear
-    )
-    if problems := ensemble.examined(key, trained, data):
-        return _fail(spec, key, problems[0])
-    _write_history(files.join(models.folder(spec.root, key), "history.parquet"), trainer)
-    files.write_bytes(models.checkpoint_url(spec.root, key), checkpoint.model_to_bytes(trained))
-    files.remove(_progress(spec, key))
-    files.remove_parts(models.folder(spec.root, key))
-
-
-def _agreed(root: str, all_models: list[ModelKey], rank: int) -> list[ModelKey]:
-    """Return the unfinished models, as worker 0 lists them.
-
-    Every worker uses the same list, because a worker that lists them later may see other models.
-    """
-    from ray.train.collective import broadcast_from_rank_zero
-
-    unfinished = set(models.unfinished(root, all_models)) if rank == 0 else set()
-    # Ray broadcasts no more than 1 kB, so each model is one bit.
-    own_bits = np.packbits([key in unfinished for key in all_models]).tobytes()
-    agreed_bytes = np.frombuffer(broadcast_from_rank_zero(own_bits), np.uint8)
-    is_unfinished = np.unpackbits(agreed_bytes, count=len(all_models))
-    return [key for key, bit in zip(all_models, is_unfinished, strict=True) if bit]
-
-
-def _resume(trainer: Trainer, progress_url: str) -> None:
-    """Restore a model's saved state; a damaged state is ignored, so the model starts again."""
-    try:
-        trainer.restore(*checkpoint.unpack_safetensors(files.read_bytes(progress_url)))
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        log.warning("%s is damaged; the model is trained from the start: %s", progress_url, error)
-
-
-def _write_history(url: str, trainer: Trainer) -> None:
-    """Write loss and other quantities of a model by step."""
-    import pandas as pd
-
-    tables.write(url, pd.DataFrame(trainer.history))
-
-
 def run(
     experiment: Experiment, workspace: Workspace, progress: Progress, overwrite: bool = False
 ) -> None:
@@ -469,6 +279,159 @@ def _keys(experiment: Experiment, all_models: list[ModelKey]) -> Iterator[str]:
     yield "attributes.json"
 
 
+@dataclass(frozen=True)
+class TrainSpec:
+    """What every worker of a run needs to train models.
+
+    Attributes:
+      experiment: The resolved experiment.
+      root: URL of models/.
+      identity: Digest of the settings and artefacts that the models are made from.
+      updates: Number of updates of every model.
+      costs: Relative cost of an update, by arm.
+      packed: Reference to the training data in Ray's object store: one copy per node.
+      queue: Receives the number of updates made, for progress; None reports nothing.
+    """
+
+    experiment: Experiment
+    root: str
+    identity: str
+    updates: int
+    costs: dict[str, float]
+    packed: Any
+    queue: Any
+
+
+def work(spec: TrainSpec) -> None:
+    """Train this worker's share of the unfinished models; Ray Train calls it on every worker.
+
+    After a worker is lost, Ray Train calls it again in a group of any size, and training continues
+    from what was saved. The random numbers of a model depend on (seed, fold, step) alone, so its
+    result does not depend on which worker trains it, nor on interruptions.
+    """
+    import ray
+    import ray.train
+    import torch
+
+    torch.set_num_threads(spec.experiment.compute.threads_per_worker)
+    context = ray.train.get_context()
+    packed: Packed = ray.get(spec.packed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    all_models = models.jobs(spec.experiment, packed.fold)
+    unfinished = _agreed(spec.root, all_models, context.get_world_rank())
+    shares = models.deal(unfinished, spec.costs, context.get_world_size())
+    share = shares[context.get_world_rank()]
+    most = stacked_trainer.MAX_STACKED_MODELS if device == "cuda" else 1
+    data: TrainingData | None = None
+    for team in models.teams(share, most):
+        data = train_models(spec, team, packed, device, data)
+
+
+def _agreed(root: str, all_models: list[ModelKey], rank: int) -> list[ModelKey]:
+    """Return the unfinished models, as worker 0 lists them.
+
+    Every worker uses the same list, because a worker that lists them later may see other models.
+    """
+    from ray.train.collective import broadcast_from_rank_zero
+
+    unfinished = set(models.unfinished(root, all_models)) if rank == 0 else set()
+    # Ray broadcasts no more than 1 kB, so each model is one bit.
+    own_bits = np.packbits([key in unfinished for key in all_models]).tobytes()
+    agreed_bytes = np.frombuffer(broadcast_from_rank_zero(own_bits), np.uint8)
+    is_unfinished = np.unpackbits(agreed_bytes, count=len(all_models))
+    return [key for key, bit in zip(all_models, is_unfinished, strict=True) if bit]
+
+
+def train_models(
+    spec: TrainSpec,
+    team: Sequence[ModelKey],
+    packed: Packed,
+    device: str,
+    like: TrainingData | None = None,
+) -> TrainingData:
+    """Train models of one arm from where they stopped, and save them.
+
+    Several models are trained side by side, which is faster on a GPU; on a CPU, each worker trains
+    one at a time. A model that diverges, or predicts nothing, is not saved; `models.failures` says
+    why.
+
+    Args:
+      spec: What every worker of the run needs.
+      team: The models, all of one arm.
+      packed: The training data.
+      device: "cpu" or "cuda".
+      like: Data of another model on the same device, to share arrays with.
+
+    Returns:
+      The data of the last model, to share arrays with the next team.
+    """
+    trainers = []
+    for model_key in team:
+        like = packed.data(model_key, spec.experiment.folds.buffer_km, device, like)
+        recipe = spec.experiment.recipe_sections
+        trainers.append(Trainer(recipe, model_key, like, spec.updates))
+        _resume(trainers[-1], _progress(spec, model_key))
+    trainers.sort(key=lambda trainer: trainer.step)
+    for _, same_step in groupby(trainers, lambda trainer: trainer.step):
+        for trainer in _advance(spec, list(same_step), packed):
+            _save(spec, trainer, packed)
+    assert like is not None
+    return like
+
+
+def _resume(trainer: Trainer, progress_url: str) -> None:
+    """Restore a model's saved state; a damaged state is ignored, so the model starts again."""
+    try:
+        trainer.restore(*checkpoint.unpack_safetensors(files.read_bytes(progress_url)))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        log.warning("%s is damaged; the model is trained from the start: %s", progress_url, error)
+
+
+def _progress(spec: TrainSpec, key: ModelKey) -> str:
+    """Return the URL of the state that an unfinished model continues from."""
+    return files.join(models.folder(spec.root, key), "progress.safetensors")
+
+
+def _advance(spec: TrainSpec, trainers: list[Trainer], packed: Packed) -> list[Trainer]:
+    """Train models that are at the same step; return those that reach their last update."""
+    while trainers and not trainers[0].done:
+        trainers = _until_failure(spec, trainers, packed)
+    return trainers
+
+
+def _until_failure(spec: TrainSpec, trainers: list[Trainer], packed: Packed) -> list[Trainer]:
+    """Train to the last update or until some models diverge, saving the state regularly.
+
+    Returns the models that have not diverged.
+    """
+    first, healthy = trainers[0], trainers
+    diverged: set[ModelKey] = set()
+    stacked = StackedTrainer(trainers) if len(trainers) > 1 else first
+    while not first.done and not diverged:
+        before = first.step
+        try:
+            stacked.advance(spec.experiment.compute.checkpoint_every_updates)
+        except DivergedError as error:
+            for divergence in error.divergences:
+                _fail(spec, divergence.job, describe_divergence(divergence, packed))
+                diverged.add(divergence.job)
+        healthy = [trainer for trainer in trainers if trainer.job not in diverged]
+        for trainer in healthy if not first.done else ():
+            files.write_bytes(
+                _progress(spec, trainer.job), checkpoint.pack_safetensors(*trainer.state())
+            )
+        ray_cluster.report_progress(spec.queue, len(healthy) * (first.step - before))
+    return healthy
+
+
+def _fail(spec: TrainSpec, key: ModelKey, problem: str) -> None:
+    """Log and record why a model is not saved."""
+    log.error("%s", problem)
+    files.write_json(models.failure_url(spec.root, key), {"problem": problem})
+
+
 def describe_divergence(divergence: Divergence, packed: Packed) -> str:
     """Return a sentence on a model that diverged: step, quantity and the places of the batch."""
     update, quantity = divergence.fault
@@ -482,3 +445,40 @@ def describe_divergence(divergence: Divergence, packed: Packed) -> str:
         f"{models.name(divergence.job)}: the {quantity} {verb} not finite at step {update} of "
         f"{divergence.updates}, whose batch has {' and '.join(part for part in batch if part)}"
     )
+
+
+def _save(spec: TrainSpec, trainer: Trainer, packed: Packed) -> None:
+    """Write a trained model and its training history, unless its predictions are not usable."""
+    experiment, key, data = spec.experiment, trainer.job, trainer.data
+    origin = {
+        "arm": key.arm,
+        "fold": models.fold_name(key.fold),
+        "seed": key.seed,
+        "updates": spec.updates,
+        "target": experiment.target,
+        "units": experiment.table[experiment.target].units,
+        "inputs_sha256": spec.identity,
+        "recipe": experiment.recipe_sections.model_dump(mode="json"),
+        "training_sites": [packed.site_ids[i] for i in data.trainable.tolist()],
+    }
+    heads = models.heads(experiment, key.arm)
+    linear = None
+    if experiment.network.linear_weight > 0 and "site" in heads:
+        sites, observed = packed.sites("cpu"), packed.learn_insitu
+        linear = fit_ridge(sites, observed, data.trainable, packed.fold, packed.place)
+    trained = TrainedModel(
+        trainer.network, data.features, data.scaler, data.target, heads, origin, linear
+    )
+    if problems := ensemble.examined(key, trained, data):
+        return _fail(spec, key, problems[0])
+    _write_history(files.join(models.folder(spec.root, key), "history.parquet"), trainer)
+    files.write_bytes(models.checkpoint_url(spec.root, key), checkpoint.model_to_bytes(trained))
+    files.remove(_progress(spec, key))
+    files.remove_parts(models.folder(spec.root, key))
+
+
+def _write_history(url: str, trainer: Trainer) -> None:
+    """Write loss and other quantities of a model by step."""
+    import pandas as pd
+
+    tables.write(url, pd.DataFrame(trainer.history))
