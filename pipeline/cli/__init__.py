@@ -1,4 +1,8 @@
-"""The command line: `soilweave VERB EXPERIMENT`. The only module that prints."""
+"""The command line, `soilweave VERB EXPERIMENT`: verbs, options, help texts and exit codes.
+
+This folder is the only one that prints. Heavy packages (Ray, PyTorch, xarray) are imported inside
+the verbs, so that `--help` and mistakes in the arguments answer at once.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ import typer
 
 from pipeline.cli import run_stages, verbs
 from pipeline.cli.run_stages import (
-    Debug,
-    Experiment,
-    Name,
-    Overwrite,
-    Set,
-    Workspace,
+    DebugOption,
+    ExperimentArgument,
+    NameOption,
+    OverwriteOption,
+    SetOption,
+    WorkspaceOption,
     err,
     out,
     resolve_named,
@@ -24,9 +28,9 @@ from pipeline.cluster import malloc
 from pipeline.errors import ConfigError, SoilweaveError
 
 if TYPE_CHECKING:
-    from pipeline.experiment.config import Experiment as Resolved
+    from pipeline.experiment.config import Experiment
     from pipeline.files import Json
-    from pipeline.storage.artefacts import Workspace as Place
+    from pipeline.storage.artefacts import Workspace
 
 
 app = typer.Typer(
@@ -34,31 +38,57 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Learn soil moisture from satellite footprints and point sensors at once.",
-    epilog="Begin with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
+    epilog="Start with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
 )
 
+SitesOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Your probes: a CSV file (read as `doctor` reads it), a file in the format of the "
+        "experiment's in-situ source, or a catalog entry CATALOG.yaml:NAME.",
+    ),
+]
+CurveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="With --adjust, draw RMSE against the number of days learned on.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Dashboard of the cluster, such as http://HEAD:8265; by default "
+        "RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else http://127.0.0.1:8265.",
+    ),
+]
+
+# Verbs that only run stages; their functions differ in nothing but the name and the help text.
 TEXTS = {
     "run": "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
-    "What is complete stays as it is; what was interrupted goes on where it stopped.\n\n"
+    "Complete artefacts are kept, and an interrupted stage continues where it stopped.\n\n"
     "Example: soilweave run scan --name published --set recipe=liu2022 "
     "--set train.updates=2000",
-    "train": "Train every arm, fold and seed, predict at the sites, calibrate (models/, "
-    "sites.parquet).",
+    "train": "Train every arm, fold and seed, predict at the sites, and calibrate.\n\n"
+    "Writes models/ (checkpoints) and sites.parquet (predictions and their intervals).\n\n"
+    "Example: soilweave train scan --set train.updates=2000 --overwrite",
 }
 
 
 def _add_verb(name: str, text: str) -> None:
-    """A verb that runs stages in order; Ray, torch and the rest are imported only then."""
+    """Add a verb that runs the stages of its name in order."""
     verb_name = name
 
     @app.command(name, help=text)
     def verb(
-        experiment: Experiment,
-        workspace: Workspace = "workspace",
-        name: Name = None,
-        overwrite: Overwrite = False,
-        set_: Set = None,
-        debug: Debug = False,
+        experiment: ExperimentArgument,
+        workspace: WorkspaceOption = "workspace",
+        name: NameOption = None,
+        overwrite: OverwriteOption = False,
+        set_: SetOption = None,
+        debug: DebugOption = False,
     ) -> None:
         from pipeline.cli.run_stages import STAGES
 
@@ -66,16 +96,20 @@ def _add_verb(name: str, text: str) -> None:
 
 
 def _run(
-    stages: tuple[str, ...], resolved: Resolved, place: Place, overwrite: bool, **wishes: Any
+    stages: tuple[str, ...],
+    resolved: Experiment,
+    store: Workspace,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
-    """Stages in order, then what they say together, and where the outputs are."""
+    """Run stages in order, then print their scores and where the outputs are."""
     from pipeline.cli import run_stages
 
     with run_stages.progress() as progress:
-        summary = run_stages.run(stages, resolved, place, progress, overwrite, **wishes)
+        summary = run_stages.run(stages, resolved, store, progress, overwrite, **options)
     if summary:
         _show(summary)
-    _say_where(resolved, place)
+    _say_where(resolved, store)
 
 
 for _name, _text in TEXTS.items():
@@ -84,23 +118,26 @@ for _name, _text in TEXTS.items():
 
 @app.command()
 def prepare(
-    experiment: Experiment,
+    experiment: ExperimentArgument,
     stage_to: Annotated[
         str | None,
-        typer.Option(help="Copy what the sources hold there first, and read it from there."),
+        typer.Option(
+            metavar="URL",
+            help="Copy the sources to this folder or URL first, and read them from there.",
+        ),
     ] = None,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    overwrite: Overwrite = False,
-    set_: Set = None,
-    debug: Debug = False,
+    workspace: WorkspaceOption = "workspace",
+    name: NameOption = None,
+    overwrite: OverwriteOption = False,
+    set_: SetOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Bring every source onto one grid and calendar (cube.zarr), deal the sites into folds.
+    """Bring every source onto one grid and calendar (cube.zarr), and assign sites to folds.
 
-    An experiment with a planet makes that first. With --stage-to, the window and period of every
-    source is copied once to a folder of your own, in your bucket say; the bytes and requests that
-    takes are told first, and an interrupted copy goes on. Other verbs read it with
-    --set sources.staged=URL.
+    An experiment with a planet simulates it first. With --stage-to, the region and period that the
+    experiment needs are copied once from every source to a folder or bucket of yours. The number
+    of bytes and requests is printed before the copy starts, and an interrupted copy continues.
+    Other verbs read the copy with --set sources.staged=URL.
 
     Example: soilweave prepare conus --stage-to s3://bucket/sources --workspace s3://bucket/ws
     """
@@ -116,26 +153,39 @@ def prepare(
 
 @app.command()
 def predict(
-    experiment: Experiment,
+    experiment: ExperimentArgument,
     models: Annotated[
-        str | None, typer.Option(help="URL of a models/ folder that someone else trained.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Map with the models of this models/ folder; nothing is trained."
+        ),
     ] = None,
     bbox: Annotated[
-        str | None, typer.Option(help="West,south,east,north in degrees, with --models.")
+        str | None,
+        typer.Option(
+            metavar="W,S,E,N",
+            help="Region to map with --models, in degrees, such as --bbox=-103.8,39,-97.9,40.85; "
+            "by default the experiment's.",
+        ),
     ] = None,
     period: Annotated[
-        str | None, typer.Option(help="First..last day, such as 2018-01-01..2018-06-30.")
+        str | None,
+        typer.Option(
+            metavar="FIRST..LAST",
+            help="Days to map with --models, such as 2018-01-01..2018-06-30; "
+            "by default the experiment's.",
+        ),
     ] = None,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    overwrite: Overwrite = False,
-    set_: Set = None,
-    debug: Debug = False,
+    workspace: WorkspaceOption = "workspace",
+    name: NameOption = None,
+    overwrite: OverwriteOption = False,
+    set_: SetOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Map every arm, with uncertainty: maps/{arm}.zarr, and state/ to go on from.
+    """Map every arm, with uncertainty (maps/{arm}.zarr), and save its state for `update`.
 
-    With --models nothing is trained: the experiment says where forcing and attributes are, the
-    models of that folder map its region and period, or those given.
+    With --models, the experiment only says where forcing and attributes are; models that were
+    trained elsewhere map its region and period, or those of --bbox and --period.
 
     Example: soilweave predict demo --models workspace/demo/models --name north
     --bbox=-103.8,39,-97.9,40.85 --period 2017-01-01..2018-06-30
@@ -150,36 +200,32 @@ def predict(
 
 @app.command()
 def score(
-    experiment: Experiment,
-    sites: Annotated[
-        str,
-        typer.Option(
-            help="A CSV (read as doctor reads it), a file in the form of the experiment's in-situ "
-            "source, or CATALOG.yaml:NAME."
-        ),
-    ],
-    workspace: Workspace = "workspace",
-    name: Name = None,
+    experiment: ExperimentArgument,
+    sites: SitesOption,
+    workspace: WorkspaceOption = "workspace",
+    name: NameOption = None,
     json_: Annotated[
-        str | None, typer.Option("--json", help="Write the scores there, as summary.json's form.")
+        str | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the scores to this file, as in summary.json."
+        ),
     ] = None,
     adjust: Annotated[
         bool,
         typer.Option(
-            "--adjust", help="Learn each site's offset on its first days, score the later ones."
+            "--adjust",
+            help="Learn each site's offset on its first days, and score the later days.",
         ),
     ] = False,
-    figure: Annotated[
-        str | None, typer.Option(help="Draw RMSE against days learned on there, with --adjust.")
-    ] = None,
-    set_: Set = None,
-    debug: Debug = False,
+    figure: CurveOption = None,
+    set_: SetOption = None,
+    debug: DebugOption = False,
 ) -> None:
     """Test trained models on probes of your own; trains nothing.
 
-    Sites in the cell of a training site, or within 1 km of one, are judged by models that have not
-    seen it, and listed apart. With --adjust, also: what the first 7, 30 and 90 days of a probe are
-    worth, and every site's offset.
+    A probe in the cell of a training site, or within 1 km of one, is scored with the models that
+    have not seen that site, and listed separately. --adjust also shows how much the first 7, 30
+    and 90 days of a probe improve the scores, and prints the offset of every site.
 
     Example: soilweave score scan --sites my_probes.nc --adjust --figure curve.png
     """
@@ -187,11 +233,11 @@ def score(
     from pipeline.evaluate import probes
 
     if figure and not adjust:
-        raise ConfigError("--figure", "shows what --adjust finds", remedy="add --adjust")
-    resolved, place = resolve_named(experiment, workspace, name, set_)
+        raise ConfigError("--figure", "shows the result of --adjust", remedy="add --adjust")
+    resolved, store = resolve_named(experiment, workspace, name, set_)
     files.check_writable(json_, figure)
     with run_stages.progress() as progress:
-        summary = probes.run(resolved, place, progress, files.absolute(sites), adjust)
+        summary = probes.run(resolved, store, progress, files.absolute(sites), adjust)
     _show_scores(summary)
     if json_:
         files.write_bytes(files.absolute(json_), json.dumps(summary, indent=1).encode())
@@ -199,25 +245,25 @@ def score(
         _draw_adjustment(figure, summary, resolved)
 
 
-def _draw_adjustment(figure: str, summary: Json, resolved: Resolved) -> None:
-    """Write a figure of what `score --adjust` found."""
+def _draw_adjustment(figure: str, summary: Json, resolved: Experiment) -> None:
+    """Write the figure of `score --adjust`."""
     from pipeline import files
     from pipeline.evaluate.report import comparison
 
-    drawn = comparison.curve(summary, resolved.table[resolved.target].units)
-    files.write_bytes(files.absolute(figure), drawn)
+    image = comparison.curve(summary, resolved.table[resolved.target].units)
+    files.write_bytes(files.absolute(figure), image)
 
 
 def _show_scores(summary: Json) -> None:
-    """What `score` found, by group of sites."""
+    """Print the scores of `score`, one group of sites after the other."""
     from pipeline.cli import tables
 
     for group in ("unseen", "out_of_fold", "trained"):
         if group in summary:
             out.print(f"[bold]{group}[/bold]")
-            judged = summary | summary[group]
-            _show(judged)
-            for table in tables.adjustment(judged) if "adjustment" in judged else ():
+            group_summary = summary | summary[group]
+            _show(group_summary)
+            for table in tables.adjustment(group_summary) if "adjustment" in group_summary else ():
                 out.print(table)
     for line in tables.not_scored(summary["not_scored"]):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -226,29 +272,29 @@ def _show_scores(summary: Json) -> None:
 @app.command()
 def submit(
     experiment: Annotated[
-        str | None, typer.Argument(help="An experiment: a preset, a file.yaml or a URL.")
+        str | None,
+        typer.Argument(help="The experiment: a preset (see `soilweave ls`), a YAML file or a URL."),
     ] = None,
     follow: Annotated[
-        str | None, typer.Option(metavar="JOB", help="Follow this job again; submit nothing.")
-    ] = None,
-    address: Annotated[
         str | None,
-        typer.Option(
-            help="The cluster's dashboard, http://HEAD:8265; else RAY_API_SERVER_ADDRESS, "
-            "RAY_ADDRESS, or this machine's."
-        ),
+        typer.Option(metavar="JOB", help="Follow a job that was submitted before."),
     ] = None,
-    verb: Annotated[str, typer.Option(help="The verb to run.")] = "run",
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    overwrite: Overwrite = False,
-    set_: Set = None,
-    debug: Debug = False,
+    address: AddressOption = None,
+    verb: Annotated[
+        str,
+        typer.Option(help="Verb to run: run, prepare, train, predict, evaluate or update."),
+    ] = "run",
+    workspace: WorkspaceOption = "workspace",
+    name: NameOption = None,
+    overwrite: OverwriteOption = False,
+    set_: SetOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Run a verb as a job on a Ray cluster and follow it; it goes on without this machine.
+    """Run a verb as a job on a Ray cluster and follow its log.
 
-    The code and the resolved experiment are uploaded (with its catalog and recipe, where these are
-    files); data, keys and tokens are not: nodes have their own. The exit status is the job's.
+    The job continues when this machine disconnects. The code, the resolved experiment and the
+    local catalog and recipe files that it names are uploaded. Data, keys and tokens are not: the
+    nodes have their own. The exit status is the job's.
 
     Example: soilweave submit scan --address http://head:8265 --workspace s3://bucket/ws
     """
@@ -258,17 +304,17 @@ def submit(
     if (experiment is None) == (follow is None):
         raise ConfigError("arguments", "expected EXPERIMENT, or --follow JOB")
     if experiment is not None:
-        order = submit.Order(experiment, verb, workspace, name, overwrite, tuple(set_ or ()))
-        follow = submit.submit(order, dashboard)
+        spec = submit.Order(experiment, verb, workspace, name, overwrite, tuple(set_ or ()))
+        follow = submit.submit(spec, dashboard)
         err.print(f"job {follow}: submitted to {dashboard}", highlight=False, soft_wrap=True)
     job = str(follow)
     try:
         code = submit.follow(job, dashboard, _line)
     except KeyboardInterrupt:
-        again = f"soilweave submit --follow {job} --address {dashboard}"
+        follow_again = f"soilweave submit --follow {job} --address {dashboard}"
         stop = f"ray job stop {job} --address {dashboard}"
-        said = f"job {job} goes on; follow it with: {again}; stop it with: {stop}"
-        err.print(said, markup=False, highlight=False, soft_wrap=True)
+        message = f"job {job} continues; follow it with: {follow_again}; stop it with: {stop}"
+        err.print(message, markup=False, highlight=False, soft_wrap=True)
         code = 130
     raise typer.Exit(code)
 
@@ -278,16 +324,12 @@ def _line(text: str) -> None:
 
 
 verbs.add_inspect_verbs(app)
-
-
 verbs.add_evaluate_verb(app, _run)
-
-
 verbs.add_update_verb(app, _run)
 
 
 def main() -> None:
-    """Run; an error a user can mend is one line and exit code 2."""
+    """Run the command line; an error that a user can correct is one message and exit code 2."""
     malloc.keep()
     try:
         app()
@@ -300,19 +342,20 @@ def main() -> None:
         sys.exit(2)
 
 
-def _say_where(resolved: Resolved, place: Place) -> None:
-    """Where the outputs are, and how to open them."""
+def _say_where(resolved: Experiment, store: Workspace) -> None:
+    """Print where the outputs are, and how to open them."""
     from pipeline import files
 
-    out.print(f"Outputs: {place.root}", soft_wrap=True, highlight=False)
-    maps, page = place.url("maps", f"{resolved.arms[0]}.zarr"), place.url("report.html")
+    out.print(f"Outputs: {store.root}", soft_wrap=True, highlight=False)
+    maps, report = store.url("maps", f"{resolved.arms[0]}.zarr"), store.url("report.html")
     if files.exists(maps):
         out.print(f'  maps: xarray.open_zarr("{maps}")', soft_wrap=True, highlight=False)
-    if files.exists(page):
-        out.print(f"  report: {page}", soft_wrap=True, highlight=False)
+    if files.exists(report):
+        out.print(f"  report: {report}", soft_wrap=True, highlight=False)
 
 
 def _show(summary: Json) -> None:
+    """Print the tables of a summary and their caption."""
     from pipeline.cli import tables
 
     for table in tables.tables(summary):

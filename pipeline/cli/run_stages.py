@@ -1,8 +1,7 @@
-"""Arguments and options that verbs share, and what they name.
+"""Run the stages of a verb in order, and show their progress on a terminal or in a log.
 
-How a verb shows its progress: one line on a terminal, plain lines in a job's log.
-
-A verb: its stages in order, on one connection to Ray; under one lease, mirrored in MLflow.
+All stages of a verb share one connection to Ray and one lease on the workspace, and are mirrored in
+MLflow. The arguments and options that several verbs take are defined here too.
 """
 
 from __future__ import annotations
@@ -35,56 +34,79 @@ from pipeline.tracking import mirror
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.experiment.config import Experiment as Resolved
+    from pipeline import progress as stage_progress
+    from pipeline.experiment.config import Experiment
     from pipeline.files import Json
-    from pipeline.progress import Progress as progress_progress
-    from pipeline.storage.artefacts import Workspace as Place
+    from pipeline.storage.artefacts import Workspace
 
 
-Experiment = Annotated[
-    str, typer.Argument(help="An experiment: a preset (see `soilweave ls`), a file.yaml or a URL.")
+ExperimentArgument = Annotated[
+    str,
+    typer.Argument(help="The experiment: a preset (see `soilweave ls`), a YAML file or a URL."),
 ]
-
-Workspace = Annotated[
-    str, typer.Option(help="Folder or URL that holds every experiment's artefacts.")
+WorkspaceOption = Annotated[
+    str, typer.Option(help="Folder or URL that holds the artefacts of all experiments.")
 ]
-
-Name = Annotated[
-    str | None, typer.Option(help="Folder in the workspace, instead of the experiment's own name.")
+NameOption = Annotated[
+    str | None,
+    typer.Option(help="Folder in the workspace; by default the experiment's own name."),
 ]
-
-Overwrite = Annotated[
+OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace artefacts that were made with other settings.")
 ]
-
-Set = Annotated[
+SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="key=value over the experiment, such as train.updates=50."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting of the experiment, such as train.updates=50; repeatable.",
+    ),
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error instead of one line.")
 ]
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+out, err = Console(), Console(stderr=True)
+
+LOG_EVERY_S = 20.0  # seconds between progress lines where there is no terminal
+
+RUN = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
+STAGES = {
+    "run": RUN,
+    "prepare": ("planet", "prepare", "folds"),
+    "train": ("train",),
+    "predict": ("predict",),
+    "evaluate": ("evaluate", "report"),
+    "update": ("update",),
+}
 
 
 def resolve_named(
     experiment: str, workspace: str, name: str | None, settings: list[str] | None
-) -> tuple[Resolved, Place]:
-    """The experiment that a verb is given, and its place in the workspace."""
+) -> tuple[Experiment, Workspace]:
+    """Return the experiment that the arguments of a verb name, and its folder in the workspace.
+
+    Args:
+      experiment: A preset, a YAML file or a URL.
+      workspace: Folder or URL that holds the artefacts of all experiments.
+      name: Replaces the experiment's own name, if given.
+      settings: `key=value` items that override the experiment's settings.
+
+    Raises:
+      ConfigError: If the experiment cannot be found, or its settings are not valid.
+    """
     from pipeline import files
     from pipeline.experiment import load
     from pipeline.storage import artefacts
 
     resolved = load.experiment(experiment, settings or [], name)
-    place = artefacts.Workspace(files.join(files.absolute(workspace), resolved.name))
-    return place.place(resolved), place
-
-
-out, err = Console(), Console(stderr=True)
-LOG_EVERY_S = 20.0
+    store = artefacts.Workspace(files.join(files.absolute(workspace), resolved.name))
+    return store.place(resolved), store
 
 
 @contextlib.contextmanager
 def progress() -> Iterator[Line]:
-    """One line per stage, with rate and remaining time."""
+    """Show one progress bar per stage, with rate and remaining time, while the block runs."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -103,21 +125,21 @@ def progress() -> Iterator[Line]:
 
 
 class Line:
-    """The progress of one stage after the other: a bar, or a line of log now and then."""
+    """Progress of one stage after the other: a bar on a terminal, otherwise occasional lines."""
 
     def __init__(self, bar: Progress) -> None:
-        """Nothing is shown yet."""
+        """Show the progress in `bar`."""
         self.bar, self.stage, self.task = bar, "", TaskID(0)
         self._logged = 0.0
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """A stage begins."""
+        """Begin a stage of `total` units."""
         self.stage = stage
         self.task = self.bar.add_task(stage, total=total, unit=unit, rate="")
         self._logged = time.monotonic()
 
     def advance(self, units: int = 1) -> None:
-        """So many units are done."""
+        """Count more units of the stage as done."""
         self.bar.advance(self.task, units)
         task = self.bar.tasks[-1]
         rate = f"{task.speed:.3g}/s" if task.speed else ""
@@ -129,41 +151,38 @@ class Line:
             self.note(", ".join(filter(None, (done, rate, left))))
 
     def finish(self, note: str) -> None:
-        """The stage is over."""
+        """End the stage and print a line about its result."""
         self.bar.remove_task(self.task)
         self.note(note)
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays above the bar."""
         err.print(f"{self.stage}: {text}", highlight=False, soft_wrap=True, markup=False)
-
-
-RUN = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
-
-STAGES = {
-    "run": RUN,
-    "prepare": ("planet", "prepare", "folds"),
-    "train": ("train",),
-    "predict": ("predict",),
-    "evaluate": ("evaluate", "report"),
-    "update": ("update",),
-}
 
 
 def run(
     stages: Sequence[str],
-    experiment: Resolved,
-    workspace: Place,
-    progress: progress_progress,
+    experiment: Experiment,
+    workspace: Workspace,
+    progress: stage_progress.Progress,
     overwrite: bool = False,
-    **wishes: Any,
+    **options: Any,
 ) -> Json | None:
-    """Run stages in order; returns the summary of scores, if one of them makes it.
+    """Run stages in order.
 
-    `wishes` go to every stage.
+    Args:
+      stages: Names of the stages.
+      experiment: The experiment to run.
+      workspace: The experiment's folder in the workspace.
+      progress: Receives the progress of every stage.
+      overwrite: Replace artefacts that were made with other settings.
+      **options: Further keyword arguments of every stage's `run`.
+
+    Returns:
+      The summary of scores, or None if no stage computes one.
 
     Raises:
-      SoilweaveError: something a user can mend; what is complete stays as it is.
+      SoilweaveError: If something fails that a user can correct; complete artefacts are kept.
     """
     summary = None
     with _terminable(), workspace.lease.given_back():
@@ -172,8 +191,10 @@ def run(
             with ray_cluster.session(workspace.root):
                 modules = _modules()
                 for name in stages:
-                    made = modules[name].run(experiment, workspace, progress, overwrite, **wishes)
-                    summary = made or summary
+                    result = modules[name].run(
+                        experiment, workspace, progress, overwrite, **options
+                    )
+                    summary = result or summary
                     mirror.mirror(experiment, workspace, progress, "RUNNING")
         except BaseException as error:
             if workspace.lease.held or _left_open(workspace):
@@ -184,9 +205,10 @@ def run(
 
 
 def _modules() -> dict[str, Any]:
-    """The module of each stage, whose `run` runs it.
+    """Return the module of each stage; its function `run` runs the stage.
 
-    They import PyTorch and more, which a verb waits for only when it runs stages.
+    They are imported here because they load PyTorch and other large packages, which only a verb
+    that runs stages should wait for.
     """
     from pipeline import evaluate, planet, predict, prepare, train
     from pipeline.cli import update
@@ -205,30 +227,31 @@ def _modules() -> dict[str, Any]:
     }
 
 
-def _left_open(workspace: Place) -> bool:
-    """Whether a run in MLflow counts as RUNNING though no driver is at work.
+def _left_open(workspace: Workspace) -> bool:
+    """Return whether MLflow shows a run of this workspace as RUNNING though no driver is working.
 
-    Stages that find nothing to do open one before a later stage fails; so did a driver that was
-    killed.
+    That happens if stages that were already complete open the run before a later stage fails, and
+    after a driver was killed.
     """
     try:
         record = files.read_json(workspace.url(mirror.RECORD)) or {}
         return record.get("status") == "RUNNING" and not workspace.lease.held_by_another()
     except SoilweaveError:
-        return False  # the workspace does not answer; the verb's own error says so
+        return False  # the workspace cannot be read, which the verb's own error already says
 
 
 def _told(error: BaseException) -> str:
-    """What ended a verb, in one line without secrets."""
-    said = bare(" ".join(str(error).split()))
-    return said if isinstance(error, SoilweaveError) else f"{type(error).__name__}: {said}"
+    """Return the error that ended a verb, in one line without secrets."""
+    message = bare(" ".join(str(error).split()))
+    return message if isinstance(error, SoilweaveError) else f"{type(error).__name__}: {message}"
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers and `ray job stop` end a driver, end the block as an error.
+    """Turn SIGTERM, with which schedulers and `ray job stop` end a driver, into SystemExit.
 
-    By default it ends the process at once: nothing would be told to MLflow, and the lease be left.
+    By default SIGTERM ends the process at once: MLflow would show the run as RUNNING for ever, and
+    the lease would not be released.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,7 @@
-"""Summaries as tables for a terminal."""
+"""Tables for a terminal: summaries of scores, comparisons of experiments, bias adjustment.
+
+Each function takes a summary as summary.json has it and returns tables of the library rich.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-NAMED = 3  # sites that a line names
+NAMED = 3  # sites that a line names; more are counted
 
+# Headings of metrics.
 COLUMNS = {
     "correlation": "R",
     "rmse": "RMSE",
     "ubrmse": "ubRMSE",
     "bias": "bias",
 }
-
 OTHERS = {"anomaly_correlation": "anomaly R", "kge": "KGE"}
-PAIRED = ("correlation", "rmse", "ubrmse")
+PAIRED = ("correlation", "rmse", "ubrmse")  # metrics of which paired differences are shown
 
 
 def tables(summary: Json) -> Iterator[Table]:
-    """Every table a summary has: medians, paired differences, footprints."""
+    """Yield the tables of a summary: medians, paired differences, footprints."""
     if summary["arms"]:
         yield _medians(summary, "Median over sites")
         yield _paired(summary, "on common site-days")
@@ -42,169 +45,187 @@ def tables(summary: Json) -> Iterator[Table]:
         yield _footprints(summary)
 
 
-def adjustment(judged: Json) -> Iterator[Table]:
-    """What the first days of probes are worth, and the offsets of those with few days."""
-    made = judged["adjustment"]
-    if made["by_days"]:
-        yield from _curve(made)
-    short = {item["id"] for item in made["not_in_curve"]}
+def adjustment(summary: Json) -> Iterator[Table]:
+    """Yield tables of the bias adjustment.
+
+    RMSE against the number of days that the offset is learned on, and the offsets of sites that
+    have too few days for that.
+    """
+    result = summary["adjustment"]
+    if result["by_days"]:
+        yield from _curve(result)
+    short = {item["id"] for item in result["not_in_curve"]}
     if short:
-        yield _offsets([item for item in made["offsets"] if item["id"] in short], judged["arms"])
+        yield _offsets([item for item in result["offsets"] if item["id"] in short], summary["arms"])
 
 
 def not_scored(items: list[Json]) -> list[str]:
-    """Sites without a score: named where few have a reason of a kind, else counted.
+    """Return lines that say which sites have no score, and why.
+
+    Sites with the same kind of reason share a line if there are more than three of them.
 
     Args:
-      items: `id`, `arm` and `reason` of each.
+      items: The keys `id`, `arm` and `reason` of each site.
     """
-    kinds: dict[tuple[str, str], list[Json]] = {}
+    by_kind: dict[tuple[str, str], list[Json]] = {}
     for item in items:
         kind = re.sub(r"\d+", "#", re.sub("^0 pairs", "no pairs", item["reason"]))
-        kinds.setdefault((item["arm"], kind), []).append(item)
+        by_kind.setdefault((item["arm"], kind), []).append(item)
     lines = []
-    for (arm, _), alike in kinds.items():
-        if len(alike) <= NAMED:
-            lines += [f"not scored: {i['id']} {i['arm']}: {i['reason']}" for i in alike]
+    for (arm, _), group in by_kind.items():
+        if len(group) <= NAMED:
+            lines += [f"not scored: {i['id']} {i['arm']}: {i['reason']}" for i in group]
             continue
-        ids = ", ".join(item["id"] for item in alike[:NAMED])
-        more = f"{ids} and {len(alike) - NAMED} more"
-        lines.append(f"not scored: {len(alike)} sites, {arm}: {_reasons(alike, arm)} ({more})")
+        ids = ", ".join(item["id"] for item in group[:NAMED])
+        more = f"{ids} and {len(group) - NAMED} more"
+        lines.append(f"not scored: {len(group)} sites, {arm}: {_reasons(group, arm)} ({more})")
     return lines
 
 
-def _reasons(alike: list[Json], arm: str) -> str:
-    """A reason that several sites share, with the least and greatest of its numbers."""
-    if alike[0]["reason"].startswith("0 pairs,"):
-        whose = "satellite" if arm == SATELLITE_BASELINE else arm
-        return f"no {whose} values on their observed days"
-    numbers = zip(*(map(int, re.findall(r"\d+", item["reason"])) for item in alike), strict=True)
+def _reasons(group: list[Json], arm: str) -> str:
+    """Return the reason that several sites share, with the range of each of its numbers."""
+    if group[0]["reason"].startswith("0 pairs,"):
+        product = "satellite" if arm == SATELLITE_BASELINE else arm
+        return f"no {product} values on their observed days"
+    numbers = zip(*(map(int, re.findall(r"\d+", item["reason"])) for item in group), strict=True)
     ranges = (f"{min(n)} to {max(n)}" if min(n) < max(n) else str(n[0]) for n in numbers)
-    return re.sub(r"\d+", lambda _: next(ranges), alike[0]["reason"])
+    return re.sub(r"\d+", lambda _: next(ranges), group[0]["reason"])
 
 
 def caption(summary: Json) -> str:
-    """In which sense results are unseen, and what they rest on."""
+    """Return a line on how scores were computed: recipe, seeds, folds, least number of pairs."""
     layout = FoldsConfig.model_validate(summary["folds"]).layout
     return (
         f"{summary['experiment']} ({summary['title']}), "
         f"recipe {summary['recipe']}, {summary['n_seeds']} seed(s); "
         f"place {summary['place']}, time {summary['time']}; {layout}; "
-        f"scored from {summary['min_days']} pairs on"
+        f"sites with at least {summary['min_days']} pairs are scored"
     )
 
 
-def _medians(summary: Json, what: str) -> Table:
-    table = _table(f"{what} [95 % interval]; share within 50/90 % intervals", "")
+def _medians(summary: Json, title: str) -> Table:
+    """Return median scores with intervals, one row per arm and baseline."""
+    table = _table(f"{title} [95 % interval]; share within 50/90 % intervals", "")
     for name in (*COLUMNS.values(), "50/90"):
         table.add_column(name, justify="right", no_wrap=True)
     for kind in ("arms", "baselines"):
-        for name, described in summary[kind].items():
-            median, bounds = described["median"], described["ci95"]
+        for name, scores in summary[kind].items():
+            median, bounds = scores["median"], scores["ci95"]
             cells = [_with_interval(median[m], bounds[m]) for m in PAIRED]
-            bias, within = _number(median["bias"], "+"), _coverage(described)
-            table.add_row(name, str(described["n_sites"]), *cells, bias, within)
+            bias, within = _number(median["bias"], "+"), _coverage(scores)
+            table.add_row(name, str(scores["n_sites"]), *cells, bias, within)
         table.add_section()
     return table
 
 
 def _paired(summary: Json, where: str) -> Table:
+    """Return medians of paired differences, one row per pair of arms and baselines."""
     title = f"Median of paired differences A minus B {where} [95 % interval]"
     table = _table(title, "A-B")
     for metric in PAIRED:
         table.add_column(COLUMNS[metric], justify="right", no_wrap=True)
-    for pair, made in summary["paired"].items():
+    for pair, scores in summary["paired"].items():
         cells = [
-            _with_interval(made[m]["median_difference"], made[m]["ci95"], sign="+") for m in PAIRED
+            _with_interval(scores[m]["median_difference"], scores[m]["ci95"], sign="+")
+            for m in PAIRED
         ]
-        table.add_row(pair, str(made["rmse"]["n_sites"]), *cells)
+        table.add_row(pair, str(scores["rmse"]["n_sites"]), *cells)
     return table
 
 
 def _footprints(summary: Json) -> Table:
+    """Return scores of arm satellite at footprints, one row per seed and kind of values."""
     table = _table("Arm satellite against the satellite, median over footprints", "values")
     for name in ("seed", "R", "RMSE", "ubRMSE"):
         table.add_column(name, justify="right", no_wrap=True)
     for values, by_seed in summary["footprints"].items():
-        for seed, described in by_seed.items():
-            cells = [_number(described["median"][m]) for m in PAIRED]
-            table.add_row(values, str(described["n_footprints"]), seed, *cells)
+        for seed, scores in by_seed.items():
+            cells = [_number(scores["median"][m]) for m in PAIRED]
+            table.add_row(values, str(scores["n_footprints"]), seed, *cells)
     return table
 
 
-def _curve(made: Json) -> Iterator[Table]:
-    later = f"on the days after the first {made['scored_after']} [95 % interval]"
+def _curve(result: Json) -> Iterator[Table]:
+    """Yield RMSE by days learned on, and its paired differences from no adjustment."""
+    later = f"on the days after the first {result['scored_after']} [95 % interval]"
     curve = _table(f"Median RMSE with an offset learned on the first k days,\n{later}", "")
-    less = _table(f"Median of paired differences in RMSE, k minus 0 days,\n{later}", "")
-    for k in made["days"]:
-        for table in (curve, less) if k else (curve,):
+    difference = _table(f"Median of paired differences in RMSE, k minus 0 days,\n{later}", "")
+    for k in result["days"]:
+        for table in (curve, difference) if k else (curve,):
             table.add_column(f"k = {k}", justify="right", no_wrap=True)
-    first, *others = made["by_days"].values()
+    first, *others = result["by_days"].values()
     for name in first["minus_0"]:
         scored = [{**by["arms"], **by["baselines"]}[name] for by in (first, *others)]
         cells = [_with_interval(by["median"]["rmse"], by["ci95"]["rmse"]) for by in scored]
         curve.add_row(name, str(scored[0]["n_sites"]), *cells)
-        found = [by["minus_0"][name]["rmse"] for by in others]
-        cells = [_with_interval(d["median_difference"], d["ci95"], sign="+") for d in found]
-        less.add_row(name, str(found[0]["n_sites"]), *cells)
-    yield from (curve, less)
+        pairs = [by["minus_0"][name]["rmse"] for by in others]
+        cells = [_with_interval(d["median_difference"], d["ci95"], sign="+") for d in pairs]
+        difference.add_row(name, str(pairs[0]["n_sites"]), *cells)
+    yield from (curve, difference)
 
 
 def _offsets(items: list[Json], arms: Json) -> Table:
-    title = "Offset to add, of sites with too few days for a curve: mean ± standard deviation"
+    """Return the offset of each site, one column per arm; `n` is the days learned on."""
+    title = "Offset to add at sites with too few days for a curve: mean ± standard deviation"
     table = _table(title, "site")
     for arm in arms:
         table.add_column(arm, justify="right", no_wrap=True)
     for item in items:
-        found = [item[arm] for arm in arms]
-        cells = [f"{_number(f['offset'], '+')} ± {_number(f['std'])}" for f in found]
-        table.add_row(item["id"], str(max(f["days"] for f in found)), *cells)
+        offsets = [item[arm] for arm in arms]
+        cells = [f"{_number(o['offset'], '+')} ± {_number(o['std'])}" for o in offsets]
+        table.add_row(item["id"], str(max(o["days"] for o in offsets)), *cells)
     return table
 
 
-def comparison(made: Json) -> Iterator[Table]:
-    """What experiments are, their medians, and their differences from the first."""
-    yield _experiments(made)
-    yield _compared(made)
+def comparison(compared: Json) -> Iterator[Table]:
+    """Yield tables of a comparison: the experiments, their medians, differences from the first."""
+    yield _experiments(compared)
+    yield _compared(compared)
     for metrics in (PAIRED, tuple(OTHERS)):
-        yield _minus_first(made, metrics)
+        yield _minus_first(compared, metrics)
 
 
-def _experiments(made: Json) -> Table:
+def _experiments(compared: Json) -> Table:
+    """Return the numbers of sites and site-days, and the settings unlike the first experiment's."""
     table = Table(title="Experiments", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in ("", "n", "site-days"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    table.add_column(f"otherwise than {made['first']}")
-    for name, about in made["experiments"].items():
+    table.add_column(f"settings unlike {compared['first']}")
+    for name, about in compared["experiments"].items():
         changed = ", ".join(f"{k}={v}" for k, v in about["changed"].items())
         table.add_row(name, str(about["n_sites"]), f"{about['n_site_days']:,}", changed)
     table.add_section()
-    table.add_row("in common", str(made["n_sites"]), f"{made['n_site_days']:,}", "")
+    table.add_row("in common", str(compared["n_sites"]), f"{compared['n_site_days']:,}", "")
     return table
 
 
-def _compared(made: Json) -> Table:
+def _compared(compared: Json) -> Table:
+    """Return medians by arm, one row per experiment, and those of the baselines."""
     table = _table("Median over sites, on the same site-days [95 % interval]", "")
     for metric in PAIRED:
         table.add_column((COLUMNS | OTHERS)[metric], justify="right", no_wrap=True)
-    groups = {arm: found["experiments"] for arm, found in made["arms"].items()}
-    for group, described in (groups | {f"of {made['first']}": made["baselines"]}).items():
+    groups = {arm: scores["experiments"] for arm, scores in compared["arms"].items()}
+    groups[f"of {compared['first']}"] = compared["baselines"]
+    for group, members in groups.items():
         table.add_row(f"[bold]{group}[/bold]")
-        for name, told in described.items():
-            cells = [_with_interval(told["median"][m], told["ci95"][m]) for m in PAIRED]
-            table.add_row(f"  {name}", str(told["n_sites"]), *cells)
+        for name, scores in members.items():
+            cells = [_with_interval(scores["median"][m], scores["ci95"][m]) for m in PAIRED]
+            table.add_row(f"  {name}", str(scores["n_sites"]), *cells)
         table.add_section()
     return table
 
 
-def _minus_first(made: Json, metrics: tuple[str, ...]) -> Table:
-    """Green where better than the first, red where worse, in 95 % of the resamples."""
-    table = _table(f"Median paired difference, minus {made['first']} [95 % interval]", "")
+def _minus_first(compared: Json, metrics: tuple[str, ...]) -> Table:
+    """Return paired differences from the first experiment, by arm.
+
+    Green is better than the first, red is worse, each in 95 % of the resamples.
+    """
+    table = _table(f"Median paired difference, minus {compared['first']} [95 % interval]", "")
     for metric in metrics:
         table.add_column((COLUMNS | OTHERS)[metric], justify="right", no_wrap=True)
-    for arm, found in made["arms"].items():
+    for arm, scores in compared["arms"].items():
         table.add_row(f"[bold]{arm}[/bold]")
-        for name, pair in found["minus_first"].items():
+        for name, pair in scores["minus_first"].items():
             cells = []
             for metric in metrics:
                 median, bounds = pair[metric]["median_difference"], pair[metric]["ci95"]
@@ -216,7 +237,7 @@ def _minus_first(made: Json, metrics: tuple[str, ...]) -> Table:
 
 
 def _verdict(metric: str, bounds: list[float | None]) -> str:
-    """A colour, where an interval is on one side of zero."""
+    """Return a colour if the interval is on one side of zero, else an empty string."""
     low, high = bounds
     if low is None or high is None or low <= 0 <= high:
         return ""
@@ -224,21 +245,23 @@ def _verdict(metric: str, bounds: list[float | None]) -> str:
 
 
 def _table(title: str, first: str) -> Table:
+    """Return a table with the columns `first` and `n`."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     return table
 
 
-def _coverage(described: Json) -> str:
-    shares = [level["after"] for level in described.get("coverage", {}).values()]
+def _coverage(scores: Json) -> str:
+    """Return the percentages of values within the 50 % and the 90 % interval, as "51/89"."""
+    shares = [level["after"] for level in scores.get("coverage", {}).values()]
     if not shares or None in shares:
         return ""
     return "/".join(f"{100 * share:.0f}" for share in shares)
 
 
 def _with_interval(value: float | None, bounds: list[float | None], sign: str = "") -> str:
-    """A value, and its interval on a line of its own: tables fit 80 columns."""
+    """Return a value with its interval on a second line, so that tables fit 80 characters."""
     low, high = bounds
     if value is None or low is None or high is None:
         return _number(value, sign)
@@ -246,4 +269,5 @@ def _with_interval(value: float | None, bounds: list[float | None], sign: str = 
 
 
 def _number(value: float | None, sign: str = "") -> str:
+    """Return a number with four decimals and no leading zero, "-" for None."""
     return "-" if value is None else f"{value:{sign}.4f}".replace("0.", ".", 1)

@@ -1,8 +1,7 @@
 """Append new days to an experiment that was run: the cube, the maps and their state.
 
-Only forcing is read. What an experiment is made from does not change, nor do its period, models
-and scores; the cells of the cube and the maps reach further, which their manifests say
-(`complete_through`, `updated`).
+Only forcing is read. The experiment's settings, period, models and scores do not change; the cells
+of the cube and the maps reach further, as their manifests say (`complete_through`, `updated`).
 """
 
 from __future__ import annotations
@@ -18,50 +17,51 @@ from pipeline.storage import models, schema
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
-    from pipeline.experiment.config import Experiment as config_experiment
+    from pipeline.experiment.config import Experiment
     from pipeline.progress import Progress
-    from pipeline.storage.artefacts import Workspace as Place
+    from pipeline.storage.artefacts import Workspace
 
 
 def run(
-    experiment: config_experiment,
-    workspace: Place,
+    experiment: Experiment,
+    workspace: Workspace,
     progress: Progress,
     overwrite: bool = False,
     through: date | None = None,
 ) -> None:
-    """Bring the maps up to a day, by default as far as all sources of forcing reach.
+    """Extend the maps to a day, by default the last day that all sources of forcing have.
 
     Args:
-      experiment: that was run in the workspace.
-      workspace: of it.
-      progress: is told.
-      overwrite: nothing is replaced here but what has changed.
-      through: the last day.
+      experiment: The experiment that was run in the workspace.
+      workspace: The experiment's folder in the workspace.
+      progress: Receives the progress.
+      overwrite: Ignored; an update replaces only days whose forcing has changed.
+      through: The last day; None for the last day that all sources of forcing have.
 
     Raises:
-      SoilweaveError: nothing was run, with other settings, or the day cannot be had.
+      SoilweaveError: If there are no complete maps, if they were made with other settings, or if
+        the day is not available.
     """
     progress.start("update", 0, "blocks")
     cube_url, cube_digest = Cube.source(experiment, workspace)
-    root, digest = models.source(experiment, workspace)
+    models_root, models_digest = models.source(experiment, workspace)
     artefact = workspace.artefact("maps")
-    inputs = schema.identity(experiment, "maps", cube=cube_digest, models=digest)
-    place, manifest = workspace.url("maps"), artefact.manifest()
+    inputs = schema.identity(experiment, "maps", cube=cube_digest, models=models_digest)
+    maps_url, manifest = workspace.url("maps"), artefact.manifest()
     if manifest is None:
-        remedy = f"make them first: soilweave predict {experiment.name}"
-        raise StoreError(place, "no complete maps to go on from", remedy=remedy)
+        hint = f"make them first: soilweave predict {experiment.name}"
+        raise StoreError(maps_url, "no complete maps to continue from", remedy=hint)
     if manifest["inputs_sha256"] != files.sha256_of(artefact.recorded(inputs)):
-        remedy = "make them anew with: soilweave predict --overwrite"
-        raise StoreError(place, "were made from another cube or other models", remedy=remedy)
+        hint = f"make them again: soilweave predict {experiment.name} --overwrite"
+        raise StoreError(maps_url, "were made from another cube or other models", remedy=hint)
     done = date.fromisoformat(manifest["complete_through"])
     if through is not None and through < done:
-        remedy = "give a later day, or none: as far as the sources reach"
-        raise ConfigError(f"--through {through}", f"the maps reach {done} already", remedy=remedy)
-    if files.exists(workspace.url("update")):  # of a driver that died
+        hint = "give a later day, or leave --through out to use all days that the sources have"
+        raise ConfigError(f"--through {through}", f"the maps already reach {done}", remedy=hint)
+    if files.exists(workspace.url("update")):  # left by a driver that was killed
         workspace.lease.take(progress.note)
-    ends = append.run(experiment, workspace, progress, through)
-    told = resume.run(experiment, workspace, progress, (cube_url, root), through)
+    cube_notes = append.run(experiment, workspace, progress, through)
+    map_notes = resume.run(experiment, workspace, progress, (cube_url, models_root), through)
     if workspace.lease.held:
         files.remove(workspace.url("update"))
-    progress.finish("; ".join([*told, *ends]))
+    progress.finish("; ".join([*map_notes, *cube_notes]))

@@ -1,15 +1,4 @@
-"""Verbs that only look: `ls`, `plan`, `doctor`.
-
-The verb `evaluate`: judge one experiment, or compare several.
-
-Append new days to an experiment that was run: cube.zarr, maps/ and state/ go on.
-
-Only forcing is read. What an experiment is made from does not change, nor do its period, models
-and scores; the cells of the cube and the maps reach further, which their manifests say
-(`complete_through`, `updated`).
-
-The verb `update`: new days for an experiment that was run.
-"""
+"""Verbs that do more, or less, than run stages: `ls`, `plan`, `doctor`, `evaluate` and `update`."""
 
 from __future__ import annotations
 
@@ -21,8 +10,16 @@ import typer
 
 from pipeline import files
 from pipeline.cli import run_stages
-from pipeline.cli.run_stages import Debug, Name, Overwrite, Set, Workspace, out, resolve_named
-from pipeline.cli.run_stages import Experiment as run_stages_experiment
+from pipeline.cli.run_stages import (
+    DebugOption,
+    ExperimentArgument,
+    NameOption,
+    OverwriteOption,
+    SetOption,
+    WorkspaceOption,
+    out,
+    resolve_named,
+)
 from pipeline.doctor import recordings
 from pipeline.errors import ConfigError
 
@@ -31,25 +28,62 @@ if TYPE_CHECKING:
 
     from pipeline.experiment.config import Experiment
     from pipeline.progress import Progress
-    from pipeline.storage.artefacts import Workspace as Place
+    from pipeline.storage.artefacts import Workspace
+
+
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="What to examine: an experiment, a catalog (a preset or a YAML file), a CSV file "
+        "of probes, or a folder written with --record."
+    ),
+]
+PlotsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="For a CSV file: write one plot per probe to this folder; "
+        "by default FILE-probes with --write, else none.",
+    ),
+]
+ExperimentsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="EXPERIMENT...",
+        help="One experiment (a preset, a YAML file or a URL) to score, or several to "
+        "compare; these may also be folders in the workspace.",
+    ),
+]
+DifferencesOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Draw the differences to this file, FILE.png or FILE.svg."),
+]
 
 
 def add_inspect_verbs(app: typer.Typer) -> None:
-    """Make them verbs of the command line."""
+    """Add `ls`, `plan` and `doctor`, which compute nothing."""
     for verb in (ls, plan, doctor):
         app.command()(verb)
 
 
 def ls(
-    experiment: Annotated[str | None, typer.Argument(help="Show this one's artefacts.")] = None,
-    workspace: Workspace = "workspace",
-    name: Name = None,
+    experiment: Annotated[
+        str | None,
+        typer.Argument(help="Show the artefacts of this experiment; by default, list presets."),
+    ] = None,
+    workspace: WorkspaceOption = "workspace",
+    name: NameOption = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of an experiment.")
+        bool, typer.Option("--schema", help="Print the JSON schema of experiment files.")
     ] = False,
-    debug: Debug = False,
+    debug: DebugOption = False,
 ) -> None:
-    """List presets; or the artefacts of an experiment; or the JSON schema of experiment files."""
+    """List presets; or the artefacts of an experiment; or the JSON schema of experiment files.
+
+    An artefact is absent, begun or complete. An editor can check experiment files with the schema.
+
+    Example: soilweave ls demo
+    """
     from pipeline.experiment import load
     from pipeline.experiment.config import Experiment
     from pipeline.storage import artefacts
@@ -62,68 +96,68 @@ def ls(
             for preset in load.presets(kind):
                 out.print(f"  {preset:12} {load.read(kind, preset)['title']}", soft_wrap=True)
     else:
-        resolved, place = resolve_named(experiment, workspace, name, None)
+        resolved, store = resolve_named(experiment, workspace, name, None)
         for artefact in artefacts.ARTEFACTS:
             if artefact == "planet" and resolved.planet is None:
                 continue
-            theirs = resolved.cube is not None and artefact in ("planet", "cube")
-            holder = place.prepared(resolved) if theirs else place
-            beside = f", in {holder.root}" if theirs else ""
-            out.print(f"{artefact:8} {holder.artefact(artefact).state()}{beside}", soft_wrap=True)
+            shared = resolved.cube is not None and artefact in ("planet", "cube")
+            holder = store.prepared(resolved) if shared else store
+            where = f", in {holder.root}" if shared else ""
+            out.print(f"{artefact:8} {holder.artefact(artefact).state()}{where}", soft_wrap=True)
 
 
 def plan(
-    experiment: run_stages_experiment,
-    workspace: Workspace = "workspace",
-    name: Name = None,
-    set_: Set = None,
-    debug: Debug = False,
+    experiment: ExperimentArgument,
+    workspace: WorkspaceOption = "workspace",
+    name: NameOption = None,
+    set_: SetOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Say what an experiment will take before anything is read: bytes, requests, memory, hours.
+    """Estimate the bytes, requests, memory and hours of an experiment before any data is read.
 
     Example: soilweave plan conus --set period="[2018-01-01, 2018-12-31]"
     """
     from pipeline.doctor import plan
 
     resolved, _ = resolve_named(experiment, workspace, name, set_)
-    for part in plan.plan_tables(resolved):
-        out.print(part)
+    for table in plan.plan_tables(resolved):
+        out.print(table)
 
 
 def doctor(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="An experiment, a catalog (a preset or file.yaml), probes.csv, or recordings."
-        ),
-    ],
+    target: TargetArgument,
     write: Annotated[
         str | None,
-        typer.Option(help="Of probes.csv: write a catalog entry, CATALOG.yaml:NAME."),
+        typer.Option(
+            metavar="CATALOG.yaml:NAME",
+            help="For a CSV file: add it to this catalog under this name.",
+        ),
     ] = None,
-    plots: Annotated[
-        str | None,
-        typer.Option(help="Of probes.csv: folder for a picture of each, FILE-probes with --write."),
-    ] = None,
+    plots: PlotsOption = None,
     record: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Keep the answers of servers that prove each entry."),
+        typer.Option(
+            metavar="DIR",
+            help="Save a few requests of each entry and the servers' answers to this folder.",
+        ),
     ] = None,
-    set_: Set = None,
-    debug: Debug = False,
+    set_: SetOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Open what an experiment or a catalog names, and say what is wrong and how to mend it.
+    """Check the data that an experiment or a catalog names; say what is wrong and how to fix it.
 
-    Every entry, every year that is needed: variables, units, ranges, gaps, times, licence,
-    credentials. Of a table of probes: columns, units, depth, coordinates, time zone, quality; the
-    cell and footprint each falls in, a plot of each. What is guessed of a table, --set says
-    otherwise: units=percent, time_zone=UTC-06:00, time_format=%d/%m/%Y, depth=0.05,
-    columns.lat=NAME, license=..., and of a single station id=NAME, lat=41.3, lon=-105.5.
-    The exit status is 1 where something is wrong.
+    Every entry is opened and every year that is needed is sampled: variables, units, ranges, gaps,
+    times, licence, credentials. The exit status is 1 if anything is wrong, else 0.
 
-    With --record, a window of a few days of each entry is read over HTTP, and the requests and
-    answers are kept in DIR, without secrets: a folder for each entry. `doctor DIR` replays them
-    without a network, compares the values, and says which entries are `verified: DATE`.
+    For a CSV file of probes: columns, units, depth, coordinates, time zone and quality are guessed
+    and checked, the cell and footprint of each probe are found, and its series is plotted.
+    Override a wrong guess with --set: units=percent, time_zone=UTC-06:00, time_format=%d/%m/%Y,
+    depth=0.05 (metres), columns.lat=NAME, license=...; for a file of one station also id=NAME,
+    lat=41.3, lon=-105.5 (degrees).
+
+    With --record, a few days of each entry are read over HTTP, and the requests and answers are
+    saved in DIR without secrets, one folder per entry. `soilweave doctor DIR` replays them without
+    a network, compares the values, and prints `verified: DATE` for every entry that agrees.
 
     Example: soilweave doctor conus; soilweave doctor my_probes.csv --write my.yaml:my_probes
     """
@@ -142,13 +176,13 @@ def _examined(
     settings: list[str],
     progress: Progress,
 ) -> tuple[bool, list[Any]]:
-    """Whether nothing is wrong with what `doctor` is given, and what it shows."""
+    """Return whether the target of `doctor` has no problems, and what to print about it."""
     if target.endswith(".csv"):
         from pipeline.doctor import probe_file
 
         if record is not None:
-            found = f"{target} is a file, not an entry that is read from a server"
-            raise ConfigError("--record", found, remedy="name an experiment or a catalog")
+            problem = f"{target} is a file, not an entry that is read from a server"
+            raise ConfigError("--record", problem, remedy="name an experiment or a catalog")
         return probe_file.examine_probes(target, write, progress, settings, plots)
     from pipeline import doctor
 
@@ -160,86 +194,85 @@ def _examined(
 
 
 def add_evaluate_verb(app: typer.Typer, run: Callable[..., None]) -> None:
-    """Make it a verb of the command line; `run` runs the stages for one experiment."""
+    """Add `evaluate`, for one experiment or a comparison of several.
+
+    Args:
+      app: The command line.
+      run: Runs the stages of a verb for one experiment.
+    """
 
     @app.command()
     def evaluate(
-        experiments: Annotated[
-            list[str],
-            typer.Argument(
-                metavar="EXPERIMENT...",
-                help="A preset, a file.yaml or a URL; to compare, also folders in the workspace.",
-            ),
-        ],
+        experiments: ExperimentsArgument,
         json_: Annotated[
-            str | None, typer.Option("--json", help="Write the comparison there.")
+            str | None,
+            typer.Option("--json", metavar="FILE", help="Write the comparison to this file."),
         ] = None,
-        figure: Annotated[
-            str | None, typer.Option(help="Draw the differences there, FILE.png or FILE.svg.")
-        ] = None,
-        workspace: Workspace = "workspace",
-        name: Name = None,
-        overwrite: Overwrite = False,
-        set_: Set = None,
-        debug: Debug = False,
+        figure: DifferencesOption = None,
+        workspace: WorkspaceOption = "workspace",
+        name: NameOption = None,
+        overwrite: OverwriteOption = False,
+        set_: SetOption = None,
+        debug: DebugOption = False,
     ) -> None:
-        """Judge arms and baselines (scores.parquet, summary.json, report.html, a table).
+        """Score arms and baselines (scores.parquet, summary.json, report.html, a table).
 
-        At held-out sites, and where the truth is known at every cell away from sites.
+        Scores are computed at held-out sites and, if the truth is known, at every cell away from
+        sites.
 
-        Two experiments or more are compared as they were trained, each with the first, on the sites
-        and days that all of them have: variants on one cube say what a setting is worth.
+        Two or more experiments are compared as they were trained, each with the first, on the sites
+        and days that all of them have. Variants on one cube show the effect of a setting.
 
         Example: soilweave run scan --name wide --set cube=workspace/scan
         --set network.hidden_size=256; then: soilweave evaluate scan wide --figure wide.png
         """
         if len(experiments) == 1:
             if json_ or figure:
-                remedy = "name two experiments or more"
-                raise ConfigError("--json, --figure", "are of a comparison", remedy=remedy)
+                hint = "name two experiments or more"
+                raise ConfigError("--json, --figure", "apply to a comparison", remedy=hint)
             from pipeline.cli.run_stages import STAGES
 
             resolved = resolve_named(experiments[0], workspace, name, set_)
             run(STAGES["evaluate"], *resolved, overwrite)
             return
         if name or set_ or overwrite:
-            found = "are of one experiment; several are compared as they were run"
-            raise ConfigError("--name, --set, --overwrite", found)
+            problem = "apply to one experiment; several are compared as they were run"
+            raise ConfigError("--name, --set, --overwrite", problem)
         _compare(experiments, workspace, json_, figure)
 
 
 def _compare(
-    experiments: Sequence[str], workspace: str, into: str | None, drawn: str | None
+    experiments: Sequence[str], workspace: str, json_file: str | None, figure: str | None
 ) -> None:
-    """Compare, show, and write what is asked for."""
+    """Compare experiments, print the tables, and write the files that the options name."""
     from pipeline.cli import tables
     from pipeline.evaluate import compare
     from pipeline.evaluate.report import comparison
 
-    form = "" if drawn is None else drawn.rpartition(".")[2].lower()
-    if drawn is not None and form not in comparison.FORMS:
-        raise ConfigError(f"--figure {drawn}", "expected FILE.png or FILE.svg")
-    files.check_writable(into, drawn)
-    places = [_place(name, workspace) for name in experiments]
-    roots = [place.root for place in places]
+    image_format = "" if figure is None else figure.rpartition(".")[2].lower()
+    if figure is not None and image_format not in comparison.FORMS:
+        raise ConfigError(f"--figure {figure}", "expected FILE.png or FILE.svg")
+    files.check_writable(json_file, figure)
+    stores = [_place(name, workspace) for name in experiments]
+    roots = [store.root for store in stores]
     if twice := sorted({root.rpartition("/")[2] for root in roots if roots.count(root) > 1}):
         raise ConfigError("evaluate", f"named twice: {', '.join(twice)}")
     with run_stages.progress() as progress:
         progress.start("compare", 1, "table")
-        made = compare.run(places)
-        progress.finish(f"{len(places)} experiments on {made['n_site_days']:,} site-days")
-    for table in tables.comparison(made):
+        result = compare.run(stores)
+        progress.finish(f"{len(stores)} experiments on {result['n_site_days']:,} site-days")
+    for table in tables.comparison(result):
         out.print(table)
-    for note in made["notes"]:
+    for note in result["notes"]:
         out.print(f"note: {note}", soft_wrap=True, highlight=False)
-    if into:
-        files.write_bytes(files.absolute(into), json.dumps(made, indent=1).encode())
-    if drawn:
-        files.write_bytes(files.absolute(drawn), comparison.forest(made, form))
+    if json_file:
+        files.write_bytes(files.absolute(json_file), json.dumps(result, indent=1).encode())
+    if figure:
+        files.write_bytes(files.absolute(figure), comparison.forest(result, image_format))
 
 
-def _place(name: str, workspace: str) -> Place:
-    """Where it was run: in the workspace's folder of that name, else in that of a preset's."""
+def _place(name: str, workspace: str) -> Workspace:
+    """Return where an experiment was run: the folder of this name if it exists, else a preset's."""
     from pipeline.storage import artefacts
 
     folder = artefacts.Workspace(files.join(files.absolute(workspace), name))
@@ -249,56 +282,73 @@ def _place(name: str, workspace: str) -> Place:
 
 
 def add_update_verb(app: typer.Typer, run: Callable[..., None]) -> None:
-    """Make it a verb of the command line; `run` runs the stages for one experiment."""
+    """Add `update`.
+
+    Args:
+      app: The command line.
+      run: Runs the stages of a verb for one experiment.
+    """
 
     @app.command()
     def update(
         experiment: Annotated[
             str,
             typer.Argument(
-                help="An experiment that was run: its folder in the workspace, or as it was given."
+                help="An experiment that was run: its folder in the workspace, or the preset, YAML "
+                "file or URL that it was run from."
             ),
         ],
         through: Annotated[
             str | None,
-            typer.Option(help="Last day, 2018-06-30; by default as far as all forcing reaches."),
+            typer.Option(
+                metavar="DAY",
+                help="Last day, such as 2018-06-30; by default the last that all sources have.",
+            ),
         ] = None,
-        workspace: Workspace = "workspace",
-        name: Name = None,
-        set_: Set = None,
-        debug: Debug = False,
+        workspace: WorkspaceOption = "workspace",
+        name: NameOption = None,
+        set_: SetOption = None,
+        debug: DebugOption = False,
     ) -> None:
         """Append new days to the maps of an experiment that was run; trains nothing.
 
-        Forcing is read, not the satellite and no site. The maps go on from state/, so a day costs
-        no more than a block of 32 days. Old days stay as they are, to the last bit, unless their
-        forcing has changed within the last three blocks: those days are listed. Days with
-        preliminary forcing are told by input_status in the maps. Again with nothing new, it says
-        so and touches nothing; interrupted, it goes on.
+        Only forcing is read, no satellite data and no sites. The maps continue from state/, so a
+        new day costs no more than a block of 32 days. Old days do not change by a bit, unless their
+        forcing has changed within the last three blocks of 32 days: the days with changed forcing
+        are then listed, and the maps are computed again from the first of them. input_status in
+        the maps marks days with preliminary forcing. If there is nothing new, the verb says so and
+        writes nothing; if it was interrupted, it continues.
+
+        If forcing changed earlier than that, run the experiment again with a longer period and
+        --overwrite.
 
         Example: soilweave update demo --through 2018-07-15
-        (Forcing that has changed longer ago: run it with a longer period and --overwrite.)
         """
         from pipeline.cli.run_stages import STAGES
 
         day = _day(through)
-        resolved, place = _was_run(experiment, workspace, name, set_)
-        run(STAGES["update"], resolved, place, False, through=day)
+        resolved, store = _was_run(experiment, workspace, name, set_)
+        run(STAGES["update"], resolved, store, False, through=day)
 
 
 def _day(text: str | None) -> date | None:
+    """Return the day of the option --through."""
     try:
         return None if text is None else date.fromisoformat(text)
     except ValueError as error:
-        raise ConfigError(f"--through {text}", "expected a day, 2018-06-30") from error
+        raise ConfigError(f"--through {text}", "expected a day, such as 2018-06-30") from error
 
 
 def _was_run(
     experiment: str, workspace: str, name: str | None, settings: list[str] | None
-) -> tuple[Experiment, Place]:
-    """The experiment as its folder describes it, with the settings it was run with, else as given.
+) -> tuple[Experiment, Workspace]:
+    """Return an experiment that was run, and its folder in the workspace.
 
-    `--set` goes over those.
+    The folder's experiment.yaml has the settings that the experiment was run with; if there is
+    none, the experiment is resolved as the argument names it. `settings` override either.
+
+    Raises:
+      ConfigError: If the argument names no folder, preset, file or URL.
     """
     from pipeline.experiment import load
     from pipeline.storage import artefacts
@@ -312,6 +362,6 @@ def _was_run(
         or experiment in load.presets("experiments")
         or experiment.endswith((".yaml", ".yml"))
     ):
-        remedy = f"run it first, or see what there is in {workspace} and among presets"
-        raise ConfigError(f"experiment '{experiment}'", "was not run here", remedy=remedy)
+        hint = f"run it first, or name a folder of {workspace} or a preset (`soilweave ls`)"
+        raise ConfigError(f"experiment '{experiment}'", "was not run here", remedy=hint)
     return resolve_named(experiment, workspace, name, settings)

@@ -1,1 +1,1 @@
-"""Ray: the connection to a cluster, its tasks, and verbs submitted as jobs."""
+"""Ray: the connection to a cluster, tasks with receipts, and verbs submitted as jobs."""

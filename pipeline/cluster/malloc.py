@@ -1,13 +1,14 @@
-"""How glibc's allocator treats large arrays: it keeps their memory instead of giving it back.
+"""Let glibc's allocator keep the memory of large arrays instead of returning it to the system.
 
-By default an array over 32 MB at most is a mapping of its own, zeroed page by page when touched and
-unmapped when dropped. A training step makes and drops hundreds of megabytes, so that on virtual
-machines 40 % of its time went into page faults (`make bench` shows it). Memory that was once used
-is kept for the next step instead: a fifth more at the most, for the default recipe's step.
+By default glibc maps large arrays (over 32 MB at the latest) separately: their pages are zeroed
+when they are first used, and unmapped when the array is deleted. A training step allocates and
+deletes hundreds of megabytes, so on virtual machines 40 % of its time went into page faults (`make
+bench` shows it). With these settings the memory is kept for the next step, which takes at most a
+fifth more memory with the default recipe.
 
-The variables do the same for processes that find them in their environment at their start: nodes of
-our images and the workers of Ray. `keep` is for the process of the command line, which the user has
-started without them; ranking new probes there took twice the processor time.
+The environment variables have the same effect on processes that are started with them, such as
+Ray's workers and the nodes of our images. `keep` is for the process of the command line, which the
+user starts without them; without it, ranking next probes took twice the processor time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ctypes
 import os
 
 SETTINGS = {
-    "MALLOC_ARENA_MAX": "1",  # other arenas, which threads have, map large arrays whatever is set
+    "MALLOC_ARENA_MAX": "1",  # threads' own arenas map large arrays whatever is set
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
 }
@@ -25,12 +26,13 @@ MALLOPT = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_TH
 
 
 def keep() -> None:
-    """Keep memory in this process and in those it starts; what the environment says is obeyed.
+    """Keep memory in this process and in those that it starts.
 
-    Does nothing where the C library is not glibc.
+    Variables that the environment already has are respected. Where the C library is not glibc, only
+    the environment is set.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     for name, value in SETTINGS.items():
-        chosen = os.environ.setdefault(name, value)
+        setting = os.environ.setdefault(name, value)
         if mallopt is not None:
-            mallopt(MALLOPT[name], int(chosen))
+            mallopt(MALLOPT[name], int(setting))

@@ -1,6 +1,7 @@
-"""The Ray cluster that stages run on: the one of RAY_ADDRESS, or a local one.
+"""Connect to Ray, check its nodes, collect progress, and run one task per item.
 
-Run one Ray Data task per item; an item whose receipt is already there is not run again.
+Stages run on the cluster of RAY_ADDRESS, or else on a local Ray that starts when it is needed. An
+item whose receipt an earlier run left is not run again.
 """
 
 from __future__ import annotations
@@ -30,18 +31,20 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-PROBE_S = 60.0  # a node that has not answered by then cannot reach the storage
+PROBE_S = 60.0  # seconds after which a node that has not answered counts as unreachable
 _session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
 
 
 @contextlib.contextmanager
 def session(url: str) -> Iterator[None]:
-    """One connection to Ray for all stages of a verb; a local Ray starts only when one needs it.
+    """Share one connection to Ray between all stages of a verb.
 
-    On a cluster every node must be able to read and write `url` before anything is computed.
+    A local Ray starts only when a stage needs it. On a cluster, every node must be able to read and
+    write `url` before anything is computed.
 
     Raises:
-      StoreError: naming the nodes that cannot.
+      StoreError: If there is no cluster at RAY_ADDRESS, or nodes cannot read and write `url`; it
+        names these nodes.
     """
     with contextlib.ExitStack() as stack:
         token = _session.set(stack)
@@ -54,7 +57,11 @@ def session(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
-    """A connection to Ray while the block runs, or the session it runs in."""
+    """Connect to Ray while the block runs; inside a `session`, until the session ends.
+
+    Raises:
+      StoreError: If there is no cluster at RAY_ADDRESS.
+    """
     import ray
 
     _quiet()
@@ -70,18 +77,18 @@ def connected() -> Iterator[None]:
             include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
         )
     except ConnectionError as error:
-        remedy = "start it with `ray start --head`, or unset RAY_ADDRESS to work on this machine"
-        raise StoreError(os.environ["RAY_ADDRESS"], "no Ray cluster", remedy=remedy) from error
-    with contextlib.ExitStack() as own:
-        (_session.get() or own).callback(ray.shutdown)
+        hint = "start one with `ray start --head`, or unset RAY_ADDRESS to work on this machine"
+        raise StoreError(os.environ["RAY_ADDRESS"], "no Ray cluster", remedy=hint) from error
+    with contextlib.ExitStack() as stack:
+        (_session.get() or stack).callback(ray.shutdown)
         yield
 
 
 def probe(url: str) -> None:
-    """Write and read from every node, and from the driver what the nodes have written.
+    """Check that all nodes can read and write a URL, and that the driver sees their files.
 
     Raises:
-      StoreError: naming every node that cannot, and why.
+      StoreError: If any node cannot; it names every such node, and why.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -90,36 +97,39 @@ def probe(url: str) -> None:
     files.write_bytes(files.join(folder, "driver"), b"driver")
     task = ray.remote(num_cpus=0, max_retries=0)(_try)
     try:
-        waiting = {}
-        for each in (n for n in ray.nodes() if n["Alive"]):  # type: ignore[no-untyped-call]
-            there = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
-            run = task.options(scheduling_strategy=there)
-            waiting[run.remote(folder, each["NodeID"])] = each
-        done, late = ray.wait([*waiting], num_returns=len(waiting), timeout=PROBE_S)
-        problems = [f"node {waiting[r]['NodeManagerAddress']}: no answer" for r in late]
+        pending = {}
+        for node_info in (n for n in ray.nodes() if n["Alive"]):  # type: ignore[no-untyped-call]
+            on_node = NodeAffinitySchedulingStrategy(node_info["NodeID"], soft=False)
+            run = task.options(scheduling_strategy=on_node)
+            pending[run.remote(folder, node_info["NodeID"])] = node_info
+        done, unanswered = ray.wait([*pending], num_returns=len(pending), timeout=PROBE_S)
+        problems = [
+            f"node {pending[r]['NodeManagerAddress']}: no answer within {PROBE_S:.0f} s"
+            for r in unanswered
+        ]
         for ref in done:
-            each = waiting[ref]
+            node_info = pending[ref]
             try:
-                problem = ray.get(ref) or _seen(folder, each["NodeID"])
+                problem = ray.get(ref) or _seen(folder, node_info["NodeID"])
             except ray.exceptions.RayError as error:
                 problem = str(error).strip().splitlines()[-1]
             if problem:
-                problems.append(f"node {each['NodeManagerAddress']}: {problem}")
+                problems.append(f"node {node_info['NodeManagerAddress']}: {problem}")
     finally:
         files.remove(folder)
     if problems:
-        remedy = "give all nodes the keys and the endpoint, or a workspace that all of them share"
-        raise StoreError(url, *sorted(problems), remedy=remedy)
+        hint = "give all nodes the keys and the endpoint, or a workspace that all of them share"
+        raise StoreError(url, *sorted(problems), remedy=hint)
 
 
 def _try(folder: str, node_id: str) -> str:
-    """What goes wrong on this node, empty where nothing does."""
+    """Return what goes wrong when this node reads and writes the folder, or an empty string."""
     try:
         if files.read_bytes(files.join(folder, "driver")) != b"driver":
-            return "reads something else than the driver wrote"
+            return "reads other bytes than the driver wrote"
         files.write_bytes(files.join(folder, node_id), node_id.encode())
     except FileNotFoundError:
-        return "does not see what the driver has written"
+        return "does not see the file that the driver wrote"
     except SoilweaveError as error:
         return error.problems[0]
     except files.failures() as error:
@@ -128,12 +138,13 @@ def _try(folder: str, node_id: str) -> str:
 
 
 def _seen(folder: str, node_id: str) -> str:
+    """Return a problem if the driver does not see a node's file, else an empty string."""
     written = files.join(folder, node_id)
-    return "" if files.exists(written) else "what it has written is not seen by the driver"
+    return "" if files.exists(written) else "the driver does not see the file that it wrote"
 
 
 def node() -> str:
-    """Address of the node this runs on."""
+    """Return the address of the node that this process runs on."""
     import ray.util
 
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
@@ -141,7 +152,12 @@ def node() -> str:
 
 @dataclass(frozen=True)
 class ProgressQueue:
-    """What workers have told so far: `nodes` counts the units of each node's address."""
+    """Progress reported by workers.
+
+    Attributes:
+      queue: The queue that workers put (units, address of their node) into.
+      nodes: Number of units done on each node, by its address.
+    """
 
     queue: Any
     nodes: Counter[str] = field(default_factory=Counter)
@@ -149,34 +165,42 @@ class ProgressQueue:
 
 @contextlib.contextmanager
 def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
-    """A queue on the driver's node; what workers put there advances the progress."""
+    """Start a queue on the driver's node; units that workers report to it advance the progress."""
     import ray
     from ray.util.queue import Empty, Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    listened = ProgressQueue(Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}))
-    over = threading.Event()
+    on_this_node = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    reported = ProgressQueue(
+        Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node})
+    )
+    stopped = threading.Event()
 
     def drain() -> None:
-        while not over.is_set():
+        while not stopped.is_set():
             with contextlib.suppress(Empty):
-                units, place = listened.queue.get(timeout=0.5)
-                listened.nodes[place] += units
+                units, address = reported.queue.get(timeout=0.5)
+                reported.nodes[address] += units
                 progress.advance(units)
 
     listener = threading.Thread(target=drain, daemon=True)
     listener.start()
     try:
-        yield listened
+        yield reported
     finally:
-        over.set()
+        stopped.set()
         listener.join()
-        listened.queue.shutdown(force=True)
+        reported.queue.shutdown(force=True)
 
 
 def report_progress(queue: Any, units: int) -> None:
-    """Report progress from a worker; a queue that went with its node stops nothing."""
+    """Report units of work from a worker.
+
+    If the queue is lost with its node, a warning is logged and the work continues. `queue` None
+    reports nothing.
+    """
     import ray.exceptions
 
     if queue is not None:
@@ -187,11 +211,11 @@ def report_progress(queue: Any, units: int) -> None:
 
 
 def _quiet() -> None:
-    """One progress line is ours; Ray's own bars and banners would run across it."""
+    """Silence Ray's own progress bars and messages, which would run across our progress line."""
     from ray.data import DataContext
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    # How often the controller looks whether its workers have ended: 2 s otherwise.
+    # How often the controller checks whether its workers have ended; the default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -215,28 +239,28 @@ def run_tasks(
         item is to be run.
       options: Passed to `ray.data.Dataset.map`, such as `num_cpus`.
     """
-    kept, todo = split(items, receipts) if receipts else ([], [*items])
-    yield from kept
-    if not todo:
+    finished, unfinished = split(items, receipts) if receipts else ([], [*items])
+    yield from finished
+    if not unfinished:
         return
     with connected():
         import ray.data
 
-        data = ray.data.from_items(todo, override_num_blocks=len(todo))
-        for row in data.map(_row_of(task), **options).iter_rows():
+        dataset = ray.data.from_items(unfinished, override_num_blocks=len(unfinished))
+        for row in dataset.map(_row_of(task), **options).iter_rows():
             yield json.loads(row["item"]), json.loads(row["receipt"])
 
 
 def split(items: Iterable[Json], receipts: Receipts) -> tuple[list[tuple[Json, Json]], list[Json]]:
     """Return the items that have a receipt, each with it, and the items that have none."""
-    kept, todo = [], []
+    finished, unfinished = [], []
     for item in items:
         receipt = receipts(item)
         if receipt is None:
-            todo.append(item)
+            unfinished.append(item)
         else:
-            kept.append((item, receipt))
-    return kept, todo
+            finished.append((item, receipt))
+    return finished, unfinished
 
 
 def _row_of(task: Callable[[Json], Json]) -> Callable[[Json], Json]:

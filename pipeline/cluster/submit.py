@@ -1,6 +1,7 @@
-"""What a job needs, in one folder: the code, the experiment resolved, its catalogs and recipe.
+"""Submit a verb as a job on a Ray cluster, and follow its log to the end.
 
-A verb as a job of a Ray cluster: what it needs is uploaded, its log followed to the end.
+The upload is one folder with the code, the resolved experiment, and the catalogs, recipe and
+regions that are local files. Data, keys and tokens are not uploaded.
 """
 
 from __future__ import annotations
@@ -35,14 +36,33 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 
+VERBS = ("run", "prepare", "train", "predict", "evaluate", "update")  # that can run as jobs
+DASHBOARD = "http://127.0.0.1:8265"
+
 PACKAGES = ("model", "pipeline", "catalogs")
-LIMIT_MB = 4  # ours are under one; Ray's own limit, 100 MiB, would let a data set pass
+LIMIT_MB = 4  # our upload is under 1 MB; Ray's own limit, 100 MiB, would let a data set pass
 ROLES = ("forcing", "static", "satellite", "insitu", "truth")
+
+TIMEOUT_S = (5, 30)  # of a request: to connect, and between two bytes
+QUIET_S = 60.0  # a connection without data for so long may be dead, and is opened again
+PATIENCE_S = 60.0  # a server that does not answer for so long is given up
+PAUSE_S = 0.5  # between two requests
+UNKNOWN = "status code 404"  # in Ray's error for a job that does not exist
+CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env")
 
 
 @dataclass(frozen=True)
 class Order:
-    """`soilweave VERB EXPERIMENT` with its options, to run as a job."""
+    """A command `soilweave VERB EXPERIMENT` with its options, to run as a job.
+
+    Attributes:
+      experiment: A preset, a YAML file or a URL.
+      verb: One of VERBS.
+      workspace: URL, or absolute path that all nodes share.
+      name: Folder in the workspace; None for the experiment's own name.
+      overwrite: Replace artefacts that were made with other settings.
+      settings: `key=value` items that override settings of the experiment.
+    """
 
     experiment: str
     verb: str
@@ -52,15 +72,89 @@ class Order:
     settings: tuple[str, ...] = ()
 
 
-def gather(order: Order, folder: Path) -> str:
-    """Put what a job needs into a folder: the code, its commit, the experiment resolved.
+def dashboard(address: str | None = None) -> str:
+    """Return the URL of the dashboard that jobs are submitted to.
 
-    Catalogs, a recipe and regions that are local files come along. Returns the experiment's name.
+    It is `address`, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else this machine's.
 
     Raises:
-      ConfigError: listing every problem of the experiment, or what makes the upload too large.
+      ConfigError: If it is another kind of Ray address.
     """
-    tree = load.experiment(order.experiment, order.settings, order.name).model_dump(mode="json")
+    url = address or os.environ.get("RAY_API_SERVER_ADDRESS")
+    if not url and os.environ.get("RAY_ADDRESS") not in (None, "", "auto", "local"):
+        url = os.environ["RAY_ADDRESS"]
+    url = (url or DASHBOARD).rstrip("/")
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        hint = f"give --address http://{parts.hostname or 'HEAD'}:8265"
+        raise ConfigError(
+            url, "is no URL of a Ray dashboard, which jobs are submitted to", remedy=hint
+        )
+    return url
+
+
+def submit(spec: Order, address: str) -> str:
+    """Upload what a verb needs, start it as a job, and return the job's id.
+
+    Args:
+      spec: The verb and its options.
+      address: URL of the cluster's dashboard.
+
+    Raises:
+      ConfigError: If the verb cannot run as a job with these options, or the cluster refuses it.
+    """
+    _check(spec)
+    with tempfile.TemporaryDirectory(prefix="soilweave-") as folder:
+        name = gather(spec, Path(folder))
+        job = f"{name}-{secrets.token_hex(4)}"
+        parts = ["python", "-m", "pipeline", spec.verb, "experiment.yaml"]
+        parts += ["--workspace", spec.workspace, *(["--overwrite"] if spec.overwrite else [])]
+        with _refusals(address):
+            _client(address).submit_job(
+                entrypoint=shlex.join(parts),
+                submission_id=job,
+                # This machine's environment is not passed on: nodes have their own keys and tokens.
+                runtime_env={"working_dir": folder, "env_vars": malloc.SETTINGS},
+                metadata={"soilweave": spec.verb, "name": name, "workspace": spec.workspace},
+            )
+    return job
+
+
+def _check(spec: Order) -> None:
+    """Check that a verb can run as a job with its options.
+
+    Raises:
+      ConfigError: If it cannot.
+    """
+    if spec.verb not in VERBS:
+        hint = f"verbs that run as jobs: {', '.join(VERBS)}"
+        raise ConfigError(f"--verb {spec.verb}", "cannot run as a job", remedy=hint)
+    if spec.verb == "update" and spec.overwrite:
+        raise ConfigError("--overwrite", "update replaces no artefact", remedy="leave it out")
+    option = f"--workspace {spec.workspace}"
+    if "://" not in spec.workspace and not os.path.isabs(spec.workspace):
+        hint = (
+            "give a URL (s3://BUCKET/FOLDER), or the absolute path of a folder that all nodes share"
+        )
+        raise ConfigError(option, "a relative path is another folder on every node", remedy=hint)
+    if urlsplit(spec.workspace).password:
+        hint = "leave it out; nodes take keys from their own environment"
+        raise ConfigError(
+            "--workspace", "its password would be visible to everyone who sees the job", remedy=hint
+        )
+
+
+def gather(spec: Order, folder: Path) -> str:
+    """Copy what a job needs into a folder, and return the experiment's name.
+
+    These are the code and its commit, the resolved experiment, and the catalogs, recipe and regions
+    that are local files.
+
+    Raises:
+      ConfigError: If the experiment is not valid (all problems are listed), a file is not found, or
+        the upload is too large.
+    """
+    tree = load.experiment(spec.experiment, spec.settings, spec.name).model_dump(mode="json")
     if _is_local(tree["recipe"]):
         shutil.copyfile(tree["recipe"], folder / "recipe.yaml")
         tree["recipe"] = "recipe.yaml"
@@ -70,12 +164,12 @@ def gather(order: Order, folder: Path) -> str:
             raise ConfigError(f"folds.by {regions}", "not found", remedy="correct the path")
         shutil.copyfile(regions, folder / "regions.geojson")
         tree["folds"]["by"] = "regions.geojson"
-    brought: dict[str, str] = {}
+    copied: dict[str, str] = {}
     sources = tree["sources"]
-    sources["catalog"] = _brought(sources["catalog"], folder, brought)
+    sources["catalog"] = _brought(sources["catalog"], folder, copied)
     for section, key in ((sources, role) for role in ROLES):
-        section[key] = _renamed(section[key], folder, brought)
-    tree["baselines"] = _renamed(tree["baselines"], folder, brought)
+        section[key] = _renamed(section[key], folder, copied)
+    tree["baselines"] = _renamed(tree["baselines"], folder, copied)
     for section, key in ((tree, "cube"), (tree, "models"), (tree["planet"] or {}, "url")):
         if section.get(key):  # nodes have another working directory
             section[key] = files.absolute(section[key])
@@ -84,236 +178,131 @@ def gather(order: Order, folder: Path) -> str:
     for package in PACKAGES:
         source = Path(__file__).resolve().parents[2] / package
         shutil.copytree(source, folder / package, ignore=ignored)
-    if found := artefacts.git_commit():
-        (folder / "pipeline" / provenance.RECORD).write_text(f"{found}\n")
+    if commit := artefacts.git_commit():
+        (folder / "pipeline" / provenance.RECORD).write_text(f"{commit}\n")
     _check_size(folder)
     return str(tree["name"])
 
 
-def _brought(name: str, folder: Path, brought: dict[str, str]) -> str:
-    """A catalog's name in the folder; local files, and those nested in them, are copied there."""
+def _brought(name: str, folder: Path, copied: dict[str, str]) -> str:
+    """Copy a catalog that is a local file, and those nested in it; return its name there.
+
+    Presets and URLs are returned as they are. `copied` maps the catalogs copied so far to their
+    names.
+    """
     if "://" in name:
         return name
-    found = intake_catalog.locate(name)
+    path = intake_catalog.locate(name)
     if not _is_local(name):
         return name
-    if name not in brought:
-        brought[name] = f"catalog-{len(brought)}.yaml" if brought else "catalog.yaml"
-        tree = yaml.safe_load(files.read_bytes(found))
+    if name not in copied:
+        copied[name] = f"catalog-{len(copied)}.yaml" if copied else "catalog.yaml"
+        tree = yaml.safe_load(files.read_bytes(path))
         for spec in (tree.get("sources") or {}).values():
             if inner := intake_catalog.nested(files.absolute(name), spec):
-                here = _brought(inner, folder, brought)
-                spec["args"]["path"] = here if "://" in here else "{{CATALOG_DIR}}/" + here
-        (folder / brought[name]).write_text(yaml.safe_dump(tree, sort_keys=False))
-    return brought[name]
+                inner_name = _brought(inner, folder, copied)
+                spec["args"]["path"] = (
+                    inner_name if "://" in inner_name else "{{CATALOG_DIR}}/" + inner_name
+                )
+        (folder / copied[name]).write_text(yaml.safe_dump(tree, sort_keys=False))
+    return copied[name]
 
 
-def _renamed(entries: Any, folder: Path, brought: dict[str, str]) -> Any:
-    """Entries of local catalogs (`FILE.yaml:name`) by the catalogs' names in the folder."""
+def _renamed(entries: Any, folder: Path, copied: dict[str, str]) -> Any:
+    """Return entries (`FILE.yaml:name`) with local catalogs named as in the folder."""
     if isinstance(entries, list):
-        return [_renamed(entry, folder, brought) for entry in entries]
+        return [_renamed(entry, folder, copied) for entry in entries]
     if entries is None:
         return None
     file, colon, name = str(entries).rpartition(":")
-    return f"{_brought(file, folder, brought)}:{name}" if colon and _is_local(file) else entries
+    return f"{_brought(file, folder, copied)}:{name}" if colon and _is_local(file) else entries
 
 
 def _is_local(name: str) -> bool:
-    """Whether a recipe or a catalog is a local file, not a preset or a URL."""
+    """Return whether a recipe or a catalog is a local file rather than a preset or a URL."""
     return "://" not in name and name.endswith((".yaml", ".yml"))
 
 
 def _check_size(folder: Path) -> None:
+    """Check that the upload is small.
+
+    Raises:
+      ConfigError: If it is larger than LIMIT_MB; it names the largest files.
+    """
     size = {p: p.stat().st_size / 2**20 for p in folder.rglob("*") if p.is_file()}
     if (total := sum(size.values())) > LIMIT_MB:
         largest = sorted(size, key=lambda p: -size[p])[:3]
-        told = ", ".join(f"{p.relative_to(folder)} {size[p]:.1f} MB" for p in largest)
-        found = f"{total:.1f} MB, at most {LIMIT_MB}; the largest: {told}"
-        raise ConfigError("upload", found, remedy="move data out of the packages")
-
-
-VERBS = ("run", "prepare", "train", "predict", "evaluate", "update")
-DASHBOARD = "http://127.0.0.1:8265"
-TIMEOUT_S = (5, 30)  # of a request: to connect, between two bytes
-QUIET_S = 60.0  # a connection that says nothing for so long may be dead: it is made anew
-PATIENCE_S = 60.0  # a server that has not answered for so long is given up
-PAUSE_S = 0.5
-CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env")
-UNKNOWN = "status code 404"
-
-
-def dashboard(address: str | None = None) -> str:
-    """URL of the dashboard that takes jobs: as given, by the environment, or this machine's.
-
-    Raises:
-      ConfigError: it is another kind of Ray address.
-    """
-    found = address or os.environ.get("RAY_API_SERVER_ADDRESS")
-    if not found and os.environ.get("RAY_ADDRESS") not in (None, "", "auto", "local"):
-        found = os.environ["RAY_ADDRESS"]
-    found = (found or DASHBOARD).rstrip("/")
-    parts = urlsplit(found if "://" in found else f"//{found}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        remedy = f"give --address http://{parts.hostname or 'HEAD'}:8265"
-        raise ConfigError(found, "is no URL of a Ray dashboard, which takes jobs", remedy=remedy)
-    return found
-
-
-def submit(order: Order, address: str) -> str:
-    """Upload what a verb needs and start it as a job of a dashboard's cluster; returns its id.
-
-    Raises:
-      ConfigError: the order cannot be carried out, or the cluster does not take it.
-    """
-    _check(order)
-    with tempfile.TemporaryDirectory(prefix="soilweave-") as folder:
-        name = gather(order, Path(folder))
-        job = f"{name}-{secrets.token_hex(4)}"
-        parts = ["python", "-m", "pipeline", order.verb, "experiment.yaml"]
-        parts += ["--workspace", order.workspace, *(["--overwrite"] if order.overwrite else [])]
-        with _refusals(address):
-            _client(address).submit_job(
-                entrypoint=shlex.join(parts),
-                submission_id=job,
-                # Nothing of this machine's environment: nodes have keys and tokens of their own.
-                runtime_env={"working_dir": folder, "env_vars": malloc.SETTINGS},
-                metadata={"soilweave": order.verb, "name": name, "workspace": order.workspace},
-            )
-    return job
+        names = ", ".join(f"{p.relative_to(folder)} {size[p]:.1f} MB" for p in largest)
+        problem = f"{total:.1f} MB, at most {LIMIT_MB}; the largest: {names}"
+        raise ConfigError("upload", problem, remedy="move data out of the packages")
 
 
 def follow(job: str, address: str, write: Callable[[str], None]) -> int:
-    """Follow a job's log to its end, over lost connections; returns the job's exit status.
+    """Follow a job's log to its end, over lost connections; return the job's exit status.
 
-    `write` takes one line after the other, each once.
+    Args:
+      job: The job's id.
+      address: URL of the cluster's dashboard.
+      write: Called with every line of the log, once.
 
     Raises:
-      ConfigError: there is no such job, or its server does not answer any more.
+      ConfigError: If there is no such job, or the dashboard does not answer for PATIENCE_S seconds.
     """
     with _refusals(address):
         client = _client(address)
-        known = _find(client, job, address)
-    return _status(asyncio.run(_follow(client, known, address, write)), write)
-
-
-def _check(order: Order) -> None:
-    if order.verb not in VERBS:
-        accepted = f"verbs that run as jobs: {', '.join(VERBS)}"
-        raise ConfigError(f"--verb {order.verb}", "cannot run as a job", remedy=accepted)
-    if order.verb == "update" and order.overwrite:
-        raise ConfigError("--overwrite", "an update replaces nothing", remedy="leave it out")
-    place = f"--workspace {order.workspace}"
-    if "://" not in order.workspace and not os.path.isabs(order.workspace):
-        remedy = "give a URL (s3://BUCKET/FOLDER), or the absolute path of a folder they share"
-        raise ConfigError(place, "a relative path is another place on every node", remedy=remedy)
-    if urlsplit(order.workspace).password:
-        remedy = "leave it out; nodes have keys in their own environment"
-        raise ConfigError("--workspace", "whoever sees the job sees its password", remedy=remedy)
-
-
-def _client(address: str) -> JobSubmissionClient:
-    from ray.job_submission import JobSubmissionClient
-
-    class Client(JobSubmissionClient):
-        # Ray's own sets no limit, and waits for a silent host for ever.
-        def _do_request(self, *args: Any, **options: Any) -> Any:
-            return super()._do_request(*args, timeout=TIMEOUT_S, **options)
-
-    for module in CHATTY:
-        logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
-    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-    # To Ray the environment counts more than the argument.
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        return Client(address)
-    finally:
-        os.environ |= before
-
-
-@contextlib.contextmanager
-def _refusals(address: str, hint: str = "") -> Iterator[None]:
-    """What goes wrong between here and the cluster, in our words."""
-    from ray.exceptions import AuthenticationError
-
-    try:
-        yield
-    except AuthenticationError as error:
-        remedy = "set RAY_AUTH_MODE and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"
-        found = str(error).strip().splitlines()[0]
-        raise ConfigError(address, found, remedy=remedy) from error
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        remedy = f"start one with `ray start --head`, or give --address http://HEAD:8265{hint}"
-        answers = "no Ray dashboard answers" if isinstance(error, OSError) else "refuses"
-        raise ConfigError(address, f"{answers}: {lines[-1][:300]}", remedy=remedy) from error
+        job_id = _find(client, job, address)
+    return _status(asyncio.run(_follow(client, job_id, address, write)), write)
 
 
 def _find(client: JobSubmissionClient, job: str, address: str) -> str:
-    """The id that the job was submitted with."""
+    """Return the id that a job was submitted with.
+
+    Raises:
+      ConfigError: If there is no such job; it lists the latest jobs.
+    """
     try:
-        if found := client.get_job_info(job).submission_id:
-            return found
+        if job_id := client.get_job_info(job).submission_id:
+            return job_id
     except RuntimeError as error:
         if UNKNOWN not in str(error):
             raise
     jobs = [d for d in client.list_jobs() if "soilweave" in (d.metadata or {})]
     latest = sorted(jobs, key=lambda d: -(d.start_time or 0))[:5]
-    told = ", ".join(f"{d.submission_id} ({d.status.value})" for d in latest)
-    raise ConfigError(f"job {job}", f"not found on {address}", remedy=f"latest: {told or 'none'}")
-
-
-class _Log:
-    """Whole lines of a log, each once, although every connection tells it from its start."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self.write, self.place, self.told, self.rest = write, 0, 0, ""
-
-    def begin(self) -> None:
-        self.place = 0
-
-    def add(self, text: str) -> None:
-        new = text[max(0, self.told - self.place) :]
-        self.place += len(text)
-        self.told = max(self.told, self.place)
-        *lines, self.rest = (self.rest + new).split("\n")
-        for line in lines:
-            self.write(line)
-
-    def end(self) -> None:
-        if self.rest:
-            self.write(self.rest)
+    names = ", ".join(f"{d.submission_id} ({d.status.value})" for d in latest)
+    raise ConfigError(f"job {job}", f"not found on {address}", remedy=f"latest: {names or 'none'}")
 
 
 async def _follow(client: Any, job: str, address: str, write: Callable[[str], None]) -> JobDetails:
+    """Follow the log until the job ends, connecting again if needed; return its details."""
     log = _Log(write)
     while not (details := await _details(client, job, address)).status.is_terminal():
         await _tail(client, job, log)
         await asyncio.sleep(PAUSE_S)
     log.begin()
     try:
-        whole = await asyncio.to_thread(client.get_job_logs, job)
+        text = await asyncio.to_thread(client.get_job_logs, job)
     except (OSError, RuntimeError):
-        whole = ""  # it went with its node
-    log.add(whole)
+        text = ""  # the log was lost with its node
+    log.add(text)
     log.end()
     return details
 
 
 async def _details(client: Any, job: str, address: str) -> JobDetails:
-    """Where the job stands; waits for a server that is away for a while."""
-    until = time.monotonic() + PATIENCE_S
+    """Return the details of a job; wait if the dashboard is away for a while."""
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         with _refusals(address, f"; follow again with --follow {job}"):
             try:
                 return await asyncio.to_thread(client.get_job_info, job)
             except (OSError, RuntimeError) as error:
-                if UNKNOWN in str(error) or time.monotonic() > until:
+                if UNKNOWN in str(error) or time.monotonic() > deadline:
                     raise
         await asyncio.sleep(PAUSE_S)
 
 
 async def _tail(client: Any, job: str, log: _Log) -> None:
-    """Follow the log on one connection until that ends, whatever ends it, or is quiet for long."""
+    """Follow the log on one connection until it ends or is quiet for QUIET_S seconds."""
     from aiohttp import ClientError
 
     log.begin()
@@ -327,18 +316,88 @@ async def _tail(client: Any, job: str, log: _Log) -> None:
             log.add(part)
 
 
+class _Log:
+    """Writes whole lines of a log, each once, although every connection sends all of it.
+
+    Attributes:
+      position: Number of characters that the present connection has sent.
+      seen: Number of characters that any connection has sent.
+      rest: The last line, as long as it is incomplete.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        """Write lines with `write`."""
+        self.write, self.position, self.seen, self.rest = write, 0, 0, ""
+
+    def begin(self) -> None:
+        """Begin a connection, which sends the log from the start."""
+        self.position = 0
+
+    def add(self, text: str) -> None:
+        """Take the next piece of text of the present connection."""
+        new = text[max(0, self.seen - self.position) :]
+        self.position += len(text)
+        self.seen = max(self.seen, self.position)
+        *lines, self.rest = (self.rest + new).split("\n")
+        for line in lines:
+            self.write(line)
+
+    def end(self) -> None:
+        """Write the last line if it has no line feed."""
+        if self.rest:
+            self.write(self.rest)
+
+
 def _status(details: JobDetails, write: Callable[[str], None]) -> int:
-    """The job's exit status as a shell would have it; says why where it is not 0."""
+    """Return the job's exit status as a shell does; if it is not 0, write the reason."""
     job, status = details.submission_id, details.status.value
     if status == "SUCCEEDED":
         return 0
     if status == "STOPPED":
         write(f"job {job}: stopped")
-        return 130  # as a shell says of what was interrupted
+        return 130  # the status of an interrupted command in a shell
     code = details.driver_exit_code
     reason = details.message or "no reason given"
     if code is not None:
-        reason = reason.partition(", last available logs")[0]  # which have been written
+        reason = reason.partition(", last available logs")[0]  # these lines have been written
     for line in reason.splitlines():
         write(f"job {job}: {line}")
     return (128 - code if code < 0 else code) if code else 1
+
+
+def _client(address: str) -> JobSubmissionClient:
+    """Return a client of the dashboard whose requests have a time limit."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        # Ray's own client sets no limit, and waits for a silent host for ever.
+        def _do_request(self, *args: Any, **options: Any) -> Any:
+            return super()._do_request(*args, timeout=TIMEOUT_S, **options)
+
+    for module in CHATTY:
+        logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
+    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    # Ray prefers the environment to the argument.
+    environment = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        return Client(address)
+    finally:
+        os.environ |= environment
+
+
+@contextlib.contextmanager
+def _refusals(address: str, hint: str = "") -> Iterator[None]:
+    """Turn errors of the connection and refusals of the cluster into ConfigError."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        remedy = "set RAY_AUTH_MODE and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"
+        problem = str(error).strip().splitlines()[0]
+        raise ConfigError(address, problem, remedy=remedy) from error
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        remedy = f"start one with `ray start --head`, or give --address http://HEAD:8265{hint}"
+        answers = "no Ray dashboard answers" if isinstance(error, OSError) else "refuses"
+        raise ConfigError(address, f"{answers}: {lines[-1][:300]}", remedy=remedy) from error

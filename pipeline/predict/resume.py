@@ -1,6 +1,8 @@
-"""One column of an arm's maps, gone on with from its state: the task of the verb update.
+"""Extend the maps of `predict` to the last day of the cube, for the verb `update`.
 
-The maps brought as far as the cube's cells reach, from a state before what has changed.
+The maps continue from the saved state before the first block with new or changed forcing. Each tile
+is a task, as in `predict`. All tiles are first written to a folder of their own (a pending change),
+which then replaces the affected shards of maps/ and state/.
 """
 
 from __future__ import annotations
@@ -33,156 +35,48 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-@dataclass(frozen=True)
-class ResumeSpec(MapSpec):
-    """What a task is told; `root` is a folder aside, in the form of a workspace.
-
-    Attributes:
-      before: the workspace whose maps and state are gone on from.
-      through: the last day.
-      begin: number of the block whose state is the start.
-      changed: the first day that is not as before.
-      slots: by arm, the block that each place of the state is for.
-    """
-
-    before: str = ""
-    through: str = ""
-    begin: int = 0
-    changed: str = ""
-    slots: tuple[tuple[str, tuple[int, ...]], ...] = ()
-
-
-class ResumeTile(MapTile):
-    """Maps one column: writes the blocks from the state's on, and the series that hold them."""
-
-    orders: ResumeSpec
-
-    def __init__(self, orders: ResumeSpec) -> None:
-        """Open the cube as far as it is wanted."""
-        super().__init__(orders)
-        self.cube = self.cube.until(date.fromisoformat(orders.through))
-
-    def written(self, arm: str, column: TileInputs, members: list[TrainedModel]) -> Json:
-        """`shards` and `steps`, as of `MapColumn`."""
-        writing = _ResumedTile(self, arm, column, members)
-        return {"shards": writing.write(), "steps": writing.steps}
-
-
-class _ResumedTile(Writing):
-    """The walk of one column from a state on."""
-
-    def __init__(
-        self, task: ResumeTile, arm: str, column: TileInputs, members: list[TrainedModel]
-    ) -> None:
-        super().__init__(task, arm, column, members)
-        orders = task.orders
-        self.begin = orders.begin - self.first_block
-        self.old_maps = files.join(orders.before, "maps", f"{arm}.zarr")
-        self.old_state = files.join(orders.before, "state", f"{arm}.zarr")
-        self.kept = [*dict(orders.slots)[arm]]
-        # Days before the record are the first year of what the maps were begun with.
-        first, last = task.experiment.period
-        self.year = min(SPINUP_DAYS, (last - first).days + 1)
-        changed = schema.epoch_day(date.fromisoformat(orders.changed))
-        self.unchanged = changed - self.first_block * schema.BLOCK_DAYS  # days of the axis
-
-    def write(self) -> list[Json]:
-        """Records of every shard that is written."""
-        self._restore()
-        length = maps_schema.SERIES_BLOCKS
-        for first in range(self.begin // length * length, self.blocks, length):
-            together = range(first, min(first + length, self.blocks))
-            self.put_series(first, [self._next(block) for block in together])
-        self.put_state(self.blocks)
-        return self.shards
-
-    def _next(self, block: int) -> dict[str, NDArray[Any]]:
-        """A block as the maps shall have it; (day, y, x) packed, by name."""
-        if block < self.begin:
-            return self._stored(block)
-        if block > self.begin:
-            self.put_state(block)
-        made = self._as_before(block, self.block(block, self.read(block)))
-        self.put_root(block, made)
-        ray_cluster.report_progress(self.queue, 1)
-        return made
-
-    def _restore(self) -> None:
-        """Let every member's walk stand before the first block."""
-        state = zarr_arrays.open_group(self.old_state, "")
-        place = state["block"].values.tolist().index(self.first_block + self.begin)
-        day = max(0, self.begin * schema.BLOCK_DAYS - self.first)
-        before = self.column.before(self.year, day)
-        for member, walk in enumerate(self.walks):
-            hidden, cell = (
-                state[name][place, member, self.column.rows, self.column.cols].values
-                for name in ("hidden", "cell")
-            )
-            levels = [
-                state[name][member, self.column.rows, self.column.cols].values[self.column.valid]
-                for name in ("site_level", "satellite_level")
-            ]
-            valid = self.column.valid
-            walk.restore(before, (hidden[valid], cell[valid]), np.stack(levels))
-
-    def _as_before(self, block: int, made: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """A block with its unchanged days as they were, to the last bit on any machine."""
-        n_days = self.unchanged - block * schema.BLOCK_DAYS
-        if n_days > 0:
-            for name, values in self._stored(block).items():
-                made[name][:n_days] = values[:n_days]
-        return made
-
-    def _stored(self, block: int) -> dict[str, NDArray[Any]]:
-        """A block as the maps have it; (day, y, x) packed, by name."""
-        start = block * schema.BLOCK_DAYS
-        region = [slice(start, start + schema.BLOCK_DAYS), self.column.rows, self.column.cols]
-        names = (self.target, f"{self.target}_std", "quality_flag")
-        return {name: zarr_arrays.packed(self.old_maps, name, region) for name in names}
-
-
-STATE = ("block", "hidden", "cell")
+STATE = ("block", "hidden", "cell")  # arrays of the state that an update changes
 
 
 def run(
     experiment: Experiment,
     workspace: Workspace,
     progress: Progress,
-    reads: tuple[str, str],
+    urls: tuple[str, str],
     through: date | None,
 ) -> list[str]:
     """Map the days that the cube has and the maps lack, and those after a change of forcing.
 
     Args:
-      experiment: that was run.
-      workspace: of it.
-      progress: is told.
-      reads: where the cube and the models lie.
-      through: the last day, None for as far as the cube reaches.
+      experiment: The experiment that was run.
+      workspace: The experiment's folder in the workspace.
+      progress: Receives the number of blocks done.
+      urls: URLs of the cube and of the models.
+      through: The last day; None for the last day of the cube.
 
     Returns:
-      What to tell.
+      Notes on what was done, for the user.
 
     Raises:
-      StoreError: a column cannot be mapped.
+      StoreError: If a tile cannot be mapped.
     """
     artefact = workspace.artefact("maps")
-    aside = PendingChange(artefact, workspace.url("update", "maps"), workspace.root)
-    if aside.ready() is not None:
-        _put(experiment, workspace, reads[1], aside)
+    pending = PendingChange(artefact, workspace.url("update", "maps"), workspace.root)
+    if pending.ready() is not None:
+        _put(experiment, workspace, urls[1], pending)
     manifest = artefact.manifest() or {}
     cube = Cube.manifest(experiment, workspace)
     change = _wanted(experiment, workspace, manifest, cube, through)
     if change is None:
         return [f"nothing new, maps reach {manifest['complete_through']}"]
     workspace.lease.take(progress.note)
-    aside.begin(change)
-    receipts = _mapped(experiment, aside, reads, change, progress) if change["changed"] else []
+    pending.begin(change)
+    receipts = _mapped(experiment, pending, urls, change, progress) if change["changed"] else []
     shards = stage.shards_of(workspace.url("maps"), receipts)
     change["steps"] = max((receipt["steps"] for receipt in receipts), default=0)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    aside.seal(change | {"shards": shards, "made": now, "git_commit": artefacts.git_commit()})
-    _put(experiment, workspace, reads[1], aside)
+    pending.seal(change | {"shards": shards, "made": now, "git_commit": artefacts.git_commit()})
+    _put(experiment, workspace, urls[1], pending)
     return _told(manifest, change)
 
 
@@ -193,84 +87,84 @@ def _wanted(
     cube: Json,
     through: date | None,
 ) -> Json | None:
-    """What is to change: days, from which state on; None where nothing is."""
+    """Plan the change: its days and the state to continue from; None if there is nothing to do."""
     done = date.fromisoformat(manifest["complete_through"])
     reached = date.fromisoformat(cube["complete_through"])
-    last = max(done, min(reached, through or reached))
+    last_day = max(done, min(reached, through or reached))
     updates = cube.get("updated", [])
     seen = manifest.get("cube_updates", 0)
-    later = {day for update in updates[seen:] for day in update["revised"]}
-    revised = sorted(day for day in later if day <= str(done))
-    spans = schema.within(cube.get("preliminary", []), (experiment.period[0], last))
-    days = [*revised[:1], *([str(done + timedelta(1))] if last > done else [])]
+    revised_days = {day for update in updates[seen:] for day in update["revised"]}
+    revised = sorted(day for day in revised_days if day <= str(done))
+    spans = schema.within(cube.get("preliminary", []), (experiment.period[0], last_day))
+    days = [*revised[:1], *([str(done + timedelta(1))] if last_day > done else [])]
     if not days and spans == manifest.get("preliminary", []):
         return None
-    held = _held(experiment, workspace)
-    common = sorted(set.intersection(*map(set, held.values())))
-    change: Json = {"through": str(last), "revised": revised, "preliminary": spans}
+    stored = _held(experiment, workspace)
+    common = sorted(set.intersection(*map(set, stored.values())))
+    change: Json = {"through": str(last_day), "revised": revised, "preliminary": spans}
     change |= {"cube_updates": len(updates), "changed": days[0] if days else None}
     if days:
         block = schema.epoch_day(date.fromisoformat(days[0])) // schema.BLOCK_DAYS
         begin = max((b for b in common if b <= block), default=common[0])
-        wanted = maps_schema.state_blocks((experiment.period[0], last))
-        placed = {arm: maps_schema.slots(blocks, wanted) for arm, blocks in held.items()}
-        change |= {"begin": begin, "slots": placed}
+        state_blocks = maps_schema.state_blocks((experiment.period[0], last_day))
+        slots = {arm: maps_schema.slots(blocks, state_blocks) for arm, blocks in stored.items()}
+        change |= {"begin": begin, "slots": slots}
     return change
 
 
 def _mapped(
     experiment: Experiment,
-    aside: PendingChange,
-    reads: tuple[str, str],
+    pending: PendingChange,
+    urls: tuple[str, str],
     change: Json,
     progress: Progress,
 ) -> list[Json]:
-    """Go on with every column, into the folder aside; their receipts."""
-    for arm, maps_form, state_form in _forms(experiment, reads[1], change):
-        zarr_arrays.create_group(files.join(aside.folder, "maps", f"{arm}.zarr"), maps_form, {})
-        zarr_arrays.create_group(files.join(aside.folder, "state", f"{arm}.zarr"), state_form, {})
+    """Map every tile into the folder of the pending change; return the receipts."""
+    for arm, maps_form, state_form in _forms(experiment, urls[1], change):
+        zarr_arrays.create_group(files.join(pending.folder, "maps", f"{arm}.zarr"), maps_form, {})
+        zarr_arrays.create_group(files.join(pending.folder, "state", f"{arm}.zarr"), state_form, {})
     last = date.fromisoformat(change["through"])
     n_blocks = schema.block_range((experiment.period[0], last)).stop - change["begin"]
-    todo = stage.every(experiment)
-    progress.start("update", len(todo) * n_blocks, "blocks of maps")
-    orders = ResumeSpec(
+    tiles = stage.every(experiment)
+    progress.start("update", len(tiles) * n_blocks, "blocks of maps")
+    spec = ResumeSpec(
         experiment.model_dump_json(),
-        aside.folder,
-        *reads,
-        before=aside.place,
+        pending.folder,
+        *urls,
+        before=pending.place,
         through=change["through"],
         begin=change["begin"],
         changed=change["changed"],
         slots=tuple((arm, tuple(blocks)) for arm, blocks in change["slots"].items()),
     )
-    return list(stage.mapped(orders, todo, n_blocks, progress, ResumeTile))
+    return list(stage.mapped(spec, tiles, n_blocks, progress, ResumeTile))
 
 
 def _forms(
     experiment: Experiment, root: str, change: Json
 ) -> list[tuple[str, list[schema.Array], list[schema.Array]]]:
-    """By arm, the arrays of the maps and of the state that change."""
+    """Return the arrays of the maps and of the state that change, by arm."""
     period = (experiment.period[0], date.fromisoformat(change["through"]))
-    longer, window = experiment.model_copy(update={"period": period}), config.window(experiment)
-    made: list[tuple[str, list[schema.Array], list[schema.Array]]] = []
+    extended, window = experiment.model_copy(update={"period": period}), config.window(experiment)
+    forms: list[tuple[str, list[schema.Array], list[schema.Array]]] = []
     for arm in experiment.arms:
         members = models.ensemble(root, arm)
         form, _ = maps_schema.template(
-            longer, window, arm, len(members), False, change["preliminary"]
+            extended, window, arm, len(members), False, change["preliminary"]
         )
         slots = change.get("slots", {}).get(arm, [])
         units = members[0].network.config.hidden_size
         state = maps_schema.state_template(window, slots, len(members), units) if slots else []
         timed = [array for array in form if "time" in array.dims]
-        made.append((arm, timed, [array for array in state if array.path in STATE]))
-    return made
+        forms.append((arm, timed, [array for array in state if array.path in STATE]))
+    return forms
 
 
-def _put(experiment: Experiment, workspace: Workspace, root: str, aside: PendingChange) -> None:
-    """Put a change that is ready into maps and state."""
-    change = aside.ready()
+def _put(experiment: Experiment, workspace: Workspace, root: str, pending: PendingChange) -> None:
+    """Move a complete pending change into maps and state."""
+    change = pending.ready()
     assert change is not None
-    aside.put(change["shards"])
+    pending.put(change["shards"])
     period = [str(experiment.period[0]), change["through"]]
     attrs = {"period": period, "time_coverage_end": period[1]}
     for arm, maps_form, state_form in _forms(experiment, root, change):
@@ -280,24 +174,143 @@ def _put(experiment: Experiment, workspace: Workspace, root: str, aside: Pending
         if state_form:
             zarr_arrays.extend_group(state_url, state_form, {})
             zarr_arrays.consolidate(state_url)
-    manifest = aside.artefact.manifest() or {}
-    told = ("through", "made", "git_commit", "revised", "changed", "begin", "steps")
-    update = {key: change[key] for key in told if key in change}
-    aside.artefact.amend(
+    manifest = pending.artefact.manifest() or {}
+    keys = ("through", "made", "git_commit", "revised", "changed", "begin", "steps")
+    update = {key: change[key] for key in keys if key in change}
+    pending.artefact.amend(
         change["shards"],
         complete_through=change["through"],
         preliminary=change["preliminary"],
         cube_updates=change["cube_updates"],
         updated=[*manifest.get("updated", []), update],
     )
-    aside.drop()
+    pending.drop()
 
 
 def _told(manifest: Json, change: Json) -> list[str]:
+    """Return notes on what was done, for the user."""
     before, last = manifest["complete_through"], change["through"]
-    told = [f"maps reach {last}, before {before}" if last != before else f"maps reach {last}"]
+    notes = [f"maps reach {last}, before {before}" if last != before else f"maps reach {last}"]
     if revised := change["revised"]:
-        told.append(f"forcing has changed on {', '.join(revised)}, maps from {revised[0]} on")
+        notes.append(f"forcing has changed on {', '.join(revised)}, maps from {revised[0]} on")
     if change["changed"] is None:
-        told.append("input_status alone has changed")
-    return told
+        notes.append("input_status alone has changed")
+    return notes
+
+
+@dataclass(frozen=True)
+class ResumeSpec(MapSpec):
+    """What every task needs to continue a tile; `root` is the folder of the pending change.
+
+    Attributes:
+      before: URL of the workspace whose maps and state are continued.
+      through: The last day, as text.
+      begin: Number of the block that is computed first, from the state before it.
+      changed: The first day with new or changed forcing, as text.
+      slots: By arm, the block of each slot of the state.
+    """
+
+    before: str = ""
+    through: str = ""
+    begin: int = 0
+    changed: str = ""
+    slots: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+class ResumeTile(MapTile):
+    """Maps tiles from a saved state: writes the blocks after it and the series that hold them."""
+
+    spec: ResumeSpec
+
+    def __init__(self, spec: ResumeSpec) -> None:
+        """Open the cube up to the last day."""
+        super().__init__(spec)
+        self.cube = self.cube.until(date.fromisoformat(spec.through))
+
+    def write_tile(self, arm: str, tile: TileInputs, members: list[TrainedModel]) -> Json:
+        """Write the blocks of one tile that are new or have changed.
+
+        Returns:
+          `shards` and `steps`, as `MapTile.write_tile`.
+        """
+        writing = _ResumedTile(self, arm, tile, members)
+        return {"shards": writing.write(), "steps": writing.steps}
+
+
+class _ResumedTile(Writing):
+    """Predicts one tile from a saved state, block by block, and writes its maps and its state."""
+
+    def __init__(
+        self, task: ResumeTile, arm: str, tile: TileInputs, members: list[TrainedModel]
+    ) -> None:
+        """Prepare to continue a tile; nothing is read yet."""
+        super().__init__(task, arm, tile, members)
+        spec = task.spec
+        self.begin = spec.begin - self.first_block
+        self.old_maps = files.join(spec.before, "maps", f"{arm}.zarr")
+        self.old_state = files.join(spec.before, "state", f"{arm}.zarr")
+        self.state_blocks = [*dict(spec.slots)[arm]]
+        # Days before the record are the first year of what the maps were begun with.
+        first_day, last_day = task.experiment.period
+        self.spinup_days = min(SPINUP_DAYS, (last_day - first_day).days + 1)
+        changed = schema.epoch_day(date.fromisoformat(spec.changed))
+        self.n_unchanged = changed - self.first_block * schema.BLOCK_DAYS  # days of the axis
+
+    def write(self) -> list[Json]:
+        """Predict and write the blocks; return the records of the shards."""
+        self._restore()
+        n_together = maps_schema.SERIES_BLOCKS
+        for first in range(self.begin // n_together * n_together, self.n_blocks, n_together):
+            blocks = range(first, min(first + n_together, self.n_blocks))
+            self.write_series(first, [self._update_block(block) for block in blocks])
+        self.write_state(self.n_blocks)
+        return self.shards
+
+    def _update_block(self, block: int) -> dict[str, NDArray[Any]]:
+        """Return the packed fields (day, y, x) of a block by name, and write it if it is new."""
+        if block < self.begin:
+            return self._read_old_block(block)
+        if block > self.begin:
+            self.write_state(block)
+        fields = self._keep_unchanged(block, self.predict_block(block, self.read_block(block)))
+        self.write_root(block, fields)
+        ray_cluster.report_progress(self.queue, 1)
+        return fields
+
+    def _restore(self) -> None:
+        """Restore the saved state of every member."""
+        state = zarr_arrays.open_group(self.old_state, "")
+        slot = state["block"].values.tolist().index(self.first_block + self.begin)
+        day = max(0, self.begin * schema.BLOCK_DAYS - self.axis_offset)
+        before = self.tile.before(self.spinup_days, day)
+        for member, predictor in enumerate(self.predictors):
+            hidden, cell = (
+                state[name][slot, member, self.tile.rows, self.tile.cols].values
+                for name in ("hidden", "cell")
+            )
+            levels = [
+                state[name][member, self.tile.rows, self.tile.cols].values[self.tile.valid]
+                for name in ("site_level", "satellite_level")
+            ]
+            valid = self.tile.valid
+            predictor.restore(before, (hidden[valid], cell[valid]), np.stack(levels))
+
+    def _keep_unchanged(
+        self, block: int, fields: dict[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Replace the days of a block whose forcing has not changed by those of the old maps.
+
+        So they stay the same to the last bit, whatever machine computes the update.
+        """
+        n_days = self.n_unchanged - block * schema.BLOCK_DAYS
+        if n_days > 0:
+            for name, values in self._read_old_block(block).items():
+                fields[name][:n_days] = values[:n_days]
+        return fields
+
+    def _read_old_block(self, block: int) -> dict[str, NDArray[Any]]:
+        """Return a block of the old maps: packed fields (day, y, x) by name."""
+        start = block * schema.BLOCK_DAYS
+        region = [slice(start, start + schema.BLOCK_DAYS), self.tile.rows, self.tile.cols]
+        names = (self.target, f"{self.target}_std", "quality_flag")
+        return {name: zarr_arrays.packed(self.old_maps, name, region) for name in names}

@@ -1,6 +1,7 @@
-"""The inputs of one column of 256 x 256 cells, read block after block as a model wants them.
+"""Map one tile of 256 x 256 cells of one arm: the task that `predict` runs for every tile.
 
-One column of an arm's maps, walked through its days and written: the task of predict.
+A tile is predicted block by block (32 days). Between blocks only the LSTM's state and the days that
+slow features look back on are kept, so memory does not grow with the length of the record.
 """
 
 from __future__ import annotations
@@ -37,10 +38,17 @@ if TYPE_CHECKING:
 
 
 class TileInputs:
-    """The inputs of a column's valid cells, as a model wants them, block after block."""
+    """The inputs of a tile's valid cells, in the form that a model takes, for any days."""
 
     def __init__(self, cube: Cube, row: int, col: int, trained: TrainedModel) -> None:
-        """The column whose upper left cell is (row, col)."""
+        """Read what does not depend on time.
+
+        Args:
+          cube: The cube.
+          row: Row of the tile's upper left cell.
+          col: Column of the tile's upper left cell.
+          trained: The model that the inputs are for.
+        """
         self.cube, self.features, self.scaler = cube, trained.features, trained.scaler
         self.lead_days = trained.lead_days
         ny, nx = cube.cells["mask"].shape
@@ -53,39 +61,41 @@ class TileInputs:
         self.static = (static.reshape(len(fields), int(self.valid.sum())).T - mean) / std
 
     def forcing(self, days: slice) -> NDArray[np.float16]:
-        """(cell, day, forcing) scaled, of days counted along the period."""
+        """Return scaled forcing (cell, day, forcing); `days` are counted along the period."""
         mean, std = self.scaler.arrays(self.features.forcing)
         shape = (int(self.valid.sum()), days.stop - days.start, len(mean))
-        made = np.empty(shape, np.float16)
+        scaled = np.empty(shape, np.float16)
         for i, name in enumerate(self.features.forcing):
-            made[..., i] = (self._series(name, days) - mean[i]) / std[i]
-        return made
+            scaled[..., i] = (self._series(name, days) - mean[i]) / std[i]
+        return scaled
 
     def frozen(self, days: slice) -> NDArray[np.bool_]:
-        """(cell, day) days with a mean air temperature at or under 273.15 K."""
+        """Return days (cell, day) with a mean air temperature at or below 273.15 K."""
         if maps_schema.TEMPERATURE not in self.features.forcing:
             return np.zeros((int(self.valid.sum()), days.stop - days.start), bool)
         return np.asarray(self._series(maps_schema.TEMPERATURE, days) <= maps_schema.FREEZING_K)
 
     def before(self, year: int, day: int = 0) -> NDArray[np.float16]:
-        """The days before a day that a model looks back on.
+        """Return the scaled forcing of the `lead_days` days before a day: (cell, day, forcing).
 
-        Days before the record are its first `year` days, repeated.
+        Args:
+          year: Number of days at the start of the record that are repeated for the days before it.
+          day: The day, counted along the period.
         """
-        lead = self.lead_days
-        days = np.arange(day - lead, day)
+        n_days = self.lead_days
+        days = np.arange(day - n_days, day)
         days = np.where(days < 0, days % year, days)
-        made = np.empty((len(self.static), lead, len(self.features.forcing)), np.float16)
-        for start in range(0, lead, schema.BLOCK_DAYS):
-            part = days[start : start + schema.BLOCK_DAYS]
-            first = int(part.min())
-            made[:, start : start + len(part)] = self.forcing(slice(first, int(part.max()) + 1))[
-                :, part - first
-            ]
-        return made
+        forcing = np.empty((len(self.static), n_days, len(self.features.forcing)), np.float16)
+        for start in range(0, n_days, schema.BLOCK_DAYS):
+            piece = days[start : start + schema.BLOCK_DAYS]
+            first = int(piece.min())
+            forcing[:, start : start + len(piece)] = self.forcing(
+                slice(first, int(piece.max()) + 1)
+            )[:, piece - first]
+        return forcing
 
     def _series(self, name: str, days: slice) -> NDArray[np.float32]:
-        """(cell, day) values of a variable."""
+        """Return the values (cell, day) of a variable."""
         first = self.cube.axis_offset
         where = {"time": slice(days.start + first, days.stop + first)}
         field = self.cube.cells[name].isel(where | {"y": self.rows, "x": self.cols})
@@ -95,7 +105,15 @@ class TileInputs:
 
 @dataclass(frozen=True)
 class MapSpec:
-    """What every task is told; `root` is the workspace, `queue` takes the blocks done."""
+    """What every task needs to map a tile.
+
+    Attributes:
+      experiment_json: The resolved experiment, as JSON.
+      root: URL of the workspace that maps/ and state/ are written to.
+      cube: URL of the cube.
+      models_root: URL of the models.
+      queue: Receives the number of blocks done, for progress; None reports nothing.
+    """
 
     experiment_json: str
     root: str
@@ -104,136 +122,144 @@ class MapSpec:
     queue: Any = None
 
 
-def map_tile(item: Json, task: type[MapTile], orders: MapSpec) -> Json:
-    """Map one column: a Ray Data task.
+def map_tile(item: Json, task: type[MapTile], spec: MapSpec) -> Json:
+    """Map one tile; Ray Data calls it for every tile.
 
     Args:
-      item: the "arm", and the "row" and "col" of the column's upper left cell.
-      task: how the column is mapped.
-      orders: the same for every column.
+      item: The "arm", and the "row" and "col" of the tile's upper left cell.
+      task: The class that maps the tile.
+      spec: What every task needs.
 
     Returns:
-      The receipt of the shards that were written.
+      The receipt, which lists the shards that were written, or the problems.
     """
-    return task(orders)(item)
+    return task(spec)(item)
 
 
 class MapTile:
-    """Maps one column: {"arm", "row", "col"} in, the receipt of the shards it has written out."""
+    """Maps tiles: takes an arm and a tile, writes its shards, and returns the receipt."""
 
-    orders: MapSpec
+    spec: MapSpec
 
-    def __init__(self, orders: MapSpec) -> None:
-        """Open the cube; models are small, and loaded with every column."""
-        self.orders = orders
-        self.experiment = Experiment.model_validate_json(orders.experiment_json)
-        self.cube = Cube.open(orders.cube)
+    def __init__(self, spec: MapSpec) -> None:
+        """Open the cube. Models are small, and are loaded again for every tile."""
+        self.spec = spec
+        self.experiment = Experiment.model_validate_json(spec.experiment_json)
+        self.cube = Cube.open(spec.cube)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(self.experiment.compute.threads_per_worker)
 
     def __call__(self, item: Json) -> Json:
-        """Walk one column and write it; what went wrong is told in the receipt."""
+        """Map one tile; errors in models or data are listed in the receipt's `problems`."""
         arm, row, col = str(item["arm"]), int(item["row"]), int(item["col"])
         try:
-            members = models.ensemble(self.orders.models_root, arm)  # type: ignore[arg-type]
-            column = TileInputs(self.cube, row, col, members[0])
-            made = {"shards": [], "steps": 0}
-            if column.valid.any():
-                made = self.written(arm, column, members)
+            members = models.ensemble(self.spec.models_root, arm)  # type: ignore[arg-type]
+            tile = TileInputs(self.cube, row, col, members[0])
+            result = {"shards": [], "steps": 0}
+            if tile.valid.any():
+                result = self.write_tile(arm, tile, members)
         except (StoreError, ValueError) as error:
             return {"problems": [f"{arm}: {error}"]}
-        receipt = {"node": ray_cluster.node(), "problems": [], **made}
+        receipt = {"node": ray_cluster.node(), "problems": [], **result}
         name = receipt_name(arm, row, col)
-        files.write_json(files.join(self.orders.root, "maps", "receipts", name), receipt)
+        files.write_json(files.join(self.spec.root, "maps", "receipts", name), receipt)
         return receipt
 
-    def written(self, arm: str, column: TileInputs, members: list[TrainedModel]) -> Json:
-        """`shards`, records of all that were written, and `steps`, days that each cell took."""
-        writing = Writing(self, arm, column, members)
+    def write_tile(self, arm: str, tile: TileInputs, members: list[TrainedModel]) -> Json:
+        """Write the maps and the state of one tile.
+
+        Returns:
+          `shards`, the records of all shards that were written, and `steps`, the days per cell.
+        """
+        writing = Writing(self, arm, tile, members)
         return {"shards": writing.write(), "steps": writing.steps}
 
 
 def receipt_name(arm: str, row: int, col: int) -> str:
-    """Name of the receipt of a column."""
+    """Return the file name of a tile's receipt."""
     return f"{arm}-{row}-{col}.json"
 
 
 class Writing:
-    """The walk of one column, block by block, into maps and state."""
+    """Predicts one tile block by block, and writes its maps and its state."""
 
     def __init__(
         self,
         task: MapTile,
         arm: str,
-        column: TileInputs,
+        tile: TileInputs,
         members: list[TrainedModel],
     ) -> None:
-        """Nothing is read yet."""
-        self.column, self.heads = column, members[0].heads
-        calibrations = models.calibrations(task.orders.models_root, arm)
+        """Prepare to write; nothing is read yet."""
+        self.tile, self.heads = tile, members[0].heads
+        calibrations = models.calibrations(task.spec.models_root, arm)
         self.calibration = calibrations[models.fold_name(models.ALL)]
         self.variable = task.experiment.table[task.experiment.target]
-        self.target, self.root = task.experiment.target, task.orders.root
-        self.queue = task.orders.queue
+        self.target, self.root = task.experiment.target, task.spec.root
+        self.queue = task.spec.queue
         self.maps_url = files.join(self.root, "maps", f"{arm}.zarr")
         self.state_url = files.join(self.root, "state", f"{arm}.zarr")
         self.n_days = len(task.cube.days)
-        self.first = task.cube.axis_offset
-        self.blocks = -(-(self.first + self.n_days) // schema.BLOCK_DAYS)
+        self.axis_offset = task.cube.axis_offset
+        self.n_blocks = -(-(self.axis_offset + self.n_days) // schema.BLOCK_DAYS)
         period = (task.cube.days[0].item(), task.cube.days[-1].item())
         self.first_block = schema.block_range(period).start
-        self.kept: list[int] = [*maps_schema.state_blocks(period)]  # by place in the state
-        self.walks = [StatefulPredictor(member, column.static, task.device) for member in members]
+        self.state_blocks: list[int] = [
+            *maps_schema.state_blocks(period)
+        ]  # the block of each slot of the state
+        self.predictors = [
+            StatefulPredictor(member, tile.static, task.device) for member in members
+        ]
         self.shards: list[Json] = []
-        self.steps = 0  # of the LSTM in each cell and member
-        self.space = models.space(task.orders.models_root) if "site" in self.heads else None
+        self.steps = 0  # of each member's LSTM in each cell
+        self.space = models.space(task.spec.models_root) if "site" in self.heads else None
         self.climate, self.variance = RunningSum(), RunningSum()
 
     def write(self) -> list[Json]:
-        """Records of every shard of the column."""
+        """Predict and write all blocks; return the records of the shards."""
         year = min(SPINUP_DAYS, self.n_days)
-        before = self.column.before(year)
-        for walk in self.walks:
-            walk.warm_up(before, (self.column.forcing(days) for days in _pieces(year)))
+        before = self.tile.before(year)
+        for predictor in self.predictors:
+            predictor.warm_up(before, (self.tile.forcing(days) for days in _pieces(year)))
         self.steps += year
-        self._levels()
+        self._write_levels()
         pending: list[dict[str, NDArray[Any]]] = []
         # The next block is read and the last one written while this one is computed.
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            ahead, written = reader.submit(self.read, 0), writer.submit(lambda: None)
-            for block in range(self.blocks):
-                self.put_state(block)
-                inputs = ahead.result()
-                ahead = reader.submit(self.read, block + 1)
-                pending.append(self.block(block, inputs))
-                written.result()
-                written = writer.submit(self.put_root, block, pending[-1])
-                if len(pending) == maps_schema.SERIES_BLOCKS or block + 1 == self.blocks:
-                    written.result()
-                    self.put_series(block + 1 - len(pending), pending)
+            next_inputs, last_write = reader.submit(self.read_block, 0), writer.submit(lambda: None)
+            for block in range(self.n_blocks):
+                self.write_state(block)
+                inputs = next_inputs.result()
+                next_inputs = reader.submit(self.read_block, block + 1)
+                pending.append(self.predict_block(block, inputs))
+                last_write.result()
+                last_write = writer.submit(self.write_root, block, pending[-1])
+                if len(pending) == maps_schema.SERIES_BLOCKS or block + 1 == self.n_blocks:
+                    last_write.result()
+                    self.write_series(block + 1 - len(pending), pending)
                     pending = []
                 ray_cluster.report_progress(self.queue, 1)
-        self.put_state(self.blocks)
+        self.write_state(self.n_blocks)
         if self.space is not None:
-            self._layers(self.space)
+            self._write_layers(self.space)
         return self.shards
 
     def days(self, block: int) -> slice:
-        """Days of a block that are in the period, counted along it; none after its end."""
+        """Return the days of a block, counted along the period; empty after the period's end."""
         start = block * schema.BLOCK_DAYS
-        edges = np.array([start, start + schema.BLOCK_DAYS]) - self.first
+        edges = np.array([start, start + schema.BLOCK_DAYS]) - self.axis_offset
         return slice(*np.clip(edges, 0, self.n_days).tolist())
 
-    def read(self, block: int) -> Inputs:
-        """The inputs of a block, and which of its days are frozen, each (cell, day, ...)."""
+    def read_block(self, block: int) -> Inputs:
+        """Return forcing (cell, day, forcing) and frozen days (cell, day) of a block."""
         days = self.days(block)
-        return self.column.forcing(days), self.column.frozen(days)
+        return self.tile.forcing(days), self.tile.frozen(days)
 
-    def block(self, block: int, inputs: Inputs) -> dict[str, NDArray[Any]]:
-        """The next block of days, predicted and packed; (day, y, x) by name."""
+    def predict_block(self, block: int, inputs: Inputs) -> dict[str, NDArray[Any]]:
+        """Predict the next block; return packed fields (day, y, x) by name."""
         days, (forcing, frozen) = self.days(block), inputs
         self.steps += forcing.shape[1]
-        members = [walk.advance(forcing) for walk in self.walks]
+        members = [predictor.advance(forcing) for predictor in self.predictors]
         mean, raw = combine_members(members, self.heads, self.calibration.level_weight)
         std = raw * np.float32(self.calibration.width_scale)
         known = np.isfinite(mean)
@@ -243,8 +269,8 @@ class Writing:
         self.variance.add(std**2)
         flags = self._flags(forcing, frozen, mean)
         step = self.variable.scale_factor
-        shift = self.first - block * schema.BLOCK_DAYS
-        inside = slice(days.start + shift, days.stop + shift)
+        offset = self.axis_offset - block * schema.BLOCK_DAYS
+        inside = slice(days.start + offset, days.stop + offset)
         return {
             self.target: self._field(maps_schema.pack(mean, step), maps_schema.FILL, inside),
             f"{self.target}_std": self._field(
@@ -253,22 +279,22 @@ class Writing:
             "quality_flag": self._field(flags, maps_schema.FLAG_FILL, inside, Quality.NO_INPUTS),
         }
 
-    def put_root(self, block: int, made: dict[str, NDArray[Any]]) -> None:
-        """Write a block into the root."""
-        for name, field in made.items():
-            self._put(self.maps_url, name, block * schema.BLOCK_DAYS, field)
+    def write_root(self, block: int, fields: dict[str, NDArray[Any]]) -> None:
+        """Write a block of fields to the root group, which is chunked for maps."""
+        for name, field in fields.items():
+            self._write_days(self.maps_url, name, block * schema.BLOCK_DAYS, field)
 
-    def put_series(self, first: int, made: list[dict[str, NDArray[Any]]]) -> None:
-        """Write blocks that follow one another into the group `series`, as whole shards."""
-        for name in made[0]:
-            whole = np.concatenate([values[name] for values in made])
-            self._put(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, whole)
+    def write_series(self, first: int, blocks: list[dict[str, NDArray[Any]]]) -> None:
+        """Write consecutive blocks to the group `series`, as whole shards."""
+        for name in blocks[0]:
+            series = np.concatenate([fields[name] for fields in blocks])
+            self._write_days(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, series)
 
     def _flags(
         self, forcing: NDArray[np.float16], frozen: NDArray[np.bool_], mean: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
-        """(cell, day) quality of the valid cells."""
-        missing = ~np.isfinite(forcing).all(2) | ~np.isfinite(self.column.static).all(1)[:, None]
+        """Return the quality flags (cell, day) of the valid cells."""
+        missing = ~np.isfinite(forcing).all(2) | ~np.isfinite(self.tile.static).all(1)[:, None]
         outside = (mean < self.variable.minimum) | (mean > self.variable.maximum)
         flags = Quality.INPUT_MISSING * missing + Quality.FROZEN * frozen
         flags = flags + Quality.OUTSIDE_RANGE * outside + Quality.NOT_PREDICTED * ~np.isfinite(mean)
@@ -278,65 +304,73 @@ class Writing:
     def _field(
         self, values: NDArray[Any], fill: int, inside: slice, elsewhere: int | None = None
     ) -> NDArray[Any]:
-        """(cell, day) values of some days of a block as a field (32 days, y, x).
+        """Return a field (32 days, y, x) with values (cell, day) in some of the block's days.
 
-        `elsewhere` goes into cells without inputs, on these days; else the fill value.
+        Args:
+          values: (cell, day) values of the valid cells.
+          fill: Value of all other cells and days.
+          inside: The days of the block that the values are of.
+          elsewhere: Value of cells without inputs on these days; None for `fill`.
         """
-        field = np.full((schema.BLOCK_DAYS, *self.column.valid.shape), fill, values.dtype)
+        field = np.full((schema.BLOCK_DAYS, *self.tile.valid.shape), fill, values.dtype)
         if elsewhere is not None:
             field[inside] = elsewhere
-        field[inside, self.column.valid] = values.T
+        field[inside, self.tile.valid] = values.T
         return field
 
-    def put_state(self, block: int) -> None:
-        """Write the state before a block's first day, where it is one of those that are kept."""
-        if self.first_block + block not in self.kept:
+    def write_state(self, block: int) -> None:
+        """Write the state before a block, if it is one of those that are kept."""
+        if self.first_block + block not in self.state_blocks:
             return
-        kept = self.kept.index(self.first_block + block)
-        for member, walk in enumerate(self.walks):
-            for name, values in zip(("hidden", "cell"), walk.state(), strict=True):
-                field = np.full((*self.column.valid.shape, values.shape[1]), np.nan, np.float32)
-                field[self.column.valid] = values
-                region = [slice(kept, kept + 1), slice(member, member + 1)]
-                region += [self.column.rows, self.column.cols, slice(0, values.shape[1])]
-                self.shards += self._recorded(self.state_url, name, region, field[None, None])
+        slot = self.state_blocks.index(self.first_block + block)
+        for member, predictor in enumerate(self.predictors):
+            for name, values in zip(("hidden", "cell"), predictor.state(), strict=True):
+                field = np.full((*self.tile.valid.shape, values.shape[1]), np.nan, np.float32)
+                field[self.tile.valid] = values
+                region = [slice(slot, slot + 1), slice(member, member + 1)]
+                region += [self.tile.rows, self.tile.cols, slice(0, values.shape[1])]
+                self.shards += self._write_array(self.state_url, name, region, field[None, None])
 
-    def _levels(self) -> None:
-        for member, walk in enumerate(self.walks):
-            for name, values in zip(("site_level", "satellite_level"), walk.levels, strict=True):
-                field = np.full(self.column.valid.shape, np.nan, np.float32)
-                field[self.column.valid] = values
-                region = [slice(member, member + 1), self.column.rows, self.column.cols]
-                self.shards += self._recorded(self.state_url, name, region, field[None])
+    def _write_levels(self) -> None:
+        """Write the mean of each head's predictions in the first year, of every member."""
+        for member, predictor in enumerate(self.predictors):
+            for name, values in zip(
+                ("site_level", "satellite_level"), predictor.levels, strict=True
+            ):
+                field = np.full(self.tile.valid.shape, np.nan, np.float32)
+                field[self.tile.valid] = values
+                region = [slice(member, member + 1), self.tile.rows, self.tile.cols]
+                self.shards += self._write_array(self.state_url, name, region, field[None])
 
-    def _layers(self, space: AttributeSpace) -> None:
-        """Attributes of the cells, how far they are from those of sites, and the mean variance."""
-        attributes = space.scaled(np.concatenate([self.column.static, self.climate.mean], 1))
-        cells = [self.column.rows, self.column.cols]
+    def _write_layers(self, space: AttributeSpace) -> None:
+        """Write the cells' attributes, their distance to those of sites, and the mean variance."""
+        attributes = space.scaled(np.concatenate([self.tile.static, self.climate.mean], 1))
+        cells = [self.tile.rows, self.tile.cols]
         for url, name, values in (
             (self.maps_url, "attribute_distance", space.distance(attributes)),
             (self.state_url, "mean_variance", self.variance.mean),
             (self.state_url, "attributes", attributes.T),
         ):
             region = [*(slice(0, n) for n in values.shape[:-1]), *cells]
-            field = np.full((*values.shape[:-1], *self.column.valid.shape), np.nan, np.float32)
-            field[..., self.column.valid] = values
-            self.shards += self._recorded(url, name, region, field)
+            field = np.full((*values.shape[:-1], *self.tile.valid.shape), np.nan, np.float32)
+            field[..., self.tile.valid] = values
+            self.shards += self._write_array(url, name, region, field)
 
-    def _put(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
-        region = [slice(start, start + len(values)), self.column.rows, self.column.cols]
-        self.shards += self._recorded(url, path, region, values)
+    def _write_days(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
+        """Write some days of a field."""
+        region = [slice(start, start + len(values)), self.tile.rows, self.tile.cols]
+        self.shards += self._write_array(url, path, region, values)
 
-    def _recorded(
+    def _write_array(
         self, url: str, path: str, region: list[slice], values: NDArray[Any]
     ) -> list[Json]:
-        """Shards written, by their keys in the workspace."""
+        """Write an array; return the records of its shards, by their keys in the workspace."""
         folder = url.removeprefix(self.root).lstrip("/")
         records = zarr_arrays.write_shards(url, path, region, values)
         return [record | {"key": f"{folder}/{record['key']}"} for record in records]
 
 
 def _pieces(n_days: int) -> Iterator[slice]:
-    """The first days in pieces of a block."""
+    """Yield the first `n_days` days in pieces of one block."""
     for start in range(0, n_days, schema.BLOCK_DAYS):
         yield slice(start, min(start + schema.BLOCK_DAYS, n_days))

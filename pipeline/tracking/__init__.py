@@ -1,1 +1,1 @@
-"""MLflow: a mirror of the workspace. The only folder that imports mlflow."""
+"""MLflow, as a mirror of the workspace. Only this folder imports mlflow."""

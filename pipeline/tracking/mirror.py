@@ -1,11 +1,17 @@
-"""Environment variables, changed for a while.
+"""Mirror a workspace in MLflow: one run per experiment and settings.
 
-MLflow, a mirror of what lies in a workspace; only the driver talks to it.
+A run has one child run per arm and fold, and there is one registered model per arm. Only the driver
+talks to MLflow. The workspace remains the record of results: whatever MLflow has can be logged
+again from it, and a server that was away is brought up to date at the next call.
 
-A run per experiment and settings, a child run per arm and fold, a registered model per arm. What
-was logged is kept in mlflow.json in the workspace: uri (without a password), settings (digest),
-models (identity of those logged), experiment, parent, children (ids), versions, status, and logged:
-the digest of each thing that MLflow has. A server that was away is caught up at the next call.
+mlflow.json in the workspace keeps what was logged:
+  uri: tracking URI, without a password.
+  settings: digest of the experiment's settings.
+  models: identity of the models that were logged.
+  experiment, parent, children: MLflow's ids.
+  versions: version of each registered model.
+  status: status of the run.
+  logged: digest of each thing that MLflow has, by name.
 """
 
 from __future__ import annotations
@@ -35,34 +41,15 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-@contextlib.contextmanager
-def changed(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables until the block ends; None takes one away."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
 RECORD = "mlflow.json"
-CHAIN = ("cube", "folds", "models", "maps", "scores", "report")  # each made from those before it
-MIRRORED = ("folds", "scores", "report")
-DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # and their ports
-ANSWER_S, REQUEST_S = 4, 30
-QUIET = ("mlflow", "alembic", "sqlalchemy")
+CHAIN = ("cube", "folds", "models", "maps", "scores", "report")  # each is made from those before it
+MIRRORED = ("folds", "scores", "report")  # artefacts that are logged as they are
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # their default ports
+ANSWER_S, REQUEST_S = 4, 30  # time limits: for a first answer, and for each request
+QUIET = ("mlflow", "alembic", "sqlalchemy")  # loggers that are silenced
 
-# Read by MLflow at every request; its own defaults try for minutes.
+# MLflow reads these at every request; with its own defaults it retries for minutes.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_S),
@@ -71,13 +58,12 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
 }
-
 PROBE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
 }
 
-# These would lead what is logged into a run of somebody else.
+# With these in the environment, MLflow would log to a run that is not ours.
 FOREIGN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
@@ -88,21 +74,21 @@ def mirror(
     status: Status,
     error: str = "",
 ) -> None:
-    """Log what MLflow lacks; where it lacks nothing, nothing is touched and mlflow not imported.
+    """Log to MLflow what it lacks; if it lacks nothing, write nothing and do not import mlflow.
 
-    Whatever goes wrong with MLflow stops nothing: at the end of a verb it is told in one line.
+    An error of MLflow never stops a verb: it is reported in one line when the verb ends.
 
     Args:
-      experiment: the experiment.
-      workspace: where its artefacts and the record of what was logged lie.
-      progress: is told at the end of a verb alone.
-      status: RUNNING while a verb is at work, then FINISHED or FAILED.
-      error: what ended a verb, shown as the run's tag `error`.
+      experiment: The experiment.
+      workspace: The experiment's folder in the workspace.
+      progress: Receives one line when the verb ends.
+      status: RUNNING while a verb is working, then FINISHED or FAILED.
+      error: The error that ended the verb, shown as the run's tag `error`.
     """
     try:
         note = _mirror(experiment, workspace, progress, status, error)
     except Exception as failure:
-        # Asked only now: what a store raises is known once its file system is loaded.
+        # The errors that a store raises are known only once its file system is loaded.
         if not isinstance(failure, (SoilweaveError, *files.failures())):
             raise
         note = f"not logged: {failure}"
@@ -114,50 +100,50 @@ def mirror(
 def _mirror(
     experiment: Experiment, workspace: Workspace, progress: Progress, status: Status, error: str
 ) -> str:
-    """Catch MLflow up; returns what there is to tell, "" for nothing.
+    """Bring MLflow up to date; return a line for the user, or an empty string.
 
     Raises:
-      SoilweaveError: the workspace cannot be written, or is another driver's.
-      Exception: one of `files.failures()`: it cannot be read.
+      SoilweaveError: If the workspace cannot be written, or another driver holds its lease.
+      Exception: One of `files.failures()`, if the workspace cannot be read.
     """
-    uri, wanted = tracking_uri(workspace), lying(experiment, workspace)
+    uri, present = tracking_uri(workspace), lying(experiment, workspace)
     if uri is None:
-        return "nothing is tracked; set MLFLOW_TRACKING_URI to a server"
-    remedy = "remove it, and the next run logs everything to MLflow again"
-    record = files.read_json(workspace.url(RECORD), remedy) or {}
-    shown, settings = without_password(uri), wanted["logged"]["experiment"]
-    if (record.get("uri"), record.get("settings")) != (shown, settings):
-        if wanted["foreign"]:
-            return ""  # the stage that is next refuses these settings, or replaces what is there
-        record = {"uri": shown, "settings": settings}
-    if not _lacks(record, wanted, status):
+        return "nothing is logged; set MLFLOW_TRACKING_URI to a server"
+    hint = "delete it, and the next run logs everything to MLflow again"
+    record = files.read_json(workspace.url(RECORD), hint) or {}
+    shown_uri, settings = without_password(uri), present["logged"]["experiment"]
+    if (record.get("uri"), record.get("settings")) != (shown_uri, settings):
+        if present["foreign"]:
+            return ""  # the next stage refuses these settings, or replaces the artefacts
+        record = {"uri": shown_uri, "settings": settings}
+    if not _lacks(record, present, status):
         return ""
     lease = workspace.lease
-    was_held = lease.held
+    had_lease = lease.held
     try:
         with _quiet(uri):
             client = _client(uri)
             if client is None:
-                return f"{shown} does not answer; the next run logs what it lacks"
+                return f"{shown_uri} does not answer; the next run logs what is missing"
             lease.take(progress.note)
-            _log(experiment, workspace, client, record, wanted, status, error)
+            _log(experiment, workspace, client, record, present, status, error)
     except SoilweaveError:
         raise
-    except Exception as failure:  # noqa: BLE001  # of MLflow, its database or its artifact store
-        said = " ".join(str(failure).split()).replace(uri, shown)[:200]
-        return f"{shown}: {said}; the next run logs what it lacks"
+    except Exception as failure:  # noqa: BLE001  # errors of MLflow, its database or its artifact store
+        message = " ".join(str(failure).split()).replace(uri, shown_uri)[:200]
+        return f"{shown_uri}: {message}; the next run logs what is missing"
     finally:
-        if not was_held:
+        if not had_lease:
             lease.release()
-    return f"logged to {shown}"
+    return f"logged to {shown_uri}"
 
 
-def _lacks(record: Json, wanted: Json, status: Status) -> bool:
-    """Whether MLflow lacks anything; a finished run is not opened again for nothing."""
-    if wanted["logged"].items() - record.get("logged", {}).items():
+def _lacks(record: Json, present: Json, status: Status) -> bool:
+    """Return whether MLflow lacks anything; a finished run is not set to RUNNING for nothing."""
+    if present["logged"].items() - record.get("logged", {}).items():
         return True
-    known = record.get("status")
-    return known != status and (status, known) != ("RUNNING", "FINISHED")
+    recorded_status = record.get("status")
+    return recorded_status != status and (status, recorded_status) != ("RUNNING", "FINISHED")
 
 
 def _log(
@@ -165,18 +151,18 @@ def _log(
     workspace: Workspace,
     client: MlflowClient,
     record: Json,
-    wanted: Json,
+    present: Json,
     status: Status,
     error: str,
 ) -> None:
-    """Log each thing that is newer than the record says, recording one after the other.
+    """Log everything that is newer than the record, recording each thing that is logged.
 
-    The run gets its status also where something could not be logged, which the next run logs.
+    The run gets its status even if something could not be logged; the next call logs that.
     """
     from pipeline.tracking.registry import register
     from pipeline.tracking.runs import Runs
 
-    runs = Runs(client, experiment, workspace, record, wanted["models"])
+    runs = Runs(client, experiment, workspace, record, present["models"])
     runs.open(artifacts(tracking_uri(workspace)))
     curves = {models.folder("models", job): job for job in models.jobs_in(workspace, experiment)}
     logs = {
@@ -186,11 +172,11 @@ def _log(
         "report": runs.log_report,
     }
     try:
-        for name, digest in wanted["logged"].items():
+        for name, digest in present["logged"].items():
             if runs.logged.get(name) == digest:
                 continue
             if name in curves:
-                runs.log_curves(curves[name], wanted["logged"].keys())
+                runs.log_curves(curves[name], present["logged"].keys())
             elif name.startswith("models/"):
                 register(runs, name.removeprefix("models/"), digest)
             else:
@@ -201,12 +187,13 @@ def _log(
 
 
 def lying(experiment: Experiment, workspace: Workspace) -> Json:
-    """What of these settings lies in the workspace.
+    """Return what the workspace has of these settings.
 
     Returns:
-      logged, the digest of each thing to log: experiment, folds, `models/{arm}/fold=../seed=..`
-      (a curve), `models/{arm}` (the product), scores, report; models, their identity; foreign,
-      whether there is anything of other settings.
+      `logged`, the digest of each thing to log: `experiment`, `folds`,
+        `models/{arm}/fold=../seed=..`
+      (a training curve), `models/{arm}` (the product of an arm), `scores`, `report`; `models`, the
+      identity of the models; `foreign`, whether there is an artefact with other settings.
     """
     settings = experiment.model_dump(mode="json", exclude={"compute"})
     logged = {"experiment": files.sha256_of(renamed.with_first_names(settings))}
@@ -215,50 +202,55 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
     for name in CHAIN:
         holder = workspace.prepared(experiment) if name == "cube" else workspace
         artefact = holder.artefact(name)
-        found = artefact.manifest()
-        if found is None and name == "models":
-            found = artefact.begun()
-        if found is None:
+        manifest = artefact.manifest()
+        if manifest is None and name == "models":
+            manifest = artefact.begun()
+        if manifest is None:
             continue
-        mine = schema.identity(experiment, name) if holder is workspace else {}
-        mine = schema.as_recorded(mine, found["inputs"])
-        same = all(found["inputs"].get(key) == value for key, value in mine.items())
-        if not same or any(found["inputs"].get(k, d) != d for k, d in digests.items()):
+        own_inputs = schema.identity(experiment, name) if holder is workspace else {}
+        own_inputs = schema.as_recorded(own_inputs, manifest["inputs"])
+        same = all(manifest["inputs"].get(key) == value for key, value in own_inputs.items())
+        if not same or any(manifest["inputs"].get(k, d) != d for k, d in digests.items()):
             foreign = True
             break
-        digests[name] = found["inputs_sha256"]
+        digests[name] = manifest["inputs_sha256"]
         if name == "models":
-            logged |= _models(experiment, workspace, found)
+            logged |= _models(experiment, workspace, manifest)
         elif name in MIRRORED:
-            logged[name] = files.sha256_of([found["inputs_sha256"], found["created"]])
+            logged[name] = files.sha256_of([manifest["inputs_sha256"], manifest["created"]])
     return {"logged": logged, "models": digests.get("models"), "foreign": foreign}
 
 
-def _models(experiment: Experiment, workspace: Workspace, found: Json) -> dict[str, str]:
-    """Digests of the curves and, once all models are there, of every arm's product."""
-    every = models.jobs_in(workspace, experiment)
-    if "shards" not in found:
-        left = set(models.unfinished(workspace.url("models"), every))
-        urls = {models.folder("models", job): job for job in every if job not in left}
+def _models(experiment: Experiment, workspace: Workspace, manifest: Json) -> dict[str, str]:
+    """Return digests of the curves and, once all models exist, of each arm's product."""
+    all_models = models.jobs_in(workspace, experiment)
+    if "shards" not in manifest:
+        unfinished = set(models.unfinished(workspace.url("models"), all_models))
+        urls = {models.folder("models", key): key for key in all_models if key not in unfinished}
         return {
             url: files.sha256(files.read_bytes(workspace.url(url, "history.parquet")))
             for url in urls
         }
-    shards = {f"models/{shard['key']}": shard["sha256"] for shard in found["shards"]}
+    shards = {f"models/{shard['key']}": shard["sha256"] for shard in manifest["shards"]}
     curves = {
         url: shards[f"{url}/history.parquet"]
-        for url in (models.folder("models", job) for job in every)
+        for url in (models.folder("models", key) for key in all_models)
     }
     products = {}
     for arm in experiment.arms:
-        parts = (f"models/{arm}/fold={models.fold_name(models.ALL)}/", f"models/{arm}/calibration")
-        own = sorted((k, v) for k, v in shards.items() if k.startswith(parts))
-        products[f"models/{arm}"] = files.sha256_of([e for e in own if "history" not in e[0]])
+        prefixes = (
+            f"models/{arm}/fold={models.fold_name(models.ALL)}/",
+            f"models/{arm}/calibration",
+        )
+        product_shards = sorted((k, v) for k, v in shards.items() if k.startswith(prefixes))
+        products[f"models/{arm}"] = files.sha256_of(
+            [item for item in product_shards if "history" not in item[0]]
+        )
     return curves | products
 
 
 def tracking_uri(workspace: Workspace) -> str | None:
-    """MLFLOW_TRACKING_URI, else a file beside the experiments of a local workspace, else None."""
+    """Return MLFLOW_TRACKING_URI, else a file in a local workspace, else None."""
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
     if "://" in workspace.root:
@@ -267,19 +259,22 @@ def tracking_uri(workspace: Workspace) -> str | None:
 
 
 def artifacts(uri: str | None) -> str | None:
-    """Where artifacts go: beside a file of ours; None where a server knows."""
+    """Return where artifacts are stored: beside our own file; None if the server decides."""
     path = (uri or "").removeprefix("sqlite:///")
     return None if path == uri else str(Path(path).resolve().parent / "mlartifacts")
 
 
 def without_password(uri: str) -> str:
-    """A URI as it may be shown and kept."""
+    """Return a URI that may be shown and stored."""
     password = urlsplit(uri).password
     return uri.replace(f":{password}@", ":***@") if password else uri
 
 
 def _client(uri: str) -> MlflowClient | None:
-    """A client of a server that answers now, else None; its own ways would try for minutes."""
+    """Return a client if the server answers within ANSWER_S seconds, else None.
+
+    MLflow's own retries would take minutes.
+    """
     parts = urlsplit(uri)
     port = DATABASES.get(parts.scheme.split("+")[0])
     if port and parts.hostname:
@@ -297,7 +292,7 @@ def _client(uri: str) -> MlflowClient | None:
         try:
             client.search_experiments(max_results=1)
         except MlflowException as error:
-            # A refusal is an answer: what it says is told when it is met again.
+            # A server that refuses does answer; its message is shown when a later request fails.
             return (
                 None
                 if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
@@ -308,12 +303,12 @@ def _client(uri: str) -> MlflowClient | None:
 
 @contextlib.contextmanager
 def _quiet(uri: str) -> Iterator[None]:
-    """MLflow without its lines, links, warnings, and without what it reads of a run elsewhere."""
-    # Saving a model asks the server of the environment; without one it would make a file here.
+    """Keep MLflow from printing and warning, and from using another run in the environment."""
+    # Saving a model uses the server of the environment, or else creates a file in this folder.
     own = SETTINGS | {"MLFLOW_TRACKING_URI": uri} | dict.fromkeys(FOREIGN)
     with changed(own), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import mlflow  # noqa: F401  # sets the level of its loggers, so comes before ours
+        import mlflow  # noqa: F401  # sets the level of its loggers, which is changed below
 
         loggers = [logging.getLogger(name) for name in QUIET]
         before = [logger.level for logger in loggers]
@@ -324,3 +319,23 @@ def _quiet(uri: str) -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, before, strict=True):
                 logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def changed(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables while the block runs; the value None removes a variable."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    """Set environment variables; the value None removes a variable."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,4 +1,4 @@
-"""An arm's product as a registered model of MLflow, which anybody can load without soilweave."""
+"""Register an arm's product as an MLflow model, which can be loaded without soilweave installed."""
 
 from __future__ import annotations
 
@@ -23,40 +23,46 @@ if TYPE_CHECKING:
 
 
 ALIAS = "champion"
-NEEDS = ("numpy", "pydantic", "safetensors", "torch")  # what the package `model` imports
-EXAMPLE_DAYS = 40
+NEEDS = ("numpy", "pydantic", "safetensors", "torch")  # packages that `model` imports
+EXAMPLE_DAYS = 40  # length of the input example that is saved with the model
 
 
 def register(runs: Runs, arm: Any, digest: str) -> None:
-    """The models of all sites of an arm as a version of `{experiment}-{arm}`, under ALIAS.
+    """Register the models of an arm that leave no site out, as a version of `{experiment}-{arm}`.
 
-    Once per digest: a version that the server has is only named.
+    The alias `champion` is moved to that version. If the server has a version with the same digest,
+    only the alias is moved.
+
+    Args:
+      runs: The runs of the experiment.
+      arm: Name of the arm.
+      digest: Digest of the product.
     """
     client, name = runs.client, f"{runs.experiment.name}-{arm}"
-    has = {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}
-    made = has.get(digest)
-    if made is None:
+    by_digest = {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}
+    registered = by_digest.get(digest)
+    if registered is None:
         logged = _logged(runs, arm, digest)
-        if not has:
+        if not by_digest:
             _make_sure_of(runs, name)
         tags = {
             KEY: digest,
             "git_commit": artefacts.git_commit() or "unknown",
             "workspace": files.absolute(runs.workspace.root),
         }
-        made = client.create_model_version(
+        registered = client.create_model_version(
             name,
             f"models:/{logged.model_id}",
             run_id=logged.source_run_id,
             tags=tags,
             model_id=logged.model_id,
         )
-    client.set_registered_model_alias(name, ALIAS, made.version)
-    runs.record["versions"][arm] = str(made.version)
+    client.set_registered_model_alias(name, ALIAS, registered.version)
+    runs.record["versions"][arm] = str(registered.version)
 
 
 def _make_sure_of(runs: Runs, name: str) -> None:
-    """Make a registered model, unless it is there without a version."""
+    """Create a registered model, if the server has none of that name."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -67,15 +73,18 @@ def _make_sure_of(runs: Runs, name: str) -> None:
 
 
 def _logged(runs: Runs, arm: Any, digest: str) -> LoggedModel:
-    """The model logged to the run of all sites; one that was begun before goes on."""
+    """Log the model to the run of the models that leave no site out; return it.
+
+    A model whose upload was interrupted is continued.
+    """
     from mlflow.entities import LoggedModelOutput
 
     client, run_id = runs.client, runs.child(arm, models.ALL).info.run_id
-    number = runs.record["experiment"]
-    found = client.search_logged_models([number], f"tags.`{KEY}` = '{digest}'")
-    logged = next((m for m in found if m.source_run_id == run_id), None)
+    experiment_id = runs.record["experiment"]
+    candidates = client.search_logged_models([experiment_id], f"tags.`{KEY}` = '{digest}'")
+    logged = next((m for m in candidates if m.source_run_id == run_id), None)
     if logged is None:
-        logged = client.create_logged_model(number, arm, run_id, tags={KEY: digest})
+        logged = client.create_logged_model(experiment_id, arm, run_id, tags={KEY: digest})
     if logged.status != "READY":
         with tempfile.TemporaryDirectory() as folder:
             save(runs, arm, Path(folder), logged)
@@ -86,7 +95,7 @@ def _logged(runs: Runs, arm: Any, digest: str) -> LoggedModel:
 
 
 def save(runs: Runs, arm: Any, folder: Path, logged: LoggedModel) -> None:
-    """Write a pyfunc into `folder`/model: weights, calibration, and the code of `model` alone."""
+    """Write a pyfunc model to `folder`/model: weights, calibration, and the code of `model`."""
     from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -125,7 +134,7 @@ def save(runs: Runs, arm: Any, folder: Path, logged: LoggedModel) -> None:
 
 
 def _collect(runs: Runs, arm: Any, folder: Path) -> ProductModel:
-    """The members and the calibration of an arm's product, copied into a folder."""
+    """Copy the members and the calibration of an arm's product into a folder, and load it."""
     folder.mkdir()
     root = runs.workspace.url("models")
     for seed in models.seeds(root, arm):

@@ -1,8 +1,8 @@
-"""The runs of one experiment in MLflow: found again or made, and what is logged to each.
+"""The MLflow runs of one experiment: find or create them, and log to them.
 
-Nothing is logged twice, also where a driver was killed before it recorded what it had logged: runs
-are found by a tag, points of a curve that the server has are left out, and the others' times are
-those of their artefact, so that one point is one point.
+Nothing is logged twice, even if a driver was killed before it recorded what it had logged. Runs are
+found by a tag; points of a curve that the server has are left out; and all other points have the
+time of their artefact, so that logging one again adds no second point.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-ERROR = "error"  # the tag of a failed run that says why
-KEY = "soilweave.key"  # the tag that a run or a model is found by
-AT_ONCE, POINTS_AT_ONCE, LONGEST = 100, 1000, 6000  # limits of MLflow
+ERROR = "error"  # the tag with the error of a failed run
+KEY = "soilweave.key"  # the tag that runs and models are found by
+AT_ONCE, POINTS_AT_ONCE, LONGEST = 100, 1000, 6000  # MLflow's limits: parameters and metrics per
+# request, characters per value
 
 
 class Runs:
-    """The parent run of an experiment's settings, and its children by arm and fold."""
+    """The parent run of an experiment's settings, and its child runs by arm and fold."""
 
     def __init__(
         self,
@@ -49,9 +50,15 @@ class Runs:
         record: Json,
         trained: str | None,
     ) -> None:
-        """Nothing is asked yet; `record` says what was logged, `trained` is the models' identity.
+        """Prepare to log; the server is not asked yet.
 
-        Children belong to models: other models, other children.
+        Args:
+          client: Client of the server.
+          experiment: The experiment.
+          workspace: The experiment's folder in the workspace.
+          record: What was logged before, from mlflow.json.
+          trained: Identity of the models; None if there are none. Other models get other child
+            runs.
         """
         self.client, self.experiment, self.workspace = client, experiment, workspace
         self.record: Json = {"logged": {}, "children": {}, "versions": {}, "status": ""} | record
@@ -73,26 +80,26 @@ class Runs:
         return str(self.record["parent"])
 
     def keep(self, name: str = "", digest: str = "") -> None:
-        """Write the record, with one more thing that MLflow has."""
+        """Write the record; if `name` is given, add it to what MLflow has."""
         if name:
             self.record["logged"][name] = digest
         files.write_json(self.workspace.url("mlflow.json"), self.record)
 
     def open(self, artifacts: str | None) -> None:
-        """Find the parent run or make it, and say that it is at work.
+        """Find or create the parent run, and set its status to RUNNING.
 
         Args:
-          artifacts: where artifacts of a new MLflow experiment go, None where the server knows.
+          artifacts: Where a new MLflow experiment stores artifacts; None if the server decides.
         """
         name, tags = self._sweep()
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            number = self.client.create_experiment(name, artifact_location=artifacts)
+        mlflow_experiment = self.client.get_experiment_by_name(name)
+        if mlflow_experiment is None:
+            experiment_id = self.client.create_experiment(name, artifact_location=artifacts)
         else:
-            number = found.experiment_id
-            if found.lifecycle_stage != "active":
-                self.client.restore_experiment(number)
-        before, self.record["experiment"] = self.record.get("parent"), number
+            experiment_id = mlflow_experiment.experiment_id
+            if mlflow_experiment.lifecycle_stage != "active":
+                self.client.restore_experiment(experiment_id)
+        previous, self.record["experiment"] = self.record.get("parent"), experiment_id
         tags |= {
             "git_commit": artefacts.git_commit() or "unknown",
             "workspace": files.absolute(self.workspace.root),
@@ -100,10 +107,10 @@ class Runs:
             "catalog": self.experiment.sources.catalog,
         }
         key = [files.absolute(self.workspace.root), self.record["settings"]]
-        run = self._run(before, key, tags, self.experiment.name)
+        run = self._run(previous, key, tags, self.experiment.name)
         self.record["parent"] = run.info.run_id
-        if before not in (None, self.parent):
-            self._forget("")  # it was deleted there, so all is logged anew
+        if previous not in (None, self.parent):
+            self._forget("")  # it was deleted on the server, so everything is logged again
         if run.info.status != "RUNNING":
             self.client.update_run(self.parent, status="RUNNING")
         if ERROR in run.data.tags:
@@ -112,9 +119,10 @@ class Runs:
         self.keep()
 
     def _sweep(self) -> tuple[str, dict[str, str]]:
-        """The MLflow experiment, and tags of one on another's cube: beside it, and what it changes.
+        """Return the MLflow experiment's name, and tags if the cube is another experiment's.
 
-        So a table of MLflow shows a whole sweep.
+        Such an experiment is logged beside the one whose cube it uses, with the settings that it
+        changes, so that a table of MLflow shows a whole sweep.
         """
         holder = self.workspace.prepared(self.experiment)
         if holder is self.workspace:
@@ -126,7 +134,12 @@ class Runs:
         return f"soilweave/{holder.root.rpartition('/')[2]}", tags
 
     def close(self, status: str, error: str = "") -> None:
-        """Set the status of the parent, and of children whose training failed; and the error."""
+        """Set the status of the parent run and of child runs whose training failed.
+
+        Args:
+          status: RUNNING changes nothing; FINISHED or FAILED ends the parent run.
+          error: The error that ended the verb, if any.
+        """
         if status == "RUNNING":
             return
         if error:
@@ -140,7 +153,7 @@ class Runs:
         self.keep()
 
     def child(self, arm: str, fold: int) -> Run:
-        """The run of an arm and a fold as it was when first asked for, made if there is none."""
+        """Return the run of an arm and a fold as it was at the first call; create it if needed."""
         name = f"{arm}/fold={models.fold_name(fold)}"
         if name not in self._children:
             tags = {
@@ -149,38 +162,44 @@ class Runs:
                 "mlflow.parentRunId": self.parent,
                 "models": str(self.trained),
             }
-            before = self.record["children"].get(name)
-            run = self._run(before, [self.parent, name, self.trained], tags, name)
+            previous = self.record["children"].get(name)
+            run = self._run(previous, [self.parent, name, self.trained], tags, name)
             self._children[name] = run
-            if before != run.info.run_id:
+            if previous != run.info.run_id:
                 self.record["children"][name] = run.info.run_id
                 self.keep()
         return self._children[name]
 
     def log_experiment(self) -> None:
-        """The resolved settings: parameters of the parent, and experiment.yaml."""
+        """Log the resolved settings, as parameters of the parent run and as experiment.yaml."""
         settings = self.experiment.model_dump(mode="json", exclude={"compute"})
         self._log_params(self.parent, dict(_flat(settings)))
         self._upload("experiment.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
 
     def log_folds(self) -> None:
-        """Where sites are held out."""
+        """Log the map of folds."""
         self._upload("folds.geojson")
 
     def log_report(self) -> None:
-        """The report."""
+        """Log the report."""
         self._upload("report.html")
 
-    def log_curves(self, job: ModelKey, there: Collection[str]) -> None:
-        """The curve of a model to the run of its arm and fold; `there` is what lies beside it."""
+    def log_curves(self, key: ModelKey, there: Collection[str]) -> None:
+        """Log the training curve of a model to the run of its arm and fold.
+
+        Args:
+          key: Arm, fold and seed of the model.
+          there: Names of all curves that the workspace has; if all seeds are there, the run is
+            finished.
+        """
         from mlflow.entities import Metric
 
-        run = self.child(job.arm, job.fold)
-        run_id, folder = run.info.run_id, models.folder(self.workspace.url("models"), job)
+        run = self.child(key.arm, key.fold)
+        run_id, folder = run.info.run_id, models.folder(self.workspace.url("models"), key)
         table = tables.read(files.join(folder, "history.parquet"))
-        curves = {f"seed-{job.seed}/{name}": table[name] for name in table if name != "step"}
+        curves = {f"seed-{key.seed}/{name}": table[name] for name in table if name != "step"}
         steps = table["step"].astype(int)
-        has = {
+        on_server = {
             (name, point.step)
             for name in curves.keys() & run.data.metrics.keys()
             for point in self.client.get_metric_history(run_id, name)
@@ -189,7 +208,7 @@ class Runs:
             Metric(name, float(value), run.info.start_time + step, step)
             for name, curve in curves.items()
             for step, value in zip(steps, curve, strict=True)
-            if (name, step) not in has
+            if (name, step) not in on_server
         ]
         for start in range(0, len(points), POINTS_AT_ONCE):
             self.client.log_batch(run_id, metrics=points[start : start + POINTS_AT_ONCE])
@@ -202,11 +221,11 @@ class Runs:
             "training_sites": len(origin[1]["origin"]["training_sites"]),
         }
         self._log_params(run_id, about)
-        if self._is_whole(f"{job.arm}/fold={models.fold_name(job.fold)}", there):
+        if self._is_whole(f"{key.arm}/fold={models.fold_name(key.fold)}", there):
             self.client.set_terminated(run_id, "FINISHED")
 
     def log_scores(self) -> None:
-        """Medians to the parent, those of the sites held out to the children, and the tables."""
+        """Log medians to the parent run and, by fold, to its children; log the tables."""
         manifest = self.workspace.artefact("scores").manifest() or {}
         time = int(datetime.fromisoformat(manifest["created"]).timestamp() * 1000)
         summary = files.read_json(self.workspace.url("summary.json")) or {}
@@ -223,39 +242,40 @@ class Runs:
         self._upload("summary.json")
         self._upload("scores.parquet")
 
-    def _run(self, before: str | None, key: list[Any], tags: dict[str, str], name: str) -> Run:
-        """The run known by id, or found by its key, or a new one."""
+    def _run(self, previous: str | None, key: list[Any], tags: dict[str, str], name: str) -> Run:
+        """Return the active run with this id, else the run with this key, else a new run."""
         from mlflow.exceptions import MlflowException
 
-        if before is not None:
+        if previous is not None:
             try:
-                run = self.client.get_run(before)
+                run = self.client.get_run(previous)
             except MlflowException as error:
                 if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     raise
             else:
                 if run.info.lifecycle_stage == "active":
                     return run
-        number, digest = self.record["experiment"], files.sha256_of(key)
-        found = self.client.search_runs([number], f"tags.`{KEY}` = '{digest}'", max_results=1)
+        experiment_id, digest = self.record["experiment"], files.sha256_of(key)
+        runs = self.client.search_runs([experiment_id], f"tags.`{KEY}` = '{digest}'", max_results=1)
         return (
-            found[0]
-            if found
-            else self.client.create_run(number, tags={KEY: digest} | tags, run_name=name)
+            runs[0]
+            if runs
+            else self.client.create_run(experiment_id, tags={KEY: digest} | tags, run_name=name)
         )
 
-    def _forget(self, *beginnings: str) -> None:
-        """Take what begins so as not logged, and children as unknown."""
+    def _forget(self, *prefixes: str) -> None:
+        """Count names with these prefixes as not logged, and the child runs as unknown."""
         logged = self.record["logged"]
-        self.record["logged"] = {k: v for k, v in logged.items() if not k.startswith(beginnings)}
+        self.record["logged"] = {k: v for k, v in logged.items() if not k.startswith(prefixes)}
         self.record["children"] = {}
 
     def _is_whole(self, name: str, there: Collection[str]) -> bool:
-        """Whether all seeds of an arm and a fold are there."""
+        """Return whether all seeds of an arm and a fold are there."""
         seeds = range(self.experiment.n_seeds)
         return all(f"models/{name}/seed={seed}" in there for seed in seeds)
 
     def _log_params(self, run_id: str, values: dict[str, Any]) -> None:
+        """Log parameters of a run."""
         from mlflow.entities import Param
 
         params = [Param(key, str(value)[:LONGEST]) for key, value in values.items()]
@@ -263,6 +283,7 @@ class Runs:
             self.client.log_batch(run_id, params=params[start : start + AT_ONCE])
 
     def _log_values(self, run_id: str, values: dict[str, float], time: int) -> None:
+        """Log metrics of a run; `time` is in milliseconds since 1970."""
         from mlflow.entities import Metric
 
         points = [Metric(key, value, time, 0) for key, value in values.items()]
@@ -270,7 +291,7 @@ class Runs:
             self.client.log_batch(run_id, metrics=points[start : start + POINTS_AT_ONCE])
 
     def _upload(self, name: str, data: bytes | None = None) -> None:
-        """A file of the workspace as an artifact of the parent, or other content of that name."""
+        """Log a file of the workspace, or other content under its name, to the parent run."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             path.write_bytes(files.read_bytes(self.workspace.url(name)) if data is None else data)
@@ -278,23 +299,25 @@ class Runs:
 
 
 def _medians(summary: Json) -> Iterator[tuple[str, float]]:
-    """Numbers of a summary by name: medians, paired differences, coverage."""
-    for name, found in (summary.get("arms", {}) | summary.get("baselines", {})).items():
-        numbers = dict(found["median"])
-        for level, shares in found.get("coverage", {}).items():
+    """Yield the numbers of a summary by name: medians, paired differences, coverage."""
+    for name, scores in (summary.get("arms", {}) | summary.get("baselines", {})).items():
+        numbers = dict(scores["median"])
+        for level, shares in scores.get("coverage", {}).items():
             numbers |= {f"coverage-{level}/{when}": share for when, share in shares.items()}
         yield from _finite(name, numbers)
-    for pair, found in summary.get("paired", {}).items():
-        yield from _finite(pair, {k: v["median_difference"] for k, v in found.items()})
+    for pair, scores in summary.get("paired", {}).items():
+        yield from _finite(pair, {k: v["median_difference"] for k, v in scores.items()})
 
 
 def _finite(name: str, numbers: dict[str, float | None]) -> Iterator[tuple[str, float]]:
+    """Yield the numbers that are finite, by `{name}/{key}`."""
     for key, value in numbers.items():
         if value is not None and math.isfinite(value):
             yield f"{name}/{key}", value
 
 
 def _flat(tree: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a nested dictionary by their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")

@@ -1,12 +1,20 @@
-"""What training leaves beside the checkpoints: predictions at places, and calibration.
+"""Predict at sites and footprints with the trained models, and calibrate the predictions.
 
-sites.parquet, one row per arm, site and day:
-  arm (text; `ridge` is the linear baseline), fold (text), site (text), status (out_of_fold: the
-  fold's models have not seen the site; unseen: the arm sees no site; trained), period (train or
-  other), time, observation, prediction, std (calibrated), std_raw, site_head, satellite_head (mean
-  over seeds, NaN where the arm did not train that head); values in the target's unit
-footprints.parquet, where `judging.footprints` is set: seed (text, or ensemble), footprint (row
-  and column, "fy,fx"), time, observation, at_ceiling, prediction of arm satellite
+sites.parquet has one row per arm, site and day; values are in the target's unit:
+  arm: text; `ridge` is the linear baseline.
+  fold, site: text.
+  status: "out_of_fold" if the fold's models have not seen the site, "unseen" if the arm learns from
+    no site, else "trained".
+  period: "train" or "other".
+  time, observation, prediction: prediction is the mean over seeds.
+  std: the standard deviation after calibration; std_raw before it.
+  site_head, satellite_head: mean over seeds; NaN if the arm did not train that head.
+
+footprints.parquet, written if `judging.footprints` is set, has the predictions of arm satellite:
+  seed: text, a number or "ensemble".
+  footprint: its row and column, as "fy,fx".
+  time, observation, prediction.
+  at_ceiling: whether the observation is stuck at the footprint's maximum.
 """
 
 from __future__ import annotations
@@ -45,46 +53,56 @@ TABLES = ("sites.parquet", "footprints.parquet")
 def write(
     experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed
 ) -> list[dict[str, Any]]:
-    """Predict at every site with the models it may be judged by, calibrate, write the tables.
+    """Predict at every site with the models it is scored with, calibrate, and write the tables.
 
-    Returns the members that predict something else than the others: arm, fold and seed of each.
+    Args:
+      experiment: The experiment that was trained.
+      workspace: The experiment's folder in the workspace.
+      cube: Its cube.
+      packed: Its training data.
+
+    Returns:
+      The outliers: arm, fold and seed of members that predict something else than the others.
 
     Raises:
-      TrainingError: a model predicts nothing somewhere.
+      TrainingError: If a model predicts nothing at some place.
     """
     root = workspace.url("models")
     files.write_json(models.attributes_url(root), _space(packed).as_dict())
-    parts, unlike = [], []
+    frames, outliers = [], []
     for arm in experiment.arms:
         calibrations = {models.fold_name(models.ALL): UNCALIBRATED}
         if packed.site_ids:
             by = judged_by(experiment, arm, packed.fold)
             members = at_places(experiment, root, arm, packed.sites("cpu"), by)
             calibrations = _calibrations(experiment, arm, members, packed)
-            parts.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
+            frames.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
             if (by != models.ALL).any():
-                unlike += _unlike(experiment, arm, members, by, calibrations)
-        unlike += _unlike(experiment, arm, *_of_all(experiment, root, arm, packed), calibrations)
+                outliers += _unlike(experiment, arm, members, by, calibrations)
+        outliers += _unlike(experiment, arm, *_of_all(experiment, root, arm, packed), calibrations)
         values = {name: c.model_dump() for name, c in calibrations.items()}
         files.write_json(files.join(root, arm, "calibration.json"), values)
     if np.isfinite(packed.learn_insitu).any():
-        parts.append(_ridge_rows(experiment, root, cube, packed))
-    if parts:
-        tables.write(workspace.url("sites.parquet"), pd.concat(parts, ignore_index=True))
+        frames.append(_ridge_rows(experiment, root, cube, packed))
+    if frames:
+        tables.write(workspace.url("sites.parquet"), pd.concat(frames, ignore_index=True))
     if experiment.judging.footprints:
         rows = _footprint_rows(experiment, root, cube, packed)
         tables.write(workspace.url("footprints.parquet"), rows)
-    return unlike
+    return outliers
 
 
 def _of_all(
     experiment: Experiment, root: str, arm: str, packed: Packed
 ) -> tuple[Ensemble, NDArray[np.int64]]:
-    """Predictions of the members that leave no site out, at some sites or else cells; `by`."""
+    """Predict with the members that leave no site out, at a sample of sites, or else of cells.
+
+    Returns the predictions, and the fold left out at each place (place,), which is ALL everywhere.
+    """
     places = packed.sites("cpu") if packed.site_ids else packed.cells("cpu")
-    some = places.take(ensemble.sample(len(places.static)))
-    by = np.full(len(some.static), models.ALL)
-    return at_places(experiment, root, arm, some, by), by
+    sampled = places.take(ensemble.sample(len(places.static)))
+    by = np.full(len(sampled.static), models.ALL)
+    return at_places(experiment, root, arm, sampled, by), by
 
 
 def _unlike(
@@ -94,18 +112,18 @@ def _unlike(
     by: NDArray[np.int64],
     calibrations: dict[str, Calibration],
 ) -> list[dict[str, Any]]:
-    """Arm, fold and seed of members unlike the others at the places `by` their fold (place,)."""
+    """Return arm, fold and seed of members that are unlike the others where `by` is their fold."""
     heads = models.heads(experiment, arm)
     series = [calibrated([member], heads, by, calibrations)[0] for member in members]
     return [
         {"arm": arm, "fold": models.fold_name(fold), "seed": seed}
         for fold in np.unique(by).tolist()
-        for seed in find_outlier_members([one[by == fold] for one in series])
+        for seed in find_outlier_members([values[by == fold] for values in series])
     ]
 
 
 def _space(packed: Packed) -> AttributeSpace:
-    """The attributes of the sites, on the scales of the cells."""
+    """Return the space of the sites' attributes, scaled by the spread among the cells."""
     cells, sites = (
         np.concatenate([static, RunningSum.from_array(forcing).mean], 1)
         for static, forcing in (
@@ -121,7 +139,7 @@ def _space(packed: Packed) -> AttributeSpace:
 def _calibrations(
     experiment: Experiment, arm: str, members: Ensemble, packed: Packed
 ) -> dict[str, Calibration]:
-    """Per fold from the other folds alone, and for `all` from every fold."""
+    """Return calibrations by fold, each fitted on the other folds; `all` on every fold."""
     folds = models.folds_of(experiment, arm, packed.fold)
     if folds == [models.ALL]:
         return {models.fold_name(models.ALL): UNCALIBRATED}
@@ -141,6 +159,7 @@ def _arm_rows(
     cube: Cube,
     packed: Packed,
 ) -> pd.DataFrame:
+    """Return the rows of one arm."""
     heads, by = models.heads(experiment, arm), judged_by(experiment, arm, packed.fold)
     mean, std, raw = calibrated(members, heads, by, calibrations)
     unseen = "unseen" if arm == "satellite" else "trained"
@@ -153,17 +172,17 @@ def _arm_rows(
 
 
 def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
-    """Fit the baseline for every fold and for `all`, save it, predict at the sites."""
-    places = packed.sites("cpu")
-    moments = SiteMoments(places, packed.learn_insitu)
+    """Fit the linear baseline for every fold and for `all`, save it, and return its rows."""
+    sites = packed.sites("cpu")
+    moments = SiteMoments(sites, packed.learn_insitu)
     by = packed.fold
     prediction = np.full(packed.insitu.shape, np.nan, np.float32)
     for fold in [*np.unique(by[by >= 0]).tolist(), models.ALL]:
         trainable = packed.training_sites(fold, experiment.folds.buffer_km)
         ridge = moments.fit(trainable, packed.fold, packed.place)
         models.save_ridge(root, fold, ridge)
-        here = by == fold
-        prediction[here] = ridge.predict(places.select(here))
+        in_fold = by == fold
+        prediction[in_fold] = ridge.predict(sites.select(in_fold))
     status = np.where(by == models.ALL, "trained", "out_of_fold")
     missing = np.full_like(prediction, np.nan)
     names = ("std", "std_raw", "site_head", "satellite_head")
@@ -180,6 +199,17 @@ def _rows(
     packed: Packed,
     columns: dict[str, NDArray[np.float32]],
 ) -> pd.DataFrame:
+    """Return the rows of one arm, site by site.
+
+    Args:
+      experiment: The experiment.
+      arm: Name of the arm.
+      by: (site,) fold whose models predict at the site.
+      status: (site,) text.
+      cube: The cube.
+      packed: The training data.
+      columns: (site, day) values, by name of the column.
+    """
     n_sites, n_days = packed.insitu.shape
     days = np.arange(n_days)
     train = cube.day_index(experiment.train_period)
@@ -199,12 +229,17 @@ def _rows(
 
 
 def _footprint_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
+    """Return the rows of footprints.parquet: arm satellite at the footprints that it learns from.
+
+    Raises:
+      TrainingError: If a model predicts nothing at some cell.
+    """
     series, problems = {}, list[str]()
     for seed in range(experiment.n_seeds):
-        job = ModelKey("satellite", models.ALL, seed)
-        found = ensemble_module.predict_series(models.load(root, job), packed.cells("cpu"))
-        problems += ensemble.missing(job, ("satellite",), found)
-        cells = torch.from_numpy(found.satellite)
+        key = ModelKey("satellite", models.ALL, seed)
+        predicted = ensemble_module.predict_series(models.load(root, key), packed.cells("cpu"))
+        problems += ensemble.missing(key, ("satellite",), predicted)
+        cells = torch.from_numpy(predicted.satellite)
         series[str(seed)] = footprint_mean(cells, packed.members).numpy()
     ensemble.refuse(root, problems)
     series["ensemble"] = np.mean(list(series.values()), 0)

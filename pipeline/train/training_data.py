@@ -1,9 +1,8 @@
-"""Inputs of cells and sites from a cube, scaled, in two bytes: read a block of days at a time.
+"""Read the inputs and observations of a cube once, scaled, into the arrays that models learn from.
 
-What is held at once is a block of one variable; the whole, which may be more than memory has room
-for twice, goes into a file without a name, whose pages the system writes out when it must.
-
-Training data, decoded once: scaled two-byte inputs and observations, ready to be shared.
+Forcing is stored as float16, two bytes a value. Only one block of days of one variable is in memory
+while it is read. The inputs of the cells, which may be larger than half the memory, are in an
+unnamed temporary file, which the system writes to disk when memory is short.
 """
 
 from __future__ import annotations
@@ -36,46 +35,58 @@ if TYPE_CHECKING:
 
 
 SLOW_SAMPLE = 512  # cells on which the scales of slow features are fitted
+STRATUM_FOOTPRINTS = 8  # side, in footprints, of the squares that `max_footprints` samples evenly
+CEILING_REPEATS = 5  # a maximum that a footprint repeats this often is the retrieval's ceiling
+SITE_FEWEST = 1  # values in the training period that a site must have to be learned from
 
 
 def fitted(cube: Cube, features: Features, cells: NDArray[np.int64], train: slice) -> Scaler:
-    """Scales of forcing and statics over cells (cell, 2) and the training period."""
+    """Fit the scales of forcing and static variables.
+
+    Args:
+      cube: The cube.
+      features: The variables.
+      cells: (cell, 2) row and column of the cells.
+      train: The days of the training period, counted along the cube's.
+    """
     n_days = train.stop - train.start
-    picked = scaling.sample_index(len(cells) * n_days)
-    which = np.arange(len(cells) * n_days) if isinstance(picked, slice) else picked
-    place, day = (index.astype(np.int32) for index in divmod(which, n_days))
-    del picked, which
-    held = {name: np.empty(len(day), np.float32) for name in features.forcing}
-    at = _flat(cube, cells)
+    sample = scaling.sample_index(len(cells) * n_days)
+    flat = np.arange(len(cells) * n_days) if isinstance(sample, slice) else sample
+    place, day = (index.astype(np.int32) for index in divmod(flat, n_days))
+    del sample, flat
+    sampled = {name: np.empty(len(day), np.float32) for name in features.forcing}
+    cell_index = _flat(cube, cells)
     for days in cube.blocks(train):
-        here = (day >= days.start - train.start) & (day < days.stop - train.start)
-        of_block = day[here] - (days.start - train.start)
-        for name, kept in held.items():
+        in_block = (day >= days.start - train.start) & (day < days.stop - train.start)
+        day_in_block = day[in_block] - (days.start - train.start)
+        for name, values in sampled.items():
             field = cube.part(cube.cells, name, days)
-            kept[here] = field.reshape(len(field), -1)[of_block, at[place[here]]]
+            values[in_block] = field.reshape(len(field), -1)[
+                day_in_block, cell_index[place[in_block]]
+            ]
     statics = _statics(cube, features, cells)
-    scales = {name: fit_sampled_scale(kept) for name, kept in held.items()}
+    scales = {name: fit_sampled_scale(values) for name, values in sampled.items()}
     scales |= {name: fit_trimmed_scale(statics[:, i]) for i, name in enumerate(features.static)}
     return Scaler(scales)
 
 
 def of_cells(cube: Cube, features: Features, scaler: Scaler, cells: NDArray[np.int64]) -> Inputs:
-    """(cell, day, forcing) and (cell, static), scaled, of cells (cell, 2)."""
-    every, at = slice(0, len(cube.days)), _flat(cube, cells)
-    made = _paged((len(cells), len(cube.days), len(features.forcing)))
+    """Return the scaled inputs of cells (cell, 2): (cell, day, forcing) and (cell, static)."""
+    all_days, cell_index = slice(0, len(cube.days)), _flat(cube, cells)
+    inputs = _paged((len(cells), len(cube.days), len(features.forcing)))
     mean, std = scaler.arrays(features.forcing)
-    for days in cube.blocks(every):
+    for days in cube.blocks(all_days):
         block = np.empty((len(cells), days.stop - days.start, len(mean)), np.float16)
         for i, name in enumerate(features.forcing):
             field = cube.part(cube.cells, name, days)
-            values = field.reshape(len(field), -1)[:, at]
+            values = field.reshape(len(field), -1)[:, cell_index]
             block[..., i] = ((values - mean[i]) / std[i]).T
-        made[:, days] = block
-    return made, _scaled_statics(features, scaler, _statics(cube, features, cells))
+        inputs[:, days] = block
+    return inputs, _scaled_statics(features, scaler, _statics(cube, features, cells))
 
 
 def of_sites(cube: Cube, features: Features, scaler: Scaler) -> Inputs:
-    """(site, day, forcing) and (site, static), scaled."""
+    """Return the scaled inputs of the sites: (site, day, forcing) and (site, static)."""
     n, sites = len(cube.site_ids), cube.sites
     forcing = np.empty((n, len(cube.days), len(features.forcing)), np.float16)
     static = np.empty((n, len(features.static)), np.float32)
@@ -91,14 +102,23 @@ def of_sites(cube: Cube, features: Features, scaler: Scaler) -> Inputs:
 def with_slow(
     features: Features, scaler: Scaler, forcing: NDArray[np.float16], train: slice
 ) -> Scaler:
-    """The scaler with the scales of the slow features, fitted on an even sample of cells."""
+    """Return the scaler with the scales of the slow features added.
+
+    They are fitted on an evenly spaced sample of the cells.
+
+    Args:
+      features: The features.
+      scaler: The scales of forcing and static variables.
+      forcing: (cell, day, forcing) scaled inputs.
+      train: The days of the training period.
+    """
     if not features.slow:
         return scaler
-    some = np.array(forcing[:: max(1, len(forcing) // SLOW_SAMPLE)])
-    places = Places.from_arrays(some, np.zeros((len(some), 0), np.float32), "cpu")
-    every, n_days = torch.arange(len(some)), train.stop - train.start
-    start = torch.full_like(every, train.start)
-    window = places.window(every, start, n_days, features.lead_days)
+    sample = np.array(forcing[:: max(1, len(forcing) // SLOW_SAMPLE)])
+    places = Places.from_arrays(sample, np.zeros((len(sample), 0), np.float32), "cpu")
+    index, n_days = torch.arange(len(sample)), train.stop - train.start
+    start = torch.full_like(index, train.start)
+    window = places.window(index, start, n_days, features.lead_days)
     slow = slow_features(window, features, scaler, n_days)
     named = zip(features.slow_names, slow, strict=True)
     scales = {name: fit_trimmed_scale(values.numpy()) for name, values in named}
@@ -106,11 +126,12 @@ def with_slow(
 
 
 def _flat(cube: Cube, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where cells (cell, 2) lie in a field whose rows follow one another."""
+    """Return the index of cells (cell, 2) in a flattened field."""
     return np.asarray(cells[:, 0] * cube.cells["mask"].shape[1] + cells[:, 1])
 
 
 def _statics(cube: Cube, features: Features, cells: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the static variables of cells (cell, 2), unscaled: (cell, static)."""
     row, col = cells.T
     static = [cube.cells[name].values[row, col] for name in features.static]
     return np.stack(static, 1) if static else np.zeros((len(cells), 0), np.float32)
@@ -119,44 +140,50 @@ def _statics(cube: Cube, features: Features, cells: NDArray[np.int64]) -> NDArra
 def _scaled_statics(
     features: Features, scaler: Scaler, static: NDArray[np.float32]
 ) -> NDArray[np.float32]:
+    """Scale static variables (place, static)."""
     mean, std = scaler.arrays(features.static)
     return ((static - mean) / std).astype(np.float32)
 
 
 def _paged(shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """An array in a file of the folder for temporary files, gone with the array.
+    """Return an array in an unnamed temporary file, which is deleted with the array.
 
     Raises:
-      StoreError: there is no room for it.
+      StoreError: If the disk has no room for it.
     """
     size = 2 * int(np.prod(shape))
     with tempfile.TemporaryFile() as file:
         if size == 0:
             return np.empty(shape, np.float16)
         try:
-            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk kills the process later
+            os.posix_fallocate(
+                file.fileno(), 0, size
+            )  # or else a full disk kills the process later
         except OSError as error:
-            found = f"no room for {size / 1e9:.1f} GB of training data: {error}"
-            remedy = "name another folder with TMPDIR, or set train.max_footprints"
-            raise StoreError(tempfile.gettempdir(), found, remedy=remedy) from error
+            problem = f"no room for {size / 1e9:.1f} GB of training data: {error}"
+            hint = "name another folder with TMPDIR, or set train.max_footprints"
+            raise StoreError(tempfile.gettempdir(), problem, remedy=hint) from error
         return np.asarray(np.memmap(file, np.float16, "r+", shape=shape))
-
-
-STRATUM_FOOTPRINTS = 8  # side of the squares that `max_footprints` takes its share of each from
-CEILING_REPEATS = 5  # a footprint's maximum met this often is the retrieval's ceiling
-SITE_FEWEST = 1  # values in the training period that make a site one to learn from
 
 
 @dataclass(frozen=True)
 class Packed:
     """All data of an experiment's models, in plain arrays.
 
-    Inputs of cells and sites are (place, day, forcing) float16 and (place, static) float32,
-    scaled, NaN where missing; `members` (footprint, cells at most) indexes cells, -1 for none;
-    `satellite` (footprint, day) and `insitu` (site, day) are observations in the target's unit,
-    over the whole period; `learn_satellite`, `learn_insitu` the same, NaN where not to learn from.
-    `footprints` (footprint, 2) row and column. `dropped` (site,) is the footprint not to learn from
-    where the site is held out, -1 for none. `place` (site,) numbers places as twins.places does.
+    Observations are in the target's unit; NaN is a missing value everywhere.
+
+    Attributes:
+      features, scaler: The inputs of the models, and their scales.
+      first_day, n_days: The training period, counted along the cube's days.
+      cell_forcing, site_forcing: (place, day, forcing) float16, scaled.
+      cell_static, site_static: (place, static) float32, scaled.
+      members: (footprint, cells at most) indices of the footprint's cells, -1 for none.
+      footprints: (footprint, 2) row and column.
+      satellite, insitu: (footprint, day) and (site, day) observations of the whole period.
+      learn_satellite, learn_insitu: The same, NaN where models may not learn from them.
+      site_ids, lat, lon, fold: (site,) identifier, degrees, degrees, fold.
+      dropped: (site,) the footprint not to learn from when the site is held out, -1 for none.
+      place: (site,) number of the site's place; sites at one place share a number.
     """
 
     features: Features
@@ -181,7 +208,10 @@ class Packed:
     place: NDArray[np.int64]
 
     def training_sites(self, fold: int, buffer_km: float) -> NDArray[np.int64]:
-        """Sites a model that leaves out `fold` (-1: none) may learn from."""
+        """Return the sites (site,) that a model which leaves out a fold may learn from.
+
+        Sites within `buffer_km` of the fold's sites are left out too. Fold -1 leaves out nothing.
+        """
         allowed = np.isfinite(self.learn_insitu).sum(1) >= SITE_FEWEST
         if fold >= 0:
             where = self.lat, self.lon, self.fold
@@ -190,11 +220,14 @@ class Packed:
         return np.flatnonzero(allowed)
 
     def elsewhere(self, fold: int) -> NDArray[np.bool_]:
-        """(site,) whether a site is in another fold, and at another place than any of `fold`."""
+        """Return whether each site (site,) is in another fold, and at no place of `fold`."""
         return collocated_sites.elsewhere(self.place, self.fold, fold)
 
     def training_footprints(self, fold: int) -> NDArray[np.int64]:
-        """Footprints a model that leaves out `fold` (-1: none) may learn from."""
+        """Return the footprints (footprint,) that a model which leaves out a fold may learn from.
+
+        Fold -1 leaves out nothing.
+        """
         allowed = np.asarray(np.isfinite(self.learn_satellite).any(axis=1))
         if fold >= 0:
             held_out = self.dropped[self.fold == fold]
@@ -202,27 +235,31 @@ class Packed:
         return np.flatnonzero(allowed)
 
     def target(self, footprints: NDArray[np.int64], sites: NDArray[np.int64]) -> Scale:
-        """Scale of the target: of the footprints learnt from, else of such sites."""
-        seen = _some(self.learn_satellite, footprints)
-        return fit_plain_scale(seen if len(footprints) else self.learn_insitu[sites])
+        """Return the scale of the target: from the given footprints, else from the given sites."""
+        values = _some(self.learn_satellite, footprints)
+        return fit_plain_scale(values if len(footprints) else self.learn_insitu[sites])
 
     def cells(self, device: str) -> Places:
-        """Inputs of the cells."""
+        """Return the inputs of the cells."""
         return Places.from_arrays(self.cell_forcing, self.cell_static, device)
 
     def sites(self, device: str) -> Places:
-        """Inputs of the sites."""
+        """Return the inputs of the sites."""
         return Places.from_arrays(self.site_forcing, self.site_static, device)
 
     def data(
-        self, job: ModelKey, buffer_km: float, device: str, like: TrainingData | None = None
+        self, key: ModelKey, buffer_km: float, device: str, like: TrainingData | None = None
     ) -> TrainingData:
-        """What one model learns from; held-out sites are not among its sites.
+        """Return what one model learns from; held-out sites are not among its sites.
 
-        `like` is that of another model on the same device, with which it shares the arrays.
+        Args:
+          key: Arm, fold and seed of the model.
+          buffer_km: Distance from held-out sites within which no site is learned from, in km.
+          device: "cpu" or "cuda".
+          like: Data of another model on the same device, to share arrays with.
         """
-        trainable = self.training_sites(job.fold, buffer_km)
-        seen = self.training_footprints(job.fold)
+        trainable = self.training_sites(key.fold, buffer_km)
+        seen = self.training_footprints(key.fold)
         if like is not None:
             own = self.target(seen, trainable)
             return replace(like, target=own, seen=seen, trainable=trainable)
@@ -243,15 +280,21 @@ class Packed:
 
 
 def _some(values: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows of an array; the (shared) array itself where that is all."""
+    """Return the chosen rows of an array; the (shared) array itself if these are all rows."""
     return values if len(chosen) == len(values) else values[chosen]
 
 
 def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
-    """Read a cube into the form models learn from.
+    """Read a cube into the arrays that models learn from.
+
+    Args:
+      experiment: The experiment.
+      cube: Its cube.
+      folds: folds.parquet: `lat`, `lon` and `fold` of every site of the cube, in its order.
 
     Raises:
-      ConfigError: the recipe wants variables that the cube lacks.
+      ConfigError: If the recipe needs variables that the cube does not have.
+      StoreError: If the disk has no room for the inputs.
     """
     features = resolve_features(experiment, cube)
     cells, footprints, members = cube.membership()
@@ -293,36 +336,38 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
 
 
 def resolve_features(experiment: Experiment, cube: Cube) -> Features:
-    """The features a recipe asks for, in order.
+    """Return the features that a recipe names, in its order.
 
     Raises:
-      ConfigError: naming every variable that the cube lacks and the recipe does not call optional.
+      ConfigError: If the cube lacks variables that are not optional, or a slow feature is of a
+        variable that is not among the network's forcing; all of them are named.
     """
-    wanted, has = experiment.inputs, cube.attrs
-    forcing = tuple(has["forcing"]) if wanted.forcing == "all" else wanted.forcing
-    static = tuple(has["static"]) if wanted.static == "all" else wanted.static
+    inputs, available = experiment.inputs, cube.attrs
+    forcing = tuple(available["forcing"]) if inputs.forcing == "all" else inputs.forcing
+    static = tuple(available["static"]) if inputs.static == "all" else inputs.static
     problems = [
-        f"{key} {name} is not in the cube, which has {has[key]}"
+        f"{key} {name} is not in the cube, which has {available[key]}"
         for key, names in (("forcing", forcing), ("static", static))
         for name in names
-        if name not in has[key] and name not in wanted.optional
+        if name not in available[key] and name not in inputs.optional
     ]
-    forcing = tuple(name for name in forcing if name in has["forcing"])
+    forcing = tuple(name for name in forcing if name in available["forcing"])
     problems += [
-        f"slow feature of {slow.variable}, which is no forcing of the network: {list(forcing)}"
-        for slow in wanted.slow
+        f"slow feature of {slow.variable}, which is not among the network's forcing {list(forcing)}"
+        for slow in inputs.slow
         if slow.variable not in forcing
     ]
     if problems:
-        remedy = "add it to the catalog, or list it under inputs.optional"
-        raise ConfigError(f"recipe {experiment.recipe}", *problems, remedy=remedy)
-    return Features(forcing, tuple(n for n in static if n in has["static"]), wanted.slow)
+        hint = "add it to the catalog, or list it under inputs.optional"
+        raise ConfigError(f"recipe {experiment.recipe}", *problems, remedy=hint)
+    return Features(forcing, tuple(n for n in static if n in available["static"]), inputs.slow)
 
 
 def without_ceiling(satellite: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(footprint, day) values less those stuck at their footprint's ceiling.
+    """Return (footprint, day) values with those at their footprint's ceiling replaced by NaN.
 
-    A retrieval ends at a porosity, so a wet footprint repeats exactly one largest value.
+    A retrieval cannot exceed the soil's porosity, so a wet footprint repeats its
+    largest value exactly.
     """
     highest = np.where(np.isfinite(satellite), satellite, -np.inf).max(1, keepdims=True)
     at_ceiling = satellite == highest
@@ -331,13 +376,14 @@ def without_ceiling(satellite: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _only(values: NDArray[np.float32], days: slice) -> NDArray[np.float32]:
-    """The values of some days, NaN on all others."""
+    """Return the values (place, day) of some days, NaN on all others."""
     kept = np.full_like(values, np.nan)
     kept[:, days] = values[:, days]
     return kept
 
 
 def _read_footprints(cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the satellite's observations (footprint, day)."""
     if cube.footprints is None:
         return np.full((len(footprints), len(cube.days)), np.nan, np.float32)
     row, col = footprints.T
@@ -345,18 +391,21 @@ def _read_footprints(cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _chosen(experiment: Experiment, cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(footprint,) which of the cube's are learnt from: all, or `max_footprints`, evenly spread."""
-    most = experiment.train.max_footprints
-    if most is None or most >= len(footprints):
+    """Return the indices of the footprints to learn from.
+
+    These are all of the cube's, or `max_footprints` of them, evenly spread over the domain.
+    """
+    limit = experiment.train.max_footprints
+    if limit is None or limit >= len(footprints):
         return np.arange(len(footprints))
     square = footprints // STRATUM_FOOTPRINTS
-    return spatial_blocks.spread(square[:, 0] * len(cube.cells["x"]) + square[:, 1], most)
+    return spatial_blocks.spread(square[:, 0] * len(cube.cells["x"]) + square[:, 1], limit)
 
 
 def _of_footprints(
     cells: NDArray[np.int64], members: NDArray[np.int64], chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cells and members of some of the footprints, numbered anew."""
+    """Return cells and members of some footprints, with the cells renumbered."""
     members = members[chosen]
     valid = members >= 0
     kept = cells[members[valid]]
@@ -371,9 +420,17 @@ def _dropped(
     values: NDArray[np.float32],
     kept: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """(site,) footprint that holds each site, or stands for it; -1 where none is to be dropped.
+    """Return the footprint (site,) to drop when a site is held out, -1 for none.
 
-    Looked for among all footprints, and numbered among those `kept`.
+    That is the footprint that holds the site, or the nearest with values that stands for it. It is
+    looked up among all footprints, and numbered among those that are kept.
+
+    Args:
+      experiment: The experiment.
+      cube: Its cube.
+      footprints: (footprint, 2) row and column of all footprints.
+      values: (footprint, day) their observations.
+      kept: Indices of the footprints to learn from.
     """
     if not experiment.folds.drop_footprints or cube.footprints is None or cube.sites is None:
         return np.full(len(cube.site_ids), -1)
@@ -389,6 +446,6 @@ def _dropped(
         np.where(fy >= 0, number[fy, fx], -1),
         experiment.judging.max_footprint_km,
     )
-    numbered = np.full(len(footprints) + 1, -1)  # the last is where -1 leads
+    numbered = np.full(len(footprints) + 1, -1)  # the last element is the answer for -1
     numbered[kept] = np.arange(len(kept))
     return numbered[chosen]

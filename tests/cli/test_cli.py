@@ -22,7 +22,7 @@ VERBS = {
     "prepare": "Bring every source onto one grid and calendar",
     "train": "Train every arm, fold and seed",
     "predict": "Map every arm, with uncertainty",
-    "evaluate": "Judge arms and baselines (scores.parquet",
+    "evaluate": "Score arms and baselines (scores.parquet",
     "update": "Append new days to the maps of an experiment that was run",
     "score": "Test trained models on probes of your own; trains nothing",
     "submit": "Run a verb as a job on a Ray cluster and follow it",

@@ -319,7 +319,7 @@ def test_what_the_cluster_refuses_is_one_line(cluster, prepared, args, changed, 
     ("args", "says"),
     [
         (["demo", "--workspace", REMOTE, "--address", "http://127.0.0.1:1"], "ray start --head"),
-        (["demo", "--workspace", "mine"], "relative path is another place on every node"),
+        (["demo", "--workspace", "mine"], "relative path is another folder on every node"),
         (["demo", "--workspace", REMOTE, "--verb", "ls"], "verbs that run as jobs: run, "),
         (["demo", "--workspace", REMOTE, "--set", "train.updtes=3"], "did you mean 'updates'"),
         (["demo", "--workspace", REMOTE, "--set", "sources.catalog=x.yaml"], "'x.yaml': not found"),

@@ -358,7 +358,7 @@ def test_killed_anywhere_and_run_again_it_is_the_same(mine, tmp_path):
 
 
 def test_errors_name_the_remedy(mine, tmp_path):
-    with pytest.raises(ConfigError, match="the maps reach 2020-12-20 already; give a later day"):
+    with pytest.raises(ConfigError, match="the maps already reach 2020-12-20; give a later day"):
         mine.update("2020-12-01")
     with pytest.raises(ConfigError, match="it ends on 2021-02-27; give --through 2021-02-27, or"):
         mine.update("2021-03-05")
@@ -369,16 +369,22 @@ def test_errors_name_the_remedy(mine, tmp_path):
     with pytest.raises(StoreError, match=r"other settings: qc\.stuck_days 30 -> 20"):
         other.update()
     shutil.rmtree(Path(mine.workspace.root) / "maps")
-    with pytest.raises(StoreError, match="no complete maps to go on from; make them first"):
+    with pytest.raises(StoreError, match="no complete maps to continue from; make them first"):
         mine.update()
 
 
 def test_the_verb_takes_the_experiment_as_it_was_run(mine, monkeypatch, capsys):
     place = str(Path(mine.workspace.root).parent)
     for args, found in (
-        (["snow", "--through", "2020-12-01"], "--through 2020-12-01: the maps reach 2020-12-20"),
-        (["snow", "--through", "yesterday"], "--through yesterday: expected a day, 2018-06-30"),
-        (["nowhere"], "experiment 'nowhere': was not run here; run it first, or see what"),
+        (
+            ["snow", "--through", "2020-12-01"],
+            "--through 2020-12-01: the maps already reach 2020-12-20",
+        ),
+        (
+            ["snow", "--through", "yesterday"],
+            "--through yesterday: expected a day, such as 2018-06-30",
+        ),
+        (["nowhere"], "experiment 'nowhere': was not run here; run it first, or name a folder"),
         (["demo"], "no complete cube here; make it with: soilweave prepare"),
     ):
         monkeypatch.setattr("sys.argv", ["soilweave", "update", *args, "--workspace", place])

@@ -255,7 +255,7 @@ def test_a_server_that_was_away_is_caught_up(world, tmp_path, monkeypatch, port,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert mirrored(world.experiment, workspace, "RUNNING") == []
     lines = mirrored(world.experiment, workspace)
-    assert lines == [f"mlflow: {uri} does not answer; the next run logs what it lacks"]
+    assert lines == [f"mlflow: {uri} does not answer; the next run logs what is missing"]
     assert record_of(workspace) is None
     assert request.getfixturevalue("server") == uri  # the first test that starts it
     for status in ("RUNNING", "RUNNING", "FINISHED"):
@@ -401,7 +401,7 @@ def test_a_server_that_refuses_is_told_and_stops_nothing(world, tmp_path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
     (line,) = mirrored(world.experiment, workspace)
     assert line.startswith(f"mlflow: file:{tmp_path}/mlruns: ")
-    assert line.endswith("; the next run logs what it lacks")
+    assert line.endswith("; the next run logs what is missing")
     assert "\n" not in line
     assert not workspace.lease.held
 
@@ -421,7 +421,7 @@ def test_a_bucket_needs_a_server(world):
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert mirrored(world.experiment, workspace, "RUNNING") == []
         (line,) = mirrored(world.experiment, workspace)
-    assert line == "mlflow: nothing is tracked; set MLFLOW_TRACKING_URI to a server"
+    assert line == "mlflow: nothing is logged; set MLFLOW_TRACKING_URI to a server"
 
 
 def test_artefacts_of_other_settings_are_not_taken_for_these(world, tmp_path, monkeypatch):
