@@ -11,14 +11,14 @@ from setuptools.command.sdist import sdist
 ROOT = Path(__file__).resolve().parent
 
 
-COMMIT = runpy.run_path(str(ROOT / "pipeline" / "storage" / "provenance.py"))
+PROVENANCE = runpy.run_path(str(ROOT / "pipeline" / "storage" / "provenance.py"))
 
 
 def record(folder):
     """Write the commit beside the code; SOILWEAVE_COMMIT names it where there is no checkout."""
-    commit = os.environ.get("SOILWEAVE_COMMIT") or COMMIT["of_code"](ROOT)
+    commit = os.environ.get("SOILWEAVE_COMMIT") or PROVENANCE["code_commit"](ROOT)
     if commit:
-        target = Path(folder) / "pipeline" / COMMIT["RECORD"]
+        target = Path(folder) / "pipeline" / PROVENANCE["COMMIT_FILE"]
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(f"{commit}\n")
 

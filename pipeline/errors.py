@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 
-SECRET = re.compile("TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY|CREDENTIAL")
-SHORTEST_SECRET = 8  # characters; a shorter value could occur in ordinary text by chance
+SECRET_NAMES = re.compile("TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY|CREDENTIAL")
+MIN_SECRET_LENGTH = 8  # characters; a shorter value could occur in ordinary text by chance
 
 
 class SoilweaveError(Exception):
@@ -23,7 +23,7 @@ class SoilweaveError(Exception):
 
     def __init__(self, place: str, *problems: str, remedy: str = "") -> None:
         """Store the parts, without secrets; `str()` joins them."""
-        self.place, self.problems = bare(place), tuple(map(bare, problems))
+        self.place, self.problems = redact_secrets(place), tuple(map(redact_secrets, problems))
         self.remedy = remedy
         super().__init__(self.place, *self.problems)
 
@@ -64,14 +64,14 @@ class TrainingError(SoilweaveError):
     """Models that cannot be trained, or that predict no values."""
 
 
-def bare(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """Return a text without the secrets of the environment and those in URLs.
 
     The values of environment variables whose names look secret become `***`. URLs lose their
     query, where signed URLs have their signature, and the user and password before the host.
     """
     for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
+        if SECRET_NAMES.search(name) and len(value) >= MIN_SECRET_LENGTH:
             text = text.replace(value, "***")
     text = re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1", text)
     return re.sub(r"(\w+://[^\s?'\"]+)\?[^\s'\"),]+", r"\1", text)

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 # Other processes write to the same folders, so listings must not be cached.
-FRESH = {"use_listings_cache": False}
-S3 = ("s3://", "s3a://")
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # in the order in which botocore reads them
+NO_LISTING_CACHE = {"use_listings_cache": False}
+S3_PREFIXES = ("s3://", "s3a://")
+ENDPOINT_VARIABLES = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+)  # in the order in which botocore reads them
 PART = ".part-"  # in the name of a local file while it is being written
-DAMAGED = "restore it from a backup, or run again with --overwrite to rebuild it"
-KEYS = (
+DAMAGED_HINT = "restore it from a backup, or run again with --overwrite to rebuild it"
+
+S3_HINT = (
     "the endpoint and keys are read from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY"
 )
@@ -42,7 +46,7 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *parts])
 
 
-def absolute(url: str) -> str:
+def make_absolute(url: str) -> str:
     """Make a local path absolute; return a URL unchanged."""
     if "://" in url:
         return url
@@ -51,8 +55,8 @@ def absolute(url: str) -> str:
 
 def exists(url: str) -> bool:
     """Return whether a file or folder exists."""
-    filesystem, path = _open(url)
-    with _answering(url):
+    filesystem, path = _open_filesystem(url)
+    with _store_errors(url):
         return bool(filesystem.exists(path))
 
 
@@ -63,12 +67,12 @@ def read_bytes(url: str) -> bytes:
       FileNotFoundError: If there is no such object.
       StoreError: If the object store does not respond or denies access.
     """
-    filesystem, path = _open(url)
-    with _answering(url):
+    filesystem, path = _open_filesystem(url)
+    with _store_errors(url):
         return bytes(filesystem.cat_file(path))
 
 
-def read_json(url: str, remedy: str = DAMAGED) -> Json | None:
+def read_json(url: str, remedy: str = DAMAGED_HINT) -> Json | None:
     """Read a JSON object; return None if there is nothing at the URL.
 
     A file that exists but cannot be read is an error, never treated as missing.
@@ -122,7 +126,7 @@ def write_bytes(url: str, data: bytes) -> None:
     Raises:
       StoreError: If the object cannot be written.
     """
-    filesystem, path = _open(url)
+    filesystem, path = _open_filesystem(url)
     try:
         if "file" in protocols(filesystem):
             filesystem.makedirs(filesystem._parent(path), exist_ok=True)
@@ -135,8 +139,8 @@ def write_bytes(url: str, data: bytes) -> None:
                 raise
         else:
             filesystem.pipe_file(path, data)
-    except failures() as error:
-        raise _unwritable(url, error) from error
+    except storage_exceptions() as error:
+        raise _write_error(url, error) from error
 
 
 def write_json(url: str, value: Json) -> None:
@@ -144,7 +148,7 @@ def write_json(url: str, value: Json) -> None:
     write_bytes(url, json.dumps(value, indent=1, default=str).encode())
 
 
-def swap(url: str, data: bytes, expected: bytes | None) -> bool:
+def compare_and_swap(url: str, data: bytes, expected: bytes | None) -> bool:
     """Write an object only if its content is still as expected (compare and swap).
 
     If several processes try at the same time, only one succeeds. On S3 this is a conditional put;
@@ -161,10 +165,10 @@ def swap(url: str, data: bytes, expected: bytes | None) -> bool:
     Raises:
       StoreError: If the object cannot be written.
     """
-    filesystem, path = _open(url)
+    filesystem, path = _open_filesystem(url)
     try:
         if "file" in protocols(filesystem):
-            return _swap_file(url, path, data, expected)
+            return _compare_and_swap_local(url, path, data, expected)
         options: Json = {"mode": "create"}
         if expected is not None:
             info = filesystem.info(path)
@@ -174,13 +178,13 @@ def swap(url: str, data: bytes, expected: bytes | None) -> bool:
         filesystem.pipe_file(path, data, **options)
     except FileNotFoundError as error:
         if expected is None:
-            raise _unwritable(url, error) from error
+            raise _write_error(url, error) from error
         return False
-    except failures() as error:
+    except storage_exceptions() as error:
         try:
             content = filesystem.cat_file(path)
-        except failures():
-            raise _unwritable(url, error) from error
+        except storage_exceptions():
+            raise _write_error(url, error) from error
         # A retried put is refused if the first attempt succeeded but its response was lost.
         return bool(content == data)
     return True
@@ -195,9 +199,9 @@ def check_writable(*urls: str | None) -> None:
     Raises:
       StoreError: If a URL is a folder or cannot be written.
     """
-    for url in map(absolute, filter(None, urls)):
-        filesystem, path = _open(url)
-        with _answering(url):
+    for url in map(make_absolute, filter(None, urls)):
+        filesystem, path = _open_filesystem(url)
+        with _store_errors(url):
             if filesystem.isdir(path):
                 raise StoreError(
                     url, "is a folder; expected a file", remedy="give the name of a file"
@@ -213,34 +217,34 @@ def copy(source: str, target: str) -> None:
     Raises:
       StoreError: If the target cannot be written.
     """
-    filesystem, path = _open(target)
+    filesystem, path = _open_filesystem(target)
     if "file" in protocols(filesystem):
         write_bytes(target, read_bytes(source))
         return
     try:
-        filesystem.cp_file(_open(source)[1], path)
-    except failures() as error:
-        raise _unwritable(target, error) from error
+        filesystem.cp_file(_open_filesystem(source)[1], path)
+    except storage_exceptions() as error:
+        raise _write_error(target, error) from error
 
 
-def listing(url: str) -> list[str]:
+def list_folder(url: str) -> list[str]:
     """Return the names in a folder, sorted; an empty list if there is no such folder."""
-    filesystem, path = _open(url)
+    filesystem, path = _open_filesystem(url)
     try:
-        with _answering(url):
+        with _store_errors(url):
             paths = filesystem.ls(path, detail=False, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in paths)
 
 
-def matching(url: str, **options: Any) -> list[str]:
+def expand_glob(url: str, **options: Any) -> list[str]:
     """Return the URLs of the files that match a URL with `*`, sorted.
 
     Without `*` the result is the URL itself, or an empty list if nothing is there. `options` are
     passed to fsspec.
     """
-    filesystem, path = _open(url, **options)
+    filesystem, path = _open_filesystem(url, **options)
     if "*" not in url:
         return [url] if filesystem.exists(path) else []
     # Only `*` is a wildcard here, so brackets are escaped.
@@ -250,7 +254,7 @@ def matching(url: str, **options: Any) -> list[str]:
 
 def remove(url: str) -> None:
     """Remove an object, or a folder with its content; do nothing if it does not exist."""
-    filesystem, path = _open(url)
+    filesystem, path = _open_filesystem(url)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
 
@@ -260,7 +264,7 @@ def remove_parts(url: str) -> None:
 
     No other process may be writing to the folder at the same time.
     """
-    for name in listing(url):
+    for name in list_folder(url):
         if PART in name:
             remove(join(url, name))
 
@@ -270,12 +274,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_of(value: Any) -> str:
+def sha256_of_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value; the order of keys does not matter."""
     return sha256(json.dumps(value, sort_keys=True, default=str).encode())
 
 
-def digest(url: str, **options: Any) -> str:
+def content_digest(url: str, **options: Any) -> str:
     """Return a digest of an object's content: the store's tag, or else the SHA-256 of its bytes.
 
     If the URL contains `*`, the digest is of the names and contents of all matching files.
@@ -285,11 +289,13 @@ def digest(url: str, **options: Any) -> str:
       FileNotFoundError: If there is no such object.
     """
     if "*" in url:
-        urls = matching(url, **options)
+        urls = expand_glob(url, **options)
         if not urls:
             raise FileNotFoundError(url)
-        return sha256_of([[each.rsplit("/", 1)[-1], digest(each, **options)] for each in urls])
-    filesystem, path = _open(url, **options)
+        return sha256_of_json(
+            [[each.rsplit("/", 1)[-1], content_digest(each, **options)] for each in urls]
+        )
+    filesystem, path = _open_filesystem(url, **options)
     info = filesystem.info(path)
     tag = info.get("ETag") or info.get("md5Hash")
     if tag:
@@ -298,7 +304,7 @@ def digest(url: str, **options: Any) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def arrow(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
+def arrow_filesystem(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """Return the pyarrow file system and path of a folder.
 
     It uses the same endpoint and credentials as all other access.
@@ -307,7 +313,7 @@ def arrow(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
     # Ray sends the file system to other nodes, where the endpoint may differ, so it must not
     # contain one.
-    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, skip_instance_cache=True)
+    filesystem, path = fsspec.core.url_to_fs(url, **NO_LISTING_CACHE, skip_instance_cache=True)
     return PyFileSystem(FSSpecHandler(filesystem)), str(path)
 
 
@@ -318,7 +324,7 @@ def with_endpoint(url: str, options: Json) -> Json:
     all calls with the same options. Without the endpoint among the options, a process whose
     environment changes would keep using the endpoint of its first client.
     """
-    endpoint = s3_endpoint(options) if url.startswith(S3) else None
+    endpoint = s3_endpoint(options) if url.startswith(S3_PREFIXES) else None
     return {**options, "endpoint_url": endpoint} if endpoint else options
 
 
@@ -330,7 +336,7 @@ def s3_endpoint(options: Json) -> str | None:
     config = fsspec.config.conf
     merged = {**config.get("s3", {}), **config.get("s3a", {}), **options}
     client = merged.get("client_kwargs") or {}
-    environment = map(os.environ.get, ENDPOINTS)
+    environment = map(os.environ.get, ENDPOINT_VARIABLES)
     candidates = (merged.get("endpoint_url"), client.get("endpoint_url"), *environment)
     return next(filter(None, candidates), None)
 
@@ -341,18 +347,18 @@ def protocols(filesystem: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def failures() -> tuple[type[Exception], ...]:
+def storage_exceptions() -> tuple[type[Exception], ...]:
     """Return the exceptions that file systems raise for failed reads, writes and connections."""
     botocore = sys.modules.get("botocore.exceptions")  # imported only if s3fs is in use
     return (OSError, botocore.BotoCoreError) if botocore else (OSError,)
 
 
-def _open(url: str, **options: Any) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(url, **FRESH, **with_endpoint(url, options))
+def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
+    filesystem, path = fsspec.core.url_to_fs(url, **NO_LISTING_CACHE, **with_endpoint(url, options))
     return filesystem, str(path)
 
 
-def _swap_file(url: str, path: str, data: bytes, expected: bytes | None) -> bool:
+def _compare_and_swap_local(url: str, path: str, data: bytes, expected: bytes | None) -> bool:
     import fcntl
 
     folder = os.path.dirname(path)
@@ -370,22 +376,22 @@ def _swap_file(url: str, path: str, data: bytes, expected: bytes | None) -> bool
 
 
 @contextlib.contextmanager
-def _answering(url: str) -> Iterator[None]:
+def _store_errors(url: str) -> Iterator[None]:
     """Raise a StoreError if an object store fails or denies access, but not if nothing is there."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise
-    except failures() as error:
+    except storage_exceptions() as error:
         if "://" not in url:
             raise
-        raise StoreError(url, f"cannot be read: {_reason(error)}", remedy=KEYS) from error
+        raise StoreError(url, f"cannot be read: {_reason(error)}", remedy=S3_HINT) from error
 
 
-def _unwritable(url: str, error: Exception) -> StoreError:
+def _write_error(url: str, error: Exception) -> StoreError:
     hint = "give a writable workspace with --workspace"
     if "://" in url:
-        hint += f"; {KEYS}"
+        hint += f"; {S3_HINT}"
     return StoreError(url, f"cannot be written: {_reason(error)}", remedy=hint)
 
 

@@ -21,7 +21,7 @@ class Progress(Protocol):
         """Show one line of information for the user immediately."""
 
 
-class Silent:
+class SilentProgress:
     """A `Progress` that ignores all reports."""
 
     def start(self, stage: str, total: int, unit: str) -> None:

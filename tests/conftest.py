@@ -24,7 +24,7 @@ from pipeline.experiment import load
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources.shared import access, http_errors
 from pipeline.storage.artefacts import Workspace
 from pipeline.tracking import mirror
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.experiment.config import Experiment
 
 
-malloc.keep()  # as the command line does
+malloc.keep_freed_memory()  # as the command line does
 
 
 # The same examples in every run, on machines of any speed.
@@ -101,15 +101,15 @@ def world(tmp_path_factory, local_ray) -> World:
     """Snow on a mountain, all stages run once."""
     folder = tmp_path_factory.mktemp("snow")
     path = world_module.write(folder)
-    experiment = load.experiment(str(path))
+    experiment = load.load_experiment(str(path))
     workspace = Workspace(str(tmp_path_factory.mktemp("workspace") / "snow"))
     for stage in (prepare_stage, folds, train_stage, predict_stage):
-        stage.run(experiment, workspace, Silent())
-    summary = evaluate.run(experiment, workspace, Silent())
-    report.run(experiment, workspace, Silent())
+        stage.run(experiment, workspace, SilentProgress())
+    summary = evaluate.run(experiment, workspace, SilentProgress())
+    report.run(experiment, workspace, SilentProgress())
     with pytest.MonkeyPatch.context() as clean:
         clean.delenv("MLFLOW_TRACKING_URI", raising=False)
-        mirror.mirror(experiment, workspace, Silent(), "FINISHED")
+        mirror.mirror(experiment, workspace, SilentProgress(), "FINISHED")
     workspace.lease.release()
     return World(folder, path, experiment, workspace, summary)
 
@@ -118,13 +118,13 @@ def world(tmp_path_factory, local_ray) -> World:
 def variant(world, tmp_path_factory) -> World:
     """One arm of the small world with fewer updates, on the same cube: its stages but prepare."""
     settings = [f"cube={world.workspace.root}", "arms=[insitu]", "train.updates=20"]
-    experiment = load.experiment(str(world.path), settings, "variant")
+    experiment = load.load_experiment(str(world.path), settings, "variant")
     workspace = Workspace(str(Path(world.workspace.root).parent / "variant"))
     with in_process.training():
         for stage in (prepare_stage, folds, train_stage, predict_stage):
-            stage.run(experiment, workspace, Silent())
-    summary = evaluate.run(experiment, workspace, Silent())
-    report.run(experiment, workspace, Silent())
+            stage.run(experiment, workspace, SilentProgress())
+    summary = evaluate.run(experiment, workspace, SilentProgress())
+    report.run(experiment, workspace, SilentProgress())
     workspace.lease.release()
     return World(world.folder, world.path, experiment, workspace, summary)
 

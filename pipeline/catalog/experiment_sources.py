@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from pipeline.catalog.site_records import Records
+    from pipeline.catalog.site_records import SiteRecords
     from pipeline.experiment.config import Experiment
 
 
-SPAN = re.compile(r"(\d{4}-\d{2}-\d{2})\s*\.\.\s*(\d{4}-\d{2}-\d{2})?$")
-CONSTANT = "constant"  # the period of statics such as soil and terrain
+PERIOD_PATTERN = re.compile(r"(\d{4}-\d{2}-\d{2})\s*\.\.\s*(\d{4}-\d{2}-\d{2})?$")
+CONSTANT_PERIOD = "constant"  # the period of statics such as soil and terrain
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sources:
     forcing: dict[str, xr.Dataset]
     static: dict[str, xr.Dataset]
     satellite: xr.Dataset | None
-    insitu: Records | None
+    insitu: SiteRecords | None
 
     def on_cells(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Put the values of a variable on the cells.
@@ -65,12 +65,12 @@ class Sources:
         Returns:
           (..., y, x), NaN in cells without values or with values in less than half of their area.
         """
-        return remap.placed((self.forcing | self.static)[name], values, self.window)
+        return remap.remap_to_cells((self.forcing | self.static)[name], values, self.window)
 
     def on_footprints(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Put the satellite's values on the footprints, (..., fy, fx), like `on_cells`."""
         assert self.satellite is not None
-        return remap.placed(self.satellite, values, self.window.of_footprints)
+        return remap.remap_to_cells(self.satellite, values, self.window.of_footprints)
 
     @functools.cached_property
     def static_values(self) -> dict[str, NDArray[np.float32]]:
@@ -98,15 +98,15 @@ def open_sources(
     Raises:
       DataError: If a source is missing or damaged, or does not have what the experiment needs.
     """
-    sources, window = experiment.sources, config.window(experiment)
-    names, period, static = intake_catalog.entries(experiment), None, sources.static
+    sources, window = experiment.sources, config.experiment_window(experiment)
+    names, period, static = intake_catalog.cube_entries(experiment), None, sources.static
     if block is not None:
-        period = within(experiment, days_of(block))
+        period = clip_to_period(experiment, days_of_block(block))
         static = static if block == schema.block_range(experiment.period).start else ()
         static = () if forcing_only else static
         names = [*dict.fromkeys([*sources.forcing, *static])]
         names += [sources.satellite] if sources.satellite and not forcing_only else []
-    opened = _opened(experiment, window, names, period)
+    opened = _open_entries(experiment, window, names, period)
     satellite = opened.get(sources.satellite or "")
     insitu = [opened[name] for name in sources.insitu] if block is None else []
     roles = [("satellite", satellite), *(("insitu", dataset) for dataset in insitu)]
@@ -119,19 +119,19 @@ def open_sources(
             problem = "is a grid; expected sites"
             hint = "name an entry with a driver for sites"
             raise DataError(f"sources.insitu {dataset.attrs['entry']}", problem, remedy=hint)
-    insitu = without_excluded(experiment, insitu)
+    insitu = drop_excluded_sites(experiment, insitu)
     result = Sources(
         window,
-        _by_kind(experiment, opened, sources.forcing, "forcing"),
-        _by_kind(experiment, opened, static, "static"),
+        _variables_of_kind(experiment, opened, sources.forcing, "forcing"),
+        _variables_of_kind(experiment, opened, static, "static"),
         satellite,
-        site_records.records(experiment, insitu, window) if insitu else None,
+        site_records.read_records(experiment, insitu, window) if insitu else None,
     )
     _check_positions(result)
     return result
 
 
-def without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
+def drop_excluded_sites(experiment: Experiment, insitu: list[xr.Dataset]) -> list[xr.Dataset]:
     """Drop the sites in `qc.exclude_sites` from sources, and sources without any other site.
 
     Raises:
@@ -145,12 +145,12 @@ def without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[x
         name
         for entry, ids in ids_by_entry
         for i in ids
-        for name in site_records.names(entry, str(i))
+        for name in site_records.accepted_site_names(entry, str(i))
     }
     if unknown := set(excluded) - known:
         problem = f"no source has a site with this id: {', '.join(sorted(unknown))}"
         raise ConfigError("qc.exclude_sites", problem, remedy="correct or remove it")
-    remaining = [d for d in (without(dataset, excluded) for dataset in insitu) if d.place.size]
+    remaining = [d for d in (drop_sites(dataset, excluded) for dataset in insitu) if d.place.size]
     if not remaining:
         problem = f"excludes all {sum(len(ids) for _, ids in ids_by_entry)} sites"
         hint = "exclude fewer; `entry:id` names the site of one source only"
@@ -158,15 +158,15 @@ def without_excluded(experiment: Experiment, insitu: list[xr.Dataset]) -> list[x
     return remaining
 
 
-def without(dataset: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
+def drop_sites(dataset: xr.Dataset, excluded: tuple[str, ...]) -> xr.Dataset:
     """Drop the excluded sites, given as id or `entry:id`, from a source."""
-    return dataset.isel(place=~excluding(dataset, excluded))
+    return dataset.isel(place=~is_excluded(dataset, excluded))
 
 
-def excluding(dataset: xr.Dataset, excluded: tuple[str, ...]) -> NDArray[np.bool_]:
+def is_excluded(dataset: xr.Dataset, excluded: tuple[str, ...]) -> NDArray[np.bool_]:
     """Return which sites of a source are excluded, (place,)."""
     entry = str(dataset.attrs["entry"])
-    names_of_sites = (site_records.names(entry, str(i)) for i in dataset.place.values)
+    names_of_sites = (site_records.accepted_site_names(entry, str(i)) for i in dataset.place.values)
     return np.array([not names.isdisjoint(excluded) for names in names_of_sites], bool)
 
 
@@ -188,8 +188,8 @@ def read_footprints(
     names = [name for name in (target, "provider_flag") if name in source]
     # Values and flags are in one file; loading them together reads it once.
     part = source[names].sel(time=slice(days[0], days[-1])).load()
-    flag = remap.on_days(part, "provider_flag", days) if "provider_flag" in part else None
-    return remap.on_days(part, target, days), flag
+    flag = remap.read_days(part, "provider_flag", days) if "provider_flag" in part else None
+    return remap.read_days(part, target, days), flag
 
 
 def screen_footprints(
@@ -207,7 +207,7 @@ def screen_footprints(
     Returns:
       The number of values that each rule rejects.
     """
-    rejects = quality_control.retrievals(
+    rejects = quality_control.reject_retrievals(
         values, flag, experiment.table[experiment.target], experiment.qc
     )
     for rejected in rejects.values():
@@ -216,7 +216,7 @@ def screen_footprints(
 
 
 @dataclass(frozen=True)
-class Truth:
+class KnownTruth:
     """The true target in every cell, which is known for a simulated planet."""
 
     window: ease.Window
@@ -225,12 +225,12 @@ class Truth:
 
     def on_days(self, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
         """Read the truth on some days, (day, y, x); NaN where there is none."""
-        return remap.placed(
-            self.dataset, remap.on_days(self.dataset, self.target, days), self.window
+        return remap.remap_to_cells(
+            self.dataset, remap.read_days(self.dataset, self.target, days), self.window
         )
 
 
-def open_truth(experiment: Experiment) -> Truth:
+def open_truth(experiment: Experiment) -> KnownTruth:
     """Open the truth of an experiment without reading values.
 
     Raises:
@@ -240,15 +240,15 @@ def open_truth(experiment: Experiment) -> Truth:
     entry = experiment.sources.truth
     if entry is None:
         raise ConfigError(f"experiment {experiment.name}", "no truth", remedy="set sources.truth")
-    window = config.window(experiment)
-    dataset = remap.near(intake_catalog.open_source(experiment, entry), window)
+    window = config.experiment_window(experiment)
+    dataset = remap.select_over_window(intake_catalog.open_source(experiment, entry), window)
     if experiment.target not in dataset:
         problem = f"no {experiment.target}; it has {[str(v) for v in dataset.data_vars]}"
         raise DataError(f"sources.truth {entry}", problem)
-    return Truth(window, dataset, experiment.target)
+    return KnownTruth(window, dataset, experiment.target)
 
 
-def check(experiment: Experiment) -> list[str]:
+def check_static_periods(experiment: Experiment) -> list[str]:
     """Check that statics do not describe the test period only.
 
     Nothing is checked if the experiment uses models that were trained elsewhere.
@@ -262,15 +262,17 @@ def check(experiment: Experiment) -> list[str]:
     """
     train, test = experiment.train_period, experiment.test_period
     unknown, problems = [], []
-    for entry in _entries(experiment):
-        metadata = intake_catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
+    for entry in _static_entries(experiment):
+        metadata = (
+            intake_catalog.find_entry(experiment.sources.catalog, entry).spec.get("metadata") or {}
+        )
         period = str(metadata.get("static_period", metadata.get("period", "")))
-        match = SPAN.match(period.strip())
+        match = PERIOD_PATTERN.match(period.strip())
         if match is None:
-            unknown += [entry] if period != CONSTANT else []
+            unknown += [entry] if period != CONSTANT_PERIOD else []
             continue
         first, last = date.fromisoformat(match[1]), date.fromisoformat(match[2] or str(date.max))
-        if _meet((first, last), test) and not _meet((first, last), train):
+        if _overlap((first, last), test) and not _overlap((first, last), train):
             problems.append(
                 f"statics of {entry} describe {period}, which overlaps test_period "
                 f"{period_as_text(test)} but not train_period {period_as_text(train)}"
@@ -281,20 +283,20 @@ def check(experiment: Experiment) -> list[str]:
     return unknown
 
 
-def days_of(block: int) -> NDArray[np.datetime64]:
+def days_of_block(block: int) -> NDArray[np.datetime64]:
     """Return the 32 days of a block, (day,) datetime64[ns]."""
     first = block * schema.BLOCK_DAYS
     days = np.arange(first, first + schema.BLOCK_DAYS).astype("datetime64[D]")
     return days.astype("datetime64[ns]")
 
 
-def within(experiment: Experiment, days: NDArray[np.datetime64]) -> tuple[date, date]:
+def clip_to_period(experiment: Experiment, days: NDArray[np.datetime64]) -> tuple[date, date]:
     """Clip the first and last of some days to the experiment's period."""
     first, last = (day.astype("datetime64[D]").item() for day in days[[0, -1]])
     return max(first, experiment.period[0]), min(last, experiment.period[1])
 
 
-def _opened(
+def _open_entries(
     experiment: Experiment,
     window: ease.Window,
     names: list[str],
@@ -304,7 +306,7 @@ def _opened(
     opened, errors = {}, list[DataError]()
     for name in names:
         try:
-            opened[name] = remap.near(
+            opened[name] = remap.select_over_window(
                 intake_catalog.open_source(experiment, name, period=period), window
             )
         except DataError as error:
@@ -317,7 +319,7 @@ def _opened(
     return opened
 
 
-def _by_kind(
+def _variables_of_kind(
     experiment: Experiment, opened: dict[str, xr.Dataset], entries: tuple[str, ...], kind: str
 ) -> dict[str, xr.Dataset]:
     """Return the variables of a kind in some entries, in the order of the table of variables.
@@ -345,13 +347,15 @@ def _check_positions(sources: Sources) -> None:
     """
     unique = {id(ds): ds for ds in (sources.forcing | sources.static).values()}
     for dataset in (ds for ds in unique.values() if not remap.is_grid(ds)):
-        _check_distinct(dataset, sources.window.cells_of(dataset.lat.values, dataset.lon.values))
+        _check_one_place_per_cell(
+            dataset, sources.window.cells_of(dataset.lat.values, dataset.lon.values)
+        )
     if (satellite := sources.satellite) is not None and not remap.is_grid(satellite):
         position = sources.window.footprints_of(satellite.lat.values, satellite.lon.values)
-        _check_distinct(satellite, position)
+        _check_one_place_per_cell(satellite, position)
 
 
-def _check_distinct(dataset: xr.Dataset, position: tuple[NDArray[np.int64], ...]) -> None:
+def _check_one_place_per_cell(dataset: xr.Dataset, position: tuple[NDArray[np.int64], ...]) -> None:
     """Check the places of one source.
 
     Args:
@@ -375,7 +379,7 @@ def _check_distinct(dataset: xr.Dataset, position: tuple[NDArray[np.int64], ...]
         raise DataError(f"catalog entry {dataset.attrs['entry']}", problem, remedy=hint)
 
 
-def _entries(experiment: Experiment) -> list[str]:
+def _static_entries(experiment: Experiment) -> list[str]:
     """Return the entries with statics: those of the cells, and those of sites with own inputs."""
     sources = experiment.sources
     if experiment.models is not None:
@@ -384,6 +388,6 @@ def _entries(experiment: Experiment) -> list[str]:
     return [*dict.fromkeys([*sources.static, *own])]
 
 
-def _meet(one: tuple[date, date], other: tuple[date, date]) -> bool:
+def _overlap(one: tuple[date, date], other: tuple[date, date]) -> bool:
     """Return whether two periods, given by first and last day, overlap."""
     return one[0] <= other[1] and other[0] <= one[1]

@@ -22,7 +22,7 @@ from pipeline import files
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment import config
 from pipeline.sources import drivers
-from pipeline.sources.shared.units import conversion, same
+from pipeline.sources.shared.units import are_same_units, linear_conversion
 from pipeline.storage import schema, source_copies
 from pipeline.storage.version2 import Digest
 
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from pipeline.storage.schema import Spans
 
 
-REQUIRED = ("support", "license", "time_convention", "period", "auth")
+REQUIRED_METADATA = ("support", "license", "time_convention", "period", "auth")
+
 # Arguments of drivers that say where data are, not what they are.
-WHERE = ("urlpath", "storage_options", "login", "direct", "repository")
-SAME = 1e-5  # relative tolerance for the rounding of constant values
-MOST = 8  # problems of one kind that a message lists
+LOCATION_ARGUMENTS = ("urlpath", "storage_options", "login", "direct", "repository")
+CONSTANT_TOLERANCE = 1e-5  # relative tolerance for the rounding of constant values
+MAX_PROBLEMS = 8  # problems of one kind that a message lists
 DAY = timedelta(1)
-ENVIRONMENT = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
+ENVIRONMENT_PATTERN = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
 
 
 class CatalogEntry(NamedTuple):
@@ -60,7 +61,9 @@ class CatalogEntry(NamedTuple):
     spec: Json
 
 
-def source(experiment: Experiment, entry: str, url: str | None = None, period: Any = None) -> Any:
+def driver_of_entry(
+    experiment: Experiment, entry: str, url: str | None = None, period: Any = None
+) -> Any:
     """Return the driver of an entry, set to the days and region of the experiment.
 
     Nothing is opened yet.
@@ -75,34 +78,36 @@ def source(experiment: Experiment, entry: str, url: str | None = None, period: A
     Raises:
       ConfigError: If there is no such catalog or entry, or its metadata are incomplete.
     """
-    catalog_entry = find(experiment.sources.catalog, entry)
+    catalog_entry = find_entry(experiment.sources.catalog, entry)
     metadata = catalog_entry.spec.get("metadata") or {}
     place = f"catalog {catalog_entry.catalog}, entry {catalog_entry.name}"
-    problems = [f"metadata '{key}' missing" for key in REQUIRED if key not in metadata]
+    problems = [f"metadata '{key}' missing" for key in REQUIRED_METADATA if key not in metadata]
     if problems:
         hint = "add it to the entry; catalogs/README.md explains each key"
         raise ConfigError(place, *problems, remedy=hint)
     values = {}
     if url is None:
         _check_environment(catalog_entry)
-        values = parameters(experiment, catalog_entry)
-    driver = driver_of(catalog_entry, values)
+        values = entry_parameters(experiment, catalog_entry)
+    driver = make_driver(catalog_entry, values)
     if url is not None:
         driver.urlpath = url
     else:
         driver.period = period or experiment.period
-        lat, lon = config.window(experiment).cell_edges  # whole footprints, beyond the domain
+        lat, lon = config.experiment_window(
+            experiment
+        ).cell_edges  # whole footprints, beyond the domain
         driver.region = (lon.min(), lat.min(), lon.max(), lat.max())
     return driver
 
 
-def driver_of(entry: CatalogEntry, values: dict[str, str]) -> Any:
+def make_driver(entry: CatalogEntry, values: dict[str, str]) -> Any:
     """Return the driver of an entry, with values for its parameters; nothing is opened yet.
 
     Raises:
       ConfigError: If Intake cannot make a driver from the entry.
     """
-    drivers.register()
+    drivers.register_moved_drivers()
     try:
         with warnings.catch_warnings():
             # Intake 2.0.9 raises this warning for every parameter that is text.
@@ -132,17 +137,17 @@ def open_source(
     """
     if _is_staged(experiment, entry, url):
         return source_copies.open_copy(str(experiment.sources.staged), entry)
-    driver = source(experiment, entry, url, period)
+    driver = driver_of_entry(experiment, entry, url, period)
     dataset: xr.Dataset = driver.to_dask()
     problems = table_problems(dataset, experiment.table)
     if problems:
         hint = "correct the entry's mapping, or add to the table with the experiment's `variables:`"
         raise DataError(f"catalog entry {entry}", *problems, remedy=hint)
-    dataset = _with_constants(dataset, entry, experiment.table)
+    dataset = _reduce_static_series(dataset, entry, experiment.table)
     return dataset.assign_attrs(entry=entry, **(driver.metadata or {}))
 
 
-def digest(
+def entry_digest(
     experiment: Experiment, entry: str, url: str | None = None, period: Any = None
 ) -> Digest:
     """Return a digest of an entry: of how it is read, and of the content of its files.
@@ -155,10 +160,14 @@ def digest(
       DataError: If the files cannot be read.
     """
     if _is_staged(experiment, entry, url):
-        return source_copies.digest_of(str(experiment.sources.staged), entry)
-    driver = source(experiment, entry, url, period)
-    spec = find(experiment.sources.catalog, entry).spec
-    arguments = {key: value for key, value in (spec.get("args") or {}).items() if key not in WHERE}
+        return source_copies.copied_digest(str(experiment.sources.staged), entry)
+    driver = driver_of_entry(experiment, entry, url, period)
+    spec = find_entry(experiment.sources.catalog, entry).spec
+    arguments = {
+        key: value
+        for key, value in (spec.get("args") or {}).items()
+        if key not in LOCATION_ARGUMENTS
+    }
     try:
         content = driver.digest()
     except FileNotFoundError:
@@ -172,18 +181,18 @@ def digest(
         hint = "correct the entry's urlpath, or the permissions of the file"
         raise DataError(f"catalog entry {entry}", problem, remedy=hint) from error
     path = drivers.published_path(spec["driver"])
-    version2 = files.sha256_of([path, arguments, content])
-    return Digest(files.sha256_of([drivers.name_of(driver), arguments, content]), version2)
+    version2 = files.sha256_of_json([path, arguments, content])
+    return Digest(files.sha256_of_json([drivers.driver_name(driver), arguments, content]), version2)
 
 
-def entries(experiment: Experiment) -> list[str]:
+def cube_entries(experiment: Experiment) -> list[str]:
     """Return the entries that the cube is made from, each once, without the truth and baselines."""
     sources = experiment.sources
     names = [*sources.forcing, *sources.static, sources.satellite, *sources.insitu]
     return list(dict.fromkeys(name for name in names if name))
 
 
-def find(catalog: str, entry: str) -> CatalogEntry:
+def find_entry(catalog: str, entry: str) -> CatalogEntry:
     """Find an entry in a catalog, in a nested one (`inner.name`) or in another (`CATALOG:name`).
 
     Raises:
@@ -191,21 +200,21 @@ def find(catalog: str, entry: str) -> CatalogEntry:
     """
     other, colon, name = entry.rpartition(":")
     if colon and not name.startswith("//"):
-        return find(other, name)
-    url = locate(catalog)
-    entries = tree(url)
+        return find_entry(other, name)
+    url = catalog_url(catalog)
+    entries = read_entries(url)
     if name in entries:
         return CatalogEntry(url, name, entries[name])
     outer, dot, inner = name.partition(".")
-    if dot and (below := nested(url, entries.get(outer))):
-        return find(below, inner)
+    if dot and (below := nested_catalog_url(url, entries.get(outer))):
+        return find_entry(below, inner)
     close = difflib.get_close_matches(name, entries, 1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     accepted = f"entries: {', '.join(entries)}"
     raise ConfigError(f"catalog {catalog}", f"no entry '{entry}'{hint}", remedy=accepted)
 
 
-def locate(catalog: str) -> str:
+def catalog_url(catalog: str) -> str:
     """Return the URL of a catalog, given a preset's name, a path or a URL.
 
     Raises:
@@ -223,7 +232,7 @@ def locate(catalog: str) -> str:
     raise ConfigError(f"catalog '{catalog}'", "not found", remedy=hint)
 
 
-def tree(url: str) -> dict[str, Json]:
+def read_entries(url: str) -> dict[str, Json]:
     """Read the specs of all entries in the catalog at a URL, by name.
 
     Raises:
@@ -242,16 +251,16 @@ def tree(url: str) -> dict[str, Json]:
     return sources
 
 
-def nested(url: str, spec: Json | None) -> str | None:
+def nested_catalog_url(url: str, spec: Json | None) -> str | None:
     """Return the URL of the catalog that an entry refers to; None if the entry is data."""
     if not spec or spec.get("driver") != "yaml_file_cat":
         return None
-    folder = files.absolute(url).rpartition("/")[0]
+    folder = files.make_absolute(url).rpartition("/")[0]
     path: str = re.sub(r"\{\{\s*CATALOG_DIR\s*\}\}", lambda _: folder, spec["args"]["path"])
     return path
 
 
-def parameters(experiment: Experiment, entry: CatalogEntry) -> dict[str, str]:
+def entry_parameters(experiment: Experiment, entry: CatalogEntry) -> dict[str, str]:
     """Return the values of an entry's parameters: `planet`, the folder of the planet, or nothing.
 
     Raises:
@@ -277,10 +286,10 @@ def table_problems(dataset: xr.Dataset, table: dict[str, Variable]) -> list[str]
             close = difflib.get_close_matches(name, table, 1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             problems.append(f"{name}: no variable of that name{hint}")
-        elif not same(dataset[name].attrs["units"], table[name].units):
+        elif not are_same_units(dataset[name].attrs["units"], table[name].units):
             units, expected = dataset[name].attrs["units"], table[name].units
             try:
-                conversion(units, expected)
+                linear_conversion(units, expected)
                 hint = f"; add `to: {expected}` to the mapping"
             except DataError as error:
                 hint = f", which it {error.problems[0]}"
@@ -315,7 +324,7 @@ def last_day(experiment: Experiment, entry: str, after: date, until: date) -> tu
     while True:
         middle = high if not reason else low + (high - low) // 2
         try:
-            low = max(low, min(_last(experiment, entry, (after + DAY, middle)), middle))
+            low = max(low, min(_last_whole_day(experiment, entry, (after + DAY, middle)), middle))
             if not reason:
                 return low, "" if low == until else f"it ends on {low}"
             if low < middle:
@@ -326,7 +335,7 @@ def last_day(experiment: Experiment, entry: str, after: date, until: date) -> tu
             return low, reason
 
 
-def preliminary(experiment: Experiment, through: date) -> Spans:
+def preliminary_span(experiment: Experiment, through: date) -> Spans:
     """Return the span of days up to `through` whose forcing the provider may still replace.
 
     An entry with `preliminary_days: N` in its metadata may replace the last N days before today.
@@ -336,7 +345,7 @@ def preliminary(experiment: Experiment, through: date) -> Spans:
     """
     first = through + DAY
     for entry in experiment.sources.forcing:
-        metadata = find(experiment.sources.catalog, entry).spec.get("metadata") or {}
+        metadata = find_entry(experiment.sources.catalog, entry).spec.get("metadata") or {}
         if n_days := int(metadata.get("preliminary_days", 0)):
             first = min(first, today() - timedelta(n_days - 1))
     first = max(first, experiment.period[0])
@@ -360,7 +369,7 @@ class Volume(NamedTuple):
     blocks: int
 
 
-def of(experiment: Experiment, entry: str) -> Volume | None:
+def entry_volume(experiment: Experiment, entry: str) -> Volume | None:
     """Estimate what the experiment's window and period take of an entry.
 
     The entry's metadata describe one object under `volume`: the `days` it spans (0 for constants),
@@ -371,32 +380,36 @@ def of(experiment: Experiment, entry: str) -> Volume | None:
     Returns:
       The estimate; None if the metadata have no `volume`.
     """
-    spec = find(experiment.sources.catalog, entry).spec
+    spec = find_entry(experiment.sources.catalog, entry).spec
     volume = (spec.get("metadata") or {}).get("volume")
     if not volume:
         return None
     days, degrees = float(volume["days"]), volume.get("degrees")
     per_variable = volume.get("per") == "variable"
-    n_objects = _in_time(experiment, days) * _in_space(experiment, degrees)
+    n_objects = _objects_in_time(experiment, days) * _objects_in_space(experiment, degrees)
     if per_variable:
-        n_objects *= len(_variables(spec))
+        n_objects *= len(_mapped_variables(spec))
     megabytes, basis = n_objects * float(volume["megabytes"]), str(volume.get("basis", "estimated"))
     blocks = math.ceil(days / schema.BLOCK_DAYS) if degrees and per_variable else 1
     return Volume(n_objects, megabytes, basis, max(1, blocks))
 
 
-def told(experiment: Experiment, entries: Sequence[str]) -> str:
+def describe_volume(experiment: Experiment, entries: Sequence[str]) -> str:
     """Describe the bytes and requests of some entries together, in one line."""
-    by_entry = {entry: of(experiment, entry) for entry in entries}
+    by_entry = {entry: entry_volume(experiment, entry) for entry in entries}
     volumes = [v for v in by_entry.values() if v is not None]
     requests, megabytes = sum(v.requests for v in volumes), sum(v.megabytes for v in volumes)
-    line = f"about {size(megabytes)} in {requests:,} requests" if volumes else "bytes and requests"
+    line = (
+        f"about {format_size(megabytes)} in {requests:,} requests"
+        if volumes
+        else "bytes and requests"
+    )
     unknown = [entry for entry, v in by_entry.items() if v is None]
     separator = "; unknown for " if volumes else " unknown for "
     return line + separator + ", ".join(unknown) if unknown else line
 
 
-def size(megabytes: float) -> str:
+def format_size(megabytes: float) -> str:
     """Format a size as MB or GB."""
     if megabytes < 1000:
         return f"{megabytes:.1f} MB"
@@ -405,10 +418,12 @@ def size(megabytes: float) -> str:
 
 def _is_staged(experiment: Experiment, entry: str, url: str | None) -> bool:
     """Return whether a copy is read for an entry; only entries of the cube are copied."""
-    return bool(experiment.sources.staged) and url is None and entry in entries(experiment)
+    return bool(experiment.sources.staged) and url is None and entry in cube_entries(experiment)
 
 
-def _with_constants(dataset: xr.Dataset, entry: str, table: dict[str, Variable]) -> xr.Dataset:
+def _reduce_static_series(
+    dataset: xr.Dataset, entry: str, table: dict[str, Variable]
+) -> xr.Dataset:
     """Reduce the statics of a source of sites to one value per site if they have daily values.
 
     They do in tables, whose columns have a value on every row.
@@ -423,14 +438,14 @@ def _with_constants(dataset: xr.Dataset, entry: str, table: dict[str, Variable])
             continue
         values = dataset[name].load()
         low, high = values.min("time"), values.max("time")
-        for place in dataset.place.values[(high - low > SAME * abs(high)).values]:
+        for place in dataset.place.values[(high - low > CONSTANT_TOLERANCE * abs(high)).values]:
             first, last = (f"{float(limit.sel(place=place)):g}" for limit in (low, high))
             problems.append(f"{name}: {first} to {last} at {place}, expected one value per site")
         dataset[name] = values.median("time", keep_attrs=True).astype("float32")
     if problems:
-        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
         hint = "give constant values, or map the column to a variable that is not static"
-        raise DataError(f"catalog entry {entry}", *problems[:MOST], *more, remedy=hint)
+        raise DataError(f"catalog entry {entry}", *problems[:MAX_PROBLEMS], *more, remedy=hint)
     return dataset
 
 
@@ -440,7 +455,9 @@ def _check_environment(entry: CatalogEntry) -> None:
     Raises:
       DataError: If one is not set.
     """
-    unset = [name for name in ENVIRONMENT.findall(str(entry.spec)) if not os.environ.get(name)]
+    unset = [
+        name for name in ENVIRONMENT_PATTERN.findall(str(entry.spec)) if not os.environ.get(name)
+    ]
     if unset:
         origin = entry.spec.get("metadata", {}).get("origin", "the entry's provider")
         problem = f"{unset[0]} is not set; it names the folder with the data"
@@ -448,7 +465,7 @@ def _check_environment(entry: CatalogEntry) -> None:
         raise DataError(f"catalog {entry.catalog}", problem, remedy=hint)
 
 
-def _last(experiment: Experiment, entry: str, period: tuple[date, date]) -> date:
+def _last_whole_day(experiment: Experiment, entry: str, period: tuple[date, date]) -> date:
     """Return the last complete day of a source within a period.
 
     Raises:
@@ -464,13 +481,13 @@ def _last(experiment: Experiment, entry: str, period: tuple[date, date]) -> date
     return days[-1] if days else period[0] - DAY
 
 
-def _in_time(experiment: Experiment, days: float) -> int:
+def _objects_in_time(experiment: Experiment, days: float) -> int:
     """Return how many objects of some days cover the period; 1 for constants."""
     first, last = experiment.period
     return math.ceil(((last - first).days + 1) / days) if days else 1
 
 
-def _in_space(experiment: Experiment, degrees: Sequence[float] | None) -> int:
+def _objects_in_space(experiment: Experiment, degrees: Sequence[float] | None) -> int:
     """Return how many objects that span some degrees of latitude and longitude cover the domain."""
     if not degrees:
         return 1
@@ -482,7 +499,7 @@ def _in_space(experiment: Experiment, degrees: Sequence[float] | None) -> int:
     return math.prod(math.ceil(high / d) - math.floor(low / d) for low, high, d in spans)
 
 
-def _variables(spec: Json) -> set[Any]:
+def _mapped_variables(spec: Json) -> set[Any]:
     """Return the provider's variables that the mapping of an entry reads."""
     mapping = spec["args"]["mapping"]
     parts = mapping if isinstance(mapping, list) else [mapping]

@@ -16,7 +16,7 @@ from pipeline.experiment import regions
 from pipeline.experiment.config import REGIONS
 from pipeline.storage import source_copies
 from pipeline.storage.cube import Cube
-from pipeline.storage.models import check_models
+from pipeline.storage.models import load_ensembles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,20 +41,24 @@ def check_verb(experiment: Experiment, workspace: Workspace, stages: Sequence[st
     if experiment.cube is not None:
         checks.append(lambda: Cube.source(experiment, workspace))
     if experiment.models is not None and "predict" in stages:
-        checks.append(lambda: check_models(experiment, workspace))
+        checks.append(lambda: load_ensembles(experiment, workspace))
     if prepares:
-        checks += [_entry(experiment, name) for name in intake_catalog.entries(experiment)]
+        checks += [
+            _entry_check(experiment, name) for name in intake_catalog.cube_entries(experiment)
+        ]
         if experiment.sources.staged and "stage" not in stages:
-            checks += [_copy(experiment, name) for name in intake_catalog.entries(experiment)]
+            checks += [
+                _copy_check(experiment, name) for name in intake_catalog.cube_entries(experiment)
+            ]
     trains = {"prepare", "train"} & {*stages} and experiment.models is None
     if trains or "evaluate" in stages:
         references = (*experiment.baselines, experiment.sources.truth)
-        checks += [_entry(experiment, name) for name in references if name]
+        checks += [_entry_check(experiment, name) for name in references if name]
     folds = experiment.folds
     if "folds" in stages and folds.kind == "region" and folds.by not in REGIONS:
         lat_lon = np.zeros(1)  # any place; this checks the file of regions only
-        checks.append(lambda: regions.named(lat_lon, lat_lon, folds.by))
-    _all(f"experiment {experiment.name}", checks)
+        checks.append(lambda: regions.regions_from_polygons(lat_lon, lat_lon, folds.by))
+    _run_checks(f"experiment {experiment.name}", checks)
 
 
 def check_judging(experiment: Experiment) -> None:
@@ -64,26 +68,26 @@ def check_judging(experiment: Experiment) -> None:
       SoilweaveError: If one of them is missing or not as the catalog describes it, or if statics
         describe only days of the test period.
     """
-    experiment_sources.check(experiment)
+    experiment_sources.check_static_periods(experiment)
     if experiment.models is not None:
         return
-    checks: list[Callable[[], object]] = [lambda: products.opened(experiment)]
+    checks: list[Callable[[], object]] = [lambda: products.open_products(experiment)]
     if experiment.sources.truth is not None:
         checks.append(lambda: experiment_sources.open_truth(experiment))
-    _all(f"experiment {experiment.name}", checks)
+    _run_checks(f"experiment {experiment.name}", checks)
 
 
-def _entry(experiment: Experiment, name: str) -> Callable[[], object]:
+def _entry_check(experiment: Experiment, name: str) -> Callable[[], object]:
     """Return a check that a catalog entry exists."""
-    return lambda: intake_catalog.find(experiment.sources.catalog, name)
+    return lambda: intake_catalog.find_entry(experiment.sources.catalog, name)
 
 
-def _copy(experiment: Experiment, name: str) -> Callable[[], object]:
+def _copy_check(experiment: Experiment, name: str) -> Callable[[], object]:
     """Return a check that the copy of a source is complete."""
-    return lambda: source_copies.digest_of(str(experiment.sources.staged), name)
+    return lambda: source_copies.copied_digest(str(experiment.sources.staged), name)
 
 
-def _all(place: str, checks: Iterable[Callable[[], object]]) -> None:
+def _run_checks(place: str, checks: Iterable[Callable[[], object]]) -> None:
     """Run all checks, and raise their errors as one."""
     errors: dict[str, SoilweaveError] = {}
     for check in checks:

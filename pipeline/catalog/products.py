@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from pipeline.grid.lookup import Places
 
 
-Made = TypeVar("Made")
-TAKEN = ("multiscale", "insitu", "satellite", "ridge", "footprint")  # names in use
-TOLD = ("support", "license", "doi", "time_convention", "period", "native_grid", "version")
+T = TypeVar("T")
+RESERVED_NAMES = ("multiscale", "insitu", "satellite", "ridge", "footprint")  # names in use
+METADATA_KEYS = ("support", "license", "doi", "time_convention", "period", "native_grid", "version")
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledProduct:
     """The values of a product at sites.
 
     Attributes:
@@ -50,22 +50,22 @@ class Sampled:
     dropped: dict[str, int]
 
 
-def opened(experiment: Experiment) -> dict[str, xr.Dataset]:
+def open_products(experiment: Experiment) -> dict[str, xr.Dataset]:
     """Open and check all products without reading values, and return them by name.
 
     Raises:
       SoilweaveError: If products are missing or not as the catalog describes them, or do not have
         the target or a day of the test period; all are named.
     """
-    return _each(experiment, lambda entry: _opened(experiment, entry))
+    return _for_each_product(experiment, lambda entry: _open_product(experiment, entry))
 
 
-def at_sites(
+def sample_products(
     experiment: Experiment,
     products: dict[str, xr.Dataset],
     sites: Places,
     days: NDArray[np.datetime64],
-) -> dict[str, Sampled]:
+) -> dict[str, SampledProduct]:
     """Sample all products at the sites.
 
     Args:
@@ -78,48 +78,53 @@ def at_sites(
     Raises:
       DataError: If products cannot be read; all are named.
     """
-    return _each(
-        experiment, lambda entry: _sampled(experiment, products[name_of(entry)], sites, days)
+    return _for_each_product(
+        experiment,
+        lambda entry: _sample_product(experiment, products[product_name(entry)], sites, days),
     )
 
 
-def digests(experiment: Experiment) -> dict[str, str]:
+def product_digests(experiment: Experiment) -> dict[str, str]:
     """Return the digests of the content of all products, by `baseline NAME`.
 
     Raises:
       SoilweaveError: If products are missing or not as the catalog describes them; all are named.
     """
     try:
-        by_name = _each(experiment, lambda entry: intake_catalog.digest(experiment, entry))
+        by_name = _for_each_product(
+            experiment, lambda entry: intake_catalog.entry_digest(experiment, entry)
+        )
     except DataError:
         # This reports the problems of all products, not only of those without a file.
-        opened(experiment)
+        open_products(experiment)
         raise
     return {f"baseline {name}": digest for name, digest in by_name.items()}
 
 
-def entries(products: dict[str, xr.Dataset]) -> Json:
+def product_metadata(products: dict[str, xr.Dataset]) -> Json:
     """Return the metadata of each product: licence, DOI, time convention, support and others."""
-    return {name: {k: p.attrs[k] for k in TOLD if k in p.attrs} for name, p in products.items()}
+    return {
+        name: {k: p.attrs[k] for k in METADATA_KEYS if k in p.attrs} for name, p in products.items()
+    }
 
 
-def name_of(entry: str) -> str:
+def product_name(entry: str) -> str:
     """Return the name of a product in the scores, which is `name` for `CATALOG:inner.name`."""
     return re.split(r"[:.]", entry)[-1]
 
 
-def _each(experiment: Experiment, make: Callable[[str], Made]) -> dict[str, Made]:
+def _for_each_product(experiment: Experiment, make: Callable[[str], T]) -> dict[str, T]:
     """Call a function with the entry of every product, and return the results by name.
 
     Raises:
       SoilweaveError: The problems of all products together.
     """
-    _check(experiment)
-    results: dict[str, Made] = {}
+    _check_baselines(experiment)
+    results: dict[str, T] = {}
     errors: list[SoilweaveError] = []
     for entry in experiment.baselines:
         try:
-            results[name_of(entry)] = make(entry)
+            results[product_name(entry)] = make(entry)
         except SoilweaveError as error:
             errors.append(error)
         except OSError as error:  # a damaged file raises this when its chunks are read
@@ -132,7 +137,7 @@ def _each(experiment: Experiment, make: Callable[[str], Made]) -> dict[str, Made
     return results
 
 
-def _check(experiment: Experiment) -> None:
+def _check_baselines(experiment: Experiment) -> None:
     """Check that names of products are unique, and that there are sites to score them at.
 
     Raises:
@@ -141,13 +146,13 @@ def _check(experiment: Experiment) -> None:
     if experiment.baselines and (experiment.models or not experiment.sources.insitu):
         problem = "are scored at sites that models trained here have not seen, but there are none"
         raise ConfigError("baselines", problem, remedy="set sources.insitu, or --set baselines=[]")
-    counts = Counter([*TAKEN, *map(name_of, experiment.baselines)])
+    counts = Counter([*RESERVED_NAMES, *map(product_name, experiment.baselines)])
     if twice := [name for name, n in counts.items() if n > 1]:
         problem = f"more than one arm or baseline would have the name {', '.join(twice)}"
         raise ConfigError("baselines", problem, remedy="give the entry another name in a catalog")
 
 
-def _opened(experiment: Experiment, entry: str) -> xr.Dataset:
+def _open_product(experiment: Experiment, entry: str) -> xr.Dataset:
     """Open a product and check that it has the target on days of the test period, each once."""
     dataset = intake_catalog.open_source(experiment, entry, period=experiment.test_period)
     target, place = experiment.target, f"baseline {entry}"
@@ -174,26 +179,26 @@ def _days(dataset: xr.Dataset) -> NDArray[np.datetime64]:
     return days
 
 
-def _sampled(
+def _sample_product(
     experiment: Experiment, dataset: xr.Dataset, sites: Places, days: NDArray[np.datetime64]
-) -> Sampled:
-    """Sample one product at the sites, as in `at_sites`."""
+) -> SampledProduct:
+    """Sample one product at the sites, as in `sample_products`."""
     import xarray as xr
 
-    cells = lookup.cells(dataset, sites, experiment.judging.max_footprint_km)
+    cells = lookup.find_cells(dataset, sites, experiment.judging.max_footprint_km)
     known, times = cells.known, _days(dataset)
     scored = np.flatnonzero(np.isin(times, days))
     names = [name for name in (experiment.target, "provider_flag") if name in dataset]
     at_cells = {dim: xr.DataArray(index[known], dims="site") for dim, index in cells.index.items()}
     part = dataset[names].isel(time=scored).isel(at_cells).transpose("site", "time").load()
-    values, dropped = _screened(experiment, part, "place" in dataset.dims)
+    values, dropped = _screen_product(experiment, part, "place" in dataset.dims)
     series = np.full((len(known), len(days)), np.nan, np.float32)
     series[np.ix_(known, np.searchsorted(days.astype("datetime64[D]"), times[scored]))] = values
     distance = lookup.great_circle_km(*sites, cells.lat, cells.lon)
-    return Sampled(series, np.where(known, distance, np.nan), dropped)
+    return SampledProduct(series, np.where(known, distance, np.nan), dropped)
 
 
-def _screened(
+def _screen_product(
     experiment: Experiment, part: xr.Dataset, of_sites: bool
 ) -> tuple[NDArray[np.float32], dict[str, int]]:
     """Set values that quality control rejects to NaN, and count them by rule.
@@ -208,12 +213,12 @@ def _screened(
     flag, rules = part.get("provider_flag"), {}
     if of_sites and flag is not None:
         if experiment.qc.provider:
-            accepted = list(quality_control.accepted(flag, experiment.qc))
+            accepted = list(quality_control.accepted_flags(flag, experiment.qc))
             rules["provider"] = ~np.isin(flag.values, accepted) & ~np.isnan(values)
             values[rules["provider"]] = np.nan
         flag = None
     bits = None if flag is None else flag.values
-    rules |= quality_control.retrievals(
+    rules |= quality_control.reject_retrievals(
         values, bits, experiment.table[experiment.target], experiment.qc
     )
     for rejected in rules.values():

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pipeline.experiment.variables import Variable
 
 
-_TINY = 1e-6  # m, tolerance for rounded depths
+_DEPTH_TOLERANCE_M = 1e-6  # m, tolerance for rounded depths
 
 
-def screen(
+def screen_sites(
     sites: xr.Dataset, target: str, variable: Variable, qc: QcConfig
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.bool_]]]:
     """Apply all rules to the values of sites.
@@ -35,13 +35,13 @@ def screen(
     """
     values = sites[target].values.astype("float32").copy()
     dropped: dict[str, NDArray[np.bool_]] = {}
-    for rule, rejects in _rules(sites, values, variable, qc).items():
+    for rule, rejects in _rejected_by_rule(sites, values, variable, qc).items():
         dropped[rule] = rejects & ~np.isnan(values)
         values[dropped[rule]] = np.nan
     return values, dropped
 
 
-def retrievals(
+def reject_retrievals(
     values: NDArray[np.float32], flag: NDArray[np.float32] | None, variable: Variable, qc: QcConfig
 ) -> dict[str, NDArray[np.bool_]]:
     """Return, by rule, a mask of the satellite's values that it rejects.
@@ -64,7 +64,7 @@ def retrievals(
     return rules | {"range": outside & ~missing}
 
 
-def spikes(values: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
+def find_spikes(values: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
     """Find single values that differ strongly from their neighbours.
 
     The three conditions of Dorigo et al. (2013, doi:10.2136/vzj2012.0097) are applied to the time
@@ -105,7 +105,7 @@ def spikes(values: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArra
     return result
 
 
-def stuck(
+def find_stuck(
     values: NDArray[np.float32], times: NDArray[np.datetime64], days: int
 ) -> NDArray[np.bool_]:
     """Find runs of equal values on consecutive days.
@@ -129,69 +129,69 @@ def stuck(
     return result
 
 
-def accepted(flag: xr.DataArray, qc: QcConfig) -> set[Any]:
+def accepted_flags(flag: xr.DataArray, qc: QcConfig) -> set[Any]:
     """Return the values of a provider's flag to keep: good ones, and by default unchecked ones."""
-    good, unchecked = set(flag.attrs["good"]), set(_listed(flag, "unchecked"))
+    good, unchecked = set(flag.attrs["good"]), set(_flag_attribute(flag, "unchecked"))
     return good | unchecked if qc.unchecked == "keep" else good - unchecked
 
 
-def unchecked(flag: xr.DataArray, kept: NDArray[np.bool_]) -> dict[str, int]:
+def count_unchecked(flag: xr.DataArray, kept: NDArray[np.bool_]) -> dict[str, int]:
     """Count the kept values that the provider did not check, by the flag's meaning.
 
     Args:
       flag: The provider's flag. Its attribute `unchecked` lists the flags of unchecked values.
       kept: Which values were kept, in the shape of the flag.
     """
-    values = _listed(flag, "unchecked")
-    names = _meanings(flag, values)
+    values = _flag_attribute(flag, "unchecked")
+    names = _flag_meanings(flag, values)
     counts = {str(names[value]): int((kept & (flag.values == value)).sum()) for value in values}
     return {name: n for name, n in counts.items() if n}
 
 
-def _rules(
+def _rejected_by_rule(
     sites: xr.Dataset, values: NDArray[np.float32], variable: Variable, qc: QcConfig
 ) -> dict[str, NDArray[np.bool_]]:
     """Return, by rule, a mask (time, place) of the values it rejects, missing values included."""
     rules: dict[str, NDArray[np.bool_]] = {}
     if qc.depth_m is not None and "depth_to" in sites.coords:
-        below_top = sites["depth_from"].values >= qc.depth_m[0] - _TINY
-        inside = below_top & (sites["depth_to"].values <= qc.depth_m[1] + _TINY)
+        below_top = sites["depth_from"].values >= qc.depth_m[0] - _DEPTH_TOLERANCE_M
+        inside = below_top & (sites["depth_to"].values <= qc.depth_m[1] + _DEPTH_TOLERANCE_M)
         rules["depth"] = np.broadcast_to(~inside, values.shape)
     if qc.provider and "provider_flag" in sites:
-        rules |= _provider(sites["provider_flag"], qc)
+        rules |= _provider_rules(sites["provider_flag"], qc)
     if qc.range:
         rules["range"] = (values < variable.minimum) | (values > variable.maximum)
     if qc.frozen_below_degc is not None and "soil_temperature" in sites:
         rules["frozen"] = sites["soil_temperature"].values <= qc.frozen_below_degc
     if qc.stuck_days is not None:
-        rules["stuck"] = stuck(values, sites["time"].values, qc.stuck_days)
+        rules["stuck"] = find_stuck(values, sites["time"].values, qc.stuck_days)
     if qc.spike:
-        rules["spike"] = spikes(values, sites["time"].values)
+        rules["spike"] = find_spikes(values, sites["time"].values)
     return rules
 
 
-def _provider(flag: xr.DataArray, qc: QcConfig) -> dict[str, NDArray[np.bool_]]:
+def _provider_rules(flag: xr.DataArray, qc: QcConfig) -> dict[str, NDArray[np.bool_]]:
     """Return one rule for each meaning of the flags that are not accepted."""
     values = flag.values
-    rejected = sorted(set(np.unique(values).tolist()) - accepted(flag, qc))
-    meanings = _meanings(flag, rejected)
+    rejected = sorted(set(np.unique(values).tolist()) - accepted_flags(flag, qc))
+    meanings = _flag_meanings(flag, rejected)
     return {f"provider: {meanings[value]}": values == value for value in rejected}
 
 
-def _listed(flag: xr.DataArray, key: str) -> list[Any]:
+def _flag_attribute(flag: xr.DataArray, key: str) -> list[Any]:
     """Return an attribute of a flag as a list; empty if the flag does not have it."""
     values: list[Any] = np.atleast_1d(flag.attrs.get(key, [])).tolist()
     return values
 
 
-def _meanings(flag: xr.DataArray, needed: list[Any]) -> dict[Any, Any]:
+def _flag_meanings(flag: xr.DataArray, needed: list[Any]) -> dict[Any, Any]:
     """Return the meaning of each value of a flag; for several bits, the meanings of all of them.
 
     The attributes flag_values, flag_masks and flag_meanings are those of the CF conventions.
     """
-    values = _listed(flag, "flag_values")
+    values = _flag_attribute(flag, "flag_values")
     meanings = dict(zip(values, str(flag.attrs.get("flag_meanings", "")).split(), strict=False))
-    masks = _listed(flag, "flag_masks")
+    masks = _flag_attribute(flag, "flag_masks")
     for value in set(needed) - meanings.keys():
         meanings[value] = ",".join(meanings[mask] for mask in masks if value & mask) or value
     return meanings

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.grid.ease import Window
 
 
-class Records(NamedTuple):
+class SiteRecords(NamedTuple):
     """The screened records of all sites.
 
     Attributes:
@@ -42,7 +42,9 @@ class Records(NamedTuple):
     repeated: tuple[str, ...] = ()
 
 
-def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Window) -> Records:
+def read_records(
+    experiment: Experiment, sources: Sequence[xr.Dataset], window: Window
+) -> SiteRecords:
     """Read all sources of sites, screen each by its own flags, and join them.
 
     An id that several sources have becomes `entry:id` in each of them.
@@ -52,29 +54,29 @@ def records(experiment: Experiment, sources: Sequence[xr.Dataset], window: Windo
     """
     import xarray as xr
 
-    labels = short_names([str(source.attrs["entry"]) for source in sources])
+    labels = short_entry_names([str(source.attrs["entry"]) for source in sources])
     parts, dropped = [], Counter[str]()
     for source in sources:
-        part, counts = screened(experiment, source, labels[str(source.attrs["entry"])])
+        part, counts = screen_source(experiment, source, labels[str(source.attrs["entry"])])
         parts.append(part)
         dropped.update(counts)
     common = [name for name in parts[0].data_vars if all(name in part for part in parts)]
     coords = {"time", "place", "lat", "lon", "network", "entry"}
     parts_alike = [part[common].drop_vars(set(part.coords) - coords) for part in parts]
     joined = xr.concat(parts_alike, "place", join="exact") if len(parts) > 1 else parts_alike[0]
-    ids, repeated = distinct(
+    ids, repeated = qualify_duplicate_ids(
         joined.place.values.astype(str).tolist(), joined.entry.values.astype(str).tolist()
     )
     joined = joined.assign_coords(place=ids)
-    for rule in (_outside, _short, _duplicates):
+    for rule in (_drop_outside_domain, _drop_short_records, _merge_collocated_sites):
         joined, counts = rule(joined, experiment, window)
         dropped.update(counts)
     entry_attrs = {str(part.attrs["entry"]): dict(part.attrs) for part in parts}
     joined = joined.assign_attrs(entry=", ".join(entry_attrs))
-    return Records(joined, dict(dropped), entry_attrs, repeated)
+    return SiteRecords(joined, dict(dropped), entry_attrs, repeated)
 
 
-def screened(
+def screen_source(
     experiment: Experiment, source: xr.Dataset, label: str
 ) -> tuple[xr.Dataset, dict[str, int]]:
     """Read one source on the days of the period and screen its target.
@@ -101,14 +103,14 @@ def screened(
         problem = f"cannot be read, truncated or damaged: {error}"
         raise DataError(place, problem, remedy="fetch it again") from error
     variable = experiment.table[target]
-    values, rejects = quality_control.screen(around, target, variable, experiment.qc)
+    values, rejects = quality_control.screen_sites(around, target, variable, experiment.qc)
     around[target] = around[target].copy(data=values)
     inside = np.isin(around.time.values, days)
     dropped = {rule: int(rejected[inside].sum()) for rule, rejected in rejects.items()}
     unchecked = {}
     if "provider_flag" in around:
         kept = np.isfinite(values) & inside[:, None]
-        unchecked = quality_control.unchecked(around["provider_flag"], kept)
+        unchecked = quality_control.count_unchecked(around["provider_flag"], kept)
     names = [
         n
         for n in around.data_vars
@@ -123,9 +125,9 @@ def screened(
     return data.assign_attrs(unchecked=unchecked), dropped
 
 
-def on_land(
-    records: Records, experiment: Experiment, window: Window, mask: NDArray[np.bool_]
-) -> tuple[Records, list[str]]:
+def drop_values_without_cells(
+    records: SiteRecords, experiment: Experiment, window: Window, mask: NDArray[np.bool_]
+) -> tuple[SiteRecords, list[str]]:
     """Drop the values of sites whose cell has no data.
 
     Args:
@@ -147,7 +149,7 @@ def on_land(
         problem = f"none of its {len(y)} sites is in a cell with data"
         hint = "check with soilweave doctor that the forcing and the sites are in the same region"
         raise DataError(f"catalog entry {data.attrs['entry']}", problem, remedy=hint)
-    days = _good_days(data, target)
+    days = _days_with_values(data, target)
     values = data[target].transpose("time", "place").values.copy()
     values[:, without_data] = np.nan
     dropped = records.dropped | {"no cell with data": int(days[without_data].sum())}
@@ -156,12 +158,14 @@ def on_land(
     return records._replace(data=data, dropped=dropped), ids
 
 
-def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json], dict[str, Json]]:
+def write_records(
+    records: SiteRecords, experiment: Experiment, url: str
+) -> tuple[list[Json], dict[str, Json]]:
     """Write the target, and the sites' own inputs if the experiment uses them, to the cube.
 
     Returns:
       The records of the shards written; and, by variable, the record of its missing values, as in
-      `missing_values.Counts`.
+      `missing_values.MissingCounts`.
 
     Raises:
       DataError: If an input has values outside its range.
@@ -170,7 +174,7 @@ def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json
     axis = schema.time_axis(experiment.period).astype("datetime64[D]").astype("datetime64[ns]")
     names = [experiment.target]
     if experiment.inputs_from == "own":
-        attrs = zarr_arrays.attributes(url)
+        attrs = zarr_arrays.read_attributes(url)
         names += [*attrs["forcing"], *attrs["static"]]
     problems: list[str] = []
     shards: list[Json] = []
@@ -178,9 +182,9 @@ def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json
     for name in names:
         dims = [dim for dim in ("time", "place") if dim in data[name].dims]
         values = data[name].transpose(*dims).values.astype(np.float32)
-        missing[name] = missing_values.of_sites(experiment, str(data.attrs["entry"]), values)
+        missing[name] = missing_values.count_at_sites(experiment, str(data.attrs["entry"]), values)
         if name != experiment.target:
-            problems += range_problems(name, values, table, str(data.attrs["entry"]))
+            problems += find_range_problems(name, values, table, str(data.attrs["entry"]))
         if "time" in dims:
             values = data[name].transpose(*dims).copy(data=values).reindex(time=axis).values
         if not problems:
@@ -195,7 +199,9 @@ def write(records: Records, experiment: Experiment, url: str) -> tuple[list[Json
     return shards, missing
 
 
-def range_problems(name: str, values: NDArray[np.float32], table: Json, entry: str) -> list[str]:
+def find_range_problems(
+    name: str, values: NDArray[np.float32], table: Json, entry: str
+) -> list[str]:
     """Return a line with the first value of an input that is outside its range, if any."""
     variable = table[name]
     outside = (values < variable.minimum) | (values > variable.maximum)
@@ -205,7 +211,7 @@ def range_problems(name: str, values: NDArray[np.float32], table: Json, entry: s
     return [f"catalog entry {entry}: {name} {values[outside].flat[0]:g} is outside {accepted}"]
 
 
-def names(entry: str, site: str) -> set[str]:
+def accepted_site_names(entry: str, site: str) -> set[str]:
     """Return the names by which settings may refer to a site.
 
     These are its id and `entry:id`, where the entry may have its catalog in front or not.
@@ -220,13 +226,15 @@ def names(entry: str, site: str) -> set[str]:
     return {site, bare_id, f"{entry}:{bare_id}", f"{short}:{bare_id}"}
 
 
-def short_names(entries: Sequence[str]) -> dict[str, str]:
+def short_entry_names(entries: Sequence[str]) -> dict[str, str]:
     """Return the label of each entry: its name without the catalog, unless two entries share it."""
     counts = Counter(_short_name(entry) for entry in dict.fromkeys(entries))
     return {e: _short_name(e) if counts[_short_name(e)] == 1 else e for e in entries}
 
 
-def distinct(ids: Sequence[str], entry: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+def qualify_duplicate_ids(
+    ids: Sequence[str], entry: Sequence[str]
+) -> tuple[list[str], tuple[str, ...]]:
     """Make the ids of sites unique: an id that several sources have becomes `entry:id`.
 
     Args:
@@ -255,12 +263,12 @@ def _short_name(entry: str) -> str:
     return entry.rpartition(":")[2]
 
 
-def _good_days(data: xr.Dataset, target: str) -> NDArray[np.int64]:
+def _days_with_values(data: xr.Dataset, target: str) -> NDArray[np.int64]:
     """Return the number of days with a value of the target, (site,)."""
     return np.asarray(np.isfinite(data[target].transpose("time", "place").values).sum(0))
 
 
-def _outside(
+def _drop_outside_domain(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
     """Drop the sites outside the domain, unless sites have their own inputs."""
@@ -271,36 +279,36 @@ def _outside(
         problem = f"none of its {len(inside)} sites is in the domain"
         entry = str(data.attrs.get("entry", "sources.insitu"))
         raise DataError(f"catalog entry {entry}", problem, remedy="widen the domain")
-    days = _good_days(data, experiment.target)
+    days = _days_with_values(data, experiment.target)
     return data.isel(place=inside), {"outside the domain": int(days[~inside].sum())}
 
 
-def _short(
+def _drop_short_records(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
     """Drop the sites that have fewer than `qc.min_days` days with values."""
     if not experiment.qc.min_days:
         return data, {}
-    days = _good_days(data, experiment.target)
+    days = _days_with_values(data, experiment.target)
     short = days < experiment.qc.min_days
     return data.isel(place=~short), {"short record": int(days[short].sum())}
 
 
-def _duplicates(
+def _merge_collocated_sites(
     data: xr.Dataset, experiment: Experiment, window: Window
 ) -> tuple[xr.Dataset, dict[str, int]]:
     """Reduce collocated sites to one: the site with the longest record, or the mean of all.
 
-    Sites are collocated if they are in one cell or closer than `collocated_sites.SAME_KM`,
+    Sites are collocated if they are in one cell or closer than `collocated_sites.TWIN_KM`,
     whichever sources they come from.
     """
     method = experiment.qc.duplicate_sites
     if method == "keep":
         return data, {}
-    target, days = experiment.target, _good_days(data, experiment.target)
+    target, days = experiment.target, _days_with_values(data, experiment.target)
     lat, lon = data.lat.values, data.lon.values
-    pairs = collocated_sites.find(lat, lon, collocated_sites.numbered(window, lat, lon))
-    place = collocated_sites.places(len(lat), pairs)
+    pairs = collocated_sites.find_twins(lat, lon, collocated_sites.cell_numbers(window, lat, lon))
+    place = collocated_sites.label_places(len(lat), pairs)
     # The first site of each place in the order of descending length has the longest record.
     order = np.argsort(-days, kind="stable")
     _, first = np.unique(place[order], return_index=True)

@@ -49,6 +49,7 @@ SitesOption = Annotated[
         "experiment's in-situ source, or a catalog entry CATALOG.yaml:NAME.",
     ),
 ]
+
 CurveOption = Annotated[
     str | None,
     typer.Option(
@@ -56,6 +57,7 @@ CurveOption = Annotated[
         help="With --adjust, draw RMSE against the number of days learned on.",
     ),
 ]
+
 AddressOption = Annotated[
     str | None,
     typer.Option(
@@ -66,7 +68,7 @@ AddressOption = Annotated[
 ]
 
 # Verbs that only run stages; their functions differ in nothing but the name and the help text.
-TEXTS = {
+STAGE_VERBS = {
     "run": "Prepare, train, predict and evaluate: whatever is missing, in order.\n\n"
     "Complete artefacts are kept, and an interrupted stage continues where it stopped.\n\n"
     "Example: soilweave run scan --name published --set recipe=liu2022 "
@@ -77,7 +79,7 @@ TEXTS = {
 }
 
 
-def _add_verb(name: str, text: str) -> None:
+def _add_stage_verb(name: str, text: str) -> None:
     """Add a verb that runs the stages of its name in order."""
     verb_name = name
 
@@ -92,10 +94,10 @@ def _add_verb(name: str, text: str) -> None:
     ) -> None:
         from pipeline.cli.run_stages import STAGES
 
-        _run(STAGES[verb_name], *resolve_named(experiment, workspace, name, set_), overwrite)
+        _run_stages(STAGES[verb_name], *resolve_named(experiment, workspace, name, set_), overwrite)
 
 
-def _run(
+def _run_stages(
     stages: tuple[str, ...],
     resolved: Experiment,
     store: Workspace,
@@ -105,15 +107,15 @@ def _run(
     """Run stages in order, then print their scores and where the outputs are."""
     from pipeline.cli import run_stages
 
-    with run_stages.progress() as progress:
+    with run_stages.show_progress() as progress:
         summary = run_stages.run(stages, resolved, store, progress, overwrite, **options)
     if summary:
-        _show(summary)
-    _say_where(resolved, store)
+        _print_summary(summary)
+    _print_outputs(resolved, store)
 
 
-for _name, _text in TEXTS.items():
-    _add_verb(_name, _text)
+for _name, _text in STAGE_VERBS.items():
+    _add_stage_verb(_name, _text)
 
 
 @app.command()
@@ -146,9 +148,9 @@ def prepare(
 
     stages, settings = STAGES["prepare"], [*(set_ or [])]
     if stage_to:
-        settings.append(f"sources.staged={files.absolute(stage_to)}")
+        settings.append(f"sources.staged={files.make_absolute(stage_to)}")
         stages = (stages[0], "stage", *stages[1:])
-    _run(stages, *resolve_named(experiment, workspace, name, settings), overwrite)
+    _run_stages(stages, *resolve_named(experiment, workspace, name, settings), overwrite)
 
 
 @app.command()
@@ -193,9 +195,9 @@ def predict(
     """
     from pipeline.experiment import load
 
-    settings = [*(set_ or []), *load.mapping(models, bbox, period)]
+    settings = [*(set_ or []), *load.settings_for_mapping(models, bbox, period)]
     stages = ("planet", "prepare", "predict") if models else ("predict",)
-    _run(stages, *resolve_named(experiment, workspace, name, settings), overwrite)
+    _run_stages(stages, *resolve_named(experiment, workspace, name, settings), overwrite)
 
 
 @app.command()
@@ -236,11 +238,11 @@ def score(
         raise ConfigError("--figure", "shows the result of --adjust", remedy="add --adjust")
     resolved, store = resolve_named(experiment, workspace, name, set_)
     files.check_writable(json_, figure)
-    with run_stages.progress() as progress:
-        summary = probes.run(resolved, store, progress, files.absolute(sites), adjust)
-    _show_scores(summary)
+    with run_stages.show_progress() as progress:
+        summary = probes.score_probes(resolved, store, progress, files.make_absolute(sites), adjust)
+    _print_scores(summary)
     if json_:
-        files.write_bytes(files.absolute(json_), json.dumps(summary, indent=1).encode())
+        files.write_bytes(files.make_absolute(json_), json.dumps(summary, indent=1).encode())
     if figure:
         _draw_adjustment(figure, summary, resolved)
 
@@ -250,11 +252,11 @@ def _draw_adjustment(figure: str, summary: Json, resolved: Experiment) -> None:
     from pipeline import files
     from pipeline.evaluate.report import comparison
 
-    image = comparison.curve(summary, resolved.table[resolved.target].units)
-    files.write_bytes(files.absolute(figure), image)
+    image = comparison.draw_adjustment_curve(summary, resolved.table[resolved.target].units)
+    files.write_bytes(files.make_absolute(figure), image)
 
 
-def _show_scores(summary: Json) -> None:
+def _print_scores(summary: Json) -> None:
     """Print the scores of `score`, one group of sites after the other."""
     from pipeline.cli import tables
 
@@ -262,10 +264,12 @@ def _show_scores(summary: Json) -> None:
         if group in summary:
             out.print(f"[bold]{group}[/bold]")
             group_summary = summary | summary[group]
-            _show(group_summary)
-            for table in tables.adjustment(group_summary) if "adjustment" in group_summary else ():
+            _print_summary(group_summary)
+            for table in (
+                tables.adjustment_tables(group_summary) if "adjustment" in group_summary else ()
+            ):
                 out.print(table)
-    for line in tables.not_scored(summary["not_scored"]):
+    for line in tables.not_scored_lines(summary["not_scored"]):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -300,16 +304,16 @@ def submit(
     """
     from pipeline.cluster import submit
 
-    dashboard = submit.dashboard(address)
+    dashboard = submit.dashboard_url(address)
     if (experiment is None) == (follow is None):
         raise ConfigError("arguments", "expected EXPERIMENT, or --follow JOB")
     if experiment is not None:
-        spec = submit.Order(experiment, verb, workspace, name, overwrite, tuple(set_ or ()))
-        follow = submit.submit(spec, dashboard)
+        spec = submit.JobSpec(experiment, verb, workspace, name, overwrite, tuple(set_ or ()))
+        follow = submit.submit_job(spec, dashboard)
         err.print(f"job {follow}: submitted to {dashboard}", highlight=False, soft_wrap=True)
     job = str(follow)
     try:
-        code = submit.follow(job, dashboard, _line)
+        code = submit.follow_job(job, dashboard, _print_line)
     except KeyboardInterrupt:
         follow_again = f"soilweave submit --follow {job} --address {dashboard}"
         stop = f"ray job stop {job} --address {dashboard}"
@@ -319,18 +323,22 @@ def submit(
     raise typer.Exit(code)
 
 
-def _line(text: str) -> None:
+def _print_line(text: str) -> None:
     out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 verbs.add_inspect_verbs(app)
-verbs.add_evaluate_verb(app, _run)
-verbs.add_update_verb(app, _run)
+
+
+verbs.add_evaluate_verb(app, _run_stages)
+
+
+verbs.add_update_verb(app, _run_stages)
 
 
 def main() -> None:
     """Run the command line; an error that a user can correct is one message and exit code 2."""
-    malloc.keep()
+    malloc.keep_freed_memory()
     try:
         app()
     except SoilweaveError as error:
@@ -342,7 +350,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def _say_where(resolved: Experiment, store: Workspace) -> None:
+def _print_outputs(resolved: Experiment, store: Workspace) -> None:
     """Print where the outputs are, and how to open them."""
     from pipeline import files
 
@@ -354,10 +362,10 @@ def _say_where(resolved: Experiment, store: Workspace) -> None:
         out.print(f"  report: {report}", soft_wrap=True, highlight=False)
 
 
-def _show(summary: Json) -> None:
+def _print_summary(summary: Json) -> None:
     """Print the tables of a summary and their caption."""
     from pipeline.cli import tables
 
-    for table in tables.tables(summary):
+    for table in tables.summary_tables(summary):
         out.print(table)
-    out.print(tables.caption(summary), soft_wrap=True)
+    out.print(tables.summary_caption(summary), soft_wrap=True)

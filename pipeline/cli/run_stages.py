@@ -28,13 +28,13 @@ from rich.progress import (
 from pipeline import files
 from pipeline.catalog import preflight
 from pipeline.cluster import ray_cluster
-from pipeline.errors import SoilweaveError, bare
+from pipeline.errors import SoilweaveError, redact_secrets
 from pipeline.tracking import mirror
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline import progress as stage_progress
+    from pipeline import progress as progress_module
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
@@ -44,16 +44,20 @@ ExperimentArgument = Annotated[
     str,
     typer.Argument(help="The experiment: a preset (see `soilweave ls`), a YAML file or a URL."),
 ]
+
 WorkspaceOption = Annotated[
     str, typer.Option(help="Folder or URL that holds the artefacts of all experiments.")
 ]
+
 NameOption = Annotated[
     str | None,
     typer.Option(help="Folder in the workspace; by default the experiment's own name."),
 ]
+
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace artefacts that were made with other settings.")
 ]
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -62,15 +66,15 @@ SetOption = Annotated[
         help="Override a setting of the experiment, such as train.updates=50; repeatable.",
     ),
 ]
+
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error instead of one line.")
 ]
 
 out, err = Console(), Console(stderr=True)
-
 LOG_EVERY_S = 20.0  # seconds between progress lines where there is no terminal
-
 RUN = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
+
 STAGES = {
     "run": RUN,
     "prepare": ("planet", "prepare", "folds"),
@@ -99,13 +103,13 @@ def resolve_named(
     from pipeline.experiment import load
     from pipeline.storage import artefacts
 
-    resolved = load.experiment(experiment, settings or [], name)
-    store = artefacts.Workspace(files.join(files.absolute(workspace), resolved.name))
+    resolved = load.load_experiment(experiment, settings or [], name)
+    store = artefacts.Workspace(files.join(files.make_absolute(workspace), resolved.name))
     return store.place(resolved), store
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Line]:
+def show_progress() -> Iterator[StageProgress]:
     """Show one progress bar per stage, with rate and remaining time, while the block runs."""
     bar = Progress(
         SpinnerColumn(),
@@ -121,10 +125,10 @@ def progress() -> Iterator[Line]:
         disable=not err.is_terminal,
     )
     with bar:
-        yield Line(bar)
+        yield StageProgress(bar)
 
 
-class Line:
+class StageProgress:
     """Progress of one stage after the other: a bar on a terminal, otherwise occasional lines."""
 
     def __init__(self, bar: Progress) -> None:
@@ -164,7 +168,7 @@ def run(
     stages: Sequence[str],
     experiment: Experiment,
     workspace: Workspace,
-    progress: stage_progress.Progress,
+    progress: progress_module.Progress,
     overwrite: bool = False,
     **options: Any,
 ) -> Json | None:
@@ -185,11 +189,11 @@ def run(
       SoilweaveError: If something fails that a user can correct; complete artefacts are kept.
     """
     summary = None
-    with _terminable(), workspace.lease.given_back():
+    with _sigterm_as_exit(), workspace.lease.given_back():
         try:
             preflight.check_verb(experiment, workspace, stages)
             with ray_cluster.session(workspace.root):
-                modules = _modules()
+                modules = _stage_modules()
                 for name in stages:
                     result = modules[name].run(
                         experiment, workspace, progress, overwrite, **options
@@ -197,14 +201,14 @@ def run(
                     summary = result or summary
                     mirror.mirror(experiment, workspace, progress, "RUNNING")
         except BaseException as error:
-            if workspace.lease.held or _left_open(workspace):
-                mirror.mirror(experiment, workspace, progress, "FAILED", _told(error))
+            if workspace.lease.held or _has_stale_run(workspace):
+                mirror.mirror(experiment, workspace, progress, "FAILED", _error_line(error))
             raise
         mirror.mirror(experiment, workspace, progress, "FINISHED")
     return summary
 
 
-def _modules() -> dict[str, Any]:
+def _stage_modules() -> dict[str, Any]:
     """Return the module of each stage; its function `run` runs the stage.
 
     They are imported here because they load PyTorch and other large packages, which only a verb
@@ -227,27 +231,27 @@ def _modules() -> dict[str, Any]:
     }
 
 
-def _left_open(workspace: Workspace) -> bool:
+def _has_stale_run(workspace: Workspace) -> bool:
     """Return whether MLflow shows a run of this workspace as RUNNING though no driver is working.
 
     That happens if stages that were already complete open the run before a later stage fails, and
     after a driver was killed.
     """
     try:
-        record = files.read_json(workspace.url(mirror.RECORD)) or {}
+        record = files.read_json(workspace.url(mirror.RECORD_FILE)) or {}
         return record.get("status") == "RUNNING" and not workspace.lease.held_by_another()
     except SoilweaveError:
         return False  # the workspace cannot be read, which the verb's own error already says
 
 
-def _told(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
     """Return the error that ended a verb, in one line without secrets."""
-    message = bare(" ".join(str(error).split()))
+    message = redact_secrets(" ".join(str(error).split()))
     return message if isinstance(error, SoilweaveError) else f"{type(error).__name__}: {message}"
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _sigterm_as_exit() -> Iterator[None]:
     """Turn SIGTERM, with which schedulers and `ray job stop` end a driver, into SystemExit.
 
     By default SIGTERM ends the process at once: MLflow would show the run as RUNNING for ever, and

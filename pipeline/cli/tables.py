@@ -20,32 +20,35 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-NAMED = 3  # sites that a line names; more are counted
+MAX_NAMED_SITES = 3  # sites that a line names; more are counted
 
 # Headings of metrics.
-COLUMNS = {
+METRIC_HEADINGS = {
     "correlation": "R",
     "rmse": "RMSE",
     "ubrmse": "ubRMSE",
     "bias": "bias",
 }
-OTHERS = {"anomaly_correlation": "anomaly R", "kge": "KGE"}
-PAIRED = ("correlation", "rmse", "ubrmse")  # metrics of which paired differences are shown
+
+OTHER_HEADINGS = {"anomaly_correlation": "anomaly R", "kge": "KGE"}
+PAIRED_METRICS = ("correlation", "rmse", "ubrmse")  # metrics of which paired differences are shown
 
 
-def tables(summary: Json) -> Iterator[Table]:
+def summary_tables(summary: Json) -> Iterator[Table]:
     """Yield the tables of a summary: medians, paired differences, footprints."""
     if summary["arms"]:
-        yield _medians(summary, "Median over sites")
-        yield _paired(summary, "on common site-days")
+        yield _median_table(summary, "Median over sites")
+        yield _paired_table(summary, "on common site-days")
     if summary.get("truth"):
-        yield _medians(summary["truth"], "Against the truth, median over cells away from sites")
-        yield _paired(summary["truth"], "against the truth")
+        yield _median_table(
+            summary["truth"], "Against the truth, median over cells away from sites"
+        )
+        yield _paired_table(summary["truth"], "against the truth")
     if summary.get("footprints"):
-        yield _footprints(summary)
+        yield _footprint_table(summary)
 
 
-def adjustment(summary: Json) -> Iterator[Table]:
+def adjustment_tables(summary: Json) -> Iterator[Table]:
     """Yield tables of the bias adjustment.
 
     RMSE against the number of days that the offset is learned on, and the offsets of sites that
@@ -53,13 +56,15 @@ def adjustment(summary: Json) -> Iterator[Table]:
     """
     result = summary["adjustment"]
     if result["by_days"]:
-        yield from _curve(result)
+        yield from _adjustment_curve_tables(result)
     short = {item["id"] for item in result["not_in_curve"]}
     if short:
-        yield _offsets([item for item in result["offsets"] if item["id"] in short], summary["arms"])
+        yield _offset_table(
+            [item for item in result["offsets"] if item["id"] in short], summary["arms"]
+        )
 
 
-def not_scored(items: list[Json]) -> list[str]:
+def not_scored_lines(items: list[Json]) -> list[str]:
     """Return lines that say which sites have no score, and why.
 
     Sites with the same kind of reason share a line if there are more than three of them.
@@ -73,16 +78,18 @@ def not_scored(items: list[Json]) -> list[str]:
         by_kind.setdefault((item["arm"], kind), []).append(item)
     lines = []
     for (arm, _), group in by_kind.items():
-        if len(group) <= NAMED:
+        if len(group) <= MAX_NAMED_SITES:
             lines += [f"not scored: {i['id']} {i['arm']}: {i['reason']}" for i in group]
             continue
-        ids = ", ".join(item["id"] for item in group[:NAMED])
-        more = f"{ids} and {len(group) - NAMED} more"
-        lines.append(f"not scored: {len(group)} sites, {arm}: {_reasons(group, arm)} ({more})")
+        ids = ", ".join(item["id"] for item in group[:MAX_NAMED_SITES])
+        more = f"{ids} and {len(group) - MAX_NAMED_SITES} more"
+        lines.append(
+            f"not scored: {len(group)} sites, {arm}: {_shared_reason(group, arm)} ({more})"
+        )
     return lines
 
 
-def _reasons(group: list[Json], arm: str) -> str:
+def _shared_reason(group: list[Json], arm: str) -> str:
     """Return the reason that several sites share, with the range of each of its numbers."""
     if group[0]["reason"].startswith("0 pairs,"):
         product = "satellite" if arm == SATELLITE_BASELINE else arm
@@ -92,7 +99,7 @@ def _reasons(group: list[Json], arm: str) -> str:
     return re.sub(r"\d+", lambda _: next(ranges), group[0]["reason"])
 
 
-def caption(summary: Json) -> str:
+def summary_caption(summary: Json) -> str:
     """Return a line on how scores were computed: recipe, seeds, folds, least number of pairs."""
     layout = FoldsConfig.model_validate(summary["folds"]).layout
     return (
@@ -103,89 +110,91 @@ def caption(summary: Json) -> str:
     )
 
 
-def _medians(summary: Json, title: str) -> Table:
+def _median_table(summary: Json, title: str) -> Table:
     """Return median scores with intervals, one row per arm and baseline."""
-    table = _table(f"{title} [95 % interval]; share within 50/90 % intervals", "")
-    for name in (*COLUMNS.values(), "50/90"):
+    table = _new_table(f"{title} [95 % interval]; share within 50/90 % intervals", "")
+    for name in (*METRIC_HEADINGS.values(), "50/90"):
         table.add_column(name, justify="right", no_wrap=True)
     for kind in ("arms", "baselines"):
         for name, scores in summary[kind].items():
             median, bounds = scores["median"], scores["ci95"]
-            cells = [_with_interval(median[m], bounds[m]) for m in PAIRED]
-            bias, within = _number(median["bias"], "+"), _coverage(scores)
+            cells = [_format_interval(median[m], bounds[m]) for m in PAIRED_METRICS]
+            bias, within = _format_number(median["bias"], "+"), _format_coverage(scores)
             table.add_row(name, str(scores["n_sites"]), *cells, bias, within)
         table.add_section()
     return table
 
 
-def _paired(summary: Json, where: str) -> Table:
+def _paired_table(summary: Json, where: str) -> Table:
     """Return medians of paired differences, one row per pair of arms and baselines."""
     title = f"Median of paired differences A minus B {where} [95 % interval]"
-    table = _table(title, "A-B")
-    for metric in PAIRED:
-        table.add_column(COLUMNS[metric], justify="right", no_wrap=True)
+    table = _new_table(title, "A-B")
+    for metric in PAIRED_METRICS:
+        table.add_column(METRIC_HEADINGS[metric], justify="right", no_wrap=True)
     for pair, scores in summary["paired"].items():
         cells = [
-            _with_interval(scores[m]["median_difference"], scores[m]["ci95"], sign="+")
-            for m in PAIRED
+            _format_interval(scores[m]["median_difference"], scores[m]["ci95"], sign="+")
+            for m in PAIRED_METRICS
         ]
         table.add_row(pair, str(scores["rmse"]["n_sites"]), *cells)
     return table
 
 
-def _footprints(summary: Json) -> Table:
+def _footprint_table(summary: Json) -> Table:
     """Return scores of arm satellite at footprints, one row per seed and kind of values."""
-    table = _table("Arm satellite against the satellite, median over footprints", "values")
+    table = _new_table("Arm satellite against the satellite, median over footprints", "values")
     for name in ("seed", "R", "RMSE", "ubRMSE"):
         table.add_column(name, justify="right", no_wrap=True)
     for values, by_seed in summary["footprints"].items():
         for seed, scores in by_seed.items():
-            cells = [_number(scores["median"][m]) for m in PAIRED]
+            cells = [_format_number(scores["median"][m]) for m in PAIRED_METRICS]
             table.add_row(values, str(scores["n_footprints"]), seed, *cells)
     return table
 
 
-def _curve(result: Json) -> Iterator[Table]:
+def _adjustment_curve_tables(result: Json) -> Iterator[Table]:
     """Yield RMSE by days learned on, and its paired differences from no adjustment."""
     later = f"on the days after the first {result['scored_after']} [95 % interval]"
-    curve = _table(f"Median RMSE with an offset learned on the first k days,\n{later}", "")
-    difference = _table(f"Median of paired differences in RMSE, k minus 0 days,\n{later}", "")
+    curve = _new_table(f"Median RMSE with an offset learned on the first k days,\n{later}", "")
+    difference = _new_table(f"Median of paired differences in RMSE, k minus 0 days,\n{later}", "")
     for k in result["days"]:
         for table in (curve, difference) if k else (curve,):
             table.add_column(f"k = {k}", justify="right", no_wrap=True)
     first, *others = result["by_days"].values()
     for name in first["minus_0"]:
         scored = [{**by["arms"], **by["baselines"]}[name] for by in (first, *others)]
-        cells = [_with_interval(by["median"]["rmse"], by["ci95"]["rmse"]) for by in scored]
+        cells = [_format_interval(by["median"]["rmse"], by["ci95"]["rmse"]) for by in scored]
         curve.add_row(name, str(scored[0]["n_sites"]), *cells)
         pairs = [by["minus_0"][name]["rmse"] for by in others]
-        cells = [_with_interval(d["median_difference"], d["ci95"], sign="+") for d in pairs]
+        cells = [_format_interval(d["median_difference"], d["ci95"], sign="+") for d in pairs]
         difference.add_row(name, str(pairs[0]["n_sites"]), *cells)
     yield from (curve, difference)
 
 
-def _offsets(items: list[Json], arms: Json) -> Table:
+def _offset_table(items: list[Json], arms: Json) -> Table:
     """Return the offset of each site, one column per arm; `n` is the days learned on."""
     title = "Offset to add at sites with too few days for a curve: mean ± standard deviation"
-    table = _table(title, "site")
+    table = _new_table(title, "site")
     for arm in arms:
         table.add_column(arm, justify="right", no_wrap=True)
     for item in items:
         offsets = [item[arm] for arm in arms]
-        cells = [f"{_number(o['offset'], '+')} ± {_number(o['std'])}" for o in offsets]
+        cells = [
+            f"{_format_number(o['offset'], '+')} ± {_format_number(o['std'])}" for o in offsets
+        ]
         table.add_row(item["id"], str(max(o["days"] for o in offsets)), *cells)
     return table
 
 
-def comparison(compared: Json) -> Iterator[Table]:
+def comparison_tables(compared: Json) -> Iterator[Table]:
     """Yield tables of a comparison: the experiments, their medians, differences from the first."""
-    yield _experiments(compared)
-    yield _compared(compared)
-    for metrics in (PAIRED, tuple(OTHERS)):
-        yield _minus_first(compared, metrics)
+    yield _experiment_table(compared)
+    yield _compared_medians_table(compared)
+    for metrics in (PAIRED_METRICS, tuple(OTHER_HEADINGS)):
+        yield _difference_table(compared, metrics)
 
 
-def _experiments(compared: Json) -> Table:
+def _experiment_table(compared: Json) -> Table:
     """Return the numbers of sites and site-days, and the settings unlike the first experiment's."""
     table = Table(title="Experiments", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in ("", "n", "site-days"):
@@ -199,44 +208,46 @@ def _experiments(compared: Json) -> Table:
     return table
 
 
-def _compared(compared: Json) -> Table:
+def _compared_medians_table(compared: Json) -> Table:
     """Return medians by arm, one row per experiment, and those of the baselines."""
-    table = _table("Median over sites, on the same site-days [95 % interval]", "")
-    for metric in PAIRED:
-        table.add_column((COLUMNS | OTHERS)[metric], justify="right", no_wrap=True)
+    table = _new_table("Median over sites, on the same site-days [95 % interval]", "")
+    for metric in PAIRED_METRICS:
+        table.add_column((METRIC_HEADINGS | OTHER_HEADINGS)[metric], justify="right", no_wrap=True)
     groups = {arm: scores["experiments"] for arm, scores in compared["arms"].items()}
     groups[f"of {compared['first']}"] = compared["baselines"]
     for group, members in groups.items():
         table.add_row(f"[bold]{group}[/bold]")
         for name, scores in members.items():
-            cells = [_with_interval(scores["median"][m], scores["ci95"][m]) for m in PAIRED]
+            cells = [
+                _format_interval(scores["median"][m], scores["ci95"][m]) for m in PAIRED_METRICS
+            ]
             table.add_row(f"  {name}", str(scores["n_sites"]), *cells)
         table.add_section()
     return table
 
 
-def _minus_first(compared: Json, metrics: tuple[str, ...]) -> Table:
+def _difference_table(compared: Json, metrics: tuple[str, ...]) -> Table:
     """Return paired differences from the first experiment, by arm.
 
     Green is better than the first, red is worse, each in 95 % of the resamples.
     """
-    table = _table(f"Median paired difference, minus {compared['first']} [95 % interval]", "")
+    table = _new_table(f"Median paired difference, minus {compared['first']} [95 % interval]", "")
     for metric in metrics:
-        table.add_column((COLUMNS | OTHERS)[metric], justify="right", no_wrap=True)
+        table.add_column((METRIC_HEADINGS | OTHER_HEADINGS)[metric], justify="right", no_wrap=True)
     for arm, scores in compared["arms"].items():
         table.add_row(f"[bold]{arm}[/bold]")
         for name, pair in scores["minus_first"].items():
             cells = []
             for metric in metrics:
                 median, bounds = pair[metric]["median_difference"], pair[metric]["ci95"]
-                text = _with_interval(median, bounds, sign="+")
-                cells.append(Text(text, style=_verdict(metric, bounds)))
+                text = _format_interval(median, bounds, sign="+")
+                cells.append(Text(text, style=_difference_style(metric, bounds)))
             table.add_row(f"  {name}", str(pair["rmse"]["n_sites"]), *cells)
         table.add_section()
     return table
 
 
-def _verdict(metric: str, bounds: list[float | None]) -> str:
+def _difference_style(metric: str, bounds: list[float | None]) -> str:
     """Return a colour if the interval is on one side of zero, else an empty string."""
     low, high = bounds
     if low is None or high is None or low <= 0 <= high:
@@ -244,7 +255,7 @@ def _verdict(metric: str, bounds: list[float | None]) -> str:
     return "green" if (low > 0) == (metric not in ("rmse", "ubrmse")) else "red"
 
 
-def _table(title: str, first: str) -> Table:
+def _new_table(title: str, first: str) -> Table:
     """Return a table with the columns `first` and `n`."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
@@ -252,7 +263,7 @@ def _table(title: str, first: str) -> Table:
     return table
 
 
-def _coverage(scores: Json) -> str:
+def _format_coverage(scores: Json) -> str:
     """Return the percentages of values within the 50 % and the 90 % interval, as "51/89"."""
     shares = [level["after"] for level in scores.get("coverage", {}).values()]
     if not shares or None in shares:
@@ -260,14 +271,16 @@ def _coverage(scores: Json) -> str:
     return "/".join(f"{100 * share:.0f}" for share in shares)
 
 
-def _with_interval(value: float | None, bounds: list[float | None], sign: str = "") -> str:
+def _format_interval(value: float | None, bounds: list[float | None], sign: str = "") -> str:
     """Return a value with its interval on a second line, so that tables fit 80 characters."""
     low, high = bounds
     if value is None or low is None or high is None:
-        return _number(value, sign)
-    return f"{_number(value, sign)}\n[{_number(low, sign)} {_number(high, sign)}]"
+        return _format_number(value, sign)
+    return (
+        f"{_format_number(value, sign)}\n[{_format_number(low, sign)} {_format_number(high, sign)}]"
+    )
 
 
-def _number(value: float | None, sign: str = "") -> str:
+def _format_number(value: float | None, sign: str = "") -> str:
     """Return a number with four decimals and no leading zero, "-" for None."""
     return "-" if value is None else f"{value:{sign}.4f}".replace("0.", ".", 1)

@@ -44,14 +44,14 @@ def run(
     """
     progress.start("update", 0, "blocks")
     cube_url, cube_digest = Cube.source(experiment, workspace)
-    models_root, models_digest = models.source(experiment, workspace)
+    models_root, models_digest = models.find_models(experiment, workspace)
     artefact = workspace.artefact("maps")
     inputs = schema.identity(experiment, "maps", cube=cube_digest, models=models_digest)
     maps_url, manifest = workspace.url("maps"), artefact.manifest()
     if manifest is None:
         hint = f"make them first: soilweave predict {experiment.name}"
         raise StoreError(maps_url, "no complete maps to continue from", remedy=hint)
-    if manifest["inputs_sha256"] != files.sha256_of(artefact.recorded(inputs)):
+    if manifest["inputs_sha256"] != files.sha256_of_json(artefact.recorded(inputs)):
         hint = f"make them again: soilweave predict {experiment.name} --overwrite"
         raise StoreError(maps_url, "were made from another cube or other models", remedy=hint)
     done = date.fromisoformat(manifest["complete_through"])

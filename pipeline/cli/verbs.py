@@ -38,6 +38,7 @@ TargetArgument = Annotated[
         "of probes, or a folder written with --record."
     ),
 ]
+
 PlotsOption = Annotated[
     str | None,
     typer.Option(
@@ -46,6 +47,7 @@ PlotsOption = Annotated[
         "by default FILE-probes with --write, else none.",
     ),
 ]
+
 ExperimentsArgument = Annotated[
     list[str],
     typer.Argument(
@@ -54,6 +56,7 @@ ExperimentsArgument = Annotated[
         "compare; these may also be folders in the workspace.",
     ),
 ]
+
 DifferencesOption = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Draw the differences to this file, FILE.png or FILE.svg."),
@@ -93,8 +96,10 @@ def ls(
     elif experiment is None:
         for kind in ("experiments", "recipes"):
             out.print(f"[bold]{kind}[/bold]")
-            for preset in load.presets(kind):
-                out.print(f"  {preset:12} {load.read(kind, preset)['title']}", soft_wrap=True)
+            for preset in load.list_presets(kind):
+                out.print(
+                    f"  {preset:12} {load.read_settings(kind, preset)['title']}", soft_wrap=True
+                )
     else:
         resolved, store = resolve_named(experiment, workspace, name, None)
         for artefact in artefacts.ARTEFACTS:
@@ -161,14 +166,14 @@ def doctor(
 
     Example: soilweave doctor conus; soilweave doctor my_probes.csv --write my.yaml:my_probes
     """
-    with run_stages.progress() as progress:
-        healthy, parts = _examined(target, write, plots, record, set_ or [], progress)
+    with run_stages.show_progress() as progress:
+        healthy, parts = _examine(target, write, plots, record, set_ or [], progress)
     for part in parts:
         out.print(part, soft_wrap=isinstance(part, str), highlight=False)
     raise typer.Exit(0 if healthy else 1)
 
 
-def _examined(
+def _examine(
     target: str,
     write: str | None,
     plots: str | None,
@@ -250,32 +255,34 @@ def _compare(
     from pipeline.evaluate.report import comparison
 
     image_format = "" if figure is None else figure.rpartition(".")[2].lower()
-    if figure is not None and image_format not in comparison.FORMS:
+    if figure is not None and image_format not in comparison.FIGURE_FORMATS:
         raise ConfigError(f"--figure {figure}", "expected FILE.png or FILE.svg")
     files.check_writable(json_file, figure)
-    stores = [_place(name, workspace) for name in experiments]
+    stores = [_find_store(name, workspace) for name in experiments]
     roots = [store.root for store in stores]
     if twice := sorted({root.rpartition("/")[2] for root in roots if roots.count(root) > 1}):
         raise ConfigError("evaluate", f"named twice: {', '.join(twice)}")
-    with run_stages.progress() as progress:
+    with run_stages.show_progress() as progress:
         progress.start("compare", 1, "table")
-        result = compare.run(stores)
+        result = compare.compare_experiments(stores)
         progress.finish(f"{len(stores)} experiments on {result['n_site_days']:,} site-days")
-    for table in tables.comparison(result):
+    for table in tables.comparison_tables(result):
         out.print(table)
     for note in result["notes"]:
         out.print(f"note: {note}", soft_wrap=True, highlight=False)
     if json_file:
-        files.write_bytes(files.absolute(json_file), json.dumps(result, indent=1).encode())
+        files.write_bytes(files.make_absolute(json_file), json.dumps(result, indent=1).encode())
     if figure:
-        files.write_bytes(files.absolute(figure), comparison.forest(result, image_format))
+        files.write_bytes(
+            files.make_absolute(figure), comparison.draw_comparison(result, image_format)
+        )
 
 
-def _place(name: str, workspace: str) -> Workspace:
+def _find_store(name: str, workspace: str) -> Workspace:
     """Return where an experiment was run: the folder of this name if it exists, else a preset's."""
     from pipeline.storage import artefacts
 
-    folder = artefacts.Workspace(files.join(files.absolute(workspace), name))
+    folder = artefacts.Workspace(files.join(files.make_absolute(workspace), name))
     if "/" not in name and files.exists(folder.url("experiment.yaml")):
         return folder
     return resolve_named(name, workspace, None, None)[1]
@@ -326,12 +333,12 @@ def add_update_verb(app: typer.Typer, run: Callable[..., None]) -> None:
         """
         from pipeline.cli.run_stages import STAGES
 
-        day = _day(through)
-        resolved, store = _was_run(experiment, workspace, name, set_)
+        day = _parse_day(through)
+        resolved, store = _resolve_past_run(experiment, workspace, name, set_)
         run(STAGES["update"], resolved, store, False, through=day)
 
 
-def _day(text: str | None) -> date | None:
+def _parse_day(text: str | None) -> date | None:
     """Return the day of the option --through."""
     try:
         return None if text is None else date.fromisoformat(text)
@@ -339,7 +346,7 @@ def _day(text: str | None) -> date | None:
         raise ConfigError(f"--through {text}", "expected a day, such as 2018-06-30") from error
 
 
-def _was_run(
+def _resolve_past_run(
     experiment: str, workspace: str, name: str | None, settings: list[str] | None
 ) -> tuple[Experiment, Workspace]:
     """Return an experiment that was run, and its folder in the workspace.
@@ -353,13 +360,13 @@ def _was_run(
     from pipeline.experiment import load
     from pipeline.storage import artefacts
 
-    folder = artefacts.Workspace(files.join(files.absolute(workspace), name or experiment))
+    folder = artefacts.Workspace(files.join(files.make_absolute(workspace), name or experiment))
     described = folder.url("experiment.yaml")
     if "/" not in experiment and files.exists(described):
         experiment, name = described, None
     elif not (
         "/" in experiment
-        or experiment in load.presets("experiments")
+        or experiment in load.list_presets("experiments")
         or experiment.endswith((".yaml", ".yml"))
     ):
         hint = f"run it first, or name a folder of {workspace} or a preset (`soilweave ls`)"

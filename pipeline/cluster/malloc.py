@@ -16,23 +16,27 @@ from __future__ import annotations
 import ctypes
 import os
 
-SETTINGS = {
+MALLOC_SETTINGS = {
     "MALLOC_ARENA_MAX": "1",  # threads' own arenas map large arrays whatever is set
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
 }
 
-MALLOPT = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}
+MALLOPT_PARAMETERS = {
+    "MALLOC_ARENA_MAX": -8,
+    "MALLOC_MMAP_THRESHOLD_": -3,
+    "MALLOC_TRIM_THRESHOLD_": -1,
+}
 
 
-def keep() -> None:
+def keep_freed_memory() -> None:
     """Keep memory in this process and in those that it starts.
 
     Variables that the environment already has are respected. Where the C library is not glibc, only
     the environment is set.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for name, value in SETTINGS.items():
+    for name, value in MALLOC_SETTINGS.items():
         setting = os.environ.setdefault(name, value)
         if mallopt is not None:
-            mallopt(MALLOPT[name], int(setting))
+            mallopt(MALLOPT_PARAMETERS[name], int(setting))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-PROBE_S = 60.0  # seconds after which a node that has not answered counts as unreachable
+PROBE_TIMEOUT_S = 60.0  # seconds after which a node that has not answered counts as unreachable
 _session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
 
 
@@ -64,7 +64,7 @@ def connected() -> Iterator[None]:
     """
     import ray
 
-    _quiet()
+    _silence_ray()
     if ray.is_initialized():
         yield
         return
@@ -95,22 +95,22 @@ def probe(url: str) -> None:
 
     folder = files.join(url, f".probe-{uuid.uuid4().hex[:8]}")
     files.write_bytes(files.join(folder, "driver"), b"driver")
-    task = ray.remote(num_cpus=0, max_retries=0)(_try)
+    task = ray.remote(num_cpus=0, max_retries=0)(_try_storage)
     try:
         pending = {}
         for node_info in (n for n in ray.nodes() if n["Alive"]):  # type: ignore[no-untyped-call]
             on_node = NodeAffinitySchedulingStrategy(node_info["NodeID"], soft=False)
             run = task.options(scheduling_strategy=on_node)
             pending[run.remote(folder, node_info["NodeID"])] = node_info
-        done, unanswered = ray.wait([*pending], num_returns=len(pending), timeout=PROBE_S)
+        done, unanswered = ray.wait([*pending], num_returns=len(pending), timeout=PROBE_TIMEOUT_S)
         problems = [
-            f"node {pending[r]['NodeManagerAddress']}: no answer within {PROBE_S:.0f} s"
+            f"node {pending[r]['NodeManagerAddress']}: no answer within {PROBE_TIMEOUT_S:.0f} s"
             for r in unanswered
         ]
         for ref in done:
             node_info = pending[ref]
             try:
-                problem = ray.get(ref) or _seen(folder, node_info["NodeID"])
+                problem = ray.get(ref) or _check_seen_by_driver(folder, node_info["NodeID"])
             except ray.exceptions.RayError as error:
                 problem = str(error).strip().splitlines()[-1]
             if problem:
@@ -122,7 +122,7 @@ def probe(url: str) -> None:
         raise StoreError(url, *sorted(problems), remedy=hint)
 
 
-def _try(folder: str, node_id: str) -> str:
+def _try_storage(folder: str, node_id: str) -> str:
     """Return what goes wrong when this node reads and writes the folder, or an empty string."""
     try:
         if files.read_bytes(files.join(folder, "driver")) != b"driver":
@@ -132,18 +132,18 @@ def _try(folder: str, node_id: str) -> str:
         return "does not see the file that the driver wrote"
     except SoilweaveError as error:
         return error.problems[0]
-    except files.failures() as error:
+    except files.storage_exceptions() as error:
         return f"cannot be read: {' '.join(str(error).split())}"
     return ""
 
 
-def _seen(folder: str, node_id: str) -> str:
+def _check_seen_by_driver(folder: str, node_id: str) -> str:
     """Return a problem if the driver does not see a node's file, else an empty string."""
     written = files.join(folder, node_id)
     return "" if files.exists(written) else "the driver does not see the file that it wrote"
 
 
-def node() -> str:
+def node_address() -> str:
     """Return the address of the node that this process runs on."""
     import ray.util
 
@@ -205,12 +205,12 @@ def report_progress(queue: Any, units: int) -> None:
 
     if queue is not None:
         try:
-            queue.put_nowait((units, node()))
+            queue.put_nowait((units, node_address()))
         except ray.exceptions.RayError as error:
             log.warning("progress not reported: %s", error)
 
 
-def _quiet() -> None:
+def _silence_ray() -> None:
     """Silence Ray's own progress bars and messages, which would run across our progress line."""
     from ray.data import DataContext
 
@@ -239,7 +239,7 @@ def run_tasks(
         item is to be run.
       options: Passed to `ray.data.Dataset.map`, such as `num_cpus`.
     """
-    finished, unfinished = split(items, receipts) if receipts else ([], [*items])
+    finished, unfinished = split_by_receipt(items, receipts) if receipts else ([], [*items])
     yield from finished
     if not unfinished:
         return
@@ -251,7 +251,9 @@ def run_tasks(
             yield json.loads(row["item"]), json.loads(row["receipt"])
 
 
-def split(items: Iterable[Json], receipts: Receipts) -> tuple[list[tuple[Json, Json]], list[Json]]:
+def split_by_receipt(
+    items: Iterable[Json], receipts: Receipts
+) -> tuple[list[tuple[Json, Json]], list[Json]]:
     """Return the items that have a receipt, each with it, and the items that have none."""
     finished, unfinished = [], []
     for item in items:

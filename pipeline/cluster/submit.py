@@ -36,23 +36,25 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 
-VERBS = ("run", "prepare", "train", "predict", "evaluate", "update")  # that can run as jobs
-DASHBOARD = "http://127.0.0.1:8265"
-
+JOB_VERBS = ("run", "prepare", "train", "predict", "evaluate", "update")  # that can run as jobs
+LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 PACKAGES = ("model", "pipeline", "catalogs")
-LIMIT_MB = 4  # our upload is under 1 MB; Ray's own limit, 100 MiB, would let a data set pass
+MAX_UPLOAD_MB = 4  # our upload is under 1 MB; Ray's own limit, 100 MiB, would let a data set pass
 ROLES = ("forcing", "static", "satellite", "insitu", "truth")
-
-TIMEOUT_S = (5, 30)  # of a request: to connect, and between two bytes
+REQUEST_TIMEOUT_S = (5, 30)  # of a request: to connect, and between two bytes
 QUIET_S = 60.0  # a connection without data for so long may be dead, and is opened again
 PATIENCE_S = 60.0  # a server that does not answer for so long is given up
 PAUSE_S = 0.5  # between two requests
-UNKNOWN = "status code 404"  # in Ray's error for a job that does not exist
-CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env")
+UNKNOWN_JOB = "status code 404"  # in Ray's error for a job that does not exist
+CHATTY_LOGGERS = (
+    "dashboard.modules.dashboard_sdk",
+    "dashboard.modules.job.sdk",
+    "_private.runtime_env",
+)
 
 
 @dataclass(frozen=True)
-class Order:
+class JobSpec:
     """A command `soilweave VERB EXPERIMENT` with its options, to run as a job.
 
     Attributes:
@@ -72,7 +74,7 @@ class Order:
     settings: tuple[str, ...] = ()
 
 
-def dashboard(address: str | None = None) -> str:
+def dashboard_url(address: str | None = None) -> str:
     """Return the URL of the dashboard that jobs are submitted to.
 
     It is `address`, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else this machine's.
@@ -83,7 +85,7 @@ def dashboard(address: str | None = None) -> str:
     url = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not url and os.environ.get("RAY_ADDRESS") not in (None, "", "auto", "local"):
         url = os.environ["RAY_ADDRESS"]
-    url = (url or DASHBOARD).rstrip("/")
+    url = (url or LOCAL_DASHBOARD).rstrip("/")
     parts = urlsplit(url if "://" in url else f"//{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         hint = f"give --address http://{parts.hostname or 'HEAD'}:8265"
@@ -93,7 +95,7 @@ def dashboard(address: str | None = None) -> str:
     return url
 
 
-def submit(spec: Order, address: str) -> str:
+def submit_job(spec: JobSpec, address: str) -> str:
     """Upload what a verb needs, start it as a job, and return the job's id.
 
     Args:
@@ -103,31 +105,31 @@ def submit(spec: Order, address: str) -> str:
     Raises:
       ConfigError: If the verb cannot run as a job with these options, or the cluster refuses it.
     """
-    _check(spec)
+    _check_spec(spec)
     with tempfile.TemporaryDirectory(prefix="soilweave-") as folder:
-        name = gather(spec, Path(folder))
+        name = collect_upload(spec, Path(folder))
         job = f"{name}-{secrets.token_hex(4)}"
         parts = ["python", "-m", "pipeline", spec.verb, "experiment.yaml"]
         parts += ["--workspace", spec.workspace, *(["--overwrite"] if spec.overwrite else [])]
-        with _refusals(address):
-            _client(address).submit_job(
+        with _explain_refusals(address):
+            _make_client(address).submit_job(
                 entrypoint=shlex.join(parts),
                 submission_id=job,
                 # This machine's environment is not passed on: nodes have their own keys and tokens.
-                runtime_env={"working_dir": folder, "env_vars": malloc.SETTINGS},
+                runtime_env={"working_dir": folder, "env_vars": malloc.MALLOC_SETTINGS},
                 metadata={"soilweave": spec.verb, "name": name, "workspace": spec.workspace},
             )
     return job
 
 
-def _check(spec: Order) -> None:
+def _check_spec(spec: JobSpec) -> None:
     """Check that a verb can run as a job with its options.
 
     Raises:
       ConfigError: If it cannot.
     """
-    if spec.verb not in VERBS:
-        hint = f"verbs that run as jobs: {', '.join(VERBS)}"
+    if spec.verb not in JOB_VERBS:
+        hint = f"verbs that run as jobs: {', '.join(JOB_VERBS)}"
         raise ConfigError(f"--verb {spec.verb}", "cannot run as a job", remedy=hint)
     if spec.verb == "update" and spec.overwrite:
         raise ConfigError("--overwrite", "update replaces no artefact", remedy="leave it out")
@@ -144,7 +146,7 @@ def _check(spec: Order) -> None:
         )
 
 
-def gather(spec: Order, folder: Path) -> str:
+def collect_upload(spec: JobSpec, folder: Path) -> str:
     """Copy what a job needs into a folder, and return the experiment's name.
 
     These are the code and its commit, the resolved experiment, and the catalogs, recipe and regions
@@ -154,7 +156,7 @@ def gather(spec: Order, folder: Path) -> str:
       ConfigError: If the experiment is not valid (all problems are listed), a file is not found, or
         the upload is too large.
     """
-    tree = load.experiment(spec.experiment, spec.settings, spec.name).model_dump(mode="json")
+    tree = load.load_experiment(spec.experiment, spec.settings, spec.name).model_dump(mode="json")
     if _is_local(tree["recipe"]):
         shutil.copyfile(tree["recipe"], folder / "recipe.yaml")
         tree["recipe"] = "recipe.yaml"
@@ -166,25 +168,25 @@ def gather(spec: Order, folder: Path) -> str:
         tree["folds"]["by"] = "regions.geojson"
     copied: dict[str, str] = {}
     sources = tree["sources"]
-    sources["catalog"] = _brought(sources["catalog"], folder, copied)
+    sources["catalog"] = _copy_catalog(sources["catalog"], folder, copied)
     for section, key in ((sources, role) for role in ROLES):
-        section[key] = _renamed(section[key], folder, copied)
-    tree["baselines"] = _renamed(tree["baselines"], folder, copied)
+        section[key] = _rename_entries(section[key], folder, copied)
+    tree["baselines"] = _rename_entries(tree["baselines"], folder, copied)
     for section, key in ((tree, "cube"), (tree, "models"), (tree["planet"] or {}, "url")):
         if section.get(key):  # nodes have another working directory
-            section[key] = files.absolute(section[key])
+            section[key] = files.make_absolute(section[key])
     (folder / "experiment.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for package in PACKAGES:
         source = Path(__file__).resolve().parents[2] / package
         shutil.copytree(source, folder / package, ignore=ignored)
     if commit := artefacts.git_commit():
-        (folder / "pipeline" / provenance.RECORD).write_text(f"{commit}\n")
+        (folder / "pipeline" / provenance.COMMIT_FILE).write_text(f"{commit}\n")
     _check_size(folder)
     return str(tree["name"])
 
 
-def _brought(name: str, folder: Path, copied: dict[str, str]) -> str:
+def _copy_catalog(name: str, folder: Path, copied: dict[str, str]) -> str:
     """Copy a catalog that is a local file, and those nested in it; return its name there.
 
     Presets and URLs are returned as they are. `copied` maps the catalogs copied so far to their
@@ -192,15 +194,15 @@ def _brought(name: str, folder: Path, copied: dict[str, str]) -> str:
     """
     if "://" in name:
         return name
-    path = intake_catalog.locate(name)
+    path = intake_catalog.catalog_url(name)
     if not _is_local(name):
         return name
     if name not in copied:
         copied[name] = f"catalog-{len(copied)}.yaml" if copied else "catalog.yaml"
         tree = yaml.safe_load(files.read_bytes(path))
         for spec in (tree.get("sources") or {}).values():
-            if inner := intake_catalog.nested(files.absolute(name), spec):
-                inner_name = _brought(inner, folder, copied)
+            if inner := intake_catalog.nested_catalog_url(files.make_absolute(name), spec):
+                inner_name = _copy_catalog(inner, folder, copied)
                 spec["args"]["path"] = (
                     inner_name if "://" in inner_name else "{{CATALOG_DIR}}/" + inner_name
                 )
@@ -208,14 +210,14 @@ def _brought(name: str, folder: Path, copied: dict[str, str]) -> str:
     return copied[name]
 
 
-def _renamed(entries: Any, folder: Path, copied: dict[str, str]) -> Any:
+def _rename_entries(entries: Any, folder: Path, copied: dict[str, str]) -> Any:
     """Return entries (`FILE.yaml:name`) with local catalogs named as in the folder."""
     if isinstance(entries, list):
-        return [_renamed(entry, folder, copied) for entry in entries]
+        return [_rename_entries(entry, folder, copied) for entry in entries]
     if entries is None:
         return None
     file, colon, name = str(entries).rpartition(":")
-    return f"{_brought(file, folder, copied)}:{name}" if colon and _is_local(file) else entries
+    return f"{_copy_catalog(file, folder, copied)}:{name}" if colon and _is_local(file) else entries
 
 
 def _is_local(name: str) -> bool:
@@ -230,14 +232,14 @@ def _check_size(folder: Path) -> None:
       ConfigError: If it is larger than LIMIT_MB; it names the largest files.
     """
     size = {p: p.stat().st_size / 2**20 for p in folder.rglob("*") if p.is_file()}
-    if (total := sum(size.values())) > LIMIT_MB:
+    if (total := sum(size.values())) > MAX_UPLOAD_MB:
         largest = sorted(size, key=lambda p: -size[p])[:3]
         names = ", ".join(f"{p.relative_to(folder)} {size[p]:.1f} MB" for p in largest)
-        problem = f"{total:.1f} MB, at most {LIMIT_MB}; the largest: {names}"
+        problem = f"{total:.1f} MB, at most {MAX_UPLOAD_MB}; the largest: {names}"
         raise ConfigError("upload", problem, remedy="move data out of the packages")
 
 
-def follow(job: str, address: str, write: Callable[[str], None]) -> int:
+def follow_job(job: str, address: str, write: Callable[[str], None]) -> int:
     """Follow a job's log to its end, over lost connections; return the job's exit status.
 
     Args:
@@ -248,13 +250,13 @@ def follow(job: str, address: str, write: Callable[[str], None]) -> int:
     Raises:
       ConfigError: If there is no such job, or the dashboard does not answer for PATIENCE_S seconds.
     """
-    with _refusals(address):
-        client = _client(address)
-        job_id = _find(client, job, address)
-    return _status(asyncio.run(_follow(client, job_id, address, write)), write)
+    with _explain_refusals(address):
+        client = _make_client(address)
+        job_id = _find_job(client, job, address)
+    return _exit_status(asyncio.run(_follow_log(client, job_id, address, write)), write)
 
 
-def _find(client: JobSubmissionClient, job: str, address: str) -> str:
+def _find_job(client: JobSubmissionClient, job: str, address: str) -> str:
     """Return the id that a job was submitted with.
 
     Raises:
@@ -264,7 +266,7 @@ def _find(client: JobSubmissionClient, job: str, address: str) -> str:
         if job_id := client.get_job_info(job).submission_id:
             return job_id
     except RuntimeError as error:
-        if UNKNOWN not in str(error):
+        if UNKNOWN_JOB not in str(error):
             raise
     jobs = [d for d in client.list_jobs() if "soilweave" in (d.metadata or {})]
     latest = sorted(jobs, key=lambda d: -(d.start_time or 0))[:5]
@@ -272,11 +274,13 @@ def _find(client: JobSubmissionClient, job: str, address: str) -> str:
     raise ConfigError(f"job {job}", f"not found on {address}", remedy=f"latest: {names or 'none'}")
 
 
-async def _follow(client: Any, job: str, address: str, write: Callable[[str], None]) -> JobDetails:
+async def _follow_log(
+    client: Any, job: str, address: str, write: Callable[[str], None]
+) -> JobDetails:
     """Follow the log until the job ends, connecting again if needed; return its details."""
-    log = _Log(write)
-    while not (details := await _details(client, job, address)).status.is_terminal():
-        await _tail(client, job, log)
+    log = _LogWriter(write)
+    while not (details := await _job_details(client, job, address)).status.is_terminal():
+        await _tail_log(client, job, log)
         await asyncio.sleep(PAUSE_S)
     log.begin()
     try:
@@ -288,20 +292,20 @@ async def _follow(client: Any, job: str, address: str, write: Callable[[str], No
     return details
 
 
-async def _details(client: Any, job: str, address: str) -> JobDetails:
+async def _job_details(client: Any, job: str, address: str) -> JobDetails:
     """Return the details of a job; wait if the dashboard is away for a while."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        with _refusals(address, f"; follow again with --follow {job}"):
+        with _explain_refusals(address, f"; follow again with --follow {job}"):
             try:
                 return await asyncio.to_thread(client.get_job_info, job)
             except (OSError, RuntimeError) as error:
-                if UNKNOWN in str(error) or time.monotonic() > deadline:
+                if UNKNOWN_JOB in str(error) or time.monotonic() > deadline:
                     raise
         await asyncio.sleep(PAUSE_S)
 
 
-async def _tail(client: Any, job: str, log: _Log) -> None:
+async def _tail_log(client: Any, job: str, log: _LogWriter) -> None:
     """Follow the log on one connection until it ends or is quiet for QUIET_S seconds."""
     from aiohttp import ClientError
 
@@ -316,7 +320,7 @@ async def _tail(client: Any, job: str, log: _Log) -> None:
             log.add(part)
 
 
-class _Log:
+class _LogWriter:
     """Writes whole lines of a log, each once, although every connection sends all of it.
 
     Attributes:
@@ -348,7 +352,7 @@ class _Log:
             self.write(self.rest)
 
 
-def _status(details: JobDetails, write: Callable[[str], None]) -> int:
+def _exit_status(details: JobDetails, write: Callable[[str], None]) -> int:
     """Return the job's exit status as a shell does; if it is not 0, write the reason."""
     job, status = details.submission_id, details.status.value
     if status == "SUCCEEDED":
@@ -365,16 +369,16 @@ def _status(details: JobDetails, write: Callable[[str], None]) -> int:
     return (128 - code if code < 0 else code) if code else 1
 
 
-def _client(address: str) -> JobSubmissionClient:
+def _make_client(address: str) -> JobSubmissionClient:
     """Return a client of the dashboard whose requests have a time limit."""
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):
         # Ray's own client sets no limit, and waits for a silent host for ever.
         def _do_request(self, *args: Any, **options: Any) -> Any:
-            return super()._do_request(*args, timeout=TIMEOUT_S, **options)
+            return super()._do_request(*args, timeout=REQUEST_TIMEOUT_S, **options)
 
-    for module in CHATTY:
+    for module in CHATTY_LOGGERS:
         logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
     names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
     # Ray prefers the environment to the argument.
@@ -386,7 +390,7 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 @contextlib.contextmanager
-def _refusals(address: str, hint: str = "") -> Iterator[None]:
+def _explain_refusals(address: str, hint: str = "") -> Iterator[None]:
     """Turn errors of the connection and refusals of the cluster into ConfigError."""
     from ray.exceptions import AuthenticationError
 

@@ -130,13 +130,13 @@ def write_probe_entry(
     Raises:
       ConfigError: If the catalog cannot be edited, or the URL of the table contains credentials.
     """
-    if "://" in table.url and http_errors.shown(table.url) != table.url:
+    if "://" in table.url and http_errors.format_url(table.url) != table.url:
         problem = (
             "the URL contains a user name, a password or a query; credentials are not allowed in a "
             "catalog"
         )
         raise ConfigError(
-            http_errors.shown(table.url), problem, remedy="give a plain URL, or a file"
+            http_errors.format_url(table.url), problem, remedy="give a plain URL, or a file"
         )
     action = put(catalog, name, _make_entry(table, data, license_))
     note = (

@@ -202,7 +202,7 @@ def examine_places(
     try:
         used = [
             _select_used_sites(experiment, d)
-            for d in experiment_sources.without_excluded(experiment, opened)
+            for d in experiment_sources.drop_excluded_sites(experiment, opened)
         ]
         return [*_note_same_ids(used), *_note_same_places(experiment, used)], problems
     except Exception as error:  # noqa: BLE001  # any error from a provider's file is a finding
@@ -217,14 +217,14 @@ def _select_used_sites(experiment: Experiment, dataset: xr.Dataset) -> xr.Datase
     """Select the sites that the experiment uses: those in its domain, if inputs come from cells."""
     if experiment.inputs_from == "own":
         return dataset
-    y, _ = config.window(experiment).cells_of(dataset.lat.values, dataset.lon.values)
+    y, _ = config.experiment_window(experiment).cells_of(dataset.lat.values, dataset.lon.values)
     return dataset.isel(place=y >= 0)
 
 
 def _note_same_ids(opened: Sequence[xr.Dataset]) -> list[EntryFinding]:
     """Note the ids that occur in more than one source."""
     ids, entries = _ids_and_entries(opened)
-    _, repeated = site_records.distinct(ids, entries)
+    _, repeated = site_records.qualify_duplicate_ids(ids, entries)
     if not repeated:
         return []
     message = f"ids in more than one source; these sites are named {', '.join(repeated)}"
@@ -235,18 +235,20 @@ def _note_same_ids(opened: Sequence[xr.Dataset]) -> list[EntryFinding]:
 def _note_same_places(experiment: Experiment, opened: Sequence[xr.Dataset]) -> list[EntryFinding]:
     """Note the pairs of sites at one place, the first of them with their correlation."""
     ids, entries = _ids_and_entries(opened)
-    names, _ = site_records.distinct(ids, entries)
+    names, _ = site_records.qualify_duplicate_ids(ids, entries)
     lat, lon = (np.concatenate([d[axis].values for d in opened]) for axis in ("lat", "lon"))
     pairs = config.find_collocated_pairs(experiment, lat, lon)
     shown = collocated_sites.Twins(pairs.pair[:MAX_COMPARED_PAIRS], pairs.km[:MAX_COMPARED_PAIRS])
     duplicates = experiment.qc.duplicate_sites
-    hint = f"none is needed; {collocated_sites.REMEDY}"
+    hint = f"none is needed; {collocated_sites.TWINS_HINT}"
     if duplicates != "keep":
         hint = f"none is needed; qc.duplicate_sites={duplicates} makes them one site"
     rows, compared = [], _compare_records(experiment, opened, names, shown)
     for comparison, (a, b) in zip(compared, shown.pair, strict=True):
         both_entries = ", ".join(dict.fromkeys([entries[a], entries[b]]))
-        rows.append((both_entries, Finding("twins", collocated_sites.told(comparison), hint)))
+        rows.append(
+            (both_entries, Finding("twins", collocated_sites.format_pair(comparison), hint))
+        )
     if n_more := len(pairs.pair) - len(shown.pair):
         label = ", ".join(dict.fromkeys(entries))
         rows.append((label, Finding("twins", f"and {n_more} more pairs at one place", hint)))
@@ -274,19 +276,23 @@ def _compare_records(
         in_dataset = members[(members >= first) & (members < first + n_sites)] - first
         first += n_sites
         if in_dataset.size:
-            part, _ = site_records.screened(experiment, dataset.isel(place=in_dataset), "")
+            part, _ = site_records.screen_source(experiment, dataset.isel(place=in_dataset), "")
             values.append(part[experiment.target].transpose("time", "place").values)
     if not values:
         return []
     among_members = pairs._replace(pair=np.searchsorted(members, pairs.pair))
     member_names = [names[i] for i in members.tolist()]
-    return collocated_sites.described(among_members, member_names, np.concatenate(values, 1), days)
+    return collocated_sites.describe_twins(
+        among_members, member_names, np.concatenate(values, 1), days
+    )
 
 
 def _ids_and_entries(opened: Sequence[xr.Dataset]) -> tuple[list[str], list[str]]:
     """Return the id of every site of all sources, and the short name of its entry."""
     ids = [str(i) for dataset in opened for i in dataset.place.values]
-    short_names = site_records.short_names([str(dataset.attrs["entry"]) for dataset in opened])
+    short_names = site_records.short_entry_names(
+        [str(dataset.attrs["entry"]) for dataset in opened]
+    )
     entries = [short_names[str(d.attrs["entry"])] for d in opened for _ in range(d.sizes["place"])]
     return ids, entries
 
@@ -305,9 +311,9 @@ def find_targets(target: str, settings: Sequence[str]) -> list[Case]:
         if settings:
             problem = f"{target} is a catalog, which has no settings"
             raise ConfigError("--set", problem, remedy="name an experiment")
-        url = intake_catalog.locate(target)
+        url = intake_catalog.catalog_url(target)
         return list(_walk_catalog(url, "", frozenset({url})))
-    return list_experiment_cases(load.experiment(target, settings))
+    return list_experiment_cases(load.load_experiment(target, settings))
 
 
 def _walk_catalog(url: str, prefix: str, ancestors: frozenset[str]) -> Iterator[Case]:
@@ -319,13 +325,13 @@ def _walk_catalog(url: str, prefix: str, ancestors: frozenset[str]) -> Iterator[
       ancestors: this catalog and those it is nested in, so that circular references end.
     """
     try:
-        entries = intake_catalog.tree(url)
+        entries = intake_catalog.read_entries(url)
     except (SoilweaveError, OSError) as error:
         failure = error if isinstance(error, SoilweaveError) else ConfigError(url, "not found")
         yield Case(prefix.rstrip(".") or url, failure)
         return
     for name, spec in entries.items():
-        nested_url = intake_catalog.nested(url, spec)
+        nested_url = intake_catalog.nested_catalog_url(url, spec)
         if nested_url is None:
             yield Case(
                 prefix + name, intake_catalog.CatalogEntry(url, name, spec), sparse=_is_sparse(spec)
@@ -345,17 +351,17 @@ def _is_catalog(target: str) -> bool:
     A preset is a catalog if no experiment has its name, a file if all its entries name drivers.
     """
     if not target.endswith((".yaml", ".yml")):
-        if target in load.presets("experiments"):
+        if target in load.list_presets("experiments"):
             return False
         try:
-            intake_catalog.locate(target)
+            intake_catalog.catalog_url(target)
         except ConfigError:
             return False
         return True
     if not files.exists(target):
         return False
     try:
-        entries = intake_catalog.tree(target)
+        entries = intake_catalog.read_entries(target)
     except ConfigError:
         return False
     return all(isinstance(spec, dict) and "driver" in spec for spec in entries.values())

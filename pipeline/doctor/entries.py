@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.catalog import intake_catalog
 from pipeline.doctor.findings import Finding, check_metadata, findings_from_error
-from pipeline.errors import SECRET, SoilweaveError
+from pipeline.errors import SECRET_NAMES, SoilweaveError
 from pipeline.experiment.variables import VARIABLES
 from pipeline.sources.shared import earthdata
 from pipeline.storage import source_copies
@@ -118,7 +118,7 @@ def list_experiment_cases(experiment: Experiment) -> list[Case]:
     for label, roles in roles_of.items():
         entry: intake_catalog.CatalogEntry | Exception
         try:
-            entry = intake_catalog.find(sources.catalog, label)
+            entry = intake_catalog.find_entry(sources.catalog, label)
         except (SoilweaveError, OSError) as error:
             entry = error
         kinds = roles | ({"auxiliary"} if "target" in roles else set())
@@ -153,10 +153,10 @@ def find_obstacles(case: Case) -> list[Finding]:
     if _is_staged(case):
         return []
     findings = []
-    variables = intake_catalog.ENVIRONMENT.findall(str(case.entry.spec))
+    variables = intake_catalog.ENVIRONMENT_PATTERN.findall(str(case.entry.spec))
     unset = [name for name in variables if not os.environ.get(name)]
     for name in dict.fromkeys(unset):
-        is_secret = SECRET.search(name) or case.metadata.get("auth") == "token"
+        is_secret = SECRET_NAMES.search(name) or case.metadata.get("auth") == "token"
         check = "credentials" if is_secret else "environment"
         origin = case.metadata.get("auth_note") or case.metadata.get("origin") or "the provider"
         hint = f"set this environment variable; see {origin}"
@@ -202,8 +202,10 @@ def make_driver(case: Case) -> Any:
     assert isinstance(case.entry, intake_catalog.CatalogEntry)
     if _is_staged(case):
         return None
-    parameters = intake_catalog.parameters(case.experiment, case.entry) if case.experiment else {}
-    return intake_catalog.driver_of(case.entry, parameters)
+    parameters = (
+        intake_catalog.entry_parameters(case.experiment, case.entry) if case.experiment else {}
+    )
+    return intake_catalog.make_driver(case.entry, parameters)
 
 
 def open_entry(case: Case, driver: Any, period: Period | None) -> tuple[xr.Dataset, set[str]]:
@@ -235,4 +237,6 @@ def _is_staged(case: Case) -> bool:
     """Return whether the experiment reads a staged copy of the entry."""
     experiment = case.experiment
     staged = experiment is not None and experiment.sources.staged is not None
-    return staged and experiment is not None and case.label in intake_catalog.entries(experiment)
+    return (
+        staged and experiment is not None and case.label in intake_catalog.cube_entries(experiment)
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.errors import SoilweaveError, bare
+from pipeline.errors import SoilweaveError, redact_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,5 +124,5 @@ def findings_from_error(error: Exception) -> list[Finding]:
 
 def _shorten(text: str) -> str:
     """Return the beginning of a text, without secrets."""
-    text = bare(text)
+    text = redact_secrets(text)
     return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[: MAX_MESSAGE_LENGTH - 3]}..."

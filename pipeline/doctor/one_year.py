@@ -60,7 +60,7 @@ def collect_site_notes(
             )
             notes.append(Finding(NOTE, message, "none needed, unless they should have some"))
         if "unchecked" in getattr(sample.get("provider_flag"), "attrs", {}):
-            for flag, n in quality_control.unchecked(
+            for flag, n in quality_control.count_unchecked(
                 sample["provider_flag"].load(), present
             ).items():
                 message = (

@@ -153,7 +153,7 @@ def evaluate_memory(experiment: Experiment, sizes: Sizes) -> PeakMemory:
     from pipeline.evaluate import stage
 
     first, last = experiment.test_period
-    scored = min(stage.MOST_CELL_DAYS, stage.MOST * ((last - first).days + 1))
+    scored = min(stage.MAX_CELL_DAYS, stage.MAX_CELLS * ((last - first).days + 1))
     if experiment.sources.truth is None:
         scored = 0
     mapped = sizes.cells * schema.BLOCK_DAYS
@@ -294,7 +294,7 @@ def plan_tables(experiment: Experiment) -> list[Any]:
 
 def experiment_sizes(experiment: Experiment) -> Sizes:
     """Count the cells, days and inputs of an experiment, from its settings and the catalog."""
-    window = config.window(experiment)
+    window = config.experiment_window(experiment)
     rows, cols = window.cell_shape
     first, last = experiment.period
     n_variables = {"forcing": 0, "static": 0}
@@ -348,7 +348,10 @@ def _prepare_work(experiment: Experiment, sizes: Sizes) -> StageWork:
     written_mb = (
         sizes.forcing * sizes.blocks * block_mb + sizes.static * sizes.cells * FLOAT_BYTES / 1e6
     )
-    volumes = {e: intake_catalog.of(experiment, e) for e in intake_catalog.entries(experiment)}
+    volumes = {
+        e: intake_catalog.entry_volume(experiment, e)
+        for e in intake_catalog.cube_entries(experiment)
+    }
     read_mb = sum(v.megabytes * v.blocks for v in volumes.values() if v is not None)
     # Hours are averaged to days chunk by chunk, so that a task holds one decoded block of days of
     # one variable.
@@ -363,7 +366,7 @@ def _prepare_work(experiment: Experiment, sizes: Sizes) -> StageWork:
 def _train_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWork:
     # How many regions serve as folds is known only after reading; n_folds stands for that number.
     folds = experiment.folds
-    jobs = models.jobs(experiment, () if folds.kind == "none" else range(folds.n_folds))
+    jobs = models.list_models(experiment, () if folds.kind == "none" else range(folds.n_folds))
     n_updates = updates_per_model(experiment, sizes)
     hours = len(jobs) * n_updates * speed.step_s / speed.side_by_side / 3600
     tasks = f"{len(jobs)} models x {n_updates:,} updates"
@@ -389,7 +392,7 @@ def _predict_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWor
 
 def _daily_megabytes(experiment: Experiment, entry: str, size: Volume) -> float:
     """Return the megabytes of an entry once its hours are averaged to days."""
-    spec = intake_catalog.find(experiment.sources.catalog, entry).spec
+    spec = intake_catalog.find_entry(experiment.sources.catalog, entry).spec
     mapping = (spec.get("args") or {}).get("mapping") or {}
     return size.megabytes / (24 if "daily" in str(mapping) else 1)
 
@@ -401,7 +404,7 @@ def _count_tiles(sizes: Sizes) -> int:
 
 def _mapped_variables(experiment: Experiment, entry: str) -> set[str]:
     """Return the names of the variables that an entry provides."""
-    args = intake_catalog.find(experiment.sources.catalog, entry).spec.get("args") or {}
+    args = intake_catalog.find_entry(experiment.sources.catalog, entry).spec.get("args") or {}
     mapping = args.get("mapping") or {}
     mappings = mapping if isinstance(mapping, list) else [mapping]
     return {name for part in mappings for name in part} | set(args.get("classes") or {})
@@ -416,17 +419,19 @@ def _source_table(experiment: Experiment) -> Any:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("basis")
     table.add_column("login")
-    prepared = [] if experiment.cube else intake_catalog.entries(experiment)
+    prepared = [] if experiment.cube else intake_catalog.cube_entries(experiment)
     for entry in [*prepared, *experiment.baselines]:
-        metadata = intake_catalog.find(experiment.sources.catalog, entry).spec.get("metadata") or {}
-        entry_volume = intake_catalog.of(experiment, entry)
+        metadata = (
+            intake_catalog.find_entry(experiment.sources.catalog, entry).spec.get("metadata") or {}
+        )
+        entry_volume = intake_catalog.entry_volume(experiment, entry)
         auth = str(metadata.get("auth", "not stated"))
         if entry_volume is None:
             table.add_row(entry, "?", "?", "1", "not stated", auth)
         else:
             requests, size = (
                 f"{entry_volume.requests:,}",
-                intake_catalog.size(entry_volume.megabytes),
+                intake_catalog.format_size(entry_volume.megabytes),
             )
             times = str(entry_volume.blocks)
             table.add_row(entry, requests, size, times, entry_volume.basis, auth)
@@ -440,8 +445,8 @@ def _stage_table(stages: list[StageWork]) -> Any:
     for name in ("stage", "tasks", "shards", "writes", "a worker", "driver", "hours"):
         table.add_column(name, justify="left" if name in ("stage", "tasks") else "right")
     for stage in stages:
-        peak = (intake_catalog.size(mb) if mb else "" for mb in stage.memory)
-        size = intake_catalog.size(stage.megabytes)
+        peak = (intake_catalog.format_size(mb) if mb else "" for mb in stage.memory)
+        size = intake_catalog.format_size(stage.megabytes)
         hours = f"{stage.hours:.2f}" if stage.hours < 10 else f"{stage.hours:,.0f}"
         table.add_row(stage.stage, stage.tasks, f"{stage.objects:,}", size, *peak, hours)
     return table
@@ -453,15 +458,17 @@ def _advise_on_memory(experiment: Experiment, sizes: Sizes, memory_mb: float) ->
     if packed <= room:
         return ""
     most = int(count_footprints(experiment, sizes) * room / packed)
+    needed, available, memory = map(intake_catalog.format_size, (packed, room, memory_mb))
     return (
-        f"\nThe workers of train share {intake_catalog.size(packed)}, but Ray's object store has "
-        f"only {intake_catalog.size(room)} of this machine's {intake_catalog.size(memory_mb)}: "
+        f"\nThe workers of train share {needed}, but Ray's object store has only {available} of this "
+        f"machine's {memory}: "
         f"set train.max_footprints={most}, or use nodes with more memory."
     )
 
 
 def _describe_basis(experiment: Experiment, sizes: Sizes, speed: Pace) -> str:
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+    shared = intake_catalog.format_size(training_data_mb(experiment, sizes))
     return (
         "Times: how often prepare reads an object, block by block; once with --stage-to.\n"
         f"{sizes.rows} x {sizes.cols} cells, {sizes.days:,} days, {sizes.forcing} forcings, "
@@ -470,6 +477,6 @@ def _describe_basis(experiment: Experiment, sizes: Sizes, speed: Pace) -> str:
         f"{speed.cell_days_per_s:,.0f} cell-days per second in prediction, "
         f"{speed.side_by_side} workers in parallel; reading and writing are assumed to reach "
         f"{MEGABYTES_PER_SECOND:g} MB/s. Memory is the peak of a process; in train it includes "
-        f"{intake_catalog.size(training_data_mb(experiment, sizes))} that all workers of a node "
-        "share." + _advise_on_memory(experiment, sizes, memory_mb)
+        f"{shared} that all workers of a node share."
+        + _advise_on_memory(experiment, sizes, memory_mb)
     )

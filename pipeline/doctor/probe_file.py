@@ -19,7 +19,7 @@ from pipeline import files
 from pipeline.doctor import catalog_entry
 from pipeline.errors import ConfigError
 from pipeline.evaluate.report import style
-from pipeline.evaluate.report.series import months
+from pipeline.evaluate.report.series import set_month_ticks
 from pipeline.experiment.config import JudgingConfig
 from pipeline.experiment.variables import VARIABLES
 from pipeline.probes import examine
@@ -80,10 +80,10 @@ def draw_record(found: Record, title: str, what: str, bounds: tuple[float, float
         axes.set_ylabel(what)
         axes.set_title(title, loc="left", fontsize=8.5)
         style.short_ticks(axes.yaxis)
-        months(axes)
+        set_month_ticks(axes)
         axes.grid(axis="y")
         figure.legend(loc="outside lower left", ncols=6, columnspacing=1.4)
-        return style.as_bytes(figure)
+        return style.figure_bytes(figure)
 
 
 def _limits(values: NDArray[np.float32], bounds: tuple[float, float]) -> tuple[float, float]:
@@ -245,7 +245,7 @@ def examine_probes(
     given = _parse_settings(settings)
     license_ = str(given.pop("license", catalog_entry.DEFAULT_LICENSE))
     catalog = catalog_entry.parts(write) if write else None
-    examined = examine.read_probes(files.absolute(target), given)
+    examined = examine.read_probes(files.make_absolute(target), given)
     progress.start("doctor", len(examined.places), "probes")
     healthy = not examined.problems
     parts: list[Any] = [make_probe_table(examined)] if examined.places else []
@@ -293,7 +293,7 @@ def _draw_probes(examined: ProbeTable, data: xr.Dataset, folder: str, progress: 
     from pipeline.evaluate.report import style
 
     variable = VARIABLES[TARGET]
-    label = style.quantity(TARGET.replace("_", " "), style.units(variable.units))
+    label = style.label_with_unit(TARGET.replace("_", " "), style.format_units(variable.units))
     bounds, used_names = (variable.minimum, variable.maximum), set[str]()
     days = data.time.values.astype("datetime64[D]")
     for index, site in enumerate(data.place.values.tolist()):

@@ -32,7 +32,7 @@ from pipeline.doctor.findings import Finding, findings_from_error
 from pipeline.doctor.recording import exchanges as recording_exchanges
 from pipeline.doctor.recording import gateway
 from pipeline.doctor.recording.exchanges import Exchanges
-from pipeline.errors import SECRET, ConfigError, DataError, SoilweaveError
+from pipeline.errors import SECRET_NAMES, ConfigError, DataError, SoilweaveError
 from pipeline.sources import drivers
 from pipeline.storage import artefacts
 
@@ -94,7 +94,7 @@ def read_window(
       SoilweaveError: If the driver cannot read the entry. Errors of the libraries that the driver
         uses may pass through.
     """
-    driver: Any = intake_catalog.driver_of(entry, parameters)
+    driver: Any = intake_catalog.make_driver(entry, parameters)
     driver.period, driver.region = period, region
     dataset: xr.Dataset = driver.to_dask()
     part = coverage.find_coverage(dataset, region)
@@ -275,7 +275,7 @@ def list_verified(folder: str) -> list[str]:
         is_file = "://" not in name and name.endswith((".yaml", ".yml"))
         try:
             url = str(Path(folder) / name) if is_file else name
-            spec = intake_catalog.find(url, recording["entry"]).spec
+            spec = intake_catalog.find_entry(url, recording["entry"]).spec
         except (SoilweaveError, OSError):
             lines.append(f"{place}: not found here")
             continue
@@ -292,7 +292,7 @@ def entry_digest(spec: Json) -> str:
     """Return a SHA-256 of how an entry is read: its driver and arguments, not its metadata."""
     # The published path, so that recordings stay valid when a driver moves.
     path = drivers.published_path(spec["driver"])
-    return files.sha256_of([path, spec.get("args") or {}])
+    return files.sha256_of_json([path, spec.get("args") or {}])
 
 
 def _read_in_process(gateway_url: str, request: ReadRequest) -> tuple[Json, list[Finding]]:
@@ -327,7 +327,9 @@ def _read_through_gateway(
     with gateway.route_through(gateway_url):
         try:
             parameters = (
-                intake_catalog.parameters(case.experiment, case.entry) if case.experiment else {}
+                intake_catalog.entry_parameters(case.experiment, case.entry)
+                if case.experiment
+                else {}
             )
             values, mapped = read_window(case.entry, parameters, request.period, request.region)
         except Exception as error:  # noqa: BLE001  # any error from an answer is a finding
@@ -386,7 +388,7 @@ def _replay_entry(folder: Path) -> RecordingResult:
     recording = json.loads((folder / RECORD).read_text())
     period = recording["period"] and tuple(date.fromisoformat(day) for day in recording["period"])
     region = recording["region"] and tuple(recording["region"])
-    case = Case(folder.name, intake_catalog.find(str(folder / CATALOG), recording["entry"]))
+    case = Case(folder.name, intake_catalog.find_entry(str(folder / CATALOG), recording["entry"]))
     try:
         exchanges = Exchanges.load(folder)
     except DataError as error:
@@ -461,16 +463,16 @@ def _replay_environment(spec: Json) -> dict[str, str]:
     environment = {
         name: recording_exchanges.remove_secrets(value) for name, value in current.items()
     }
-    for name in intake_catalog.ENVIRONMENT.findall(str(spec)):
+    for name in intake_catalog.ENVIRONMENT_PATTERN.findall(str(spec)):
         value = recording_exchanges.remove_secrets(os.environ[name])
-        is_secret = SECRET.search(name) or "://" not in value
+        is_secret = SECRET_NAMES.search(name) or "://" not in value
         environment[name] = recording_exchanges.REMOVED if is_secret else value
     return environment
 
 
 def _catalog_of_entry(entry: intake_catalog.CatalogEntry) -> Json:
     """Return a catalog of an entry and of the entries that it is composed of."""
-    siblings = intake_catalog.tree(entry.catalog)
+    siblings = intake_catalog.read_entries(entry.catalog)
     references = [v for v in (entry.spec.get("args") or {}).values() if isinstance(v, str)]
     names = [entry.name, *(name for name in references if name in siblings)]
     return {"metadata": {"version": 1}, "sources": {name: siblings[name] for name in names}}

@@ -195,9 +195,11 @@ def check_missing_values(
     findings = []
     for name, mask in present.items():
         missing_share = (~mask[:, cells]).mean(1)
-        days = sample.time.values[missing_share > missing_values.FEW].astype("datetime64[D]")
+        days = sample.time.values[missing_share > missing_values.TOLERATED_SHARE].astype(
+            "datetime64[D]"
+        )
         if days.size:
-            percent = 100 * missing_share[missing_share > missing_values.FEW].mean()
+            percent = 100 * missing_share[missing_share > missing_values.TOLERATED_SHARE].mean()
             message = (
                 f"{name}: {len(days)} of {len(mask)} days lack {percent:.3g} % of the values: "
                 f"{runs_as_text(runs_of_days(days), most=3)}"
@@ -225,7 +227,7 @@ def check_absent_parts(
     }
     if isinstance(driver, GridZarrSource) and driver.icechunk is None:
         try:
-            listing = zarr_stores.of_source(driver, driver.group)
+            listing = zarr_stores.find_absent_chunks(driver, driver.group)
         except SoilweaveError as error:  # a bucket may allow reading but not listing
             return [], f"chunks not listed: {error.problems[0]}"
         if listing is None:

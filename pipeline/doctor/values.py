@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.doctor.findings import Finding
 from pipeline.errors import DataError
-from pipeline.sources.shared.units import conversion
+from pipeline.sources.shared.units import linear_conversion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,7 +130,7 @@ def _likely_units(values: NDArray[np.float64], share_inside: float, variable: Va
         return ""
     for other in CONFUSED_UNITS.get(units, ()):
         try:
-            slope, offset = conversion(other, units)
+            slope, offset = linear_conversion(other, units)
         except DataError:
             continue
         if _share_in_range(values * slope + offset, variable) > 0.999:

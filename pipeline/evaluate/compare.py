@@ -23,7 +23,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError, SoilweaveError
 from pipeline.evaluate import scoring
-from pipeline.evaluate.scoring import COMPARED, Candidate, Sites
+from pipeline.evaluate.scoring import PAIRED_METRICS, Candidate, Sites
 from pipeline.experiment.config import SATELLITE_BASELINE
 from pipeline.grid import collocated_sites, lookup
 from pipeline.storage import schema
@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
 
-TOLD = ("n_sites", "median", "ci95")
-ALIKE = 1e-6  # observations that differ by no more are the same, in the target's unit
+
+SCORE_KEYS = ("n_sites", "median", "ci95")
+OBSERVATION_TOLERANCE = (
+    1e-6  # observations that differ by no more are the same, in the target's unit
+)
 
 
-def run(workspaces: Sequence[Workspace]) -> Json:
+def compare_experiments(workspaces: Sequence[Workspace]) -> Json:
     """Compare the experiment of the first workspace with that of each other one.
 
     Returns:
@@ -66,9 +69,9 @@ def run(workspaces: Sequence[Workspace]) -> Json:
     if not arms:
         arms_of_each = "; ".join(f"{o.name} has {', '.join(o.experiment.arms)}" for o in runs)
         raise DataError("evaluate", f"no arm in common: {arms_of_each}")
-    aligned, sites = _common(runs, arms)
+    aligned, sites = _align_runs(runs, arms)
     judging = first.experiment.judging
-    by_arm: Json = {arm: _arm(arm, aligned, sites, judging) for arm in arms}
+    by_arm: Json = {arm: _compare_arm(arm, aligned, sites, judging) for arm in arms}
     if not any(d["n_sites"] for arm in by_arm.values() for d in arm["experiments"].values()):
         problem = (
             f"no site has {judging.min_days} days that all experiments observe and predict, as "
@@ -78,30 +81,30 @@ def run(workspaces: Sequence[Workspace]) -> Json:
         raise DataError("evaluate", problem, remedy=hint)
     return {
         "first": first.name,
-        "experiments": {o.name: _about(o, first) for o in runs},
+        "experiments": {o.name: _describe_run(o, first) for o in runs},
         "n_sites": int(np.isfinite(sites.observed).any(1).sum()),
         "n_site_days": int(np.isfinite(sites.observed).sum()),
         "min_days": judging.min_days,
         "test_period": [str(day) for day in (sites.days[0], sites.days[-1])],
         "unit": first.experiment.table[first.experiment.target].units,
         "arms": by_arm,
-        "baselines": _baselines(first, aligned[0], sites),
-        "notes": _notes(runs, arms),
+        "baselines": _score_baselines(first, aligned[0], sites),
+        "notes": _comparison_notes(runs, arms),
     }
 
 
-def _about(run: PastRun, first: PastRun) -> Json:
+def _describe_run(run: PastRun, first: PastRun) -> Json:
     """Return the entry of one experiment in `experiments`."""
     observed = np.isfinite(run.observed)
     return {
-        "folder": files.absolute(run.workspace.root),
-        "changed": schema.changed(first.experiment, run.experiment),
+        "folder": files.make_absolute(run.workspace.root),
+        "changed": schema.changed_settings(first.experiment, run.experiment),
         "n_sites": int(observed.any(1).sum()),
         "n_site_days": int(observed.sum()),
     }
 
 
-def _common(runs: Sequence[PastRun], arms: Sequence[str]) -> tuple[list[PastRun], Sites]:
+def _align_runs(runs: Sequence[PastRun], arms: Sequence[str]) -> tuple[list[PastRun], Sites]:
     """Restrict all runs to the sites and days that they have in common.
 
     Returns:
@@ -113,7 +116,7 @@ def _common(runs: Sequence[PastRun], arms: Sequence[str]) -> tuple[list[PastRun]
         site-day.
     """
     first = runs[0]
-    relocated = set[str]().union(*(_moved(first, other) for other in runs))
+    relocated = set[str]().union(*(_relocated_sites(first, other) for other in runs))
     ids = [i for i in first.ids if i not in relocated and all(i in o.ids for o in runs)]
     days = first.days[np.logical_and.reduce([np.isin(first.days, o.days) for o in runs])]
     aligned = [run.at(ids, days) for run in runs]
@@ -132,7 +135,7 @@ def _common(runs: Sequence[PastRun], arms: Sequence[str]) -> tuple[list[PastRun]
     problems = []
     for run in aligned[1:]:
         difference = np.abs(run.observed - aligned[0].observed)[common]
-        if n := int((difference > ALIKE).sum()):
+        if n := int((difference > OBSERVATION_TOLERANCE).sum()):
             problems.append(
                 f"observations of {run.name} differ from those of {first.name} on {n} of "
                 f"{len(difference)} common site-days, by up to {difference.max():.4g}"
@@ -144,17 +147,17 @@ def _common(runs: Sequence[PastRun], arms: Sequence[str]) -> tuple[list[PastRun]
     return aligned, Sites(tuple(ids), aligned[0].block, days, observed)
 
 
-def _moved(first: PastRun, other: PastRun) -> set[str]:
+def _relocated_sites(first: PastRun, other: PastRun) -> set[str]:
     """Return the ids that both runs use, but for sites at different places."""
     ids = [i for i in first.ids if i in other.ids]
     a, b = (run.at(ids, run.days[:0]) for run in (first, other))
     distance_km = lookup.great_circle_km(a.lat, a.lon, b.lat, b.lon)
     return {
-        i for i, km in zip(ids, distance_km.tolist(), strict=True) if km >= collocated_sites.SAME_KM
+        i for i, km in zip(ids, distance_km.tolist(), strict=True) if km >= collocated_sites.TWIN_KM
     }
 
 
-def _arm(arm: str, aligned: list[PastRun], sites: Sites, judging: JudgingConfig) -> Json:
+def _compare_arm(arm: str, aligned: list[PastRun], sites: Sites, judging: JudgingConfig) -> Json:
     """Return the scores of every run that has the arm, and its differences from the first run."""
     runs = [run for run in aligned if arm in run.predictions]
     no_folds = np.full(len(sites.ids), "")
@@ -162,19 +165,19 @@ def _arm(arm: str, aligned: list[PastRun], sites: Sites, judging: JudgingConfig)
     candidates = [
         Candidate(str(k), True, no_folds, run.predictions[arm]) for k, run in enumerate(runs)
     ]
-    _, summary = scoring.judge(sites, candidates, judging)
+    _, summary = scoring.score_candidates(sites, candidates, judging)
     described = {run.name: summary["arms"][str(k)] for k, run in enumerate(runs)}
     pairs = {run.name: summary["paired"][f"0-{k}"] for k, run in enumerate(runs) if k}
     return {
-        "experiments": {name: {key: d[key] for key in TOLD} for name, d in described.items()},
+        "experiments": {name: {key: d[key] for key in SCORE_KEYS} for name, d in described.items()},
         "minus_first": {
-            name: {metric: _turned(pair[metric]) for metric in COMPARED}
+            name: {metric: _reverse_difference(pair[metric]) for metric in PAIRED_METRICS}
             for name, pair in pairs.items()
         },
     }
 
 
-def _turned(difference: Json) -> Json:
+def _reverse_difference(difference: Json) -> Json:
     """Turn a paired difference A minus B into B minus A."""
     median, (low, high) = difference["median_difference"], difference["ci95"]
     # 0.0 - value, because -value would turn 0.0 into -0.0.
@@ -182,7 +185,7 @@ def _turned(difference: Json) -> Json:
     return difference | {"median_difference": negative[0], "ci95": negative[1:]}
 
 
-def _baselines(first: PastRun, aligned: PastRun, sites: Sites) -> Json:
+def _score_baselines(first: PastRun, aligned: PastRun, sites: Sites) -> Json:
     """Return the scores of the baselines of the first experiment, on the common sites and days.
 
     Args:
@@ -197,24 +200,24 @@ def _baselines(first: PastRun, aligned: PastRun, sites: Sites) -> Json:
     if first.experiment.sources.satellite is not None:
         cube = Cube.open(Cube.source(first.experiment, first.workspace)[0])
         test = cube.day_index(first.experiment.test_period)
-        satellite = scoring.in_cube(first.experiment, cube, test)
+        satellite = scoring.satellite_at_cube_sites(first.experiment, cube, test)
         # Put the satellite's series in the place of predictions, to restrict it in the same way.
         as_run = replace(first, predictions={"": satellite.prediction})
         series: NDArray[np.float32] = as_run.at(list(sites.ids), sites.days).predictions[""]
         candidates.append(Candidate(SATELLITE_BASELINE, False, no_folds, series))
     if not candidates:
         return {}
-    _, summary = scoring.judge(sites, candidates, first.experiment.judging)
-    return {name: {k: d[k] for k in TOLD} for name, d in summary["baselines"].items()}
+    _, summary = scoring.score_candidates(sites, candidates, first.experiment.judging)
+    return {name: {k: d[k] for k in SCORE_KEYS} for name, d in summary["baselines"].items()}
 
 
-def _notes(runs: Sequence[PastRun], arms: Sequence[str]) -> list[str]:
+def _comparison_notes(runs: Sequence[PastRun], arms: Sequence[str]) -> list[str]:
     """Return differences between the experiments that a reader of the scores should know."""
     first, notes = runs[0], []
     if first.experiment.sources.satellite is not None:
         notes.append("the satellite baseline is scored only on the common days that it observes")
     for other in runs[1:]:
-        if relocated := sorted(_moved(first, other)):
+        if relocated := sorted(_relocated_sites(first, other)):
             ids = ", ".join(relocated)
             notes.append(f"left out, as the id stands for another place in {other.name}: {ids}")
         if other.folds != first.folds:

@@ -74,7 +74,7 @@ class Probes:
         return ~present
 
 
-def read(
+def read_probes(
     experiment: Experiment, folds: pd.DataFrame, trained: TrainedModel, sites_url: str
 ) -> Probes:
     """Read the observations that pass quality control, and the inputs of every site.
@@ -88,33 +88,33 @@ def read(
     Raises:
       SoilweaveError: If the file cannot be read, or is not as its catalog entry says.
     """
-    raw = _opened(experiment, sites_url)
-    left_out = experiment_sources.excluding(raw, experiment.qc.exclude_sites)
+    raw = _open_sites(experiment, sites_url)
+    left_out = experiment_sources.is_excluded(raw, experiment.qc.exclude_sites)
     excluded = tuple(map(str, raw.place.values[left_out]))
     raw = raw.isel(place=~left_out).load()
     variable = experiment.table[experiment.target]
-    values, _ = quality_control.screen(raw, experiment.target, variable, experiment.qc)
+    values, _ = quality_control.screen_sites(raw, experiment.target, variable, experiment.qc)
     raw[experiment.target] = (("time", "place"), values)
-    days = _days(experiment, raw)
+    days = _needed_days(experiment, raw)
     lat, lon = raw.lat.values, raw.lon.values
-    fold, known = _known(experiment, folds, lat, lon)
-    forcing, static = _inputs(experiment, raw, days, trained)
+    fold, known = _match_known_sites(experiment, folds, lat, lon)
+    forcing, static = _read_inputs(experiment, raw, days, trained)
     label = spatial_blocks.block_labels(
         lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
     )
-    label = spatial_blocks.joined(label, config.number_places(experiment, lat, lon))
+    label = spatial_blocks.merge_blocks(label, config.label_experiment_places(experiment, lat, lon))
     observed = raw[experiment.target].reindex(time=days).values.T
     sites = Sites(tuple(map(str, raw.place.values)), label, days.astype("datetime64[D]"), observed)
     notes = tuple(raw.attrs.get("notes", ()))
     return Probes(sites, lat, lon, fold, known, forcing, static, excluded, notes)
 
 
-def _opened(experiment: Experiment, sites_url: str) -> xr.Dataset:
+def _open_sites(experiment: Experiment, sites_url: str) -> xr.Dataset:
     """Open a catalog entry (`CATALOG.yaml:NAME`), a table, or a file like the in-situ source."""
     if re.search(r"\.ya?ml:[^/]+$", sites_url):
         return intake_catalog.open_source(experiment, sites_url)
-    if columns.is_table(sites_url) and not _reads_tables(experiment):
-        return _table(experiment, sites_url)
+    if columns.is_table(sites_url) and not _source_reads_tables(experiment):
+        return _read_table(experiment, sites_url)
     if not experiment.sources.insitu:
         problem = "has no in-situ source, so the format of the file of sites is unknown"
         hint = "set sources.insitu, or use --sites CATALOG.yaml:NAME"
@@ -122,14 +122,14 @@ def _opened(experiment: Experiment, sites_url: str) -> xr.Dataset:
     return intake_catalog.open_source(experiment, experiment.sources.insitu[0], sites_url)
 
 
-def _reads_tables(experiment: Experiment) -> bool:
+def _source_reads_tables(experiment: Experiment) -> bool:
     """Return whether the in-situ source of the experiment itself reads tables."""
     entries = experiment.sources.insitu[:1]
-    specs = [intake_catalog.find(experiment.sources.catalog, entry).spec for entry in entries]
+    specs = [intake_catalog.find_entry(experiment.sources.catalog, entry).spec for entry in entries]
     return any(str(spec["driver"]).endswith(".TableSource") for spec in specs)
 
 
-def _table(experiment: Experiment, url: str) -> xr.Dataset:
+def _read_table(experiment: Experiment, url: str) -> xr.Dataset:
     """Read a table in the same way as `soilweave doctor` does.
 
     Raises:
@@ -148,7 +148,7 @@ def _table(experiment: Experiment, url: str) -> xr.Dataset:
     return examined.data.assign_attrs(entry=url, notes=examined.guess.notes)
 
 
-def _days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
+def _needed_days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
     """Return every day of the file, (day,).
 
     Where inputs come from the cells, they are available before the file begins; the days then
@@ -160,7 +160,7 @@ def _days(experiment: Experiment, raw: xr.Dataset) -> NDArray[np.datetime64]:
     return np.arange(first, last + np.timedelta64(1, "D"), np.timedelta64(1, "D"))
 
 
-def _known(
+def _match_known_sites(
     experiment: Experiment,
     folds: pd.DataFrame,
     lat: NDArray[np.float64],
@@ -181,24 +181,26 @@ def _known(
       (site,) whether the models know the place.
     """
     n, known_fold = len(lat), folds["fold"].to_numpy()
-    fold, known = np.full(n, models.ALL), np.zeros(n, bool)
+    fold, known = np.full(n, models.ALL_SITES), np.zeros(n, bool)
     all_coordinates = (np.concatenate(pair) for pair in ((lat, folds["lat"]), (lon, folds["lon"])))
     pairs = config.find_collocated_pairs(experiment, *all_coordinates).pair
     matches = pairs[(pairs[:, 0] < n) & (pairs[:, 1] >= n)]  # a new site with a known one
-    place = config.number_places(experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy())
+    place = config.label_experiment_places(
+        experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()
+    )
     for site in np.unique(matches[:, 0]).tolist():
         known_sites = matches[matches[:, 0] == site, 1] - n  # nearest first
         known[site] = True
         folds_without_place = (
             k
             for k in known_fold[known_sites]
-            if not collocated_sites.elsewhere(place, known_fold, k)[known_sites].any()
+            if not collocated_sites.select_elsewhere(place, known_fold, k)[known_sites].any()
         )
-        fold[site] = next(folds_without_place, models.ALL)
+        fold[site] = next(folds_without_place, models.ALL_SITES)
     return fold, known
 
 
-def _inputs(
+def _read_inputs(
     experiment: Experiment, raw: xr.Dataset, days: NDArray[np.datetime64], trained: TrainedModel
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return forcing (site, day, forcing) and statics (site, static), of the file or the cells.
@@ -224,7 +226,7 @@ def _inputs(
             # Read in blocks: all days of all cells of a large domain would not fit into memory.
             blocks = np.array_split(days, -(-len(days) // schema.BLOCK_DAYS))
             dataset = sources.forcing[name]
-            fields = (remap.on_days(dataset, name, block) for block in blocks)
+            fields = (remap.read_days(dataset, name, block) for block in blocks)
             return np.concatenate([at_sites(name, values) for values in fields]).T
 
         forcing = [series(n) for n in features.forcing]
@@ -257,7 +259,7 @@ def _check_own_inputs(experiment: Experiment, raw: xr.Dataset, features: Feature
         raise DataError(str(raw.attrs["entry"]), problem, remedy=hint)
 
 
-def run(
+def score_probes(
     experiment: Experiment,
     workspace: Workspace,
     progress: Progress,
@@ -286,30 +288,30 @@ def run(
         workspace.artefact(name).digest(experiment)
     root = workspace.url("models")
     progress.start("score", len(experiment.arms) + 1, "arms")
-    folds = tables.read(workspace.url("folds.parquet"))
+    folds = tables.read_table(workspace.url("folds.parquet"))
     if adjust:
-        bias_adjustment.check(experiment, cube)
-    trained = models.load(root, ModelKey(experiment.arms[0], models.ALL, 0))
-    probes = read(experiment, folds, trained, sites_url)
-    priors = bias_adjustment.learn(experiment, workspace, cube, folds) if adjust else None
+        bias_adjustment.check_held_out_errors(experiment, cube)
+    trained = models.load_model(root, ModelKey(experiment.arms[0], models.ALL_SITES, 0))
+    probes = read_probes(experiment, folds, trained, sites_url)
+    priors = bias_adjustment.learn_priors(experiment, workspace, cube, folds) if adjust else None
     for note in probes.notes:
         progress.note(note)
     candidates = []
     for arm in experiment.arms:
-        candidates.append(_arm(experiment, root, arm, probes, trained))
+        candidates.append(_predict_arm(experiment, root, arm, probes, trained))
         progress.advance()
-    if files.exists(models.ridge_url(root, models.ALL)):
-        candidates.append(_ridge(root, probes, trained))
+    if files.exists(models.ridge_url(root, models.ALL_SITES)):
+        candidates.append(_predict_ridge(root, probes, trained))
     if experiment.sources.satellite is not None:
         days = probes.sites.days
-        candidates.append(scoring.at_places(experiment, (probes.lat, probes.lon), days))
+        candidates.append(scoring.satellite_at_places(experiment, (probes.lat, probes.lon), days))
     summary = _summarise(experiment, probes, candidates, priors)
-    summary |= {"sites": sites_url, "updates": models.updates_made(experiment, workspace)}
+    summary |= {"sites": sites_url, "updates": models.recorded_updates(experiment, workspace)}
     progress.finish(f"{probes.known.sum()} known sites, {(~probes.known).sum()} others")
     return summary
 
 
-def _places(probes: Probes, trained: TrainedModel) -> Places:
+def _scale_inputs(probes: Probes, trained: TrainedModel) -> Places:
     """Scale the inputs of the probes as a model expects them."""
     mean, std = trained.scaler.arrays(trained.features.forcing)
     forcing = ((probes.forcing - mean) / std).astype(np.float16)
@@ -317,32 +319,32 @@ def _places(probes: Probes, trained: TrainedModel) -> Places:
     return Places.from_arrays(forcing, ((probes.static - mean) / std).astype(np.float32), "cpu")
 
 
-def _arm(
+def _predict_arm(
     experiment: Experiment, root: str, arm: str, probes: Probes, trained: TrainedModel
 ) -> Candidate:
     """Predict every site with the ensemble of an arm, by the models of the site's fold."""
-    fold = ensemble.judged_by(experiment, arm, probes.fold)
-    members = ensemble.at_places(experiment, root, arm, _places(probes, trained), fold)
-    calibrations = models.calibrations(root, arm)
-    heads = models.heads(experiment, arm)
-    series = ensemble.calibrated(members, heads, fold, calibrations)
+    fold = ensemble.evaluation_folds(experiment, arm, probes.fold)
+    members = ensemble.predict_members(experiment, root, arm, _scale_inputs(probes, trained), fold)
+    calibrations = models.read_calibrations(root, arm)
+    heads = models.trained_heads(experiment, arm)
+    series = ensemble.combine_calibrated(members, heads, fold, calibrations)
     missing = probes.without_inputs
     mean, std, std_raw = (np.where(missing, np.nan, values) for values in series)
-    return Candidate(arm, True, _names(fold), mean, std, std_raw)
+    return Candidate(arm, True, _fold_names(fold), mean, std, std_raw)
 
 
-def _ridge(root: str, probes: Probes, trained: TrainedModel) -> Candidate:
+def _predict_ridge(root: str, probes: Probes, trained: TrainedModel) -> Candidate:
     """Predict every site with the ridge regression of the site's fold."""
-    places = _places(probes, trained)
+    places = _scale_inputs(probes, trained)
     series = np.empty(probes.sites.observed.shape, np.float32)
     for fold in np.unique(probes.fold).tolist():
         in_fold = probes.fold == fold
         series[in_fold] = models.load_ridge(root, fold).predict(places.select(in_fold))
     series[probes.without_inputs] = np.nan
-    return Candidate("ridge", False, _names(probes.fold), series)
+    return Candidate("ridge", False, _fold_names(probes.fold), series)
 
 
-def _names(fold: NDArray[np.int64]) -> NDArray[np.str_]:
+def _fold_names(fold: NDArray[np.int64]) -> NDArray[np.str_]:
     """Return the name of every fold, (site,)."""
     return np.array([models.fold_name(int(k)) for k in fold], str)
 
@@ -352,36 +354,38 @@ def _summarise(
 ) -> Json:
     """Score each group of sites; the group of unseen sites, if any is scored, is the main one."""
     # If no fold holds a known site out, as without folds, every model was trained on it.
-    held_out = probes.fold != models.ALL
+    held_out = probes.fold != models.ALL_SITES
     groups = {
         "unseen": ~probes.known,
         "out_of_fold": probes.known & held_out,
         "trained": probes.known & ~held_out,
     }
     summaries: Json = {}
-    unscored, without_any_inputs = _lacking_inputs(probes)
+    unscored, without_any_inputs = _days_without_inputs(probes)
     reason = "left out by qc.exclude_sites"
     unscored += [{"id": site, "arm": "every", "reason": reason} for site in probes.excluded]
     for name, in_group in groups.items():
         if in_group.any():
             sites = probes.sites.select(in_group)
             own = [c.select(in_group) for c in candidates]
-            table, summaries[name] = scoring.judge(sites, own, experiment.judging)
+            table, summaries[name] = scoring.score_candidates(sites, own, experiment.judging)
             if priors:
-                summaries[name]["adjustment"] = bias_adjustment.judge(
+                summaries[name]["adjustment"] = bias_adjustment.score_adjusted(
                     sites, own, probes.fold[in_group], priors, experiment.judging
                 )
-            unscored += [i for i in scoring.not_scored(table) if i["id"] not in without_any_inputs]
+            unscored += [
+                i for i in scoring.list_unscored(table) if i["id"] not in without_any_inputs
+            ]
     default = "trained" if experiment.folds.kind == "none" else "out_of_fold"
     main = next((name for name, group in summaries.items() if group["n_sites"]), default)
     place = {"place": "seen" if main == "trained" else "unseen"}
     days = probes.sites.days[np.isfinite(probes.sites.observed).any(axis=0)]
     period = (days[0].item(), days[-1].item()) if len(days) else experiment.test_period
-    header = scoring.header(experiment, period)
+    header = scoring.summary_header(experiment, period)
     return {**header, **place, **summaries.get(main, {}), **summaries, "not_scored": unscored}
 
 
-def _lacking_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
+def _days_without_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
     """Return the sites with observed days without inputs, and the ids of those with no others."""
     observed = np.isfinite(probes.sites.observed)
     n_observed = observed.sum(1)

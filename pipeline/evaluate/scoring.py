@@ -10,8 +10,8 @@ A scores table has one row per place, candidate and metric, with columns
   n_eff: effective number of independent days; low, high: 95 % interval of the score of the place
     alone, which follows from n_eff. All three are NaN for metrics without an analytic interval.
 
-The module also reads the satellite product as a baseline: at the sites of a cube (`in_cube`), and
-at any other places (`at_places`).
+The module also reads the satellite product as a baseline: at the sites of a cube
+(`satellite_at_cube_sites`), and at any other places (`satellite_at_places`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,15 @@ if TYPE_CHECKING:
     from pipeline.storage.cube import Cube
 
 
-COMPARED = ("correlation", "anomaly_correlation", "rmse", "ubrmse", "kge")  # paired differences
-BRIEF = ("bias", "rmse", "ubrmse", "correlation")  # scores by stratum
-LEVELS = (0.5, 0.9)  # prediction intervals whose coverage is reported
+PAIRED_METRICS = (
+    "correlation",
+    "anomaly_correlation",
+    "rmse",
+    "ubrmse",
+    "kge",
+)  # paired differences
+STRATUM_METRICS = ("bias", "rmse", "ubrmse", "correlation")  # scores by stratum
+COVERAGE_LEVELS = (0.5, 0.9)  # prediction intervals whose coverage is reported
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Candidate:
         return Candidate(self.name, self.is_arm, fold, prediction, std, raw, distance)
 
 
-def header(experiment: Experiment, test: tuple[date, date]) -> Json:
+def summary_header(experiment: Experiment, test: tuple[date, date]) -> Json:
     """Return the first keys of a summary: the experiment, and what its models have not seen.
 
     Args:
@@ -126,7 +132,7 @@ def header(experiment: Experiment, test: tuple[date, date]) -> Json:
     }
 
 
-def not_scored(table: pd.DataFrame) -> list[Json]:
+def list_unscored(table: pd.DataFrame) -> list[Json]:
     """Return the sites without a score, with the reason, by candidate."""
     unscored = table[(table.reason != "") & (table.metric == "rmse")]
     return [
@@ -135,7 +141,7 @@ def not_scored(table: pd.DataFrame) -> list[Json]:
     ]
 
 
-def judge(
+def score_candidates(
     sites: Sites, candidates: list[Candidate], judging: JudgingConfig
 ) -> tuple[pd.DataFrame, Json]:
     """Score candidates at sites.
@@ -143,25 +149,29 @@ def judge(
     Returns:
       The scores table; and `n_sites`, `arms`, `baselines` and `paired` of a summary.
     """
-    scored = {c.name: _with_analytic(sites, c, judging) for c in candidates}
-    tables = [site_rows("site", sites.ids, c.name, c.fold, scored[c.name]) for c in candidates]
+    scored = {c.name: _score_with_intervals(sites, c, judging) for c in candidates}
+    tables = [score_rows("site", sites.ids, c.name, c.fold, scored[c.name]) for c in candidates]
     described = {c.name: _describe(sites, c, scored[c.name], judging) for c in candidates}
-    summary = _summary(candidates, described) | {"paired": _paired(sites, candidates, judging)}
+    summary = _split_arms_and_baselines(candidates, described) | {
+        "paired": _paired_differences(sites, candidates, judging)
+    }
     return pd.concat(tables, ignore_index=True), summary
 
 
-def brief(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
+def score_medians(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
     """Return the summary of `judge`, but only medians, their intervals and paired differences."""
     described = {}
     for c in candidates:
-        scored = _scores(sites, c.prediction, judging)
-        medians_of_metrics = with_intervals({m: scored[m] for m in BRIEF}, sites.block, judging)
-        described[c.name] = {"n_sites": _n_scored(scored)} | medians_of_metrics
-    paired = _paired(sites, candidates, judging, BRIEF)
-    return _summary(candidates, described) | {"paired": paired}
+        scored = _score_sites(sites, c.prediction, judging)
+        medians_of_metrics = median_intervals(
+            {m: scored[m] for m in STRATUM_METRICS}, sites.block, judging
+        )
+        described[c.name] = {"n_sites": _count_scored(scored)} | medians_of_metrics
+    paired = _paired_differences(sites, candidates, judging, STRATUM_METRICS)
+    return _split_arms_and_baselines(candidates, described) | {"paired": paired}
 
 
-def with_intervals(
+def median_intervals(
     values: dict[str, NDArray[Any]], block: NDArray[np.int64], judging: JudgingConfig
 ) -> dict[str, Json]:
     """Return `median` and `ci95` of values (place,), by name; None where there is none.
@@ -171,12 +181,12 @@ def with_intervals(
     draws = judging.bootstrap_draws
     bounds = {name: metrics.block_bootstrap(v, block, n_draws=draws) for name, v in values.items()}
     return {
-        "median": {name: number(_median(v)) for name, v in values.items()},
-        "ci95": {name: [number(bound) for bound in pair] for name, pair in bounds.items()},
+        "median": {name: json_number(_finite_median(v)) for name, v in values.items()},
+        "ci95": {name: [json_number(bound) for bound in pair] for name, pair in bounds.items()},
     }
 
 
-def _summary(candidates: list[Candidate], described: dict[str, Json]) -> Json:
+def _split_arms_and_baselines(candidates: list[Candidate], described: dict[str, Json]) -> Json:
     """Split the descriptions of candidates into `arms` and `baselines` of a summary."""
     return {
         "n_sites": max((d["n_sites"] for d in described.values()), default=0),
@@ -185,7 +195,7 @@ def _summary(candidates: list[Candidate], described: dict[str, Json]) -> Json:
     }
 
 
-def site_rows(
+def score_rows(
     target: str, ids: tuple[str, ...], name: str, fold: Any, scored: metrics.Scores
 ) -> pd.DataFrame:
     """Return the rows of one candidate in the scores table, metric by metric.
@@ -216,7 +226,7 @@ def site_rows(
     )
 
 
-def scores_of(
+def score_places(
     prediction: NDArray[Any], observed: NDArray[Any], days: NDArray[Any], min_days: int
 ) -> metrics.Scores:
     """Score each place; NaN and a `reason` where there are fewer than `min_days` pairs.
@@ -237,23 +247,25 @@ def scores_of(
     return {**by_metric, "n": scored["n"], "reason": np.array(reasons, object)}
 
 
-def medians(scored: metrics.Scores) -> dict[str, float | None]:
+def median_scores(scored: metrics.Scores) -> dict[str, float | None]:
     """Return the median over the scored places, by metric; None if no place is scored."""
-    return {metric: number(_median(scored[metric])) for metric in metrics.METRICS}
+    return {metric: json_number(_finite_median(scored[metric])) for metric in metrics.METRICS}
 
 
-def number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
     """Convert a number for JSON: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
 
 
-def _scores(sites: Sites, prediction: NDArray[Any], judging: JudgingConfig) -> metrics.Scores:
-    return scores_of(prediction, sites.observed, sites.days, judging.min_days)
+def _score_sites(sites: Sites, prediction: NDArray[Any], judging: JudgingConfig) -> metrics.Scores:
+    return score_places(prediction, sites.observed, sites.days, judging.min_days)
 
 
-def _with_analytic(sites: Sites, candidate: Candidate, judging: JudgingConfig) -> metrics.Scores:
+def _score_with_intervals(
+    sites: Sites, candidate: Candidate, judging: JudgingConfig
+) -> metrics.Scores:
     """Return scores with `n_eff`, `low` and `high`, (metric, site) each; NaN without interval."""
-    scored = _scores(sites, candidate.prediction, judging)
+    scored = _score_sites(sites, candidate.prediction, judging)
     intervals = score_intervals.analytic_intervals(
         candidate.prediction, sites.observed, sites.days, scored
     )
@@ -262,7 +274,7 @@ def _with_analytic(sites: Sites, candidate: Candidate, judging: JudgingConfig) -
     return scored | {k: np.stack([getattr(i, k) for i in rows]) for k in Interval._fields}
 
 
-def _n_scored(scored: metrics.Scores) -> int:
+def _count_scored(scored: metrics.Scores) -> int:
     return int(np.isfinite(scored["rmse"]).sum())
 
 
@@ -272,36 +284,38 @@ def _describe(
     """Return medians with their intervals, and how well the predicted uncertainty is calibrated."""
     is_scored = np.isfinite(scored["rmse"])
     by_metric = {metric: scored[metric] for metric in metrics.METRICS}
-    described: Json = {"n_sites": _n_scored(scored)}
-    described |= with_intervals(by_metric, sites.block, judging)
+    described: Json = {"n_sites": _count_scored(scored)}
+    described |= median_intervals(by_metric, sites.block, judging)
     n_eff = scored["n_eff"][metrics.METRICS.index("correlation")]
-    described["n_eff"] = number(_median(np.where(is_scored, n_eff, np.nan)))
+    described["n_eff"] = json_number(_finite_median(np.where(is_scored, n_eff, np.nan)))
     if candidate.std is not None and candidate.std_raw is not None:
         error = np.where(is_scored[:, None], candidate.prediction - sites.observed, np.nan)
         described["coverage"] = {
             f"{level:.0%}".rstrip("%"): {
-                "before": _coverage(error, candidate.std_raw, level),
-                "after": _coverage(error, candidate.std, level),
+                "before": _mean_coverage(error, candidate.std_raw, level),
+                "after": _mean_coverage(error, candidate.std, level),
             }
-            for level in LEVELS
+            for level in COVERAGE_LEVELS
         }
-        described["width_ranks_errors"] = _ranking(
+        described["width_ranks_errors"] = _width_error_correlation(
             error, candidate.std, sites.block, judging.bootstrap_draws
         )
     if candidate.distance_km is not None:
         distances = zip(sites.ids, candidate.distance_km.tolist(), strict=True)
-        described["distance_km"] = {site: number(km) for site, km in distances}
+        described["distance_km"] = {site: json_number(km) for site, km in distances}
     return described
 
 
-def _coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> float | None:
+def _mean_coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> float | None:
     """Return the share of errors inside the central interval, as the mean over sites."""
     share = calibration.interval_coverage(error, std, level)
     finite = share[np.isfinite(share)]
     return float(finite.mean()) if finite.size else None
 
 
-def _ranking(error: NDArray[Any], std: NDArray[Any], block: NDArray[np.int64], draws: int) -> Json:
+def _width_error_correlation(
+    error: NDArray[Any], std: NDArray[Any], block: NDArray[np.int64], draws: int
+) -> Json:
     """Return Spearman's correlation of the interval width with the absolute error.
 
     `site_days` is over all site-days; `sites`, with `sites_ci95`, is over the means of the sites.
@@ -313,17 +327,19 @@ def _ranking(error: NDArray[Any], std: NDArray[Any], block: NDArray[np.int64], d
     width, size = ((v / n).astype(np.float32) for v in sums)
     over_site_days = metrics.spearman(std[both], np.abs(error[both]))
     return {
-        "sites": number(metrics.spearman(width, size)),
-        "sites_ci95": [number(b) for b in metrics.spearman_interval(width, size, block, draws)],
-        "site_days": number(over_site_days),
+        "sites": json_number(metrics.spearman(width, size)),
+        "sites_ci95": [
+            json_number(b) for b in metrics.spearman_interval(width, size, block, draws)
+        ],
+        "site_days": json_number(over_site_days),
     }
 
 
-def _paired(
+def _paired_differences(
     sites: Sites,
     candidates: list[Candidate],
     judging: JudgingConfig,
-    names: tuple[str, ...] = COMPARED,
+    names: tuple[str, ...] = PAIRED_METRICS,
 ) -> Json:
     """Compare the reference arm (else the first arm) with every other candidate.
 
@@ -332,37 +348,37 @@ def _paired(
     arms = [c for c in candidates if c.is_arm]
     references = [c for c in arms if c.name == REFERENCE_ARM] or arms[:1]
     return {
-        f"{a.name}-{b.name}": _difference(sites, a, b, judging, names)
+        f"{a.name}-{b.name}": _paired_difference(sites, a, b, judging, names)
         for a in references
         for b in candidates
         if a is not b
     }
 
 
-def _difference(
+def _paired_difference(
     sites: Sites, a: Candidate, b: Candidate, judging: JudgingConfig, names: tuple[str, ...]
 ) -> Json:
     """Return the median of the paired differences a minus b with its 95 % interval, by metric."""
     common = np.isfinite(a.prediction) & np.isfinite(b.prediction)
     first, second = (
-        _scores(sites, np.where(common, c.prediction, np.nan), judging) for c in (a, b)
+        _score_sites(sites, np.where(common, c.prediction, np.nan), judging) for c in (a, b)
     )
     draws = judging.bootstrap_draws
     differences = {
         m: metrics.paired_difference(first[m], second[m], sites.block, draws) for m in names
     }
     for difference in differences.values():
-        difference["median_difference"] = number(difference["median_difference"])
-        difference["ci95"] = [number(bound) for bound in difference["ci95"]]
+        difference["median_difference"] = json_number(difference["median_difference"])
+        difference["ci95"] = [json_number(bound) for bound in difference["ci95"]]
     return differences
 
 
-def _median(values: NDArray[Any]) -> float:
+def _finite_median(values: NDArray[Any]) -> float:
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else float("nan")
 
 
-def in_cube(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
+def satellite_at_cube_sites(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
     """Return the satellite baseline at every site of a cube.
 
     The value is that of the footprint that contains the site, else of the nearest footprint with
@@ -381,7 +397,7 @@ def in_cube(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
         cube.footprints["lat"].values, cube.footprints["lon"].values, indexing="ij"
     )
     fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
-    series, distance = lookup.at_sites(
+    series, distance = lookup.satellite_at_sites(
         values.reshape(len(values), ny * nx).T,
         (lat.ravel(), lon.ravel()),
         (cube.sites["lat"].values, cube.sites["lon"].values),
@@ -392,7 +408,7 @@ def in_cube(experiment: Experiment, cube: Cube, days: slice) -> Candidate:
     return Candidate(SATELLITE_BASELINE, False, fold, series, distance_km=distance)
 
 
-def at_places(
+def satellite_at_places(
     experiment: Experiment,
     lat_lon: tuple[NDArray[np.float64], NDArray[np.float64]],
     days: NDArray[np.datetime64],
@@ -406,26 +422,26 @@ def at_places(
     """
     assert experiment.sources.satellite is not None
     source = intake_catalog.open_source(experiment, experiment.sources.satellite)
-    window = config.window(experiment).of_footprints
-    source = remap.near(source, window)
+    window = config.experiment_window(experiment).of_footprints
+    source = remap.select_over_window(source, window)
     days = days.astype("datetime64[ns]")
     values, flag = read_footprints(experiment, source, days)
     screen_footprints(experiment, values, flag)
     lat, lon = source.lat.values, source.lon.values
     if remap.is_grid(source):
-        values = remap.placed(source, values, window).reshape(len(days), -1)
+        values = remap.remap_to_cells(source, values, window).reshape(len(days), -1)
         lat, lon = (a.ravel() for a in np.meshgrid(window.cell_lat, window.cell_lon, indexing="ij"))
     values = values.T
-    rows = {footprint: i for i, footprint in enumerate(_footprint_of(lat, lon))}
-    containing = np.array([rows.get(footprint, -1) for footprint in _footprint_of(*lat_lon)])
-    series, distance = lookup.at_sites(
+    rows = {footprint: i for i, footprint in enumerate(_footprint_indices(lat, lon))}
+    containing = np.array([rows.get(footprint, -1) for footprint in _footprint_indices(*lat_lon)])
+    series, distance = lookup.satellite_at_sites(
         values, (lat, lon), lat_lon, containing, experiment.judging.max_footprint_km
     )
     fold = np.full(len(series), "")
     return Candidate(SATELLITE_BASELINE, False, fold, series, distance_km=distance)
 
 
-def _footprint_of(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> list[tuple[int, int]]:
+def _footprint_indices(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Return row and column of the global footprint that contains each place."""
     row, col = (np.floor(position).astype(int) for position in ease.footprint_position(lat, lon))
     return list(zip(row.tolist(), col.tolist(), strict=True))

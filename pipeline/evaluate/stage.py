@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
 
-_PLACES = {"site": "sites", "footprint": "footprints", "truth": "cells of known truth"}
+
+_TARGET_NAMES = {"site": "sites", "footprint": "footprints", "truth": "cells of known truth"}
 
 # Maps are scored only at cells at least so many cells from the nearest site.
-AWAY = 2
+MIN_CELLS_TO_SITE = 2
 
 # Of more cells, evenly spaced ones are scored: this is enough for a median and limits the memory.
-MOST, MOST_CELL_DAYS = 5000, 4_000_000
+MAX_CELLS, MAX_CELL_DAYS = 5000, 4_000_000
 
 
 def run(
@@ -62,31 +63,36 @@ def run(
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("scores complete")
         return files.read_json(workspace.url("summary.json")) or {}
-    datasets, unknown = products.opened(experiment), experiment_sources.check(experiment)
-    _check(experiment, cube := Cube.open(cube_url))
+    datasets, unknown = (
+        products.open_products(experiment),
+        experiment_sources.check_static_periods(experiment),
+    )
+    _check_has_reference(experiment, cube := Cube.open(cube_url))
     artefact.begin(inputs)
     workspace.describe(experiment)
     parts: list[pd.DataFrame] = []
-    summary = scoring.header(experiment, experiment.test_period)
-    summary |= {"updates": models.updates_made(experiment, workspace)}
+    summary = scoring.summary_header(experiment, experiment.test_period)
+    summary |= {"updates": models.recorded_updates(experiment, workspace)}
     summary["statics_of_unknown_period"] = unknown
     dropped: dict[str, int] = {}
     if cube.site_ids and experiment.models is None:
-        rows, at_sites, dropped = _judge_sites(experiment, workspace, cube, datasets)
+        rows, at_sites, dropped = _score_sites(experiment, workspace, cube, datasets)
         parts.append(rows)
         summary |= at_sites
     if experiment.judging.footprints:
-        rows, summary["footprints"] = _judge_footprints(experiment, workspace)
+        rows, summary["footprints"] = _score_footprints(experiment, workspace)
         parts.append(rows)
     if experiment.sources.truth is not None:
-        rows, summary["truth"] = judge_against_truth(experiment, workspace, cube)
+        rows, summary["truth"] = score_against_truth(experiment, workspace, cube)
         parts.append(rows)
-    tables.write(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
+    tables.write_table(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
     files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
-    records = [artefacts.record(workspace.root, n) for n in ("scores.parquet", "summary.json")]
-    artefact.commit(inputs, records, dropped=dropped, entries=products.entries(datasets))
+    records = [
+        artefacts.shard_record(workspace.root, n) for n in ("scores.parquet", "summary.json")
+    ]
+    artefact.commit(inputs, records, dropped=dropped, entries=products.product_metadata(datasets))
     counts = pd.concat(parts).groupby("target").id.nunique().to_dict()
-    places = ", ".join(f"{counts[t]} {name}" for t, name in _PLACES.items() if t in counts)
+    places = ", ".join(f"{counts[t]} {name}" for t, name in _TARGET_NAMES.items() if t in counts)
     progress.finish(f"scores at {places}")
     return summary
 
@@ -95,16 +101,16 @@ def _inputs(experiment: Experiment, workspace: Workspace) -> tuple[str, Json]:
     """Return the URL of the cube, and everything that the scores are made from."""
     cube_url, digest = Cube.source(experiment, workspace)
     digests = {"cube": digest, "folds": workspace.artefact("folds").digest(experiment)}
-    digests["models"] = models.source(experiment, workspace)[1]
-    digests |= products.digests(experiment)
+    digests["models"] = models.find_models(experiment, workspace)[1]
+    digests |= products.product_digests(experiment)
     if experiment.sources.truth is not None:
         digests["maps"] = workspace.artefact("maps").digest(experiment)
-        digests["truth"] = intake_catalog.digest(experiment, experiment.sources.truth)
+        digests["truth"] = intake_catalog.entry_digest(experiment, experiment.sources.truth)
     period = "..".join(str(day) for day in experiment.test_period)
     return cube_url, schema.identity(experiment, "scores", **digests, test_period=period)
 
 
-def _check(experiment: Experiment, cube: Cube) -> None:
+def _check_has_reference(experiment: Experiment, cube: Cube) -> None:
     """Check that there is something to score against.
 
     Raises:
@@ -128,7 +134,7 @@ def _check(experiment: Experiment, cube: Cube) -> None:
     raise DataError(f"experiment {experiment.name}", problem, remedy=hint)
 
 
-def _judge_sites(
+def _score_sites(
     experiment: Experiment, workspace: Workspace, cube: Cube, datasets: dict[str, xr.Dataset]
 ) -> tuple[pd.DataFrame, Json, dict[str, int]]:
     """Score at the sites: all of them, by stratum, and by triple collocation.
@@ -143,31 +149,35 @@ def _judge_sites(
       The scores table; keys of the summary; and the number of values of the products that rules of
       quality control drop, by rule.
     """
-    sites, candidates = _read(experiment, workspace, cube)
-    product_candidates, dropped = _products(experiment, cube, datasets, sites)
+    sites, candidates = _read_candidates(experiment, workspace, cube)
+    product_candidates, dropped = _sample_products(experiment, cube, datasets, sites)
     candidates += product_candidates
-    table, summary = scoring.judge(sites, candidates, experiment.judging)
-    summary["not_scored"] = scoring.not_scored(table)
-    folds = tables.read(workspace.url("folds.parquet")).set_index("site")
+    table, summary = scoring.score_candidates(sites, candidates, experiment.judging)
+    summary["not_scored"] = scoring.list_unscored(table)
+    folds = tables.read_table(workspace.url("folds.parquet")).set_index("site")
     site_rows, test = folds.loc[list(sites.ids)], cube.day_index(experiment.test_period)
     fold = site_rows.fold.to_numpy()
-    by_name = strata.strata(experiment, cube, fold, test)
-    if (space := models.space(workspace.url("models"))) is not None:
-        place = config.number_places(experiment, site_rows.lat.to_numpy(), site_rows.lon.to_numpy())
-        by_name["attribute distance"] = strata.by_distance(space.held_out(fold, place))
-    summary["strata"] = strata.judge(sites, candidates, by_name, experiment.judging)
-    summary["triple_collocation"] = collocate(sites, candidates, experiment.judging)
+    by_name = strata.find_strata(experiment, cube, fold, test)
+    if (space := models.read_attribute_space(workspace.url("models"))) is not None:
+        place = config.label_experiment_places(
+            experiment, site_rows.lat.to_numpy(), site_rows.lon.to_numpy()
+        )
+        by_name["attribute distance"] = strata.stratify_by_attribute_distance(
+            space.held_out(fold, place)
+        )
+    summary["strata"] = strata.score_strata(sites, candidates, by_name, experiment.judging)
+    summary["triple_collocation"] = score_triple_collocation(sites, candidates, experiment.judging)
     return table, summary, dropped
 
 
-def _read(
+def _read_candidates(
     experiment: Experiment, workspace: Workspace, cube: Cube
 ) -> tuple[Sites, list[Candidate]]:
     """Read observations and predictions of the test period; the satellite is a candidate, too."""
     table = tables.read_site_predictions(
         workspace, "fold", "observation", "prediction", "std", "std_raw"
     )
-    folds = tables.read(workspace.url("folds.parquet")).set_index("site")
+    folds = tables.read_table(workspace.url("folds.parquet")).set_index("site")
     test = cube.day_index(experiment.test_period)
     candidates = []
     for name in table.rows:
@@ -181,11 +191,11 @@ def _read(
     blocks = folds.block.loc[list(cube.site_ids)].to_numpy()
     sites = Sites(cube.site_ids, blocks, cube.days[test], table.observed[:, test])
     if cube.footprints is not None:
-        candidates.append(scoring.in_cube(experiment, cube, test))
+        candidates.append(scoring.satellite_at_cube_sites(experiment, cube, test))
     return sites, candidates
 
 
-def _products(
+def _sample_products(
     experiment: Experiment, cube: Cube, datasets: dict[str, xr.Dataset], sites: Sites
 ) -> tuple[list[Candidate], dict[str, int]]:
     """Sample every product at every site over the test period.
@@ -197,7 +207,7 @@ def _products(
         return [], {}
     assert cube.sites is not None
     lat_lon = cube.sites["lat"].values, cube.sites["lon"].values
-    sampled = products.at_sites(experiment, datasets, lat_lon, sites.days)
+    sampled = products.sample_products(experiment, datasets, lat_lon, sites.days)
     fold = np.full(len(sites.ids), "")
     candidates = [
         Candidate(name, False, fold, product.series, distance_km=product.distance_km)
@@ -211,7 +221,9 @@ def _products(
     return candidates, dropped
 
 
-def collocate(sites: Sites, candidates: list[Candidate], judging: JudgingConfig) -> Json:
+def score_triple_collocation(
+    sites: Sites, candidates: list[Candidate], judging: JudgingConfig
+) -> Json:
     """Estimate errors by triple collocation of site, satellite and each other candidate.
 
     Returns:
@@ -239,19 +251,19 @@ def collocate(sites: Sites, candidates: list[Candidate], judging: JudgingConfig)
                 "snr_db": estimate.snr_db[i],
             }
             n = int(np.isfinite(estimate.error_std[i]).sum())
-            medians = scoring.with_intervals(values, sites.block, judging)
+            medians = scoring.median_intervals(values, sites.block, judging)
             described[record] = {"n_sites": n} | medians
         summary[name] = described
     return summary
 
 
-def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.DataFrame, Json]:
+def _score_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.DataFrame, Json]:
     """Score arm satellite against the satellite: with all values, and without those at a ceiling.
 
     Raises:
       DataError: If no footprint has a value in the test period.
     """
-    table = tables.read(workspace.url("footprints.parquet"))
+    table = tables.read_table(workspace.url("footprints.parquet"))
     first, last = (pd.Timestamp(day) for day in experiment.test_period)
     table = table[(table.time >= first) & (table.time <= last)]
     if table.empty:
@@ -269,19 +281,19 @@ def _judge_footprints(experiment: Experiment, workspace: Workspace) -> tuple[pd.
         }
         below = np.where(columns["at_ceiling"], np.nan, columns["observation"])
         for name, observed in (("all", columns["observation"]), ("without_ceiling", below)):
-            scored = scoring.scores_of(
+            scored = scoring.score_places(
                 columns["prediction"], observed, days, experiment.judging.min_days
             )
             fold = np.full(len(ids), "all")
-            scores = scoring.site_rows("footprint", ids, "satellite", fold, scored)
+            scores = scoring.score_rows("footprint", ids, "satellite", fold, scored)
             tables_of_scores.append(scores.assign(seed=seed, period=f"test, {name}"))
             n = int(np.isfinite(scored["rmse"]).sum())
-            medians = {"n_footprints": n, "median": scoring.medians(scored)}
+            medians = {"n_footprints": n, "median": scoring.median_scores(scored)}
             summary.setdefault(name, {})[str(seed)] = medians
     return pd.concat(tables_of_scores, ignore_index=True), summary
 
 
-def judge_against_truth(
+def score_against_truth(
     experiment: Experiment, workspace: Workspace, cube: Cube
 ) -> tuple[pd.DataFrame, Json]:
     """Score the maps of every arm, and the satellite, against the truth over the test period.
@@ -290,29 +302,34 @@ def judge_against_truth(
       Rows of the scores table, with target `truth` and id "y,x"; and `arms`, `baselines` and
       `paired` in the form of a summary, over cells.
     """
-    cells = away_from_sites(cube)
+    cells = cells_away_from_sites(cube)
     n_away = len(cells)
-    window, days = config.window(experiment), cube.days[cube.day_index(experiment.test_period)]
-    most = min(MOST, max(1, MOST_CELL_DAYS // len(days)))
+    window, days = (
+        config.experiment_window(experiment),
+        cube.days[cube.day_index(experiment.test_period)],
+    )
+    most = min(MAX_CELLS, max(1, MAX_CELL_DAYS // len(days)))
     cells = cells[:: -(-n_away // most)]
     y, x = cells.T
     truth = experiment_sources.open_truth(experiment)
-    observed = np.concatenate([truth.on_days(part)[:, y, x] for part in schema.in_blocks(days)]).T
+    observed = np.concatenate(
+        [truth.on_days(part)[:, y, x] for part in schema.split_into_blocks(days)]
+    ).T
     lat, lon = window.cell_lat[y], window.cell_lon[x]
     label = spatial_blocks.block_labels(
         lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
     )
     places = Sites(tuple(f"{a},{b}" for a, b in cells.tolist()), label, days, observed)
-    candidates = [_arm(experiment, workspace, arm, cells, days) for arm in experiment.arms]
+    candidates = [_read_arm_map(experiment, workspace, arm, cells, days) for arm in experiment.arms]
     if cube.footprints is not None:
-        candidates.append(_footprint(cube, cells, cube.day_index(experiment.test_period)))
-    table, summary = scoring.judge(places, candidates, experiment.judging)
+        candidates.append(_read_satellite(cube, cells, cube.day_index(experiment.test_period)))
+    table, summary = scoring.score_candidates(places, candidates, experiment.judging)
     summary["n_cells"] = summary.pop("n_sites")
-    about = {"cells_away_from_sites": n_away, "least_cells_to_a_site": AWAY}
+    about = {"cells_away_from_sites": n_away, "least_cells_to_a_site": MIN_CELLS_TO_SITE}
     return table.assign(target="truth"), summary | about
 
 
-def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
+def cells_away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
     """Return (cell, 2) row and column of valid cells at least AWAY cells from every site.
 
     Only cells of footprints with at least half of their cells count.
@@ -328,7 +345,9 @@ def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
     inside, side = y >= 0, cube.refinement
     near = np.zeros(cube.cells["mask"].shape, bool)
     for row, col in zip(y[inside].tolist(), x[inside].tolist(), strict=True):
-        neighbours = [slice(max(i - AWAY + 1, 0), i + AWAY) for i in (row, col)]
+        neighbours = [
+            slice(max(i - MIN_CELLS_TO_SITE + 1, 0), i + MIN_CELLS_TO_SITE) for i in (row, col)
+        ]
         near[tuple(neighbours)] = True
         if empty:
             footprint = [slice(i // side * side, (i // side + 1) * side) for i in (row, col)]
@@ -336,7 +355,7 @@ def away_from_sites(cube: Cube, empty: bool = True) -> NDArray[np.int64]:
     return np.asarray(cells[~near[cells[:, 0], cells[:, 1]]])
 
 
-def _arm(
+def _read_arm_map(
     experiment: Experiment,
     workspace: Workspace,
     arm: str,
@@ -348,18 +367,18 @@ def _arm(
     y, x = cells.T
     series = {
         name: np.concatenate(
-            [mapped[name].sel(time=part).values[:, y, x] for part in schema.in_blocks(days)]
+            [mapped[name].sel(time=part).values[:, y, x] for part in schema.split_into_blocks(days)]
         ).T.astype(np.float32)
         for name in (experiment.target, f"{experiment.target}_std")
     }
     mean, std = series.values()
-    root, _ = models.source(experiment, workspace)
-    scale = models.calibrations(root, arm)[models.fold_name(models.ALL)].width_scale
-    fold = np.full(len(cells), models.fold_name(models.ALL))
+    root, _ = models.find_models(experiment, workspace)
+    scale = models.read_calibrations(root, arm)[models.fold_name(models.ALL_SITES)].width_scale
+    fold = np.full(len(cells), models.fold_name(models.ALL_SITES))
     return Candidate(arm, True, fold, mean, std, std / np.float32(scale))
 
 
-def _footprint(cube: Cube, cells: NDArray[np.int64], test: slice) -> Candidate:
+def _read_satellite(cube: Cube, cells: NDArray[np.int64], test: slice) -> Candidate:
     """Return the satellite's value of the footprint that contains each cell."""
     assert cube.footprints is not None
     fy, fx = (cells // cube.refinement).T

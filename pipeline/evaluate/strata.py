@@ -42,15 +42,14 @@ if TYPE_CHECKING:
 
 
 SEASONS = ("DJF", "MAM", "JJA", "SON")
-KM = (50, 100, 200)
-APART = (1.0, 2.0)  # in units of attribute distance
-IRRIGATED = 0.1
+DISTANCE_EDGES_KM = (50, 100, 200)
+ATTRIBUTE_DISTANCE_EDGES = (1.0, 2.0)  # in units of attribute distance
+MIN_IRRIGATED_FRACTION = 0.1
 FROZEN_DAYS, FREEZING_K = 7, 273.15
+MIN_SITES = 3  # scored sites of a stratum that is reported
+MIN_DAYS_IN_STRATUM = 30  # of a site in a stratum of days, unless `judging.min_days` is smaller
 
-FEWEST_SITES = 3  # scored sites of a stratum that is reported
-FEWEST_DAYS = 30  # of a site in a stratum of days, unless `judging.min_days` is smaller
-
-COVERS = {  # classes of the IGBP land cover classification
+LAND_COVER_CLASSES = {  # classes of the IGBP land cover classification
     "forest": (1, 2, 3, 4, 5),
     "shrubland": (6, 7),
     "savanna": (8, 9),
@@ -87,13 +86,13 @@ class Stratum(NamedTuple):
         return cls(tuple(names), np.array([names.index(s) if s else -1 for s in labels]))
 
 
-def judge(
+def score_strata(
     sites: Sites, candidates: list[Candidate], strata: dict[str, Stratum], judging: JudgingConfig
 ) -> Json:
     """Score every part of every stratum.
 
     Returns:
-      By stratum and name of the part, what `scoring.brief` returns. Parts with fewer than
+      By stratum and name of the part, what `scoring.score_medians` returns. Parts with fewer than
       FEWEST_SITES scored sites are left out, and strata with fewer than two remaining parts.
     """
     summary: Json = {}
@@ -107,23 +106,27 @@ def judge(
             part, rules = sites.select(chosen), judging
             if inside.ndim == 2:
                 part = replace(part, observed=np.where(inside[chosen], part.observed, np.nan))
-                min_days = min(FEWEST_DAYS, judging.min_days)
+                min_days = min(MIN_DAYS_IN_STRATUM, judging.min_days)
                 rules = judging.model_copy(update={"min_days": min_days})
-            scores = scoring.brief(part, [c.select(chosen) for c in candidates], rules)
-            if scores["n_sites"] >= FEWEST_SITES:
+            scores = scoring.score_medians(part, [c.select(chosen) for c in candidates], rules)
+            if scores["n_sites"] >= MIN_SITES:
                 by_name[name] = scores
         if len(by_name) > 1:
             summary[stratum] = by_name
     return summary
 
 
-def by_distance(distance: NDArray[np.float64]) -> Stratum:
+def stratify_by_attribute_distance(distance: NDArray[np.float64]) -> Stratum:
     """Divide sites by the attribute distance (site,) to their nearest training site."""
-    names = (f"under {APART[0]:g}", f"{APART[0]:g} to {APART[1]:g}", f"{APART[1]:g} and more")
-    return Stratum.from_edges(distance, APART, names)
+    names = (
+        f"under {ATTRIBUTE_DISTANCE_EDGES[0]:g}",
+        f"{ATTRIBUTE_DISTANCE_EDGES[0]:g} to {ATTRIBUTE_DISTANCE_EDGES[1]:g}",
+        f"{ATTRIBUTE_DISTANCE_EDGES[1]:g} and more",
+    )
+    return Stratum.from_edges(distance, ATTRIBUTE_DISTANCE_EDGES, names)
 
 
-def strata(
+def find_strata(
     experiment: Experiment, cube: Cube, fold: NDArray[np.int64], test: slice
 ) -> dict[str, Stratum]:
     """Return all strata that the cube and the experiment define, by name (see the module).
@@ -138,22 +141,24 @@ def strata(
       ConfigError: If a group names sites that are not in the cube.
     """
     assert cube.sites is not None
-    network = zarr_arrays.attributes(cube.url, "sites").get("network", [""] * len(cube.site_ids))
-    by_name = {"network": Stratum.from_labels(network)} | _places(cube, cube.sites)
-    by_name["season"] = _season(cube.days[test], len(cube.site_ids))
+    network = zarr_arrays.read_attributes(cube.url, "sites").get(
+        "network", [""] * len(cube.site_ids)
+    )
+    by_name = {"network": Stratum.from_labels(network)} | _static_strata(cube, cube.sites)
+    by_name["season"] = _season_stratum(cube.days[test], len(cube.site_ids))
     if "air_temperature" in cube.sites:
-        by_name["frozen"] = _frozen(cube.series(cube.sites, "air_temperature").T, test)
+        by_name["frozen"] = _frozen_stratum(cube.series(cube.sites, "air_temperature").T, test)
     if (fold >= 0).any():
-        by_name["nearest training site"] = _distance(experiment, cube, cube.sites, fold)
-    return by_name | _groups(experiment, cube)
+        by_name["nearest training site"] = _distance_stratum(experiment, cube, cube.sites, fold)
+    return by_name | _group_strata(experiment, cube)
 
 
-def _places(cube: Cube, sites: xr.Dataset) -> dict[str, Stratum]:
+def _static_strata(cube: Cube, sites: xr.Dataset) -> dict[str, Stratum]:
     """Return the strata that do not change in time: land cover, climate and irrigation."""
     by_name = {}
     fractions = [str(n) for n in sites if str(n).startswith("cover_")]
     if "land_cover" in sites:
-        name_of_class = {c: name for name, classes in COVERS.items() for c in classes}
+        name_of_class = {c: name for name, classes in LAND_COVER_CLASSES.items() for c in classes}
         classes = np.nan_to_num(sites["land_cover"].values, nan=-1).astype(int).tolist()
         by_name["land cover"] = Stratum.from_labels([name_of_class.get(c, "") for c in classes])
     elif fractions:
@@ -167,17 +172,19 @@ def _places(cube: Cube, sites: xr.Dataset) -> dict[str, Stratum]:
         by_name["climate"] = Stratum.from_edges(index, aridity.CLASS_EDGES, aridity.CLIMATE_CLASSES)
     if "irrigated" in sites:
         names = ("not irrigated", "irrigated")
-        by_name["irrigated"] = Stratum.from_edges(sites["irrigated"].values, (IRRIGATED,), names)
+        by_name["irrigated"] = Stratum.from_edges(
+            sites["irrigated"].values, (MIN_IRRIGATED_FRACTION,), names
+        )
     return by_name
 
 
-def _season(days: NDArray[np.datetime64], n_sites: int) -> Stratum:
+def _season_stratum(days: NDArray[np.datetime64], n_sites: int) -> Stratum:
     """Divide the days of every site by meteorological season."""
     month = days.astype("datetime64[M]").astype(int) % 12  # January is 0
     return Stratum(SEASONS, np.tile((month + 1) % 12 // 3, (n_sites, 1)))
 
 
-def _frozen(kelvin: NDArray[np.float32], test: slice) -> Stratum:
+def _frozen_stratum(kelvin: NDArray[np.float32], test: slice) -> Stratum:
     """Divide the days of every site by whether the mean of the last 7 days is at or below 0 degC.
 
     Args:
@@ -188,33 +195,37 @@ def _frozen(kelvin: NDArray[np.float32], test: slice) -> Stratum:
     return Stratum.from_edges(mean[:, test], (FREEZING_K,), ("frozen", "thawed"))
 
 
-def _distance(
+def _distance_stratum(
     experiment: Experiment, cube: Cube, sites: xr.Dataset, fold: NDArray[np.int64]
 ) -> Stratum:
     """Divide sites by the distance to the nearest site that the models of their fold learn from."""
     lat, lon = sites["lat"].values, sites["lon"].values
     train = cube.day_index(experiment.train_period)
     learnable = np.isfinite(cube.series(sites, cube.target)[train]).any(0)
-    place = config.number_places(experiment, lat, lon)
+    place = config.label_experiment_places(experiment, lat, lon)
     km = np.full(len(fold), np.nan)
     for k in np.unique(fold[fold >= 0]).tolist():
-        near = spatial_blocks.buffer_mask(lat, lon, fold, k, experiment.folds.buffer_km, place)
+        near = spatial_blocks.select_buffer(lat, lon, fold, k, experiment.folds.buffer_km, place)
         held_out, training = fold == k, learnable & (fold != k) & ~near
         if training.any():
             km[held_out] = lookup.find_nearest(
                 lat[held_out], lon[held_out], lat[training], lon[training]
             )[1]
-    between = [f"{a} to {b} km" for a, b in pairwise(KM)]
-    return Stratum.from_edges(km, KM, (f"under {KM[0]} km", *between, f"{KM[-1]} km and more"))
+    between = [f"{a} to {b} km" for a, b in pairwise(DISTANCE_EDGES_KM)]
+    return Stratum.from_edges(
+        km,
+        DISTANCE_EDGES_KM,
+        (f"under {DISTANCE_EDGES_KM[0]} km", *between, f"{DISTANCE_EDGES_KM[-1]} km and more"),
+    )
 
 
-def _groups(experiment: Experiment, cube: Cube) -> dict[str, Stratum]:
+def _group_strata(experiment: Experiment, cube: Cube) -> dict[str, Stratum]:
     """Return a stratum for each of `judging.groups`: the group and all other sites.
 
     Raises:
       ConfigError: If a group names sites that are not in the cube.
     """
-    groups, names_of_sites = experiment.judging.groups, _names(experiment, cube)
+    groups, names_of_sites = experiment.judging.groups, _site_names(experiment, cube)
     known = set().union(*names_of_sites)
     unknown = {name: [i for i in group if i not in known] for name, group in groups.items()}
     problems = [f"{name}: no site {', '.join(ids[:5])}" for name, ids in unknown.items() if ids]
@@ -230,17 +241,19 @@ def _groups(experiment: Experiment, cube: Cube) -> dict[str, Stratum]:
     }
 
 
-def _names(experiment: Experiment, cube: Cube) -> list[set[str]]:
+def _site_names(experiment: Experiment, cube: Cube) -> list[set[str]]:
     """Return the names by which settings may refer to each site, (site,).
 
     A cube of several sources records the catalog entry of each site; otherwise all sites are from
     the experiment's only source.
     """
-    short_names = site_records.short_names(experiment.sources.insitu)
+    short_names = site_records.short_entry_names(experiment.sources.insitu)
     entry_of = {short: entry for entry, short in short_names.items()}
     only = next(iter(entry_of)) if len(entry_of) == 1 else ""
-    sources = zarr_arrays.attributes(cube.url, "sites").get("entry", [only] * len(cube.site_ids))
+    sources = zarr_arrays.read_attributes(cube.url, "sites").get(
+        "entry", [only] * len(cube.site_ids)
+    )
     return [
-        site_records.names(entry_of.get(source, source), i)
+        site_records.accepted_site_names(entry_of.get(source, source), i)
         for source, i in zip(sources, cube.site_ids, strict=True)
     ]

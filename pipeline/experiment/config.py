@@ -17,7 +17,7 @@ from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
 from pipeline.dates import period_as_text
 from pipeline.experiment import renamed
 from pipeline.experiment.variables import VARIABLES, Layer, Variable
-from pipeline.grid.collocated_sites import Twins, find, numbered, places
+from pipeline.grid.collocated_sites import Twins, cell_numbers, find_twins, label_places
 from pipeline.grid.ease import Window
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _in_order(period: tuple[date, date]) -> tuple[date, date]:
     return period
 
 
-Ingredient = Literal[
+ErrorName = Literal[
     "forcing_error",
     "attribute_error",
     "satellite_bias",
@@ -48,14 +48,14 @@ Ingredient = Literal[
 ]
 
 
-def _listed(value: object) -> object:
+def _as_tuple(value: object) -> object:
     """Convert a single name to a tuple with that name, and None to an empty tuple."""
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -65,7 +65,6 @@ Celsius = Annotated[float, Field(ge=-100, le=100)]
 Bits = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Shift = Annotated[int, Field(ge=-10_000, le=10_000)]
 Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
-
 REFERENCE_ARM = "multiscale"  # compared with all other arms and baselines, and shown first
 SATELLITE_BASELINE = "footprint"  # name of the satellite's own values among the baselines
 
@@ -105,7 +104,7 @@ class PlanetConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     )
     seed: Seed = Field(0, description="seed of all its random numbers")
     n_sites: Count = Field(30, ge=1, description="number of sites")
-    omit_errors: tuple[Ingredient, ...] = Field((), description="errors to leave out, by name")
+    omit_errors: tuple[ErrorName, ...] = Field((), description="errors to leave out, by name")
     ocean_share: float = Field(
         0.0, ge=0, lt=1, description="share of the cells that are ocean, without data"
     )
@@ -402,7 +401,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         return Recipe(inputs=self.inputs, network=self.network, loss=self.loss, train=self.train)
 
 
-def window(experiment: Experiment) -> Window:
+def experiment_window(experiment: Experiment) -> Window:
     """Return the window of EASE-Grid 2.0 that contains the experiment's region.
 
     Raises:
@@ -423,7 +422,7 @@ def find_collocated_pairs(experiment: Experiment, lat: FloatArray, lon: FloatArr
       lat: (site,) degrees north.
       lon: (site,) degrees east.
     """
-    return find(lat, lon, cells_of_sites(experiment, lat, lon))
+    return find_twins(lat, lon, cells_of_sites(experiment, lat, lon))
 
 
 def cells_of_sites(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray | None:
@@ -440,11 +439,11 @@ def cells_of_sites(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> 
     """
     if experiment.inputs_from == "own":
         return None
-    return numbered(window(experiment), lat, lon)
+    return cell_numbers(experiment_window(experiment), lat, lon)
 
 
-def number_places(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray:
-    """Label the sites of an experiment by place; see `collocated_sites.places`.
+def label_experiment_places(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> IntArray:
+    """Label the sites of an experiment by place; see `collocated_sites.label_places`.
 
     Args:
       experiment: The experiment.
@@ -454,4 +453,4 @@ def number_places(experiment: Experiment, lat: FloatArray, lon: FloatArray) -> I
     Returns:
       (site,) index of the first site at the same place.
     """
-    return places(len(lat), find_collocated_pairs(experiment, lat, lon))
+    return label_places(len(lat), find_collocated_pairs(experiment, lat, lon))

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-Tree = dict[str, Any]
+Settings = dict[str, Any]
 
-OUT_OF_RANGE = (
+OUT_OF_RANGE_ERRORS = (
     "finite_number",
     "greater_than",
     "greater_than_equal",
@@ -35,7 +35,7 @@ OUT_OF_RANGE = (
     "less_than_equal",
 )
 
-LIMITS = {
+LIMIT_WORDS = {
     "exclusiveMinimum": "more than",
     "minimum": "at least",
     "exclusiveMaximum": "less than",
@@ -43,7 +43,9 @@ LIMITS = {
 }
 
 
-def experiment(name: str, settings: Sequence[str] = (), rename: str | None = None) -> Experiment:
+def load_experiment(
+    name: str, settings: Sequence[str] = (), rename: str | None = None
+) -> Experiment:
     """Load an experiment.
 
     Args:
@@ -54,28 +56,28 @@ def experiment(name: str, settings: Sequence[str] = (), rename: str | None = Non
     Raises:
       ConfigError: If a file cannot be read, or settings are not valid; it lists all problems.
     """
-    tree = _with_new_names(f"experiment {name}", read("experiments", name))
-    chosen = _with_new_names("--set", _settings(settings))
+    tree = _with_new_names(f"experiment {name}", read_settings("experiments", name))
+    chosen = _with_new_names("--set", _parse_set(settings))
     recipe_name = str(chosen.get("recipe", tree.get("recipe", "default")))
-    recipe = _with_new_names(f"recipe {recipe_name}", read("recipes", recipe_name))
+    recipe = _with_new_names(f"recipe {recipe_name}", read_settings("recipes", recipe_name))
     recipe.pop("title", None)
     sections = [*Recipe.model_fields, "n_seeds", "tuned_on"]
     unknown = [f"unknown section '{key}'" for key in recipe if key not in sections]
     if unknown:
         hint = f"the sections of a recipe are {', '.join(sections)}"
         raise ConfigError(f"recipe {recipe_name}", *unknown, remedy=hint)
-    merged = _merged(recipe, tree, chosen, {"recipe": recipe_name})
+    merged = _merge(recipe, tree, chosen, {"recipe": recipe_name})
     if rename:
         merged["name"] = rename
-    _one_length(merged, tree, chosen)
+    _keep_updates_or_epochs(merged, tree, chosen)
     try:
         return Experiment.model_validate(merged)
     except ValidationError as error:
-        problems = [_explain(item) for item in error.errors()]
+        problems = [_explain_error(item) for item in error.errors()]
         raise ConfigError(f"experiment {name}", *problems) from error
 
 
-def _with_new_names(where: str, tree: Tree) -> Tree:
+def _with_new_names(where: str, tree: Settings) -> Settings:
     """Replace old names of settings by the new ones.
 
     Args:
@@ -91,7 +93,7 @@ def _with_new_names(where: str, tree: Tree) -> Tree:
         raise ConfigError(where, *str(error).split("; ")) from error
 
 
-def read(kind: str, name: str) -> Tree:
+def read_settings(kind: str, name: str) -> Settings:
     """Read the YAML of an experiment or a recipe.
 
     Args:
@@ -104,25 +106,25 @@ def read(kind: str, name: str) -> Tree:
     looks_like_path = name.endswith((".yaml", ".yml")) or "://" in name or "/" in name
     preset = importlib.resources.files("pipeline.experiment") / "presets" / kind / f"{name}.yaml"
     if not looks_like_path and preset.is_file():
-        return _parse(name, preset.read_text())
+        return _parse_yaml(name, preset.read_text())
     if looks_like_path and files.exists(name):
         try:
-            return _parse(name, files.read_bytes(name).decode())
+            return _parse_yaml(name, files.read_bytes(name).decode())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(name, f"is not a text file: {error}") from error
-    close = difflib.get_close_matches(name, presets(kind), 1)
+    close = difflib.get_close_matches(name, list_presets(kind), 1)
     suggestion = f"; did you mean '{close[0]}'?" if close else ""
-    hint = "presets: " + ", ".join(presets(kind))
+    hint = "presets: " + ", ".join(list_presets(kind))
     raise ConfigError(f"{kind.rstrip('s')} '{name}'", f"not found{suggestion}", remedy=hint)
 
 
-def presets(kind: str) -> list[str]:
+def list_presets(kind: str) -> list[str]:
     """List the names of the presets of a kind, `experiments` or `recipes`."""
     folder = importlib.resources.files("pipeline.experiment") / "presets" / kind
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
 
 
-def mapping(models: str | None, bbox: str | None, period: str | None) -> list[str]:
+def settings_for_mapping(models: str | None, bbox: str | None, period: str | None) -> list[str]:
     """Return the settings, as `key=value`, that make maps with the models of another experiment.
 
     Args:
@@ -156,7 +158,7 @@ def mapping(models: str | None, bbox: str | None, period: str | None) -> list[st
     return settings
 
 
-def _parse(name: str, text: str) -> Tree:
+def _parse_yaml(name: str, text: str) -> Settings:
     """Parse a YAML file.
 
     Raises:
@@ -171,13 +173,13 @@ def _parse(name: str, text: str) -> Tree:
     return tree
 
 
-def _settings(settings: Iterable[str]) -> Tree:
+def _parse_set(settings: Iterable[str]) -> Settings:
     """Parse `key=value` settings with dotted keys.
 
     Raises:
       ConfigError: If a setting is malformed, or a section was already set to a value.
     """
-    tree: Tree = {}
+    tree: Settings = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
@@ -195,17 +197,17 @@ def _settings(settings: Iterable[str]) -> Tree:
     return tree
 
 
-def _merged(*trees: Tree) -> Tree:
+def _merge(*trees: Settings) -> Settings:
     """Merge settings key by key at every depth; later trees replace values of earlier ones."""
-    result: Tree = {}
+    result: Settings = {}
     for tree in trees:
         for key, value in tree.items():
             both = isinstance(value, dict) and isinstance(result.get(key), dict)
-            result[key] = _merged(result[key], value) if both else value
+            result[key] = _merge(result[key], value) if both else value
     return result
 
 
-def _one_length(merged: Tree, tree: Tree, chosen: Tree) -> None:
+def _keep_updates_or_epochs(merged: Settings, tree: Settings, chosen: Settings) -> None:
     """Remove `train.epochs` if an experiment or `--set` gives `train.updates`, and vice versa.
 
     Args:
@@ -223,7 +225,7 @@ def _one_length(merged: Tree, tree: Tree, chosen: Tree) -> None:
                 merged["train"][other] = None
 
 
-def _explain(item: Any) -> str:
+def _explain_error(item: Any) -> str:
     """Return the message for one error of pydantic, with a suggestion for unknown keys."""
     path = [str(part) for part in item["loc"]]
     where = ".".join(path) or "experiment"
@@ -234,33 +236,35 @@ def _explain(item: Any) -> str:
         return f"unknown key '{where}'; {hint}"
     if item["type"] == "missing":
         return f"{where} is missing"
-    if item["type"] in OUT_OF_RANGE and (accepted := _accepted(path)):
+    if item["type"] in OUT_OF_RANGE_ERRORS and (accepted := _accepted_range(path)):
         return f"{where}: found {item['input']!r}; accepted: {accepted}"
     value = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
-    limits = _accepted(path) if item["type"].startswith(("int_", "float_")) else ""
+    limits = _accepted_range(path) if item["type"].startswith(("int_", "float_")) else ""
     accepted = f"; accepted: {limits}" if limits else ""
     return f"{where}: {value}{item['msg'].removeprefix('Value error, ')}{accepted}"
 
 
-def _accepted(path: Sequence[str]) -> str:
+def _accepted_range(path: Sequence[str]) -> str:
     """Describe the range of a numeric setting; "" if it has none.
 
     Args:
       path: Keys, and indices of lists, that lead to the setting.
     """
     schema = Experiment.model_json_schema()
-    node: Tree = schema
+    node: Settings = schema
     for part in path:
         branches = _branches(node, schema)
-        node = next((child for b in branches if (child := _child(b, part)) is not None), {})
-    limits = {k: v for branch in _branches(node, schema) for k, v in branch.items() if k in LIMITS}
+        node = next((child for b in branches if (child := _child_node(b, part)) is not None), {})
+    limits = {
+        k: v for branch in _branches(node, schema) for k, v in branch.items() if k in LIMIT_WORDS
+    }
     if "exclusiveMinimum" in limits:
         limits.pop("minimum", None)
     figures = {k: f"{v:,}" if isinstance(v, int) else f"{v:g}" for k, v in limits.items()}
-    return " and ".join(f"{LIMITS[k]} {figures[k]}" for k in LIMITS if k in limits)
+    return " and ".join(f"{LIMIT_WORDS[k]} {figures[k]}" for k in LIMIT_WORDS if k in limits)
 
 
-def _branches(node: Tree, schema: Tree) -> list[Tree]:
+def _branches(node: Settings, schema: Settings) -> list[Settings]:
     """Return the alternatives of a node of a JSON schema, with references resolved."""
     if "$ref" in node:
         return _branches(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
@@ -268,7 +272,7 @@ def _branches(node: Tree, schema: Tree) -> list[Tree]:
     return inner or [node]
 
 
-def _child(node: Tree, part: str) -> Tree | None:
+def _child_node(node: Settings, part: str) -> Settings | None:
     """Return the node of a key, or of an item of a list, in a JSON schema; None if absent."""
     if part in node.get("properties", {}):
         return dict(node["properties"][part])
@@ -284,13 +288,13 @@ def _known_keys(path: Sequence[str]) -> list[str]:
     for part in path:
         if _is_model(kind):
             field = kind.model_fields.get(part)
-            kind = _given(field.annotation) if field else None
+            kind = _type_without_none(field.annotation) if field else None
         else:  # an item of a list or of a mapping
             kind = next((arg for arg in typing.get_args(kind) if _is_model(arg)), None)
     return list(kind.model_fields) if _is_model(kind) else []
 
 
-def _given(kind: Any) -> Any:
+def _type_without_none(kind: Any) -> Any:
     """Return the type of a setting without None."""
     if typing.get_origin(kind) is not types.UnionType:
         return kind

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ELSEWHERE = "elsewhere"  # the region of sites that are in no polygon
 
 
-def bands(lon: NDArray[np.float64], n_folds: int) -> NDArray[np.int64]:
+def divide_by_longitude(lon: NDArray[np.float64], n_folds: int) -> NDArray[np.int64]:
     """Divide sites into bands of longitude with about equal numbers of sites.
 
     The first band begins east of the widest gap between sites, so no band is cut at the
@@ -54,7 +54,7 @@ def bands(lon: NDArray[np.float64], n_folds: int) -> NDArray[np.int64]:
     return band
 
 
-def numbered(names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+def number_regions(names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Number the regions of sites.
 
     Args:
@@ -72,12 +72,14 @@ def numbered(names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     return number.astype(np.int64), regions.tolist()
 
 
-def continents() -> str:
+def continents_path() -> str:
     """Return the path of the polygons of the continents; the file names its licence and origin."""
     return str(importlib.resources.files("pipeline.experiment") / "continents.geojson")
 
 
-def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[str]:
+def regions_from_polygons(
+    lat: NDArray[np.float64], lon: NDArray[np.float64], url: str
+) -> list[str]:
     """Return the (site,) name of the region of each site, from a GeoJSON file.
 
     The region of a site is the first polygon that contains it, borders included. Its name is the
@@ -105,7 +107,7 @@ def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[
     names = np.full(len(lat), ELSEWHERE, object)
     for number, feature in reversed(list(enumerate(features))):
         try:
-            polygon = _polygon(feature, where)
+            polygon = _feature_polygon(feature, where)
         except (AttributeError, LookupError, TypeError, ValueError, ShapelyError) as error:
             problem = f"feature {number} has no rings of longitude and latitude"
             raise ConfigError(where, problem, remedy="expected Polygon or MultiPolygon") from error
@@ -115,7 +117,7 @@ def named(lat: NDArray[np.float64], lon: NDArray[np.float64], url: str) -> list[
     return [str(name) for name in names]
 
 
-def _polygon(feature: Json, where: str) -> BaseGeometry:
+def _feature_polygon(feature: Json, where: str) -> BaseGeometry:
     """Return the polygon or polygons of a feature, longitude and latitude in degrees.
 
     Args:

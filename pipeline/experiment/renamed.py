@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Old and new name of a setting or a section. Only the last part of the name differs, because a
 # setting stays in its section.
-SETTINGS = {
+RENAMED_SETTINGS = {
     "chosen_on": "tuned_on",
     "planet.without": "planet.omit_errors",
     "qc.several": "qc.duplicate_sites",
@@ -40,7 +40,7 @@ def _with_new_names(tree: dict[str, Any], section: str, problems: list[str]) -> 
     converted = {}
     for key, value in tree.items():
         old = f"{section}{key}"
-        new = SETTINGS.get(old, old)
+        new = RENAMED_SETTINGS.get(old, old)
         name = new.rpartition(".")[2] if new != old else key
         if new != old and name in tree:
             problems.append(f"{old} and {new} are the same setting: give only {new}")
@@ -49,31 +49,31 @@ def _with_new_names(tree: dict[str, Any], section: str, problems: list[str]) -> 
     return converted
 
 
-def with_first_names(tree: dict[str, Any], section: str = "") -> dict[str, Any]:
+def with_original_names(tree: dict[str, Any], section: str = "") -> dict[str, Any]:
     """Replace the new names of settings by the first ones, for digests that must not change."""
-    first_names = {new: old.rpartition(".")[2] for old, new in SETTINGS.items()}
+    first_names = {new: old.rpartition(".")[2] for old, new in RENAMED_SETTINGS.items()}
     converted = {}
     for key, value in tree.items():
         name = f"{section}{key}"
-        nested = with_first_names(value, f"{name}.") if isinstance(value, dict) else value
+        nested = with_original_names(value, f"{name}.") if isinstance(value, dict) else value
         converted[first_names.get(name, key)] = nested
     return converted
 
 
 def recorded_name(name: str, recorded: Collection[str]) -> str:
     """Return the name of a setting in a record: the old one if the record contains it."""
-    names = (_replaced(name, new, old) for old, new in SETTINGS.items())
+    names = (_replace_prefix(name, new, old) for old, new in RENAMED_SETTINGS.items())
     return next((old for old in names if old != name and old in recorded), name)
 
 
 def new_name(name: str) -> str:
     """Return the new name of a setting, given its old or its new name."""
-    for old, new in SETTINGS.items():
-        name = _replaced(name, old, new)
+    for old, new in RENAMED_SETTINGS.items():
+        name = _replace_prefix(name, old, new)
     return name
 
 
-def _replaced(name: str, before: str, after: str) -> str:
+def _replace_prefix(name: str, before: str, after: str) -> str:
     """Replace `before` in a name if it is the whole name or the section of the name."""
     matches = name == before or name.startswith(f"{before}.")
     return after + name.removeprefix(before) if matches else name

@@ -14,7 +14,7 @@ Kind = Literal["forcing", "static", "target", "auxiliary"]
 Depth = Annotated[float, Field(ge=0, le=1_000)]  # m below the surface
 
 
-def _downwards(layer: tuple[float, float]) -> tuple[float, float]:
+def _check_layer(layer: tuple[float, float]) -> tuple[float, float]:
     """Check that the top of a layer is not deeper than its bottom."""
     if layer[0] > layer[1]:
         msg = f"the top {layer[0]:g} must not be deeper than the bottom {layer[1]:g}"
@@ -22,7 +22,7 @@ def _downwards(layer: tuple[float, float]) -> tuple[float, float]:
     return layer
 
 
-Layer = Annotated[tuple[Depth, Depth], AfterValidator(_downwards)]
+Layer = Annotated[tuple[Depth, Depth], AfterValidator(_check_layer)]
 
 
 class Variable(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -76,7 +76,7 @@ def _static(long_name: str, units: str, minimum: float, maximum: float) -> Varia
     )
 
 
-COVERS = {
+LAND_COVERS = {
     "tree": "under trees",
     "shrub": "shrubland",
     "grass": "grassland",
@@ -144,7 +144,7 @@ VARIABLES: dict[str, Variable] = {
     "irrigated": _static("fraction of the land that is irrigated", "1", 0, 1),
     **{
         f"cover_{kind}": _static(f"fraction of the land that is {what}", "1", 0, 1)
-        for kind, what in COVERS.items()
+        for kind, what in LAND_COVERS.items()
     },
     "soil_temperature": Variable(
         kind="auxiliary",

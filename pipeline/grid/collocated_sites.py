@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.grid.ease import FloatArray, IntArray
 
-SAME_KM = 1.0
-SHOWN = 5  # largest number of pairs in a message
-REMEDY = "set qc.duplicate_sites to longest or mean to make them one site"
-AT_ONCE = 256  # number of pairs whose records are in memory at a time
+
+TWIN_KM = 1.0
+MAX_PAIRS_NAMED = 5  # largest number of pairs in a message
+TWINS_HINT = "set qc.duplicate_sites to longest or mean to make them one site"
+PAIRS_PER_BATCH = 256  # number of pairs whose records are in memory at a time
 
 
 class Twins(NamedTuple):
@@ -40,7 +41,7 @@ class Twins(NamedTuple):
     km: FloatArray
 
 
-def find(lat: FloatArray, lon: FloatArray, cell: IntArray | None = None) -> Twins:
+def find_twins(lat: FloatArray, lon: FloatArray, cell: IntArray | None = None) -> Twins:
     """Find all pairs of sites that are nearer than SAME_KM or in the same cell.
 
     Args:
@@ -49,9 +50,9 @@ def find(lat: FloatArray, lon: FloatArray, cell: IntArray | None = None) -> Twin
       cell: (site,) number of the cell that contains each site, negative for none; None if sites in
         the same cell are not twins.
     """
-    pair = lookup.pairs_within(SAME_KM, lat, lon)
+    pair = lookup.pairs_within(TWIN_KM, lat, lon)
     if cell is not None:
-        pair = np.concatenate([pair, _in_one_cell(np.asarray(cell))])
+        pair = np.concatenate([pair, _pairs_in_one_cell(np.asarray(cell))])
     pair = np.unique(np.sort(pair, 1), axis=0)
     a, b = pair.T
     km = lookup.great_circle_km(lat[a], lon[a], lat[b], lon[b])
@@ -59,13 +60,13 @@ def find(lat: FloatArray, lon: FloatArray, cell: IntArray | None = None) -> Twin
     return Twins(pair[order], km[order])
 
 
-def numbered(window: ease.Window, lat: FloatArray, lon: FloatArray) -> IntArray:
+def cell_numbers(window: ease.Window, lat: FloatArray, lon: FloatArray) -> IntArray:
     """Return the (site,) number of the cell of a window that contains each site; -1 for none."""
     y, x = window.cells_of(lat, lon)
     return np.asarray(np.where(y < 0, -1, y * window.cell_shape[1] + x))
 
 
-def places(n_sites: int, twins: Twins) -> IntArray:
+def label_places(n_sites: int, twins: Twins) -> IntArray:
     """Label sites by place.
 
     Pairs are followed from site to site. A site without a twin is its own place.
@@ -83,7 +84,7 @@ def places(n_sites: int, twins: Twins) -> IntArray:
     return np.asarray(first[number], np.int64)
 
 
-def elsewhere(place: IntArray, fold: IntArray, k: int) -> NDArray[np.bool_]:
+def select_elsewhere(place: IntArray, fold: IntArray, k: int) -> NDArray[np.bool_]:
     """Select the sites that are neither in fold k nor at the place of a site of fold k.
 
     Args:
@@ -98,7 +99,7 @@ def elsewhere(place: IntArray, fold: IntArray, k: int) -> NDArray[np.bool_]:
     return np.asarray(~in_fold & ~np.isin(place, place[in_fold]))
 
 
-def described(
+def describe_twins(
     twins: Twins, ids: Sequence[str], values: NDArray[np.float32], days: NDArray[np.datetime64]
 ) -> list[Json]:
     """Describe each pair, as stored in the manifest.
@@ -114,8 +115,8 @@ def described(
       both have values; and their `correlation`, None if it is not defined.
     """
     descriptions: list[Json] = []
-    for start in range(0, len(twins.pair), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
+    for start in range(0, len(twins.pair), PAIRS_PER_BATCH):
+        part = slice(start, start + PAIRS_PER_BATCH)
         first, second = (values[:, side].T for side in twins.pair[part].T)
         scored = metrics.scores(first, second, days)
         r = [float(value) if np.isfinite(value) else None for value in scored["correlation"]]
@@ -127,7 +128,7 @@ def described(
     return descriptions
 
 
-def told(pair: Json) -> str:
+def format_pair(pair: Json) -> str:
     """Format one pair of `described` for a message."""
     first, second = pair["sites"]
     r = pair["correlation"]
@@ -138,13 +139,13 @@ def told(pair: Json) -> str:
     return f"{first} and {second}: {pair['km']:.2f} km, {agreement}"
 
 
-def line(pairs: Sequence[Json]) -> str:
+def format_pairs(pairs: Sequence[Json]) -> str:
     """Format pairs of `described` in one line: the nearest ones, and how many more there are."""
-    more = f"; and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-    return "; ".join(map(told, pairs[:SHOWN])) + more
+    more = f"; and {len(pairs) - MAX_PAIRS_NAMED} more" if len(pairs) > MAX_PAIRS_NAMED else ""
+    return "; ".join(map(format_pair, pairs[:MAX_PAIRS_NAMED])) + more
 
 
-def _in_one_cell(cell: IntArray) -> IntArray:
+def _pairs_in_one_cell(cell: IntArray) -> IntArray:
     """Return the (pair, 2) indices of all pairs of sites in the same cell.
 
     Args:

@@ -22,7 +22,6 @@ IntArray = npt.NDArray[np.int64]
 FOOTPRINT_ROWS, FOOTPRINT_COLS = 406, 964
 FOOTPRINT_SIZE_M = 36032.220840584
 LEFT_M, TOP_M = -FOOTPRINT_COLS * FOOTPRINT_SIZE_M / 2, FOOTPRINT_ROWS * FOOTPRINT_SIZE_M / 2
-
 REFINEMENTS = (1, 2, 4, 8)
 
 # Positions are rounded to 4 cm. PROJ's inverse is accurate to 2 mm, so a place on an edge is still
@@ -154,12 +153,12 @@ class Window:
     @property
     def cell_y(self) -> FloatArray:
         """(y,) y of cell centres in metres of EPSG:6933, decreasing."""
-        return TOP_M - FOOTPRINT_SIZE_M * _centres(self.row, self.height, self.refinement)
+        return TOP_M - FOOTPRINT_SIZE_M * _cell_centres(self.row, self.height, self.refinement)
 
     @property
     def cell_x(self) -> FloatArray:
         """(x,) x of cell centres in metres of EPSG:6933, increasing."""
-        return LEFT_M + FOOTPRINT_SIZE_M * _centres(self.col, self.width, self.refinement)
+        return LEFT_M + FOOTPRINT_SIZE_M * _cell_centres(self.col, self.width, self.refinement)
 
     @property
     def cell_lat(self) -> FloatArray:
@@ -218,6 +217,6 @@ class Window:
         return y // self.refinement, x // self.refinement
 
 
-def _centres(first: int, count: int, refinement: int) -> FloatArray:
+def _cell_centres(first: int, count: int, refinement: int) -> FloatArray:
     """Return the centres of the cells in `count` footprints, in units of footprints."""
     return first + (np.arange(count * refinement) + 0.5) / refinement

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     IntArray = npt.NDArray[np.int64]
     Places = tuple[NDArray[np.float64], NDArray[np.float64]]  # latitude, longitude, in degrees
 
+
 EARTH_RADIUS_KM = 6371.0088  # mean radius (2a + b) / 3 of the ellipsoid GRS 80
 
 # Tolerance for chords of the unit sphere, 6 micrometres on the Earth. Their rounding errors are
@@ -31,7 +32,7 @@ EARTH_RADIUS_KM = 6371.0088  # mean radius (2a + b) / 3 of the ellipsoid GRS 80
 _ROUNDING = 1e-12
 
 # Tolerance at the edges of cells, as a share of the cell's width: bounds are often float32.
-_EDGE = 1e-3
+_EDGE_TOLERANCE = 1e-3
 
 
 def great_circle_km(
@@ -142,7 +143,7 @@ class CellLookup:
         return np.asarray(np.all([index >= 0 for index in self.index.values()], axis=0))
 
 
-def cells(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
+def find_cells(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
     """Find the cell of a source that contains each place, or the nearest place of the source.
 
     Args:
@@ -155,20 +156,20 @@ def cells(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
     """
     dims = set(dataset.dims)
     if "place" in dims:
-        return _nearest(dataset, places, max_km)
+        return _find_nearest_places(dataset, places, max_km)
     if {"lat", "lon"} <= dims:
-        row = _interval(dataset["lat_bnds"].values, places[0])
-        col = _interval(dataset["lon_bnds"].values, places[1], turn=360)
+        row = _find_interval(dataset["lat_bnds"].values, places[0])
+        col = _find_interval(dataset["lon_bnds"].values, places[1], turn=360)
         lat, lon = dataset["lat"].values, dataset["lon"].values
         return CellLookup({"lat": row, "lon": col}, lat[row], lon[col])
     if {"y", "x"} <= dims and "crs" in dataset.attrs:
-        return _projected(dataset, places)
+        return _find_projected_cells(dataset, places)
     problem = f"it has the dimensions {[str(dim) for dim in dataset.dims]}"
     accepted = "expected place, lat and lon, or y and x with an attribute crs"
     raise DataError(f"catalog entry {dataset.attrs['entry']}", f"{problem}; {accepted}")
 
 
-def _nearest(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
+def _find_nearest_places(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
     lat, lon = dataset["lat"].values, dataset["lon"].values
     n = len(places[0])
     if not len(lat) or not n:
@@ -178,20 +179,20 @@ def _nearest(dataset: xr.Dataset, places: Places, max_km: float) -> CellLookup:
     return CellLookup({"place": near}, lat[index], lon[index])
 
 
-def _projected(dataset: xr.Dataset, places: Places) -> CellLookup:
+def _find_projected_cells(dataset: xr.Dataset, places: Places) -> CellLookup:
     import pyproj
 
     crs = pyproj.CRS.from_user_input(dataset.attrs["crs"])
     transformer = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     x, y = (np.asarray(v, float) for v in transformer.transform(places[1], places[0]))
-    row = _interval(_edges(dataset, "y"), y)
-    col = _interval(_edges(dataset, "x"), x, turn=360 if crs.is_geographic else 0)
+    row = _find_interval(_cell_bounds(dataset, "y"), y)
+    col = _find_interval(_cell_bounds(dataset, "x"), x, turn=360 if crs.is_geographic else 0)
     centre = dataset["x"].values[col], dataset["y"].values[row]
     lon, lat = (np.asarray(v) for v in transformer.transform(*centre, direction="INVERSE"))
     return CellLookup({"y": row, "x": col}, lat, lon)
 
 
-def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
+def _cell_bounds(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
     """Return the (n, 2) edges of rows or columns, halfway between their centres.
 
     Raises:
@@ -208,7 +209,7 @@ def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
     return np.stack([edges[:-1], edges[1:]], 1)
 
 
-def _interval(
+def _find_interval(
     bounds: NDArray[np.float64], place: NDArray[np.float64], turn: float = 0
 ) -> NDArray[np.int64]:
     """Return the (place,) index of the interval that contains each coordinate, -1 for none.
@@ -220,7 +221,7 @@ def _interval(
     """
     low, high = np.sort(bounds.astype("float64"), axis=1).T
     order = np.argsort(low)
-    slack = _EDGE * (high - low)
+    slack = _EDGE_TOLERANCE * (high - low)
     interval = np.full(len(place), -1)
     for shift in dict.fromkeys((0.0, turn, -turn)):
         shifted = place + shift
@@ -230,7 +231,7 @@ def _interval(
     return interval.astype(np.int64)
 
 
-def at_sites(
+def satellite_at_sites(
     satellite: NDArray[np.float32],
     where: tuple[NDArray[np.float64], NDArray[np.float64]],
     sites: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -255,27 +256,27 @@ def at_sites(
     """
     seen = np.asarray(np.isfinite(satellite).any(axis=1))
     series = np.full((len(sites[0]), satellite.shape[1]), np.nan, np.float32)
-    chosen, distance = standing_for(seen, where, sites, holding, max_km)
+    chosen, distance = footprints_of_sites(seen, where, sites, holding, max_km)
     usable = chosen >= 0
     series[usable] = satellite[chosen[usable], :]
     return series, distance
 
 
-def standing_for(
+def footprints_of_sites(
     seen: NDArray[np.bool_],
     where: tuple[NDArray[np.float64], NDArray[np.float64]],
     sites: tuple[NDArray[np.float64], NDArray[np.float64]],
     holding: NDArray[np.int64],
     max_km: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Find the footprint whose values `at_sites` uses for each site.
+    """Find the footprint whose values `satellite_at_sites` uses for each site.
 
     Args:
       seen: (footprint,) whether the footprint has data.
-      where: As in `at_sites`.
-      sites: As in `at_sites`.
-      holding: As in `at_sites`.
-      max_km: As in `at_sites`.
+      where: As in `satellite_at_sites`.
+      sites: As in `satellite_at_sites`.
+      holding: As in `satellite_at_sites`.
+      max_km: As in `satellite_at_sites`.
 
     Returns:
       (site,) index of the footprint, -1 for none; (site,) distance to its centre in km, NaN for

@@ -34,16 +34,15 @@ if TYPE_CHECKING:
     Shares = scipy.sparse.csr_array[np.float64]
     Part = tuple[IntArray, IntArray, FloatArray]  # target cell, source cell, area they share
 
+
 # A target cell needs source values on this share of its area, as a footprint needs valid cells.
-LEAST_COVERED = 0.5
+MIN_COVERED_SHARE = 0.5
 _ROUNDING = 1e-9  # tolerance of LEAST_COVERED
-
-TRUE_AREA = "EPSG:6933"
-
-_CELLS_AT_ONCE = 500_000  # source cells that are cut at a time, about 200 MB
+EQUAL_AREA_CRS = "EPSG:6933"
+_CELLS_PER_BATCH = 500_000  # source cells that are cut at a time, about 200 MB
 
 # Number of points that `reach` transforms along each edge of a box, and along each axis inside it.
-_ALONG_EDGE, _INSIDE = 2001, 201
+_POINTS_ALONG_EDGE, _POINTS_INSIDE = 2001, 201
 
 
 def edges_between(centres: npt.ArrayLike) -> FloatArray:
@@ -98,11 +97,11 @@ class Regridder:
     def _rows(self) -> Shares:
         edges = (self.source_lat_edges, self.target_lat_edges)
         source, target = (np.sin(np.radians(np.clip(e, -90, 90))) for e in edges)
-        return _shares(source, target, 0.0)
+        return _interval_shares(source, target, 0.0)
 
     @functools.cached_property
     def _cols(self) -> Shares:
-        return _shares(self.source_lon_edges, self.target_lon_edges, 360.0)
+        return _interval_shares(self.source_lon_edges, self.target_lon_edges, 360.0)
 
     def __call__(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Return the means over the target's cells.
@@ -146,14 +145,14 @@ def covered_means(
         # Missing cells are often the same on consecutive days.
         if last is None or not np.array_equal(valid, last):
             covered = summed(valid.astype(float))
-            enough = covered >= LEAST_COVERED - _ROUNDING
+            enough = covered >= MIN_COVERED_SHARE - _ROUNDING
             scale = np.divide(1, covered, out=np.full(shape, np.nan), where=enough)
             last = valid
         mean[:] = summed(np.where(valid, field, 0.0)) * scale
     return means.reshape(*values.shape[:-2], *shape)
 
 
-def _shares(source: FloatArray, target: FloatArray, period: float) -> Shares:
+def _interval_shares(source: FloatArray, target: FloatArray, period: float) -> Shares:
     """Return the (target, source) share of each target interval that is in each source interval.
 
     Args:
@@ -170,7 +169,7 @@ def _shares(source: FloatArray, target: FloatArray, period: float) -> Shares:
         shifted = source + turn * period
         points = np.union1d(shifted, target)
         middle = (points[1:] + points[:-1]) / 2
-        row, col = _interval_of(middle, target), _interval_of(middle, shifted)
+        row, col = _find_interval(middle, target), _find_interval(middle, shifted)
         both = (row >= 0) & (col >= 0)
         row, col, length = row[both], col[both], np.diff(points)[both]
         share = length / np.abs(np.diff(target))[row]
@@ -178,7 +177,7 @@ def _shares(source: FloatArray, target: FloatArray, period: float) -> Shares:
     return shares
 
 
-def _interval_of(places: FloatArray, edges: FloatArray) -> IntArray:
+def _find_interval(places: FloatArray, edges: FloatArray) -> IntArray:
     """Return the (place,) index of the interval that contains each place; -1 for none."""
     n = len(edges) - 1
     index = np.searchsorted(np.sort(edges), places, side="right") - 1
@@ -229,10 +228,10 @@ class ProjectedRegridder:
         """(target cell, source cell) share of a target cell's area that is in a source cell."""
         ny, nx = len(self.y_edges) - 1, len(self.x_edges) - 1
         target = _Rectangles(self.target_lat_edges, self.target_lon_edges)
-        to_metres = pyproj.Transformer.from_crs(self.crs, TRUE_AREA, always_xy=True)
+        to_metres = pyproj.Transformer.from_crs(self.crs, EQUAL_AREA_CRS, always_xy=True)
         none = np.empty(0, np.int64)
         parts: list[Part] = [(none, none, np.empty(0))]
-        step = max(1, _CELLS_AT_ONCE // nx)
+        step = max(1, _CELLS_PER_BATCH // nx)
         for first in range(0, ny, step):
             grid = np.meshgrid(self.x_edges, self.y_edges[first : first + step + 1])
             corners = _quadrilaterals(np.stack(to_metres.transform(*grid), -1))
@@ -246,7 +245,7 @@ class ProjectedRegridder:
         return shares
 
 
-def reach(
+def projected_extent(
     crs: str, lat_edges: npt.ArrayLike, lon_edges: npt.ArrayLike
 ) -> tuple[float, float, float, float]:
     """Return the extent of a box of latitude and longitude in a map projection.
@@ -269,7 +268,11 @@ def reach(
     (south, north), (west, east) = ((np.min(e), np.max(e)) for e in (lat_edges, lon_edges))
     transformer = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     parts = []
-    for n_lat, n_lon in ((_ALONG_EDGE, 2), (2, _ALONG_EDGE), (_INSIDE, _INSIDE)):
+    for n_lat, n_lon in (
+        (_POINTS_ALONG_EDGE, 2),
+        (2, _POINTS_ALONG_EDGE),
+        (_POINTS_INSIDE, _POINTS_INSIDE),
+    ):
         lon, lat = np.meshgrid(np.linspace(west, east, n_lon), np.linspace(south, north, n_lat))
         xy = np.stack(transformer.transform(lon, lat), -1).reshape(-1, 2)
         parts.append(xy[np.isfinite(xy).all(1)])

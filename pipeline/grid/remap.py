@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.grid.regrid import ProjectedRegridder, Regridder, edges_between, reach
+from pipeline.grid.regrid import ProjectedRegridder, Regridder, edges_between, projected_extent
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,7 +26,7 @@ def is_grid(dataset: xr.Dataset) -> bool:
     return "place" not in dataset.dims
 
 
-def on_days(dataset: xr.Dataset, name: str, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
+def read_days(dataset: xr.Dataset, name: str, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
     """Read the (day, ...) values of a variable; NaN on days that the source does not have."""
     part = dataset[name].sel(time=slice(days[0], days[-1]))
     values: NDArray[np.float32] = part.reindex(time=days).values.astype("float32")
@@ -38,7 +38,9 @@ def is_projected(dataset: xr.Dataset) -> bool:
     return "y" in dataset.dims
 
 
-def placed(dataset: xr.Dataset, values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+def remap_to_cells(
+    dataset: xr.Dataset, values: NDArray[np.float32], window: Window
+) -> NDArray[np.float32]:
     """Return values of a source on the cells of a window.
 
     Args:
@@ -53,10 +55,10 @@ def placed(dataset: xr.Dataset, values: NDArray[np.float32], window: Window) -> 
         regridded = _regridder(dataset, window)(values)
         return regridded.astype(np.float32, copy=False)
     position = window.cells_of(dataset.lat.values, dataset.lon.values)
-    return scattered(values, position, window.cell_shape)
+    return scatter_to_grid(values, position, window.cell_shape)
 
 
-def near(dataset: xr.Dataset, window: Window) -> xr.Dataset:
+def select_over_window(dataset: xr.Dataset, window: Window) -> xr.Dataset:
     """Select the rows and columns of a grid that are over a window; places do not change.
 
     Raises:
@@ -67,17 +69,17 @@ def near(dataset: xr.Dataset, window: Window) -> xr.Dataset:
     lat, lon = window.cell_edges
     turns: tuple[int, ...] = (0,)
     if is_projected(dataset):
-        x_min, y_min, x_max, y_max = reach(str(dataset.attrs["crs"]), lat, lon)
+        x_min, y_min, x_max, y_max = projected_extent(str(dataset.attrs["crs"]), lat, lon)
         extents = {"y": (y_min, y_max, turns), "x": (x_min, x_max, turns)}
     else:
-        dataset = _turned(dataset, float(lon.mean()))
+        dataset = _centre_longitudes(dataset, float(lon.mean()))
         extents = {
             "lat": (lat.min(), lat.max(), turns),
             "lon": (lon.min(), lon.max(), (-360, 0, 360)),
         }
     selection = {}
     for axis, (least, most, turns) in extents.items():
-        edges = _edges(dataset, axis)
+        edges = _grid_edges(dataset, axis)
         low, high = np.sort(np.stack([edges[:-1], edges[1:]]), axis=0)
         over = [(low + turn < most) & (high + turn > least) for turn in turns]
         index = np.flatnonzero(np.any(over, axis=0))
@@ -90,7 +92,7 @@ def near(dataset: xr.Dataset, window: Window) -> xr.Dataset:
     return dataset.isel(selection)
 
 
-def _turned(dataset: xr.Dataset, middle: float) -> xr.Dataset:
+def _centre_longitudes(dataset: xr.Dataset, middle: float) -> xr.Dataset:
     """Rotate the columns of a global grid, so that longitude `middle` is in the centre.
 
     The columns over a window around `middle` are then consecutive, even if the window contains the
@@ -105,7 +107,7 @@ def _turned(dataset: xr.Dataset, middle: float) -> xr.Dataset:
     return turned.sortby("lon")
 
 
-def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
+def _grid_edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
     """Return the (n + 1,) edges of rows or columns, in degrees or units of the projection."""
     if f"{axis}_bnds" not in dataset:
         return edges_between(dataset[axis].values)
@@ -115,12 +117,14 @@ def _edges(dataset: xr.Dataset, axis: str) -> NDArray[np.float64]:
 
 def _regridder(dataset: xr.Dataset, window: Window) -> Regridder | ProjectedRegridder:
     axes = ("y", "x") if is_projected(dataset) else ("lat", "lon")
-    rows, cols = (tuple(_edges(dataset, axis).tolist()) for axis in axes)
-    return _made(window, rows, cols, str(dataset.attrs["crs"]) if is_projected(dataset) else "")
+    rows, cols = (tuple(_grid_edges(dataset, axis).tolist()) for axis in axes)
+    return _cached_regridder(
+        window, rows, cols, str(dataset.attrs["crs"]) if is_projected(dataset) else ""
+    )
 
 
 @functools.lru_cache(maxsize=8)
-def _made(
+def _cached_regridder(
     window: Window, rows: tuple[float, ...], cols: tuple[float, ...], crs: str
 ) -> Regridder | ProjectedRegridder:
     """Return the regridder from a grid with these edges to the cells of a window.
@@ -131,7 +135,7 @@ def _made(
     return ProjectedRegridder(crs, *edges) if crs else Regridder(*edges)
 
 
-def scattered(
+def scatter_to_grid(
     values: NDArray[np.float32], position: tuple[NDArray[np.int64], ...], shape: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Return values of places on a grid.

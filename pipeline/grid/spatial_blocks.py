@@ -50,7 +50,7 @@ def block_labels(
     return np.asarray(block_row * (ease.FOOTPRINT_COLS + 2) + block_col)
 
 
-def deal(labels: npt.ArrayLike, n_folds: int, seed: int) -> ease.IntArray:
+def assign_blocks(labels: npt.ArrayLike, n_folds: int, seed: int) -> ease.IntArray:
     """Assign whole blocks to folds of about equal numbers of sites.
 
     Blocks are shuffled and sorted by size. Beginning with the largest one, each goes to the fold
@@ -76,10 +76,10 @@ def deal(labels: npt.ArrayLike, n_folds: int, seed: int) -> ease.IntArray:
             f"1 <= n_folds <= {len(blocks)}: choose a smaller block_km or a smaller n_folds"
         )
     shuffled = np.random.default_rng(seed).permutation(len(blocks))
-    return _evenly(shuffled, sizes, n_folds)[block_of_site]
+    return _assign_evenly(shuffled, sizes, n_folds)[block_of_site]
 
 
-def random_folds(
+def assign_random_folds(
     n_sites: int, n_folds: int, seed: int, place: npt.ArrayLike | None = None
 ) -> ease.IntArray:
     """Assign sites to folds of about equal size at random, those of one place together.
@@ -104,10 +104,10 @@ def random_folds(
             f"n_folds {n_folds} with {n_sites} {sites}, expected 1 <= n_folds <= {len(sizes)}"
         )
     shuffled = np.argsort(np.random.default_rng(seed).permutation(len(sizes)))
-    return _evenly(shuffled, sizes, n_folds)[place_of_site]
+    return _assign_evenly(shuffled, sizes, n_folds)[place_of_site]
 
 
-def _evenly(shuffled: ease.IntArray, sizes: ease.IntArray, n_folds: int) -> ease.IntArray:
+def _assign_evenly(shuffled: ease.IntArray, sizes: ease.IntArray, n_folds: int) -> ease.IntArray:
     """Assign groups of sites to folds: the largest group first, each to the smallest fold so far.
 
     Args:
@@ -127,7 +127,7 @@ def _evenly(shuffled: ease.IntArray, sizes: ease.IntArray, n_folds: int) -> ease
     return fold
 
 
-def joined(labels: npt.ArrayLike, place: npt.ArrayLike) -> ease.IntArray:
+def merge_blocks(labels: npt.ArrayLike, place: npt.ArrayLike) -> ease.IntArray:
     """Merge blocks that have a place in common.
 
     Args:
@@ -152,7 +152,7 @@ def joined(labels: npt.ArrayLike, place: npt.ArrayLike) -> ease.IntArray:
     return np.asarray(names[first[merged]][block], np.int64)
 
 
-def buffer_mask(
+def select_buffer(
     lat: npt.ArrayLike,
     lon: npt.ArrayLike,
     fold: npt.ArrayLike,
@@ -189,7 +189,7 @@ def buffer_mask(
     return np.asarray(~held_out & near)
 
 
-def spread(labels: npt.ArrayLike, n: int, seed: int = 0) -> ease.IntArray:
+def draw_by_block(labels: npt.ArrayLike, n: int, seed: int = 0) -> ease.IntArray:
     """Draw n places at random, from each block in proportion to its number of places.
 
     Args:

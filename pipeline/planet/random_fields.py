@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from pipeline.experiment.config import Ingredient, PlanetConfig
+    from pipeline.experiment.config import ErrorName, PlanetConfig
     from pipeline.grid.ease import FloatArray, Window
 
 
@@ -152,7 +152,7 @@ PLANETS: dict[str, PlanetParameters] = {
 }
 
 # Values of the parameters of an ingredient that is switched off.
-_SWITCHED_OFF: dict[Ingredient, dict[str, float]] = {
+_SWITCHED_OFF: dict[ErrorName, dict[str, float]] = {
     "forcing_error": {
         "rain_log_error": 0.0,
         "rain_missed": 0.0,

@@ -75,9 +75,9 @@ def run(
 
     def write(name: str, data: bytes) -> None:
         files.write_bytes(files.join(url, name), data)
-        written.append(artefacts.record(url, name))
+        written.append(artefacts.shard_record(url, name))
 
-    window = config.window(experiment)
+    window = config.experiment_window(experiment)
     planet, period, target = experiment.planet, experiment.period, experiment.target
     # Its matrix products are small, so that several BLAS threads make it about 5 times slower.
     with threadpool_limits(1, user_api="blas"):

@@ -18,10 +18,10 @@ from pipeline import files
 from pipeline.cluster import ray_cluster
 from pipeline.experiment import config
 from pipeline.predict import stage
-from pipeline.predict.tile_task import MapSpec, MapTile, Writing
+from pipeline.predict.tile_task import MapSpec, MapTile, TileWriter
 from pipeline.storage import artefacts, maps_schema, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
-from pipeline.storage.maps_schema import _held
+from pipeline.storage.maps_schema import stored_state_blocks
 from pipeline.storage.pending_change import PendingChange
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-STATE = ("block", "hidden", "cell")  # arrays of the state that an update changes
+UPDATED_STATE = ("block", "hidden", "cell")  # arrays of the state that an update changes
 
 
 def run(
@@ -63,24 +63,24 @@ def run(
     artefact = workspace.artefact("maps")
     pending = PendingChange(artefact, workspace.url("update", "maps"), workspace.root)
     if pending.ready() is not None:
-        _put(experiment, workspace, urls[1], pending)
+        _apply_change(experiment, workspace, urls[1], pending)
     manifest = artefact.manifest() or {}
     cube = Cube.manifest(experiment, workspace)
-    change = _wanted(experiment, workspace, manifest, cube, through)
+    change = _plan_change(experiment, workspace, manifest, cube, through)
     if change is None:
         return [f"nothing new, maps reach {manifest['complete_through']}"]
     workspace.lease.take(progress.note)
     pending.begin(change)
-    receipts = _mapped(experiment, pending, urls, change, progress) if change["changed"] else []
-    shards = stage.shards_of(workspace.url("maps"), receipts)
+    receipts = _map_tiles(experiment, pending, urls, change, progress) if change["changed"] else []
+    shards = stage.collect_shards(workspace.url("maps"), receipts)
     change["steps"] = max((receipt["steps"] for receipt in receipts), default=0)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     pending.seal(change | {"shards": shards, "made": now, "git_commit": artefacts.git_commit()})
-    _put(experiment, workspace, urls[1], pending)
-    return _told(manifest, change)
+    _apply_change(experiment, workspace, urls[1], pending)
+    return _describe_change(manifest, change)
 
 
-def _wanted(
+def _plan_change(
     experiment: Experiment,
     workspace: Workspace,
     manifest: Json,
@@ -95,11 +95,11 @@ def _wanted(
     seen = manifest.get("cube_updates", 0)
     revised_days = {day for update in updates[seen:] for day in update["revised"]}
     revised = sorted(day for day in revised_days if day <= str(done))
-    spans = schema.within(cube.get("preliminary", []), (experiment.period[0], last_day))
+    spans = schema.clip_spans(cube.get("preliminary", []), (experiment.period[0], last_day))
     days = [*revised[:1], *([str(done + timedelta(1))] if last_day > done else [])]
     if not days and spans == manifest.get("preliminary", []):
         return None
-    stored = _held(experiment, workspace)
+    stored = stored_state_blocks(experiment, workspace)
     common = sorted(set.intersection(*map(set, stored.values())))
     change: Json = {"through": str(last_day), "revised": revised, "preliminary": spans}
     change |= {"cube_updates": len(updates), "changed": days[0] if days else None}
@@ -107,12 +107,15 @@ def _wanted(
         block = schema.epoch_day(date.fromisoformat(days[0])) // schema.BLOCK_DAYS
         begin = max((b for b in common if b <= block), default=common[0])
         state_blocks = maps_schema.state_blocks((experiment.period[0], last_day))
-        slots = {arm: maps_schema.slots(blocks, state_blocks) for arm, blocks in stored.items()}
+        slots = {
+            arm: maps_schema.assign_positions(blocks, state_blocks)
+            for arm, blocks in stored.items()
+        }
         change |= {"begin": begin, "slots": slots}
     return change
 
 
-def _mapped(
+def _map_tiles(
     experiment: Experiment,
     pending: PendingChange,
     urls: tuple[str, str],
@@ -120,12 +123,12 @@ def _mapped(
     progress: Progress,
 ) -> list[Json]:
     """Map every tile into the folder of the pending change; return the receipts."""
-    for arm, maps_form, state_form in _forms(experiment, urls[1], change):
+    for arm, maps_form, state_form in _changed_arrays(experiment, urls[1], change):
         zarr_arrays.create_group(files.join(pending.folder, "maps", f"{arm}.zarr"), maps_form, {})
         zarr_arrays.create_group(files.join(pending.folder, "state", f"{arm}.zarr"), state_form, {})
     last = date.fromisoformat(change["through"])
     n_blocks = schema.block_range((experiment.period[0], last)).stop - change["begin"]
-    tiles = stage.every(experiment)
+    tiles = stage.all_tiles(experiment)
     progress.start("update", len(tiles) * n_blocks, "blocks of maps")
     spec = ResumeSpec(
         experiment.model_dump_json(),
@@ -137,37 +140,42 @@ def _mapped(
         changed=change["changed"],
         slots=tuple((arm, tuple(blocks)) for arm, blocks in change["slots"].items()),
     )
-    return list(stage.mapped(spec, tiles, n_blocks, progress, ResumeTile))
+    return list(stage.map_tiles(spec, tiles, n_blocks, progress, ResumeTile))
 
 
-def _forms(
+def _changed_arrays(
     experiment: Experiment, root: str, change: Json
-) -> list[tuple[str, list[schema.Array], list[schema.Array]]]:
+) -> list[tuple[str, list[schema.ArraySpec], list[schema.ArraySpec]]]:
     """Return the arrays of the maps and of the state that change, by arm."""
     period = (experiment.period[0], date.fromisoformat(change["through"]))
-    extended, window = experiment.model_copy(update={"period": period}), config.window(experiment)
-    forms: list[tuple[str, list[schema.Array], list[schema.Array]]] = []
+    extended, window = (
+        experiment.model_copy(update={"period": period}),
+        config.experiment_window(experiment),
+    )
+    forms: list[tuple[str, list[schema.ArraySpec], list[schema.ArraySpec]]] = []
     for arm in experiment.arms:
-        members = models.ensemble(root, arm)
-        form, _ = maps_schema.template(
+        members = models.load_ensemble(root, arm)
+        form, _ = maps_schema.maps_template(
             extended, window, arm, len(members), False, change["preliminary"]
         )
         slots = change.get("slots", {}).get(arm, [])
         units = members[0].network.config.hidden_size
         state = maps_schema.state_template(window, slots, len(members), units) if slots else []
         timed = [array for array in form if "time" in array.dims]
-        forms.append((arm, timed, [array for array in state if array.path in STATE]))
+        forms.append((arm, timed, [array for array in state if array.path in UPDATED_STATE]))
     return forms
 
 
-def _put(experiment: Experiment, workspace: Workspace, root: str, pending: PendingChange) -> None:
+def _apply_change(
+    experiment: Experiment, workspace: Workspace, root: str, pending: PendingChange
+) -> None:
     """Move a complete pending change into maps and state."""
     change = pending.ready()
     assert change is not None
     pending.put(change["shards"])
     period = [str(experiment.period[0]), change["through"]]
     attrs = {"period": period, "time_coverage_end": period[1]}
-    for arm, maps_form, state_form in _forms(experiment, root, change):
+    for arm, maps_form, state_form in _changed_arrays(experiment, root, change):
         url, state_url = (workspace.url(kind, f"{arm}.zarr") for kind in ("maps", "state"))
         zarr_arrays.extend_group(url, maps_form, {"": attrs, "series": attrs})
         zarr_arrays.consolidate(url)
@@ -187,7 +195,7 @@ def _put(experiment: Experiment, workspace: Workspace, root: str, pending: Pendi
     pending.drop()
 
 
-def _told(manifest: Json, change: Json) -> list[str]:
+def _describe_change(manifest: Json, change: Json) -> list[str]:
     """Return notes on what was done, for the user."""
     before, last = manifest["complete_through"], change["through"]
     notes = [f"maps reach {last}, before {before}" if last != before else f"maps reach {last}"]
@@ -233,11 +241,11 @@ class ResumeTile(MapTile):
         Returns:
           `shards` and `steps`, as `MapTile.write_tile`.
         """
-        writing = _ResumedTile(self, arm, tile, members)
+        writing = _ResumedTileWriter(self, arm, tile, members)
         return {"shards": writing.write(), "steps": writing.steps}
 
 
-class _ResumedTile(Writing):
+class _ResumedTileWriter(TileWriter):
     """Predicts one tile from a saved state, block by block, and writes its maps and its state."""
 
     def __init__(
@@ -313,4 +321,4 @@ class _ResumedTile(Writing):
         start = block * schema.BLOCK_DAYS
         region = [slice(start, start + schema.BLOCK_DAYS), self.tile.rows, self.tile.cols]
         names = (self.target, f"{self.target}_std", "quality_flag")
-        return {name: zarr_arrays.packed(self.old_maps, name, region) for name in names}
+        return {name: zarr_arrays.read_packed(self.old_maps, name, region) for name in names}

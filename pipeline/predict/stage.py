@@ -45,9 +45,11 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-RANKED = 15  # probes in the table
-MOST = 4000  # cells whose variance is explained and that may be ranked; more are sampled evenly
-SHARING = 4  # tiles at a time on a GPU, which is faster than one process reads and packs
+N_RANKED_PROBES = 15  # probes in the table
+MAX_RANKED_CELLS = (
+    4000  # cells whose variance is explained and that may be ranked; more are sampled evenly
+)
+TILES_PER_GPU = 4  # tiles at a time on a GPU, which is faster than one process reads and packs
 
 
 def run(
@@ -59,35 +61,35 @@ def run(
       SoilweaveError: If the models do not fit the cube, or a value does not fit into the maps.
     """
     artefact = workspace.artefact("maps")
-    _, models_digest = models.source(experiment, workspace)
+    _, models_digest = models.find_models(experiment, workspace)
     cube_url, cube_digest = Cube.source(experiment, workspace)
     inputs = schema.identity(experiment, "maps", cube=cube_digest, models=models_digest)
-    tiles = every(experiment)
+    tiles = all_tiles(experiment)
     blocks = schema.block_range(experiment.period)
     progress.start("predict", len(tiles) * len(blocks), "blocks")
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("maps complete")
         return
     cube = Cube.open(cube_url)
-    models_root, ensembles = models.check_models(experiment, workspace)
+    models_root, ensembles = models.load_ensembles(experiment, workspace)
     models.check_inputs(models_root, ensembles, cube.attrs["forcing"], cube.attrs["static"])
     if not artefact.begin(inputs):
         files.remove(workspace.url("state"))
         files.remove(workspace.url(maps_schema.NEXT_PROBES))
     workspace.describe(experiment)
     origin = {"cube_sha256": cube_digest, "models_sha256": models_digest}
-    space = models.space(models_root)
-    forcing_state = _as_read(experiment, workspace)
+    space = models.read_attribute_space(models_root)
+    forcing_state = _forcing_state(experiment, workspace)
     site_arms = [
         arm for arm, ensemble in ensembles.items() if space and "site" in ensemble[0].heads
     ]
     for arm, ensemble in ensembles.items():
         n_attributes = len(space.mean) if space and arm in site_arms else 0
-        _template(experiment, workspace, arm, ensemble, n_attributes, origin, forcing_state)
+        _create_arrays(experiment, workspace, arm, ensemble, n_attributes, origin, forcing_state)
     spec = tile_task.MapSpec(experiment.model_dump_json(), workspace.root, cube_url, models_root)
-    receipts = list(mapped(spec, tiles, len(blocks), progress))
-    shards = shards_of(workspace.url("maps"), receipts)
-    shards += write(workspace, models_root, site_arms)
+    receipts = list(map_tiles(spec, tiles, len(blocks), progress))
+    shards = collect_shards(workspace.url("maps"), receipts)
+    shards += write_next_probes(workspace, models_root, site_arms)
     files.remove(workspace.url("maps", "receipts"))
     for arm in experiment.arms:
         zarr_arrays.consolidate(workspace.url("maps", f"{arm}.zarr"))
@@ -100,14 +102,14 @@ def run(
     progress.finish(f"maps of {', '.join(experiment.arms)}, {size:.0f} MB{advice}")
 
 
-def _as_read(experiment: Experiment, workspace: Workspace) -> Json:
+def _forcing_state(experiment: Experiment, workspace: Workspace) -> Json:
     """Return the preliminary days of forcing, and how many updates the cube has had."""
     manifest = Cube.manifest(experiment, workspace)
-    preliminary = schema.within(manifest.get("preliminary", []), experiment.period)
+    preliminary = schema.clip_spans(manifest.get("preliminary", []), experiment.period)
     return {"preliminary": preliminary, "cube_updates": len(manifest.get("updated", []))}
 
 
-def _template(
+def _create_arrays(
     experiment: Experiment,
     workspace: Workspace,
     arm: str,
@@ -117,8 +119,8 @@ def _template(
     forcing_state: Json,
 ) -> None:
     """Create the arrays and attributes of an arm's maps and state; existing arrays are kept."""
-    window = config.window(experiment)
-    arrays, attrs = maps_schema.template(
+    window = config.experiment_window(experiment)
+    arrays, attrs = maps_schema.maps_template(
         experiment, window, arm, len(ensemble), n_attributes > 0, forcing_state["preliminary"]
     )
     attrs[""] |= origin | {"code_commit": artefacts.git_commit()}
@@ -131,9 +133,9 @@ def _template(
     )
 
 
-def every(experiment: Experiment) -> list[Json]:
+def all_tiles(experiment: Experiment) -> list[Json]:
     """Return the tiles of every arm, each by its upper left cell."""
-    ny, nx = config.window(experiment).cell_shape
+    ny, nx = config.experiment_window(experiment).cell_shape
     return [
         {"arm": arm, "row": row, "col": col}
         for arm in experiment.arms
@@ -142,7 +144,7 @@ def every(experiment: Experiment) -> list[Json]:
     ]
 
 
-def mapped(
+def map_tiles(
     spec: tile_task.MapSpec,
     tiles: list[Json],
     n_blocks: int,
@@ -158,7 +160,7 @@ def mapped(
       progress: Receives the number of blocks done.
       task: The class that maps a tile.
     """
-    finished, unfinished = ray_cluster.split(tiles, partial(_receipt, spec.root))
+    finished, unfinished = ray_cluster.split_by_receipt(tiles, partial(_read_receipt, spec.root))
     for _, receipt in finished:
         progress.advance(n_blocks)
         yield receipt
@@ -172,20 +174,20 @@ def mapped(
         map_tile = partial(tile_task.map_tile, task=task, spec=replace(spec, queue=reported.queue))
         resources: dict[str, Any] = {
             "num_cpus": 1 if gpus else threads,
-            "num_gpus": 1 / SHARING if gpus else 0,
+            "num_gpus": 1 / TILES_PER_GPU if gpus else 0,
             "max_calls": 0,  # a process maps several tiles, on a GPU too
         }
         for _, receipt in ray_cluster.run_tasks(unfinished, map_tile, **resources):
             yield receipt
 
 
-def _receipt(root: str, tile: Json) -> Json | None:
+def _read_receipt(root: str, tile: Json) -> Json | None:
     """Return the receipt that an interrupted run left for a tile, or None."""
     name = tile_task.receipt_name(**tile)
     return files.read_receipt(files.join(root, "maps", "receipts", name), "shards")
 
 
-def shards_of(url: str, receipts: list[Json]) -> list[Json]:
+def collect_shards(url: str, receipts: list[Json]) -> list[Json]:
     """Return the records of all shards that tiles have written.
 
     Args:
@@ -201,7 +203,7 @@ def shards_of(url: str, receipts: list[Json]) -> list[Json]:
     return [shard for receipt in receipts for shard in receipt["shards"]]
 
 
-def write(workspace: Workspace, models_root: str, arms: Sequence[str]) -> list[Json]:
+def write_next_probes(workspace: Workspace, models_root: str, arms: Sequence[str]) -> list[Json]:
     """Write the layer `probe_gain` of each arm and the table of next probes; return their records.
 
     Args:
@@ -209,23 +211,23 @@ def write(workspace: Workspace, models_root: str, arms: Sequence[str]) -> list[J
       models_root: URL of the models.
       arms: The arms that learn from sites.
     """
-    space = models.space(models_root)
+    space = models.read_attribute_space(models_root)
     if space is None or not arms:
         return []
     records: list[Json] = []
     table_arm = reference_arm(arms)
     for arm in arms:
-        layer, table = _of_arm(workspace, arm, space.unit)
+        layer, table = _rank_probes(workspace, arm, space.unit)
         url, region = workspace.url("maps", f"{arm}.zarr"), [slice(0, n) for n in layer.shape]
         shards = zarr_arrays.write_shards(url, "probe_gain", region, layer)
         records += [record | {"key": f"maps/{arm}.zarr/{record['key']}"} for record in shards]
         if arm == table_arm:
             text = table.to_csv(index=False, float_format="%.6f")
             files.write_bytes(workspace.url(NEXT_PROBES), text.encode())
-    return [*records, artefacts.record(workspace.root, NEXT_PROBES)]
+    return [*records, artefacts.shard_record(workspace.root, NEXT_PROBES)]
 
 
-def _of_arm(
+def _rank_probes(
     workspace: Workspace, arm: str, unit: float
 ) -> tuple[NDArray[np.float32], pd.DataFrame]:
     """Return the gain of a probe in every cell (y, x), and the table of next probes."""
@@ -234,11 +236,13 @@ def _of_arm(
     attributes, variance = state["attributes"].values, state["mean_variance"].values
     valid = np.isfinite(attributes).all(0)
     places, distance = attributes[:, valid].T, maps["attribute_distance"].values[valid]
-    sampled = slice(None, None, max(1, -(-len(places) // MOST)))
+    sampled = slice(None, None, max(1, -(-len(places) // MAX_RANKED_CELLS)))
     weight = probe_gain.variance_shares(variance[valid][sampled])
     layer = np.full(valid.shape, np.nan, np.float32)
     layer[valid] = probe_gain.probe_gains(places, places[sampled], weight, distance[sampled], unit)
-    index, gain = probe_gain.rank_probes(places[sampled], weight, distance[sampled], unit, RANKED)
+    index, gain = probe_gain.rank_probes(
+        places[sampled], weight, distance[sampled], unit, N_RANKED_PROBES
+    )
     y, x = (rows[sampled][index] for rows in np.nonzero(valid))
     table = pd.DataFrame(
         {

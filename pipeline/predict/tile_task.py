@@ -153,14 +153,14 @@ class MapTile:
         """Map one tile; errors in models or data are listed in the receipt's `problems`."""
         arm, row, col = str(item["arm"]), int(item["row"]), int(item["col"])
         try:
-            members = models.ensemble(self.spec.models_root, arm)  # type: ignore[arg-type]
+            members = models.load_ensemble(self.spec.models_root, arm)  # type: ignore[arg-type]
             tile = TileInputs(self.cube, row, col, members[0])
             result = {"shards": [], "steps": 0}
             if tile.valid.any():
                 result = self.write_tile(arm, tile, members)
         except (StoreError, ValueError) as error:
             return {"problems": [f"{arm}: {error}"]}
-        receipt = {"node": ray_cluster.node(), "problems": [], **result}
+        receipt = {"node": ray_cluster.node_address(), "problems": [], **result}
         name = receipt_name(arm, row, col)
         files.write_json(files.join(self.spec.root, "maps", "receipts", name), receipt)
         return receipt
@@ -171,7 +171,7 @@ class MapTile:
         Returns:
           `shards`, the records of all shards that were written, and `steps`, the days per cell.
         """
-        writing = Writing(self, arm, tile, members)
+        writing = TileWriter(self, arm, tile, members)
         return {"shards": writing.write(), "steps": writing.steps}
 
 
@@ -180,7 +180,7 @@ def receipt_name(arm: str, row: int, col: int) -> str:
     return f"{arm}-{row}-{col}.json"
 
 
-class Writing:
+class TileWriter:
     """Predicts one tile block by block, and writes its maps and its state."""
 
     def __init__(
@@ -192,8 +192,8 @@ class Writing:
     ) -> None:
         """Prepare to write; nothing is read yet."""
         self.tile, self.heads = tile, members[0].heads
-        calibrations = models.calibrations(task.spec.models_root, arm)
-        self.calibration = calibrations[models.fold_name(models.ALL)]
+        calibrations = models.read_calibrations(task.spec.models_root, arm)
+        self.calibration = calibrations[models.fold_name(models.ALL_SITES)]
         self.variable = task.experiment.table[task.experiment.target]
         self.target, self.root = task.experiment.target, task.spec.root
         self.queue = task.spec.queue
@@ -212,7 +212,9 @@ class Writing:
         ]
         self.shards: list[Json] = []
         self.steps = 0  # of each member's LSTM in each cell
-        self.space = models.space(task.spec.models_root) if "site" in self.heads else None
+        self.space = (
+            models.read_attribute_space(task.spec.models_root) if "site" in self.heads else None
+        )
         self.climate, self.variance = RunningSum(), RunningSum()
 
     def write(self) -> list[Json]:
@@ -220,7 +222,7 @@ class Writing:
         year = min(SPINUP_DAYS, self.n_days)
         before = self.tile.before(year)
         for predictor in self.predictors:
-            predictor.warm_up(before, (self.tile.forcing(days) for days in _pieces(year)))
+            predictor.warm_up(before, (self.tile.forcing(days) for days in _block_slices(year)))
         self.steps += year
         self._write_levels()
         pending: list[dict[str, NDArray[Any]]] = []
@@ -272,9 +274,11 @@ class Writing:
         offset = self.axis_offset - block * schema.BLOCK_DAYS
         inside = slice(days.start + offset, days.stop + offset)
         return {
-            self.target: self._field(maps_schema.pack(mean, step), maps_schema.FILL, inside),
+            self.target: self._field(
+                maps_schema.pack_values(mean, step), maps_schema.VALUE_FILL, inside
+            ),
             f"{self.target}_std": self._field(
-                maps_schema.pack(std, step), maps_schema.FILL, inside
+                maps_schema.pack_values(std, step), maps_schema.VALUE_FILL, inside
             ),
             "quality_flag": self._field(flags, maps_schema.FLAG_FILL, inside, Quality.NO_INPUTS),
         }
@@ -370,7 +374,7 @@ class Writing:
         return [record | {"key": f"{folder}/{record['key']}"} for record in records]
 
 
-def _pieces(n_days: int) -> Iterator[slice]:
+def _block_slices(n_days: int) -> Iterator[slice]:
     """Yield the first `n_days` days in pieces of one block."""
     for start in range(0, n_days, schema.BLOCK_DAYS):
         yield slice(start, min(start + schema.BLOCK_DAYS, n_days))

@@ -49,47 +49,53 @@ def run(
     artefact = workspace.artefact("cube")
     pending = PendingChange(artefact, workspace.url("update", "cube"), workspace.url("cube.zarr"))
     if experiment.cube is not None:
-        return _others(experiment, workspace, through)
+        return _check_borrowed_cube(experiment, workspace, through)
     if pending.ready() is not None:
         workspace.lease.take(progress.note)
-        _put(experiment, pending)
+        _apply_change(experiment, pending)
     manifest = artefact.manifest() or {}
     done = date.fromisoformat(manifest["complete_through"])
-    last, notes = _reached(experiment, done, through)
-    oldest = maps_schema.oldest_state(experiment, workspace)
+    last, notes = _last_common_day(experiment, done, through)
+    oldest = maps_schema.oldest_state_block(experiment, workspace)
     first_day = max(oldest * schema.BLOCK_DAYS, schema.epoch_day(experiment.period[0]))
-    first = schema.date_of(first_day)
-    extended = longer(experiment, last)
-    recorded = _known(manifest, experiment)
-    present = {name: intake_catalog.digest(extended, name) for name in experiment.sources.forcing}
+    first = schema.date_of_epoch_day(first_day)
+    extended = extend_period(experiment, last)
+    recorded = _recorded_digests(manifest, experiment)
+    present = {
+        name: intake_catalog.entry_digest(extended, name) for name in experiment.sources.forcing
+    }
     sources = schema.as_recorded(present, recorded)
     spans = manifest.get("preliminary", [])
-    new_spans = schema.read_again(spans, first, intake_catalog.preliminary(experiment, last))
+    new_spans = schema.replace_spans(
+        spans, first, intake_catalog.preliminary_span(experiment, last)
+    )
     if last == done and sources == recorded and new_spans == spans:
         return notes
     workspace.lease.take(progress.note)
     blocks = range(oldest, schema.block_range(extended.period).stop)
     pending.begin({"through": str(last), "sources": sources, "preliminary": new_spans})
-    receipts = _receipts(extended, pending, blocks, done, progress)
+    receipts = _read_blocks(extended, pending, blocks, done, progress)
     before = manifest.get("missing", {}).get("cells", {})
-    missing = block_task.went_on(pending.folder, extended, blocks, pending.place, before)
+    missing = block_task.count_appended(pending.folder, extended, blocks, pending.place, before)
     metadata = {"through": str(last), "sources": sources}
-    metadata["inputs_sha256"] = _as_of_now(manifest, experiment)
-    change = _change(manifest, receipts, metadata)
+    metadata["inputs_sha256"] = _present_inputs_digest(manifest, experiment)
+    change = _describe_change(manifest, receipts, metadata)
     if last == done and new_spans == spans and not change["update"]["revised"]:
         pending.drop()
         return notes
     pending.seal(change | {"preliminary": new_spans, "missing": missing})
-    _put(experiment, pending)
+    _apply_change(experiment, pending)
     return notes
 
 
-def longer(experiment: Experiment, last: date) -> Experiment:
+def extend_period(experiment: Experiment, last: date) -> Experiment:
     """Return the experiment with a period that ends on a later day."""
     return experiment.model_copy(update={"period": (experiment.period[0], last)})
 
 
-def _others(experiment: Experiment, workspace: Workspace, through: date | None) -> list[str]:
+def _check_borrowed_cube(
+    experiment: Experiment, workspace: Workspace, through: date | None
+) -> list[str]:
     """Handle a cube that belongs to another experiment, which alone may change it.
 
     Returns:
@@ -108,7 +114,9 @@ def _others(experiment: Experiment, workspace: Workspace, through: date | None) 
     return [f"the cube of {owner} reaches {last}"]
 
 
-def _reached(experiment: Experiment, done: date, through: date | None) -> tuple[date, list[str]]:
+def _last_common_day(
+    experiment: Experiment, done: date, through: date | None
+) -> tuple[date, list[str]]:
     """Find the last day that all sources have.
 
     Args:
@@ -134,21 +142,23 @@ def _reached(experiment: Experiment, done: date, through: date | None) -> tuple[
     return max(last, done), ends
 
 
-def _known(manifest: Json, experiment: Experiment) -> dict[str, str]:
+def _recorded_digests(manifest: Json, experiment: Experiment) -> dict[str, str]:
     """Return the digests that the sources of forcing had when they were last read, by entry."""
     if updates := manifest.get("updated"):
         return dict(updates[-1]["sources"])
     return {name: manifest["inputs"][f"source {name}"] for name in experiment.sources.forcing}
 
 
-def _as_of_now(manifest: Json, experiment: Experiment) -> str:
+def _present_inputs_digest(manifest: Json, experiment: Experiment) -> str:
     """Return the digest of the inputs of the cube with the present content of its forcing."""
     names = experiment.sources.forcing
-    present = {f"source {name}": intake_catalog.digest(experiment, name) for name in names}
-    return files.sha256_of(manifest["inputs"] | schema.as_recorded(present, manifest["inputs"]))
+    present = {f"source {name}": intake_catalog.entry_digest(experiment, name) for name in names}
+    return files.sha256_of_json(
+        manifest["inputs"] | schema.as_recorded(present, manifest["inputs"])
+    )
 
 
-def _receipts(
+def _read_blocks(
     extended: Experiment, pending: PendingChange, blocks: range, done: date, progress: Progress
 ) -> list[Json]:
     """Read blocks into the folder of the pending change, and return their receipts.
@@ -156,18 +166,20 @@ def _receipts(
     Raises:
       SoilweaveError: If a source cannot be read or the folder cannot be written.
     """
-    zarr_arrays.create_group(pending.folder, _form(extended, pending.place), {})
+    zarr_arrays.create_group(pending.folder, _forcing_arrays(extended, pending.place), {})
     progress.start("update", len(blocks), "blocks of forcing")
     receipts = []
     task = partial(
-        read_block,
+        compare_block,
         experiment_json=extended.model_dump_json(),
         folder=pending.folder,
         cube_url=pending.place,
         done=str(done),
     )
     items = [{"block": block} for block in blocks]
-    for _, receipt in ray_cluster.run_tasks(items, task, partial(_receipt, pending.folder)):
+    for _, receipt in ray_cluster.run_tasks(
+        items, task, partial(_finished_receipt, pending.folder)
+    ):
         receipts.append(receipt)
         progress.advance()
         if receipt["outage"]:  # all other blocks would fail too
@@ -176,13 +188,13 @@ def _receipts(
     return receipts
 
 
-def _receipt(folder: str, item: Json) -> Json | None:
+def _finished_receipt(folder: str, item: Json) -> Json | None:
     """Return the receipt of a block that an interrupted run has compared, else None."""
     url = files.join(folder, "receipts", f"{item['block']}.compared.json")
     return files.read_receipt(url, *empty_receipt(), "revised")
 
 
-def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, done: str) -> Json:
+def compare_block(item: Json, experiment_json: str, folder: str, cube_url: str, done: str) -> Json:
     """Read a block of forcing and compare it with the cube (a Ray Data task).
 
     Args:
@@ -203,8 +215,8 @@ def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, don
     days = np.arange(first, first + schema.BLOCK_DAYS)
     days = days[days <= schema.epoch_day(date.fromisoformat(done))]
     changed = np.zeros(len(days), bool)
-    for name in map(str, zarr_arrays.attributes(cube_url)["forcing"]) if len(days) else ():
-        new, old = (_field(url, name, days) for url in (folder, cube_url))
+    for name in map(str, zarr_arrays.read_attributes(cube_url)["forcing"]) if len(days) else ():
+        new, old = (_read_days(url, name, days) for url in (folder, cube_url))
         changed |= ~((new == old) | (np.isnan(new) & np.isnan(old))).all((1, 2))
     receipt["revised"] = [str(day.astype("datetime64[D]")) for day in days[changed]]
     name = f"{item['block']}.compared.json"
@@ -212,7 +224,7 @@ def read_block(item: Json, experiment_json: str, folder: str, cube_url: str, don
     return receipt
 
 
-def _field(url: str, name: str, days: NDArray[np.int64]) -> NDArray[np.float32]:
+def _read_days(url: str, name: str, days: NDArray[np.int64]) -> NDArray[np.float32]:
     """Read the values (day, y, x) of consecutive days of a block."""
     cells = zarr_arrays.open_group(url, "cells")
     first, last = days[[0, -1]].astype("datetime64[D]").astype("datetime64[ns]")
@@ -220,17 +232,17 @@ def _field(url: str, name: str, days: NDArray[np.int64]) -> NDArray[np.float32]:
     return values
 
 
-def _form(extended: Experiment, cube_url: str) -> list[schema.Array]:
+def _forcing_arrays(extended: Experiment, cube_url: str) -> list[schema.ArraySpec]:
     """Return the time-dependent arrays of the cells, over the extended period."""
-    ny, nx = config.window(extended).cell_shape
+    ny, nx = config.experiment_window(extended).cell_shape
     sizes = {"time": len(schema.time_axis(extended.period)), "y": ny, "x": nx}
-    names = [str(name) for name in zarr_arrays.attributes(cube_url)["forcing"]]
+    names = [str(name) for name in zarr_arrays.read_attributes(cube_url)["forcing"]]
     dims = ("time", "y", "x")
     fields = [schema.field_array("cells", n, extended.table[n], dims, sizes) for n in names]
     return [schema.time_coordinate("cells", extended.period), *fields]
 
 
-def _change(manifest: Json, receipts: list[Json], metadata: Json) -> Json:
+def _describe_change(manifest: Json, receipts: list[Json], metadata: Json) -> Json:
     """Return the shards that differ from the manifest's, and the record of this update."""
     digests = {record["key"]: record["sha256"] for record in manifest["shards"]}
     shards = [record for receipt in receipts for record in receipt["shards"]]
@@ -246,14 +258,14 @@ def _change(manifest: Json, receipts: list[Json], metadata: Json) -> Json:
     }
 
 
-def _put(experiment: Experiment, pending: PendingChange) -> None:
+def _apply_change(experiment: Experiment, pending: PendingChange) -> None:
     """Move a pending change that is complete into the cube."""
     change = pending.ready()
     assert change is not None
     manifest = pending.artefact.manifest() or {}
     last = date.fromisoformat(change["update"]["through"])
     pending.put(change["shards"])
-    arrays = _form(longer(experiment, last), pending.place)
+    arrays = _forcing_arrays(extend_period(experiment, last), pending.place)
     zarr_arrays.extend_group(pending.place, arrays, {"cells": {"complete_through": str(last)}})
     zarr_arrays.consolidate(pending.place)
     pending.artefact.amend(

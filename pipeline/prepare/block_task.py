@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.catalog import experiment_sources
-from pipeline.catalog.site_records import range_problems
+from pipeline.catalog.site_records import find_range_problems
 from pipeline.cluster import ray_cluster
 from pipeline.errors import DataError, SoilweaveError, StoreError, UnreachableError
 from pipeline.experiment.config import Experiment
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from pipeline.grid.ease import Window
 
     Period = tuple[date, date]
-    Bits = NDArray[np.uint8]  # (days / 8, ...): one bit per day, the first day the highest bit
+    PackedDays = NDArray[
+        np.uint8
+    ]  # (days / 8, ...): one bit per day, the first day the highest bit
     Mask = NDArray[np.bool_]
 
 
@@ -45,7 +47,7 @@ _FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"  # kinds of recor
 def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool = False) -> Json:
     """Write all arrays of one block (a Ray Data task).
 
-    The receipt, and the records of `Found` next to it, are written too.
+    The receipt, and the records of `ValuePresence` next to it, are written too.
 
     Args:
       item: {"block": number of the block}.
@@ -62,14 +64,14 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
     def write() -> Json:
         receipt = empty_receipt()
         sources = experiment_sources.open_sources(experiment, block, forcing_only)
-        writer = Block(experiment, sources, block, url, receipt, forcing_only)
+        writer = BlockWriter(experiment, sources, block, url, receipt, forcing_only)
         writer.write()
         writer.presence.save(url, block)
         return receipt
 
     receipt = empty_receipt()
     try:
-        receipt = access.patiently(write)
+        receipt = access.retry_read(write)
         if not receipt["problems"]:
             files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
     except StoreError as error:
@@ -89,7 +91,7 @@ def empty_receipt() -> Json:
     tasks would fail too.
     """
     failures: Json = {"problems": [], "unread": [], "unwritten": [], "outage": False}
-    return {"node": ray_cluster.node(), "shards": [], "dropped": {}, **failures}
+    return {"node": ray_cluster.node_address(), "shards": [], "dropped": {}, **failures}
 
 
 def check_receipts(place: str, receipts: list[Json]) -> None:
@@ -118,7 +120,7 @@ def check_receipts(place: str, receipts: list[Json]) -> None:
         raise DataError("sources", *lines["unread"], remedy=hint)
 
 
-class Block:
+class BlockWriter:
     """Writes the arrays of one block of 32 days into the cube.
 
     Attributes:
@@ -138,17 +140,17 @@ class Block:
         forcing_only: bool = False,
     ) -> None:
         self.experiment, self.sources, self.url, self.receipt = experiment, sources, url, receipt
-        self.days = experiment_sources.days_of(block)
+        self.days = experiment_sources.days_of_block(block)
         blocks = schema.block_range(experiment.period)
         self.writes_statics = not forcing_only and block == blocks.start
         start = (block - blocks.start) * schema.BLOCK_DAYS
         self.time = slice(start, start + schema.BLOCK_DAYS)
         first, last = (np.datetime64(day, "ns") for day in experiment.period)
         self.inside = (self.days >= first) & (self.days <= last)
-        self.presence = Found()
+        self.presence = ValuePresence()
         self.sites = None
         if experiment.inputs_from == "cell" and not forcing_only:
-            self.sites = _positions(url)
+            self.sites = _site_cells(url)
 
     def write(self) -> None:
         """Write the cells, the footprints, and the inputs that sites take from their cells."""
@@ -201,7 +203,7 @@ class Block:
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
         """Read the block's values, (day, ...); NaN if missing, infinite or outside the period."""
-        values = remap.on_days(dataset, name, self.days)
+        values = remap.read_days(dataset, name, self.days)
         values[~self.inside] = np.nan
         self.presence.drop_infinite(name, values)
         return values
@@ -218,7 +220,7 @@ class Block:
 
     def _check_range(self, name: str, values: NDArray[np.float32], entry: str) -> None:
         """Add a value outside the variable's range to the receipt's problems."""
-        self.receipt["problems"] += range_problems(name, values, self.experiment.table, entry)
+        self.receipt["problems"] += find_range_problems(name, values, self.experiment.table, entry)
 
     def _put(self, path: str, values: NDArray[Any], constant: bool = False) -> None:
         """Write an array of the cube, on the days of the block unless it is constant."""
@@ -228,15 +230,15 @@ class Block:
         self.receipt["shards"] += zarr_arrays.write_shards(self.url, path, region, values)
 
 
-def _positions(url: str) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
+def _site_cells(url: str) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
     """Return the row and column of the cell of each site; None if the cube has no sites."""
-    if not zarr_arrays.attributes(url, "sites"):
+    if not zarr_arrays.read_attributes(url, "sites"):
         return None
     group = zarr_arrays.open_group(url, "sites")
     return group["y"].values, group["x"].values
 
 
-class Land(NamedTuple):
+class CellMask(NamedTuple):
     """The mask of valid cells, and for each variable the cells in which values are expected.
 
     Attributes:
@@ -252,7 +254,7 @@ class Land(NamedTuple):
     without: dict[str, Any]
 
 
-class Found:
+class ValuePresence:
     """Records where the sources have values in one block."""
 
     def __init__(self) -> None:
@@ -283,18 +285,18 @@ class Found:
         """Save the records next to the receipt of the block."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **self._arrays)  # type: ignore[arg-type]
-        files.write_bytes(_url(url, block), buffer.getvalue())
+        files.write_bytes(_presence_url(url, block), buffer.getvalue())
 
 
-def kept(url: str, block: int) -> bool:
+def has_presence(url: str, block: int) -> bool:
     """Return whether the records of a block are complete; older versions did not write them."""
     try:
-        return bool(dict(_load(url, block)))
+        return bool(dict(_load_presence(url, block)))
     except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         return False
 
 
-def settled(
+def finish_mask(
     url: str, experiment: Experiment, window: Window, entries: dict[str, str]
 ) -> tuple[Mask, Json]:
     """Find the mask of cells after all blocks are written, and count the missing values.
@@ -307,7 +309,7 @@ def settled(
 
     Returns:
       The mask (y, x); and {"cells": ..., "footprints": ...}, by variable the records of
-      `missing_values.Counts`, with {"no_cells": ...}, the numbers in `Land.without`.
+      `missing_values.MissingCounts`, with {"no_cells": ...}, the numbers in `Land.without`.
 
     Raises:
       DataError: If no cell is valid, or a variable has more missing values than are accepted. The
@@ -315,27 +317,29 @@ def settled(
     """
     target, blocks = experiment.target, schema.block_range(experiment.period)
     try:
-        cells = land(url, blocks, entries)
+        cells = find_valid_cells(url, blocks, entries)
     except DataError:
-        missing_values.forget(url, blocks)
+        missing_values.forget_receipts(url, blocks)
         raise
     side, (fy, fx) = window.refinement, window.footprint_shape
     # A footprint is usable if at least half of its cells are valid.
     usable = cells.mask.reshape(fy, side, fx, side).sum((1, 3)) * 2 >= side**2
     expected = cells.expected | ({target: usable} if target in entries else {})
-    counts = {n: missing_values.Counts(entries[n], int(at.sum())) for n, at in expected.items()}
-    _count(url, experiment.period, blocks, expected, counts)
+    counts = {
+        n: missing_values.MissingCounts(entries[n], int(at.sum())) for n, at in expected.items()
+    }
+    _count_missing(url, experiment.period, blocks, expected, counts)
     records = {name: each.record() for name, each in counts.items()}
     satellite = {name: records.pop(name) for name in (target,) if name in records}
     for name, record in satellite.items():
         if usable.any() and record["n"] == record["of"]:
-            missing_values.forget(url, blocks)
-            raise missing_values.stop([_no_value(name, record["entry"])])
-    missing_values.check(experiment, records, url)
+            missing_values.forget_receipts(url, blocks)
+            raise missing_values.missing_values_error([_no_value_problem(name, record["entry"])])
+    missing_values.check_limits(experiment, records, url)
     return cells.mask, {"cells": records, "footprints": satellite, "no_cells": cells.without}
 
 
-def went_on(
+def count_appended(
     url: str, extended: Experiment, blocks: range, cube_url: str, before: dict[str, Json]
 ) -> dict[str, Json]:
     """Count the missing forcing of the cells after the last blocks of an extended period are read.
@@ -355,21 +359,21 @@ def went_on(
       DataError: If a variable has more missing values than are accepted, as in `settled`.
     """
     mask = zarr_arrays.open_group(cube_url, "cells")["mask"].values.astype(bool)
-    names = [str(name) for name in zarr_arrays.attributes(cube_url)["forcing"]]
+    names = [str(name) for name in zarr_arrays.read_attributes(cube_url)["forcing"]]
     first = schema.epoch_day(extended.period[0])
     days = range(first, max(first, blocks.start * schema.BLOCK_DAYS))
-    complete = missing_values.Counts(", ".join(extended.sources.forcing), 0).record()
+    complete = missing_values.MissingCounts(", ".join(extended.sources.forcing), 0).record()
     counts = {
-        name: missing_values.Counts.until(before.get(name, complete), int(mask.sum()), days)
+        name: missing_values.MissingCounts.until(before.get(name, complete), int(mask.sum()), days)
         for name in names
     }
-    _count(url, extended.period, blocks, dict.fromkeys(names, mask), counts)
+    _count_missing(url, extended.period, blocks, dict.fromkeys(names, mask), counts)
     records = {name: each.record() for name, each in counts.items()}
-    missing_values.check(extended, records, url)
+    missing_values.check_limits(extended, records, url)
     return before | records
 
 
-def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
+def find_valid_cells(url: str, blocks: Iterable[int], entries: dict[str, str]) -> CellMask:
     """Find the valid cells: those with every forcing on some day, and with any static.
 
     A static is expected in these cells, and also in cells with all forcing in which its entry has
@@ -383,7 +387,7 @@ def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
     Raises:
       DataError: If no cell is valid; it names the variables that have no value at all.
     """
-    forcing, statics = _seen(url, blocks)
+    forcing, statics = _cells_with_values(url, blocks)
     present = forcing | statics
     shape = next(iter(forcing.values())).shape
     any_static = np.any([*statics.values()], axis=0) if statics else np.ones(shape, bool)
@@ -397,7 +401,7 @@ def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
     for name in statics:
         expected[name] = mask | (all_forcing & in_entry[entries[name]])
     if not mask.any():
-        raise missing_values.stop(_empty(present, entries))
+        raise missing_values.missing_values_error(_no_valid_cell_problems(present, entries))
     alone: dict[str, int] = {}
     for name in forcing:
         others = [cells for other, cells in forcing.items() if other != name]
@@ -405,15 +409,15 @@ def land(url: str, blocks: Iterable[int], entries: dict[str, str]) -> Land:
         alone |= {name: n} if n else {}
     without: dict[str, Any] = {"static": int((all_forcing & ~any_static).sum()), "alone": alone}
     without["forcing"] = int((any_static & ~all_forcing).sum()) if statics else 0
-    return Land(mask, expected, without)
+    return CellMask(mask, expected, without)
 
 
-def _seen(url: str, blocks: Iterable[int]) -> tuple[dict[str, Mask], dict[str, Mask]]:
+def _cells_with_values(url: str, blocks: Iterable[int]) -> tuple[dict[str, Mask], dict[str, Mask]]:
     """Return the cells (y, x) with a value of each forcing on any day, and of each static."""
     forcing: dict[str, Mask] = {}
     statics: dict[str, Mask] = {}
     for block in blocks:
-        for key, array in _load(url, block):
+        for key, array in _load_presence(url, block):
             kind, _, name = key.partition("/")
             if kind == _FORCING:
                 on_any_day: Mask = np.any(array, axis=0)
@@ -423,30 +427,30 @@ def _seen(url: str, blocks: Iterable[int]) -> tuple[dict[str, Mask], dict[str, M
     return forcing, statics
 
 
-def _empty(present: dict[str, Mask], entries: dict[str, str]) -> list[str]:
+def _no_valid_cell_problems(present: dict[str, Mask], entries: dict[str, str]) -> list[str]:
     """Explain why no cell is valid: variables without a value, or else the cells of each one."""
     empty = [name for name, cells in present.items() if not cells.any()]
     if empty:
-        return [_no_value(name, entries[name]) for name in empty]
+        return [_no_value_problem(name, entries[name]) for name in empty]
     counts = ", ".join(f"{n} of {entries[n]} in {int(present[n].sum())}" for n in present)
     return [f"no cell has values of all forcing and of a static; cells with values: {counts}"]
 
 
-def _no_value(name: str, entry: str) -> str:
+def _no_value_problem(name: str, entry: str) -> str:
     return f"{name} of {entry} has no value in the domain and period"
 
 
-def _count(
+def _count_missing(
     url: str,
     period: Period,
     blocks: Iterable[int],
     expected: dict[str, Mask],
-    counts: dict[str, missing_values.Counts],
+    counts: dict[str, missing_values.MissingCounts],
 ) -> None:
     """Add the missing values of blocks to `counts`, for each variable in the expected cells."""
     for block in blocks:
-        arrays = dict(_load(url, block))
-        days = missing_values.days_of(period, block)
+        arrays = dict(_load_presence(url, block))
+        days = missing_values.days_of_block(period, block)
         for key, array in arrays.items():
             kind, _, name = key.partition("/")
             if kind == _INFINITE or name not in expected:
@@ -455,11 +459,11 @@ def _count(
             if kind == _STATIC:
                 counts[name].add_constant(int((expected[name] & ~array).sum()), infinite)
             else:
-                n_missing = _lacking(array, expected[name], [*days])
+                n_missing = _missing_per_day(array, expected[name], [*days])
                 counts[name].add(np.array([*days.values()]), n_missing, infinite)
 
 
-def _lacking(bits: Bits, cells: Mask, days: Sequence[int]) -> NDArray[np.int64]:
+def _missing_per_day(bits: PackedDays, cells: Mask, days: Sequence[int]) -> NDArray[np.int64]:
     """Return the number of cells without a value, (day,), on some days of a block.
 
     Args:
@@ -471,13 +475,13 @@ def _lacking(bits: Bits, cells: Mask, days: Sequence[int]) -> NDArray[np.int64]:
     return int(cells.sum()) - np.array(present, np.int64)
 
 
-def _load(url: str, block: int) -> Iterator[tuple[str, NDArray[Any]]]:
+def _load_presence(url: str, block: int) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the keys and arrays that `Found.save` has written."""
-    with np.load(io.BytesIO(files.read_bytes(_url(url, block)))) as archive:
+    with np.load(io.BytesIO(files.read_bytes(_presence_url(url, block)))) as archive:
         for key in archive.files:
             yield key, archive[key]
 
 
-def _url(url: str, block: int) -> str:
+def _presence_url(url: str, block: int) -> str:
     """Return the URL of the records of a block."""
     return files.join(url, "receipts", f"{block}.npz")

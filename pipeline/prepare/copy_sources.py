@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.storage.version2 import Digest
 
 
-MOST_BLOCKS = 12  # of one task, which has all of them in memory
+MAX_BLOCKS_PER_TASK = 12  # of one task, which has all of them in memory
 
 
 def run(
@@ -54,32 +54,36 @@ def run(
     folder = str(experiment.sources.staged)
     sources = experiment.sources.model_copy(update={"staged": None})
     origin = experiment.model_copy(update={"sources": sources})
-    folder_lease = lease.of(files.join(folder, "lease.json"))
+    folder_lease = lease.get_lease(files.join(folder, "lease.json"))
     with folder_lease.given_back():
         todo = {}
-        for entry in intake_catalog.entries(origin):
+        for entry in intake_catalog.cube_entries(origin):
             artefact = artefacts.Artefact(
-                f"copy of {entry}", f"{source_copies.url_of(folder, entry)}/", folder_lease
+                f"copy of {entry}", f"{source_copies.copy_url(folder, entry)}/", folder_lease
             )
-            inputs = _inputs(origin, entry)
+            inputs = _copy_inputs(origin, entry)
             if artefact.claim(inputs, overwrite, progress):
                 todo[entry] = (artefact, inputs)
         blocks = schema.block_range(origin.period)
-        pieces = [piece for entry in todo for piece in _pieces(origin, entry, blocks)]
+        pieces = [piece for entry in todo for piece in _split_into_tasks(origin, entry, blocks)]
         progress.start("stage", len(pieces), "pieces")
         if not todo:
             progress.finish(f"all sources are already copied to {folder}")
             return
-        progress.note(f"{intake_catalog.told(origin, list(todo))}, to {folder}")
+        progress.note(f"{intake_catalog.describe_volume(origin, list(todo))}, to {folder}")
         for entry, (artefact, inputs) in todo.items():
             artefact.begin(inputs)
-            zarr_arrays.create_group(source_copies.url_of(folder, entry), *_template(origin, entry))
+            zarr_arrays.create_group(
+                source_copies.copy_url(folder, entry), *_copy_template(origin, entry)
+            )
         receipts: dict[str, list[Json]] = {entry: [] for entry in todo}
         task = partial(copy_block, experiment_json=origin.model_dump_json(), folder=folder)
-        for piece, receipt in ray_cluster.run_tasks(pieces, task, partial(_receipt, folder)):
+        for piece, receipt in ray_cluster.run_tasks(
+            pieces, task, partial(_finished_receipt, folder)
+        ):
             receipts[piece["entry"]].append(receipt)
             progress.advance()
-        size = _commit(origin, folder, todo, receipts)
+        size = _commit_copies(origin, folder, todo, receipts)
     progress.finish(f"{len(todo)} entries, {size / 1e6:.1f} MB in {folder}")
 
 
@@ -96,18 +100,20 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
     """
     experiment = Experiment.model_validate_json(experiment_json)
     entry, block = str(item["entry"]), int(item["block"])
-    url = source_copies.url_of(folder, entry)
+    url = source_copies.copy_url(folder, entry)
     receipt: Json = {"shards": [], "problem": None}
     blocks = range(block, block + int(item["n"]))
-    days = np.concatenate([experiment_sources.days_of(number) for number in blocks])
+    days = np.concatenate([experiment_sources.days_of_block(number) for number in blocks])
     start = (block - schema.block_range(experiment.period).start) * schema.BLOCK_DAYS
     try:
 
         def write() -> list[Json]:
-            dataset = _opened(experiment, entry, experiment_sources.within(experiment, days))
-            return source_copies.write(dataset, url, days, start, constants=start == 0)
+            dataset = _open_window(
+                experiment, entry, experiment_sources.clip_to_period(experiment, days)
+            )
+            return source_copies.write_days(dataset, url, days, start, constants=start == 0)
 
-        receipt["shards"] = access.patiently(write)
+        receipt["shards"] = access.retry_read(write)
         files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
     except SoilweaveError as error:
         receipt["problem"] = str(error)
@@ -116,46 +122,55 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
     return receipt
 
 
-def _inputs(origin: Experiment, entry: str) -> Json:
+def _copy_inputs(origin: Experiment, entry: str) -> Json:
     """Return the inputs that identify a copy."""
-    window = config.window(origin)
+    window = config.experiment_window(origin)
     window_numbers = [window.row, window.col, window.height, window.width]
     period = [str(day) for day in origin.period]
-    digest = intake_catalog.digest(origin, entry)
-    return {"schema": schema.VERSION, "window": window_numbers, "period": period, "source": digest}
+    digest = intake_catalog.entry_digest(origin, entry)
+    return {
+        "schema": schema.SCHEMA_VERSION,
+        "window": window_numbers,
+        "period": period,
+        "source": digest,
+    }
 
 
-def _opened(origin: Experiment, entry: str, period: tuple[date, date] | None = None) -> xr.Dataset:
+def _open_window(
+    origin: Experiment, entry: str, period: tuple[date, date] | None = None
+) -> xr.Dataset:
     """Open an entry on the window, without scalar coordinates."""
     dataset = intake_catalog.open_source(origin, entry, period=period)
-    dataset = remap.near(dataset, config.window(origin))
+    dataset = remap.select_over_window(dataset, config.experiment_window(origin))
     return dataset.drop_vars([n for n in dataset.coords if not dataset[n].dims])
 
 
-def _template(origin: Experiment, entry: str) -> tuple[list[schema.Array], dict[str, Json]]:
-    return source_copies.template(_opened(origin, entry), origin.period)
+def _copy_template(
+    origin: Experiment, entry: str
+) -> tuple[list[schema.ArraySpec], dict[str, Json]]:
+    return source_copies.copy_template(_open_window(origin, entry), origin.period)
 
 
-def _receipt(folder: str, piece: Json) -> Json | None:
+def _finished_receipt(folder: str, piece: Json) -> Json | None:
     """Return the receipt of a piece that an interrupted run has copied, else None."""
-    url = source_copies.url_of(folder, piece["entry"])
+    url = source_copies.copy_url(folder, piece["entry"])
     name = f"{piece['block']}.json"
     return files.read_receipt(files.join(url, "receipts", name), "shards", "problem")
 
 
-def _pieces(origin: Experiment, entry: str, blocks: range) -> list[Json]:
+def _split_into_tasks(origin: Experiment, entry: str, blocks: range) -> list[Json]:
     """Return the items for `copy_block`; a piece is the blocks that share an object."""
     if entry in origin.sources.insitu:
         return [{"entry": entry, "block": blocks.start, "n": len(blocks)}]
-    volume = intake_catalog.of(origin, entry)
-    step = min(volume.blocks, MOST_BLOCKS) if volume else 1
+    volume = intake_catalog.entry_volume(origin, entry)
+    step = min(volume.blocks, MAX_BLOCKS_PER_TASK) if volume else 1
     return [
         {"entry": entry, "block": block, "n": min(step, blocks.stop - block)}
         for block in range(blocks.start, blocks.stop, step)
     ]
 
 
-def _commit(
+def _commit_copies(
     origin: Experiment,
     folder: str,
     todo: dict[str, tuple[Artefact, Json]],
@@ -172,7 +187,7 @@ def _commit(
         problems |= entry_problems
         if entry_problems:
             continue
-        url = source_copies.url_of(folder, entry)
+        url = source_copies.copy_url(folder, entry)
         files.remove(files.join(url, "receipts"))
         zarr_arrays.consolidate(url)
         shards = [shard for receipt in receipts[entry] for shard in receipt["shards"]]

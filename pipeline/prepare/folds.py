@@ -46,20 +46,22 @@ def run(
     """
     artefact = workspace.artefact("folds")
     cube, digest = Cube.source(experiment, workspace)
-    inputs = schema.identity(experiment, "folds", cube=digest, **_polygons(experiment.folds))
+    inputs = schema.identity(experiment, "folds", cube=digest, **_polygons_digest(experiment.folds))
     progress.start("folds", 1, "table")
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("folds complete")
         return
-    table, names = _dealt(experiment, cube)
+    table, names = _assign_folds(experiment, cube)
     artefact.begin(inputs)
     workspace.describe(experiment)
-    digest = files.sha256_of(table[["site", "fold"]].to_dict("list"))
-    tables.write(workspace.url("folds.parquet"), table)
-    files.write_bytes(workspace.url("folds.geojson"), _geojson(table, digest).encode())
-    records = [artefacts.record(workspace.root, n) for n in ("folds.parquet", "folds.geojson")]
+    digest = files.sha256_of_json(table[["site", "fold"]].to_dict("list"))
+    tables.write_table(workspace.url("folds.parquet"), table)
+    files.write_bytes(workspace.url("folds.geojson"), _to_geojson(table, digest).encode())
+    records = [
+        artefacts.shard_record(workspace.root, n) for n in ("folds.parquet", "folds.geojson")
+    ]
     extra: Json = {"regions": names} if names else {}
-    left_out = _left_out(experiment, table)
+    left_out = _sites_left_out(experiment, table)
     extra |= {"left_out": left_out} if left_out else {}
     artefact.commit(inputs, records, digest=digest, **extra)
     details = f" ({', '.join(names)})" if names else ""
@@ -70,31 +72,31 @@ def run(
     progress.finish(f"{len(table)} sites in {n} folds{details}, digest {digest[:12]}")
 
 
-def _left_out(experiment: Experiment, table: pd.DataFrame) -> dict[str, list[str]]:
+def _sites_left_out(experiment: Experiment, table: pd.DataFrame) -> dict[str, list[str]]:
     """Return, by fold, the sites of other folds that are collocated with one of its sites."""
-    place = config.number_places(experiment, table.lat.to_numpy(), table.lon.to_numpy())
+    place = config.label_experiment_places(experiment, table.lat.to_numpy(), table.lon.to_numpy())
     fold, left_out = table.fold.to_numpy(), {}
     for k in np.unique(fold[fold >= 0]).tolist():
-        collocated = (fold != k) & ~collocated_sites.elsewhere(place, fold, k)
+        collocated = (fold != k) & ~collocated_sites.select_elsewhere(place, fold, k)
         if collocated.any():
             left_out[str(k)] = table.site[collocated].tolist()
     return left_out
 
 
-def _polygons(folds: FoldsConfig) -> dict[str, str]:
+def _polygons_digest(folds: FoldsConfig) -> dict[str, str]:
     """Return the digest of the file with the regions, if the settings name one."""
     if folds.kind != "region" or folds.by in REGIONS:
         return {}
     try:
-        return {"polygons": files.digest(folds.by)}
+        return {"polygons": files.content_digest(folds.by)}
     except FileNotFoundError as error:
         raise ConfigError(f"folds.by {folds.by}", "not found", remedy="correct the path") from error
 
 
-def _dealt(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
+def _assign_folds(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the table of sites with their block and fold, and the names of the folds, if any."""
     folds = experiment.folds
-    attrs = zarr_arrays.attributes(cube, "sites")
+    attrs = zarr_arrays.read_attributes(cube, "sites")
     ids = attrs.get("id", [])
     if not ids:
         empty: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -102,40 +104,44 @@ def _dealt(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
         return table.astype({"site": str, "lat": float, "lon": float}), []
     sites = zarr_arrays.open_group(cube, "sites")
     lat, lon = sites["lat"].values, sites["lon"].values
-    place = config.number_places(experiment, lat, lon)
+    place = config.label_experiment_places(experiment, lat, lon)
     block = spatial_blocks.block_labels(lat, lon, folds.block_km, folds.block_offset_footprints)
-    block = spatial_blocks.joined(block, place)
+    block = spatial_blocks.merge_blocks(block, place)
     names: list[str] = []
     try:
         if folds.kind == "block":
-            fold = spatial_blocks.deal(block, folds.n_folds, folds.seed)
+            fold = spatial_blocks.assign_blocks(block, folds.n_folds, folds.seed)
         elif folds.kind == "random":
-            fold = spatial_blocks.random_folds(len(ids), folds.n_folds, folds.seed, place)
+            fold = spatial_blocks.assign_random_folds(len(ids), folds.n_folds, folds.seed, place)
         elif folds.kind == "none":
             fold = np.full(len(ids), -1)
         elif folds.by == "longitude":
-            fold = regions.bands(lon, folds.n_folds)
+            fold = regions.divide_by_longitude(lon, folds.n_folds)
         else:
-            fold, names = regions.numbered(_regions(folds.by, lat, lon, attrs.get("network")))
+            fold, names = regions.number_regions(
+                _region_of_sites(folds.by, lat, lon, attrs.get("network"))
+            )
     except ValueError as error:
         raise ConfigError("folds", str(error)) from error
     columns = {"site": ids, "lat": lat, "lon": lon, "block": block, "fold": fold}
     return pd.DataFrame(columns), names
 
 
-def _regions(
+def _region_of_sites(
     by: str, lat: NDArray[np.float64], lon: NDArray[np.float64], network: list[str] | None
 ) -> list[str]:
     """Return the name of the region that contains each site, (site,)."""
     if by != "network":
-        return regions.named(lat, lon, regions.continents() if by == "continent" else by)
+        return regions.regions_from_polygons(
+            lat, lon, regions.continents_path() if by == "continent" else by
+        )
     if network is None:
         problem = "the cube does not have the networks of its sites; an older version wrote it"
         raise ConfigError("folds.by network", problem, remedy="run prepare with --overwrite")
     return network
 
 
-def _geojson(table: pd.DataFrame, digest: str) -> str:
+def _to_geojson(table: pd.DataFrame, digest: str) -> str:
     """Return the table as GeoJSON points."""
     features = [
         {

@@ -21,7 +21,7 @@ from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
     from pipeline.catalog.experiment_sources import Sources
-    from pipeline.catalog.site_records import Records
+    from pipeline.catalog.site_records import SiteRecords
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
     from pipeline.progress import Progress
@@ -45,19 +45,19 @@ def run(
         progress.finish(f"uses the cube {url}")
         return
     cube = workspace.artefact("cube")
-    inputs = schema.identity(experiment, "cube", **_digests(experiment))
+    inputs = schema.identity(experiment, "cube", **_source_digests(experiment))
     blocks = schema.block_range(experiment.period)
     progress.start("prepare", len(blocks), "blocks")
     if not cube.claim(inputs, overwrite, progress):
         progress.finish("cube complete")
         return
     sources = experiment_sources.open_sources(experiment)
-    _check(experiment, workspace, sources)
+    _check_before_work(experiment, workspace, sources)
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")
-    zarr_arrays.create_group(url, *_template(experiment, sources))
-    receipts = _write(experiment, sources, cube, url, progress)
+    zarr_arrays.create_group(url, *_cube_template(experiment, sources))
+    receipts = _write_contents(experiment, sources, cube, url, progress)
     files.remove(files.join(url, "receipts"))
     zarr_arrays.consolidate(url)
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
@@ -68,18 +68,18 @@ def run(
         shards,
         **({"twins": pairs} if pairs else {}),
         complete_through=str(experiment.period[1]),
-        dropped=_counts(receipts),
+        dropped=_count_dropped(receipts),
         missing=missing,
         nodes=Counter(receipt["node"] for receipt in receipts if receipt["node"]),
-        **_as_read(experiment, sources),
+        **_source_metadata(experiment, sources),
     )
-    parts = [_dropped_line(_counts(receipts))]
+    parts = [_dropped_line(_count_dropped(receipts))]
     parts += [f"{len(pairs)} pairs of sites at one place"] if pairs else []
-    parts += [missing_values.line(missing, experiment.table)]
+    parts += [missing_values.summarise_missing(missing, experiment.table)]
     progress.finish(f"cube of {len(blocks)} blocks, {'; '.join(parts)}")
 
 
-def _write(
+def _write_contents(
     experiment: Experiment, sources: Sources, cube: Artefact, url: str, progress: Progress
 ) -> list[Json]:
     """Write the contents of the cube and return the receipts.
@@ -93,22 +93,22 @@ def _write(
     """
     receipts: list[Json] = []
     if experiment.inputs_from == "own":
-        receipts.append(_sites(experiment, sources, url, progress))
+        receipts.append(_write_sites(experiment, sources, url, progress))
         _check_written(cube, url, receipts)
         missing = receipts[0].get("missing", {}).get("sites", {})
         inputs = {name: record for name, record in missing.items() if name != experiment.target}
-        missing_values.check(experiment, inputs)
+        missing_values.check_limits(experiment, inputs)
     blocks = [{"block": block} for block in schema.block_range(experiment.period)]
     task = partial(write_block, experiment_json=experiment.model_dump_json(), url=url)
-    for _, receipt in ray_cluster.run_tasks(blocks, task, partial(_receipt, url)):
+    for _, receipt in ray_cluster.run_tasks(blocks, task, partial(_finished_receipt, url)):
         receipts.append(receipt)
         progress.advance()
         if receipt["outage"]:  # all other blocks would fail too, each after its retries
             break
     _check_written(cube, url, receipts)
-    receipts.append(_land(experiment, sources, url))
+    receipts.append(_write_mask(experiment, sources, url))
     if experiment.inputs_from == "cell":
-        receipts.append(_sites(experiment, sources, url, progress))
+        receipts.append(_write_sites(experiment, sources, url, progress))
         _check_written(cube, url, receipts)
     return receipts
 
@@ -127,7 +127,7 @@ def _check_written(cube: Artefact, url: str, receipts: list[Json]) -> None:
     check_receipts(url, receipts)
 
 
-def _land(experiment: Experiment, sources: Sources, url: str) -> Json:
+def _write_mask(experiment: Experiment, sources: Sources, url: str) -> Json:
     """Write the mask of cells, derived from all blocks.
 
     Returns:
@@ -139,13 +139,13 @@ def _land(experiment: Experiment, sources: Sources, url: str) -> Json:
     datasets = sources.forcing | sources.static
     datasets |= {} if sources.satellite is None else {experiment.target: sources.satellite}
     entries = {name: str(dataset.attrs["entry"]) for name, dataset in datasets.items()}
-    mask, missing = block_task.settled(url, experiment, sources.window, entries)
+    mask, missing = block_task.finish_mask(url, experiment, sources.window, entries)
     region = [slice(0, size) for size in mask.shape]
     shards = zarr_arrays.write_shards(url, "cells/mask", region, mask.astype("uint8"))
     return empty_receipt() | {"node": None, "shards": shards, "missing": missing}
 
 
-def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
+def _write_sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
     """Write the records of the sites and return the receipt."""
     receipt = empty_receipt() | {"node": None}  # the driver does this, not a task on a node
     if (insitu := sources.insitu) is None:
@@ -153,14 +153,16 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
     try:
         if experiment.inputs_from == "cell":
             mask = zarr_arrays.open_group(url, "cells")["mask"].values.astype(bool)
-            insitu, unused = site_records.on_land(insitu, experiment, sources.window, mask)
+            insitu, unused = site_records.drop_values_without_cells(
+                insitu, experiment, sources.window, mask
+            )
             if unused:
                 progress.note(f"sites not used, their cells have no data: {', '.join(unused)}")
-        for line in _remarks(insitu.entry_attrs):
+        for line in _notes_on_records(insitu.entry_attrs):
             progress.note(line)
         receipt["dropped"] = {f"insitu: {rule}": n for rule, n in insitu.dropped.items()}
-        receipt["twins"] = _twins(experiment, insitu, progress)
-        receipt["shards"], missing = site_records.write(insitu, experiment, url)
+        receipt["twins"] = _find_collocated_sites(experiment, insitu, progress)
+        receipt["shards"], missing = site_records.write_records(insitu, experiment, url)
         receipt["missing"] = {"sites": missing}
     except DataError as error:
         receipt["problems"] += [str(error)]
@@ -169,7 +171,9 @@ def _sites(experiment: Experiment, sources: Sources, url: str, progress: Progres
     return receipt
 
 
-def _twins(experiment: Experiment, insitu: Records, progress: Progress) -> list[Json]:
+def _find_collocated_sites(
+    experiment: Experiment, insitu: SiteRecords, progress: Progress
+) -> list[Json]:
     """Report the sites at one place and the ids that were qualified; return the pairs."""
     if insitu.repeated:
         ids = ", ".join(insitu.repeated)
@@ -178,15 +182,16 @@ def _twins(experiment: Experiment, insitu: Records, progress: Progress) -> list[
     indices = config.find_collocated_pairs(experiment, data.lat.values, data.lon.values)
     values = data[experiment.target].transpose("time", "place").values
     ids = data.place.values.tolist()
-    pairs = collocated_sites.described(indices, ids, values, data.time.values)
+    pairs = collocated_sites.describe_twins(indices, ids, values, data.time.values)
     if pairs:
         progress.note(
-            f"sites at one place: {collocated_sites.line(pairs)}; {collocated_sites.REMEDY}"
+            f"sites at one place: {collocated_sites.format_pairs(pairs)}; "
+            f"{collocated_sites.TWINS_HINT}"
         )
     return pairs
 
 
-def _remarks(entry_attrs: dict[str, Json]) -> list[str]:
+def _notes_on_records(entry_attrs: dict[str, Json]) -> list[str]:
     """Return the notes of the readers of sites, and the counts of unchecked values, as lines."""
     lines = []
     for entry, attrs in entry_attrs.items():
@@ -198,27 +203,27 @@ def _remarks(entry_attrs: dict[str, Json]) -> list[str]:
     return lines
 
 
-def _digests(experiment: Experiment) -> dict[str, str]:
+def _source_digests(experiment: Experiment) -> dict[str, str]:
     """Return the digest of the content of every source."""
-    names = intake_catalog.entries(experiment)
+    names = intake_catalog.cube_entries(experiment)
     try:
-        return {f"source {name}": intake_catalog.digest(experiment, name) for name in names}
+        return {f"source {name}": intake_catalog.entry_digest(experiment, name) for name in names}
     except DataError:
         # This reports the problems of all sources, not only those of the first.
         experiment_sources.open_sources(experiment)
         raise
 
 
-def _receipt(url: str, item: Json) -> Json | None:
+def _finished_receipt(url: str, item: Json) -> Json | None:
     """Return the receipt of a block that an interrupted run has finished, else None."""
     block = int(item["block"])
     receipt = files.read_receipt(files.join(url, "receipts", f"{block}.json"), *empty_receipt())
-    return receipt if receipt is not None and block_task.kept(url, block) else None
+    return receipt if receipt is not None and block_task.has_presence(url, block) else None
 
 
-def _template(
+def _cube_template(
     experiment: Experiment, sources: Sources
-) -> tuple[list[schema.Array], dict[str, Json]]:
+) -> tuple[list[schema.ArraySpec], dict[str, Json]]:
     """Return the arrays of the cube, and the attributes of its groups by name."""
     window, period, table = sources.window, experiment.period, experiment.table
     (ny, nx), (fy, fx) = window.cell_shape, window.footprint_shape
@@ -227,7 +232,7 @@ def _template(
     sizes["site"] = n_sites
     target = experiment.target
     arrays = schema.grid_coordinates(window)
-    arrays += [schema.time_coordinate("cells", period), schema.mask(sizes)]
+    arrays += [schema.time_coordinate("cells", period), schema.mask_array(sizes)]
     fields: dict[str, tuple[tuple[str, ...], list[str], list[str]]] = {
         "cells": (("y", "x"), [*sources.forcing], [*sources.static])
     }
@@ -263,7 +268,7 @@ def _template(
     return arrays, attrs
 
 
-def _check(experiment: Experiment, workspace: Workspace, sources: Sources) -> None:
+def _check_before_work(experiment: Experiment, workspace: Workspace, sources: Sources) -> None:
     """Check before the work what would otherwise fail only after hours.
 
     Raises:
@@ -271,10 +276,10 @@ def _check(experiment: Experiment, workspace: Workspace, sources: Sources) -> No
     """
     preflight.check_judging(experiment)
     if experiment.models is not None:
-        root, members = models.check_models(experiment, workspace)
+        root, members = models.load_ensembles(experiment, workspace)
         models.check_inputs(root, members, sources.forcing, sources.static)
     _check_own_inputs(experiment, sources)
-    _check_observed(experiment, sources)
+    _check_any_observation(experiment, sources)
 
 
 def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
@@ -305,7 +310,7 @@ def _check_own_inputs(experiment: Experiment, sources: Sources) -> None:
         raise DataError(place, *problems, remedy=hint)
 
 
-def _check_observed(experiment: Experiment, sources: Sources) -> None:
+def _check_any_observation(experiment: Experiment, sources: Sources) -> None:
     """Check that the sites have a value of the target.
 
     Raises:
@@ -320,19 +325,19 @@ def _check_observed(experiment: Experiment, sources: Sources) -> None:
     raise DataError(f"catalog entry {sources.insitu.data.attrs['entry']}", problem, remedy=hint)
 
 
-def _counts(receipts: list[Json]) -> dict[str, int]:
+def _count_dropped(receipts: list[Json]) -> dict[str, int]:
     """Return the number of values that each rule dropped, over all receipts."""
     rules = sorted({rule for receipt in receipts for rule in receipt["dropped"]})
     return {rule: sum(r["dropped"].get(rule, 0) for r in receipts) for rule in rules}
 
 
 def _dropped_line(counts: dict[str, int]) -> str:
-    """Return the counts of `_counts` as text."""
+    """Return the counts of `_count_dropped` as text."""
     dropped = [f"{n} {rule}" for rule, n in counts.items() if n]
     return f"dropped {', '.join(dropped)}" if dropped else "nothing dropped"
 
 
-def _as_read(experiment: Experiment, sources: Sources) -> Json:
+def _source_metadata(experiment: Experiment, sources: Sources) -> Json:
     """Return what the manifest records of the sources.
 
     That is, by entry, the licence, DOI, time convention and periods that the catalog gives and the
@@ -347,5 +352,5 @@ def _as_read(experiment: Experiment, sources: Sources) -> Json:
     entries = {n: {k: attrs[k] for k in keys if k in attrs} for n, attrs in entry_attrs.items()}
     for name, attrs in entry_attrs.items():
         entries[name] |= {k: attrs[k] for k in ("unchecked", "notes") if attrs.get(k)}
-    preliminary = intake_catalog.preliminary(experiment, experiment.period[1])
+    preliminary = intake_catalog.preliminary_span(experiment, experiment.period[1])
     return {"entries": entries, "preliminary": preliminary}

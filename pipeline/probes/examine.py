@@ -106,7 +106,7 @@ def _note_places(coordinates: pd.DataFrame, cells: list[tuple[int, int]]) -> lis
     """Note probes that share a cell or a place, and coordinates with few digits."""
     lat, lon = coordinates["lat"].to_numpy(float), coordinates["lon"].to_numpy(float)
     n_in_cell = Counter(cells)
-    same = collocated_sites.places(len(lat), collocated_sites.find(lat, lon))
+    same = collocated_sites.label_places(len(lat), collocated_sites.find_twins(lat, lon))
     n_same = np.bincount(same, minlength=len(lat))
     notes: list[list[str]] = [[] for _ in cells]
     for i, cell in enumerate(cells):
@@ -233,10 +233,10 @@ def read_probes(url: str, given: dict[str, Any]) -> ProbeTable:
     Raises:
       DataError: If the file cannot be read or is empty.
     """
-    content = access.read(url)
+    content = access.read_file(url)
     raw, problems = parse_csv(content)
     if raw.empty:
-        raise DataError(http_errors.shown(url), *(problems or ["no rows"]))
+        raise DataError(http_errors.format_url(url), *(problems or ["no rows"]))
     guess = probes_guess.guess_arguments(raw, given)
     result = ProbeTable(url, len(content), guess, problems=list(guess.problems))
     if not guess.args:
@@ -244,7 +244,9 @@ def read_probes(url: str, given: dict[str, Any]) -> ProbeTable:
         return result
     try:
         data = TableSource(url, **guess.args).to_dask()
-        _, result.dropped = quality_control.screen(data, TARGET, VARIABLES[TARGET], QcConfig())
+        _, result.dropped = quality_control.screen_sites(
+            data, TARGET, VARIABLES[TARGET], QcConfig()
+        )
         result.data = data
     except DataError as error:
         result.problems += error.problems

@@ -9,7 +9,7 @@ PACKAGE = "pipeline.sources"
 # Published path in this package, which catalogs use -> current path of the driver.
 # If a driver moves, change the value and keep the key. Do not add a second key for a driver that
 # the catalogs of soilweave also publish under its new path.
-PUBLISHED = {
+PUBLISHED_PATHS = {
     "awdb.AwdbSource": "pipeline.sources.awdb.AwdbSource",
     "filled.FilledSource": "pipeline.sources.points.FilledSource",
     "geolearn.GeolearnSource": "pipeline.sources.geolearn.GeolearnSource",
@@ -26,13 +26,13 @@ PUBLISHED = {
 }
 
 
-def aliases() -> dict[str, str]:
+def moved_drivers() -> dict[str, str]:
     """Return {published path: current path} of the drivers that have moved."""
-    paths = {f"{PACKAGE}.{old}": new for old, new in PUBLISHED.items()}
+    paths = {f"{PACKAGE}.{old}": new for old, new in PUBLISHED_PATHS.items()}
     return {old: new for old, new in paths.items() if old != new}
 
 
-def register() -> None:
+def register_moved_drivers() -> None:
     """Let Intake in this process open entries that use the published path of a moved driver.
 
     The folder `catalog` calls this before it opens a catalog. Call it before
@@ -41,7 +41,7 @@ def register() -> None:
     from intake.source import drivers
 
     # `intake.register_driver` of version 2.0.9 raises TypeError if a name contains a dot.
-    drivers.registered().update(aliases())
+    drivers.registered().update(moved_drivers())
 
 
 def published_path(path: Any) -> Any:
@@ -51,10 +51,10 @@ def published_path(path: Any) -> Any:
       path: The value of `driver` in a catalog entry: a published or current path. Any other value
         that Intake accepts is returned unchanged.
     """
-    return next((old for old, new in aliases().items() if new == path), path)
+    return next((old for old, new in moved_drivers().items() if new == path), path)
 
 
-def name_of(driver: Any) -> str:
+def driver_name(driver: Any) -> str:
     """Return the name of a driver, which does not depend on the driver's module.
 
     It is the attribute `name` of the driver's class or, if the class itself has none, as a user's

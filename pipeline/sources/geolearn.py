@@ -23,9 +23,9 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources.shared import access, http_errors
-from pipeline.sources.shared.dates import entry_period
+from pipeline.sources.shared.dates import find_entry_period
 from pipeline.sources.shared.driver import Source
-from pipeline.sources.shared.units import conversion
+from pipeline.sources.shared.units import linear_conversion
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,12 +50,12 @@ def read_table(url: str, options: str = "{}") -> NDArray[np.float64]:
       DataError: If the file is missing, has rows of different lengths, or contains anything but
         numbers.
     """
-    text = access.read(url, json.loads(options)).decode()
+    text = access.read_file(url, json.loads(options)).decode()
     try:
         return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
     except ValueError as error:
         problem = f"expected a table of numbers; the file is truncated or damaged: {error}"
-        raise DataError(http_errors.shown(url), problem, remedy="fetch it again") from error
+        raise DataError(http_errors.format_url(url), problem, remedy="fetch it again") from error
 
 
 def read_values(
@@ -84,7 +84,7 @@ def read_values(
     if values.shape != shape:
         read_table.cache_clear()  # so that a repaired file is read again
         problem = f"{values.shape[0]} x {values.shape[1]} numbers, expected {shape[0]} x {shape[1]}"
-        raise DataError(http_errors.shown(url), problem, remedy="fetch it again")
+        raise DataError(http_errors.format_url(url), problem, remedy="fetch it again")
     raw = np.where(np.isin(values, (FILL_VALUE, *fills)), np.nan, values).astype("float32")
     return (raw * factors[0] + factors[1]).astype("float32") if factors != (1.0, 0.0) else raw
 
@@ -102,19 +102,19 @@ def read_days(url: str, options: dict[str, Any]) -> NDArray[np.datetime64]:
     Raises:
       DataError: If the file is missing, has no days, or its days are not consecutive.
     """
-    text = access.read(url, options).decode()
+    text = access.read_file(url, options).decode()
     try:
         days = np.array(text.split(), "datetime64[D]")
     except ValueError as error:
         problem = f"expected a list of days such as 2015-04-01: {error}"
-        raise DataError(http_errors.shown(url), problem, remedy="fetch it again") from error
+        raise DataError(http_errors.format_url(url), problem, remedy="fetch it again") from error
     steps = np.diff(days).astype(int)
     if not days.size or (steps != 1).any():
         after_gap = days[1:][steps != 1]
         problem = "the file lists no days"
         if after_gap.size:
             problem = f"days are not consecutive: day {after_gap[0]} does not follow the day before"
-        raise DataError(http_errors.shown(url), problem, remedy="fetch it again")
+        raise DataError(http_errors.format_url(url), problem, remedy="fetch it again")
     return days
 
 
@@ -183,7 +183,7 @@ class GeolearnSource(Source):
         spec = self.mapping[name]
         units = spec.get("to", spec["units"])
         attrs = {"units": units, "source": spec["from"]}
-        factors = conversion(spec["units"], units)
+        factors = linear_conversion(spec["units"], units)
 
         def lazy_file(folder: str, shape: tuple[int, int]) -> Any:
             """Return the (day, cell) dask array of a file that holds (cell, day)."""
@@ -200,7 +200,7 @@ class GeolearnSource(Source):
     def _years(self) -> list[int]:
         """Return the years whose folders have days of the period."""
         first, last = (
-            _folder_year(day) for day in entry_period(self.urlpath, self.metadata, self.period)
+            _folder_year(day) for day in find_entry_period(self.urlpath, self.metadata, self.period)
         )
         return list(range(first, last + 1))
 

@@ -40,7 +40,7 @@ class GriddedSource(GridSource, NetcdfSource):
           DataError: If the file does not exist, is refused, or is not NetCDF.
         """
         # Hourly files are small and many; each is read with one request.
-        if "://" in url and dates.span(self.urlpath) == "h":
-            content = io.BytesIO(access.read(url, self.storage_options, self.login))
+        if "://" in url and dates.pattern_unit(self.urlpath) == "h":
+            content = io.BytesIO(access.read_file(url, self.storage_options, self.login))
             return self.rename_coordinates(self.open_netcdf(url, chunks=None, content=content))
         return self.rename_coordinates(self.open_netcdf(url, chunks=None))

@@ -35,22 +35,23 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from pipeline.sources.grids.parts import Part
+    from pipeline.sources.grids.parts import FilePart
 
-DOCUMENTS = (".zmetadata", "zarr.json")  # metadata of a store
 
-OF_ARRAYS = ("zarr.json", ".zarray", ".zattrs")  # metadata of an array
-
-MOST_CHUNKS = 10_000  # largest number of a store's chunks whose tags are part of the digest
-
-STEPS, SIDE = 12, 32  # steps, and rows or columns, of the sample in which fill values are counted
+STORE_METADATA = (".zmetadata", "zarr.json")  # metadata of a store
+ARRAY_METADATA = ("zarr.json", ".zarray", ".zattrs")  # metadata of an array
+MAX_TAGGED_CHUNKS = 10_000  # largest number of a store's chunks whose tags are part of the digest
+SAMPLE_STEPS, SAMPLE_SIDE = (
+    12,
+    32,
+)  # steps, and rows or columns, of the sample in which fill values are counted
 
 # Errors that damaged content of a store raises.
-FAULTS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)
-
+DAMAGE_ERRORS = (ValueError, KeyError, TypeError, RuntimeError, OverflowError)
 COORDINATES = ("time", "valid_time", "day", "lat", "lon", "latitude", "longitude", "y", "x")
-
-Chosen = tuple[tuple[str, str], ...]  # version of an Icechunk repository, such as (("tag", name),)
+IcechunkVersion = tuple[
+    tuple[str, str], ...
+]  # version of an Icechunk repository, such as (("tag", name),)
 
 
 class GridZarrSource(GridSource):
@@ -87,7 +88,7 @@ class GridZarrSource(GridSource):
         if icechunk is not None and len(icechunk.keys() & {"branch", "tag", "snapshot"}) != 1:
             raise ValueError(f"icechunk: {icechunk}; expected one of branch, tag, snapshot")
 
-    def list_parts(self) -> list[Part]:
+    def list_parts(self) -> list[FilePart]:
         """Open the stores of the requested period anew, and return them with their steps.
 
         Stores are cached in each process. This method empties the cache of its own process, so that
@@ -96,8 +97,8 @@ class GridZarrSource(GridSource):
         Raises:
           DataError: If stores are missing, damaged, or not as the catalog says.
         """
-        _in_store.cache_clear()
-        opened.cache_clear()
+        _open_zarr.cache_clear()
+        open_icechunk.cache_clear()
         return super().list_parts()
 
     def find_urls(self) -> list[str]:
@@ -110,8 +111,8 @@ class GridZarrSource(GridSource):
         Raises:
           DataError: If the store does not exist or is refused, or a coordinate cannot be decoded.
         """
-        with _opening(url, self.login):
-            return _within_validity(self._decode(url, self._open(url)))
+        with _opening_store(url, self.login):
+            return _drop_steps_without_data(self._decode(url, self._open(url)))
 
     def undeclared_fills(self) -> dict[str, tuple[float, float]]:
         """Find fill values that are read as data because nothing declares them as missing.
@@ -124,14 +125,16 @@ class GridZarrSource(GridSource):
           DataError: If the store does not exist, is refused or is damaged.
         """
         part = next(part for part in super().list_parts() if part.checked)
-        with _opening(part.url, self.login):
+        with _opening_store(part.url, self.login):
             stored, shares = self._open(part.url), {}
             grid, _ = self.read_grid(self._decode(part.url, stored))
             assert grid is not None  # `list_parts` has checked it
             window = grid.clip(self.region)
-            sample = dict(zip(window.dims, map(_middle, window.slices, window.shape), strict=True))
-            sample["time"] = _some(len(part.times))
-            for name in variables.inputs_of(self.terms):
+            sample = dict(
+                zip(window.dims, map(_sample_middle, window.slices, window.shape), strict=True)
+            )
+            sample["time"] = _sample_steps(len(part.times))
+            for name in variables.provider_units(self.terms):
                 fill = stored[name].encoding.get(zarr_stores.UNDECLARED)
                 if fill is not None and not np.isnan(fill) and name not in self.fills:
                     axes = (d if d in sample else "time" for d in map(str, stored[name].dims))
@@ -143,22 +146,24 @@ class GridZarrSource(GridSource):
     def _open(self, url: str) -> xr.Dataset:
         """Open one store without decoding it."""
         if self.icechunk is not None:
-            key = _key(files.with_endpoint(url, self.storage_options))
-            return opened(url, self.group, tuple(self.icechunk.items()), key)
-        options = access.options(url, self.storage_options, self.login)
-        return _in_store(url, self.group, _Options(options), tuple(variables.inputs_of(self.terms)))
+            key = _options_as_json(files.with_endpoint(url, self.storage_options))
+            return open_icechunk(url, self.group, tuple(self.icechunk.items()), key)
+        options = access.fsspec_options(url, self.storage_options, self.login)
+        return _open_zarr(
+            url, self.group, _HashableOptions(options), tuple(variables.provider_units(self.terms))
+        )
 
     def _decode(self, url: str, stored: xr.Dataset) -> xr.Dataset:
         """Decode a store, rename its coordinates, and read them."""
         try:
-            return self.rename_coordinates(missing_values.decoded(stored, self.fills))
-        except FAULTS as error:
+            return self.rename_coordinates(missing_values.decode(stored, self.fills))
+        except DAMAGE_ERRORS as error:
             # If the time is not the cause, decoding the other variables raises the error again.
-            missing_values.decoded(stored, self.fills, drop=coordinates.TIMES)
+            missing_values.decode(stored, self.fills, drop=coordinates.TIME_COORDINATES)
             reason = " ".join(str(error).split()).partition(" Try opening")[0]
             problem = f"its time cannot be decoded: {reason[:300]}"
             hint = "report it to the provider"
-            raise DataError(http_errors.shown(url), problem, remedy=hint) from error
+            raise DataError(http_errors.format_url(url), problem, remedy=hint) from error
 
     def digest(self) -> str:
         """Return a digest of the content without reading it.
@@ -172,16 +177,16 @@ class GridZarrSource(GridSource):
           DataError: If a store does not exist or is refused.
         """
         if self.icechunk is not None:
-            with _opening(self.urlpath, self.login):
-                key = _key(files.with_endpoint(self.urlpath, self.storage_options))
+            with _opening_store(self.urlpath, self.login):
+                key = _options_as_json(files.with_endpoint(self.urlpath, self.storage_options))
                 version = tuple(self.icechunk.items())
-                return session_of(self.urlpath, version, key)[1]
+                return icechunk_session(self.urlpath, version, key)[1]
         urls = [self.urlpath]
-        if dates.span(self.urlpath) is not None:
+        if dates.pattern_unit(self.urlpath) is not None:
             urls = [url for url, _, optional in self._dated_files() if not optional]
         documents = [self._document_digests(url) for url in urls]
         chunks = [tags for url in urls if (tags := self._chunk_tags(url))]
-        return files.sha256_of([documents, chunks] if chunks else documents)
+        return files.sha256_of_json([documents, chunks] if chunks else documents)
 
     def _chunk_tags(self, url: str) -> list[list[str | None]]:
         """Return the name and tag of each chunk of the mapping's variables.
@@ -189,13 +194,19 @@ class GridZarrSource(GridSource):
         The result is empty if the chunks are too many or cannot be listed.
         """
         place = files.join(url, self.group) if self.group else url
-        with _opening(url, self.login):
+        with _opening_store(url, self.login):
             stored = self._open(url)
-        names = [name for name in variables.inputs_of(self.terms) if name in stored]
-        if place.startswith(("http://", "https://")) or _objects(stored[names]) > MOST_CHUNKS:
+        names = [name for name in variables.provider_units(self.terms) if name in stored]
+        if (
+            place.startswith(("http://", "https://"))
+            or _count_objects(stored[names]) > MAX_TAGGED_CHUNKS
+        ):
             return []
-        with http_errors.answering(url, self.login):
-            options = access.options(place, self.storage_options, self.login) | files.FRESH
+        with http_errors.plain_http_errors(url, self.login):
+            options = (
+                access.fsspec_options(place, self.storage_options, self.login)
+                | files.NO_LISTING_CACHE
+            )
             filesystem, root = fsspec.core.url_to_fs(place, **options)
             try:
                 paths = [path for n in sorted(names) for path in filesystem.find(f"{root}/{n}")]
@@ -205,7 +216,7 @@ class GridZarrSource(GridSource):
             str(filesystem.unstrip_protocol(path)) if "://" in place else path for path in paths
         ]
         # The digest of local files is MD5, as the tags of S3, so that a copy has the same tags.
-        tags = fingerprints.of_files(urls, self.storage_options, self.login, "md5")
+        tags = fingerprints.tag_files(urls, self.storage_options, self.login, "md5")
         return [[path.removeprefix(root), tag] for path, tag in zip(paths, tags, strict=True)]
 
     def _document_digests(self, url: str) -> list[str]:
@@ -216,13 +227,13 @@ class GridZarrSource(GridSource):
         """
         place = files.join(url, self.group) if self.group else url
         names = [name for term in self.terms.values() for name, _ in term.inputs]
-        paths = [f"{name}/{doc}" for name in (*names, *COORDINATES) for doc in OF_ARRAYS]
-        with http_errors.answering(url, self.login):
+        paths = [f"{name}/{doc}" for name in (*names, *COORDINATES) for doc in ARRAY_METADATA]
+        with http_errors.plain_http_errors(url, self.login):
             filesystem, root = fsspec.core.url_to_fs(
-                place, **access.options(place, self.storage_options, self.login)
+                place, **access.fsspec_options(place, self.storage_options, self.login)
             )
             digests, refused = [], None
-            for path in (*DOCUMENTS, *paths):
+            for path in (*STORE_METADATA, *paths):
                 try:
                     data = filesystem.cat_file(f"{root}/{path}")
                 except FileNotFoundError:
@@ -238,31 +249,31 @@ class GridZarrSource(GridSource):
             if refused is not None and not digests:
                 raise refused
         if not digests:
-            raise self.absence_error(http_errors.shown(url), "not found")
+            raise self.absence_error(http_errors.format_url(url), "not found")
         return digests
 
 
-def _some(steps: int) -> Any:
+def _sample_steps(steps: int) -> Any:
     """Return the indices of a sample of steps.
 
     The sample is random, because in evenly spaced steps, either all or none could be at night.
     """
-    sample = np.random.default_rng(0).choice(steps, min(steps, STEPS), replace=False)
+    sample = np.random.default_rng(0).choice(steps, min(steps, SAMPLE_STEPS), replace=False)
     return np.sort(sample)
 
 
-def _middle(rows: slice, size: int) -> slice:
+def _sample_middle(rows: slice, size: int) -> slice:
     """Return a sample from the middle of rows or columns.
 
     Args:
       rows: Slice of the rows or columns.
       size: Their number.
     """
-    begin = (rows.start or 0) + max(0, size - SIDE) // 2
-    return slice(begin, begin + min(size, SIDE))
+    begin = (rows.start or 0) + max(0, size - SAMPLE_SIDE) // 2
+    return slice(begin, begin + min(size, SAMPLE_SIDE))
 
 
-def _objects(stored: xr.Dataset) -> int:
+def _count_objects(stored: xr.Dataset) -> int:
     """Return the number of objects of a store's variables if all chunks exist."""
     count = 0
     for variable in stored.variables.values():
@@ -272,34 +283,36 @@ def _objects(stored: xr.Dataset) -> int:
     return count
 
 
-class _Options(dict[str, Any]):
+class _HashableOptions(dict[str, Any]):
     """Storage options that can be a key of a cache."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(_key(self))
+        return hash(_options_as_json(self))
 
 
-def _key(options: dict[str, Any]) -> str:
+def _options_as_json(options: dict[str, Any]) -> str:
     """Return storage options as JSON."""
     return json.dumps(options, sort_keys=True, default=str)
 
 
 @contextlib.contextmanager
-def _opening(url: str, login: str | None) -> Iterator[None]:
+def _opening_store(url: str, login: str | None) -> Iterator[None]:
     """Turn errors on opening a store into a `DataError` that names the store."""
-    with http_errors.answering(url, login):
+    with http_errors.plain_http_errors(url, login):
         try:
             yield
         except FileNotFoundError:
             raise
-        except FAULTS as error:
+        except DAMAGE_ERRORS as error:
             problem = f"cannot be opened: {' '.join(str(error).split())[:300]}"
             hint = "report it to the provider"
-            raise DataError(http_errors.shown(url), problem, remedy=hint) from error
+            raise DataError(http_errors.format_url(url), problem, remedy=hint) from error
 
 
 @functools.lru_cache(maxsize=64)
-def _in_store(url: str, group: str | None, options: _Options, names: tuple[str, ...]) -> xr.Dataset:
+def _open_zarr(
+    url: str, group: str | None, options: _HashableOptions, names: tuple[str, ...]
+) -> xr.Dataset:
     """Open a Zarr store without decoding it; a process opens each store once.
 
     A store that cannot be listed is opened by the names of its variables and coordinates.
@@ -325,7 +338,7 @@ def _in_store(url: str, group: str | None, options: _Options, names: tuple[str, 
         return zarr_stores.open_unlisted(url, group, dict(options), known)
 
 
-def _within_validity(raw: xr.Dataset) -> xr.Dataset:
+def _drop_steps_without_data(raw: xr.Dataset) -> xr.Dataset:
     """Drop steps without data yet, if the store's attributes state which have data (ARCO-ERA5)."""
     stop = raw.attrs.get("valid_time_stop")
     if stop is None or "time" not in raw or raw["time"].dtype.kind != "M":
@@ -338,7 +351,9 @@ def _within_validity(raw: xr.Dataset) -> xr.Dataset:
 
 
 @functools.lru_cache(maxsize=8)
-def opened(url: str, group: str | None, version: Chosen, options: str) -> xr.Dataset:
+def open_icechunk(
+    url: str, group: str | None, version: IcechunkVersion, options: str
+) -> xr.Dataset:
     """Open a group of an Icechunk repository without decoding it; a process opens each one once.
 
     Args:
@@ -352,11 +367,11 @@ def opened(url: str, group: str | None, version: Chosen, options: str) -> xr.Dat
       PermissionError: If access is refused.
       ConnectionError: If the store does not answer.
     """
-    session, _ = session_of(url, version, options)
+    session, _ = icechunk_session(url, version, options)
     return zarr_stores.open_group(session.store, group, None, consolidated=False)
 
 
-def session_of(url: str, version: Chosen, options: str) -> tuple[Any, str]:
+def icechunk_session(url: str, version: IcechunkVersion, options: str) -> tuple[Any, str]:
     """Return a session of an Icechunk repository, and the id of the snapshot that it reads.
 
     Args:
@@ -375,7 +390,7 @@ def session_of(url: str, version: Chosen, options: str) -> tuple[Any, str]:
         ("snapshot_id" if key == "snapshot" else key): name for key, name in version
     }
     try:
-        repository = icechunk.Repository.open(_storage(url, json.loads(options)))
+        repository = icechunk.Repository.open(_icechunk_storage(url, json.loads(options)))
         session = repository.readonly_session(**kwargs)
     except icechunk.IcechunkError as error:
         # All errors of Icechunk have this type, so that only the text tells them apart.
@@ -389,7 +404,7 @@ def session_of(url: str, version: Chosen, options: str) -> tuple[Any, str]:
     return session, str(session.snapshot_id)
 
 
-def _storage(url: str, options: dict[str, Any]) -> Any:
+def _icechunk_storage(url: str, options: dict[str, Any]) -> Any:
     """Return Icechunk's storage of a repository.
 
     Args:
@@ -412,7 +427,7 @@ def _storage(url: str, options: dict[str, Any]) -> Any:
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix)
     if scheme != "s3":
         problem = f"Icechunk repository on {scheme}://, expected s3://, gs:// or a folder"
-        raise DataError(http_errors.shown(url), problem, remedy="correct the entry's urlpath")
+        raise DataError(http_errors.format_url(url), problem, remedy="correct the entry's urlpath")
     client = options.get("client_kwargs", {})
     endpoint = files.s3_endpoint(options)
     anonymous = bool(options.get("anon"))
@@ -420,7 +435,7 @@ def _storage(url: str, options: dict[str, Any]) -> Any:
     # Signed requests cannot be redirected, because their signature depends on the host.
     if anonymous and access.ROUTE is not None:
         original = endpoint or f"https://s3.{region}.amazonaws.com"
-        endpoint = access.routed(f"{original.rstrip('/')}/")  # Icechunk appends keys directly
+        endpoint = access.route_url(f"{original.rstrip('/')}/")  # Icechunk appends keys directly
     return icechunk.s3_storage(
         bucket=bucket,
         prefix=prefix,

@@ -19,11 +19,11 @@ from pipeline.errors import DataError
 from pipeline.grid import lookup
 from pipeline.sources.shared import coordinates
 from pipeline.sources.shared.driver import (
-    REMEDY,
-    Mapping,
+    CORRECT_FILE_HINT,
+    EntryMapping,
     NetcdfSource,
     Source,
-    days_of,
+    read_days,
     time_problems,
 )
 
@@ -56,7 +56,7 @@ class PointsSource(NetcdfSource):
         self,
         urlpath: str,
         place: str,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         flag: dict[str, Any] | None = None,
         login: str | None = None,
         storage_options: dict[str, Any] | None = None,
@@ -75,11 +75,13 @@ class PointsSource(NetcdfSource):
         raw = self.open_netcdf(self.urlpath, chunks={})
         variables = [spec["from"] for spec in self.mapping.values()]
         variables += [self.flag["from"]] if self.flag else []
-        raw = coordinates.named(raw, variables, {"lat": ("lat",), "lon": ("lon",)}, (self.place,))
+        raw = coordinates.rename_coordinates(
+            raw, variables, {"lat": ("lat",), "lon": ("lon",)}, (self.place,)
+        )
         problems = self._problems(raw)
         if problems:
             raw.close()
-            raise DataError(self.urlpath, *problems, remedy=REMEDY)
+            raise DataError(self.urlpath, *problems, remedy=CORRECT_FILE_HINT)
         dataset = self._dataset(raw)
         dataset.set_close(raw.close)
         return dataset
@@ -92,7 +94,7 @@ class PointsSource(NetcdfSource):
         if self.place not in raw.dims:
             problems.append(f"dim {self.place} missing; dims are {list(raw.dims)}")
         if self.place in raw.dims:
-            ids, counts = np.unique(_ids(raw, self.place), return_counts=True)
+            ids, counts = np.unique(_read_ids(raw, self.place), return_counts=True)
             problems += [
                 f"{self.place} {i}: {n} places with this id; expected unique ids"
                 for i, n in zip(ids, counts, strict=True)
@@ -105,14 +107,14 @@ class PointsSource(NetcdfSource):
         """Return the dataset of a file without problems."""
         import xarray as xr
 
-        ids = _ids(raw, self.place)
+        ids = _read_ids(raw, self.place)
         variables = self.translate(raw)
         if self.flag:
             variables["provider_flag"] = raw[self.flag["from"]].assign_attrs(good=self.flag["good"])
         dataset = xr.Dataset({k: v.drop_vars(list(v.coords)) for k, v in variables.items()})
         dataset = dataset.rename({self.place: "place"})
         dataset = dataset.assign_coords(
-            time=days_of(raw),
+            time=read_days(raw),
             place=ids,
             lat=("place", raw["lat"].values.astype("float64")),
             lon=("place", raw["lon"].values.astype("float64")),
@@ -120,7 +122,7 @@ class PointsSource(NetcdfSource):
         return dataset.transpose("time", "place")
 
 
-def _ids(raw: xr.Dataset, place: str) -> list[str]:
+def _read_ids(raw: xr.Dataset, place: str) -> list[str]:
     """Return the ids of places as text.
 
     They are the coordinate of the dimension or, without one, the variable whose attribute `cf_role`
@@ -163,7 +165,7 @@ class FilledSource(Source):
         sites, cells = self._drivers()
         result: xr.Dataset = sites.to_dask()
         cell_values = cells.to_dask().reindex(time=result.time)
-        nearest, distance = lookup.find_nearest(*_degrees(result), *_degrees(cell_values))
+        nearest, distance = lookup.find_nearest(*_lat_lon(result), *_lat_lon(cell_values))
         cell_values = cell_values.isel(place=nearest).drop_vars("place")
         cell_values = cell_values.assign_coords(place=result.place, lat=result.lat, lon=result.lon)
         for name, values in cell_values.data_vars.items():
@@ -175,7 +177,7 @@ class FilledSource(Source):
 
     def digest(self) -> str:
         """Return a digest of the content of both entries."""
-        return files.sha256_of([driver.digest() for driver in self._drivers()])
+        return files.sha256_of_json([driver.digest() for driver in self._drivers()])
 
     def _drivers(self) -> tuple[Any, Any]:
         """Return the drivers of the sites and the cells, with the requested period.
@@ -192,6 +194,6 @@ class FilledSource(Source):
         return sites, cells
 
 
-def _degrees(dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _lat_lon(dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (place,) latitudes and (place,) longitudes."""
     return dataset.lat.values, dataset.lon.values

@@ -30,11 +30,11 @@ import fsspec
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.files import exists, sha256, sha256_of
+from pipeline.files import exists, sha256, sha256_of_json
 from pipeline.sources.shared import access as shared_access
 from pipeline.sources.shared import http_errors
 from pipeline.sources.shared import sites as shared_sites
-from pipeline.sources.shared.driver import Mapping, Source
+from pipeline.sources.shared.driver import EntryMapping, Source
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -227,9 +227,9 @@ def list_files(folder: str, access: Access) -> list[str]:
       DataError: If access is refused or the server does not answer.
     """
     given, login = access
-    with http_errors.answering(folder, login):
+    with http_errors.plain_http_errors(folder, login):
         filesystem, path = fsspec.core.url_to_fs(
-            folder, **shared_access.options(folder, given, login)
+            folder, **shared_access.fsspec_options(folder, given, login)
         )
         try:
             entries = filesystem.ls(path.rstrip("/") + "/", detail=False)
@@ -250,7 +250,9 @@ def fetch_files(urls: list[str], access: Access) -> dict[str, bytes]:
     """
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return dict(
-            zip(urls, pool.map(lambda url: shared_access.read(url, *access), urls), strict=True)
+            zip(
+                urls, pool.map(lambda url: shared_access.read_file(url, *access), urls), strict=True
+            )
         )
 
 
@@ -273,7 +275,7 @@ def read_site(
     """
     values = np.full((len(days), len(NUMBER_COLUMNS)), np.nan, np.float32)
     for url, text in fetch_files(urls, access).items():
-        place = http_errors.shown(url)
+        place = http_errors.format_url(url)
         data = parse_year(text, place)
         if data.wban != wban:
             problem = f"the file is of site {data.wban}, expected {wban}"
@@ -296,7 +298,7 @@ def site_from_file(url: str, access: Access) -> Site:
     Raises:
       DataError: If the file is missing or damaged.
     """
-    data = parse_year(shared_access.read(url, *access), http_errors.shown(url))
+    data = parse_year(shared_access.read_file(url, *access), http_errors.format_url(url))
     lon, lat = data.values[-1, :2]
     return Site(data.wban, float(lat), float(lon), elevation=float("nan"), network="")
 
@@ -328,7 +330,7 @@ class UscrnSource(Source):
     def __init__(
         self,
         urlpath: str,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         sites: str | None = None,
         login: str | None = None,
         storage_options: dict[str, Any] | None = None,
@@ -358,7 +360,9 @@ class UscrnSource(Source):
         """
         urls = [url for site_urls in self._find_files()[1].values() for url in site_urls]
         contents = fetch_files(urls, self._access())
-        return sha256_of(sorted((_last_part(url), sha256(data)) for url, data in contents.items()))
+        return sha256_of_json(
+            sorted((_last_part(url), sha256(data)) for url, data in contents.items())
+        )
 
     def to_dask(self) -> xr.Dataset:
         """Return the data in soilweave's names and units, as lazy arrays.
@@ -381,7 +385,7 @@ class UscrnSource(Source):
             read(site_urls, self._access(), days, sites[name].wban)
             for name, site_urls in urls.items()
         ]
-        columns = shared_sites.side_by_side(records, len(days), NUMBER_COLUMNS, "float32")
+        columns = shared_sites.stack_records(records, len(days), NUMBER_COLUMNS, "float32")
         raw = xr.Dataset({name: (("time", "place"), values) for name, values in columns.items()})
         for name, fills in self.fills.items():
             raw[name] = raw[name].where(~raw[name].isin(np.array(fills, "float32")))
@@ -392,7 +396,7 @@ class UscrnSource(Source):
         }
         for axis in ("lat", "lon", "elevation"):
             coords[axis] = ("place", np.array([getattr(sites[name], axis) for name in urls]))
-        if depth := DEPTH_PATTERN.search(shared_sites.by_target(self.mapping)[0]):
+        if depth := DEPTH_PATTERN.search(shared_sites.target_first(self.mapping)[0]):
             depths = np.full(len(urls), int(depth[1]) / 100)
             coords |= {"depth_from": ("place", depths), "depth_to": ("place", depths)}
         attrs = {"time_convention": "local standard time day"}
@@ -415,12 +419,12 @@ class UscrnSource(Source):
                     urls.setdefault(match[2], []).append(url)
         if not urls:
             raise self.absence_error(
-                http_errors.shown(root), f"has no file of {self._describe_period()}"
+                http_errors.format_url(root), f"has no file of {self._describe_period()}"
             )
         for name in sorted(urls.keys() - sites.keys()):
             sites[name] = site_from_file(max(urls[name]), self._access())
         names = sorted(urls)
-        in_region = shared_sites.inside(
+        in_region = shared_sites.is_inside(
             [sites[n].lat for n in names], [sites[n].lon for n in names], self.region
         )
         selected = {n: urls[n] for n, inside in zip(names, in_region, strict=True) if inside}
@@ -428,7 +432,7 @@ class UscrnSource(Source):
             problem = (
                 f"none of its {len(names)} sites of {self._describe_period()} lies in the region"
             )
-            raise DataError(http_errors.shown(root), problem, remedy="choose another region")
+            raise DataError(http_errors.format_url(root), problem, remedy="choose another region")
         return sites, selected
 
     def _read_site_list(self, root: str) -> dict[str, Site]:
@@ -437,7 +441,9 @@ class UscrnSource(Source):
         is_local = table.partition("://")[0] in (table, "file")
         if self.sites is None and is_local and not exists(table):
             return {}
-        return parse_sites(shared_access.read(table, *self._access()), http_errors.shown(table))
+        return parse_sites(
+            shared_access.read_file(table, *self._access()), http_errors.format_url(table)
+        )
 
     def _years(self) -> list[int]:
         """Return the requested years, or by default those that have a folder."""

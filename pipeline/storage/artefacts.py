@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.storage.lease import Lease
 
+
 ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
 
 # The other artefacts are single files, such as folds.parquet with folds.manifest.json.
 FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/", "maps": "maps/"}
-
 IDENTITY_KEYS = ("inputs_sha256", "inputs")  # keys of begun.json
 MANIFEST_KEYS = (*IDENTITY_KEYS, "shards", "empty")
 
 # The command that makes each artefact.
-VERBS = {"cube": "prepare", "folds": "prepare", "models": "train", "maps": "predict"}
+COMMANDS = {"cube": "prepare", "folds": "prepare", "models": "train", "maps": "predict"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,15 @@ class Workspace:
     @property
     def lease(self) -> Lease:
         """The lease of the workspace: only the process that holds it may write here."""
-        return storage_lease.of(self.url("lease.json"))
+        return storage_lease.get_lease(self.url("lease.json"))
 
     def prepared(self, experiment: Experiment) -> Workspace:
         """Return the workspace with the experiment's cube: this one, or that of `cube: URL`."""
         if experiment.cube is None:
             return self
-        return Workspace(files.absolute(experiment.cube).rstrip("/").removesuffix("/cube.zarr"))
+        return Workspace(
+            files.make_absolute(experiment.cube).rstrip("/").removesuffix("/cube.zarr")
+        )
 
     def place(self, experiment: Experiment) -> Experiment:
         """Return the experiment with absolute URLs of its cube and its planet, if it has them.
@@ -78,7 +80,7 @@ class Workspace:
         if experiment.planet is None:
             return experiment
         url = experiment.planet.url or self.prepared(experiment).url("planet")
-        planet = experiment.planet.model_copy(update={"url": files.absolute(url)})
+        planet = experiment.planet.model_copy(update={"url": files.make_absolute(url)})
         return experiment.model_copy(update={"planet": planet})
 
     def described(self) -> Experiment:
@@ -147,7 +149,7 @@ class Artefact:
         missing_keys = [key for key in keys if record is not None and key not in record]
         if missing_keys:
             problem = f"is damaged: it has no {', '.join(missing_keys)}"
-            raise DamagedError(url, problem, remedy=files.DAMAGED)
+            raise DamagedError(url, problem, remedy=files.DAMAGED_HINT)
         return record
 
     def state(self) -> str:
@@ -176,7 +178,7 @@ class Artefact:
           StoreError: If the artefact is not complete or was made with other settings.
         """
         manifest = self.manifest()
-        verb = VERBS.get(self.name, "run")
+        verb = COMMANDS.get(self.name, "run")
         where = self.prefix.rstrip("./")
         if manifest is None:
             hint = f"make it with: soilweave {verb}"
@@ -202,7 +204,7 @@ class Artefact:
         inputs = manifest["inputs"].items()
         recorded = {k: v for k, v in inputs if renamed.new_name(k).split(".")[0] in sections}
         current = schema.as_recorded(schema.identity(experiment, self.name), recorded)
-        return _changed(recorded | {ignore: None}, current | {ignore: None})
+        return _describe_changes(recorded | {ignore: None}, current | {ignore: None})
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
         """Return whether the artefact is complete and was made from, or updated to, these inputs.
@@ -222,11 +224,11 @@ class Artefact:
             raise
         updates = [update.get("inputs_sha256") for update in record.get("updated", ())]
         current = schema.as_recorded(inputs, record["inputs"])
-        if files.sha256_of(current) in (record["inputs_sha256"], *updates):
+        if files.sha256_of_json(current) in (record["inputs_sha256"], *updates):
             return "shards" in record
         if overwrite:
             return False
-        changes = _changed(record["inputs"], current)
+        changes = _describe_changes(record["inputs"], current)
         hint = "keep it and give --name NEW, or replace it with --overwrite"
         where = self.prefix.rstrip("./")
         raise StoreError(where, f"was made with other settings: {changes}", remedy=hint)
@@ -268,10 +270,10 @@ class Artefact:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if begun := files.read_receipt(f"{self.prefix}begun.json", *IDENTITY_KEYS):
             current = schema.as_recorded(inputs, begun["inputs"])
-            if begun["inputs_sha256"] == files.sha256_of(current):
+            if begun["inputs_sha256"] == files.sha256_of_json(current):
                 return True
         self.remove()
-        record = {"inputs_sha256": files.sha256_of(inputs), "inputs": inputs, "begun": now}
+        record = {"inputs_sha256": files.sha256_of_json(inputs), "inputs": inputs, "begun": now}
         files.write_json(f"{self.prefix}begun.json", record)
         return False
 
@@ -291,13 +293,13 @@ class Artefact:
         begun = files.read_receipt(f"{self.prefix}begun.json") or {}
         inputs = schema.as_recorded(inputs, begun.get("inputs", {}))
         manifest = {
-            "inputs_sha256": files.sha256_of(inputs),
+            "inputs_sha256": files.sha256_of_json(inputs),
             "inputs": inputs,
             "git_commit": git_commit(),
             "begun": begun.get("begun"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **extra,
-            **_listed(shards),
+            **_shard_lists(shards),
         }
         files.write_json(f"{self.prefix}manifest.json", manifest)
         files.remove(f"{self.prefix}begun.json")
@@ -317,7 +319,7 @@ class Artefact:
         manifest = self.manifest() or {}
         empty = [{"key": key, "size": 0} for key in manifest["empty"]]
         records = {record["key"]: record for record in (*manifest["shards"], *empty, *shards)}
-        updated = manifest | changed | _listed(records.values())
+        updated = manifest | changed | _shard_lists(records.values())
         files.write_json(f"{self.prefix}manifest.json", updated)
 
     def remove(self) -> None:
@@ -330,7 +332,9 @@ class Artefact:
         if not self.prefix.endswith("/"):
             return
         folder = self.prefix.rstrip("/")
-        names = sorted(files.listing(folder), key=lambda n: (n == "begun.json", n != "receipts"))
+        names = sorted(
+            files.list_folder(folder), key=lambda n: (n == "begun.json", n != "receipts")
+        )
         for name in names:
             files.remove(files.join(folder, name))
         files.remove(folder)
@@ -344,14 +348,14 @@ class Artefact:
         if overwrite or not self.prefix.endswith("/"):
             return
         folder = self.prefix.rstrip("/")
-        if names := files.listing(folder):
+        if names := files.list_folder(folder):
             some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             problem = f"contains {some}, but neither manifest.json nor begun.json"
             hint = "restore its manifest, give --name NEW, or replace it with --overwrite"
             raise StoreError(folder, problem, remedy=hint)
 
 
-def _listed(shards: Iterable[Json]) -> Json:
+def _shard_lists(shards: Iterable[Json]) -> Json:
     """Return the manifest's lists of shards: stored ones, and keys of those that are all fill."""
     records = sorted(shards, key=lambda record: str(record["key"]))
     return {
@@ -360,7 +364,7 @@ def _listed(shards: Iterable[Json]) -> Json:
     }
 
 
-def record(url: str, key: str) -> Json:
+def shard_record(url: str, key: str) -> Json:
     """Return the record of an object below a URL: `key`, `size` in bytes, and `sha256`.
 
     The size is 0 if the object does not exist: Zarr does not store shards that are all fill.
@@ -374,19 +378,20 @@ def record(url: str, key: str) -> Json:
 
 def git_commit() -> str | None:
     """Return the commit of the running code; None if it is unknown."""
-    return provenance.of_code()
+    return provenance.code_commit()
 
 
-def _changed(before: Json, after: Json) -> str:
+def _describe_changes(before: Json, after: Json) -> str:
     """Describe the keys whose values differ: `setting old -> new`, separated by commas."""
     keys = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     return ", ".join(
-        f"{renamed.new_name(key)} {_short(before.get(key))} -> {_short(after.get(key))}"
+        f"{renamed.new_name(key)} {_shorten_digest(before.get(key))} -> "
+        f"{_shorten_digest(after.get(key))}"
         for key in keys
     )
 
 
-def _short(value: Any) -> Any:
+def _shorten_digest(value: Any) -> Any:
     """Return the first 12 characters of a digest; return any other value unchanged."""
     is_digest = isinstance(value, str) and len(value) == 64
     return value[:12] if is_digest else value

@@ -76,8 +76,8 @@ class Cube:
     @classmethod
     def open(cls, url: str) -> Cube:
         """Open a cube without reading its arrays."""
-        attrs = zarr_arrays.attributes(url)
-        ids = tuple(zarr_arrays.attributes(url, "sites").get("id", ()))
+        attrs = zarr_arrays.read_attributes(url)
+        ids = tuple(zarr_arrays.read_attributes(url, "sites").get("id", ()))
         footprints = zarr_arrays.open_group(url, "footprints")
         return cls(
             url,

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from model.sampling import Places, TrainingData
     from pipeline.experiment.config import Experiment
 
-EXAMINED = 32  # number of places at which a model is checked after training
-LISTED = 12  # largest number of places that a message names
+
+CHECKED_PLACES = 32  # number of places at which a model is checked after training
+MAX_PLACES_NAMED = 12  # largest number of places that a message names
 
 
-def remedy(train: TrainConfig) -> str:
+def divergence_hint(train: TrainConfig) -> str:
     """Return the hint for models that diverged, with the present values of the settings."""
     clip = "none" if train.gradient_clip is None else f"{train.gradient_clip:g}"
     return (
@@ -41,24 +42,26 @@ def remedy(train: TrainConfig) -> str:
     )
 
 
-def sample(n_places: int, most: int = EXAMINED) -> NDArray[np.int64]:
+def sample_places(n_places: int, most: int = CHECKED_PLACES) -> NDArray[np.int64]:
     """Return the indices of at most `most` of `n_places` places, evenly spread."""
     return np.unique(np.linspace(0, n_places - 1, min(n_places, most)).astype(np.int64))
 
 
-def examined(key: ModelKey, trained: TrainedModel, data: TrainingData) -> list[str]:
+def check_model(key: ModelKey, trained: TrainedModel, data: TrainingData) -> list[str]:
     """Check a model's predictions at a sample of the places that it was trained on.
 
     Returns:
       Problems as sentences; empty if all predictions are finite.
     """
     at_sites = "site" in trained.heads
-    places, index = (data.sites, data.trainable) if at_sites else (data.cells, _cells(data))
-    some = places.take(index[sample(len(index))])
-    return missing(key, trained.heads, ensemble.predict_series(trained, some))
+    places, index = (
+        (data.sites, data.trainable) if at_sites else (data.cells, _training_cells(data))
+    )
+    some = places.take(index[sample_places(len(index))])
+    return check_finite(key, trained.heads, ensemble.predict_series(trained, some))
 
 
-def missing(key: ModelKey, heads: tuple[str, ...], prediction: Prediction) -> list[str]:
+def check_finite(key: ModelKey, heads: tuple[str, ...], prediction: Prediction) -> list[str]:
     """Check that all predictions of a model are finite.
 
     Missing inputs are replaced by their mean, so a working model predicts on every day.
@@ -72,10 +75,10 @@ def missing(key: ModelKey, heads: tuple[str, ...], prediction: Prediction) -> li
         return []
     n_places = int(bad.any(1).sum())
     days = f"no finite prediction on {int(bad.sum()):,} of {bad.size:,} days"
-    return [f"{models.name(key)}: {days}, at {n_places} of {len(bad)} places"]
+    return [f"{models.model_name(key)}: {days}, at {n_places} of {len(bad)} places"]
 
 
-def refuse(root: str, problems: Sequence[str]) -> None:
+def raise_problems(root: str, problems: Sequence[str]) -> None:
     """Stop if models have predictions that are not finite.
 
     Raises:
@@ -88,7 +91,7 @@ def refuse(root: str, problems: Sequence[str]) -> None:
         raise TrainingError(root, *problems, remedy=hint)
 
 
-def odd(member: dict[str, Any]) -> str:
+def outlier_warning(member: dict[str, Any]) -> str:
     """Return the warning about a member that disagrees with the others.
 
     Args:
@@ -101,23 +104,29 @@ def odd(member: dict[str, Any]) -> str:
     )
 
 
-def _cells(data: TrainingData) -> NDArray[np.int64]:
+def _training_cells(data: TrainingData) -> NDArray[np.int64]:
     """Return the indices of all cells of the footprints that are trained on."""
     members = data.members[data.seen]
     return np.unique(members[members >= 0])
 
 
-def _listed(what: str, names: Iterable[str]) -> str:
+def join_names(what: str, names: Iterable[str]) -> str:
     """Return `what` followed by at most LISTED names; "" if there are none."""
     all_names = list(names)
-    more = f" and {len(all_names) - LISTED} more" if len(all_names) > LISTED else ""
-    return f"{what} {' '.join(all_names[:LISTED])}{more}" if all_names else ""
+    more = (
+        f" and {len(all_names) - MAX_PLACES_NAMED} more"
+        if len(all_names) > MAX_PLACES_NAMED
+        else ""
+    )
+    return f"{what} {' '.join(all_names[:MAX_PLACES_NAMED])}{more}" if all_names else ""
 
 
 Ensemble = list[Prediction]  # one prediction per member
 
 
-def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDArray[np.int64]:
+def evaluation_folds(
+    experiment: Experiment, arm: str, fold: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return the (site,) fold of the models that may be evaluated at each site.
 
     These are the models that were not trained on the site: those of the fold that holds it out,
@@ -128,10 +137,10 @@ def judged_by(experiment: Experiment, arm: str, fold: NDArray[np.int64]) -> NDAr
       arm: The arm.
       fold: (site,) the fold that holds out each site.
     """
-    return fold if models.has_folds(experiment, arm) else np.full_like(fold, models.ALL)
+    return fold if models.has_folds(experiment, arm) else np.full_like(fold, models.ALL_SITES)
 
 
-def at_places(
+def predict_members(
     experiment: Experiment, root: str, arm: Any, places: Places, by: NDArray[np.int64]
 ) -> Ensemble:
     """Predict at places with every member of an arm's ensemble.
@@ -146,21 +155,21 @@ def at_places(
     Raises:
       TrainingError: If a prediction is not finite; it names all such models.
     """
-    members, problems, heads = [], list[str](), models.heads(experiment, arm)
+    members, problems, heads = [], list[str](), models.trained_heads(experiment, arm)
     for seed in range(experiment.n_seeds):
         pieces = {}
         for fold in np.unique(by).tolist():
             key = ModelKey(arm, fold, seed)
             pieces[fold] = ensemble.predict_series(
-                models.load(root, key), places.select(by == fold)
+                models.load_model(root, key), places.select(by == fold)
             )
-            problems += missing(key, heads, pieces[fold])
+            problems += check_finite(key, heads, pieces[fold])
         members.append(ensemble.merge_predictions(pieces, by))
-    refuse(root, problems)
+    raise_problems(root, problems)
     return members
 
 
-def calibrated(
+def combine_calibrated(
     members: Sequence[Prediction],
     heads: tuple[str, ...],
     by: NDArray[np.int64],

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from pipeline.files import Json
 
-STALE_S, RENEW_S, POLL_S = 60.0, 15.0, 1.0
 
+STALE_S, RENEW_S, POLL_S = 60.0, 15.0, 1.0
 HOLDER = uuid.uuid4().hex  # the id of this process
 
 
 @functools.cache
-def of(url: str) -> Lease:
+def get_lease(url: str) -> Lease:
     """Return the lease of a URL; the same object in the whole process."""
     return Lease(url)
 
@@ -73,11 +73,11 @@ class Lease:
             return
         self._since = _now()
         while True:
-            content = _read(self.url)
+            content = _read_content(self.url)
             if content is not None and not self._is_dead(content, say):
                 continue
             written = self._record()
-            if files.swap(self.url, written, content):
+            if files.compare_and_swap(self.url, written, content):
                 self._written, self.lost = written, False
                 self._stop = threading.Event()
                 atexit.register(self.release)
@@ -86,11 +86,11 @@ class Lease:
 
     def held_by_another(self) -> bool:
         """Return whether another process, which may be alive, holds the lease, without waiting."""
-        content = None if self.held else _read(self.url)
+        content = None if self.held else _read_content(self.url)
         if content is None:
             return False
-        record = _parsed(content)
-        return record.get("host") != platform.node() or _runs(record.get("pid"))
+        record = _parse_record(content)
+        return record.get("host") != platform.node() or _is_running(record.get("pid"))
 
     def check(self) -> None:
         """Check that this process still holds the lease.
@@ -99,7 +99,9 @@ class Lease:
           StoreError: If another process has taken the lease or somebody removed `lease.json`.
         """
         if self.lost or not self._renew():
-            holder = _told(_read(self.url)) if files.exists(self.url) else "nobody"
+            holder = (
+                _describe_holder(_read_content(self.url)) if files.exists(self.url) else "nobody"
+            )
             problem = (
                 f"lost to {holder}, because this process did not renew it in time; "
                 "nothing was committed"
@@ -110,7 +112,7 @@ class Lease:
         """Release the lease if this process holds it."""
         self._stop.set()
         with self._lock:
-            if self._written is not None and _read(self.url) == self._written:
+            if self._written is not None and _read_content(self.url) == self._written:
                 files.remove(self.url)
             self._written = None
         atexit.unregister(self.release)
@@ -139,24 +141,26 @@ class Lease:
         Raises:
           StoreError: If the holder is alive.
         """
-        record = _parsed(content)
+        record = _parse_record(content)
         hint = "wait for it to end, or use another workspace with --name NEW"
         same_host = record.get("host") == platform.node()
-        if same_host and not _runs(record.get("pid")):
+        if same_host and not _is_running(record.get("pid")):
             return True
         if not same_host:
-            say(f"waiting up to {STALE_S:.0f} s to see whether {_told(content)} is alive")
+            say(
+                f"waiting up to {STALE_S:.0f} s to see whether {_describe_holder(content)} is alive"
+            )
             end = time.monotonic() + STALE_S
             while time.monotonic() < end:
                 time.sleep(POLL_S)
-                latest = _read(self.url)
+                latest = _read_content(self.url)
                 if latest is None:
                     return False
                 if latest != content:
                     break
             else:
                 return True
-        raise StoreError(self.url, f"held by {_told(content)}", remedy=hint)
+        raise StoreError(self.url, f"held by {_describe_holder(content)}", remedy=hint)
 
     def _record(self) -> bytes:
         return json.dumps(
@@ -175,7 +179,7 @@ class Lease:
             if self._written is None:
                 return False
             written = self._record()
-            if not files.swap(self.url, written, self._written):
+            if not files.compare_and_swap(self.url, written, self._written):
                 self._written = None
                 return False
             self._written = written
@@ -190,7 +194,7 @@ class Lease:
             except StoreError:
                 continue  # the store does not answer; the next turn or `check` tries again
             with contextlib.suppress(StoreError):
-                if _read(self.url) is not None:
+                if _read_content(self.url) is not None:
                     self.lost = True
                     main = threading.main_thread().ident
                     assert main is not None
@@ -199,14 +203,14 @@ class Lease:
             return
 
 
-def _read(url: str) -> bytes | None:
+def _read_content(url: str) -> bytes | None:
     try:
         return files.read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _parsed(content: bytes) -> Json:
+def _parse_record(content: bytes) -> Json:
     """Return the record in `lease.json`; empty if it is damaged."""
     try:
         return dict(json.loads(content))
@@ -214,15 +218,15 @@ def _parsed(content: bytes) -> Json:
         return {}
 
 
-def _told(content: bytes | None) -> str:
+def _describe_holder(content: bytes | None) -> str:
     """Describe the holder of a lease in a message."""
-    record = _parsed(content or b"")
+    record = _parse_record(content or b"")
     if "pid" not in record:
         return "a process whose record is damaged"
     return f"process {record.get('pid')} on {record.get('host')}, since {record.get('since')}"
 
 
-def _runs(pid: object) -> bool:
+def _is_running(pid: object) -> bool:
     """Return whether a process of this machine is running."""
     if not isinstance(pid, int):
         return False

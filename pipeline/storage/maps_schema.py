@@ -26,7 +26,7 @@ import pyproj
 
 from pipeline.errors import StoreError
 from pipeline.storage import schema, zarr_arrays
-from pipeline.storage.schema import BLOCK_DAYS, SHARD, Array
+from pipeline.storage.schema import BLOCK_DAYS, SHARD, ArraySpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,18 +40,15 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-FILL, FLAG_FILL = -32768, 255  # of int16 values, and of `quality_flag`
+VALUE_FILL, FLAG_FILL = -32768, 255  # of int16 values, and of `quality_flag`
 
 # A chunk of the group `series`: so many blocks of 32 days, so many cells along y and x.
 SERIES_BLOCKS, SERIES_CHUNK = 12, 16
 
 # The state is kept for so many blocks, in chunks of so many cells along y and x.
 STATE_BLOCKS, STATE_CHUNK = 3, 64
-
 DIMS = ("time", "y", "x")
-
 NEXT_PROBES = "next_probes.csv"  # in the workspace
-
 TEMPERATURE, FREEZING_K = "air_temperature", 273.15  # the limit of Quality.FROZEN
 
 
@@ -67,7 +64,7 @@ class Quality(IntFlag):
 
 
 # Stored as the comment of `quality_flag`.
-MEANINGS = {
+QUALITY_MEANINGS = {
     Quality.NO_INPUTS: "the cell has no inputs, hence no value",
     Quality.INPUT_MISSING: "an input was missing that day, its mean stood in",
     Quality.FROZEN: "mean air temperature at or under 273.15 K, days that are not judged",
@@ -77,7 +74,7 @@ MEANINGS = {
 }
 
 # Layers of the root that exist if the arm is trained on sites.
-LAYERS = {
+SITE_LAYERS = {
     "attribute_distance": {
         "long_name": "distance to the nearest site learnt from, in statics and climate",
         "comment": "1 is the median distance of a site to the site next to it",
@@ -89,7 +86,7 @@ LAYERS = {
 }
 
 
-def pack(values: NDArray[Any], step: float) -> NDArray[np.int16]:
+def pack_values(values: NDArray[Any], step: float) -> NDArray[np.int16]:
     """Convert values to integer multiples of `step`, and NaN to the fill value.
 
     Raises:
@@ -100,7 +97,7 @@ def pack(values: NDArray[Any], step: float) -> NDArray[np.int16]:
         too_large = values[np.abs(counts) > 32767].flat[0]
         msg = f"{too_large:g} does not fit into int16 at a step of {step:g}"
         raise ValueError(msg)
-    return np.where(np.isnan(counts), FILL, counts).astype(np.int16)
+    return np.where(np.isnan(counts), VALUE_FILL, counts).astype(np.int16)
 
 
 def state_blocks(period: tuple[date, date]) -> range:
@@ -112,7 +109,7 @@ def state_blocks(period: tuple[date, date]) -> range:
     return schema.block_range((period[0], period[1] + timedelta(1)))[-STATE_BLOCKS:]
 
 
-def slots(stored: Sequence[int], needed: Sequence[int]) -> list[int]:
+def assign_positions(stored: Sequence[int], needed: Sequence[int]) -> list[int]:
     """Assign blocks to the positions of the state array.
 
     A new block replaces the oldest one, so the other blocks stay at their positions.
@@ -133,14 +130,14 @@ def slots(stored: Sequence[int], needed: Sequence[int]) -> list[int]:
     return blocks
 
 
-def template(
+def maps_template(
     experiment: Experiment,
     window: Window,
     arm: str,
     members: int,
     sites: bool = False,
     preliminary: schema.Spans | None = None,
-) -> tuple[list[Array], dict[str, Json]]:
+) -> tuple[list[ArraySpec], dict[str, Json]]:
     """Describe the arrays of an arm's maps, and the attributes of their groups.
 
     Args:
@@ -162,21 +159,23 @@ def template(
     arrays = []
     for group, (shards, chunks) in (("", root), ("series", series)):
         arrays += _coordinates(group, window, period, variable)
-        arrays.append(schema.array(group, period, preliminary or []))
-        for name, dtype, fill, attrs in _fields(experiment.target, variable, arm):
+        arrays.append(schema.input_status_array(group, period, preliminary or []))
+        for name, dtype, fill, attrs in _describe_variables(experiment.target, variable, arm):
             path = f"{group}/{name}" if group else name
-            arrays.append(Array(path, DIMS, shape, dtype, shards, chunks, attrs, fill_value=fill))
-    for name, layer in LAYERS.items() if sites else ():
+            arrays.append(
+                ArraySpec(path, DIMS, shape, dtype, shards, chunks, attrs, fill_value=fill)
+            )
+    for name, layer in SITE_LAYERS.items() if sites else ():
         about = {"units": "1", "grid_mapping": "crs", "coordinates": "lat lon"} | layer
         plane, shard = window.cell_shape, (SHARD, SHARD)
-        arrays.append(Array(name, DIMS[1:], plane, "<f4", shard, shard, about))
-    attrs = _attributes(experiment, window, arm, members)
+        arrays.append(ArraySpec(name, DIMS[1:], plane, "<f4", shard, shard, about))
+    attrs = _group_attributes(experiment, window, arm, members)
     return arrays, {"": attrs, "series": attrs | {"summary": "The root, chunked for series."}}
 
 
 def state_template(
     window: Window, blocks: Sequence[int], members: int, units: int, attributes: int = 0
-) -> list[Array]:
+) -> list[ArraySpec]:
     """Describe the arrays of an arm's state.
 
     Args:
@@ -192,26 +191,28 @@ def state_template(
         shape = (len(blocks), members, *space, units)
         shards, chunks = (1, 1, *coarse, units), (1, 1, *fine, units)
         arrays.append(
-            Array(name, ("block", "member", "y", "x", "unit"), shape, "<f4", shards, chunks)
+            ArraySpec(name, ("block", "member", "y", "x", "unit"), shape, "<f4", shards, chunks)
         )
     dims = ("member", "y", "x")
     levels = [
-        Array(name, dims, (members, *space), "<f4", (1, *coarse), (1, *fine))
+        ArraySpec(name, dims, (members, *space), "<f4", (1, *coarse), (1, *fine))
         for name in ("site_level", "satellite_level")
     ]
     if attributes:
         sizes, shard, chunk = ((attributes, *size) for size in (space, coarse, fine))
         dims = ("attribute", "y", "x")
-        levels.append(Array("attributes", dims, sizes, "<f4", shard, chunk))
-        levels.append(Array("mean_variance", dims[1:], space, "<f4", coarse, fine))
+        levels.append(ArraySpec("attributes", dims, sizes, "<f4", shard, chunk))
+        levels.append(ArraySpec("mean_variance", dims[1:], space, "<f4", coarse, fine))
     return arrays + levels
 
 
-def _fields(target: str, variable: Variable, arm: str) -> list[tuple[str, str, int, Json]]:
+def _describe_variables(
+    target: str, variable: Variable, arm: str
+) -> list[tuple[str, str, int, Json]]:
     """Return the name, dtype, fill value and attributes of each variable of the maps."""
     step = variable.scale_factor
     common: Json = {"units": variable.units, "scale_factor": step, "add_offset": 0.0}
-    common |= {"_FillValue": FILL, "grid_mapping": "crs", "coordinates": "lat lon"}
+    common |= {"_FillValue": VALUE_FILL, "grid_mapping": "crs", "coordinates": "lat lon"}
     methods = "time: mean area: mean"
     if variable.depth_m is not None:
         common["coordinates"] += " depth"
@@ -234,22 +235,22 @@ def _fields(target: str, variable: Variable, arm: str) -> list[tuple[str, str, i
         "standard_name": "quality_flag",
         "flag_masks": [bit.value for bit in Quality],
         "flag_meanings": " ".join(str(bit.name).lower() for bit in Quality),
-        "comment": "; ".join(f"{str(b.name).lower()}: {MEANINGS[b]}" for b in Quality),
+        "comment": "; ".join(f"{str(b.name).lower()}: {QUALITY_MEANINGS[b]}" for b in Quality),
         "_FillValue": FLAG_FILL,
         "grid_mapping": "crs",
         "coordinates": common["coordinates"],
     }
     return [
-        (target, "<i2", FILL, mean),
-        (f"{target}_std", "<i2", FILL, std),
+        (target, "<i2", VALUE_FILL, mean),
+        (f"{target}_std", "<i2", VALUE_FILL, std),
         ("quality_flag", "|u1", FLAG_FILL, flag),
     ]
 
 
 def _coordinates(
     group: str, window: Window, period: tuple[date, date], variable: Variable
-) -> list[Array]:
-    def coordinate(dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> Array:
+) -> list[ArraySpec]:
+    def coordinate(dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> ArraySpec:
         return schema.coordinate(group, dims, name, values, **attrs)
 
     days = schema.time_axis(period)
@@ -259,8 +260,8 @@ def _coordinates(
         coordinate(("time", "bnds"), "time_bnds", np.stack([days, days + 1], 1)),
         coordinate(("y",), "y", window.cell_y, units="m", standard_name=y_name),
         coordinate(("x",), "x", window.cell_x, units="m", standard_name=x_name),
-        coordinate(("y",), "lat", window.cell_lat, **_degrees("latitude", "north")),
-        coordinate(("x",), "lon", window.cell_lon, **_degrees("longitude", "east")),
+        coordinate(("y",), "lat", window.cell_lat, **_degree_attributes("latitude", "north")),
+        coordinate(("x",), "lon", window.cell_lon, **_degree_attributes("longitude", "east")),
         coordinate((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf()),
     ]
     if variable.depth_m is not None:
@@ -271,13 +272,13 @@ def _coordinates(
     return arrays
 
 
-def _degrees(name: str, towards: str) -> dict[str, str]:
+def _degree_attributes(name: str, towards: str) -> dict[str, str]:
     """Return the attributes of the latitude or longitude of the cells' centres."""
     long_name = f"{name} of the cell's centre"
     return {"units": f"degrees_{towards}", "standard_name": name, "long_name": long_name}
 
 
-def _attributes(experiment: Experiment, window: Window, arm: str, members: int) -> Json:
+def _group_attributes(experiment: Experiment, window: Window, arm: str, members: int) -> Json:
     left, bottom, right, top = window.bounds
     size = (right - left) / window.cell_shape[1]
     conventions = [{"name": "proj:"}, {"name": "spatial:"}]
@@ -307,16 +308,16 @@ def _attributes(experiment: Experiment, window: Window, arm: str, members: int) 
     }
 
 
-def oldest_state(experiment: Experiment, workspace: Workspace) -> int:
+def oldest_state_block(experiment: Experiment, workspace: Workspace) -> int:
     """Return the number of the oldest block for which every arm has a state.
 
     Raises:
       StoreError: If an arm has no state.
     """
-    return max(min(blocks) for blocks in _held(experiment, workspace).values())
+    return max(min(blocks) for blocks in stored_state_blocks(experiment, workspace).values())
 
 
-def _held(experiment: Experiment, workspace: Workspace) -> dict[str, list[int]]:
+def stored_state_blocks(experiment: Experiment, workspace: Workspace) -> dict[str, list[int]]:
     """Read the blocks whose state is stored, by arm, in the order of the state array.
 
     Raises:
@@ -325,7 +326,7 @@ def _held(experiment: Experiment, workspace: Workspace) -> dict[str, list[int]]:
     stored: dict[str, list[int]] = {}
     for arm in experiment.arms:
         url = workspace.url("state", f"{arm}.zarr")
-        if not zarr_arrays.attributes(url):
+        if not zarr_arrays.read_attributes(url):
             hint = "make the maps and their state again with: soilweave predict --overwrite"
             raise StoreError(url, "there is no state to continue from", remedy=hint)
         stored[arm] = [int(block) for block in zarr_arrays.open_group(url, "")["block"].values]

@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 
     Period = tuple[date, date]
 
-LIMITS = {"forcing": 0.001, "static": 0.1}  # default shares, if qc.max_missing does not set them
+
+DEFAULT_LIMITS = {
+    "forcing": 0.001,
+    "static": 0.1,
+}  # default shares, if qc.max_missing does not set them
 
 # By default, at least this many incomplete days are accepted: a missing hour can spoil two days.
-LEAST_DAYS = 2
-
+MIN_ACCEPTED_DAYS = 2
 CONSTANT = "constant"  # key of a variable without time, instead of the first day of a block
+TOLERATED_SHARE = 0.001  # a day counts as complete if at most this share of the places has no value
 
-FEW = 0.001  # a day counts as complete if at most this share of the places has no value
 
-
-def check(experiment: Experiment, records: dict[str, Json], url: str = "") -> None:
+def check_limits(experiment: Experiment, records: dict[str, Json], url: str = "") -> None:
     """Stop if variables have more missing values than accepted.
 
     Args:
@@ -48,41 +50,41 @@ def check(experiment: Experiment, records: dict[str, Json], url: str = "") -> No
     Raises:
       DataError: If there are such variables; it names all of them, their days and their share.
     """
-    problems = {name: problem(experiment, name, record) for name, record in records.items()}
+    problems = {name: describe_excess(experiment, name, record) for name, record in records.items()}
     rejected = [name for name, text in problems.items() if text]
     if rejected:
         first = schema.block_range(experiment.period).start
         for name in rejected if url else ():
-            starts = [_number(day) for day in records[name]["blocks"] if day != CONSTANT]
-            forget(url, [day // schema.BLOCK_DAYS for day in starts] or [first])
-        raise stop([problems[name] for name in rejected])
+            starts = [_epoch_day(day) for day in records[name]["blocks"] if day != CONSTANT]
+            forget_receipts(url, [day // schema.BLOCK_DAYS for day in starts] or [first])
+        raise missing_values_error([problems[name] for name in rejected])
 
 
-def problem(experiment: Experiment, name: str, record: Json) -> str:
+def describe_excess(experiment: Experiment, name: str, record: Json) -> str:
     """Describe a variable that has more missing values than accepted; "" if it has not."""
     given = experiment.qc.max_missing
     kind = experiment.table[name].kind
-    limit = given.get(name, given.get(kind, LIMITS[kind]))
+    limit = given.get(name, given.get(kind, DEFAULT_LIMITS[kind]))
     variable = f"{name} of {record['entry']}"
     if "of_days" not in record:
         if record["n"] <= limit * record["of"]:
             return ""
-        missing = f"{variable} is missing at {_share(record)} of the valid places"
+        missing = f"{variable} is missing at {_format_share(record)} of the valid places"
         return f"{missing}, at most {100 * limit:g} % are accepted"
-    n_missing, total = n_days(record), record["of_days"]
+    n_missing, total = count_incomplete_days(record), record["of_days"]
     accepted = int(limit * total + 1e-9)
     if not given.keys() & {name, kind}:  # a limit that the user sets is applied as it is
-        accepted = max(LEAST_DAYS, accepted)
+        accepted = max(MIN_ACCEPTED_DAYS, accepted)
     if n_missing <= accepted:
         return ""
     runs = runs_as_text(record["days"], most=3, more="more runs")
     missing = f"{variable} is missing on {n_missing} of {total} days ({runs})"
     infinite = f"{record['infinite']} values are infinite, " if record["infinite"] else ""
-    share = f"{_share(record)} of its values at valid places"
+    share = f"{_format_share(record)} of its values at valid places"
     return f"{missing}, {share}, {infinite}at most {accepted} days are accepted"
 
 
-def stop(problems: Sequence[str]) -> DataError:
+def missing_values_error(problems: Sequence[str]) -> DataError:
     """Return the error about variables with more missing values than accepted."""
     hint = (
         "get the values from the provider, choose another period or source, or accept more with "
@@ -91,7 +93,7 @@ def stop(problems: Sequence[str]) -> DataError:
     return DataError("sources", *problems, remedy=hint)
 
 
-def line(missing: dict[str, Json], table: dict[str, Variable]) -> str:
+def summarise_missing(missing: dict[str, Json], table: dict[str, Variable]) -> str:
     """Summarise the missing forcing and static values in one line, for the end of a stage.
 
     Args:
@@ -103,7 +105,11 @@ def line(missing: dict[str, Json], table: dict[str, Variable]) -> str:
     parts = []
     for name, record in items:
         if record["n"] and table[name].kind != "target":
-            days = f" on {n_days(record)} of {record['of_days']} days" if "days" in record else ""
+            days = (
+                f" on {count_incomplete_days(record)} of {record['of_days']} days"
+                if "days" in record
+                else ""
+            )
             infinite = f" ({record['infinite']} infinite)" if record["infinite"] else ""
             parts.append(f"{name} {record['n']} values{infinite}{days}")
     alone = missing.get("no_cells", {}).get("alone", {})
@@ -111,13 +117,13 @@ def line(missing: dict[str, Json], table: dict[str, Variable]) -> str:
     return f"missing: {', '.join(parts)}" if parts else "no forcing or static is missing"
 
 
-def n_days(record: Json) -> int:
+def count_incomplete_days(record: Json) -> int:
     """Return the number of days on which a variable is incomplete."""
     spans = np.array(record.get("days", []), "datetime64[D]").reshape(-1, 2)
     return int((np.diff(spans, axis=1).astype(int) + 1).sum())
 
 
-def of_sites(experiment: Experiment, entry: str, values: NDArray[np.float32]) -> Json:
+def count_at_sites(experiment: Experiment, entry: str, values: NDArray[np.float32]) -> Json:
     """Count the missing values of a variable at the sites.
 
     Args:
@@ -132,18 +138,18 @@ def of_sites(experiment: Experiment, entry: str, values: NDArray[np.float32]) ->
     infinite = np.isinf(values)
     values[infinite] = np.nan
     n_missing, n_infinite = np.isnan(values).sum(-1), infinite.sum(-1)
-    counts = Counts(entry, values.shape[-1])
+    counts = MissingCounts(entry, values.shape[-1])
     if values.ndim == 1:
         counts.add_constant(int(n_missing), int(n_infinite))
         return counts.record()
     first = schema.epoch_day(experiment.period[0])
     for block in schema.block_range(experiment.period):
-        days = np.array([*days_of(experiment.period, block).values()])
+        days = np.array([*days_of_block(experiment.period, block).values()])
         counts.add(days, n_missing[days - first], int(n_infinite[days - first].sum()))
     return counts.record()
 
 
-class Counts:
+class MissingCounts:
     """Missing values of one variable at a number of places, counted block by block."""
 
     def __init__(self, entry: str, n_places: int) -> None:
@@ -160,7 +166,7 @@ class Counts:
         self.incomplete: list[int] = []
 
     @classmethod
-    def until(cls, record: Json, n_places: int, days: range) -> Counts:
+    def until(cls, record: Json, n_places: int, days: range) -> MissingCounts:
         """Start from the counts of earlier days.
 
         Args:
@@ -171,8 +177,8 @@ class Counts:
         counts = cls(str(record["entry"]), n_places)
         counts.n_days = len(days)
         for target, key in ((counts.blocks, "blocks"), (counts.infinite, "infinite_blocks")):
-            target |= {day: n for day, n in record[key].items() if _number(day) in days}
-        spans = [range(_number(a), _number(b) + 1) for a, b in record["days"]]
+            target |= {day: n for day, n in record[key].items() if _epoch_day(day) in days}
+        spans = [range(_epoch_day(a), _epoch_day(b) + 1) for a, b in record["days"]]
         counts.incomplete = [day for span in spans for day in span if day in days]
         return counts
 
@@ -186,10 +192,10 @@ class Counts:
         """
         self.n_days += len(days)
         if missing.any():
-            self.blocks[_iso(days[0])] = int(missing.sum())
+            self.blocks[_iso_date(days[0])] = int(missing.sum())
         if infinite:
-            self.infinite[_iso(days[0])] = infinite
-        self.incomplete += days[missing > FEW * self.n_places].tolist()
+            self.infinite[_iso_date(days[0])] = infinite
+        self.incomplete += days[missing > TOLERATED_SHARE * self.n_places].tolist()
 
     def add_constant(self, missing: int, infinite: int = 0) -> None:
         """Add a variable without time: the numbers of places without a value, and infinite."""
@@ -214,7 +220,9 @@ class Counts:
         record |= {"blocks": self.blocks, "infinite_blocks": self.infinite}
         if self.constant:
             return record
-        spans = [[_iso(first), _iso(last)] for first, last in runs_of_days(self.incomplete)]
+        spans = [
+            [_iso_date(first), _iso_date(last)] for first, last in runs_of_days(self.incomplete)
+        ]
         return record | {
             "of": self.n_places * self.n_days,
             "of_days": self.n_days,
@@ -222,14 +230,14 @@ class Counts:
         }
 
 
-def forget(url: str, blocks: Iterable[int]) -> None:
+def forget_receipts(url: str, blocks: Iterable[int]) -> None:
     """Remove the receipts of blocks, so that the next run reads these blocks again."""
     for block in blocks:
         for kind in ("json", "compared.json"):
             files.remove(files.join(url, "receipts", f"{block}.{kind}"))
 
 
-def days_of(period: Period, block: int) -> dict[int, int]:
+def days_of_block(period: Period, block: int) -> dict[int, int]:
     """Return the days of a block that are in the period.
 
     Returns:
@@ -241,14 +249,14 @@ def days_of(period: Period, block: int) -> dict[int, int]:
     return {day - start: day for day in days}
 
 
-def _share(record: Json) -> str:
+def _format_share(record: Json) -> str:
     return f"{100 * record['n'] / max(record['of'], 1):.3g} %"
 
 
-def _number(day: str) -> int:
+def _epoch_day(day: str) -> int:
     """Return the days from 1970-01-01 to an ISO date."""
     return int(np.datetime64(day, "D").astype(int))
 
 
-def _iso(day: int) -> str:
+def _iso_date(day: int) -> str:
     return str(np.datetime64(int(day), "D"))

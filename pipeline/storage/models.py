@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+ALL_SITES = -1  # the fold of a model that is trained on all sites
 
-ALL = -1  # the fold of a model that is trained on all sites
 
-
-def jobs(experiment: Experiment, fold_numbers: Iterable[int]) -> list[ModelKey]:
+def list_models(experiment: Experiment, fold_numbers: Iterable[int]) -> list[ModelKey]:
     """List all models of an experiment, the most expensive arms first.
 
     An arm that is trained on sites has one model per fold, which is evaluated at the sites of that
@@ -50,15 +49,19 @@ def jobs(experiment: Experiment, fold_numbers: Iterable[int]) -> list[ModelKey]:
     return [
         ModelKey(arm, fold, seed)
         for arm in sorted(experiment.arms, key=cost.__getitem__)
-        for fold in folds_of(experiment, arm, folds)
+        for fold in folds_of_arm(experiment, arm, folds)
         for seed in range(experiment.n_seeds)
     ]
 
 
-def folds_of(experiment: Experiment, arm: str, fold_numbers: Iterable[int]) -> list[int]:
+def folds_of_arm(experiment: Experiment, arm: str, fold_numbers: Iterable[int]) -> list[int]:
     """List the folds of an arm's models, ALL last; `fold_numbers` as in `jobs`."""
-    own = {int(fold) for fold in fold_numbers} - {ALL} if has_folds(experiment, arm) else set[int]()
-    return [*sorted(own), ALL]
+    own = (
+        {int(fold) for fold in fold_numbers} - {ALL_SITES}
+        if has_folds(experiment, arm)
+        else set[int]()
+    )
+    return [*sorted(own), ALL_SITES]
 
 
 def has_folds(experiment: Experiment, arm: str) -> bool:
@@ -66,53 +69,53 @@ def has_folds(experiment: Experiment, arm: str) -> bool:
     return arm != "satellite" or experiment.folds.drop_footprints
 
 
-def jobs_in(workspace: Workspace, experiment: Experiment) -> list[ModelKey]:
+def list_workspace_models(workspace: Workspace, experiment: Experiment) -> list[ModelKey]:
     """List all models of an experiment with the folds of its workspace, if they are made."""
     url = workspace.url("folds.parquet")
-    return jobs(experiment, tables.read(url)["fold"] if files.exists(url) else ())
+    return list_models(experiment, tables.read_table(url)["fold"] if files.exists(url) else ())
 
 
 def fold_name(fold: int) -> str:
     """Return the name of a fold: its number, or `all`."""
-    return "all" if fold == ALL else str(fold)
+    return "all" if fold == ALL_SITES else str(fold)
 
 
-def folder(root: str, key: ModelKey) -> str:
+def model_folder(root: str, key: ModelKey) -> str:
     """Return the URL of a model's folder, `{root}/{arm}/fold={number or all}/seed={seed}`."""
     return files.join(root, key.arm, f"fold={fold_name(key.fold)}", f"seed={key.seed}")
 
 
 def checkpoint_url(root: str, key: ModelKey) -> str:
     """Return the URL of a model's checkpoint."""
-    return files.join(folder(root, key), "checkpoint.safetensors")
+    return files.join(model_folder(root, key), "checkpoint.safetensors")
 
 
-def name(key: ModelKey) -> str:
+def model_name(key: ModelKey) -> str:
     """Return the name of a model in messages."""
     return f"arm {key.arm}, fold {fold_name(key.fold)}, seed {key.seed}"
 
 
 def failure_url(root: str, key: ModelKey) -> str:
     """Return the URL of the file that says why a model could not be trained."""
-    return files.join(folder(root, key), "failed.json")
+    return files.join(model_folder(root, key), "failed.json")
 
 
-def failures(root: str, keys: Sequence[ModelKey]) -> list[str]:
+def read_failures(root: str, keys: Sequence[ModelKey]) -> list[str]:
     """Read why models could not be trained, one sentence for each failed model."""
     records = (files.read_json(failure_url(root, key)) for key in keys)
     return [str(record["problem"]) for record in records if record is not None]
 
 
-def load(root: str, key: ModelKey) -> TrainedModel:
+def load_model(root: str, key: ModelKey) -> TrainedModel:
     """Read a trained model.
 
     Raises:
       DamagedError: If the checkpoint is damaged or has another format version.
     """
-    return _decoded(checkpoint_url(root, key), checkpoint.model_from_bytes)
+    return _read_and_decode(checkpoint_url(root, key), checkpoint.model_from_bytes)
 
 
-def _decoded(url: str, decode: Callable[[bytes], T]) -> T:
+def _read_and_decode(url: str, decode: Callable[[bytes], T]) -> T:
     """Read and decode an object.
 
     Raises:
@@ -122,10 +125,10 @@ def _decoded(url: str, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(data)
     except ValueError as error:
-        raise DamagedError(url, f"is damaged: {error}", remedy=files.DAMAGED) from error
+        raise DamagedError(url, f"is damaged: {error}", remedy=files.DAMAGED_HINT) from error
 
 
-def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
+def find_models(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
     """Return the URL and the digest of an experiment's models: its own ones, or `models: URL`.
 
     Raises:
@@ -133,13 +136,13 @@ def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
     """
     if experiment.models is None:
         return workspace.url("models"), workspace.artefact("models").digest(experiment)
-    root = files.absolute(experiment.models).rstrip("/")
+    root = files.make_absolute(experiment.models).rstrip("/")
     return root, Artefact("models", f"{root}/").digest()
 
 
-def updates_made(experiment: Experiment, workspace: Workspace) -> int | None:
+def recorded_updates(experiment: Experiment, workspace: Workspace) -> int | None:
     """Return how many updates each model was trained with; None if the manifest does not say."""
-    root, _ = source(experiment, workspace)
+    root, _ = find_models(experiment, workspace)
     updates = (Artefact("models", f"{root}/").manifest() or {}).get("updates")
     return None if updates is None else int(updates)
 
@@ -166,26 +169,26 @@ def updates_per_model(experiment: Experiment, footprints: int, sites: int, days:
     return train.epochs * steps_per_epoch(drawn, train.window_days, places, days)
 
 
-def seeds(root: str, arm: str) -> list[int]:
+def list_seeds(root: str, arm: str) -> list[int]:
     """List the seeds of an arm's models of all sites, sorted, from the folders that exist."""
-    names = files.listing(files.join(root, arm, f"fold={fold_name(ALL)}"))
+    names = files.list_folder(files.join(root, arm, f"fold={fold_name(ALL_SITES)}"))
     return sorted(int(name.removeprefix("seed=")) for name in names)
 
 
-def ensemble(root: str, arm: Arm) -> list[TrainedModel]:
+def load_ensemble(root: str, arm: Arm) -> list[TrainedModel]:
     """Read the ensemble that makes an arm's maps: its models of all sites.
 
     Raises:
       StoreError: If there is no such model.
     """
-    members = [load(root, ModelKey(arm, ALL, seed)) for seed in seeds(root, arm)]
+    members = [load_model(root, ModelKey(arm, ALL_SITES, seed)) for seed in list_seeds(root, arm)]
     if not members:
-        problem = f"no models of arm {arm} here; the folder contains {files.listing(root)}"
+        problem = f"no models of arm {arm} here; the folder contains {files.list_folder(root)}"
         raise StoreError(root, problem, remedy="choose one of its arms with --set arms=[...]")
     return members
 
 
-def calibrations(root: str, arm: str) -> dict[str, Calibration]:
+def read_calibrations(root: str, arm: str) -> dict[str, Calibration]:
     """Read the calibrations of an arm, by the name of the fold; empty if there are none."""
     stored = files.read_json(files.join(root, arm, "calibration.json")) or {}
     return {fold: Calibration(**values) for fold, values in stored.items()}
@@ -196,18 +199,20 @@ def attributes_url(root: str) -> str:
     return files.join(root, "attributes.json")
 
 
-def space(root: str) -> AttributeSpace | None:
+def read_attribute_space(root: str) -> AttributeSpace | None:
     """Read the attribute space of the sites; None if the models have none or are too old."""
     stored = files.read_json(attributes_url(root))
     return None if stored is None else AttributeSpace.from_dict(stored)
 
 
-def unfinished(root: str, keys: Sequence[ModelKey]) -> list[ModelKey]:
+def unfinished_models(root: str, keys: Sequence[ModelKey]) -> list[ModelKey]:
     """List the models that have no checkpoint yet."""
     return [key for key in keys if not files.exists(checkpoint_url(root, key))]
 
 
-def deal(keys: Sequence[ModelKey], costs: dict[str, float], n_workers: int) -> list[list[ModelKey]]:
+def distribute_models(
+    keys: Sequence[ModelKey], costs: dict[str, float], n_workers: int
+) -> list[list[ModelKey]]:
     """Distribute models over workers.
 
     The most expensive model comes first, and each goes to the worker with the least work so far.
@@ -229,14 +234,14 @@ def deal(keys: Sequence[ModelKey], costs: dict[str, float], n_workers: int) -> l
     return shares
 
 
-def teams(share: Sequence[ModelKey], most: int) -> Iterator[list[ModelKey]]:
+def group_models(share: Sequence[ModelKey], most: int) -> Iterator[list[ModelKey]]:
     """Split a worker's models into groups that it trains together: at most `most`, of one arm."""
     for arm in dict.fromkeys(key.arm for key in share):
         of_arm = [key for key in share if key.arm == arm]
         yield from (of_arm[i : i + most] for i in range(0, len(of_arm), most))
 
 
-def heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:
+def trained_heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:
     """Return the heads of the network that an arm trains and can predict with."""
     weight = experiment.recipe_sections.insitu_weight(arm)
     trained = {"site": weight > 0, "satellite": weight < 1}
@@ -262,11 +267,11 @@ def load_ridge(root: str, fold: int) -> Ridge:
     Raises:
       DamagedError: If the file is damaged.
     """
-    tensors, values = _decoded(ridge_url(root, fold), checkpoint.unpack_safetensors)
+    tensors, values = _read_and_decode(ridge_url(root, fold), checkpoint.unpack_safetensors)
     return Ridge(tensors["weights"].numpy(), values["penalty"])
 
 
-def check_models(
+def load_ensembles(
     experiment: Experiment, workspace: Workspace
 ) -> tuple[str, dict[str, list[TrainedModel]]]:
     """Read the ensembles that make the maps, and check their target.
@@ -278,8 +283,10 @@ def check_models(
       StoreError: If there are no complete models, or none of an arm.
       ConfigError: If models predict another variable than the experiment's target.
     """
-    root, _ = source(experiment, workspace)
-    members: dict[str, list[TrainedModel]] = {arm: ensemble(root, arm) for arm in experiment.arms}
+    root, _ = find_models(experiment, workspace)
+    members: dict[str, list[TrainedModel]] = {
+        arm: load_ensemble(root, arm) for arm in experiment.arms
+    }
     problems = [
         f"{arm} predicts {ensemble[0].origin['target']}, "
         f"but the experiment's target is {experiment.target}"

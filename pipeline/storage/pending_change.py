@@ -82,4 +82,4 @@ class PendingChange:
 
     def _artefact_digest(self) -> str:
         """Return the digest of the artefact's present manifest."""
-        return files.sha256_of(self.artefact.manifest() or {})
+        return files.sha256_of_json(self.artefact.manifest() or {})

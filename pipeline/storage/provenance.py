@@ -10,36 +10,35 @@ import subprocess
 from pathlib import Path
 
 # File in the folder `pipeline` that contains the commit, in wheels, source archives and jobs.
-RECORD = "COMMIT"
-
-ROOT = Path(__file__).resolve().parents[2]
+COMMIT_FILE = "COMMIT"
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 # Files that every checkout of this project tracks.
-OWN = (
+TRACKED_FILES = (
     "pyproject.toml",
     "pipeline/storage/provenance.py",
 )
 
-NAME = 'name = "soilweave"'  # line of the project's pyproject.toml
+PROJECT_NAME_LINE = 'name = "soilweave"'  # line of the project's pyproject.toml
 
 
-def of_code(root: Path = ROOT) -> str | None:
+def code_commit(root: Path = PROJECT_ROOT) -> str | None:
     """Return the commit of the code in a folder, or None if it is unknown.
 
     The commit that the build recorded is used if there is one. Otherwise git is asked, but only
     if the folder is the top of a checkout that tracks this code: a virtual environment or an
     unpacked archive may be inside another repository, whose commit says nothing about this code.
     """
-    record = root / "pipeline" / RECORD
+    record = root / "pipeline" / COMMIT_FILE
     if record.exists():
         return record.read_text().strip() or None
     project = root / "pyproject.toml"
-    if not project.exists() or NAME not in project.read_text():
+    if not project.exists() or PROJECT_NAME_LINE not in project.read_text():
         return None
     top, commit = _git(root, "rev-parse", "--show-toplevel"), _git(root, "rev-parse", "HEAD")
     if top is None or Path(top).resolve() != root.resolve():
         return None
-    return commit if _git(root, "ls-files", "--error-unmatch", *OWN) is not None else None
+    return commit if _git(root, "ls-files", "--error-unmatch", *TRACKED_FILES) is not None else None
 
 
 def _git(root: Path, *command: str) -> str | None:

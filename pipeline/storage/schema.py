@@ -40,13 +40,11 @@ if TYPE_CHECKING:
 
 
 EPOCH = date(1970, 1, 1)
-
-VERSION = 3  # of the schema; part of every identity
+SCHEMA_VERSION = 3  # of the schema; part of every identity
 
 # Length of shards and chunks: days along time, cells, footprints or sites along other dimensions.
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
-
-FILL = 255  # of `input_status`, on days outside of the period
+STATUS_FILL = 255  # of `input_status`, on days outside of the period
 
 # The settings in the identity of each artefact. Digests of what it reads are added to them.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -67,10 +65,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 
-
 # Settings that were added to the schema later. With the value given here an artefact is made as
 # before, so the setting is left out of the identity and older artefacts remain valid.
-LATER = {
+LATER_DEFAULTS = {
     "train.max_footprints": None,
     "planet.ocean_share": 0.0,
     "planet.forcing_degrees": 0.125,
@@ -78,12 +75,11 @@ LATER = {
 }
 
 # Settings of an experiment that `changed` ignores, because they do not change results.
-BESIDE = ("name", "title", "tuned_on", "cube", "compute")
-
+IGNORED_SETTINGS = ("name", "title", "tuned_on", "cube", "compute")
 Spans = list[list[str]]
 
 
-class Status(IntEnum):
+class InputStatus(IntEnum):
     """Values of `input_status`."""
 
     FINAL = 0
@@ -91,7 +87,7 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Array:
+class ArraySpec:
     """Description of one array of a Zarr store.
 
     Attributes:
@@ -129,12 +125,12 @@ def epoch_day(day: date) -> int:
     return day.toordinal() - EPOCH.toordinal()
 
 
-def date_of(epoch_day: int) -> date:
+def date_of_epoch_day(epoch_day: int) -> date:
     """Return the day that is `epoch_day` days after 1970-01-01."""
     return EPOCH + timedelta(days=epoch_day)
 
 
-def in_blocks(days: NDArray[np.datetime64]) -> list[NDArray[np.datetime64]]:
+def split_into_blocks(days: NDArray[np.datetime64]) -> list[NDArray[np.datetime64]]:
     """Split days into pieces of 32 days, counted from the first one, as datetime64[ns]."""
     edges = range(BLOCK_DAYS, len(days), BLOCK_DAYS)
     return np.split(days.astype("datetime64[ns]"), list(edges))
@@ -152,12 +148,14 @@ def time_axis(period: tuple[date, date]) -> NDArray[np.int32]:
     return np.arange(blocks.start * BLOCK_DAYS, blocks.stop * BLOCK_DAYS, dtype=np.int32)
 
 
-def coordinate(group: str, dims: tuple[str, ...], name: str, values: Any, **attrs: Any) -> Array:
+def coordinate(
+    group: str, dims: tuple[str, ...], name: str, values: Any, **attrs: Any
+) -> ArraySpec:
     """Describe a small array in one chunk, whose values are written with the template."""
     array = np.asarray(values)
     shape = array.shape
     path = f"{group}/{name}" if group else name
-    return Array(path, dims, shape, array.dtype.str, shape, shape, dict(attrs), array)
+    return ArraySpec(path, dims, shape, array.dtype.str, shape, shape, dict(attrs), array)
 
 
 def period_days(period: tuple[date, date]) -> NDArray[np.datetime64]:
@@ -166,7 +164,7 @@ def period_days(period: tuple[date, date]) -> NDArray[np.datetime64]:
     return np.arange(first, last + 1).astype("datetime64[ns]")
 
 
-def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> Array:
+def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> ArraySpec:
     """Describe the time coordinate of a group."""
     return coordinate(
         group,
@@ -183,7 +181,7 @@ def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> Arra
 
 def field_array(
     group: str, name: str, variable: Variable, dims: tuple[str, ...], sizes: dict[str, int]
-) -> Array:
+) -> ArraySpec:
     """Describe the array of a variable.
 
     A shard has one block of 32 days x 256 x 256 cells (or x 256 sites).
@@ -201,7 +199,7 @@ def field_array(
     shards = tuple(BLOCK_DAYS if dim == "time" else SHARD for dim in dims)
     chunks = tuple(BLOCK_DAYS if dim == "time" else CHUNK for dim in dims)
     shape = tuple(sizes[dim] for dim in dims)
-    return Array(f"{group}/{name}", dims, shape, "<f4", shards, chunks, attrs)
+    return ArraySpec(f"{group}/{name}", dims, shape, "<f4", shards, chunks, attrs)
 
 
 def identity(experiment: Experiment, artefact: str, **digests: str) -> dict[str, Any]:
@@ -225,8 +223,12 @@ def identity(experiment: Experiment, artefact: str, **digests: str) -> dict[str,
         settings["folds"]["by"] = "polygons"  # the digest of the file identifies its content
     if settings.get("planet"):
         del settings["planet"]["url"]  # a planet is the same wherever it is stored
-    flat = {k: v for k, v in _flat(settings).items() if k not in LATER or v != LATER[k]}
-    return {"schema": VERSION} | flat | dict(sorted(digests.items()))
+    flat = {
+        k: v
+        for k, v in _flatten(settings).items()
+        if k not in LATER_DEFAULTS or v != LATER_DEFAULTS[k]
+    }
+    return {"schema": SCHEMA_VERSION} | flat | dict(sorted(digests.items()))
 
 
 def as_recorded(inputs: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
@@ -240,10 +242,10 @@ def as_recorded(inputs: dict[str, Any], recorded: dict[str, Any]) -> dict[str, A
       recorded: The inputs in the record.
     """
     named = {renamed.recorded_name(key, recorded): value for key, value in inputs.items()}
-    return version2.as_recorded(named, recorded)
+    return version2.in_version2_form(named, recorded)
 
 
-def changed(first: Experiment, other: Experiment) -> dict[str, Any]:
+def changed_settings(first: Experiment, other: Experiment) -> dict[str, Any]:
     """Return the settings of another experiment that differ from those of the first.
 
     Names, and the URLs of things, are ignored.
@@ -251,23 +253,25 @@ def changed(first: Experiment, other: Experiment) -> dict[str, Any]:
     Returns:
       The other experiment's values by dotted key; None where it does not have the setting.
     """
-    before, after = (_flat(e.model_dump(mode="json", exclude=set(BESIDE))) for e in (first, other))
+    before, after = (
+        _flatten(e.model_dump(mode="json", exclude=set(IGNORED_SETTINGS))) for e in (first, other)
+    )
     keys = [k for k in before | after if before.get(k) != after.get(k)]
     return {k: after.get(k) for k in keys if k not in ("planet.url", "sources.staged")}
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
 
 
-def grid_coordinates(window: Window) -> list[Array]:
+def grid_coordinates(window: Window) -> list[ArraySpec]:
     """Describe y, x, lat and lon of the cells, and lat and lon of the footprints."""
     metres = {"units": "m"}
     arrays = []
@@ -284,7 +288,7 @@ def grid_coordinates(window: Window) -> list[Array]:
     return arrays
 
 
-def site_coordinates(window: Window, sites: xr.Dataset) -> list[Array]:
+def site_coordinates(window: Window, sites: xr.Dataset) -> list[ArraySpec]:
     """Describe lat, lon, and the cell and footprint that contain each site; -1 for none."""
     lat, lon = sites.lat.values, sites.lon.values
     (y, x), (fy, fx) = window.cells_of(lat, lon), window.footprints_of(lat, lon)
@@ -297,14 +301,14 @@ def site_coordinates(window: Window, sites: xr.Dataset) -> list[Array]:
     return arrays
 
 
-def mask(sizes: dict[str, int]) -> Array:
+def mask_array(sizes: dict[str, int]) -> ArraySpec:
     """Describe the mask of valid cells."""
     shape = (sizes["y"], sizes["x"])
     attrs = {"long_name": "1 where a cell has data", "units": "1"}
-    return Array("cells/mask", ("y", "x"), shape, "|u1", (SHARD, SHARD), (CHUNK, CHUNK), attrs)
+    return ArraySpec("cells/mask", ("y", "x"), shape, "|u1", (SHARD, SHARD), (CHUNK, CHUNK), attrs)
 
 
-def array(group: str, period: tuple[date, date], preliminary: Spans) -> Array:
+def input_status_array(group: str, period: tuple[date, date], preliminary: Spans) -> ArraySpec:
     """Describe `input_status` (time,): whether the forcing of each day was preliminary.
 
     Args:
@@ -313,30 +317,30 @@ def array(group: str, period: tuple[date, date], preliminary: Spans) -> Array:
       preliminary: Spans of days with preliminary forcing.
     """
     days = time_axis(period)
-    values = np.full(len(days), Status.FINAL.value, np.uint8)
-    values[np.isin(days, _days(preliminary))] = Status.PRELIMINARY.value
+    values = np.full(len(days), InputStatus.FINAL.value, np.uint8)
+    values[np.isin(days, _days_of_spans(preliminary))] = InputStatus.PRELIMINARY.value
     begin, end = map(epoch_day, period)
-    values[(days < begin) | (days > end)] = FILL
+    values[(days < begin) | (days > end)] = STATUS_FILL
     attrs = {
         "long_name": "status of the forcing when the day was made",
         "standard_name": "status_flag",
-        "flag_values": [status.value for status in Status],
-        "flag_meanings": " ".join(status.name.lower() for status in Status),
-        "_FillValue": FILL,
+        "flag_values": [status.value for status in InputStatus],
+        "flag_meanings": " ".join(status.name.lower() for status in InputStatus),
+        "_FillValue": STATUS_FILL,
     }
     path = f"{group}/input_status" if group else "input_status"
     shape = values.shape
-    return Array(path, ("time",), shape, "|u1", shape, shape, attrs, values, FILL)
+    return ArraySpec(path, ("time",), shape, "|u1", shape, shape, attrs, values, STATUS_FILL)
 
 
-def within(preliminary: Spans, period: tuple[date, date]) -> Spans:
+def clip_spans(preliminary: Spans, period: tuple[date, date]) -> Spans:
     """Return the part of spans that is inside a period."""
-    days = _days(preliminary)
+    days = _days_of_spans(preliminary)
     begin, end = map(epoch_day, period)
-    return _spans(days[(days >= begin) & (days <= end)])
+    return _spans_of_days(days[(days >= begin) & (days <= end)])
 
 
-def read_again(preliminary: Spans, since: date, now: Spans) -> Spans:
+def replace_spans(preliminary: Spans, since: date, now: Spans) -> Spans:
     """Replace the spans from a day on.
 
     Args:
@@ -344,11 +348,11 @@ def read_again(preliminary: Spans, since: date, now: Spans) -> Spans:
       since: The first day that is replaced.
       now: The new spans, which are used from `since` on.
     """
-    old, new, begin = _days(preliminary), _days(now), epoch_day(since)
-    return _spans(np.concatenate([old[old < begin], new[new >= begin]]))
+    old, new, begin = _days_of_spans(preliminary), _days_of_spans(now), epoch_day(since)
+    return _spans_of_days(np.concatenate([old[old < begin], new[new >= begin]]))
 
 
-def _days(spans: Spans) -> NDArray[np.int64]:
+def _days_of_spans(spans: Spans) -> NDArray[np.int64]:
     """Return all days of spans, since 1970-01-01."""
     edges: list[Sequence[int]] = [
         [epoch_day(date.fromisoformat(day)) for day in span] for span in spans
@@ -357,7 +361,7 @@ def _days(spans: Spans) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *runs])
 
 
-def _spans(days: NDArray[np.int64]) -> Spans:
+def _spans_of_days(days: NDArray[np.int64]) -> Spans:
     """Return the spans of sorted days, since 1970-01-01."""
     runs = runs_of_days(days.astype("datetime64[D]"))
     return [[str(first), str(last)] for first, last in runs]

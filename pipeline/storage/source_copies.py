@@ -26,16 +26,20 @@ if TYPE_CHECKING:
 
     from pipeline.files import Json
 
+
 GROUP = "data"
-NUMBERS, TEXT = "number_coordinates", "text_coordinates"  # attributes of the group
+NUMBER_COORDINATES, TEXT_COORDINATES = (
+    "number_coordinates",
+    "text_coordinates",
+)  # attributes of the group
 
 
-def url_of(folder: str, entry: str) -> str:
+def copy_url(folder: str, entry: str) -> str:
     """Return the URL of the copy of a catalog entry."""
     return files.join(folder, f"{entry.replace('/', '_').replace(':', '_')}.zarr")
 
 
-def digest_of(folder: str, entry: str) -> Digest:
+def copied_digest(folder: str, entry: str) -> Digest:
     """Return the digest of the source that was copied.
 
     A copy made in schema version 2 has only the digest of that version.
@@ -44,7 +48,7 @@ def digest_of(folder: str, entry: str) -> Digest:
       DataError: If there is no complete copy.
       DamagedError: If its manifest is damaged.
     """
-    manifest = _manifest(folder, entry)
+    manifest = _read_manifest(folder, entry)
     digest = str(manifest["digest"])
     return Digest(digest, str(manifest.get("digest_version2", digest)))
 
@@ -56,11 +60,11 @@ def open_copy(folder: str, entry: str) -> xr.Dataset:
       DataError: If there is no complete copy.
       DamagedError: If its manifest is damaged.
     """
-    period = _manifest(folder, entry)["period"]
-    url = url_of(folder, entry)
+    period = _read_manifest(folder, entry)["period"]
+    url = copy_url(folder, entry)
     dataset = zarr_arrays.open_group(url, GROUP)
-    dataset = dataset.set_coords(dataset.attrs.pop(NUMBERS))
-    for name, values in dataset.attrs.pop(TEXT).items():
+    dataset = dataset.set_coords(dataset.attrs.pop(NUMBER_COORDINATES))
+    for name, values in dataset.attrs.pop(TEXT_COORDINATES).items():
         dataset = dataset.assign_coords({name: ("place", values)})
     if "time" not in dataset.dims:
         return dataset
@@ -68,9 +72,9 @@ def open_copy(folder: str, entry: str) -> xr.Dataset:
     return dataset.sel(time=slice(*(np.datetime64(day, "ns") for day in period)))
 
 
-def template(
+def copy_template(
     dataset: xr.Dataset, period: tuple[date, date]
-) -> tuple[list[schema.Array], dict[str, Json]]:
+) -> tuple[list[schema.ArraySpec], dict[str, Json]]:
     """Return the arrays of a copy, without values except for coordinates, and its attributes.
 
     Args:
@@ -92,15 +96,20 @@ def template(
         shape = tuple(sizes[dim] for dim in dims)
         shards = tuple(schema.BLOCK_DAYS if dim == "time" else schema.SHARD for dim in dims)
         chunks = tuple(schema.BLOCK_DAYS if dim == "time" else schema.CHUNK for dim in dims)
-        attrs = _plain(values.attrs)
+        attrs = _to_json(values.attrs)
         arrays.append(
-            schema.Array(f"{GROUP}/{variable}", dims, shape, _dtype(values), shards, chunks, attrs)
+            schema.ArraySpec(
+                f"{GROUP}/{variable}", dims, shape, _copy_dtype(values), shards, chunks, attrs
+            )
         )
     text_values = {str(name): [str(v) for v in coord.values] for name, coord in text.items()}
-    return arrays, {GROUP: _plain(dataset.attrs) | {NUMBERS: numbers, TEXT: text_values}}
+    return arrays, {
+        GROUP: _to_json(dataset.attrs)
+        | {NUMBER_COORDINATES: numbers, TEXT_COORDINATES: text_values}
+    }
 
 
-def write(
+def write_days(
     dataset: xr.Dataset, url: str, days: NDArray[np.datetime64], start: int, constants: bool
 ) -> list[Json]:
     """Write some days of every variable.
@@ -117,7 +126,7 @@ def write(
     """
     shards = []
     for name, values in dataset.data_vars.items():
-        part = values.astype(_dtype(values))
+        part = values.astype(_copy_dtype(values))
         region = [slice(0, size) for size in part.shape]
         if "time" in part.dims:
             selected = part.sel(time=slice(days[0], days[-1]))
@@ -130,25 +139,25 @@ def write(
     return shards
 
 
-def _manifest(folder: str, entry: str) -> Json:
+def _read_manifest(folder: str, entry: str) -> Json:
     """Read the manifest of a copy.
 
     Raises:
       DataError: If there is no complete copy.
       DamagedError: If the manifest is damaged.
     """
-    url = url_of(folder, entry)
+    url = copy_url(folder, entry)
     manifest = files.read_json(files.join(url, "manifest.json"))
     if manifest is None:
         hint = "make it with: soilweave prepare EXPERIMENT --stage-to URL"
         raise DataError(url, f"no complete copy of {entry}", remedy=hint)
     if missing_keys := [key for key in ("digest", "period") if key not in manifest]:
         problem = f"is damaged: it has no {', '.join(missing_keys)}"
-        raise DamagedError(files.join(url, "manifest.json"), problem, remedy=files.DAMAGED)
+        raise DamagedError(files.join(url, "manifest.json"), problem, remedy=files.DAMAGED_HINT)
     return manifest
 
 
-def _dtype(values: xr.DataArray) -> str:
+def _copy_dtype(values: xr.DataArray) -> str:
     """Return the dtype of a variable in the copy.
 
     Integers of places, such as flags, stay integers with the fill value -1. On grids all values
@@ -157,7 +166,7 @@ def _dtype(values: xr.DataArray) -> str:
     return "<i4" if values.dtype.kind in "iub" and "place" in values.dims else "<f4"
 
 
-def _plain(attrs: dict[Any, Any]) -> Json:
+def _to_json(attrs: dict[Any, Any]) -> Json:
     """Convert attributes to JSON values."""
 
     def to_json(value: Any) -> Any:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-def write(url: str, table: pd.DataFrame) -> None:
+def write_table(url: str, table: pd.DataFrame) -> None:
     """Write a table without its index; a reader never sees a part of it.
 
     Raises:
@@ -36,7 +36,7 @@ def write(url: str, table: pd.DataFrame) -> None:
     files.write_bytes(url, buffer.getvalue())
 
 
-def read(url: str, columns: list[str] | None = None) -> pd.DataFrame:
+def read_table(url: str, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a table, or some of its columns.
 
     Raises:
@@ -52,10 +52,10 @@ def read(url: str, columns: list[str] | None = None) -> pd.DataFrame:
         return pd.read_parquet(io.BytesIO(data), columns=columns)
     except (ValueError, OSError) as error:  # raised by Arrow
         problem = f"is damaged: {len(data)} bytes that are not a complete Parquet table"
-        raise DamagedError(url, problem, remedy=files.DAMAGED) from error
+        raise DamagedError(url, problem, remedy=files.DAMAGED_HINT) from error
 
 
-KEYS = ("arm", "site", "time")  # columns of sites.parquet that are always read
+KEY_COLUMNS = ("arm", "site", "time")  # columns of sites.parquet that are always read
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read_site_predictions(workspace: Workspace, *columns: str) -> SitePrediction
       StoreError: If the table does not exist or its store does not answer.
       DamagedError: If the file is not a complete Parquet table.
     """
-    table = read(workspace.url("sites.parquet"), [*KEYS, *columns])
+    table = read_table(workspace.url("sites.parquet"), [*KEY_COLUMNS, *columns])
     rows = {str(name): of_arm for name, of_arm in table.groupby("arm", sort=False)}
     first = next(iter(rows.values()))
     n_sites = first.site.nunique()
@@ -166,7 +166,7 @@ def read_past_run(workspace: Workspace) -> PastRun:
     workspace.artefact("models").digest()
     folds = workspace.artefact("folds").manifest() or {}
     table = read_site_predictions(workspace, "status", "observation", "prediction")
-    sites = read(workspace.url("folds.parquet"), ["site", "lat", "lon", "block"])
+    sites = read_table(workspace.url("folds.parquet"), ["site", "lat", "lon", "block"])
     sites = sites.set_index("site").loc[list(table.ids)]
     first, last = (np.datetime64(day) for day in experiment.test_period)
     test = (table.days >= first) & (table.days <= last)

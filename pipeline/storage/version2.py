@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.files import Json
 
+
 VERSION = 2
 
 
@@ -33,7 +34,7 @@ class Digest(str):
         return instance
 
 
-def as_recorded(inputs: Json, recorded: Json) -> Json:
+def in_version2_form(inputs: Json, recorded: Json) -> Json:
     """Return inputs in the form that a record of version 2 has.
 
     Args:

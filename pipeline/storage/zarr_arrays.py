@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DamagedError, StoreError
-from pipeline.storage.artefacts import record
+from pipeline.storage.artefacts import shard_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.files import Json
-    from pipeline.storage.schema import Array
+    from pipeline.storage.schema import ArraySpec
 
 
-def create_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> None:
+def create_group(url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json]) -> None:
     """Create the arrays of a Zarr store, and write the values of its coordinates.
 
     Attributes of existing groups are updated; existing arrays and their shards are kept.
@@ -38,15 +38,15 @@ def create_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> N
     """
     import zarr
 
-    root = zarr.open_group(_store(url), mode="a", attributes=attrs.get("", {}))
+    root = zarr.open_group(_open_store(url), mode="a", attributes=attrs.get("", {}))
     for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
         root.require_group(group).attrs.update(attrs.get(group, {}))
     for array in arrays:
         if array.path not in root:
-            _create(root, array)
+            _create_array(root, array)
 
 
-def extend_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> None:
+def extend_group(url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json]) -> None:
     """Resize arrays of a Zarr store to the shapes of a longer template.
 
     Coordinates get the values of the template, arrays that do not exist are created, and shards
@@ -59,10 +59,10 @@ def extend_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> N
     """
     import zarr
 
-    root = zarr.open_group(_store(url), mode="a", use_consolidated=False)
+    root = zarr.open_group(_open_store(url), mode="a", use_consolidated=False)
     for array in arrays:
         if array.path not in root:
-            _create(root, array)
+            _create_array(root, array)
             continue
         stored: Any = root[array.path]
         if stored.shape != array.shape:
@@ -74,7 +74,7 @@ def extend_group(url: str, arrays: Sequence[Array], attrs: dict[str, Json]) -> N
         (root.require_group(group) if group else root).attrs.update(changes)
 
 
-def _create(root: Any, array: Array) -> None:
+def _create_array(root: Any, array: ArraySpec) -> None:
     """Create an array, and write its values if it has any."""
     created = root.create_array(
         array.path,
@@ -110,7 +110,7 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
     """
     import zarr
 
-    array = zarr.open_array(_store(url), path=path, mode="r+")
+    array = zarr.open_array(_open_store(url), path=path, mode="r+")
     shards = array.shards or array.chunks
     aligned = zip(region, shards, array.shape, strict=True)
     for part, shard, size in aligned:
@@ -120,21 +120,21 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
             raise StoreError(f"{url}/{path}", problem, remedy="write whole shards only")
     try:
         array[tuple(region)] = values
-    except files.failures() as error:
+    except files.storage_exceptions() as error:
         raise StoreError(f"{url}/{path}", f"cannot be written: {error}") from error
     counts = [
         range(part.start // shard, -(-part.stop // shard))
         for part, shard in zip(region, shards, strict=True)
     ]
     keys = np.stack(np.meshgrid(*counts, indexing="ij"), -1).reshape(-1, len(counts))
-    return [record(url, f"{path}/c/{'/'.join(map(str, key))}") for key in keys.tolist()]
+    return [shard_record(url, f"{path}/c/{'/'.join(map(str, key))}") for key in keys.tolist()]
 
 
-def packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:
+def read_packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:
     """Read a region of one array as stored, without applying scale factor or fill value."""
     import zarr
 
-    array = zarr.open_array(_store(url), path=path, mode="r")
+    array = zarr.open_array(_open_store(url), path=path, mode="r")
     values: NDArray[Any] = np.array(array[tuple(region)])
     return values
 
@@ -148,7 +148,7 @@ def consolidate(url: str) -> None:
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         # begun.json is in the folder of an incomplete cube, but is no part of a Zarr store.
         warnings.filterwarnings("ignore", ".*not recognized as a component of a Zarr hierarchy")
-        zarr.consolidate_metadata(_store(url))
+        zarr.consolidate_metadata(_open_store(url))
 
 
 def open_group(url: str, group: str) -> xr.Dataset:
@@ -163,14 +163,14 @@ def open_group(url: str, group: str) -> xr.Dataset:
     """
     import xarray as xr
 
-    with _whole(url, group):
+    with _decodable(url, group):
         dataset: xr.Dataset = xr.open_zarr(
-            _store(url), group=group or None, chunks=None, consolidated=False
+            _open_store(url), group=group or None, chunks=None, consolidated=False
         )
     return dataset
 
 
-def attributes(url: str, group: str = "") -> Json:
+def read_attributes(url: str, group: str = "") -> Json:
     """Read the attributes of a group of a Zarr store; empty if the group does not exist.
 
     Raises:
@@ -179,27 +179,29 @@ def attributes(url: str, group: str = "") -> Json:
     import zarr
 
     try:
-        with _whole(url, group):
-            return dict(zarr.open_group(_store(url), path=group, mode="r").attrs)
+        with _decodable(url, group):
+            return dict(zarr.open_group(_open_store(url), path=group, mode="r").attrs)
     except FileNotFoundError:
         return {}
 
 
 @contextlib.contextmanager
-def _whole(url: str, group: str) -> Iterator[None]:
+def _decodable(url: str, group: str) -> Iterator[None]:
     """Raise DamagedError for metadata that cannot be decoded in the block."""
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         where = files.join(url, group) if group else url
         problem = f"is damaged: a zarr.json in it is not valid JSON ({error})"
-        raise DamagedError(where, problem, remedy=files.DAMAGED) from error
+        raise DamagedError(where, problem, remedy=files.DAMAGED_HINT) from error
 
 
-def _store(url: str) -> Any:
+def _open_store(url: str) -> Any:
     """Return what zarr opens: a local path, or an object store without a cache of its listings."""
     if "://" not in url:
         return url
     from zarr.storage import FsspecStore
 
-    return FsspecStore.from_url(url, storage_options=files.with_endpoint(url, files.FRESH))
+    return FsspecStore.from_url(
+        url, storage_options=files.with_endpoint(url, files.NO_LISTING_CACHE)
+    )

@@ -42,15 +42,22 @@ if TYPE_CHECKING:
 
 
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
-RECORD = "mlflow.json"
-CHAIN = ("cube", "folds", "models", "maps", "scores", "report")  # each is made from those before it
+RECORD_FILE = "mlflow.json"
+ARTEFACT_CHAIN = (
+    "cube",
+    "folds",
+    "models",
+    "maps",
+    "scores",
+    "report",
+)  # each is made from those before it
 MIRRORED = ("folds", "scores", "report")  # artefacts that are logged as they are
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # their default ports
 ANSWER_S, REQUEST_S = 4, 30  # time limits: for a first answer, and for each request
-QUIET = ("mlflow", "alembic", "sqlalchemy")  # loggers that are silenced
+SILENCED_LOGGERS = ("mlflow", "alembic", "sqlalchemy")  # loggers that are silenced
 
 # MLflow reads these at every request; with its own defaults it retries for minutes.
-SETTINGS = {
+MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_S),
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -58,13 +65,14 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
 }
-PROBE = {
+
+PROBE_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
 }
 
 # With these in the environment, MLflow would log to a run that is not ours.
-FOREIGN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+FOREIGN_RUN_VARIABLES = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
 def mirror(
@@ -86,10 +94,10 @@ def mirror(
       error: The error that ended the verb, shown as the run's tag `error`.
     """
     try:
-        note = _mirror(experiment, workspace, progress, status, error)
+        note = _update_mlflow(experiment, workspace, progress, status, error)
     except Exception as failure:
         # The errors that a store raises are known only once its file system is loaded.
-        if not isinstance(failure, (SoilweaveError, *files.failures())):
+        if not isinstance(failure, (SoilweaveError, *files.storage_exceptions())):
             raise
         note = f"not logged: {failure}"
     if note and status != "RUNNING":
@@ -97,36 +105,36 @@ def mirror(
         progress.finish(note)
 
 
-def _mirror(
+def _update_mlflow(
     experiment: Experiment, workspace: Workspace, progress: Progress, status: Status, error: str
 ) -> str:
     """Bring MLflow up to date; return a line for the user, or an empty string.
 
     Raises:
       SoilweaveError: If the workspace cannot be written, or another driver holds its lease.
-      Exception: One of `files.failures()`, if the workspace cannot be read.
+      Exception: One of `files.storage_exceptions()`, if the workspace cannot be read.
     """
-    uri, present = tracking_uri(workspace), lying(experiment, workspace)
+    uri, present = tracking_uri(workspace), loggable_digests(experiment, workspace)
     if uri is None:
         return "nothing is logged; set MLFLOW_TRACKING_URI to a server"
     hint = "delete it, and the next run logs everything to MLflow again"
-    record = files.read_json(workspace.url(RECORD), hint) or {}
+    record = files.read_json(workspace.url(RECORD_FILE), hint) or {}
     shown_uri, settings = without_password(uri), present["logged"]["experiment"]
     if (record.get("uri"), record.get("settings")) != (shown_uri, settings):
         if present["foreign"]:
             return ""  # the next stage refuses these settings, or replaces the artefacts
         record = {"uri": shown_uri, "settings": settings}
-    if not _lacks(record, present, status):
+    if not _is_behind(record, present, status):
         return ""
     lease = workspace.lease
     had_lease = lease.held
     try:
-        with _quiet(uri):
-            client = _client(uri)
+        with _quiet_mlflow(uri):
+            client = _connect(uri)
             if client is None:
                 return f"{shown_uri} does not answer; the next run logs what is missing"
             lease.take(progress.note)
-            _log(experiment, workspace, client, record, present, status, error)
+            _log_missing(experiment, workspace, client, record, present, status, error)
     except SoilweaveError:
         raise
     except Exception as failure:  # noqa: BLE001  # errors of MLflow, its database or its artifact store
@@ -138,7 +146,7 @@ def _mirror(
     return f"logged to {shown_uri}"
 
 
-def _lacks(record: Json, present: Json, status: Status) -> bool:
+def _is_behind(record: Json, present: Json, status: Status) -> bool:
     """Return whether MLflow lacks anything; a finished run is not set to RUNNING for nothing."""
     if present["logged"].items() - record.get("logged", {}).items():
         return True
@@ -146,7 +154,7 @@ def _lacks(record: Json, present: Json, status: Status) -> bool:
     return recorded_status != status and (status, recorded_status) != ("RUNNING", "FINISHED")
 
 
-def _log(
+def _log_missing(
     experiment: Experiment,
     workspace: Workspace,
     client: MlflowClient,
@@ -159,12 +167,15 @@ def _log(
 
     The run gets its status even if something could not be logged; the next call logs that.
     """
-    from pipeline.tracking.registry import register
+    from pipeline.tracking.registry import register_product
     from pipeline.tracking.runs import Runs
 
     runs = Runs(client, experiment, workspace, record, present["models"])
-    runs.open(artifacts(tracking_uri(workspace)))
-    curves = {models.folder("models", job): job for job in models.jobs_in(workspace, experiment)}
+    runs.open(artifact_location(tracking_uri(workspace)))
+    curves = {
+        models.model_folder("models", job): job
+        for job in models.list_workspace_models(workspace, experiment)
+    }
     logs = {
         "experiment": runs.log_experiment,
         "folds": runs.log_folds,
@@ -178,7 +189,7 @@ def _log(
             if name in curves:
                 runs.log_curves(curves[name], present["logged"].keys())
             elif name.startswith("models/"):
-                register(runs, name.removeprefix("models/"), digest)
+                register_product(runs, name.removeprefix("models/"), digest)
             else:
                 logs[name]()
             runs.keep(name, digest)
@@ -186,7 +197,7 @@ def _log(
         runs.close(status, error)
 
 
-def lying(experiment: Experiment, workspace: Workspace) -> Json:
+def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
     """Return what the workspace has of these settings.
 
     Returns:
@@ -196,10 +207,10 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
       identity of the models; `foreign`, whether there is an artefact with other settings.
     """
     settings = experiment.model_dump(mode="json", exclude={"compute"})
-    logged = {"experiment": files.sha256_of(renamed.with_first_names(settings))}
+    logged = {"experiment": files.sha256_of_json(renamed.with_original_names(settings))}
     digests: dict[str, str] = {}
     foreign = False
-    for name in CHAIN:
+    for name in ARTEFACT_CHAIN:
         holder = workspace.prepared(experiment) if name == "cube" else workspace
         artefact = holder.artefact(name)
         manifest = artefact.manifest()
@@ -215,18 +226,20 @@ def lying(experiment: Experiment, workspace: Workspace) -> Json:
             break
         digests[name] = manifest["inputs_sha256"]
         if name == "models":
-            logged |= _models(experiment, workspace, manifest)
+            logged |= _model_digests(experiment, workspace, manifest)
         elif name in MIRRORED:
-            logged[name] = files.sha256_of([manifest["inputs_sha256"], manifest["created"]])
+            logged[name] = files.sha256_of_json([manifest["inputs_sha256"], manifest["created"]])
     return {"logged": logged, "models": digests.get("models"), "foreign": foreign}
 
 
-def _models(experiment: Experiment, workspace: Workspace, manifest: Json) -> dict[str, str]:
+def _model_digests(experiment: Experiment, workspace: Workspace, manifest: Json) -> dict[str, str]:
     """Return digests of the curves and, once all models exist, of each arm's product."""
-    all_models = models.jobs_in(workspace, experiment)
+    all_models = models.list_workspace_models(workspace, experiment)
     if "shards" not in manifest:
-        unfinished = set(models.unfinished(workspace.url("models"), all_models))
-        urls = {models.folder("models", key): key for key in all_models if key not in unfinished}
+        unfinished = set(models.unfinished_models(workspace.url("models"), all_models))
+        urls = {
+            models.model_folder("models", key): key for key in all_models if key not in unfinished
+        }
         return {
             url: files.sha256(files.read_bytes(workspace.url(url, "history.parquet")))
             for url in urls
@@ -234,16 +247,16 @@ def _models(experiment: Experiment, workspace: Workspace, manifest: Json) -> dic
     shards = {f"models/{shard['key']}": shard["sha256"] for shard in manifest["shards"]}
     curves = {
         url: shards[f"{url}/history.parquet"]
-        for url in (models.folder("models", key) for key in all_models)
+        for url in (models.model_folder("models", key) for key in all_models)
     }
     products = {}
     for arm in experiment.arms:
         prefixes = (
-            f"models/{arm}/fold={models.fold_name(models.ALL)}/",
+            f"models/{arm}/fold={models.fold_name(models.ALL_SITES)}/",
             f"models/{arm}/calibration",
         )
         product_shards = sorted((k, v) for k, v in shards.items() if k.startswith(prefixes))
-        products[f"models/{arm}"] = files.sha256_of(
+        products[f"models/{arm}"] = files.sha256_of_json(
             [item for item in product_shards if "history" not in item[0]]
         )
     return curves | products
@@ -255,10 +268,10 @@ def tracking_uri(workspace: Workspace) -> str | None:
         return uri
     if "://" in workspace.root:
         return None
-    return f"sqlite:///{Path(files.absolute(workspace.root)).parent}/mlflow.db"
+    return f"sqlite:///{Path(files.make_absolute(workspace.root)).parent}/mlflow.db"
 
 
-def artifacts(uri: str | None) -> str | None:
+def artifact_location(uri: str | None) -> str | None:
     """Return where artifacts are stored: beside our own file; None if the server decides."""
     path = (uri or "").removeprefix("sqlite:///")
     return None if path == uri else str(Path(path).resolve().parent / "mlartifacts")
@@ -270,7 +283,7 @@ def without_password(uri: str) -> str:
     return uri.replace(f":{password}@", ":***@") if password else uri
 
 
-def _client(uri: str) -> MlflowClient | None:
+def _connect(uri: str) -> MlflowClient | None:
     """Return a client if the server answers within ANSWER_S seconds, else None.
 
     MLflow's own retries would take minutes.
@@ -288,7 +301,7 @@ def _client(uri: str) -> MlflowClient | None:
     client = MlflowClient(uri)
     if not parts.scheme.startswith("http"):
         return client
-    with changed(PROBE):
+    with environment(PROBE_SETTINGS):
         try:
             client.search_experiments(max_results=1)
         except MlflowException as error:
@@ -302,15 +315,15 @@ def _client(uri: str) -> MlflowClient | None:
 
 
 @contextlib.contextmanager
-def _quiet(uri: str) -> Iterator[None]:
+def _quiet_mlflow(uri: str) -> Iterator[None]:
     """Keep MLflow from printing and warning, and from using another run in the environment."""
     # Saving a model uses the server of the environment, or else creates a file in this folder.
-    own = SETTINGS | {"MLFLOW_TRACKING_URI": uri} | dict.fromkeys(FOREIGN)
-    with changed(own), warnings.catch_warnings():
+    own = MLFLOW_SETTINGS | {"MLFLOW_TRACKING_URI": uri} | dict.fromkeys(FOREIGN_RUN_VARIABLES)
+    with environment(own), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow  # noqa: F401  # sets the level of its loggers, which is changed below
 
-        loggers = [logging.getLogger(name) for name in QUIET]
+        loggers = [logging.getLogger(name) for name in SILENCED_LOGGERS]
         before = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
@@ -322,17 +335,17 @@ def _quiet(uri: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def changed(values: Mapping[str, str | None]) -> Iterator[None]:
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
     """Set environment variables while the block runs; the value None removes a variable."""
     before = {name: os.environ.get(name) for name in values}
-    _set(values)
+    _set_variables(values)
     try:
         yield
     finally:
-        _set(before)
+        _set_variables(before)
 
 
-def _set(values: Mapping[str, str | None]) -> None:
+def _set_variables(values: Mapping[str, str | None]) -> None:
     """Set environment variables; the value None removes a variable."""
     for name, value in values.items():
         if value is None:

@@ -14,7 +14,7 @@ from model.pyfunc import CALIBRATION_FILE, ProductModel
 from model.recipe import ModelKey
 from pipeline import files
 from pipeline.storage import artefacts, models
-from pipeline.tracking.runs import KEY
+from pipeline.tracking.runs import KEY_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 ALIAS = "champion"
-NEEDS = ("numpy", "pydantic", "safetensors", "torch")  # packages that `model` imports
+REQUIREMENTS = ("numpy", "pydantic", "safetensors", "torch")  # packages that `model` imports
 EXAMPLE_DAYS = 40  # length of the input example that is saved with the model
 
 
-def register(runs: Runs, arm: Any, digest: str) -> None:
+def register_product(runs: Runs, arm: Any, digest: str) -> None:
     """Register the models of an arm that leave no site out, as a version of `{experiment}-{arm}`.
 
     The alias `champion` is moved to that version. If the server has a version with the same digest,
@@ -39,16 +39,16 @@ def register(runs: Runs, arm: Any, digest: str) -> None:
       digest: Digest of the product.
     """
     client, name = runs.client, f"{runs.experiment.name}-{arm}"
-    by_digest = {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}
+    by_digest = {v.tags.get(KEY_TAG): v for v in client.search_model_versions(f"name = '{name}'")}
     registered = by_digest.get(digest)
     if registered is None:
-        logged = _logged(runs, arm, digest)
+        logged = _log_model(runs, arm, digest)
         if not by_digest:
-            _make_sure_of(runs, name)
+            _create_registered_model(runs, name)
         tags = {
-            KEY: digest,
+            KEY_TAG: digest,
             "git_commit": artefacts.git_commit() or "unknown",
-            "workspace": files.absolute(runs.workspace.root),
+            "workspace": files.make_absolute(runs.workspace.root),
         }
         registered = client.create_model_version(
             name,
@@ -61,7 +61,7 @@ def register(runs: Runs, arm: Any, digest: str) -> None:
     runs.record["versions"][arm] = str(registered.version)
 
 
-def _make_sure_of(runs: Runs, name: str) -> None:
+def _create_registered_model(runs: Runs, name: str) -> None:
     """Create a registered model, if the server has none of that name."""
     from mlflow.exceptions import MlflowException
 
@@ -72,35 +72,35 @@ def _make_sure_of(runs: Runs, name: str) -> None:
             raise
 
 
-def _logged(runs: Runs, arm: Any, digest: str) -> LoggedModel:
+def _log_model(runs: Runs, arm: Any, digest: str) -> LoggedModel:
     """Log the model to the run of the models that leave no site out; return it.
 
     A model whose upload was interrupted is continued.
     """
     from mlflow.entities import LoggedModelOutput
 
-    client, run_id = runs.client, runs.child(arm, models.ALL).info.run_id
+    client, run_id = runs.client, runs.child(arm, models.ALL_SITES).info.run_id
     experiment_id = runs.record["experiment"]
-    candidates = client.search_logged_models([experiment_id], f"tags.`{KEY}` = '{digest}'")
+    candidates = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{digest}'")
     logged = next((m for m in candidates if m.source_run_id == run_id), None)
     if logged is None:
-        logged = client.create_logged_model(experiment_id, arm, run_id, tags={KEY: digest})
+        logged = client.create_logged_model(experiment_id, arm, run_id, tags={KEY_TAG: digest})
     if logged.status != "READY":
         with tempfile.TemporaryDirectory() as folder:
-            save(runs, arm, Path(folder), logged)
+            save_pyfunc(runs, arm, Path(folder), logged)
             client.log_model_artifacts(logged.model_id, str(Path(folder, "model")))
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
         client.finalize_logged_model(logged.model_id, "READY")
     return logged
 
 
-def save(runs: Runs, arm: Any, folder: Path, logged: LoggedModel) -> None:
+def save_pyfunc(runs: Runs, arm: Any, folder: Path, logged: LoggedModel) -> None:
     """Write a pyfunc model to `folder`/model: weights, calibration, and the code of `model`."""
     from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    product = _collect(runs, arm, folder / "data")
+    product = _collect_product(runs, arm, folder / "data")
     float32, n = np.dtype("float32"), len(product.inputs)
     outputs = [TensorSpec(float32, (-1, -1), name) for name in ("mean", "std")]
     signature = ModelSignature(
@@ -128,18 +128,18 @@ def save(runs: Runs, arm: Any, folder: Path, logged: LoggedModel) -> None:
         ),
         signature=signature,
         input_example=product.example(EXAMPLE_DAYS),
-        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in NEEDS],
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
         metadata=metadata,
     )
 
 
-def _collect(runs: Runs, arm: Any, folder: Path) -> ProductModel:
+def _collect_product(runs: Runs, arm: Any, folder: Path) -> ProductModel:
     """Copy the members and the calibration of an arm's product into a folder, and load it."""
     folder.mkdir()
     root = runs.workspace.url("models")
-    for seed in models.seeds(root, arm):
-        data = files.read_bytes(models.checkpoint_url(root, ModelKey(arm, models.ALL, seed)))
+    for seed in models.list_seeds(root, arm):
+        data = files.read_bytes(models.checkpoint_url(root, ModelKey(arm, models.ALL_SITES, seed)))
         (folder / f"seed-{seed:03d}.safetensors").write_bytes(data)
-    calibration = models.calibrations(root, arm)[models.fold_name(models.ALL)]
+    calibration = models.read_calibrations(root, arm)[models.fold_name(models.ALL_SITES)]
     (folder / CALIBRATION_FILE).write_text(calibration.model_dump_json())
     return ProductModel.load(folder)

@@ -33,9 +33,15 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-ERROR = "error"  # the tag with the error of a failed run
-KEY = "soilweave.key"  # the tag that runs and models are found by
-AT_ONCE, POINTS_AT_ONCE, LONGEST = 100, 1000, 6000  # MLflow's limits: parameters and metrics per
+ERROR_TAG = "error"  # the tag with the error of a failed run
+KEY_TAG = "soilweave.key"  # the tag that runs and models are found by
+PARAMS_PER_REQUEST, POINTS_PER_REQUEST, MAX_VALUE_LENGTH = (
+    100,
+    1000,
+    6000,
+)  # MLflow's limits: parameters and metrics per
+
+
 # request, characters per value
 
 
@@ -102,19 +108,19 @@ class Runs:
         previous, self.record["experiment"] = self.record.get("parent"), experiment_id
         tags |= {
             "git_commit": artefacts.git_commit() or "unknown",
-            "workspace": files.absolute(self.workspace.root),
+            "workspace": files.make_absolute(self.workspace.root),
             "recipe": self.experiment.recipe,
             "catalog": self.experiment.sources.catalog,
         }
-        key = [files.absolute(self.workspace.root), self.record["settings"]]
+        key = [files.make_absolute(self.workspace.root), self.record["settings"]]
         run = self._run(previous, key, tags, self.experiment.name)
         self.record["parent"] = run.info.run_id
         if previous not in (None, self.parent):
             self._forget("")  # it was deleted on the server, so everything is logged again
         if run.info.status != "RUNNING":
             self.client.update_run(self.parent, status="RUNNING")
-        if ERROR in run.data.tags:
-            self.client.delete_tag(self.parent, ERROR)
+        if ERROR_TAG in run.data.tags:
+            self.client.delete_tag(self.parent, ERROR_TAG)
         self.record["status"] = "RUNNING"
         self.keep()
 
@@ -129,8 +135,8 @@ class Runs:
             return f"soilweave/{self.experiment.name}", {}
         tags = {"cube": holder.url("cube.zarr")}
         with contextlib.suppress(StoreError):  # a cube without its experiment.yaml
-            changed = schema.changed(holder.described(), self.experiment)
-            tags["changed"] = ", ".join(f"{k}={v}" for k, v in changed.items())[:LONGEST]
+            changed = schema.changed_settings(holder.described(), self.experiment)
+            tags["changed"] = ", ".join(f"{k}={v}" for k, v in changed.items())[:MAX_VALUE_LENGTH]
         return f"soilweave/{holder.root.rpartition('/')[2]}", tags
 
     def close(self, status: str, error: str = "") -> None:
@@ -143,7 +149,7 @@ class Runs:
         if status == "RUNNING":
             return
         if error:
-            self.client.set_tag(self.parent, ERROR, error[:LONGEST])
+            self.client.set_tag(self.parent, ERROR_TAG, error[:MAX_VALUE_LENGTH])
         if status == "FAILED":
             for name, run_id in self.record["children"].items():
                 if not self._is_whole(name, self.logged):
@@ -173,7 +179,7 @@ class Runs:
     def log_experiment(self) -> None:
         """Log the resolved settings, as parameters of the parent run and as experiment.yaml."""
         settings = self.experiment.model_dump(mode="json", exclude={"compute"})
-        self._log_params(self.parent, dict(_flat(settings)))
+        self._log_params(self.parent, dict(_flatten(settings)))
         self._upload("experiment.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
 
     def log_folds(self) -> None:
@@ -195,8 +201,8 @@ class Runs:
         from mlflow.entities import Metric
 
         run = self.child(key.arm, key.fold)
-        run_id, folder = run.info.run_id, models.folder(self.workspace.url("models"), key)
-        table = tables.read(files.join(folder, "history.parquet"))
+        run_id, folder = run.info.run_id, models.model_folder(self.workspace.url("models"), key)
+        table = tables.read_table(files.join(folder, "history.parquet"))
         curves = {f"seed-{key.seed}/{name}": table[name] for name in table if name != "step"}
         steps = table["step"].astype(int)
         on_server = {
@@ -210,8 +216,8 @@ class Runs:
             for step, value in zip(steps, curve, strict=True)
             if (name, step) not in on_server
         ]
-        for start in range(0, len(points), POINTS_AT_ONCE):
-            self.client.log_batch(run_id, metrics=points[start : start + POINTS_AT_ONCE])
+        for start in range(0, len(points), POINTS_PER_REQUEST):
+            self.client.log_batch(run_id, metrics=points[start : start + POINTS_PER_REQUEST])
         origin = checkpoint.unpack_safetensors(
             files.read_bytes(files.join(folder, "checkpoint.safetensors"))
         )
@@ -229,10 +235,10 @@ class Runs:
         manifest = self.workspace.artefact("scores").manifest() or {}
         time = int(datetime.fromisoformat(manifest["created"]).timestamp() * 1000)
         summary = files.read_json(self.workspace.url("summary.json")) or {}
-        values = dict(_medians(summary))
-        values |= {f"truth/{k}": v for k, v in _medians(summary.get("truth", {}))}
+        values = dict(_summary_numbers(summary))
+        values |= {f"truth/{k}": v for k, v in _summary_numbers(summary.get("truth", {}))}
         self._log_values(self.parent, values, time)
-        table = tables.read(self.workspace.url("scores.parquet"))
+        table = tables.read_table(self.workspace.url("scores.parquet"))
         sites = table[(table.target == "site") & table.value.notna()]
         for name, run_id in self.record["children"].items():
             arm, fold = name.split("/fold=")
@@ -255,12 +261,14 @@ class Runs:
             else:
                 if run.info.lifecycle_stage == "active":
                     return run
-        experiment_id, digest = self.record["experiment"], files.sha256_of(key)
-        runs = self.client.search_runs([experiment_id], f"tags.`{KEY}` = '{digest}'", max_results=1)
+        experiment_id, digest = self.record["experiment"], files.sha256_of_json(key)
+        runs = self.client.search_runs(
+            [experiment_id], f"tags.`{KEY_TAG}` = '{digest}'", max_results=1
+        )
         return (
             runs[0]
             if runs
-            else self.client.create_run(experiment_id, tags={KEY: digest} | tags, run_name=name)
+            else self.client.create_run(experiment_id, tags={KEY_TAG: digest} | tags, run_name=name)
         )
 
     def _forget(self, *prefixes: str) -> None:
@@ -278,17 +286,17 @@ class Runs:
         """Log parameters of a run."""
         from mlflow.entities import Param
 
-        params = [Param(key, str(value)[:LONGEST]) for key, value in values.items()]
-        for start in range(0, len(params), AT_ONCE):
-            self.client.log_batch(run_id, params=params[start : start + AT_ONCE])
+        params = [Param(key, str(value)[:MAX_VALUE_LENGTH]) for key, value in values.items()]
+        for start in range(0, len(params), PARAMS_PER_REQUEST):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS_PER_REQUEST])
 
     def _log_values(self, run_id: str, values: dict[str, float], time: int) -> None:
         """Log metrics of a run; `time` is in milliseconds since 1970."""
         from mlflow.entities import Metric
 
         points = [Metric(key, value, time, 0) for key, value in values.items()]
-        for start in range(0, len(points), POINTS_AT_ONCE):
-            self.client.log_batch(run_id, metrics=points[start : start + POINTS_AT_ONCE])
+        for start in range(0, len(points), POINTS_PER_REQUEST):
+            self.client.log_batch(run_id, metrics=points[start : start + POINTS_PER_REQUEST])
 
     def _upload(self, name: str, data: bytes | None = None) -> None:
         """Log a file of the workspace, or other content under its name, to the parent run."""
@@ -298,28 +306,28 @@ class Runs:
             self.client.log_artifact(self.parent, str(path))
 
 
-def _medians(summary: Json) -> Iterator[tuple[str, float]]:
+def _summary_numbers(summary: Json) -> Iterator[tuple[str, float]]:
     """Yield the numbers of a summary by name: medians, paired differences, coverage."""
     for name, scores in (summary.get("arms", {}) | summary.get("baselines", {})).items():
         numbers = dict(scores["median"])
         for level, shares in scores.get("coverage", {}).items():
             numbers |= {f"coverage-{level}/{when}": share for when, share in shares.items()}
-        yield from _finite(name, numbers)
+        yield from _finite_numbers(name, numbers)
     for pair, scores in summary.get("paired", {}).items():
-        yield from _finite(pair, {k: v["median_difference"] for k, v in scores.items()})
+        yield from _finite_numbers(pair, {k: v["median_difference"] for k, v in scores.items()})
 
 
-def _finite(name: str, numbers: dict[str, float | None]) -> Iterator[tuple[str, float]]:
+def _finite_numbers(name: str, numbers: dict[str, float | None]) -> Iterator[tuple[str, float]]:
     """Yield the numbers that are finite, by `{name}/{key}`."""
     for key, value in numbers.items():
         if value is not None and math.isfinite(value):
             yield f"{name}/{key}", value
 
 
-def _flat(tree: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(tree: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of a nested dictionary by their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

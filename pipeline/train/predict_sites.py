@@ -34,7 +34,7 @@ from model.recipe import ModelKey
 from model.ridge import SiteMoments
 from pipeline import files
 from pipeline.storage import ensemble, models, tables
-from pipeline.storage.ensemble import at_places, calibrated, judged_by
+from pipeline.storage.ensemble import combine_calibrated, evaluation_folds, predict_members
 from pipeline.train import training_data
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.cube import Cube
     from pipeline.storage.ensemble import Ensemble
-    from pipeline.train.training_data import Packed
+    from pipeline.train.training_data import PackedData
 
 
-TABLES = ("sites.parquet", "footprints.parquet")
+PREDICTION_TABLES = ("sites.parquet", "footprints.parquet")
 
 
-def write(
-    experiment: Experiment, workspace: Workspace, cube: Cube, packed: Packed
+def write_predictions(
+    experiment: Experiment, workspace: Workspace, cube: Cube, packed: PackedData
 ) -> list[dict[str, Any]]:
     """Predict at every site with the models it is scored with, calibrate, and write the tables.
 
@@ -68,44 +68,46 @@ def write(
       TrainingError: If a model predicts nothing at some place.
     """
     root = workspace.url("models")
-    files.write_json(models.attributes_url(root), _space(packed).as_dict())
+    files.write_json(models.attributes_url(root), _attribute_space(packed).as_dict())
     frames, outliers = [], []
     for arm in experiment.arms:
-        calibrations = {models.fold_name(models.ALL): UNCALIBRATED}
+        calibrations = {models.fold_name(models.ALL_SITES): UNCALIBRATED}
         if packed.site_ids:
-            by = judged_by(experiment, arm, packed.fold)
-            members = at_places(experiment, root, arm, packed.sites("cpu"), by)
-            calibrations = _calibrations(experiment, arm, members, packed)
+            by = evaluation_folds(experiment, arm, packed.fold)
+            members = predict_members(experiment, root, arm, packed.sites("cpu"), by)
+            calibrations = _calibrate_folds(experiment, arm, members, packed)
             frames.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
-            if (by != models.ALL).any():
-                outliers += _unlike(experiment, arm, members, by, calibrations)
-        outliers += _unlike(experiment, arm, *_of_all(experiment, root, arm, packed), calibrations)
+            if (by != models.ALL_SITES).any():
+                outliers += _find_outliers(experiment, arm, members, by, calibrations)
+        outliers += _find_outliers(
+            experiment, arm, *_predict_sample(experiment, root, arm, packed), calibrations
+        )
         values = {name: c.model_dump() for name, c in calibrations.items()}
         files.write_json(files.join(root, arm, "calibration.json"), values)
     if np.isfinite(packed.learn_insitu).any():
         frames.append(_ridge_rows(experiment, root, cube, packed))
     if frames:
-        tables.write(workspace.url("sites.parquet"), pd.concat(frames, ignore_index=True))
+        tables.write_table(workspace.url("sites.parquet"), pd.concat(frames, ignore_index=True))
     if experiment.judging.footprints:
         rows = _footprint_rows(experiment, root, cube, packed)
-        tables.write(workspace.url("footprints.parquet"), rows)
+        tables.write_table(workspace.url("footprints.parquet"), rows)
     return outliers
 
 
-def _of_all(
-    experiment: Experiment, root: str, arm: str, packed: Packed
+def _predict_sample(
+    experiment: Experiment, root: str, arm: str, packed: PackedData
 ) -> tuple[Ensemble, NDArray[np.int64]]:
     """Predict with the members that leave no site out, at a sample of sites, or else of cells.
 
     Returns the predictions, and the fold left out at each place (place,), which is ALL everywhere.
     """
     places = packed.sites("cpu") if packed.site_ids else packed.cells("cpu")
-    sampled = places.take(ensemble.sample(len(places.static)))
-    by = np.full(len(sampled.static), models.ALL)
-    return at_places(experiment, root, arm, sampled, by), by
+    sampled = places.take(ensemble.sample_places(len(places.static)))
+    by = np.full(len(sampled.static), models.ALL_SITES)
+    return predict_members(experiment, root, arm, sampled, by), by
 
 
-def _unlike(
+def _find_outliers(
     experiment: Experiment,
     arm: str,
     members: Ensemble,
@@ -113,8 +115,8 @@ def _unlike(
     calibrations: dict[str, Calibration],
 ) -> list[dict[str, Any]]:
     """Return arm, fold and seed of members that are unlike the others where `by` is their fold."""
-    heads = models.heads(experiment, arm)
-    series = [calibrated([member], heads, by, calibrations)[0] for member in members]
+    heads = models.trained_heads(experiment, arm)
+    series = [combine_calibrated([member], heads, by, calibrations)[0] for member in members]
     return [
         {"arm": arm, "fold": models.fold_name(fold), "seed": seed}
         for fold in np.unique(by).tolist()
@@ -122,7 +124,7 @@ def _unlike(
     ]
 
 
-def _space(packed: Packed) -> AttributeSpace:
+def _attribute_space(packed: PackedData) -> AttributeSpace:
     """Return the space of the sites' attributes, scaled by the spread among the cells."""
     cells, sites = (
         np.concatenate([static, RunningSum.from_array(forcing).mean], 1)
@@ -136,14 +138,14 @@ def _space(packed: Packed) -> AttributeSpace:
     )
 
 
-def _calibrations(
-    experiment: Experiment, arm: str, members: Ensemble, packed: Packed
+def _calibrate_folds(
+    experiment: Experiment, arm: str, members: Ensemble, packed: PackedData
 ) -> dict[str, Calibration]:
     """Return calibrations by fold, each fitted on the other folds; `all` on every fold."""
-    folds = models.folds_of(experiment, arm, packed.fold)
-    if folds == [models.ALL]:
-        return {models.fold_name(models.ALL): UNCALIBRATED}
-    heads = models.heads(experiment, arm)
+    folds = models.folds_of_arm(experiment, arm, packed.fold)
+    if folds == [models.ALL_SITES]:
+        return {models.fold_name(models.ALL_SITES): UNCALIBRATED}
+    heads = models.trained_heads(experiment, arm)
     observed = packed.learn_insitu
     return {
         models.fold_name(fold): calibrate(members, heads, observed, packed.elsewhere(fold))
@@ -157,13 +159,16 @@ def _arm_rows(
     members: Ensemble,
     calibrations: dict[str, Calibration],
     cube: Cube,
-    packed: Packed,
+    packed: PackedData,
 ) -> pd.DataFrame:
     """Return the rows of one arm."""
-    heads, by = models.heads(experiment, arm), judged_by(experiment, arm, packed.fold)
-    mean, std, raw = calibrated(members, heads, by, calibrations)
+    heads, by = (
+        models.trained_heads(experiment, arm),
+        evaluation_folds(experiment, arm, packed.fold),
+    )
+    mean, std, raw = combine_calibrated(members, heads, by, calibrations)
     unseen = "unseen" if arm == "satellite" else "trained"
-    status = np.where(by == models.ALL, unseen, "out_of_fold")
+    status = np.where(by == models.ALL_SITES, unseen, "out_of_fold")
     columns = {"prediction": mean, "std": std, "std_raw": raw}
     for head in ("site", "satellite"):
         series = np.mean([getattr(member, head) for member in members], 0)
@@ -171,19 +176,19 @@ def _arm_rows(
     return _rows(experiment, arm, by, status, cube, packed, columns)
 
 
-def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
+def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: PackedData) -> pd.DataFrame:
     """Fit the linear baseline for every fold and for `all`, save it, and return its rows."""
     sites = packed.sites("cpu")
     moments = SiteMoments(sites, packed.learn_insitu)
     by = packed.fold
     prediction = np.full(packed.insitu.shape, np.nan, np.float32)
-    for fold in [*np.unique(by[by >= 0]).tolist(), models.ALL]:
+    for fold in [*np.unique(by[by >= 0]).tolist(), models.ALL_SITES]:
         trainable = packed.training_sites(fold, experiment.folds.buffer_km)
         ridge = moments.fit(trainable, packed.fold, packed.place)
         models.save_ridge(root, fold, ridge)
         in_fold = by == fold
         prediction[in_fold] = ridge.predict(sites.select(in_fold))
-    status = np.where(by == models.ALL, "trained", "out_of_fold")
+    status = np.where(by == models.ALL_SITES, "trained", "out_of_fold")
     missing = np.full_like(prediction, np.nan)
     names = ("std", "std_raw", "site_head", "satellite_head")
     columns = {"prediction": prediction} | dict.fromkeys(names, missing)
@@ -196,7 +201,7 @@ def _rows(
     by: NDArray[np.int64],
     status: NDArray[Any],
     cube: Cube,
-    packed: Packed,
+    packed: PackedData,
     columns: dict[str, NDArray[np.float32]],
 ) -> pd.DataFrame:
     """Return the rows of one arm, site by site.
@@ -228,7 +233,9 @@ def _rows(
     )
 
 
-def _footprint_rows(experiment: Experiment, root: str, cube: Cube, packed: Packed) -> pd.DataFrame:
+def _footprint_rows(
+    experiment: Experiment, root: str, cube: Cube, packed: PackedData
+) -> pd.DataFrame:
     """Return the rows of footprints.parquet: arm satellite at the footprints that it learns from.
 
     Raises:
@@ -236,14 +243,16 @@ def _footprint_rows(experiment: Experiment, root: str, cube: Cube, packed: Packe
     """
     series, problems = {}, list[str]()
     for seed in range(experiment.n_seeds):
-        key = ModelKey("satellite", models.ALL, seed)
-        predicted = ensemble_module.predict_series(models.load(root, key), packed.cells("cpu"))
-        problems += ensemble.missing(key, ("satellite",), predicted)
+        key = ModelKey("satellite", models.ALL_SITES, seed)
+        predicted = ensemble_module.predict_series(
+            models.load_model(root, key), packed.cells("cpu")
+        )
+        problems += ensemble.check_finite(key, ("satellite",), predicted)
         cells = torch.from_numpy(predicted.satellite)
         series[str(seed)] = footprint_mean(cells, packed.members).numpy()
-    ensemble.refuse(root, problems)
+    ensemble.raise_problems(root, problems)
     series["ensemble"] = np.mean(list(series.values()), 0)
-    below = np.isfinite(training_data.without_ceiling(packed.satellite))
+    below = np.isfinite(training_data.mask_ceiling(packed.satellite))
     at_ceiling = np.isfinite(packed.satellite) & ~below
     names = [f"{row},{col}" for row, col in packed.footprints.tolist()]
     n_footprints, n_days = packed.satellite.shape

@@ -32,7 +32,7 @@ from pipeline.cluster import ray_cluster
 from pipeline.errors import ConfigError, SoilweaveError, TrainingError
 from pipeline.storage import artefacts, ensemble, models, schema, tables
 from pipeline.storage.cube import Cube
-from pipeline.storage.ensemble import _listed
+from pipeline.storage.ensemble import join_names
 from pipeline.train import predict_sites, training_data
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pipeline.experiment.config import Experiment
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
-    from pipeline.train.training_data import Packed
+    from pipeline.train.training_data import PackedData
 
 
 log = logging.getLogger(__name__)
@@ -73,24 +73,28 @@ def run(
     inputs = schema.identity(experiment, "models", cube=digest, folds=folds)
     if experiment.folds.drop_footprints:
         inputs["judging.max_footprint_km"] = experiment.judging.max_footprint_km
-    all_models = models.jobs_in(workspace, experiment)
+    all_models = models.list_workspace_models(workspace, experiment)
     if not artefact.claim(inputs, overwrite, progress):
         progress.start("train", len(all_models), "models")
         progress.finish(f"{len(all_models)} models complete")
         return
     preflight.check_judging(experiment)
     cube = Cube.open(url)
-    packed = training_data.pack(experiment, cube, tables.read(workspace.url("folds.parquet")))
-    _check(experiment, packed, all_models)
+    packed = training_data.pack_data(
+        experiment, cube, tables.read_table(workspace.url("folds.parquet"))
+    )
+    _check_trainable(experiment, packed, all_models)
     root = workspace.url("models")
     artefact.begin(inputs)
     workspace.describe(experiment)
     updates = updates_per_model(experiment, packed)
-    identity = files.sha256_of(artefact.recorded(inputs))
-    nodes = _train(experiment, root, identity, packed, updates, all_models, progress)
-    outliers = predict_sites.write(experiment, workspace, cube, packed)
-    shards = [artefacts.record(root, key) for key in _keys(experiment, all_models)]
-    site_tables = [artefacts.record(workspace.root, name) for name in predict_sites.TABLES]
+    identity = files.sha256_of_json(artefact.recorded(inputs))
+    nodes = _train_unfinished(experiment, root, identity, packed, updates, all_models, progress)
+    outliers = predict_sites.write_predictions(experiment, workspace, cube, packed)
+    shards = [artefacts.shard_record(root, key) for key in _object_keys(experiment, all_models)]
+    site_tables = [
+        artefacts.shard_record(workspace.root, name) for name in predict_sites.PREDICTION_TABLES
+    ]
     artefact.commit(
         inputs,
         shards,
@@ -101,16 +105,16 @@ def run(
         **({"unlike_members": outliers} if outliers else {}),
     )
     for member in outliers:
-        progress.note(f"warning: {ensemble.odd(member)}")
+        progress.note(f"warning: {ensemble.outlier_warning(member)}")
     warning = f"; members unlike the others: {len(outliers)}" if outliers else ""
     progress.finish(f"{len(all_models)} models of {updates} updates{warning}")
 
 
-def _train(
+def _train_unfinished(
     experiment: Experiment,
     root: str,
     identity: str,
-    packed: Packed,
+    packed: PackedData,
     updates: int,
     all_models: list[ModelKey],
     progress: Progress,
@@ -120,19 +124,21 @@ def _train(
     Raises:
       TrainingError: If models could not be trained; it names them, and why.
     """
-    unfinished = models.unfinished(root, all_models)
+    unfinished = models.unfinished_models(root, all_models)
     progress.start("train", len(unfinished) * updates, "updates")
     if not unfinished:
         return Counter()
     for key in unfinished:
         files.remove(models.failure_url(root, key))
-    nodes = fit(experiment, root, identity, packed, updates, len(unfinished), progress)
-    if problems := models.failures(root, unfinished):
-        raise TrainingError(root, *problems, remedy=ensemble.remedy(experiment.train))
+    nodes = run_workers(experiment, root, identity, packed, updates, len(unfinished), progress)
+    if problems := models.read_failures(root, unfinished):
+        raise TrainingError(root, *problems, remedy=ensemble.divergence_hint(experiment.train))
     return nodes
 
 
-def _check(experiment: Experiment, packed: Packed, all_models: list[ModelKey]) -> None:
+def _check_trainable(
+    experiment: Experiment, packed: PackedData, all_models: list[ModelKey]
+) -> None:
     """Check that every model has data to learn from.
 
     Raises:
@@ -158,13 +164,13 @@ def _check(experiment: Experiment, packed: Packed, all_models: list[ModelKey]) -
         raise ConfigError(f"experiment {experiment.name}", *problems, remedy=hint)
 
 
-def updates_per_model(experiment: Experiment, packed: Packed) -> int:
+def updates_per_model(experiment: Experiment, packed: PackedData) -> int:
     """Return the number of updates of a model, from the number of places and days it draws from."""
     n_footprints, n_sites = len(packed.members), len(packed.site_ids)
     return models.updates_per_model(experiment, n_footprints, n_sites, packed.n_days)
 
 
-def costs(experiment: Experiment, packed: Packed) -> dict[str, float]:
+def update_costs(experiment: Experiment, packed: PackedData) -> dict[str, float]:
     """Return the relative cost of an update, by arm: the number of sequences that it runs."""
     sampling = experiment.train
     cells = 1.0 if sampling.footprint_operator == "inputs" else (packed.members >= 0).sum(1).mean()
@@ -176,11 +182,11 @@ def costs(experiment: Experiment, packed: Packed) -> dict[str, float]:
     }
 
 
-def fit(
+def run_workers(
     experiment: Experiment,
     root: str,
     identity: str,
-    packed: Packed,
+    packed: PackedData,
     updates: int,
     n_models: int,
     progress: Progress,
@@ -196,7 +202,7 @@ def fit(
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError
 
-        filesystem, path = files.arrow(files.absolute(root))
+        filesystem, path = files.arrow_filesystem(files.make_absolute(root))
         run_name = f".train-{uuid.uuid4().hex[:8]}"
         with ray_cluster.progress_queue(progress) as reported:
             spec = TrainSpec(
@@ -204,13 +210,13 @@ def fit(
                 root,
                 identity,
                 updates,
-                costs(experiment, packed),
+                update_costs(experiment, packed),
                 ray.put(packed),
                 reported.queue,
             )
             trainer = DataParallelTrainer(
-                partial(work, spec),
-                scaling_config=_scaling(experiment, n_models),
+                partial(train_share, spec),
+                scaling_config=_scaling_config(experiment, n_models),
                 run_config=RunConfig(
                     name=run_name,
                     storage_path=path,
@@ -219,17 +225,17 @@ def fit(
                 ),
             )
             try:
-                with interruptible():
+                with sigint_as_interrupt():
                     trainer.fit()
             except TrainingFailedError as error:
-                raise _cause(error) from error
+                raise _worker_error(error) from error
             finally:
                 files.remove(files.join(root, run_name))
     return reported.nodes
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def sigint_as_interrupt() -> Iterator[None]:
     """Let SIGINT (Ctrl-C) end the block as KeyboardInterrupt, and restore its handler afterwards.
 
     Ray Train 2.60 sets a handler of its own, which ends the process with status 0, as if training
@@ -245,7 +251,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, previous)
 
 
-def _scaling(experiment: Experiment, n_models: int) -> ScalingConfig:
+def _scaling_config(experiment: Experiment, n_models: int) -> ScalingConfig:
     """Return the size of the worker group: one worker per GPU, or per `threads_per_worker` CPUs.
 
     The group may shrink to one worker if nodes are lost.
@@ -263,16 +269,16 @@ def _scaling(experiment: Experiment, n_models: int) -> ScalingConfig:
     )
 
 
-def _cause(error: TrainingFailedError) -> Exception:
+def _worker_error(error: TrainingFailedError) -> Exception:
     """Return the worker's own error if a user can correct it, else Ray Train's error."""
     failures = getattr(error, "worker_failures", {}).values()
     return next((e for e in failures if isinstance(e, SoilweaveError)), error)
 
 
-def _keys(experiment: Experiment, all_models: list[ModelKey]) -> Iterator[str]:
+def _object_keys(experiment: Experiment, all_models: list[ModelKey]) -> Iterator[str]:
     """Yield the key of every object of the artefact."""
     for key in all_models:
-        folder = models.folder("", key).lstrip("/")
+        folder = models.model_folder("", key).lstrip("/")
         yield f"{folder}/checkpoint.safetensors"
         yield f"{folder}/history.parquet"
     yield from (f"{arm}/calibration.json" for arm in experiment.arms)
@@ -302,7 +308,7 @@ class TrainSpec:
     queue: Any
 
 
-def work(spec: TrainSpec) -> None:
+def train_share(spec: TrainSpec) -> None:
     """Train this worker's share of the unfinished models; Ray Train calls it on every worker.
 
     After a worker is lost, Ray Train calls it again in a group of any size, and training continues
@@ -315,26 +321,26 @@ def work(spec: TrainSpec) -> None:
 
     torch.set_num_threads(spec.experiment.compute.threads_per_worker)
     context = ray.train.get_context()
-    packed: Packed = ray.get(spec.packed)
+    packed: PackedData = ray.get(spec.packed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    all_models = models.jobs(spec.experiment, packed.fold)
-    unfinished = _agreed(spec.root, all_models, context.get_world_rank())
-    shares = models.deal(unfinished, spec.costs, context.get_world_size())
+    all_models = models.list_models(spec.experiment, packed.fold)
+    unfinished = _agree_unfinished(spec.root, all_models, context.get_world_rank())
+    shares = models.distribute_models(unfinished, spec.costs, context.get_world_size())
     share = shares[context.get_world_rank()]
     most = stacked_trainer.MAX_STACKED_MODELS if device == "cuda" else 1
     data: TrainingData | None = None
-    for team in models.teams(share, most):
+    for team in models.group_models(share, most):
         data = train_models(spec, team, packed, device, data)
 
 
-def _agreed(root: str, all_models: list[ModelKey], rank: int) -> list[ModelKey]:
+def _agree_unfinished(root: str, all_models: list[ModelKey], rank: int) -> list[ModelKey]:
     """Return the unfinished models, as worker 0 lists them.
 
     Every worker uses the same list, because a worker that lists them later may see other models.
     """
     from ray.train.collective import broadcast_from_rank_zero
 
-    unfinished = set(models.unfinished(root, all_models)) if rank == 0 else set()
+    unfinished = set(models.unfinished_models(root, all_models)) if rank == 0 else set()
     # Ray broadcasts no more than 1 kB, so each model is one bit.
     own_bits = np.packbits([key in unfinished for key in all_models]).tobytes()
     agreed_bytes = np.frombuffer(broadcast_from_rank_zero(own_bits), np.uint8)
@@ -345,15 +351,15 @@ def _agreed(root: str, all_models: list[ModelKey], rank: int) -> list[ModelKey]:
 def train_models(
     spec: TrainSpec,
     team: Sequence[ModelKey],
-    packed: Packed,
+    packed: PackedData,
     device: str,
     like: TrainingData | None = None,
 ) -> TrainingData:
     """Train models of one arm from where they stopped, and save them.
 
     Several models are trained side by side, which is faster on a GPU; on a CPU, each worker trains
-    one at a time. A model that diverges, or predicts nothing, is not saved; `models.failures` says
-    why.
+    one at a time. A model that diverges, or predicts nothing, is not saved;
+    `models.read_failures` says why.
 
     Args:
       spec: What every worker of the run needs.
@@ -370,16 +376,16 @@ def train_models(
         like = packed.data(model_key, spec.experiment.folds.buffer_km, device, like)
         recipe = spec.experiment.recipe_sections
         trainers.append(Trainer(recipe, model_key, like, spec.updates))
-        _resume(trainers[-1], _progress(spec, model_key))
+        _restore_progress(trainers[-1], _progress_url(spec, model_key))
     trainers.sort(key=lambda trainer: trainer.step)
     for _, same_step in groupby(trainers, lambda trainer: trainer.step):
-        for trainer in _advance(spec, list(same_step), packed):
-            _save(spec, trainer, packed)
+        for trainer in _train_to_end(spec, list(same_step), packed):
+            _save_model(spec, trainer, packed)
     assert like is not None
     return like
 
 
-def _resume(trainer: Trainer, progress_url: str) -> None:
+def _restore_progress(trainer: Trainer, progress_url: str) -> None:
     """Restore a model's saved state; a damaged state is ignored, so the model starts again."""
     try:
         trainer.restore(*checkpoint.unpack_safetensors(files.read_bytes(progress_url)))
@@ -389,19 +395,21 @@ def _resume(trainer: Trainer, progress_url: str) -> None:
         log.warning("%s is damaged; the model is trained from the start: %s", progress_url, error)
 
 
-def _progress(spec: TrainSpec, key: ModelKey) -> str:
+def _progress_url(spec: TrainSpec, key: ModelKey) -> str:
     """Return the URL of the state that an unfinished model continues from."""
-    return files.join(models.folder(spec.root, key), "progress.safetensors")
+    return files.join(models.model_folder(spec.root, key), "progress.safetensors")
 
 
-def _advance(spec: TrainSpec, trainers: list[Trainer], packed: Packed) -> list[Trainer]:
+def _train_to_end(spec: TrainSpec, trainers: list[Trainer], packed: PackedData) -> list[Trainer]:
     """Train models that are at the same step; return those that reach their last update."""
     while trainers and not trainers[0].done:
-        trainers = _until_failure(spec, trainers, packed)
+        trainers = _train_until_divergence(spec, trainers, packed)
     return trainers
 
 
-def _until_failure(spec: TrainSpec, trainers: list[Trainer], packed: Packed) -> list[Trainer]:
+def _train_until_divergence(
+    spec: TrainSpec, trainers: list[Trainer], packed: PackedData
+) -> list[Trainer]:
     """Train to the last update or until some models diverge, saving the state regularly.
 
     Returns the models that have not diverged.
@@ -415,24 +423,24 @@ def _until_failure(spec: TrainSpec, trainers: list[Trainer], packed: Packed) -> 
             stacked.advance(spec.experiment.compute.checkpoint_every_updates)
         except DivergedError as error:
             for divergence in error.divergences:
-                _fail(spec, divergence.job, describe_divergence(divergence, packed))
+                _record_failure(spec, divergence.job, describe_divergence(divergence, packed))
                 diverged.add(divergence.job)
         healthy = [trainer for trainer in trainers if trainer.job not in diverged]
         for trainer in healthy if not first.done else ():
             files.write_bytes(
-                _progress(spec, trainer.job), checkpoint.pack_safetensors(*trainer.state())
+                _progress_url(spec, trainer.job), checkpoint.pack_safetensors(*trainer.state())
             )
         ray_cluster.report_progress(spec.queue, len(healthy) * (first.step - before))
     return healthy
 
 
-def _fail(spec: TrainSpec, key: ModelKey, problem: str) -> None:
+def _record_failure(spec: TrainSpec, key: ModelKey, problem: str) -> None:
     """Log and record why a model is not saved."""
     log.error("%s", problem)
     files.write_json(models.failure_url(spec.root, key), {"problem": problem})
 
 
-def describe_divergence(divergence: Divergence, packed: Packed) -> str:
+def describe_divergence(divergence: Divergence, packed: PackedData) -> str:
     """Return a sentence on a model that diverged: step, quantity and the places of the batch."""
     update, quantity = divergence.fault
     verb = "are" if quantity == "weights" else "is"
@@ -440,14 +448,14 @@ def describe_divergence(divergence: Divergence, packed: Packed) -> str:
     footprints = [
         f"{row},{col}" for row, col in packed.footprints[list(divergence.footprints)].tolist()
     ]
-    batch = [_listed("sites", sites), _listed("footprints (row,column)", footprints)]
+    batch = [join_names("sites", sites), join_names("footprints (row,column)", footprints)]
     return (
-        f"{models.name(divergence.job)}: the {quantity} {verb} not finite at step {update} of "
-        f"{divergence.updates}, whose batch has {' and '.join(part for part in batch if part)}"
+        f"{models.model_name(divergence.job)}: the {quantity} {verb} not finite at step {update} "
+        f"of {divergence.updates}, whose batch has {' and '.join(part for part in batch if part)}"
     )
 
 
-def _save(spec: TrainSpec, trainer: Trainer, packed: Packed) -> None:
+def _save_model(spec: TrainSpec, trainer: Trainer, packed: PackedData) -> None:
     """Write a trained model and its training history, unless its predictions are not usable."""
     experiment, key, data = spec.experiment, trainer.job, trainer.data
     origin = {
@@ -461,7 +469,7 @@ def _save(spec: TrainSpec, trainer: Trainer, packed: Packed) -> None:
         "recipe": experiment.recipe_sections.model_dump(mode="json"),
         "training_sites": [packed.site_ids[i] for i in data.trainable.tolist()],
     }
-    heads = models.heads(experiment, key.arm)
+    heads = models.trained_heads(experiment, key.arm)
     linear = None
     if experiment.network.linear_weight > 0 and "site" in heads:
         sites, observed = packed.sites("cpu"), packed.learn_insitu
@@ -469,16 +477,16 @@ def _save(spec: TrainSpec, trainer: Trainer, packed: Packed) -> None:
     trained = TrainedModel(
         trainer.network, data.features, data.scaler, data.target, heads, origin, linear
     )
-    if problems := ensemble.examined(key, trained, data):
-        return _fail(spec, key, problems[0])
-    _write_history(files.join(models.folder(spec.root, key), "history.parquet"), trainer)
+    if problems := ensemble.check_model(key, trained, data):
+        return _record_failure(spec, key, problems[0])
+    _write_history(files.join(models.model_folder(spec.root, key), "history.parquet"), trainer)
     files.write_bytes(models.checkpoint_url(spec.root, key), checkpoint.model_to_bytes(trained))
-    files.remove(_progress(spec, key))
-    files.remove_parts(models.folder(spec.root, key))
+    files.remove(_progress_url(spec, key))
+    files.remove_parts(models.model_folder(spec.root, key))
 
 
 def _write_history(url: str, trainer: Trainer) -> None:
     """Write loss and other quantities of a model by step."""
     import pandas as pd
 
-    tables.write(url, pd.DataFrame(trainer.history))
+    tables.write_table(url, pd.DataFrame(trainer.history))

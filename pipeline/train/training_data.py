@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 SLOW_SAMPLE = 512  # cells on which the scales of slow features are fitted
 STRATUM_FOOTPRINTS = 8  # side, in footprints, of the squares that `max_footprints` samples evenly
 CEILING_REPEATS = 5  # a maximum that a footprint repeats this often is the retrieval's ceiling
-SITE_FEWEST = 1  # values in the training period that a site must have to be learned from
+MIN_SITE_VALUES = 1  # values in the training period that a site must have to be learned from
 
 
-def fitted(cube: Cube, features: Features, cells: NDArray[np.int64], train: slice) -> Scaler:
+def fit_scaler(cube: Cube, features: Features, cells: NDArray[np.int64], train: slice) -> Scaler:
     """Fit the scales of forcing and static variables.
 
     Args:
@@ -55,7 +55,7 @@ def fitted(cube: Cube, features: Features, cells: NDArray[np.int64], train: slic
     place, day = (index.astype(np.int32) for index in divmod(flat, n_days))
     del sample, flat
     sampled = {name: np.empty(len(day), np.float32) for name in features.forcing}
-    cell_index = _flat(cube, cells)
+    cell_index = _flat_index(cube, cells)
     for days in cube.blocks(train):
         in_block = (day >= days.start - train.start) & (day < days.stop - train.start)
         day_in_block = day[in_block] - (days.start - train.start)
@@ -64,16 +64,16 @@ def fitted(cube: Cube, features: Features, cells: NDArray[np.int64], train: slic
             values[in_block] = field.reshape(len(field), -1)[
                 day_in_block, cell_index[place[in_block]]
             ]
-    statics = _statics(cube, features, cells)
+    statics = _read_statics(cube, features, cells)
     scales = {name: fit_sampled_scale(values) for name, values in sampled.items()}
     scales |= {name: fit_trimmed_scale(statics[:, i]) for i, name in enumerate(features.static)}
     return Scaler(scales)
 
 
-def of_cells(cube: Cube, features: Features, scaler: Scaler, cells: NDArray[np.int64]) -> Inputs:
+def read_cells(cube: Cube, features: Features, scaler: Scaler, cells: NDArray[np.int64]) -> Inputs:
     """Return the scaled inputs of cells (cell, 2): (cell, day, forcing) and (cell, static)."""
-    all_days, cell_index = slice(0, len(cube.days)), _flat(cube, cells)
-    inputs = _paged((len(cells), len(cube.days), len(features.forcing)))
+    all_days, cell_index = slice(0, len(cube.days)), _flat_index(cube, cells)
+    inputs = _file_backed_array((len(cells), len(cube.days), len(features.forcing)))
     mean, std = scaler.arrays(features.forcing)
     for days in cube.blocks(all_days):
         block = np.empty((len(cells), days.stop - days.start, len(mean)), np.float16)
@@ -82,10 +82,10 @@ def of_cells(cube: Cube, features: Features, scaler: Scaler, cells: NDArray[np.i
             values = field.reshape(len(field), -1)[:, cell_index]
             block[..., i] = ((values - mean[i]) / std[i]).T
         inputs[:, days] = block
-    return inputs, _scaled_statics(features, scaler, _statics(cube, features, cells))
+    return inputs, _scale_statics(features, scaler, _read_statics(cube, features, cells))
 
 
-def of_sites(cube: Cube, features: Features, scaler: Scaler) -> Inputs:
+def read_sites(cube: Cube, features: Features, scaler: Scaler) -> Inputs:
     """Return the scaled inputs of the sites: (site, day, forcing) and (site, static)."""
     n, sites = len(cube.site_ids), cube.sites
     forcing = np.empty((n, len(cube.days), len(features.forcing)), np.float16)
@@ -96,10 +96,10 @@ def of_sites(cube: Cube, features: Features, scaler: Scaler) -> Inputs:
             forcing[..., i] = (cube.series(sites, name).T - mean[i]) / std[i]
         for i, name in enumerate(features.static):
             static[:, i] = sites[name].values
-    return forcing, _scaled_statics(features, scaler, static)
+    return forcing, _scale_statics(features, scaler, static)
 
 
-def with_slow(
+def add_slow_scales(
     features: Features, scaler: Scaler, forcing: NDArray[np.float16], train: slice
 ) -> Scaler:
     """Return the scaler with the scales of the slow features added.
@@ -125,19 +125,19 @@ def with_slow(
     return Scaler(scaler.scales | scales)
 
 
-def _flat(cube: Cube, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+def _flat_index(cube: Cube, cells: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the index of cells (cell, 2) in a flattened field."""
     return np.asarray(cells[:, 0] * cube.cells["mask"].shape[1] + cells[:, 1])
 
 
-def _statics(cube: Cube, features: Features, cells: NDArray[np.int64]) -> NDArray[np.float32]:
+def _read_statics(cube: Cube, features: Features, cells: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the static variables of cells (cell, 2), unscaled: (cell, static)."""
     row, col = cells.T
     static = [cube.cells[name].values[row, col] for name in features.static]
     return np.stack(static, 1) if static else np.zeros((len(cells), 0), np.float32)
 
 
-def _scaled_statics(
+def _scale_statics(
     features: Features, scaler: Scaler, static: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Scale static variables (place, static)."""
@@ -145,7 +145,7 @@ def _scaled_statics(
     return ((static - mean) / std).astype(np.float32)
 
 
-def _paged(shape: tuple[int, ...]) -> NDArray[np.float16]:
+def _file_backed_array(shape: tuple[int, ...]) -> NDArray[np.float16]:
     """Return an array in an unnamed temporary file, which is deleted with the array.
 
     Raises:
@@ -167,7 +167,7 @@ def _paged(shape: tuple[int, ...]) -> NDArray[np.float16]:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedData:
     """All data of an experiment's models, in plain arrays.
 
     Observations are in the target's unit; NaN is a missing value everywhere.
@@ -212,16 +212,16 @@ class Packed:
 
         Sites within `buffer_km` of the fold's sites are left out too. Fold -1 leaves out nothing.
         """
-        allowed = np.isfinite(self.learn_insitu).sum(1) >= SITE_FEWEST
+        allowed = np.isfinite(self.learn_insitu).sum(1) >= MIN_SITE_VALUES
         if fold >= 0:
             where = self.lat, self.lon, self.fold
             allowed &= self.fold != fold
-            allowed &= ~spatial_blocks.buffer_mask(*where, fold, buffer_km, self.place)
+            allowed &= ~spatial_blocks.select_buffer(*where, fold, buffer_km, self.place)
         return np.flatnonzero(allowed)
 
     def elsewhere(self, fold: int) -> NDArray[np.bool_]:
         """Return whether each site (site,) is in another fold, and at no place of `fold`."""
-        return collocated_sites.elsewhere(self.place, self.fold, fold)
+        return collocated_sites.select_elsewhere(self.place, self.fold, fold)
 
     def training_footprints(self, fold: int) -> NDArray[np.int64]:
         """Return the footprints (footprint,) that a model which leaves out a fold may learn from.
@@ -236,7 +236,7 @@ class Packed:
 
     def target(self, footprints: NDArray[np.int64], sites: NDArray[np.int64]) -> Scale:
         """Return the scale of the target: from the given footprints, else from the given sites."""
-        values = _some(self.learn_satellite, footprints)
+        values = _take_rows(self.learn_satellite, footprints)
         return fit_plain_scale(values if len(footprints) else self.learn_insitu[sites])
 
     def cells(self, device: str) -> Places:
@@ -279,12 +279,12 @@ class Packed:
         )
 
 
-def _some(values: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+def _take_rows(values: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the chosen rows of an array; the (shared) array itself if these are all rows."""
     return values if len(chosen) == len(values) else values[chosen]
 
 
-def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
+def pack_data(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> PackedData:
     """Read a cube into the arrays that models learn from.
 
     Args:
@@ -298,20 +298,20 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
     """
     features = resolve_features(experiment, cube)
     cells, footprints, members = cube.membership()
-    chosen = _chosen(experiment, cube, footprints)
-    cells, members = _of_footprints(cells, members, chosen)
+    chosen = _choose_footprints(experiment, cube, footprints)
+    cells, members = _select_footprints(cells, members, chosen)
     observed = _read_footprints(cube, footprints)
-    dropped = _dropped(experiment, cube, footprints, observed, chosen)
+    dropped = _dropped_footprints(experiment, cube, footprints, observed, chosen)
     footprints, observed = footprints[chosen], observed[chosen]
     train = cube.day_index(experiment.train_period)
-    scaler = fitted(cube, features, cells, train)
-    cell_forcing, cell_static = of_cells(cube, features, scaler, cells)
-    scaler = with_slow(features, scaler, cell_forcing, train)
-    site_forcing, site_static = of_sites(cube, features, scaler)
+    scaler = fit_scaler(cube, features, cells, train)
+    cell_forcing, cell_static = read_cells(cube, features, scaler, cells)
+    scaler = add_slow_scales(features, scaler, cell_forcing, train)
+    site_forcing, site_static = read_sites(cube, features, scaler)
     insitu = np.zeros((0, len(cube.days)), np.float32)
     if cube.sites is not None:
         insitu = cube.series(cube.sites, cube.target).T
-    return Packed(
+    return PackedData(
         features,
         scaler,
         train.start,
@@ -321,17 +321,19 @@ def pack(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed:
         members,
         footprints,
         observed,
-        _only(without_ceiling(observed) if experiment.train.mask_ceiling else observed, train),
+        _keep_days(mask_ceiling(observed) if experiment.train.mask_ceiling else observed, train),
         site_forcing,
         site_static,
         insitu,
-        _only(insitu, train),
+        _keep_days(insitu, train),
         cube.site_ids,
         folds["lat"].to_numpy(),
         folds["lon"].to_numpy(),
         folds["fold"].to_numpy(),
         dropped,
-        config.number_places(experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()),
+        config.label_experiment_places(
+            experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()
+        ),
     )
 
 
@@ -363,7 +365,7 @@ def resolve_features(experiment: Experiment, cube: Cube) -> Features:
     return Features(forcing, tuple(n for n in static if n in available["static"]), inputs.slow)
 
 
-def without_ceiling(satellite: NDArray[np.float32]) -> NDArray[np.float32]:
+def mask_ceiling(satellite: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (footprint, day) values with those at their footprint's ceiling replaced by NaN.
 
     A retrieval cannot exceed the soil's porosity, so a wet footprint repeats its
@@ -375,7 +377,7 @@ def without_ceiling(satellite: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(stuck, np.nan, satellite).astype(np.float32)
 
 
-def _only(values: NDArray[np.float32], days: slice) -> NDArray[np.float32]:
+def _keep_days(values: NDArray[np.float32], days: slice) -> NDArray[np.float32]:
     """Return the values (place, day) of some days, NaN on all others."""
     kept = np.full_like(values, np.nan)
     kept[:, days] = values[:, days]
@@ -390,7 +392,9 @@ def _read_footprints(cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.fl
     return cube.series(cube.footprints, cube.target)[:, row, col].T.copy()
 
 
-def _chosen(experiment: Experiment, cube: Cube, footprints: NDArray[np.int64]) -> NDArray[np.int64]:
+def _choose_footprints(
+    experiment: Experiment, cube: Cube, footprints: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return the indices of the footprints to learn from.
 
     These are all of the cube's, or `max_footprints` of them, evenly spread over the domain.
@@ -399,10 +403,10 @@ def _chosen(experiment: Experiment, cube: Cube, footprints: NDArray[np.int64]) -
     if limit is None or limit >= len(footprints):
         return np.arange(len(footprints))
     square = footprints // STRATUM_FOOTPRINTS
-    return spatial_blocks.spread(square[:, 0] * len(cube.cells["x"]) + square[:, 1], limit)
+    return spatial_blocks.draw_by_block(square[:, 0] * len(cube.cells["x"]) + square[:, 1], limit)
 
 
-def _of_footprints(
+def _select_footprints(
     cells: NDArray[np.int64], members: NDArray[np.int64], chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return cells and members of some footprints, with the cells renumbered."""
@@ -413,7 +417,7 @@ def _of_footprints(
     return kept, members
 
 
-def _dropped(
+def _dropped_footprints(
     experiment: Experiment,
     cube: Cube,
     footprints: NDArray[np.int64],
@@ -439,7 +443,7 @@ def _dropped(
     row, col = footprints.T
     number[row, col] = np.arange(len(footprints))
     fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
-    chosen, _ = lookup.standing_for(
+    chosen, _ = lookup.footprints_of_sites(
         np.asarray(np.isfinite(values).any(axis=1)),
         (lat[row], lon[col]),
         (cube.sites["lat"].values, cube.sites["lon"].values),

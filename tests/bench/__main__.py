@@ -119,7 +119,7 @@ def main(
             f"bench --only {unknown[0]}: no such section; there are {', '.join(known)}", err=True
         )
         raise typer.Exit(2)
-    malloc.keep()  # as the command line does
+    malloc.keep_freed_memory()  # as the command line does
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if os.isatty(1) else 180)
     kept = folder / ("bench-gpu.json" if gpu else "bench.json")

@@ -28,8 +28,8 @@ class Aside:
         the allocator keeps memory as soilweave has it, or is as the system has it.
         """
         self.log = Path(log)
-        environment = {k: v for k, v in os.environ.items() if k not in malloc.SETTINGS}
-        environment |= malloc.SETTINGS if keep else {}
+        environment = {k: v for k, v in os.environ.items() if k not in malloc.MALLOC_SETTINGS}
+        environment |= malloc.MALLOC_SETTINGS if keep else {}
         environment["PYTHONPATH"] = os.pathsep.join([*PATHS, environment.get("PYTHONPATH", "")])
         environment["OMP_NUM_THREADS"] = str(threads or os.cpu_count())
         command = [sys.executable, "-m", "bench.aside", action, json.dumps(arguments)]

@@ -9,7 +9,7 @@ from model.recipe import ModelKey
 from model.scaling import Scale, Scaler
 from pipeline.experiment import load
 from pipeline.storage import models
-from pipeline.train.training_data import Packed
+from pipeline.train.training_data import PackedData
 
 FORCING = (
     "precipitation",
@@ -35,7 +35,7 @@ STATIC = (
 
 def recipe(name, *settings):
     """A recipe as it is, with some settings over it."""
-    return load.experiment("scan-tuning", [f"recipe={name}", *settings]).recipe_sections
+    return load.load_experiment("scan-tuning", [f"recipe={name}", *settings]).recipe_sections
 
 
 def features(of):
@@ -74,7 +74,7 @@ def packed(of, n_footprints=256, per_footprint=16, n_sites=120, n_days=1096, n_f
     site_forcing, site_static = places(n_sites, n_days, described, rng)
     satellite, insitu = observed(n_footprints), observed(n_sites)
     number = np.arange(n_footprints)
-    return Packed(
+    return PackedData(
         features=described,
         scaler=Scaler({name: Scale(0.0, 1.0) for name in described.names}),
         first_day=0,
@@ -100,7 +100,7 @@ def packed(of, n_footprints=256, per_footprint=16, n_sites=120, n_days=1096, n_f
 
 def training_data(of, device="cpu", **sizes):
     """The same as one model sees it, the one of all sites."""
-    return packed(of, **sizes).data(ModelKey("multiscale", models.ALL, 0), 0.0, device)
+    return packed(of, **sizes).data(ModelKey("multiscale", models.ALL_SITES, 0), 0.0, device)
 
 
 def sequences(of, per_footprint=16):

@@ -6,7 +6,7 @@ from pipeline.experiment import load
 from pipeline.planet import stage as planet_stage
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
 # A fraction of the demo: its work is small beside what a stage costs anyhow.
@@ -22,9 +22,9 @@ TINY = (
 def prepared(folder, name, settings):
     """An experiment and its workspace, planet, cube and folds made; Ray is connected."""
     workspace = Workspace(str(folder / name))
-    experiment = workspace.place(load.experiment("demo", settings, name))
+    experiment = workspace.place(load.load_experiment("demo", settings, name))
     for stage in (planet_stage, prepare_stage, folds):
-        stage.run(experiment, workspace, Silent())
+        stage.run(experiment, workspace, SilentProgress())
     workspace.lease.release()
     return experiment, workspace
 
@@ -33,6 +33,6 @@ def variant(folder, name, settings, cube):
     """Another experiment on a cube that is there; its folds are dealt."""
     workspace = Workspace(str(folder / name))
     settings = [*settings, f"cube={cube.url('cube.zarr')}"]
-    experiment = workspace.place(load.experiment("demo", settings, name))
-    folds.run(experiment, workspace, Silent())
+    experiment = workspace.place(load.load_experiment("demo", settings, name))
+    folds.run(experiment, workspace, SilentProgress())
     return experiment, workspace

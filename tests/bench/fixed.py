@@ -15,7 +15,7 @@ from bench.rows import Aim, Row
 from pipeline.cli.run_stages import RUN
 from pipeline.cluster import ray_cluster
 from pipeline.experiment import load
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
 SECTION = "fixed costs"
@@ -84,11 +84,13 @@ def stages(context):
         for turn in range(1 + context.rounds(2, 5)):
             name = f"turn{turn}"
             workspace = Workspace(str(folder / name))
-            experiment = workspace.place(load.experiment("demo", TRIVIAL, name))
+            experiment = workspace.place(load.load_experiment("demo", TRIVIAL, name))
             for stage in RUN:
                 context.told(f"stage {stage}", f"round {turn}")
                 begun = time.perf_counter()
-                importlib.import_module(f"pipeline.{stage}").run(experiment, workspace, Silent())
+                importlib.import_module(f"pipeline.{stage}").run(
+                    experiment, workspace, SilentProgress()
+                )
                 if turn:  # the first warms up
                     taken[stage].append(time.perf_counter() - begun)
             workspace.lease.release()

@@ -67,7 +67,7 @@ def main(
     if not runs:
         stored = json.loads(results.read_text())
         for made in stored.values():
-            promised = _promised(load.experiment(made["preset"], made["settings"]))
+            promised = _promised(load.load_experiment(made["preset"], made["settings"]))
             for stage, found in made["stages"].items():
                 found |= _held_against(found, promised.get(stage))
         _keep(stored, results, docs)
@@ -102,7 +102,7 @@ def _promised(experiment: Any) -> dict[str, plan.StageWork]:
 
 def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[str, Any]:
     """One planet through all verbs."""
-    experiment = load.experiment(preset, settings, _plain(name))
+    experiment = load.load_experiment(preset, settings, _plain(name))
     sizes, promised = plan.experiment_sizes(experiment), _promised(experiment)
     workspace = Workspace(str(folder / experiment.name))
     shutil.rmtree(workspace.root, ignore_errors=True)

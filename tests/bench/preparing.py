@@ -12,7 +12,7 @@ from pipeline.catalog import experiment_sources
 from pipeline.experiment import config, load
 from pipeline.prepare import stage
 from pipeline.prepare.block_task import write_block
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import schema, zarr_arrays
 from pipeline.storage.artefacts import Workspace
 
@@ -31,18 +31,18 @@ SETTINGS = (
 def rows(context):
     """The second block of 32 days, which holds no statics, of about 256 x 256 cells."""
     folder = context.scratch("prepare")
-    experiment = load.experiment("demo", SETTINGS, "prepare")
+    experiment = load.load_experiment("demo", SETTINGS, "prepare")
     workspace = Workspace(str(folder / "prepare"))
     experiment = workspace.place(experiment)
     context.told("a planet", "is made")
-    planet.run(experiment, workspace, Silent())
+    planet.run(experiment, workspace, SilentProgress())
     workspace.lease.release()
     url = workspace.url("cube.zarr")
     # The template of a cube, which the stage writes before it deals blocks to Ray.
-    form = stage._template(experiment, experiment_sources.open_sources(experiment))
+    form = stage._cube_template(experiment, experiment_sources.open_sources(experiment))
     zarr_arrays.create_group(url, *form)
     block = schema.block_range(experiment.period)[1]
-    ny, nx = config.window(experiment).cell_shape
+    ny, nx = config.experiment_window(experiment).cell_shape
     megabytes = ny * nx * 4 * schema.BLOCK_DAYS * len(form[1][""]["forcing"]) / 1e6
     write, read = machine.writing(folder), machine.reading(folder)
     for path in (folder / "prepare" / "planet").iterdir():

@@ -28,11 +28,11 @@ TARGET = "soil_moisture"
 def rows(context):
     """Writing, then reading with and without opening."""
     settings = [f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")]
-    experiment = load.experiment("conus", settings)
-    window = config.window(experiment)
+    experiment = load.load_experiment("conus", settings)
+    window = config.experiment_window(experiment)
     folder = context.scratch("maps")
     url = str(folder / "multiscale.zarr")
-    form, attrs = maps_schema.template(experiment, window, "multiscale", 3)
+    form, attrs = maps_schema.maps_template(experiment, window, "multiscale", 3)
     zarr_arrays.create_group(url, form, attrs)
     made = Fields(window.cell_shape)
     yield from written(context, url, made, folder)

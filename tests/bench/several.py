@@ -12,7 +12,7 @@ from bench import demo
 from bench.rows import Aim, Row
 from pipeline import train
 from pipeline.cluster import ray_cluster
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 
 SECTION = "models that share data, on all cores"
 FEW, FOLDS = 2, 5
@@ -56,7 +56,7 @@ def trained(folder, name, settings, cube):
     """Seconds of the stage, in a workspace of its own."""
     experiment, workspace = demo.variant(folder, name, settings, cube)
     begun = time.perf_counter()
-    train.run(experiment, workspace, Silent())
+    train.run(experiment, workspace, SilentProgress())
     seconds = time.perf_counter() - begun
     workspace.lease.release()
     return seconds

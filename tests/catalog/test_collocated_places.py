@@ -29,7 +29,7 @@ from pipeline.experiment import load
 from pipeline.grid import spatial_blocks
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -46,7 +46,7 @@ FEATURES = SimpleNamespace(
 KM_PER_DEGREE = 6371.0088 * math.pi / 180
 
 
-class Told(Silent):
+class Told(SilentProgress):
     """Keeps what a stage says."""
 
     def __init__(self):
@@ -100,12 +100,12 @@ def renamed(prefix, north_km=0.0, n=None):
 def dealt(snow, folder, *settings):
     """The experiment with two sources, its cube and folds; and what the stages said."""
     both = ["sources.insitu=[sites, twins]", *settings]
-    experiment = load.experiment(str(snow), both)
+    experiment = load.load_experiment(str(snow), both)
     workspace, told = Workspace(str(folder)), Told()
     for stage in (prepare_stage, folds):
         stage.run(experiment, workspace, told)
     workspace.lease.release()
-    return experiment, workspace, tables.read(workspace.url("folds.parquet")), told.lines
+    return experiment, workspace, tables.read_table(workspace.url("folds.parquet")), told.lines
 
 
 def parted(table, column="fold"):
@@ -132,11 +132,11 @@ def test_sites_of_own_inputs_are_dealt_together_in_chains_within_a_kilometre(sno
     own_inputs(snow, [*"abcdefg"], WINDOW.cell_lat[5] + steps / KM_PER_DEGREE, WINDOW.cell_lon[5])
     settings = ["sources.insitu=own", "inputs_from=own", "folds.kind=random", "folds.n_folds=3"]
     workspace = Workspace(str(tmp_path / "w"))
-    prepare.run(load.experiment(str(snow), settings), workspace, Silent())
+    prepare.run(load.load_experiment(str(snow), settings), workspace, SilentProgress())
     for seed in range(8):
-        experiment = load.experiment(str(snow), [*settings, f"folds.seed={seed}"])
-        folds.run(experiment, workspace, Silent(), overwrite=True)
-        table = tables.read(workspace.url("folds.parquet"))
+        experiment = load.load_experiment(str(snow), [*settings, f"folds.seed={seed}"])
+        folds.run(experiment, workspace, SilentProgress(), overwrite=True)
+        table = tables.read_table(workspace.url("folds.parquet"))
         fold = dict(zip(table.site, table.fold, strict=True))
         chains = [{fold[i] for i in chain} for chain in ("abc", "de", "fg")]
         assert [len(chain) for chain in chains] == [1, 1, 1]
@@ -209,7 +209,7 @@ def test_a_twin_of_a_held_out_site_is_left_out_of_the_training_of_its_region(sno
     settings = ["folds.kind=region", "folds.by=network"]
     experiment, workspace, table, told = dealt(snow, tmp_path / "w", *settings)
     cube = Cube.open(workspace.url("cube.zarr"))
-    packed = training_data.pack(experiment, cube, table)
+    packed = training_data.pack_data(experiment, cube, table)
     ours, theirs = (table.site[table.fold == k].tolist() for k in (0, 1))
     assert (len(ours), len(theirs)) == (24, 10)
     learnt = {k: [packed.site_ids[i] for i in packed.training_sites(k, 0.0)] for k in (-1, 0, 1)}
@@ -230,13 +230,15 @@ def test_a_twin_that_is_left_out_is_not_the_nearest_training_site(snow, tmp_path
     experiment, workspace, table, _ = dealt(snow, tmp_path / "w", *settings)
     cube = Cube.open(workspace.url("cube.zarr"))
     fold = table.fold.to_numpy()
-    found = evaluate_strata.strata(experiment, cube, fold, slice(0, 100))["nearest training site"]
+    found = evaluate_strata.find_strata(experiment, cube, fold, slice(0, 100))[
+        "nearest training site"
+    ]
     assert set(found.indices[fold == 0].tolist()) == {-1}  # there is none
 
 
 def records(snow, parts, **rules):
     settings = [f"{rule}={value}" for rule, value in rules.items()]
-    return site_records.records(load.experiment(str(snow), settings), parts, WINDOW)
+    return site_records.read_records(load.load_experiment(str(snow), settings), parts, WINDOW)
 
 
 def source(entry, ids, lat, lon, values):
@@ -316,7 +318,7 @@ def test_doctor_lists_sites_at_one_place_and_ids_of_two_sources(tmp_path):
 
     clinic.edit(path.parent / "catalog.yaml", add)
     clinic.edit(path, lambda tree: tree["sources"].update(insitu=["sites", "second"]))
-    healthy, (table, *_) = doctor.examine(str(path), ["qc.stuck_days=null"], Silent())
+    healthy, (table, *_) = doctor.examine(str(path), ["qc.stuck_days=null"], SilentProgress())
     rows = zip(*([str(cell) for cell in column._cells] for column in table.columns), strict=True)
     told = [row for row in rows if row[2] in ("twins", "ids")]
     r = [
@@ -336,7 +338,7 @@ def attempt(snow, *settings):
     """Ids of the sites that are used, or what is said against it."""
     both = ["sources.insitu=[sites, twins]", *settings]
     try:
-        opened = experiment_sources.open_sources(load.experiment(str(snow), both))
+        opened = experiment_sources.open_sources(load.load_experiment(str(snow), both))
     except SoilweaveError as error:
         return str(error)
     return opened.insitu.data.place.values.tolist()
@@ -376,7 +378,7 @@ def test_a_group_names_the_site_of_one_source(snow, tmp_path):
     try:
         experiment, workspace, table, _ = dealt(snow, tmp_path / "w", *settings)
         cube = Cube.open(workspace.url("cube.zarr"))
-        strata = evaluate_strata.strata(experiment, cube, table.fold.to_numpy(), slice(0, 100))
+        strata = evaluate_strata.find_strata(experiment, cube, table.fold.to_numpy(), slice(0, 100))
         found = {
             name: [
                 i for i, which in zip(cube.site_ids, strata[name].indices, strict=True) if not which
@@ -398,7 +400,7 @@ def probes(snow, folder, ids, lat, lon, **settings):
     for variable in made.variables:
         made[variable].encoding.clear()
     made.to_netcdf(folder / "probes.nc", engine="h5netcdf")
-    experiment = load.experiment(str(snow), [f"{k}={v}" for k, v in settings.items()])
+    experiment = load.load_experiment(str(snow), [f"{k}={v}" for k, v in settings.items()])
     table = pd.DataFrame(
         {
             "site": [f"snow-{i:02d}" for i in range(world.N_SITES)],
@@ -408,7 +410,7 @@ def probes(snow, folder, ids, lat, lon, **settings):
             "fold": np.arange(world.N_SITES) % 3,
         }
     )
-    return evaluate_probes.read(experiment, table, FEATURES, str(folder / "probes.nc"))
+    return evaluate_probes.read_probes(experiment, table, FEATURES, str(folder / "probes.nc"))
 
 
 def test_a_probe_in_the_cell_of_a_training_site_is_not_unseen(snow, tmp_path):
@@ -462,13 +464,13 @@ def test_the_satellite_baseline_of_score_is_that_of_evaluate(snow, tmp_path):
     tree = yaml.safe_load(path.read_text())
     tree["sources"]["footprints"]["args"]["flag"] = {"from": "qf", "good": [0]}
     path.write_text(yaml.safe_dump(tree))
-    experiment = load.experiment(str(snow))
+    experiment = load.load_experiment(str(snow))
     workspace = Workspace(str(tmp_path / "w"))
-    prepare.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
     cube = Cube.open(workspace.url("cube.zarr"))
     where = cube.sites["lat"].values, cube.sites["lon"].values
-    evaluated = scoring.in_cube(experiment, cube, slice(0, len(cube.days)))
-    scored = scoring.at_places(experiment, where, cube.days)
+    evaluated = scoring.satellite_at_cube_sites(experiment, cube, slice(0, len(cube.days)))
+    scored = scoring.satellite_at_places(experiment, where, cube.days)
     np.testing.assert_array_equal(scored.prediction, evaluated.prediction)
     n_days = np.isfinite(scored.prediction).sum(1)
     assert set(n_days.tolist()) == {27}  # of 54 days with retrievals

@@ -12,13 +12,13 @@ from pipeline.catalog import experiment_sources, intake_catalog
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment import load
 from pipeline.experiment.variables import VARIABLES
-from pipeline.sources.shared.units import conversion
+from pipeline.sources.shared.units import linear_conversion
 
-SCAN = yaml.safe_load(Path(intake_catalog.locate("scan")).read_text())["sources"]
+SCAN = yaml.safe_load(Path(intake_catalog.catalog_url("scan")).read_text())["sources"]
 
 
 def opened(path, entry="cells"):
-    return intake_catalog.open_source(load.experiment(str(path)), entry)
+    return intake_catalog.open_source(load.load_experiment(str(path)), entry)
 
 
 def refused(path, entry="cells", kind=DataError):
@@ -78,7 +78,7 @@ def test_an_unknown_entry_or_catalog_is_refused_with_what_there_is(snow):
     text = str(refused(snow, "cels", ConfigError))
     assert "no entry 'cels'; did you mean 'cells'?" in text
     assert "entries: cells, footprints, sites" in text
-    experiment = load.experiment(str(snow), ["sources.catalog=scam"])
+    experiment = load.load_experiment(str(snow), ["sources.catalog=scam"])
     with pytest.raises(ConfigError, match=r"catalog 'scam': not found.*scan"):
         intake_catalog.open_source(experiment, "cells")
 
@@ -132,7 +132,7 @@ def test_an_absent_file_is_refused_and_has_no_digest(snow):
     (snow.parent / "cells.nc").unlink()
     assert "cells.nc: not found" in str(refused(snow))
     with pytest.raises(DataError, match=r"cells\.nc: not found"):
-        intake_catalog.digest(load.experiment(str(snow)), "cells")
+        intake_catalog.entry_digest(load.load_experiment(str(snow)), "cells")
 
 
 def test_names_and_units_that_the_table_lacks_are_all_listed(snow):
@@ -184,14 +184,14 @@ def test_a_unit_that_cannot_be_converted_is_refused_naming_file_and_variable(sno
     ],
 )
 def test_units_are_converted(found, wanted, value, expected):
-    slope, offset = conversion(found, wanted)
+    slope, offset = linear_conversion(found, wanted)
     assert slope * value + offset == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("found", "wanted"), [("smoots", "m"), ("m", "K"), ("", "furlongs?")])
 def test_units_that_do_not_convert_are_refused(found, wanted):
     with pytest.raises(DataError, match=rf"units '{found}'"):
-        conversion(found, wanted)
+        linear_conversion(found, wanted)
 
 
 def test_plain_intake_gives_our_names_and_units(snow):
@@ -208,7 +208,7 @@ def test_plain_intake_gives_our_names_and_units(snow):
 
 
 def test_plain_intake_opens_the_preset(real_data):
-    entries = intake.open_catalog(intake_catalog.locate("scan"))
+    entries = intake.open_catalog(intake_catalog.catalog_url("scan"))
     for name in SCAN:
         dataset = entries[name].to_dask()
         for variable in set(dataset.data_vars) - {"provider_flag"}:
@@ -224,7 +224,7 @@ def test_faults_of_several_entries_are_told_together(snow):
     sites.to_netcdf(snow.parent / "sites.nc", engine="h5netcdf")
     (snow.parent / "footprints.nc").unlink()
     with pytest.raises(DataError) as caught:
-        experiment_sources.open_sources(load.experiment(str(snow)))
+        experiment_sources.open_sources(load.load_experiment(str(snow)))
     told = str(caught.value)
     assert "2 problems" in told
     assert "footprints.nc: not found" in told

@@ -17,7 +17,7 @@ from pipeline.cli import tables as cli_tables
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.evaluate import report
 from pipeline.experiment import load
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -112,8 +112,8 @@ def judged(world, tmp_path_factory):
     experiment = shelf.experiment("perfect", "shifted", "half")
     fewer = {"judging": experiment.judging.model_copy(update={"bootstrap_draws": 100})}
     experiment = experiment.model_copy(update=fewer)
-    summary = evaluate.run(experiment, shelf.workspace, Silent())
-    report.run(experiment, shelf.workspace, Silent())
+    summary = evaluate.run(experiment, shelf.workspace, SilentProgress())
+    report.run(experiment, shelf.workspace, SilentProgress())
     return shelf, experiment, summary
 
 
@@ -140,7 +140,7 @@ def test_products_stand_in_the_summary_beside_the_other_baselines(judged, world)
 
 def test_and_in_the_table_of_scores_with_pairs_of_their_own(judged):
     shelf, _, _ = judged
-    scores = tables.read(shelf.workspace.url("scores.parquet"))
+    scores = tables.read_table(shelf.workspace.url("scores.parquet"))
     assert not scores.duplicated(["id", "arm", "metric"]).any()
     pairs = np.isfinite(shelf.observed).sum(0)
     rows = scores[scores.metric == "rmse"].set_index(["arm", "id"])
@@ -164,7 +164,7 @@ def test_paired_differences_are_on_common_days(judged):
     multiscale = summary["arms"]["multiscale"]["median"]["rmse"]
     against = differences["multiscale-perfect"]["rmse"]
     assert against["median_difference"] == pytest.approx(multiscale, abs=1e-6)
-    table = tables.read(shelf.workspace.url("sites.parquet"))
+    table = tables.read_table(shelf.workspace.url("sites.parquet"))
     own = table[table.arm == "multiscale"]
     both = own[own.time.isin(shelf.cube.days[::2].astype("datetime64[ns]"))]
     error = (both.prediction - both.observation) ** 2
@@ -177,7 +177,7 @@ def test_paired_differences_are_on_common_days(judged):
 def test_and_are_printed_in_a_terminal_of_80_columns(judged):
     _, _, summary = judged
     console = rich.console.Console(width=80, record=True, file=io.StringIO())
-    for table in cli_tables.tables(summary):
+    for table in cli_tables.summary_tables(summary):
         console.print(table)
     told = console.export_text()
     assert re.search(r"^ *shifted +\d+ ", told, re.M)
@@ -201,15 +201,15 @@ def test_and_on_the_page_with_their_licence(judged):
 def test_scores_are_made_anew_when_a_product_is(shelf, judged):
     shelf.points("own", shelf.observed)
     experiment = shelf.experiment("own")
-    made = {"own": products.digests(experiment)}
+    made = {"own": products.product_digests(experiment)}
     assert made["own"].keys() == {"baseline own"}
     shelf.points("own", shelf.observed + SHIFT)
-    assert products.digests(experiment) != made["own"]
+    assert products.product_digests(experiment) != made["own"]
     inputs = judged[0].workspace.artefact("scores").manifest()["inputs"]
-    assert inputs["baseline half"] == products.digests(judged[1])["baseline half"]
+    assert inputs["baseline half"] == products.product_digests(judged[1])["baseline half"]
     judged[0].points("half", judged[0].observed[::2] + SHIFT, judged[0].cube.days[::2])
     with pytest.raises(StoreError, match="baseline half"):
-        evaluate.run(judged[1], judged[0].workspace, Silent())
+        evaluate.run(judged[1], judged[0].workspace, SilentProgress())
 
 
 def test_every_product_that_fails_is_named_at_once(shelf):
@@ -221,7 +221,9 @@ def test_every_product_that_fails_is_named_at_once(shelf):
     shelf.put("other", shelf.entries["other"])
     shelf.put("gone", entry("points.PointsSource", shelf.folder / "gone.nc", place="spot"))
     with pytest.raises(DataError) as error:
-        evaluate.run(shelf.experiment("good", "late", "other", "gone"), shelf.workspace, Silent())
+        evaluate.run(
+            shelf.experiment("good", "late", "other", "gone"), shelf.workspace, SilentProgress()
+        )
     told = str(error.value)
     late = "its days are 2020-12-24 to 2021-06-01, none of them in the test period 2019-11-20 to"
     assert late in told
@@ -233,10 +235,10 @@ def test_every_product_that_fails_is_named_at_once(shelf):
 
 
 def test_prepare_tells_it_before_anything_is_trained(snow, tmp_path):
-    experiment = load.experiment(str(snow), ["baselines=[nowhere]"])
+    experiment = load.load_experiment(str(snow), ["baselines=[nowhere]"])
     workspace = Workspace(str(tmp_path / "fresh"))
     with pytest.raises(ConfigError, match="no entry 'nowhere'"):
-        prepare.run(experiment, workspace, Silent())
+        prepare.run(experiment, workspace, SilentProgress())
     assert workspace.artefact("cube").manifest() is None
 
 
@@ -249,7 +251,7 @@ def test_a_product_without_the_target_is_refused(shelf):
     variables = shelf.world.experiment.variables | {"snowfall": snowfall}
     shelf.put("other", shelf.entries["other"])
     with pytest.raises(DataError, match=r"no snow_depth; it has \['snowfall'\]; map its variable"):
-        products.opened(shelf.experiment("other", variables=variables))
+        products.open_products(shelf.experiment("other", variables=variables))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_a_product_without_the_target_is_refused(shelf):
 )
 def test_names_that_are_taken_are_refused(shelf, names, found):
     with pytest.raises(ConfigError, match=found):
-        products.digests(shelf.experiment(*names))
+        products.product_digests(shelf.experiment(*names))
 
 
 def test_products_need_sites(shelf):
@@ -270,8 +272,8 @@ def test_products_need_sites(shelf):
             sources = shelf.world.experiment.sources.model_copy(update=changes["sources"])
             changes = {"sources": sources}
         with pytest.raises(ConfigError, match=r"set sources.insitu, or --set baselines=\[\]"):
-            products.digests(shelf.experiment("mine", **changes))
-    assert products.digests(shelf.experiment(models="s3://elsewhere")) == {}
+            products.product_digests(shelf.experiment("mine", **changes))
+    assert products.product_digests(shelf.experiment(models="s3://elsewhere")) == {}
 
 
 LAT, LON = np.array([40.2, 39.6]), np.array([-100.1, 179.95])
@@ -301,7 +303,7 @@ def test_only_chunks_with_a_site_on_days_that_are_judged_are_read(world):
     dataset["snow_depth"] = (("time", "lat", "lon"), field)
     experiment = world.experiment.model_copy(update={"baselines": ("huge",)})
     places = LAT[[0, 1, 1]], LON[[0, 1, 1]]
-    sampled = products.at_sites(experiment, {"huge": dataset}, places, days[3:5])["huge"]
+    sampled = products.sample_products(experiment, {"huge": dataset}, places, days[3:5])["huge"]
     assert sorted(set(seen)) == [(day, *at) for day in (3, 4) for at in ((12, 35), (13, 7))]
     assert len(seen) == len(set(seen))
     expected = [[3.13, 4.13], [3.12, 4.12], [3.12, 4.12]]
@@ -325,7 +327,7 @@ def test_flags_and_ranges_drop_values_and_count_them(world):
             {"entry": "flagged"},
         )
         where = np.array([40.2, 40.2]), np.array([-100.1, -99.1])
-        return products.at_sites(experiment, {"flagged": made}, where, days)["flagged"]
+        return products.sample_products(experiment, {"flagged": made}, where, days)["flagged"]
 
     places = {"lat": ("place", [40.2, 40.2]), "lon": ("place", [-100.1, -99.1])}
     found = sampled(["place"], places, [2], good=[0])
@@ -353,6 +355,8 @@ def test_a_file_that_cannot_be_read_is_named(world):
     names = ("one", "two")
     experiment = world.experiment.model_copy(update={"baselines": names})
     with pytest.raises(DataError) as error:
-        products.at_sites(experiment, dict.fromkeys(names, dataset), (LAT[:1], LON[:1]), days)
+        products.sample_products(
+            experiment, dict.fromkeys(names, dataset), (LAT[:1], LON[:1]), days
+        )
     for name in names:
         assert f"catalog entry {name}: cannot be read, truncated or damaged" in str(error.value)

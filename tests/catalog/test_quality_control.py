@@ -36,7 +36,7 @@ def sites(values, temperature=None, flag=None):
 
 
 def screened(dataset, **rules):
-    values, dropped = quality_control.screen(
+    values, dropped = quality_control.screen_sites(
         dataset, "soil_moisture", SOIL, QcConfig(**(OFF | rules))
     )
     return values, {rule: int(rejected.sum()) for rule, rejected in dropped.items()}
@@ -82,7 +82,7 @@ def test_a_sensor_at_another_depth_is_dropped_and_counted():
 def test_retrievals_are_dropped_by_the_bits_that_are_chosen(bits, flagged):
     values = np.float32([0.1, 0.2, np.nan, 0.3, 0.9, 0.4])
     flags = np.float32([1, 2, 1, 0, 1, np.nan])
-    rejects = quality_control.retrievals(values, flags, SOIL, QcConfig(satellite_bits=bits))
+    rejects = quality_control.reject_retrievals(values, flags, SOIL, QcConfig(satellite_bits=bits))
     assert {rule: int(r.sum()) for rule, r in rejects.items()} == {
         **({} if bits is None else {"flag": flagged}),
         "range": 0 if bits in (1, 3) else 1,  # a value counts under the first rule
@@ -128,7 +128,7 @@ def test_values_that_nobody_checked_are_kept_or_dropped(setting, good):
     kept = setting == "keep"
     np.testing.assert_array_equal(np.isfinite(values[0]), [True, False, kept, False])
     assert counts == {"provider: bad": 1} | ({} if kept else {"provider: U": 1})
-    found = quality_control.unchecked(data.provider_flag, np.isfinite(values))
+    found = quality_control.count_unchecked(data.provider_flag, np.isfinite(values))
     assert found == ({"U": 1} if kept else {})
 
 
@@ -163,7 +163,7 @@ def test_the_first_rule_that_drops_a_value_counts_it():
 
 def test_a_run_across_a_block_border_is_found_whole(snow, tmp_path):
     """A run of 30 days, 9 of them in one block of the cube and 21 in the next."""
-    border = int(schema.time_axis(load.experiment(str(snow)).period)[64])
+    border = int(schema.time_axis(load.load_experiment(str(snow)).period)[64])
     first = np.datetime64(border - 9, "D")
     file = snow.parent / "sites.nc"
     with xr.open_dataset(file, engine="h5netcdf") as dataset:
@@ -174,12 +174,12 @@ def test_a_run_across_a_block_border_is_found_whole(snow, tmp_path):
     changed.to_netcdf(file, engine="h5netcdf")
     for stuck_days, dropped in ((30, 30), (31, 0)):
         rules = [f"qc.stuck_days={stuck_days}"]
-        experiment = load.experiment(str(snow), rules)
+        experiment = load.load_experiment(str(snow), rules)
         url = str(tmp_path / f"{stuck_days}.zarr")
         sources = experiment_sources.open_sources(experiment)
-        zarr_arrays.create_group(url, *stage._template(experiment, sources))
+        zarr_arrays.create_group(url, *stage._cube_template(experiment, sources))
         assert sources.insitu.dropped["stuck"] == dropped
-        assert site_records.write(sources.insitu, experiment, url)
+        assert site_records.write_records(sources.insitu, experiment, url)
         depth = zarr_arrays.open_group(url, "sites")["snow_depth"].isel(site=3)
         kept = depth.sel(time=slice(first, first + 29))
         assert len(kept) == 30
@@ -187,9 +187,9 @@ def test_a_run_across_a_block_border_is_found_whole(snow, tmp_path):
 
 
 def test_real_counts_of_scan(real_data):
-    experiment = load.experiment("scan")
+    experiment = load.load_experiment("scan")
     dataset = intake_catalog.open_source(experiment, "scan_sites")
-    values, dropped = quality_control.screen(dataset, "soil_moisture", SOIL, experiment.qc)
+    values, dropped = quality_control.screen_sites(dataset, "soil_moisture", SOIL, experiment.qc)
     counts = {rule: int(rejected.sum()) for rule, rejected in dropped.items()}
     assert counts["provider: frozen_soil"] == 7016
     assert counts["provider: out_of_range"] == 1199

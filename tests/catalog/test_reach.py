@@ -72,15 +72,21 @@ def test_a_source_that_tells_is_asked_once_and_a_part_of_a_day_is_none(source):
 
 def test_young_days_are_preliminary_where_an_entry_says_so(monkeypatch):
     monkeypatch.setattr(intake_catalog, "today", lambda: DAY("2019-02-10"))
-    demo = load.experiment("demo")
+    demo = load.load_experiment("demo")
     metadata = {}
     spec = {"metadata": metadata}
     monkeypatch.setattr(
-        intake_catalog, "find", lambda *_: intake_catalog.CatalogEntry("catalog", "forcing", spec)
+        intake_catalog,
+        "find_entry",
+        lambda *_: intake_catalog.CatalogEntry("catalog", "forcing", spec),
     )
-    assert intake_catalog.preliminary(demo, DAY("2019-02-05")) == []
+    assert intake_catalog.preliminary_span(demo, DAY("2019-02-05")) == []
     metadata["preliminary_days"] = 10  # 1 to 10 February
-    assert intake_catalog.preliminary(demo, DAY("2019-02-05")) == [["2019-02-01", "2019-02-05"]]
-    assert intake_catalog.preliminary(demo, DAY("2019-01-31")) == []
+    assert intake_catalog.preliminary_span(demo, DAY("2019-02-05")) == [
+        ["2019-02-01", "2019-02-05"]
+    ]
+    assert intake_catalog.preliminary_span(demo, DAY("2019-01-31")) == []
     metadata["preliminary_days"] = 10_000
-    assert intake_catalog.preliminary(demo, DAY("2019-01-31")) == [["2016-01-01", "2019-01-31"]]
+    assert intake_catalog.preliminary_span(demo, DAY("2019-01-31")) == [
+        ["2016-01-01", "2019-01-31"]
+    ]

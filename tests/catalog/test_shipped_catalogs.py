@@ -21,7 +21,7 @@ MADE_HERE = ("osse", "products:maps", "products:series")  # of places and sizes 
 
 def entries():
     for file in sorted(FOLDER.glob("*.yaml")):
-        for name, spec in intake_catalog.tree(str(file)).items():
+        for name, spec in intake_catalog.read_entries(str(file)).items():
             if spec["driver"] != "yaml_file_cat":
                 yield file.stem, name, spec
 
@@ -42,7 +42,7 @@ def test_every_entry_says_all_that_a_reader_needs():
 def test_every_entry_opens_as_a_driver_with_our_names_and_units(monkeypatch):
     for file, name, spec in entries():
         entry = f"{file}:{name}"
-        for variable in intake_catalog.ENVIRONMENT.findall(str(spec)):
+        for variable in intake_catalog.ENVIRONMENT_PATTERN.findall(str(spec)):
             monkeypatch.setenv(variable, "/nowhere")
         driver = intake.open_catalog(str(FOLDER / f"{file}.yaml"))[name]
         if not isinstance(driver, Source):
@@ -54,14 +54,14 @@ def test_every_entry_opens_as_a_driver_with_our_names_and_units(monkeypatch):
 
 def test_main_nests_the_others():
     nested = {
-        name: intake_catalog.nested(str(FOLDER / "main.yaml"), spec)
-        for name, spec in intake_catalog.tree(str(FOLDER / "main.yaml")).items()
+        name: intake_catalog.nested_catalog_url(str(FOLDER / "main.yaml"), spec)
+        for name, spec in intake_catalog.read_entries(str(FOLDER / "main.yaml")).items()
     }
     assert sorted(nested) == ["forcing", "insitu", "products", "satellite", "static"]
     for name, url in nested.items():
         assert Path(url) == FOLDER / f"{name}.yaml"
     main = intake.open_catalog(str(FOLDER / "main.yaml"))
     assert "aorc" in list(main["forcing"])
-    found = intake_catalog.find("main", "forcing.aorc")
+    found = intake_catalog.find_entry("main", "forcing.aorc")
     assert found.name == "aorc"
     assert found.spec["metadata"]["auth"] == "anonymous"

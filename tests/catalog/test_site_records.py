@@ -35,7 +35,7 @@ def three():
 
 def records(snow, *sources, **rules):
     settings = [f"qc.{rule}={value}" for rule, value in rules.items()]
-    return site_records.records(load.experiment(str(snow), settings), sources, WINDOW)
+    return site_records.read_records(load.load_experiment(str(snow), settings), sources, WINDOW)
 
 
 def test_all_sites_of_a_cell_are_kept_by_default(snow):
@@ -68,7 +68,7 @@ def test_what_is_known_of_the_records_is_told(snow):
     data["provider_flag"] = (("time", "place"), flags, attrs)
     made = records(snow, data)
     assert made.entry_attrs["some"]["unchecked"] == {"U": 10}
-    assert stage._remarks(made.entry_attrs) == [
+    assert stage._notes_on_records(made.entry_attrs) == [
         "some: two sensors are one record",
         "some: kept values that the provider did not check: 10 U; --set qc.unchecked=drop leaves "
         "them out",
@@ -120,8 +120,8 @@ def test_entries_of_nested_and_of_other_catalogs(snow):
         "sources.satellite=all.footprints",
         f"sources.insitu=[{folder}/catalog.yaml:sites]",
     ]
-    plain, named = load.experiment(str(snow)), load.experiment(str(snow), settings)
-    assert intake_catalog.entries(named) == [
+    plain, named = load.load_experiment(str(snow)), load.load_experiment(str(snow), settings)
+    assert intake_catalog.cube_entries(named) == [
         "all.cells",
         "all.footprints",
         f"{folder}/catalog.yaml:sites",
@@ -129,7 +129,9 @@ def test_entries_of_nested_and_of_other_catalogs(snow):
     ours, theirs = experiment_sources.open_sources(named), experiment_sources.open_sources(plain)
     xr.testing.assert_equal(ours.insitu.data, theirs.insitu.data)
     assert ours.satellite.equals(theirs.satellite)
-    assert intake_catalog.digest(named, "all.cells") == intake_catalog.digest(plain, "cells")
+    assert intake_catalog.entry_digest(named, "all.cells") == intake_catalog.entry_digest(
+        plain, "cells"
+    )
     for name, known in (("all.cell", "did you mean 'cells'"), ("none.cells", "entries: all")):
         with pytest.raises(ConfigError, match=known):
-            intake_catalog.find(f"{folder}/main.yaml", name)
+            intake_catalog.find_entry(f"{folder}/main.yaml", name)

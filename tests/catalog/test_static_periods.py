@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluate.report import page
 from pipeline.experiment import load
 from pipeline.prepare import folds
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
 EARLY, LATE = "2019-11-20, 2020-01-31", "2020-02-01, 2020-04-27"
@@ -21,13 +21,13 @@ def told(snow, static_period, train=EARLY, test=LATE):
     catalog = yaml.safe_load(path.read_text())
     catalog["sources"]["cells"]["metadata"]["static_period"] = static_period
     path.write_text(yaml.safe_dump(catalog))
-    return load.experiment(str(snow), [f"train_period=[{train}]", f"test_period=[{test}]"])
+    return load.load_experiment(str(snow), [f"train_period=[{train}]", f"test_period=[{test}]"])
 
 
 @pytest.mark.parametrize("period", ["2020-03-01..2020-03-31", "2020-02-01..", "2020-04-27 .. "])
 def test_statics_of_the_test_period_are_refused(snow, period):
     with pytest.raises(ConfigError) as caught:
-        experiment_sources.check(told(snow, period))
+        experiment_sources.check_static_periods(told(snow, period))
     (problem,) = caught.value.problems
     assert problem.startswith(f"statics of cells describe {period}")
     assert "test_period 2020-02-01..2020-04-27 but not train_period 2019-11-20.." in problem
@@ -44,17 +44,20 @@ def test_statics_of_the_test_period_are_refused(snow, period):
     ],
 )
 def test_other_statics_are_used(snow, period):
-    assert experiment_sources.check(told(snow, period)) == []
+    assert experiment_sources.check_static_periods(told(snow, period)) == []
 
 
 def test_seen_days_have_no_statics_of_their_own(snow):
-    assert experiment_sources.check(told(snow, "2020-03-01..", train=LATE, test=LATE)) == []
+    assert (
+        experiment_sources.check_static_periods(told(snow, "2020-03-01..", train=LATE, test=LATE))
+        == []
+    )
 
 
 def test_unknown_periods_are_told(snow):
-    assert experiment_sources.check(told(snow, "unknown")) == ["cells"]
+    assert experiment_sources.check_static_periods(told(snow, "unknown")) == ["cells"]
     own = told(snow, "constant").model_copy(update={"inputs_from": "own"})
-    assert experiment_sources.check(own) == []
+    assert experiment_sources.check_static_periods(own) == []
 
 
 def test_the_summary_and_the_page_tell_of_them(world):
@@ -70,9 +73,9 @@ def test_another_experiments_cube_does_not_hide_them(world, tmp_path):
     path.write_text(yaml.safe_dump(catalog))
     settings = [f"cube={world.workspace.root}", f"sources.catalog={path}"]
     settings += ["train_period=[2019-11-20, 2020-01-31]", "test_period=[2020-04-01, 2020-04-27]"]
-    experiment = load.experiment(str(world.path), settings)
+    experiment = load.load_experiment(str(world.path), settings)
     workspace = Workspace(str(tmp_path / "w"))
-    folds.run(experiment, workspace, Silent())
+    folds.run(experiment, workspace, SilentProgress())
     with pytest.raises(ConfigError, match="statics of cells"):
-        train_module.run(experiment, workspace, Silent())
+        train_module.run(experiment, workspace, SilentProgress())
     assert not (tmp_path / "w" / "models").exists()

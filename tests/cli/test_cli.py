@@ -277,7 +277,7 @@ def test_days_beyond_the_experiments_period_are_scored(
 
 def test_a_log_line_has_no_rate_before_there_is_one(capsys, monkeypatch):
     monkeypatch.setattr(run_stages, "LOG_EVERY_S", -1.0)
-    with run_stages.progress() as line:
+    with run_stages.show_progress() as line:
         line.start("prepare", 3, "blocks")
         line.advance()
         line.advance()

@@ -21,7 +21,7 @@ from pipeline.errors import SoilweaveError
 from pipeline.evaluate import stage as evaluate_stage
 from pipeline.experiment import load
 from pipeline.prepare import folds, stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 from pipeline.train import stage as train_stage
 
@@ -50,10 +50,10 @@ def spoilt(snow: Path, change) -> Path:
 
 def noticed(path: Path, stages, *settings: str) -> str:
     """Run stages for an experiment; the message of the error, "" where there is none."""
-    experiment = load.experiment(str(path), settings)
+    experiment = load.load_experiment(str(path), settings)
     workspace = Workspace(str(path.parent / "ws" / experiment.name))
     try:
-        run_stages.run(stages, workspace.place(experiment), workspace, Silent())
+        run_stages.run(stages, workspace.place(experiment), workspace, SilentProgress())
     except SoilweaveError as error:
         return str(error)
     return ""
@@ -124,10 +124,10 @@ def test_a_job_with_regions_that_are_not_there_is_not_uploaded(snow, tmp_path):
     from pipeline.cluster import submit
 
     settings = ("folds.kind=region", f"folds.by={tmp_path}/nowhere.geojson")
-    order = submit.Order(str(snow), "run", "s3://bucket/ws", settings=settings)
+    order = submit.JobSpec(str(snow), "run", "s3://bucket/ws", settings=settings)
     said = ""
     try:
-        submit.gather(order, tmp_path)
+        submit.collect_upload(order, tmp_path)
     except (SoilweaveError, OSError) as error:
         said = str(error)
     assert said == f"folds.by {tmp_path}/nowhere.geojson: not found; correct the path"
@@ -136,14 +136,14 @@ def test_a_job_with_regions_that_are_not_there_is_not_uploaded(snow, tmp_path):
 def test_a_product_without_the_target_is_noticed_before_training(world, tmp_path, monkeypatch):
     """Also where the cube is another experiment's, so that nothing is prepared here."""
     worked = []
-    monkeypatch.setattr(train_stage, "fit", lambda *_, **__: worked.append("train"))
+    monkeypatch.setattr(train_stage, "run_workers", lambda *_, **__: worked.append("train"))
     settings = [f"cube={world.workspace.root}", "arms=[insitu]", "baselines=[cells]"]
-    experiment = load.experiment(str(world.path), settings, "unjudged")
+    experiment = load.load_experiment(str(world.path), settings, "unjudged")
     workspace = Workspace(str(tmp_path / "unjudged"))
-    folds.run(experiment, workspace, Silent())
+    folds.run(experiment, workspace, SilentProgress())
     said = ""
     try:
-        train.run(experiment, workspace, Silent())
+        train.run(experiment, workspace, SilentProgress())
     except SoilweaveError as error:
         said = str(error)
     except KeyError as error:  # what f22735c ends with, when nothing was trained
@@ -157,11 +157,11 @@ def test_models_that_need_what_the_sources_lack_are_noticed_by_prepare(world, tm
     """The models take elevation; these sources have none."""
     settings = [f"models={world.workspace.url('models')}", "sources.static=[]"]
     settings += ["sources.satellite=null", "sources.insitu=[]"]
-    experiment = load.experiment(str(world.path), settings, "elsewhere")
+    experiment = load.load_experiment(str(world.path), settings, "elsewhere")
     workspace = Workspace(str(tmp_path / "elsewhere"))
     said = ""
     try:
-        prepare.run(experiment, workspace, Silent())
+        prepare.run(experiment, workspace, SilentProgress())
     except SoilweaveError as error:
         said = str(error)
     finally:
@@ -173,7 +173,7 @@ def test_models_that_need_what_the_sources_lack_are_noticed_by_prepare(world, tm
 def test_score_opens_its_sites_before_it_learns_anything(world, monkeypatch, tmp_path):
     learnt = []
     monkeypatch.setattr(
-        "pipeline.evaluate.bias_adjustment._errors", lambda *_: learnt.append(1) or {}
+        "pipeline.evaluate.bias_adjustment._training_errors", lambda *_: learnt.append(1) or {}
     )
     command = ["score", str(world.path), "--sites", str(tmp_path / "nowhere.nc"), "--adjust"]
     root = Path(world.workspace.root).parent
@@ -187,7 +187,9 @@ def test_score_notices_first_that_its_result_cannot_be_written(
 ):
     (tmp_path / "file").write_text("no folder")
     begun = []
-    monkeypatch.setattr("pipeline.evaluate.probes.run", lambda *_, **__: begun.append(1) or {})
+    monkeypatch.setattr(
+        "pipeline.evaluate.probes.score_probes", lambda *_, **__: begun.append(1) or {}
+    )
     command = ["score", str(world.path), "--sites", "sites.nc", "--adjust"]
     command += [option, str(tmp_path / "file" / "result")]
     done = CliRunner().invoke(app, command)
@@ -233,22 +235,22 @@ def failing(message: str):
 def test_a_run_that_fails_early_is_shown_as_failed_with_the_error(kept, monkeypatch):
     """Prepare finds its work done and opens the run; folds then fails before it takes the lease."""
     path, workspace = kept
-    experiment = load.experiment(str(path))
+    experiment = load.load_experiment(str(path))
     monkeypatch.setattr(folds, "run", failing("too few sites"))
     with pytest.raises(SoilweaveError, match="too few sites"):
-        run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Silent())
+        run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, SilentProgress())
     folder = Path(workspace.root).parent
     assert runs_of(folder, "snow") == {"snow": ("FAILED", "stage: too few sites")}
     assert json.loads((Path(workspace.root) / "mlflow.json").read_text())["status"] == "FAILED"
     monkeypatch.undo()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Silent())
+    run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, SilentProgress())
     assert runs_of(folder, "snow") == {"snow": ("FINISHED", "")}
 
 
 def test_an_error_is_logged_without_its_secrets(kept, monkeypatch):
     path, workspace = kept
-    experiment = load.experiment(str(path))
+    experiment = load.load_experiment(str(path))
     monkeypatch.setenv("PROVIDER_TOKEN", "s3cret-of-the-provider")
 
     def run(*_, **__):
@@ -256,17 +258,17 @@ def test_an_error_is_logged_without_its_secrets(kept, monkeypatch):
 
     monkeypatch.setattr(folds, "run", run)
     with pytest.raises(ValueError, match="asked"):
-        run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Silent())
+        run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, SilentProgress())
     shown = runs_of(Path(workspace.root).parent, "snow")
     assert shown == {"snow": ("FAILED", "ValueError: asked https://host/a with ***")}
 
 
 def test_a_verb_that_fails_before_any_work_makes_no_run(snow, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    experiment = load.experiment(str(snow), ["sources.forcing=[nowhere]"])
+    experiment = load.load_experiment(str(snow), ["sources.forcing=[nowhere]"])
     workspace = Workspace(str(snow.parent / "ws" / "snow"))
     with pytest.raises(SoilweaveError, match="no entry 'nowhere'"):
-        run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Silent())
+        run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, SilentProgress())
     assert not (snow.parent / "ws" / "mlflow.db").exists()
 
 
@@ -324,6 +326,6 @@ def test_what_cannot_be_logged_leaves_no_run_running(world, tmp_path, monkeypatc
     for name in ("models", "scores"):
         Path(workspace.artefact(name).prefix + "manifest.json").unlink()
     (tmp_path / "snow" / "folds.geojson").unlink()
-    mirror.mirror(experiment, workspace, Silent(), "FINISHED")
+    mirror.mirror(experiment, workspace, SilentProgress(), "FINISHED")
     shown = runs_of(tmp_path, "snow")
     assert {name: status for name, (status, _) in shown.items()} == {"snow": "FINISHED"}

@@ -126,7 +126,7 @@ class Difference:
 
 def difference(one: str, other: str) -> Difference:
     """The largest absolute differences between two workspaces of the same experiment."""
-    pair = [tables.read(files.join(root, "scores.parquet")) for root in (one, other)]
+    pair = [tables.read_table(files.join(root, "scores.parquet")) for root in (one, other)]
     pair = [frame.set_index(KEYS).sort_index() for frame in pair]
     assert len(pair[0])
     assert list(pair[0].index) == list(pair[1].index)

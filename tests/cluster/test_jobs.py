@@ -32,7 +32,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment import load
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import artefacts, tables
 
 ENDS_S = 180  # far more than anything here takes
@@ -170,15 +170,18 @@ def test_a_job_is_followed_again_from_its_first_line_to_its_status(prepared):
 def test_a_job_makes_what_this_machine_makes(prepared, tmp_path, local_ray):
     path, there, (code, *_) = prepared
     assert code == 0
-    experiment, workspace = load.experiment(str(path)), artefacts.Workspace(str(tmp_path / "snow"))
+    experiment, workspace = (
+        load.load_experiment(str(path)),
+        artefacts.Workspace(str(tmp_path / "snow")),
+    )
     for stage in (prepare_stage, folds):
-        stage.run(experiment, workspace, Silent())
+        stage.run(experiment, workspace, SilentProgress())
     workspace.lease.release()
     here = tmp_path / "snow"
     for group in ("cells", "footprints", "sites"):
         ours, theirs = (xr.open_zarr(place / "cube.zarr", group=group) for place in (here, there))
         xr.testing.assert_equal(ours.load(), theirs.load())
-    ours, theirs = (tables.read(str(place / "folds.parquet")) for place in (here, there))
+    ours, theirs = (tables.read_table(str(place / "folds.parquet")) for place in (here, there))
     assert ours.equals(theirs)
     ours, theirs = (files.read_json(f"{place}/cube.zarr/manifest.json") for place in (here, there))
     for manifest in (ours, theirs):
@@ -352,16 +355,16 @@ def test_a_server_that_stays_away_is_given_up(monkeypatch):
     monkeypatch.setattr(submit, "PAUSE_S", 0.1)
     client = Gone()
     with pytest.raises(ConfigError, match=r"no Ray .*: gone; .*again with --follow snow-1"):
-        asyncio.run(submit._follow(client, "snow-1", "http://head:8265", print))
+        asyncio.run(submit._follow_log(client, "snow-1", "http://head:8265", print))
     assert client.asked > 2
 
 
 def test_a_silent_host_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(submit, "TIMEOUT_S", (0.5, 0.5))
+    monkeypatch.setattr(submit, "REQUEST_TIMEOUT_S", (0.5, 0.5))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"{address}: no Ray dashboard answers"):
-            submit.follow("any", address, print)
+            submit.follow_job("any", address, print)
 
 
 @pytest.mark.parametrize(
@@ -383,30 +386,30 @@ def test_where_jobs_go(monkeypatch, given, environment, found):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert submit.dashboard(given) == found
+    assert submit.dashboard_url(given) == found
 
 
 @pytest.mark.parametrize("given", ["ray://head:10001", "head:6379"])
 def test_other_addresses_of_a_cluster_are_refused(given):
     with pytest.raises(ConfigError, match=f"{given}: is no URL.*--address http://head:8265"):
-        submit.dashboard(given)
+        submit.dashboard_url(given)
 
 
 def test_every_verb_that_is_a_row_of_stages_can_be_a_job():
-    assert set(submit.VERBS) == set(run_stages.STAGES)
+    assert set(submit.JOB_VERBS) == set(run_stages.STAGES)
 
 
 def test_a_password_is_not_shown_around():
-    order = submit.Order("demo", "run", "ftp://me:mine@host/ws")
+    order = submit.JobSpec("demo", "run", "ftp://me:mine@host/ws")
     with pytest.raises(ConfigError, match="leave it out") as error:
-        submit.submit(order, "http://127.0.0.1:1")
+        submit.submit_job(order, "http://127.0.0.1:1")
     assert "mine" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        *((name, ()) for name in load.presets("experiments")),
+        *((name, ()) for name in load.list_presets("experiments")),
         ("demo", ("recipe=liu2022", "train.updates=50")),
         ("demo", ("recipe=liu2022", "train.epochs=2", "planet.url=/planet")),
         ("scan", ("inputs.slow=[]", "qc.stuck_days=null", "models=s3://bucket/models")),
@@ -414,22 +417,24 @@ def test_a_password_is_not_shown_around():
 )
 def test_a_resolved_experiment_is_read_again_as_it_is(tmp_path, name, settings):
     assert (
-        submit.gather(submit.Order(name, "run", REMOTE, "again", settings=settings), tmp_path)
+        submit.collect_upload(
+            submit.JobSpec(name, "run", REMOTE, "again", settings=settings), tmp_path
+        )
         == "again"
     )
-    again = load.experiment(str(tmp_path / "experiment.yaml"))
-    assert again == load.experiment(name, settings, "again")
+    again = load.load_experiment(str(tmp_path / "experiment.yaml"))
+    assert again == load.load_experiment(name, settings, "again")
 
 
 @pytest.fixture
 def staged(snow, tmp_path, monkeypatch):
     """What is uploaded where recipe, catalog and models are named by relative paths."""
-    (snow.parent / "mine.yaml").write_text(yaml.safe_dump(load.read("recipes", "liu2022")))
+    (snow.parent / "mine.yaml").write_text(yaml.safe_dump(load.read_settings("recipes", "liu2022")))
     monkeypatch.chdir(snow.parent)
     settings = ("recipe=mine.yaml", "sources.catalog=catalog.yaml", "models=other/models")
     folder = tmp_path / "staged"
     folder.mkdir()
-    submit.gather(submit.Order("snow.yaml", "run", REMOTE, settings=settings), folder)
+    submit.collect_upload(submit.JobSpec("snow.yaml", "run", REMOTE, settings=settings), folder)
     return folder
 
 
@@ -445,16 +450,18 @@ def test_every_catalog_that_is_a_file_comes_along(snow, tmp_path, monkeypatch):
     )
     folder = tmp_path / "staged"
     folder.mkdir()
-    submit.gather(submit.Order("snow.yaml", "run", REMOTE, settings=settings), folder)
-    before = load.experiment("snow.yaml", settings)
+    submit.collect_upload(submit.JobSpec("snow.yaml", "run", REMOTE, settings=settings), folder)
+    before = load.load_experiment("snow.yaml", settings)
     wanted = [
-        intake_catalog.source(before, name).urlpath for name in intake_catalog.entries(before)
+        intake_catalog.driver_of_entry(before, name).urlpath
+        for name in intake_catalog.cube_entries(before)
     ]
     Path("catalog.yaml").unlink()
     monkeypatch.chdir(folder)
-    after = load.experiment("experiment.yaml")
+    after = load.load_experiment("experiment.yaml")
     assert [
-        intake_catalog.source(after, name).urlpath for name in intake_catalog.entries(after)
+        intake_catalog.driver_of_entry(after, name).urlpath
+        for name in intake_catalog.cube_entries(after)
     ] == wanted
 
 
@@ -474,9 +481,9 @@ def test_what_is_uploaded_is_little(staged):
 
 
 def test_what_is_named_by_a_relative_path_comes_along(staged, snow, monkeypatch, tmp_path):
-    wanted = load.experiment("snow.yaml", ["recipe=mine.yaml"])
+    wanted = load.load_experiment("snow.yaml", ["recipe=mine.yaml"])
     monkeypatch.chdir(staged)
-    found = load.experiment("experiment.yaml")
+    found = load.load_experiment("experiment.yaml")
     assert found.recipe_sections == wanted.recipe_sections
     assert (found.recipe, found.sources.catalog) == ("recipe.yaml", "catalog.yaml")
     assert found.models == str(snow.parent / "other" / "models")
@@ -484,16 +491,16 @@ def test_what_is_named_by_a_relative_path_comes_along(staged, snow, monkeypatch,
 
 
 def test_too_much_is_not_uploaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(submit, "LIMIT_MB", 0.1)
+    monkeypatch.setattr(submit, "MAX_UPLOAD_MB", 0.1)
     with pytest.raises(
         ConfigError, match=r"at most 0.1; the largest: pipeline/evaluate/report/borders.json"
     ):
-        submit.gather(submit.Order("demo", "run", REMOTE), tmp_path)
+        submit.collect_upload(submit.JobSpec("demo", "run", REMOTE), tmp_path)
 
 
 def test_a_log_told_anew_and_in_other_pieces_gives_every_line_once():
     text, lines = "one\n\ntwo\nthree\nrest", []
-    log = submit._Log(lines.append)
+    log = submit._LogWriter(lines.append)
     for end, step in ((3, 1), (9, 4), (2, 1), (len(text), 5)):
         log.begin()
         for start in range(0, end, step):

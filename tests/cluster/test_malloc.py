@@ -47,10 +47,10 @@ def test_what_the_environment_says_is_obeyed(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000000")
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000000")
-    malloc.keep()
+    malloc.keep_freed_memory()
     assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "1000000000"
 
 
 def test_nodes_of_our_image_keep_memory_too():
     text = (ROOT / "infra" / "Dockerfile").read_text()
-    assert all(f"{name}={value}" in text for name, value in malloc.SETTINGS.items())
+    assert all(f"{name}={value}" in text for name, value in malloc.MALLOC_SETTINGS.items())

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from pipeline.cluster.ray_cluster import run_tasks, split
+from pipeline.cluster.ray_cluster import run_tasks, split_by_receipt
 
 ITEMS = [{"block": block, "name": f"b{block}"} for block in range(5)]
 KEPT = {1: {"value": "kept 1"}, 3: {"value": "kept 3", "more": [1.5, None]}}
@@ -13,7 +13,7 @@ def receipt_of(item):
 
 
 def test_split_keeps_the_order_of_items():
-    kept, todo = split(iter(ITEMS), receipt_of)
+    kept, todo = split_by_receipt(iter(ITEMS), receipt_of)
     assert kept == [(ITEMS[1], KEPT[1]), (ITEMS[3], KEPT[3])]
     assert todo == [ITEMS[0], ITEMS[2], ITEMS[4]]
 

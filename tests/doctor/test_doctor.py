@@ -17,7 +17,7 @@ from clinic import rows
 from pipeline import cli, doctor
 from pipeline.doctor import checks
 from pipeline.errors import ConfigError, DataError
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 
 
 @pytest.fixture(scope="module")
@@ -404,12 +404,12 @@ def test_what_was_never_run_is_said(ward, monkeypatch):
 @pytest.mark.parametrize("target", ["scam", "/no/such.yaml"])
 def test_a_target_that_is_neither_is_refused(target):
     with pytest.raises(ConfigError, match="not found"):
-        doctor.examine(target, [], Silent())
+        doctor.examine(target, [], SilentProgress())
 
 
 def test_settings_are_those_of_an_experiment(ward):
     with pytest.raises(ConfigError, match="is a catalog"):
-        doctor.examine(str(ward.parent / "catalog.yaml"), ["period=x"], Silent())
+        doctor.examine(str(ward.parent / "catalog.yaml"), ["period=x"], SilentProgress())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 from pipeline import doctor
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def ward(healthy, tmp_path):
 
 def rows(path):
     """Rows of the table that are of the forcing: (year, check, found), and all that is shown."""
-    _, (table, *_) = doctor.examine(str(path), [], Silent())
+    _, (table, *_) = doctor.examine(str(path), [], SilentProgress())
     cells = [[str(cell) for cell in column._cells] for column in table.columns]
     every = list(zip(*cells, strict=True))
     return [row[1:4] for row in every if row[0] == "forcing"], every

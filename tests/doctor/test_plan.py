@@ -25,7 +25,7 @@ def test_shards_and_models_are_those_that_a_run_makes(world):
     made += counted(world.workspace, "cube")[1]
     cells = [key for key in made if key.startswith("cells/") and "/mask/" not in key]
     assert prepare.objects == len(cells)
-    n_models = len(models.jobs(experiment, range(3)))
+    n_models = len(models.list_models(experiment, range(3)))
     assert train.tasks == f"{n_models} models x 60 updates"
     assert train.hours == pytest.approx(n_models * 60 * 0.5 / 2 / 3600)
     shards, empty = counted(world.workspace, "maps")
@@ -56,7 +56,7 @@ def test_nothing_is_read_and_what_is_not_said_is_asked_for(snow):
         "basis": "published",
     }
     catalog.write_text(yaml.safe_dump(tree))
-    sources, stages, basis = plan.plan_tables(load.experiment(str(snow)))
+    sources, stages, basis = plan.plan_tables(load.load_experiment(str(snow)))
     rows = list(zip(*(column._cells for column in sources.columns), strict=True))
     assert rows[0] == ("cells", "6", "2.4 GB", "1", "published", "none")
     assert rows[1] == ("footprints", "?", "?", "1", "not stated", "none")
@@ -82,7 +82,7 @@ def longer(experiment, years):
 
 
 def test_no_promise_but_that_of_training_data_grows_with_the_years():
-    two, four = (longer(load.experiment("load"), years) for years in (2, 4))
+    two, four = (longer(load.load_experiment("load"), years) for years in (2, 4))
     first, second = (
         {w.stage: w.memory for w in plan.estimate_work(e, plan.experiment_sizes(e), FIXED)}
         for e in (two, four)
@@ -98,7 +98,7 @@ def test_no_promise_but_that_of_training_data_grows_with_the_years():
 
 
 def test_training_data_that_do_not_fit_are_told_and_what_to_set():
-    experiment = load.experiment("load")
+    experiment = load.load_experiment("load")
     sizes = plan.experiment_sizes(experiment)
     assert plan._advise_on_memory(experiment, sizes, 16_000.0) == ""
     told = plan._advise_on_memory(experiment, sizes, 2_000.0)  # 600 of 1569 MB

@@ -18,7 +18,7 @@ from pipeline.doctor import catalog_entry, probe_file
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.grid import ease
 from pipeline.probes import columns, examine
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources.table.text import parse_csv
 
 HEADER = "site,lat,lon,depth_m,time,vwc_m3m3\n"
@@ -44,7 +44,9 @@ def doctor(tmp_path):
         path = tmp_path / "mine.csv"
         path.write_text(text)
         target = str(tmp_path / write) if write else None
-        healthy, parts = probe_file.examine_probes(str(path), target, Silent(), settings, plots)
+        healthy, parts = probe_file.examine_probes(
+            str(path), target, SilentProgress(), settings, plots
+        )
         console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
         for part in parts:
             console.print(part, soft_wrap=isinstance(part, str), highlight=False)
@@ -389,7 +391,7 @@ def test_no_table(doctor, tmp_path):
     with pytest.raises(DataError, match="empty"):
         doctor("")
     with pytest.raises(DataError, match="not found"):
-        probe_file.examine_probes(str(tmp_path / "lost.csv"), None, Silent())
+        probe_file.examine_probes(str(tmp_path / "lost.csv"), None, SilentProgress())
     for write in ("my.yaml", "my.txt:mine", "my.yaml:a b"):
         with pytest.raises(ConfigError, match=r"expected CATALOG\.yaml:NAME"):
             doctor(HEALTHY, write=write)
@@ -400,12 +402,12 @@ def test_a_table_on_a_server_keeps_its_secrets(tmp_path):
     catalog = tmp_path / "my.yaml"
     with web.serve(tmp_path) as site:
         url, folder = f"{site.url}/mine.csv", str(tmp_path / "p")
-        healthy, _ = probe_file.examine_probes(url, f"{catalog}:mine", Silent(), (), folder)
+        healthy, _ = probe_file.examine_probes(url, f"{catalog}:mine", SilentProgress(), (), folder)
         assert healthy
         assert intake.open_catalog(str(catalog))["mine"].to_dask().sizes["place"] == 3
         secret = url.replace("://", "://me:planted@")
         with pytest.raises(ConfigError, match="credentials are not allowed in a catalog") as caught:
-            probe_file.examine_probes(secret, f"{catalog}:other", Silent(), (), folder)
+            probe_file.examine_probes(secret, f"{catalog}:other", SilentProgress(), (), folder)
     assert "planted" not in str(caught.value) + catalog.read_text()
 
 

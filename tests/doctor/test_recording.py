@@ -169,7 +169,7 @@ def listed(folder: Path, site: web.Site) -> dict:
     rows = miniatures_insitu.uscrn_year(name, 2020, lambda i: f"{0.1 + i / 1000:.3f}")
     miniatures_insitu.write_uscrn(folder / "products", {(name, 2020): rows})
     site.made.append((r"products/.*/$", miniatures_insitu.index(folder)))
-    entry = intake_catalog.find("insitu", "uscrn").spec
+    entry = intake_catalog.find_entry("insitu", "uscrn").spec
     args = {"urlpath": f"{site.url}/products/daily01", "mapping": entry["args"]["mapping"]}
     return {"driver": entry["driver"], "args": args, "metadata": metadata("site")}
 
@@ -405,7 +405,7 @@ def test_no_entry_is_verified_without_a_recording():
     """`verified: DATE` is set only from one; `true` is left to files that are on this machine."""
     lacking = []
     for path in sorted((Path(intake_catalog.__file__).parents[2] / "catalogs").glob("*.yaml")):
-        for name, spec in intake_catalog.tree(str(path)).items():
+        for name, spec in intake_catalog.read_entries(str(path)).items():
             said = (spec.get("metadata") or {}).get("verified", False)
             if said is True and "://" in str(spec.get("args")):
                 lacking.append(f"{path.stem}:{name}: true, though it is read from a server")

@@ -23,7 +23,7 @@ from pipeline.storage.cube import Cube
 @pytest.fixture(scope="module")
 def place(demo):
     workspace = Workspace(str(demo[0] / "demo"))
-    return workspace, workspace.place(load.experiment("demo", SETTINGS))
+    return workspace, workspace.place(load.load_experiment("demo", SETTINGS))
 
 
 def test_all_stages_end_and_a_second_run_touches_nothing(demo, capsys):
@@ -45,7 +45,7 @@ def test_all_stages_end_and_a_second_run_touches_nothing(demo, capsys):
 def test_cells_judged_are_away_from_every_site(place):
     workspace, _ = place
     cube = Cube.open(workspace.url("cube.zarr"))
-    away = {tuple(cell) for cell in evaluate_stage.away_from_sites(cube).tolist()}
+    away = {tuple(cell) for cell in evaluate_stage.cells_away_from_sites(cube).tolist()}
     sites = list(zip(cube.sites["y"].values.tolist(), cube.sites["x"].values.tolist(), strict=True))
     ny, nx = cube.cells["mask"].shape
     expected = set()
@@ -61,7 +61,7 @@ def test_cells_judged_are_away_from_every_site(place):
 
 def test_scores_against_the_truth_are_those_of_plain_xarray(place):
     workspace, experiment = place
-    scores = tables.read(workspace.url("scores.parquet"))
+    scores = tables.read_table(workspace.url("scores.parquet"))
     rows = scores[(scores.target == "truth") & (scores.metric == "rmse")]
     paths = sorted(Path(workspace.url("planet")).glob("truth_*.nc"))
     known = xr.concat([xr.open_dataset(p, engine="h5netcdf") for p in paths], "time").SM
@@ -87,21 +87,21 @@ def test_scores_against_the_truth_are_those_of_plain_xarray(place):
 def test_a_planet_made_elsewhere_is_used_as_it_is(place, tmp_path, local_ray):
     from pipeline import planet, prepare
     from pipeline.errors import StoreError
-    from pipeline.progress import Silent
+    from pipeline.progress import SilentProgress
 
     first, _ = place
     url = first.url("planet")
-    experiment = load.experiment("demo", [*SETTINGS, f"planet.url={url}"], "other")
+    experiment = load.load_experiment("demo", [*SETTINGS, f"planet.url={url}"], "other")
     other = Workspace(str(tmp_path / "other"))
     experiment = other.place(experiment)
-    planet.run(experiment, other, Silent())
-    prepare.run(experiment, other, Silent())
+    planet.run(experiment, other, SilentProgress())
+    prepare.run(experiment, other, SilentProgress())
     assert not files.exists(other.url("planet"))
     ours, theirs = (zarr_arrays.open_group(w.url("cube.zarr"), "cells") for w in (other, first))
     np.testing.assert_array_equal(ours.precipitation.values, theirs.precipitation.values)
-    lost = load.experiment("demo", [f"planet.url={tmp_path}/none"])
+    lost = load.load_experiment("demo", [f"planet.url={tmp_path}/none"])
     with pytest.raises(StoreError, match="there is no planet in this folder"):
-        planet.run(lost, other, Silent())
+        planet.run(lost, other, SilentProgress())
 
 
 def test_the_readme_reads_a_value_and_plots_a_series(demo, capsys, monkeypatch):

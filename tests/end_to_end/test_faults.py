@@ -23,7 +23,7 @@ from fault_run import train_workers
 from pipeline.experiment import load
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -62,10 +62,10 @@ def test_a_lost_worker_and_a_lost_node_change_no_bit(tmp_path, local_ray):
     assert "group of 2" in told
     assert "finished 7 killer done True" in told
 
-    experiment, quiet = load.experiment(str(path)), Workspace(str(tmp_path / "quiet"))
+    experiment, quiet = load.load_experiment(str(path)), Workspace(str(tmp_path / "quiet"))
     for stage in (prepare_stage, folds, train_stage):
-        stage.run(experiment, quiet, Silent())
-    for job in models.jobs_in(quiet, experiment):
+        stage.run(experiment, quiet, SilentProgress())
+    for job in models.list_workspace_models(quiet, experiment):
         urls = [models.checkpoint_url(w.url("models"), job) for w in (disturbed, quiet)]
         ours, theirs = (Path(url).read_bytes() for url in urls)
         assert ours == theirs, job
@@ -93,7 +93,7 @@ def most_private(experiment, packed, root: Path) -> int:
     watcher = threading.Thread(target=private_bytes, args=(stop, seen))
     watcher.start()
     try:
-        train_stage.fit(experiment, str(root), "test", packed, 150, 3, Silent())
+        train_stage.run_workers(experiment, str(root), "test", packed, 150, 3, SilentProgress())
     finally:
         stop.set()
         watcher.join()
@@ -103,7 +103,7 @@ def most_private(experiment, packed, root: Path) -> int:
 
 def with_three_workers(experiment, cube: str, folds_table: str, folder: Path) -> tuple[int, ...]:
     """Private memory of a worker on little and on much data, and the size of the latter."""
-    packed = training_data.pack(experiment, Cube.open(cube), tables.read(folds_table))
+    packed = training_data.pack_data(experiment, Cube.open(cube), tables.read_table(folds_table))
     factor = 120 * 2**20 // packed.cell_forcing.nbytes
     larger = dataclasses.replace(packed, cell_forcing=np.tile(packed.cell_forcing, (factor, 1, 1)))
     three = experiment.model_copy(update={"arms": ("satellite",), "n_seeds": 3})

@@ -14,7 +14,7 @@ from pipeline.planet import stage as planet_stage
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import zarr_arrays
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -43,7 +43,7 @@ EMPTY = slice(512, 768)  # the column of cells that lies in the ocean
 @pytest.fixture(scope="module")
 def globe(tmp_path_factory, local_ray):
     workspace = Workspace(str(tmp_path_factory.mktemp("workspace") / "load-globe"))
-    experiment = workspace.place(load.experiment("load-globe", list(SETTINGS)))
+    experiment = workspace.place(load.load_experiment("load-globe", list(SETTINGS)))
     for stage in (
         planet_stage,
         prepare_stage,
@@ -53,13 +53,13 @@ def globe(tmp_path_factory, local_ray):
         evaluate_stage,
         page,
     ):
-        stage.run(experiment, workspace, Silent())
+        stage.run(experiment, workspace, SilentProgress())
     workspace.lease.release()
     return experiment, workspace, Cube.open(workspace.url("cube.zarr"))
 
 
 def test_the_whole_grid_is_a_window():
-    box = load.experiment("load-globe").domain
+    box = load.load_experiment("load-globe").domain
     edges = (box.west_degrees, box.south_degrees, box.east_degrees, box.north_degrees)
     window = ease.Window.from_bbox(*edges, box.refinement)
     assert (window.row, window.col, *window.cell_shape) == (0, 0, 406, 964)

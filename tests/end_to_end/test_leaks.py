@@ -23,7 +23,7 @@ from pipeline.evaluate import stage as evaluate_stage
 from pipeline.experiment import load
 from pipeline.grid import ease, spatial_blocks
 from pipeline.prepare import folds
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -41,7 +41,10 @@ RANDOM_SEED = next(
     seed
     for seed in range(1000)
     if (
-        np.diff(spatial_blocks.random_folds(len(TWINS), N_FOLDS, seed).reshape(-1, 2), axis=1) != 0
+        np.diff(
+            spatial_blocks.assign_random_folds(len(TWINS), N_FOLDS, seed).reshape(-1, 2), axis=1
+        )
+        != 0
     ).all()
 )  # no twins in one fold
 
@@ -60,17 +63,17 @@ def twins(tmp_path_factory, local_ray):
     folder = tmp_path_factory.mktemp("twins")
     (folder / "twins.yaml").write_text(yaml.safe_dump(written(folder), sort_keys=False))
     cube = Workspace(str(folder / "cube"))
-    prepare.run(load.experiment(str(folder / "twins.yaml")), cube, Silent())
+    prepare.run(load.load_experiment(str(folder / "twins.yaml")), cube, SilentProgress())
 
     def judged(kind, seed):
         settings = [f"folds.kind={kind}", f"folds.seed={seed}", f"cube={cube.root}"]
-        experiment = load.experiment(str(folder / "twins.yaml"), settings, kind)
+        experiment = load.load_experiment(str(folder / "twins.yaml"), settings, kind)
         workspace = Workspace(str(folder / kind))
         with in_process.training():
             for stage in STAGES:
-                stage.run(experiment, workspace, Silent())
+                stage.run(experiment, workspace, SilentProgress())
         workspace.lease.release()
-        scores = tables.read(workspace.url("scores.parquet"))
+        scores = tables.read_table(workspace.url("scores.parquet"))
         own = scores[(scores.metric == "correlation") & (scores.target == "site")]
         return own.pivot(index="arm", columns="id", values="value")
 
@@ -191,12 +194,14 @@ def test_blocks_keep_a_leak_out_that_random_folds_let_in(twins):
 @pytest.mark.parametrize("arm", ["multiscale", "insitu"])
 def test_a_checkpoint_is_the_same_to_the_bit_whatever_held_out_sites_say(world, tmp_path, arm):
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    table = tables.read(world.workspace.url("folds.parquet"))
+    table = tables.read_table(world.workspace.url("folds.parquet"))
     odd = cube.sites.load().copy(deep=True)
     odd["snow_depth"].values[:, table.fold == 1] = 7.0 + np.arange(len(odd.time))[:, None] / 100
     stored = {}
     for name, sites in (("plain", cube.sites), ("odd", odd)):
-        packed = training_data.pack(world.experiment, dataclasses.replace(cube, sites=sites), table)
+        packed = training_data.pack_data(
+            world.experiment, dataclasses.replace(cube, sites=sites), table
+        )
         orders = train_stage.TrainSpec(
             world.experiment, str(tmp_path / name), "", 3, {}, None, None
         )
@@ -213,14 +218,15 @@ def test_observations_after_training_are_learnt_from_by_nobody(world):
     known = {"train_period": (world.experiment.period[0], date(2020, 1, 31))}
     experiment = world.experiment.model_copy(update=known)
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    table = tables.read(world.workspace.url("folds.parquet"))
+    table = tables.read_table(world.workspace.url("folds.parquet"))
     later = {}
     for group in ("sites", "footprints"):
         later[group] = getattr(cube, group).load().copy(deep=True)
         days = later[group].time.values > np.datetime64("2020-01-31")
         later[group]["snow_depth"].values[days] += 1.0
     plain, odd = (
-        training_data.pack(experiment, c, table) for c in (cube, dataclasses.replace(cube, **later))
+        training_data.pack_data(experiment, c, table)
+        for c in (cube, dataclasses.replace(cube, **later))
     )
     assert not np.array_equal(plain.insitu, odd.insitu, equal_nan=True)
     for name in ("learn_insitu", "learn_satellite"):
@@ -232,8 +238,8 @@ def test_observations_after_training_are_learnt_from_by_nobody(world):
 
 def test_models_trained_side_by_side_are_kept_as_if_trained_alone(world, tmp_path):
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    packed = training_data.pack(
-        world.experiment, cube, tables.read(world.workspace.url("folds.parquet"))
+    packed = training_data.pack_data(
+        world.experiment, cube, tables.read_table(world.workspace.url("folds.parquet"))
     )
     team = [ModelKey("insitu", 0, 0), ModelKey("insitu", 1, 0)]
     roots = [str(tmp_path / name) for name in ("together", "alone")]
@@ -242,12 +248,16 @@ def test_models_trained_side_by_side_are_kept_as_if_trained_alone(world, tmp_pat
         for some in of:
             train_stage.train_models(orders, some, packed, "cpu")
     for job in team:
-        both = [models.load(root, job) for root in roots]
+        both = [models.load_model(root, job) for root in roots]
         assert both[0].origin == both[1].origin
         assert (
             len(
                 {
-                    len(tables.read(files.join(models.folder(r, job), "history.parquet")))
+                    len(
+                        tables.read_table(
+                            files.join(models.model_folder(r, job), "history.parquet")
+                        )
+                    )
                     for r in roots
                 }
             )

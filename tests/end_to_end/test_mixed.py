@@ -382,7 +382,7 @@ def test_the_cube_holds_what_each_source_says(journey):
     expected = wetness(number[:, None], WINDOW.footprint_lat[None]) - 0.03
     np.testing.assert_allclose(seen[::2, :, 1], expected, atol=1e-5)
     assert seen[1::2].isnull().all()
-    ids = zarr_arrays.attributes(f"{root}/cube.zarr", "sites")["id"]
+    ids = zarr_arrays.read_attributes(f"{root}/cube.zarr", "sites")["id"]
     assert len(ids) == 6
     probe = sites.soil_moisture[:, ids.index("P0")].values
     np.testing.assert_allclose(probe, wetness(np.arange(len(probe)), 39.3), atol=6e-5)

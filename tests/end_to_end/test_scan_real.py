@@ -132,7 +132,9 @@ def test_own_rules_of_qc_drop_what_the_files_flags_drop(real, real_data, monkeyp
     kept, dropped = [], []
     for dataset in (found, wanted):
         variable = variables.VARIABLES["soil_moisture"]
-        values, told = quality_control.screen(dataset, "soil_moisture", variable, config.QcConfig())
+        values, told = quality_control.screen_sites(
+            dataset, "soil_moisture", variable, config.QcConfig()
+        )
         kept.append(values)
         dropped.append({rule: int(n.sum()) for rule, n in told.items() if n.any()})
     np.testing.assert_allclose(kept[0], kept[1], rtol=1e-6)

@@ -69,7 +69,7 @@ def by_hand(sites, candidate, k):
 
 def test_every_k_is_judged_on_the_days_after_the_first_ninety(case):
     sites, candidates = case
-    made = evaluate_bias_adjustment.judge(sites, candidates, FOLD, PRIORS, CONFIG)
+    made = evaluate_bias_adjustment.score_adjusted(sites, candidates, FOLD, PRIORS, CONFIG)
     assert list(made["by_days"]) == ["0", "7", "30", "90"]
     for k, judged in made["by_days"].items():
         for candidate in candidates:
@@ -94,7 +94,7 @@ def test_what_is_scored_is_not_learned_from(case):
     changed[:, 10:][rank > 90] += 1.0
     other = Sites(sites.ids, sites.block, sites.days, changed)
     before, after = (
-        evaluate_bias_adjustment.judge(s, candidates, FOLD, PRIORS, CONFIG)["by_days"]
+        evaluate_bias_adjustment.score_adjusted(s, candidates, FOLD, PRIORS, CONFIG)["by_days"]
         for s in (sites, other)
     )
     for k in before:
@@ -104,7 +104,7 @@ def test_what_is_scored_is_not_learned_from(case):
 
 def test_a_site_of_few_days_is_in_no_curve_and_has_its_offset(case):
     sites, candidates = case
-    made = evaluate_bias_adjustment.judge(sites, candidates, FOLD, PRIORS, CONFIG)
+    made = evaluate_bias_adjustment.score_adjusted(sites, candidates, FOLD, PRIORS, CONFIG)
     assert made["not_in_curve"] == [{"id": "s5", "reason": "20 days, fewer than 90 + 40"}]
     offset = made["offsets"][SHORT]
     error = sites.observed[SHORT] - candidates[0].prediction[SHORT]
@@ -114,17 +114,19 @@ def test_a_site_of_few_days_is_in_no_curve_and_has_its_offset(case):
     assert (found["offset"], found["std"]) == pytest.approx((value[0], std[0]))
     alone = np.arange(N_SITES) == SHORT
     few = [c.select(alone) for c in candidates]
-    only = evaluate_bias_adjustment.judge(sites.select(alone), few, FOLD[alone], PRIORS, CONFIG)
+    only = evaluate_bias_adjustment.score_adjusted(
+        sites.select(alone), few, FOLD[alone], PRIORS, CONFIG
+    )
     assert (only["n_sites"], only["by_days"]) == (0, {})
     assert only["offsets"] == [offset]
 
 
 def test_a_site_is_shrunk_by_what_sites_of_other_folds_say(world):
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    folds = tables.read(world.workspace.url("folds.parquet"))
-    made = evaluate_bias_adjustment.learn(world.experiment, world.workspace, cube, folds)
+    folds = tables.read_table(world.workspace.url("folds.parquet"))
+    made = evaluate_bias_adjustment.learn_priors(world.experiment, world.workspace, cube, folds)
     assert list(made) == [*world.experiment.arms, "ridge", "footprint"]
-    rows = tables.read(world.workspace.url("sites.parquet")).query("arm == 'insitu'")
+    rows = tables.read_table(world.workspace.url("sites.parquet")).query("arm == 'insitu'")
     fold = folds.set_index("site").fold
     for k, prior in made["insitu"].items():
         others = rows[rows.site.map(fold) != k].sort_values(["site", "time"])
@@ -140,14 +142,14 @@ def test_a_site_is_shrunk_by_what_sites_of_other_folds_say(world):
 
 def test_without_errors_at_held_out_sites_nothing_can_be_adjusted(world):
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    table = tables.read(world.workspace.url("folds.parquet"))
+    table = tables.read_table(world.workspace.url("folds.parquet"))
     none = world.experiment.folds.model_copy(update={"kind": "none"})
     experiment = world.experiment.model_copy(update={"folds": none})
     with pytest.raises(DataError, match="no errors at held-out sites"):
-        evaluate_bias_adjustment.learn(experiment, world.workspace, cube, table)
+        evaluate_bias_adjustment.learn_priors(experiment, world.workspace, cube, table)
     lonely = table.assign(fold=np.where(np.arange(24) < 4, 1, 0))
     with pytest.raises(DataError, match="5 sites of 30 days outside fold 0"):
-        evaluate_bias_adjustment.learn(world.experiment, world.workspace, cube, lonely)
+        evaluate_bias_adjustment.learn_priors(world.experiment, world.workspace, cube, lonely)
 
 
 def test_score_adjusts_and_draws_the_curve(world, tmp_path, monkeypatch, capsys):

@@ -33,13 +33,13 @@ def copied(of, folder: Path, **changes) -> Workspace:
 
 def edited(workspace: Workspace, edit) -> Workspace:
     url = workspace.url("sites.parquet")
-    tables.write(url, edit(tables.read(url)))
+    tables.write_table(url, edit(tables.read_table(url)))
     return workspace
 
 
 def by_site(of, arm: str, sites=None, first=None, last=None) -> dict[str, tuple]:
     """(prediction, observation) of every site on its observed days, straight from the table."""
-    table = tables.read(of.workspace.url("sites.parquet"))
+    table = tables.read_table(of.workspace.url("sites.parquet"))
     table = table[(table.arm == arm) & table.observation.notna()]
     if first is not None:
         table = table[(table.time >= first) & (table.time <= last)]
@@ -72,7 +72,7 @@ def assert_judged(made, world, variant, found) -> None:
 
 
 def test_each_is_judged_against_the_first_on_the_same_sites_and_days(world, variant):
-    made = compare.run([world.workspace, variant.workspace])
+    made = compare.compare_experiments([world.workspace, variant.workspace])
     assert_judged(made, world, variant, {})
     assert (made["first"], list(made["arms"])) == ("snow", ["insitu"])
     changed = made["experiments"]["variant"]["changed"]
@@ -87,7 +87,7 @@ def test_each_is_judged_against_the_first_on_the_same_sites_and_days(world, vari
 
 def test_the_other_way_round_differences_change_their_sign(world, variant):
     there, back = (
-        compare.run(pair)["arms"]["insitu"]["minus_first"]
+        compare.compare_experiments(pair)["arms"]["insitu"]["minus_first"]
         for pair in (
             [world.workspace, variant.workspace],
             [variant.workspace, world.workspace],
@@ -104,7 +104,7 @@ def test_only_sites_and_days_of_all_are_judged_and_counted(world, variant, tmp_p
     fewer = copied(variant, tmp_path / "variant", test_period=period)
     kept = [f"snow-{i:02d}" for i in range(5, 24)]
     edited(fewer, lambda table: table[table.site.isin(kept)])
-    made = compare.run([world.workspace, fewer])
+    made = compare.compare_experiments([world.workspace, fewer])
     found = {"sites": kept, "first": period[0], "last": period[1]}
     assert_judged(made, world, variant, found)
     n = sum(len(pair[0]) for pair in by_site(world, "insitu", **found).values())
@@ -122,22 +122,24 @@ def test_observations_that_differ_are_refused(world, variant, tmp_path):
     with pytest.raises(
         DataError, match=r"observations of other differ from those of snow on \d+ of \d+"
     ):
-        compare.run([world.workspace, other])
+        compare.compare_experiments([world.workspace, other])
 
 
 def test_nothing_in_common_is_an_error(world, variant, tmp_path):
     with pytest.raises(DataError, match=r"no arm in common: .*; satellite has satellite"):
-        compare.run([variant.workspace, _only_satellite(world, tmp_path / "satellite")])
+        compare.compare_experiments(
+            [variant.workspace, _only_satellite(world, tmp_path / "satellite")]
+        )
     moved = edited(
         copied(variant, tmp_path / "moved"), lambda table: table.assign(site="x" + table.site)
     )
-    folds = tables.read(moved.url("folds.parquet"))
-    tables.write(moved.url("folds.parquet"), folds.assign(site="x" + folds.site))
+    folds = tables.read_table(moved.url("folds.parquet"))
+    tables.write_table(moved.url("folds.parquet"), folds.assign(site="x" + folds.site))
     with pytest.raises(DataError, match="0 sites and 160 days of test_period in common"):
-        compare.run([world.workspace, moved])
+        compare.compare_experiments([world.workspace, moved])
     short = copied(variant, tmp_path / "short", test_period=["2020-01-01", "2020-01-20"])
     with pytest.raises(DataError, match=f"no site has {LEAST} days"):
-        compare.run([world.workspace, short])
+        compare.compare_experiments([world.workspace, short])
 
 
 def _only_satellite(world, folder) -> Workspace:
@@ -153,7 +155,7 @@ def test_other_folds_and_sites_that_were_trained_on_are_told(world, variant, tmp
     seen = edited(copied(variant, tmp_path / "seen"), lambda table: table.assign(status="trained"))
     manifest = files.read_json(seen.url("folds.manifest.json"))
     files.write_json(seen.url("folds.manifest.json"), manifest | {"digest": "0" * 64})
-    notes = compare.run([world.workspace, seen])["notes"]
+    notes = compare.compare_experiments([world.workspace, seen])["notes"]
     assert "seen assigns sites to other folds than snow" in notes
     assert "sites of arm insitu are trained in seen, out_of_fold in snow" in notes
 
@@ -167,8 +169,10 @@ def test_the_verb_shows_a_table_and_writes_numbers_and_a_picture(world, variant,
     assert ran.exit_code == 0, ran.output
     assert picture.read_bytes().startswith(b"\x89PNG")
     made = json.loads(numbers.read_text())
-    assert made == json.loads(json.dumps(compare.run([world.workspace, variant.workspace])))
-    assert comparison.forest(made, "svg").startswith(b"<?xml")
+    assert made == json.loads(
+        json.dumps(compare.compare_experiments([world.workspace, variant.workspace]))
+    )
+    assert comparison.draw_comparison(made, "svg").startswith(b"<?xml")
     difference = made["arms"]["insitu"]["minus_first"]["variant"]["rmse"]["median_difference"]
     assert f"{difference:+.4f}".replace("0.", ".", 1) in ran.output
     assert "train.updates=20" in " ".join(ran.output.split())

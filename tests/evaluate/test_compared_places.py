@@ -10,7 +10,7 @@ import world
 
 from pipeline.evaluate import compare, probes
 from pipeline.experiment import load
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import artefacts, tables
 from pipeline.storage.artefacts import Workspace
 
@@ -24,10 +24,12 @@ def test_a_probe_between_two_places_of_different_folds_is_held_out_by_none(snow,
     step = 0.8 / KM_PER_DEGREE
     lat = WINDOW.cell_lat[9] + step * np.array([0.0, -1.0, 1.0])
     lon = np.full(3, WINDOW.cell_lon[9])
-    experiment = load.experiment(str(snow), ["inputs_from=own"])
+    experiment = load.load_experiment(str(snow), ["inputs_from=own"])
     table = pd.DataFrame({"site": ["a", "b"], "lat": lat[1:], "lon": lon[1:], "fold": [0, 1]})
     for dealt_to, expected in (([0, 1], -1), ([1, 1], 1)):
-        fold, known = probes._known(experiment, table.assign(fold=dealt_to), lat[:1], lon[:1])
+        fold, known = probes._match_known_sites(
+            experiment, table.assign(fold=dealt_to), lat[:1], lon[:1]
+        )
         assert (fold.tolist(), known.tolist()) == ([expected], [True])
 
 
@@ -38,7 +40,7 @@ def test_experiments_are_compared_at_places_not_at_names(snow, tmp_path):
     observed = rng.uniform(0, 2, (6, len(DAYS)))
     workspaces = []
     for name in ("one", "two"):
-        experiment = load.experiment(str(snow), ["arms=[insitu]", "sources.satellite=null"])
+        experiment = load.load_experiment(str(snow), ["arms=[insitu]", "sources.satellite=null"])
         workspace = Workspace(str(tmp_path / name))
         workspace.describe(experiment)
         lat = WINDOW.cell_lat[np.arange(6)] + (np.arange(6) == 3) * (2.0 if name == "two" else 0.0)
@@ -46,7 +48,7 @@ def test_experiments_are_compared_at_places_not_at_names(snow, tmp_path):
         table = pd.DataFrame(
             {"site": ids, **where, "block": np.arange(6), "fold": np.arange(6) % 3}
         )
-        tables.write(workspace.url("folds.parquet"), table)
+        tables.write_table(workspace.url("folds.parquet"), table)
         rows = {
             "arm": "insitu",
             "site": np.repeat(ids, len(DAYS)),
@@ -55,13 +57,13 @@ def test_experiments_are_compared_at_places_not_at_names(snow, tmp_path):
             "observation": observed.ravel(),
             "prediction": (observed + rng.normal(0, 0.1, observed.shape)).ravel(),
         }
-        tables.write(workspace.url("sites.parquet"), pd.DataFrame(rows))
+        tables.write_table(workspace.url("sites.parquet"), pd.DataFrame(rows))
         artefact = workspace.artefact("models")
-        assert artefact.claim({}, False, Silent())
+        assert artefact.claim({}, False, SilentProgress())
         artefact.begin({})
-        artefact.commit({}, [artefacts.record(workspace.root, "sites.parquet")])
+        artefact.commit({}, [artefacts.shard_record(workspace.root, "sites.parquet")])
         workspace.lease.release()
         workspaces.append(workspace)
-    made = compare.run(workspaces)
+    made = compare.compare_experiments(workspaces)
     assert made["n_sites"] == 5
     assert "left out, as the id stands for another place in two: snow-03" in made["notes"]

@@ -17,7 +17,7 @@ from pipeline.evaluate import probes
 from pipeline.experiment import load
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -28,8 +28,8 @@ from pipeline.train import training_data
 @pytest.fixture(scope="module")
 def packed(world):
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    table = tables.read(world.workspace.url("folds.parquet"))
-    return training_data.pack(world.experiment, cube, table)
+    table = tables.read_table(world.workspace.url("folds.parquet"))
+    return training_data.pack_data(world.experiment, cube, table)
 
 
 def test_footprints_are_ragged_and_those_less_than_half_valid_are_left_out(packed):
@@ -45,14 +45,14 @@ def test_footprints_are_ragged_and_those_less_than_half_valid_are_left_out(packe
 
 def test_every_arm_learns_and_is_judged(world):
     root = world.workspace.url("models")
-    jobs = models.jobs_in(world.workspace, world.experiment)
+    jobs = models.list_workspace_models(world.workspace, world.experiment)
     assert [(j.arm, j.fold) for j in jobs] == [
         *(("multiscale", k) for k in (0, 1, 2, -1)),
         *(("insitu", k) for k in (0, 1, 2, -1)),
         ("satellite", -1),
     ]
     for job in jobs:
-        history = tables.read(f"{models.folder(root, job)}/history.parquet")
+        history = tables.read_table(f"{models.model_folder(root, job)}/history.parquet")
         for source, others in (("satellite", "insitu"), ("insitu", "satellite")):
             loss = history[f"loss_{source}"]
             if job.arm == others:
@@ -66,16 +66,16 @@ def test_every_arm_learns_and_is_judged(world):
 
 def test_held_out_sites_are_in_no_training(world):
     root = world.workspace.url("models")
-    fold = tables.read(world.workspace.url("folds.parquet")).set_index("site").fold
-    for job in models.jobs_in(world.workspace, world.experiment):
-        trained_on = models.load(root, job).origin["training_sites"]
+    fold = tables.read_table(world.workspace.url("folds.parquet")).set_index("site").fold
+    for job in models.list_workspace_models(world.workspace, world.experiment):
+        trained_on = models.load_model(root, job).origin["training_sites"]
         if job.arm != "satellite" and job.fold >= 0:
             assert set(trained_on) == set(fold.index[fold != job.fold])
 
 
 def test_score_needs_no_sites_of_its_own(world):
     url = str(world.folder / "sites.nc")
-    summary = probes.run(world.experiment, world.workspace, Silent(), url)
+    summary = probes.score_probes(world.experiment, world.workspace, SilentProgress(), url)
     for arm, described in world.summary["arms"].items():
         for metric, value in described["median"].items():
             assert summary["arms"][arm]["median"][metric] == pytest.approx(value, abs=1e-4)
@@ -93,13 +93,15 @@ def test_without_folds_known_sites_are_said_to_be_trained_on(snow, tmp_path):
     tree |= {"folds": {"kind": "none"}, "arms": ["insitu"]}
     tree["train"]["updates"] = 3
     snow.write_text(yaml.safe_dump(tree))
-    experiment, workspace = load.experiment(str(snow)), Workspace(str(tmp_path / "w"))
+    experiment, workspace = load.load_experiment(str(snow)), Workspace(str(tmp_path / "w"))
     for stage in (prepare_stage, folds, train_stage):
-        stage.run(experiment, workspace, Silent())
-    summary = probes.run(experiment, workspace, Silent(), str(snow.parent / "sites.nc"))
+        stage.run(experiment, workspace, SilentProgress())
+    summary = probes.score_probes(
+        experiment, workspace, SilentProgress(), str(snow.parent / "sites.nc")
+    )
     assert (summary["place"], summary["trained"]["n_sites"]) == ("seen", 24)
     assert "out_of_fold" not in summary
-    status = tables.read(workspace.url("sites.parquet")).status
+    status = tables.read_table(workspace.url("sites.parquet")).status
     assert set(status) == {"trained"}
 
 
@@ -107,16 +109,16 @@ def test_a_fold_without_training_sites_is_refused(snow, tmp_path, local_ray):
     tree = yaml.safe_load(snow.read_text())
     tree["folds"]["buffer_km"] = 500.0
     snow.write_text(yaml.safe_dump(tree))
-    experiment, workspace = load.experiment(str(snow)), Workspace(str(tmp_path / "w"))
+    experiment, workspace = load.load_experiment(str(snow)), Workspace(str(tmp_path / "w"))
     for stage in (prepare_stage, folds):
-        stage.run(experiment, workspace, Silent())
+        stage.run(experiment, workspace, SilentProgress())
     with pytest.raises(ConfigError, match="fold 0 has no site to train on"):
-        train.run(experiment, workspace, Silent())
+        train.run(experiment, workspace, SilentProgress())
     assert not (tmp_path / "w" / "models").exists()
 
 
 def test_an_unknown_site_to_leave_out_is_refused(snow):
-    experiment = load.experiment(str(snow), ["qc.exclude_sites=[snow-03, snow-99]"])
+    experiment = load.load_experiment(str(snow), ["qc.exclude_sites=[snow-03, snow-99]"])
     with pytest.raises(ConfigError, match="no source has a site with this id: snow-99"):
         experiment_sources.open_sources(experiment)
 
@@ -130,13 +132,13 @@ def test_epochs_become_updates_by_the_published_rule(world, packed):
 
 
 def test_the_experiment_a_workspace_keeps_is_one_to_run(world):
-    kept = load.experiment(f"{world.workspace.root}/experiment.yaml")
+    kept = load.load_experiment(f"{world.workspace.root}/experiment.yaml")
     assert kept == world.experiment
 
 
 def test_a_table_that_is_gone_is_missed(world, tmp_path):
     with pytest.raises(StoreError, match="not found; run the stage that writes it again"):
-        tables.read(str(tmp_path / "sites.parquet"))
+        tables.read_table(str(tmp_path / "sites.parquet"))
     manifest = world.workspace.artefact("models").manifest()
     assert [table["key"] for table in manifest["tables"]] == ["sites.parquet"]
 
@@ -149,6 +151,6 @@ def test_an_interrupt_is_an_interrupt_during_training_and_after_it(world):
         signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), train_stage.interruptible():
+    with pytest.raises(KeyboardInterrupt), train_stage.sigint_as_interrupt():
         rude()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

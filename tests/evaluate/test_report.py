@@ -12,7 +12,7 @@ from pipeline import files, predict
 from pipeline.errors import StoreError
 from pipeline.evaluate import report
 from pipeline.evaluate.report import style
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
 SECTIONS = [
@@ -84,8 +84,8 @@ def page_of(workspace):
 def made(world, tmp_path_factory):
     """A workspace with maps, and its report."""
     workspace = copied(world, tmp_path_factory.mktemp("report"))
-    predict.run(world.experiment, workspace, Silent())
-    report.run(world.experiment, workspace, Silent())
+    predict.run(world.experiment, workspace, SilentProgress())
+    report.run(world.experiment, workspace, SilentProgress())
     return workspace, page_of(workspace)
 
 
@@ -106,7 +106,7 @@ def test_numbers_are_those_of_the_summary(made, world):
     _, page = made
     summary = world.summary
     described = summary["arms"] | summary["baselines"]
-    digits = {m: style.digits(m, described.values()) for m in METRICS}
+    digits = {m: style.metric_decimals(m, described.values()) for m in METRICS}
     for name, scores in described.items():
         for metric in METRICS:
             value, *bounds = page.cells["sites", name, metric]
@@ -126,16 +126,16 @@ def test_a_second_run_touches_nothing(made, world):
     workspace, _ = made
     before = files.read_bytes(workspace.url("report.manifest.json"))
     files.write_bytes(workspace.url("report.html"), b"as it was")
-    report.run(world.experiment, workspace, Silent())
+    report.run(world.experiment, workspace, SilentProgress())
     assert files.read_bytes(workspace.url("report.html")) == b"as it was"
     assert files.read_bytes(workspace.url("report.manifest.json")) == before
-    report.run(world.experiment, workspace, Silent(), overwrite=False)
+    report.run(world.experiment, workspace, SilentProgress(), overwrite=False)
 
 
 def test_without_maps(world, tmp_path):
     workspace = copied(world, tmp_path)
     shutil.rmtree(workspace.url("maps"), ignore_errors=True)
-    report.run(world.experiment, workspace, Silent())
+    report.run(world.experiment, workspace, SilentProgress())
     assert page_of(workspace).sections == SECTIONS[1:-1] + ALWAYS
     assert workspace.artefact("report").manifest()["inputs"]["maps"] == "none"
 
@@ -150,7 +150,7 @@ def test_without_sites_has_footprints_alone(world, tmp_path):
     files.write_json(workspace.url("summary.json"), summary)
     table = pd.read_parquet(workspace.url("scores.parquet"))
     table.assign(target="footprint").to_parquet(workspace.url("scores.parquet"))
-    report.run(world.experiment, workspace, Silent())
+    report.run(world.experiment, workspace, SilentProgress())
     assert page_of(workspace).sections == ["footprints", *ALWAYS]
     html = files.read_bytes(workspace.url("report.html")).decode()
     assert "At 11 footprints" in html
@@ -165,7 +165,7 @@ def test_with_truth(made, world, tmp_path):
     keys = ("arms", "baselines", "paired")
     summary["truth"] = {key: summary[key] for key in keys} | {"n_cells": 1234}
     files.write_json(workspace.url("summary.json"), summary)
-    report.run(world.experiment, workspace, Silent())
+    report.run(world.experiment, workspace, SilentProgress())
     page = page_of(workspace)
     assert page.cells["truth", "insitu", "rmse"] == page.cells["sites", "insitu", "rmse"]
     html = files.read_bytes(workspace.url("report.html")).decode()
@@ -176,13 +176,13 @@ def test_what_an_experiment_says_is_escaped(world, tmp_path):
     workspace = copied(world, tmp_path)
     shutil.rmtree(workspace.url("maps"), ignore_errors=True)
     odd = world.experiment.model_copy(update={"title": "<script>snow & ice</script>"})
-    report.run(odd, workspace, Silent())
+    report.run(odd, workspace, SilentProgress())
     assert page_of(workspace).scripts == 0
 
 
 def test_needs_scores(world, tmp_path):
     with pytest.raises(StoreError, match="no complete"):
-        report.run(world.experiment, Workspace(str(tmp_path / "empty")), Silent())
+        report.run(world.experiment, Workspace(str(tmp_path / "empty")), SilentProgress())
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def judged():
         )
         for name, values in made.items()
     ]
-    return (sites, made, *scoring.judge(sites, candidates, RULES))
+    return (sites, made, *scoring.score_candidates(sites, candidates, RULES))
 
 
 def rmse(prediction, observed, days):
@@ -118,7 +118,9 @@ def test_whether_width_ranks_sites_has_an_interval(judged):
     assert constant == {"sites": 0.0, "sites_ci95": [None, None], "site_days": 0.0}
     error = made["multiscale"] - sites.observed
     size = np.nanmean(np.abs(error), 1, keepdims=True)
-    told = scoring._ranking(error, np.broadcast_to(size, error.shape), sites.block, 500)
+    told = scoring._width_error_correlation(
+        error, np.broadcast_to(size, error.shape), sites.block, 500
+    )
     assert told["sites"] == pytest.approx(1)
     assert told["sites_ci95"] == pytest.approx([1, 1])
 
@@ -134,7 +136,7 @@ def test_the_footprint_at_a_site_is_the_one_that_holds_it_else_the_nearest_with_
         "in none, far": (45.0, -99.58, -1, None),
     }
     site_lat, site_lon, holding, wanted = zip(*sites.values(), strict=True)
-    found, km = lookup.at_sites(
+    found, km = lookup.satellite_at_sites(
         series, (lat, lon), (np.array(site_lat), np.array(site_lon)), np.array(holding), 40.0
     )
     expected = [series[i] if i is not None else np.full(4, np.nan) for i in wanted]
@@ -147,7 +149,7 @@ def test_the_footprint_at_a_site_is_the_one_that_holds_it_else_the_nearest_with_
 def test_without_any_satellite_value_no_site_has_a_footprint():
     nothing = np.full((2, 3), np.nan, np.float32)
     place = (np.array([40.0, 41.0]), np.array([-100.0, -99.0]))
-    found, km = lookup.at_sites(nothing, place, place, np.array([0, 1]), 1000.0)
+    found, km = lookup.satellite_at_sites(nothing, place, place, np.array([0, 1]), 1000.0)
     assert np.isnan(found).all()
     assert np.isnan(km).all()
 
@@ -156,12 +158,12 @@ def test_without_any_satellite_value_no_site_has_a_footprint():
 def leak(world):
     """The packed data of the world, and again with the observations of fold 1 made wrong."""
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    folds = tables.read(world.workspace.url("folds.parquet"))
+    folds = tables.read_table(world.workspace.url("folds.parquet"))
     held_out = folds.fold.to_numpy() == 1
     changed = cube.sites.load().copy(deep=True)
     changed["snow_depth"].values[:, held_out] = 7.0 + np.arange(len(changed.time))[:, None] / 100
     altered = dataclasses.replace(cube, sites=changed)
-    packs = [training_data.pack(world.experiment, c, folds) for c in (cube, altered)]
+    packs = [training_data.pack_data(world.experiment, c, folds) for c in (cube, altered)]
     return world.experiment, world.workspace, held_out, *packs
 
 
@@ -196,12 +198,15 @@ def test_nor_do_the_baseline_and_the_calibration(leak):
     ]
     np.testing.assert_array_equal(ridges[0].weights, ridges[1].weights)
     root = workspace.url("models")
-    members = ensemble.at_places(experiment, root, "multiscale", plain.sites("cpu"), plain.fold)
+    members = ensemble.predict_members(
+        experiment, root, "multiscale", plain.sites("cpu"), plain.fold
+    )
     calibrations = [
-        predict_sites._calibrations(experiment, "multiscale", members, p) for p in (plain, altered)
+        predict_sites._calibrate_folds(experiment, "multiscale", members, p)
+        for p in (plain, altered)
     ]
     assert calibrations[0]["1"] == calibrations[1]["1"]
-    for fold in ("0", "2", models.fold_name(models.ALL)):
+    for fold in ("0", "2", models.fold_name(models.ALL_SITES)):
         assert calibrations[0][fold] != calibrations[1][fold]
 
 

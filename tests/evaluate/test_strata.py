@@ -44,7 +44,7 @@ def rmse(prediction, observed):
 def test_a_stratum_of_sites_holds_those_sites_alone(judged):
     sites, candidates = judged
     place = Stratum(("wet", "dry", "empty"), np.array([0, 0, 0, 0, 1, 1, 1, -1]))
-    found = strata.judge(sites, candidates, {"place": place}, RULES)["place"]
+    found = strata.score_strata(sites, candidates, {"place": place}, RULES)["place"]
     assert found.keys() == {"wet", "dry"}
     for name, chosen in (("wet", slice(0, 4)), ("dry", slice(4, 7))):
         expected = np.median(rmse(candidates[0].prediction, sites.observed)[chosen])
@@ -62,7 +62,7 @@ def test_a_stratum_of_days_holds_those_days_alone(judged):
     sites, candidates = judged
     which = np.tile(np.arange(N_DAYS) // 50, (N_SITES, 1))  # the last of them has 20 days
     which[0] = -1
-    found = strata.judge(sites, candidates, {"time": Stratum(("x", "y", "z"), which)}, RULES)
+    found = strata.score_strata(sites, candidates, {"time": Stratum(("x", "y", "z"), which)}, RULES)
     assert found["time"].keys() == {"x", "y", "z"}
     for part, name in enumerate("xyz"):
         days = slice(50 * part, 50 * (part + 1))
@@ -79,12 +79,12 @@ def test_what_does_not_part_the_sites_is_left_out(judged):
     sites, candidates = judged
     alike = Stratum(("all", "none"), np.zeros(N_SITES, int))
     unknown = Stratum(("a", "b"), np.full(N_SITES, -1))
-    assert strata.judge(sites, candidates, {"one": alike, "no": unknown}, RULES) == {}
+    assert strata.score_strata(sites, candidates, {"one": alike, "no": unknown}, RULES) == {}
 
 
 def test_triple_collocation_at_sites_tells_the_errors(judged):
     sites, candidates = judged
-    found = stage.collocate(sites, candidates, RULES)
+    found = stage.score_triple_collocation(sites, candidates, RULES)
     assert found.keys() == {"multiscale", "ridge"}
     for name, error in (("multiscale", 0.03), ("ridge", 0.05)):
         told = found[name]
@@ -95,14 +95,21 @@ def test_triple_collocation_at_sites_tells_the_errors(judged):
             assert low <= told[record]["median"]["correlation"] <= high
     lonely = sites.select(np.arange(N_SITES) < 3)
     few = RULES.model_copy(update={"min_days": 100})
-    told = stage.collocate(lonely, [c.select(np.arange(N_SITES) < 3) for c in candidates], few)
+    told = stage.score_triple_collocation(
+        lonely, [c.select(np.arange(N_SITES) < 3) for c in candidates], few
+    )
     assert told["ridge"]["undefined"] == {"fewer than 100 common days": 3}
-    assert stage.collocate(sites, [c for c in candidates if c.name != "footprint"], RULES) == {}
+    assert (
+        stage.score_triple_collocation(
+            sites, [c for c in candidates if c.name != "footprint"], RULES
+        )
+        == {}
+    )
 
 
 def test_the_table_has_the_interval_of_each_place(judged):
     sites, candidates = judged
-    table, summary = scoring.judge(sites, candidates, RULES)
+    table, summary = scoring.score_candidates(sites, candidates, RULES)
     for metric in ("correlation", "bias", "ubrmse"):
         rows = table[(table.arm == "ridge") & (table.metric == metric)]
         assert ((rows.low < rows.value) & (rows.value < rows.high)).all()
@@ -115,12 +122,12 @@ def test_the_table_has_the_interval_of_each_place(judged):
 @pytest.fixture(scope="module")
 def snow(world):
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    return cube, tables.read(world.workspace.url("folds.parquet")).fold.to_numpy()
+    return cube, tables.read_table(world.workspace.url("folds.parquet")).fold.to_numpy()
 
 
 def test_strata_of_the_small_world(world, snow):
     cube, fold = snow
-    found = strata.strata(world.experiment, cube, fold, slice(10, 160))
+    found = strata.find_strata(world.experiment, cube, fold, slice(10, 160))
     assert found.keys() == {"network", "season", "frozen", "nearest training site"}
     days = cube.days[10:].astype("datetime64[M]").astype(int) % 12 + 1
     season = {1: "DJF", 2: "DJF", 12: "DJF", 3: "MAM", 4: "MAM", 11: "SON"}
@@ -137,14 +144,16 @@ def test_distance_to_the_nearest_site_that_was_learnt_from(world, snow, buffer_k
     cube, fold = snow
     folds = world.experiment.folds.model_copy(update={"buffer_km": buffer_km})
     experiment = world.experiment.model_copy(update={"folds": folds})
-    found = strata.strata(experiment, cube, fold, slice(0, 160))["nearest training site"]
+    found = strata.find_strata(experiment, cube, fold, slice(0, 160))["nearest training site"]
     lat, lon = cube.sites.lat.values, cube.sites.lon.values
     expected = []
     for i in range(len(fold)):
-        near = spatial_blocks.buffer_mask(lat, lon, fold, fold[i], buffer_km)
+        near = spatial_blocks.select_buffer(lat, lon, fold, fold[i], buffer_km)
         others = np.flatnonzero((fold != fold[i]) & ~near)
         km = [lookup.great_circle_km(lat[i], lon[i], lat[j], lon[j]) for j in others]
-        expected.append(np.searchsorted(strata.KM, min(km), side="right") if km else -1)
+        expected.append(
+            np.searchsorted(strata.DISTANCE_EDGES_KM, min(km), side="right") if km else -1
+        )
     np.testing.assert_array_equal(found.indices, expected)
 
 
@@ -155,9 +164,9 @@ def test_groups_are_scored_beside_all_others(world, tmp_path):
     cube = Cube.open(world.workspace.url("cube.zarr"))
     fold = np.full(24, -1)
     with pytest.raises(ConfigError, match=r"odd: no site snow-77; give ids .* such as snow-00"):
-        strata.strata(wrong, cube, fold, slice(0, 160))
+        strata.find_strata(wrong, cube, fold, slice(0, 160))
     del groups["odd"]
-    found = strata.strata(wrong, cube, fold, slice(0, 160))
+    found = strata.find_strata(wrong, cube, fold, slice(0, 160))
     assert "nearest training site" not in found
     assert found["low"].names == ("low", "other")
     assert np.flatnonzero(found["low"].indices == 0).tolist() == [1, 5]
@@ -170,13 +179,13 @@ def held(**values):
 
 def test_land_cover_irrigation_and_unknown():
     classes, share = [1, 7, 12, 17, np.nan], [0, 0.5, 0.1, 0.09, np.nan]
-    found = strata._places(None, held(land_cover=classes, irrigated=share))
+    found = strata._static_strata(None, held(land_cover=classes, irrigated=share))
     cover = found["land cover"]
     named = [cover.names[i] if i >= 0 else "" for i in cover.indices]
     assert named == ["forest", "shrubland", "cropland", "", ""]
     np.testing.assert_array_equal(found["irrigated"].indices, [0, 1, 1, 0, -1])
     shares = {"cover_tree": [0.6, 0.1, np.nan], "cover_crop": [0.4, 0.9, np.nan]}
-    cover = strata._places(None, held(**shares))["land cover"]
+    cover = strata._static_strata(None, held(**shares))["land cover"]
     assert cover.names == ("tree", "crop")
     np.testing.assert_array_equal(cover.indices, [0, 1, -1])
 

@@ -15,13 +15,13 @@ from pipeline.experiment import config, load
 from pipeline.experiment.variables import Variable
 from pipeline.storage import schema as storage_schema
 
-EXPERIMENTS, RECIPES = load.presets("experiments"), load.presets("recipes")
+EXPERIMENTS, RECIPES = load.list_presets("experiments"), load.list_presets("recipes")
 UNITS = ("day", "days", "km", "degrees", "degc", "footprints", "updates", "per_step")
 
 
 def written(folder, **changes):
     """A valid experiment with changes at its top, in a file."""
-    tree = load.read("experiments", "scan") | changes
+    tree = load.read_settings("experiments", "scan") | changes
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(tree))
     return str(path)
@@ -29,7 +29,7 @@ def written(folder, **changes):
 
 def problems(*args):
     with pytest.raises(ConfigError) as caught:
-        load.experiment(*args)
+        load.load_experiment(*args)
     return caught.value
 
 
@@ -53,7 +53,7 @@ FIELDS = [(kind, name) for kind in MODELS.values() for name in kind.model_fields
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_preset_validates_with_every_recipe(recipe):
     for name in EXPERIMENTS:
-        experiment = load.experiment(name, [f"recipe={recipe}"])
+        experiment = load.load_experiment(name, [f"recipe={recipe}"])
         assert (experiment.name, experiment.recipe) == (name, recipe)
         again = config.Experiment.model_validate_json(experiment.model_dump_json())
         assert again == experiment, name
@@ -62,7 +62,7 @@ def test_every_preset_validates_with_every_recipe(recipe):
 def test_every_preset_has_a_title_of_one_line():
     for kind, names in (("experiments", EXPERIMENTS), ("recipes", RECIPES)):
         for name in names:
-            title = load.read(kind, name)["title"]
+            title = load.read_settings(kind, name)["title"]
             assert title, f"{kind}/{name} has no title"
             assert "\n" not in title, f"{kind}/{name}: {title}"
 
@@ -105,31 +105,31 @@ def test_every_problem_is_told_at_once(tmp_path):
 
 
 def test_a_missing_section_is_named(tmp_path):
-    tree = load.read("experiments", "scan")
+    tree = load.read_settings("experiments", "scan")
     del tree["domain"]
     (tmp_path / "bare.yaml").write_text(yaml.safe_dump(tree))
     assert "domain is missing" in str(problems(str(tmp_path / "bare.yaml")))
 
 
 def test_set_wins_over_the_experiment_and_the_experiment_over_the_recipe(tmp_path):
-    recipe = load.read("recipes", "default")["train"]
+    recipe = load.read_settings("recipes", "default")["train"]
     assert recipe["window_days"] != 61
     path = written(tmp_path, train={"window_days": 61, "warmup_days": 7})
-    plain = load.experiment(path)
+    plain = load.load_experiment(path)
     assert (plain.train.window_days, plain.train.warmup_days) == (61, 7)
     assert plain.train.sites_per_step == recipe["sites_per_step"]
-    chosen = load.experiment(path, ["train.window_days=62"])
+    chosen = load.load_experiment(path, ["train.window_days=62"])
     assert (chosen.train.window_days, chosen.train.warmup_days) == (62, 7)
-    other = load.experiment(path, ["recipe=liu2022"])
+    other = load.load_experiment(path, ["recipe=liu2022"])
     assert (other.network.hidden_size, other.train.window_days) == (256, 61)
 
 
 def test_updates_replace_epochs_and_epochs_updates():
-    published = load.experiment("scan", ["recipe=liu2022"])
+    published = load.load_experiment("scan", ["recipe=liu2022"])
     assert (published.train.updates, published.train.epochs) == (None, 40)
-    short = load.experiment("scan", ["recipe=liu2022", "train.updates=2000"])
+    short = load.load_experiment("scan", ["recipe=liu2022", "train.updates=2000"])
     assert (short.train.updates, short.train.epochs) == (2000, None)
-    long = load.experiment("scan", ["train.epochs=3"])
+    long = load.load_experiment("scan", ["train.epochs=3"])
     assert (long.train.updates, long.train.epochs) == (None, 3)
     error = problems("scan", ["train.epochs=3", "train.updates=5"])
     assert "give either updates or epochs; found updates: " in str(error)
@@ -225,14 +225,14 @@ def test_the_json_schema_round_trips_and_forbids_unknown_keys():
 @pytest.mark.parametrize("name", ["scan-later-known", "scan-later-unseen", "scan-region"])
 def test_out_of_time_and_out_of_place_are_scan_but_for_periods_and_folds(name):
     other = {"name", "title", "train_period", "test_period", "folds"}
-    found, scan = load.experiment(name), load.experiment("scan")
+    found, scan = load.load_experiment(name), load.load_experiment("scan")
     assert found.model_dump(exclude=other) == scan.model_dump(exclude=other)
     assert found.folds == scan.folds or found.folds.kind != "block"
 
 
 def test_settings_that_came_later_leave_what_was_made_before_as_it_is():
     def keys(artefact, *settings):
-        return storage_schema.identity(load.experiment("demo", list(settings)), artefact)
+        return storage_schema.identity(load.load_experiment("demo", list(settings)), artefact)
 
     assert {"train.max_footprints", "planet.ocean_share", "planet.forcing_degrees"}.isdisjoint(
         keys("models") | keys("planet")
@@ -242,9 +242,9 @@ def test_settings_that_came_later_leave_what_was_made_before_as_it_is():
 
 
 def test_a_recipe_of_ones_own_says_what_it_was_chosen_on(tmp_path):
-    tree = load.read("recipes", "liu2022") | {"tuned_on": "my own sites"}
+    tree = load.read_settings("recipes", "liu2022") | {"tuned_on": "my own sites"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
-    experiment = load.experiment("scan", [f"recipe={tmp_path}/mine.yaml"])
-    summary = scoring.header(experiment, experiment.test_period)
+    experiment = load.load_experiment("scan", [f"recipe={tmp_path}/mine.yaml"])
+    summary = scoring.summary_header(experiment, experiment.test_period)
     assert any("were chosen on my own sites" in note for note in page.notes(experiment, summary))
     assert "tuned_on" not in storage_schema.identity(experiment, "models")

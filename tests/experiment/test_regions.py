@@ -12,12 +12,12 @@ from model.recipe import ModelKey
 from model.trainer import Trainer
 from pipeline import files, train
 from pipeline.cluster import submit
-from pipeline.cluster.submit import Order
+from pipeline.cluster.submit import JobSpec
 from pipeline.errors import ConfigError
 from pipeline.experiment import load, regions
 from pipeline.grid import lookup
 from pipeline.prepare import folds
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -67,7 +67,7 @@ def polygons(path, **named):
 )
 def test_bands_are_neighbours_of_equal_number_wherever_the_meridian_is(lon, n_folds, turn):
     tenths, lon = np.sort(lon), np.array(lon) / 10
-    band = regions.bands(lon, n_folds)
+    band = regions.divide_by_longitude(lon, n_folds)
     sizes = np.bincount(band, minlength=n_folds)
     assert np.ptp(sizes) <= 1
     around = band[np.argsort(lon)]
@@ -75,22 +75,24 @@ def test_bands_are_neighbours_of_equal_number_wherever_the_meridian_is(lon, n_fo
     gaps = np.diff(tenths, append=tenths[0] + 3600)
     if (gaps == gaps.max()).sum() == 1:
         turned = (lon + turn / 10 + 180) % 360 - 180
-        np.testing.assert_array_equal(regions.bands(np.round(turned, 6), n_folds), band)
+        np.testing.assert_array_equal(
+            regions.divide_by_longitude(np.round(turned, 6), n_folds), band
+        )
 
 
 def test_sites_of_one_longitude_are_not_parted():
-    band = regions.bands(np.array([1.0, 2, 2, 2, 2, 3]), 3)
+    band = regions.divide_by_longitude(np.array([1.0, 2, 2, 2, 2, 3]), 3)
     assert band.tolist() == [0, 1, 1, 1, 1, 2]
     with pytest.raises(
         ValueError, match=r"n_folds 4 with 6 sites at 3 longitudes.*a smaller n_folds"
     ):
-        regions.bands(np.array([1.0, 2, 2, 2, 2, 3]), 4)
+        regions.divide_by_longitude(np.array([1.0, 2, 2, 2, 2, 3]), 4)
 
 
 @pytest.mark.parametrize("continent", CITIES)
 def test_continents(continent):
     lat, lon = np.array(CITIES[continent]).T
-    assert set(regions.named(lat, lon, regions.continents())) == {continent}
+    assert set(regions.regions_from_polygons(lat, lon, regions.continents_path())) == {continent}
 
 
 def test_polygons_have_holes_and_names_and_leave_an_elsewhere(tmp_path):
@@ -102,8 +104,8 @@ def test_polygons_have_holes_and_names_and_leave_an_elsewhere(tmp_path):
     )
     lon, lat = np.array([[1, 1], [4, 4], [8.5, 1], [10, 1], [21, 1], [-50, 1]]).T
     found = ["ring", "elsewhere", "ring", "over", "1", "elsewhere"]
-    assert regions.named(lat, lon, url) == found
-    number, names = regions.numbered(found)
+    assert regions.regions_from_polygons(lat, lon, url) == found
+    number, names = regions.number_regions(found)
     assert [names[i] for i in number] == found
     assert names == sorted(set(found))
 
@@ -114,12 +116,12 @@ def test_a_border_belongs_to_the_first_polygon_that_it_bounds(tmp_path):
         tmp_path / "two.geojson", west=[square(-180, -90, 0, 90)], east=[square(0, -90, 180, 90)]
     )
     lon, lat = np.array([[0, 5], [-180, 5], [180, 5], [3, 90], [-3, -90]]).T
-    assert regions.named(lat, lon, url) == ["west", "west", "east", "east", "west"]
+    assert regions.regions_from_polygons(lat, lon, url) == ["west", "west", "east", "east", "west"]
 
 
 def test_sites_without_a_position_are_elsewhere():
     nan = np.full(1, np.nan)
-    assert regions.named(nan, nan, regions.continents()) == ["elsewhere"]
+    assert regions.regions_from_polygons(nan, nan, regions.continents_path()) == ["elsewhere"]
 
 
 @pytest.mark.parametrize(
@@ -140,24 +142,24 @@ def test_sites_without_a_position_are_elsewhere():
 def test_what_is_no_polygon_in_degrees_is_refused(tmp_path, text, problem):
     (tmp_path / "odd.json").write_text(text)
     with pytest.raises(ConfigError, match=problem):
-        regions.named(np.zeros(1), np.zeros(1), str(tmp_path / "odd.json"))
+        regions.regions_from_polygons(np.zeros(1), np.zeros(1), str(tmp_path / "odd.json"))
 
 
 def dealt(world, folder, *settings):
     """The experiment on the world's cube with other folds, and its workspace with them."""
     base = [f"cube={world.workspace.root}", "arms=[insitu, satellite]", "train.updates=2"]
-    experiment = load.experiment(str(world.path), [*base, *settings], folder.name)
+    experiment = load.load_experiment(str(world.path), [*base, *settings], folder.name)
     workspace = Workspace(str(folder))
-    folds.run(experiment, workspace, Silent())
+    folds.run(experiment, workspace, SilentProgress())
     return experiment, workspace
 
 
 def test_the_stage_deals_sites_by_longitude(world, tmp_path):
     experiment, workspace = dealt(world, tmp_path / "w", "folds.kind=region", "folds.n_folds=4")
-    table = tables.read(workspace.url("folds.parquet"))
+    table = tables.read_table(workspace.url("folds.parquet"))
     spans = table.groupby("fold").lon.agg(["min", "max"]).to_numpy()
     assert (spans[1:, 0] > spans[:-1, 1]).all()
-    assert len(models.jobs_in(workspace, experiment)) == 4 + 1 + 1
+    assert len(models.list_workspace_models(workspace, experiment)) == 4 + 1 + 1
     assert experiment.folds.layout == "4 held-out bands of longitude"
 
 
@@ -165,7 +167,7 @@ def test_a_job_brings_a_local_file_of_regions_along(world, tmp_path):
     url = polygons(tmp_path / "two.geojson", west=[square(-179, -89, 0, 89)])
     settings = ("folds.kind=region", f"folds.by={url}")
     (tmp_path / "job").mkdir()
-    submit.gather(Order(str(world.path), "run", "w", settings=settings), tmp_path / "job")
+    submit.collect_upload(JobSpec(str(world.path), "run", "w", settings=settings), tmp_path / "job")
     experiment = yaml.safe_load((tmp_path / "job" / "experiment.yaml").read_text())
     brought = tmp_path / "job" / experiment["folds"]["by"]
     assert brought.read_bytes() == (tmp_path / "two.geojson").read_bytes()
@@ -189,12 +191,12 @@ def test_one_region_is_not_enough(world, tmp_path):
 )
 def test_folds_that_cannot_be_are_refused(world, setting, problem):
     with pytest.raises(ConfigError, match=problem):
-        load.experiment(str(world.path), [setting])
+        load.load_experiment(str(world.path), [setting])
 
 
 @pytest.mark.usefixtures("trained_here")
 def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(world, tmp_path):
-    sites = tables.read(world.workspace.url("folds.parquet"))
+    sites = tables.read_table(world.workspace.url("folds.parquet"))
     middle, north = sites.lon.median(), sites.lat.quantile(0.75)
     url = polygons(
         tmp_path / "two.geojson",
@@ -206,23 +208,23 @@ def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(w
     manifest = workspace.artefact("folds").manifest()
     assert manifest["regions"] == ["elsewhere", "north_east", "west"]
     assert manifest["inputs"]["folds.by"] == "polygons"  # wherever the file lies
-    assert manifest["inputs"]["polygons"] == files.digest(url)
-    train.run(experiment, workspace, Silent())
-    table = tables.read(workspace.url("folds.parquet"))
+    assert manifest["inputs"]["polygons"] == files.content_digest(url)
+    train.run(experiment, workspace, SilentProgress())
+    table = tables.read_table(workspace.url("folds.parquet"))
     names = np.array(manifest["regions"])[table.fold]
     np.testing.assert_array_equal(names == "west", table.lon < middle)
     root, cube = workspace.url("models"), Cube.open(world.workspace.url("cube.zarr"))
-    packed = training_data.pack(experiment, cube, table)
+    packed = training_data.pack_data(experiment, cube, table)
     for fold in range(3):
         own = table[table.fold == fold]
         away = lookup.find_nearest(table.lat, table.lon, own.lat, own.lon)[1]
         assert ((away > 0) & (away < 33)).any()
-        learnt = models.load(root, ModelKey("insitu", fold, 0)).origin["training_sites"]
+        learnt = models.load_model(root, ModelKey("insitu", fold, 0)).origin["training_sites"]
         assert learnt == table.site[away >= 33].tolist()
         left = {tuple(packed.footprints[i]) for i in packed.training_footprints(fold)}
         held = cube.sites.isel(site=(table.fold == fold).to_numpy())
         assert not left & set(zip(held.fy.values.tolist(), held.fx.values.tolist(), strict=True))
-    seen = tables.read(workspace.url("sites.parquet")).groupby("arm")
+    seen = tables.read_table(workspace.url("sites.parquet")).groupby("arm")
     assert seen.status.unique().map(set).to_dict()["satellite"] == {"out_of_fold"}
     assert seen.fold.unique().map(set).to_dict()["satellite"] == {"0", "1", "2"}
     assert files.read_json(f"{root}/satellite/calibration.json").keys() == {"0", "1", "2", "all"}
@@ -230,16 +232,16 @@ def test_regions_are_trained_without_their_sites_their_footprints_and_a_buffer(w
 
 def test_a_dropped_footprint_teaches_its_fold_nothing(world):
     settings = ["folds.drop_footprints=true", "train.updates=2"]
-    experiment = load.experiment(str(world.path), settings)
+    experiment = load.load_experiment(str(world.path), settings)
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    table = tables.read(world.workspace.url("folds.parquet"))
-    packed = training_data.pack(experiment, cube, table)
+    table = tables.read_table(world.workspace.url("folds.parquet"))
+    packed = training_data.pack_data(experiment, cube, table)
     gone = packed.dropped[table.fold == 1]
     assert (gone >= 0).all()
     states = {}
     for name, added in (("plain", 0.0), ("odd", 5.0)):
         packed.learn_satellite[np.unique(gone)] += added
-        for fold in (1, models.ALL):
+        for fold in (1, models.ALL_SITES):
             job = ModelKey("satellite", fold, 0)
             fitting = Trainer(experiment.recipe_sections, job, packed.data(job, 0.0, "cpu"), 2)
             fitting.advance(2)
@@ -249,6 +251,6 @@ def test_a_dropped_footprint_teaches_its_fold_nothing(world):
             bool(np.all(np.asarray(a == b)))
             for a, b in zip(states["plain", fold], states["odd", fold], strict=True)
         )
-        for fold in (1, models.ALL)
+        for fold in (1, models.ALL_SITES)
     }
-    assert same == {1: True, models.ALL: False}
+    assert same == {1: True, models.ALL_SITES: False}

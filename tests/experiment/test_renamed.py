@@ -43,13 +43,13 @@ def setting(name, value):
 def written(folder, *trees):
     """An experiment file: the demo's, with some settings more."""
     path = folder / "mine.yaml"
-    merged = load._merged(load.read("experiments", "demo"), *trees)
+    merged = load._merge(load.read_settings("experiments", "demo"), *trees)
     path.write_text(yaml.safe_dump(merged))
     return str(path)
 
 
 def test_every_renamed_setting_is_a_case_here_and_its_new_name_is_a_setting():
-    assert {old: new for old, new, _ in CASES} == renamed.SETTINGS
+    assert {old: new for old, new, _ in CASES} == renamed.RENAMED_SETTINGS
     for old, new, _ in CASES:
         *section, leaf = new.split(".")
         known = load._known_keys(section)
@@ -62,9 +62,9 @@ def test_every_renamed_setting_is_a_case_here_and_its_new_name_is_a_setting():
 def test_an_old_name_is_read_and_the_new_one_is_written(old, new, value, tmp_path):
     path = written(tmp_path, tree_of(old, value))
     experiments = [
-        load.experiment(path),
-        load.experiment("demo", [setting(old, value)]),
-        load.experiment("demo", [setting(new, value)]),
+        load.load_experiment(path),
+        load.load_experiment("demo", [setting(old, value)]),
+        load.load_experiment("demo", [setting(new, value)]),
     ]
     for experiment in experiments:
         assert value_of(experiment, new) == value
@@ -77,7 +77,7 @@ def test_an_old_name_is_read_and_the_new_one_is_written(old, new, value, tmp_pat
 
 @pytest.mark.parametrize(("old", "new", "value"), CASES)
 def test_an_old_workspace_is_described_with_the_new_names(old, new, value, tmp_path):
-    tree = load.experiment("demo").model_dump(mode="json")
+    tree = load.load_experiment("demo").model_dump(mode="json")
     *sections, leaf = new.split(".")
     section = tree
     for part in sections:
@@ -94,7 +94,7 @@ def test_what_is_set_wins_over_the_file_by_either_name(old, new, value, first, s
     names = (old, new)
     path = written(tmp_path, tree_of(names[first], value))
     other = {"qc": "longest", "planet": ("site_error",), "tuned_on": "others"}[new.split(".")[0]]
-    experiment = load.experiment(path, [setting(names[second], other)])
+    experiment = load.load_experiment(path, [setting(names[second], other)])
     assert value_of(experiment, new) == other
 
 
@@ -103,13 +103,13 @@ def test_both_names_at_once_are_refused_and_named(old, new, value, tmp_path):
     both = BOTH.format(old, new)
     path = written(tmp_path, tree_of(old, value), tree_of(new, value))
     with pytest.raises(ConfigError) as caught:
-        load.experiment(path)
+        load.load_experiment(path)
     assert str(caught.value) == f"experiment {path}: {both}"
     with pytest.raises(ConfigError) as caught:
-        load.experiment("demo", [setting(old, value), setting(new, value)])
+        load.load_experiment("demo", [setting(old, value), setting(new, value)])
     assert str(caught.value) == f"--set: {both}"
-    tree = load.experiment("demo").model_dump(mode="json")
-    described = load._merged(tree, tree_of(old, value), tree_of(new, value))
+    tree = load.load_experiment("demo").model_dump(mode="json")
+    described = load._merge(tree, tree_of(old, value), tree_of(new, value))
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(described))
     with pytest.raises(StoreError, match=both):
         Workspace(str(tmp_path)).described()
@@ -118,26 +118,26 @@ def test_both_names_at_once_are_refused_and_named(old, new, value, tmp_path):
 def test_all_settings_that_are_given_twice_are_told_at_once(tmp_path):
     trees = [tree_of(name, value) for *names, value in CASES for name in names]
     with pytest.raises(ConfigError) as caught:
-        load.experiment(written(tmp_path, *trees))
+        load.load_experiment(written(tmp_path, *trees))
     told = {BOTH.format(old, new) for old, new, _ in CASES}
     assert set(caught.value.problems) == told
 
 
 def test_a_recipe_may_have_old_names(tmp_path):
-    tree = load.read("recipes", "liu2022") | {"chosen_on": "my own sites"}
+    tree = load.read_settings("recipes", "liu2022") | {"chosen_on": "my own sites"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
     recipe = f"recipe={tmp_path}/mine.yaml"
-    assert load.experiment("demo", [recipe]).tuned_on == "my own sites"
+    assert load.load_experiment("demo", [recipe]).tuned_on == "my own sites"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree | {"tuned_on": "others"}))
     with pytest.raises(ConfigError, match="chosen_on and tuned_on are the same setting"):
-        load.experiment("demo", [recipe])
+        load.load_experiment("demo", [recipe])
 
 
 @pytest.mark.parametrize("artefact", ["cube", "planet"])
 def test_artefacts_recorded_under_old_names_are_complete(artefact, tmp_path):
     settings = [setting(new, value) for _, new, value in CASES]
-    inputs = schema.identity(load.experiment("demo", settings), artefact)
-    first = {new: old for old, new in renamed.SETTINGS.items()}
+    inputs = schema.identity(load.load_experiment("demo", settings), artefact)
+    first = {new: old for old, new in renamed.RENAMED_SETTINGS.items()}
     recorded = {first.get(key, key): value for key, value in inputs.items()}
     assert recorded.keys() != inputs.keys()
     made = Artefact(artefact, f"{tmp_path}/{artefact}/")
@@ -146,12 +146,12 @@ def test_artefacts_recorded_under_old_names_are_complete(artefact, tmp_path):
     assert made.manifest()["inputs"] == recorded
     assert made.complete(inputs)
     assert made.recorded(inputs) == recorded
-    assert made.changed_settings(made.manifest(), load.experiment("demo", settings)) == ""
+    assert made.changed_settings(made.manifest(), load.load_experiment("demo", settings)) == ""
     told = {
         "cube": "qc.duplicate_sites mean -> keep",
         "planet": "planet.omit_errors ['site_gaps'] -> []",
     }[artefact]
-    plain = load.experiment("demo")
+    plain = load.load_experiment("demo")
     assert made.changed_settings(made.manifest(), plain) == told
     with pytest.raises(StoreError) as caught:
         made.complete(schema.identity(plain, artefact))
@@ -159,21 +159,21 @@ def test_artefacts_recorded_under_old_names_are_complete(artefact, tmp_path):
 
 
 def test_mlflow_is_asked_for_the_run_of_the_settings_by_their_first_names(tmp_path):
-    experiment = load.experiment("demo")
+    experiment = load.load_experiment("demo")
     tree = experiment.model_dump(mode="json", exclude={"compute"})
     tree["chosen_on"] = tree.pop("tuned_on")
     tree["qc"]["several"] = tree["qc"].pop("duplicate_sites")
     tree["planet"]["without"] = tree["planet"].pop("omit_errors")
-    logged = mirror.lying(experiment, Workspace(str(tmp_path)))["logged"]
-    assert logged == {"experiment": files.sha256_of(tree)}
+    logged = mirror.loggable_digests(experiment, Workspace(str(tmp_path)))["logged"]
+    assert logged == {"experiment": files.sha256_of_json(tree)}
 
 
 def test_a_section_may_be_renamed_with_all_that_is_in_it(monkeypatch):
-    monkeypatch.setattr(renamed, "SETTINGS", {"judging": "scoring"})
+    monkeypatch.setattr(renamed, "RENAMED_SETTINGS", {"judging": "scoring"})
     tree = {"name": "a", "judging": {"min_days": 3, "groups": {"judging": ["b"]}}}
     new = {"name": "a", "scoring": {"min_days": 3, "groups": {"judging": ["b"]}}}
     assert renamed.with_new_names(tree) == new
-    assert renamed.with_first_names(new) == tree
+    assert renamed.with_original_names(new) == tree
     assert renamed.new_name("judging.min_days") == "scoring.min_days"
     assert renamed.new_name("judgings") == "judgings"
     assert renamed.recorded_name("scoring.min_days", {"judging.min_days"}) == "judging.min_days"

@@ -32,7 +32,7 @@ from pipeline.experiment import config, load
 )
 def test_a_number_out_of_its_range_is_refused_with_the_range(setting, accepted):
     with pytest.raises(ConfigError) as caught:
-        load.experiment("scan", [setting])
+        load.load_experiment("scan", [setting])
     key, _, _ = setting.partition("=")
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(f"{key}: found ")
@@ -42,7 +42,7 @@ def test_a_number_out_of_its_range_is_refused_with_the_range(setting, accepted):
 def test_a_number_inside_a_list_or_a_table_has_a_range_too():
     snow = "variables={snow: {kind: target, long_name: snow, units: m, minimum: -.inf, maximum: 1}}"
     with pytest.raises(ConfigError) as caught:
-        load.experiment("scan", [snow, "qc.depth_m=[0.0, .inf]"])
+        load.load_experiment("scan", [snow, "qc.depth_m=[0.0, .inf]"])
     assert caught.value.problems == (
         "variables.snow.minimum: found -inf; accepted: at least -1e+30 and at most 1e+30",
         "qc.depth_m.1: found inf; accepted: at least 0 and at most 1,000",

@@ -12,7 +12,7 @@ LAT, LON = np.array([40.2, 39.6, -10.0, 0.0]), np.array([-100.1, 179.95, -179.9,
 
 
 def held(dataset, max_km=36.0):
-    made = lookup.cells(dataset, (LAT, LON), max_km)
+    made = lookup.find_cells(dataset, (LAT, LON), max_km)
     return made, [tuple(int(i) for i in at) for at in zip(*made.index.values(), strict=True)]
 
 
@@ -75,7 +75,7 @@ def test_a_site_on_an_edge_is_in_a_cell_though_edges_are_rounded():
         attrs={"crs": "EPSG:4326", "entry": "made"},
     )
     edges = np.arange(30.05, 49, 0.1)
-    made = lookup.cells(dataset, (edges, np.full(len(edges), -100.05)), 36.0)
+    made = lookup.find_cells(dataset, (edges, np.full(len(edges), -100.05)), 36.0)
     assert made.known.all()
     assert (np.abs(made.lat - edges) < 0.0501).all()
 
@@ -85,7 +85,12 @@ def test_of_places_the_nearest_within_reach_stands_for_a_site():
     dataset = xr.Dataset(coords=coords, attrs={"entry": "made"})
     _, index = held(dataset)
     assert index == [(0,), (1,), (2,), (-1,)]
-    assert lookup.cells(dataset, (LAT, LON), 10.0).known.tolist() == [False, True, False, False]
+    assert lookup.find_cells(dataset, (LAT, LON), 10.0).known.tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_what_has_neither_places_nor_cells_is_refused():

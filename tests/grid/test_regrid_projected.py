@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.grid.ease import Window, project
-from pipeline.grid.regrid import ProjectedRegridder, Regridder, edges_between, reach
+from pipeline.grid.regrid import ProjectedRegridder, Regridder, edges_between, projected_extent
 
 DAYMET = "+proj=lcc +lat_0=42.5 +lon_0=-100 +lat_1=25 +lat_2=60 +ellps=WGS84 +units=m"
 CONUS404 = "+proj=lcc +lat_0=39.1 +lon_0=-97.9 +lat_1=30 +lat_2=50 +R=6370000 +units=m"
@@ -19,7 +19,7 @@ GRIDS = {"daymet": DAYMET, "conus404": CONUS404, "nlcd": NLCD, "soilgrids": SOIL
 
 def source_edges(crs, lat, lon, step, margin=1):
     """y (decreasing) and x edges of whole cells over a box, and `margin` cells round it."""
-    x_min, y_min, x_max, y_max = reach(crs, lat, lon)
+    x_min, y_min, x_max, y_max = projected_extent(crs, lat, lon)
     low_y, high_y = np.floor(y_min / step) - margin, np.ceil(y_max / step) + margin
     low_x, high_x = np.floor(x_min / step) - margin, np.ceil(x_max / step) + margin
     return np.arange(high_y, low_y - 1, -1) * step, np.arange(low_x, high_x + 1) * step
@@ -185,7 +185,7 @@ def test_a_source_across_the_antimeridian_fills_both_sides(west):
 
 def test_cells_where_the_map_is_interrupted_are_left_out():
     lat, lon = np.arange(20.0, 31, 1), np.arange(-45.0, -34, 1)  # the Atlantic lobes part at 40 W
-    x_min, y_min, x_max, y_max = reach(SOILGRIDS, lat, lon)
+    x_min, y_min, x_max, y_max = projected_extent(SOILGRIDS, lat, lon)
     y_edges, x_edges = np.arange(y_min, y_max, 20_000), np.arange(x_min, x_max, 20_000)
     values = np.ones((len(y_edges) - 1, len(x_edges) - 1))
     found = ProjectedRegridder(SOILGRIDS, y_edges, x_edges, lat, lon)(values)
@@ -219,7 +219,7 @@ def project_back(x, y):
 @pytest.mark.parametrize("crs", GRIDS.values(), ids=GRIDS)
 def test_a_reach_holds_the_box_and_little_more(crs):
     lat, lon = np.array([49.0, 40, 25]), np.array([-124.0, -100, -67])
-    x_min, y_min, x_max, y_max = reach(crs, lat, lon)
+    x_min, y_min, x_max, y_max = projected_extent(crs, lat, lon)
     to_source = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     x, y = to_source.transform(*np.meshgrid(np.linspace(-124, -67, 777), np.linspace(25, 49, 555)))
     assert x_min - 5 <= x.min() <= x_min + 2000
@@ -230,7 +230,7 @@ def test_a_reach_holds_the_box_and_little_more(crs):
 
 def test_a_box_that_is_nowhere_in_the_crs_has_no_reach():
     with pytest.raises(ValueError, match="no part of -80"):
-        reach("+proj=ortho +lat_0=90 +lon_0=0", [-80, -70], [0, 10])
+        projected_extent("+proj=ortho +lat_0=90 +lon_0=0", [-80, -70], [0, 10])
 
 
 @pytest.mark.parametrize("spoiled", ["y_edges", "x_edges", "target_lat_edges", "target_lon_edges"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.humidity import saturation_slope, specific_humidity
-from pipeline.sources.shared.units import GAS_RATIO, RULES
+from pipeline.sources.shared.units import FORMULAS, GAS_RATIO
 
 
 def test_humidity_is_the_share_of_vapour_in_the_mass_of_air():
@@ -29,7 +29,7 @@ def test_float32_stays_float32():
 
 
 def test_the_rule_of_a_catalog_has_the_constants_of_the_ifs():
-    made = RULES["vapour_pressure"].compute(2338.0, 101_325.0)
+    made = FORMULAS["vapour_pressure"].compute(2338.0, 101_325.0)
     assert made == specific_humidity(2338.0, 101_325.0, 287.0597 / 461.5250)
 
 

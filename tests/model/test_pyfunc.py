@@ -23,8 +23,8 @@ CHOSEN = Calibration(level_weight=0.25, width_scale=1.7, calibrated=True)
 def members(world):
     """Two members of arm multiscale: that of all sites, and that of a fold as another seed."""
     root = world.workspace.url("models")
-    jobs = (ModelKey("multiscale", models.ALL, 0), ModelKey("multiscale", 0, 0))
-    return [models.load(root, job) for job in jobs]
+    jobs = (ModelKey("multiscale", models.ALL_SITES, 0), ModelKey("multiscale", 0, 0))
+    return [models.load_model(root, job) for job in jobs]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def raw(world, members):
 
 def test_raw_inputs_give_what_the_pipeline_gives(world, members, raw):
     cube = Cube.open(world.workspace.url("cube.zarr"))
-    folds = tables.read(world.workspace.url("folds.parquet"))
-    places = training_data.pack(world.experiment, cube, folds).sites("cpu")
+    folds = tables.read_table(world.workspace.url("folds.parquet"))
+    places = training_data.pack_data(world.experiment, cube, folds).sites("cpu")
     series = [predict_series(member, places) for member in members]
     mean, std = combine_members(series, members[0].heads, CHOSEN.level_weight)
     made = ProductModel(members, CHOSEN).predict(raw)

@@ -15,12 +15,12 @@ import xarray as xr
 import yaml
 
 from pipeline.catalog import quality_control
-from pipeline.experiment.config import Ingredient, PlanetConfig, QcConfig
+from pipeline.experiment.config import ErrorName, PlanetConfig, QcConfig
 from pipeline.experiment.variables import VARIABLES
 from pipeline.grid import ease
 from pipeline.planet import land, observations, random_fields, soil_water, stage, weather
 
-INGREDIENTS = get_args(Ingredient)
+INGREDIENTS = get_args(ErrorName)
 TARGET = VARIABLES["soil_moisture"]
 SMALL = ease.Window(row=72, col=207, height=3, width=5, refinement=2)
 SMALL_PERIOD = (date(2017, 1, 1), date(2017, 12, 31))
@@ -495,13 +495,13 @@ def test_quality_control_catches_broken_sites():
             "provider_flag": many.qc.assign_attrs(good=[0]),
         }
     ).transpose("time", "site")
-    values, dropped = quality_control.screen(table, "moisture", TARGET, QcConfig())
+    values, dropped = quality_control.screen_sites(table, "moisture", TARGET, QcConfig())
     spiky, stuck = (np.flatnonzero(dropped[rule].any(0)) for rule in ("range", "stuck"))
     assert len(spiky) == len(stuck) == 1
     assert (many.SM.values[spiky] > 0.65).sum() == (dropped["range"]).sum() + (
         (many.SM.values[spiky] > 0.65) & (many.qc.values[spiky] != 0)
     ).sum()
-    assert quality_control.stuck(table.moisture.values, table.time.values, 30).sum() >= 40
+    assert quality_control.find_stuck(table.moisture.values, table.time.values, 30).sum() >= 40
     assert "provider: frozen_soil" in dropped
     assert np.nanmax(values) <= 0.65
 

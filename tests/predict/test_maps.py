@@ -24,7 +24,7 @@ from pipeline import files, predict
 from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import config, load
 from pipeline.predict.tile_task import TileInputs
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import maps_schema, models, schema, tables, zarr_arrays
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -53,10 +53,10 @@ def values(world, arm, name, group=None):
 
 @pytest.mark.parametrize("arm", ["multiscale", "insitu", "satellite"])
 def test_a_map_is_the_product_of_the_models_of_all_sites(world, cube, arm):
-    folds = tables.read(world.workspace.url("folds.parquet"))
-    packed = training_data.pack(world.experiment, cube, folds)
-    members = models.ensemble(world.workspace.url("models"), arm)
-    calibration = models.calibrations(world.workspace.url("models"), arm)["all"]
+    folds = tables.read_table(world.workspace.url("folds.parquet"))
+    packed = training_data.pack_data(world.experiment, cube, folds)
+    members = models.load_ensemble(world.workspace.url("models"), arm)
+    calibration = models.read_calibrations(world.workspace.url("models"), arm)["all"]
     series = [whole_series(member, packed.cells("cpu")) for member in members]
     mean, std = combine_members(series, members[0].heads, calibration.level_weight)
     cells, _, _ = cube.membership()
@@ -88,8 +88,10 @@ def test_readers_find_coordinates_units_bounds_and_the_grid(opened, world, cube)
 
 
 def test_depth_and_standard_names_come_from_the_table_of_variables():
-    experiment = load.experiment("demo")
-    arrays, _ = maps_schema.template(experiment, config.window(experiment), "insitu", 1)
+    experiment = load.load_experiment("demo")
+    arrays, _ = maps_schema.maps_template(
+        experiment, config.experiment_window(experiment), "insitu", 1
+    )
     by_path = {array.path: array for array in arrays}
     mean, std = by_path[experiment.target].attrs, by_path[f"{experiment.target}_std"].attrs
     assert mean["standard_name"] == "volume_fraction_of_condensed_water_in_soil"
@@ -133,7 +135,7 @@ def test_quality_flags(world, cube):
 
 
 def test_the_state_goes_on_where_the_walk_was(world, cube):
-    member = models.ensemble(world.workspace.url("models"), "multiscale")[0]
+    member = models.load_ensemble(world.workspace.url("models"), "multiscale")[0]
     state = zarr_arrays.open_group(world.workspace.url("state/multiscale.zarr"), "")
     blocks = state["block"].values.tolist()
     assert len(blocks) == 3
@@ -148,20 +150,22 @@ def test_the_state_goes_on_where_the_walk_was(world, cube):
         [state[n].values[0][column.valid] for n in ("site_level", "satellite_level")]
     )
     tail = walk.advance(column.forcing(slice(start, 160)))
-    weight = models.calibrations(world.workspace.url("models"), "multiscale")["all"].level_weight
+    weight = models.read_calibrations(world.workspace.url("models"), "multiscale")[
+        "all"
+    ].level_weight
     mean, _ = combine_members([tail], member.heads, weight)
     mapped = values(world, "multiscale", TARGET)[start:, column.valid].T
     np.testing.assert_allclose(mean, mapped, atol=0.51 * STEP)
 
 
 def test_a_value_that_does_not_fit_is_an_error():
-    assert maps_schema.pack(np.array([0.12344, np.nan, -1.0]), 1e-4).tolist() == [
+    assert maps_schema.pack_values(np.array([0.12344, np.nan, -1.0]), 1e-4).tolist() == [
         1234,
         -32768,
         -10000,
     ]
     with pytest.raises(ValueError, match=r"3\.3 does not fit into int16"):
-        maps_schema.pack(np.array([0.1, 3.3]), 1e-4)
+        maps_schema.pack_values(np.array([0.1, 3.3]), 1e-4)
 
 
 def test_cells_are_as_far_from_the_sites_as_their_attributes_say(world, cube, opened):
@@ -240,7 +244,7 @@ def test_killed_in_the_middle_predict_finishes_and_maps_are_equal(world, tmp_pat
     arm = next(iter(done)).split("-")[0]
     shards = [p for p in (root / "maps" / f"{arm}.zarr" / TARGET / "c").rglob("*") if p.is_file()]
     before = {p: p.stat().st_mtime_ns for p in shards}
-    predict.run(world.experiment, workspace, Silent())
+    predict.run(world.experiment, workspace, SilentProgress())
     assert {p: p.stat().st_mtime_ns for p in shards} == before
     ours, theirs = (w.artefact("maps").manifest()["shards"] for w in (workspace, world.workspace))
     assert ours == theirs
@@ -249,7 +253,7 @@ def test_killed_in_the_middle_predict_finishes_and_maps_are_equal(world, tmp_pat
 
 def test_a_second_run_touches_nothing(world):
     before = mtimes(world.workspace.root)
-    predict.run(world.experiment, world.workspace, Silent())
+    predict.run(world.experiment, world.workspace, SilentProgress())
     assert mtimes(world.workspace.root) == before
 
 
@@ -261,16 +265,16 @@ def test_models_of_someone_else_map_another_region_and_period(world, tmp_path, l
         for side in ("west", "south", "east", "north")
     )
     middle = (west + east) / 2
-    settings = load.mapping(
+    settings = load.settings_for_mapping(
         world.workspace.url("models"), f"{middle},{south},{east},{north}", "2019-12-10..2020-01-20"
     )
-    experiment = load.experiment(str(world.path), settings, "east")
+    experiment = load.load_experiment(str(world.path), settings, "east")
     workspace = Workspace(str(tmp_path / "east"))
-    prepare.run(experiment, workspace, Silent())
-    predict.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
+    predict.run(experiment, workspace, SilentProgress())
     mapped = xr.open_zarr(workspace.url("maps/insitu.zarr"))
     assert 0 < mapped.sizes["x"] < 16
-    member = models.ensemble(world.workspace.url("models"), "insitu")[0]
+    member = models.load_ensemble(world.workspace.url("models"), "insitu")[0]
     column = TileInputs(Cube.open(workspace.url("cube.zarr")), 0, 0, member)
     places = Places.from_arrays(column.forcing(slice(0, 42)), column.static, "cpu")
     mean, _ = combine_members([whole_series(member, places)], member.heads, 1.0)
@@ -285,10 +289,10 @@ def test_models_that_do_not_fit_are_refused(world, tmp_path):
     other = world.experiment.model_copy(update={"target": "snowfall", "models": root})
     workspace = world.workspace
     with pytest.raises(ConfigError, match="insitu predicts snow_depth, but the experiment"):
-        models.check_models(other, workspace)
+        models.load_ensembles(other, workspace)
     with pytest.raises(StoreError, match="no complete models here"):
-        models.source(world.experiment.model_copy(update={"models": str(tmp_path)}), workspace)
+        models.find_models(world.experiment.model_copy(update={"models": str(tmp_path)}), workspace)
     with pytest.raises(ConfigError, match="add --models URL"):
-        load.mapping(None, "1,2,3,4", None)
+        load.settings_for_mapping(None, "1,2,3,4", None)
     with pytest.raises(ConfigError, match="expected west,south,east,north"):
-        load.mapping(root, "1,2,3", None)
+        load.settings_for_mapping(root, "1,2,3", None)

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.experiment import load
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import maps_schema, schema, zarr_arrays
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -53,7 +53,7 @@ class Ran:
     @property
     def experiment(self):
         settings = [*SETTINGS, f"models={self.models}", *self.settings]
-        return load.experiment(str(self.path), settings)
+        return load.load_experiment(str(self.path), settings)
 
     def update(self, through=None):
         told = Told()
@@ -84,7 +84,7 @@ class Ran:
         url.write_text(yaml.safe_dump(tree))
 
 
-class Told(Silent):
+class Told(SilentProgress):
     def __init__(self):
         self.said = []
 
@@ -105,7 +105,7 @@ def ran(world, tmp_path_factory, local_ray) -> Ran:
     shutil.copytree(other, members / "insitu" / "fold=all" / "seed=1")
     made = Ran(root / "snow", path, str(members), workspace)
     for stage in (prepare_stage, predict_stage):
-        stage.run(made.experiment, workspace, Silent())
+        stage.run(made.experiment, workspace, SilentProgress())
     workspace.lease.release()
     return made
 
@@ -159,7 +159,7 @@ def fresh(ran, tmp_path_factory) -> Ran:
     workspace = Workspace(str(tmp_path_factory.mktemp("fresh") / "snow"))
     made = replace(ran, workspace=workspace, settings=longer)
     for stage in (prepare_stage, predict_stage):
-        stage.run(made.experiment, workspace, Silent())
+        stage.run(made.experiment, workspace, SilentProgress())
     workspace.lease.release()
     return made
 
@@ -173,9 +173,9 @@ def test_days_are_appended_and_old_ones_stay_and_steps_are_few(mine, fresh):
     new = mine.maps()
     same(old, new, BEFORE)
     assert (
-        new[TARGET].sel(time=slice("2020-12-21", NEXT)).max(("y", "x")) != maps_schema.FILL
+        new[TARGET].sel(time=slice("2020-12-21", NEXT)).max(("y", "x")) != maps_schema.VALUE_FILL
     ).all()
-    assert (new[TARGET].sel(time=slice("2020-12-23", None)) == maps_schema.FILL).all()
+    assert (new[TARGET].sel(time=slice("2020-12-23", None)) == maps_schema.VALUE_FILL).all()
     assert new.attrs["period"] == ["2019-11-20", NEXT]
     assert [mine.manifest(n)["complete_through"] for n in ("cube", "maps")] == [NEXT, NEXT]
     before = mtimes(mine)
@@ -291,16 +291,16 @@ def test_a_shared_cube_is_updated_by_its_owner_as_far_as_its_sources_reach(mine)
 def test_spans_of_preliminary_days():
     day = datetime.date.fromisoformat
     spans = [["2020-01-30", "2020-02-02"], ["2020-02-05", "2020-02-05"]]
-    assert schema.within(spans, (day("2020-02-02"), day("2020-02-09"))) == [
+    assert schema.clip_spans(spans, (day("2020-02-02"), day("2020-02-09"))) == [
         ["2020-02-02", "2020-02-02"],
         ["2020-02-05", "2020-02-05"],
     ]
     now = [["2020-02-03", "2020-02-08"]]
-    assert schema.read_again(spans, day("2020-02-01"), now) == [
+    assert schema.replace_spans(spans, day("2020-02-01"), now) == [
         ["2020-01-30", "2020-01-31"],
         ["2020-02-03", "2020-02-08"],
     ]
-    assert schema.read_again(spans, day("2019-02-01"), []) == []
+    assert schema.replace_spans(spans, day("2019-02-01"), []) == []
 
 
 class Killed(BaseException):

@@ -42,8 +42,8 @@ class Heard:
 
 def experiments(snow, folder):
     """Reading from the sources, and from their copies."""
-    plain = load.experiment(str(snow), PERIODS)
-    return plain, load.experiment(str(snow), [*PERIODS, f"sources.staged={folder}"])
+    plain = load.load_experiment(str(snow), PERIODS)
+    return plain, load.load_experiment(str(snow), [*PERIODS, f"sources.staged={folder}"])
 
 
 def arrays_of(url):
@@ -96,7 +96,7 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
     with xr.open_dataset(broken, engine="h5netcdf") as dataset:
         longer = dataset.load()
     workspace = Workspace(str(tmp_path / "w"))
-    real, calls = source_copies.write, []
+    real, calls = source_copies.write_days, []
 
     def write(dataset, *args, **kwargs):
         if dataset.attrs["entry"] == "footprints" and len(calls) == 2:
@@ -108,12 +108,12 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
         return ((piece, task(piece)) for piece in pieces)
 
     with monkeypatch.context() as patch:
-        patch.setattr(source_copies, "write", write)
+        patch.setattr(source_copies, "write_days", write)
         patch.setattr(ray_cluster, "run_tasks", here)
-        patch.setattr(intake_catalog, "entries", lambda experiment: ["footprints"])
+        patch.setattr(intake_catalog, "cube_entries", lambda experiment: ["footprints"])
         with pytest.raises(DataError, match=r"footprints: cannot be read .OSError.; mend that"):
             copy_sources.run(staged, workspace, Heard())
-    url = Path(source_copies.url_of(f"{tmp_path}/copies", "footprints"))
+    url = Path(source_copies.copy_url(f"{tmp_path}/copies", "footprints"))
     kept = {p: p.stat().st_mtime_ns for p in url.glob("data/*/c/**/*") if p.is_file()}
     assert kept
     assert not (url / "manifest.json").exists()
@@ -136,21 +136,32 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
 
 def test_volumes_count_objects_in_time_and_space(snow):
     tell(snow, days=0, per="all", megabytes=5)
-    assert intake_catalog.of(load.experiment(str(snow)), "cells") == (1, 5.0, "estimated", 1)
+    assert intake_catalog.entry_volume(load.load_experiment(str(snow)), "cells") == (
+        1,
+        5.0,
+        "estimated",
+        1,
+    )
     tell(snow, days=365, degrees=[180, 360], per="all", megabytes=1500, basis="published")
-    experiment = load.experiment(str(snow))
-    found = intake_catalog.of(experiment, "cells")
+    experiment = load.load_experiment(str(snow))
+    found = intake_catalog.entry_volume(experiment, "cells")
     assert found == intake_catalog.Volume(found.requests, found.requests * 1500.0, "published", 1)
-    assert intake_catalog.size(found.megabytes).endswith("GB")
-    assert intake_catalog.of(load.experiment(str(snow)), "sites") is None
-    assert intake_catalog.told(experiment, ["sites"]) == "bytes and requests unknown for sites"
+    assert intake_catalog.format_size(found.megabytes).endswith("GB")
+    assert intake_catalog.entry_volume(load.load_experiment(str(snow)), "sites") is None
+    assert (
+        intake_catalog.describe_volume(experiment, ["sites"])
+        == "bytes and requests unknown for sites"
+    )
     # An object of three blocks is read three times block by block, and copied in one piece.
     tell(snow, days=90, degrees=[180, 360], per="variable", megabytes=1)
-    experiment = load.experiment(str(snow))
-    assert intake_catalog.of(experiment, "cells").blocks == 3
+    experiment = load.load_experiment(str(snow))
+    assert intake_catalog.entry_volume(experiment, "cells").blocks == 3
 
     def pieces(entry):
-        return [tuple(p.values()) for p in copy_sources._pieces(experiment, entry, range(100, 108))]
+        return [
+            tuple(p.values())
+            for p in copy_sources._split_into_tasks(experiment, entry, range(100, 108))
+        ]
 
     assert pieces("cells") == [("cells", 100, 3), ("cells", 103, 3), ("cells", 106, 2)]
     assert pieces("sites") == [("sites", 100, 8)]

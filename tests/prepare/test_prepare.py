@@ -13,7 +13,7 @@ from pipeline.errors import DataError, SoilweaveError, StoreError
 from pipeline.experiment import load
 from pipeline.prepare import block_task, folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import schema, zarr_arrays
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -108,16 +108,16 @@ def test_footprints_are_ragged_and_the_emptiest_have_none(world):
 def test_an_interrupted_run_goes_on_and_keeps_what_was_done(snow, tmp_path, local_ray):
     settings = [f"{key}={SHORT}" for key in ("period", "train_period", "test_period")]
     settings += ["qc.exclude_sites=[snow-05]", "qc.stuck_days=null"]
-    experiment = load.experiment(str(snow), settings)
+    experiment = load.load_experiment(str(snow), settings)
     workspace = Workspace(str(tmp_path / "mine"))
     artefact, url = workspace.artefact("cube"), workspace.url("cube.zarr")
     digests = {
-        f"source {e}": intake_catalog.digest(experiment, e)
-        for e in intake_catalog.entries(experiment)
+        f"source {e}": intake_catalog.entry_digest(experiment, e)
+        for e in intake_catalog.cube_entries(experiment)
     }
     artefact.begin(schema.identity(experiment, "cube", **digests))
     zarr_arrays.create_group(
-        url, *prepare_stage._template(experiment, experiment_sources.open_sources(experiment))
+        url, *prepare_stage._cube_template(experiment, experiment_sources.open_sources(experiment))
     )
     blocks = list(schema.block_range(experiment.period))
     done = [blocks[2], blocks[0]]  # any of them, in any order
@@ -126,16 +126,16 @@ def test_an_interrupted_run_goes_on_and_keeps_what_was_done(snow, tmp_path, loca
     before = {p: t for p, t in mtimes(tmp_path / "mine").items() if "/c/" in str(p)}
     assert before
     assert len(blocks) == 4
-    prepare.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
     after = mtimes(tmp_path / "mine")
     assert before.items() <= after.items()
     assert artefact.manifest()["complete_through"] == SHORT[1]
     chosen = np.arange(world_module.N_SITES) != 5
     compare(url, plain(snow.parent, experiment.period), chosen)
-    assert zarr_arrays.attributes(url, "sites")["id"] == [
+    assert zarr_arrays.read_attributes(url, "sites")["id"] == [
         f"snow-{i:02d}" for i in np.flatnonzero(chosen)
     ]
-    prepare.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
     assert mtimes(tmp_path / "mine") == after
 
 
@@ -143,8 +143,8 @@ def test_a_second_run_of_every_stage_touches_no_file(world):
     before = mtimes(Path(world.workspace.root))
     assert before
     for stage in (prepare_stage, folds, train_stage):
-        stage.run(world.experiment, world.workspace, Silent())
-    assert evaluate.run(world.experiment, world.workspace, Silent()) == world.summary
+        stage.run(world.experiment, world.workspace, SilentProgress())
+    assert evaluate.run(world.experiment, world.workspace, SilentProgress()) == world.summary
     assert mtimes(Path(world.workspace.root)) == before
 
 
@@ -152,13 +152,13 @@ def spoil(path, file, change):
     """Rewrite one of a small world's files; returns its experiment and a new workspace."""
     change(spoilt := read(path.parent / file))
     spoilt.to_netcdf(path.parent / file, engine="h5netcdf")
-    return load.experiment(str(path)), Workspace(str(path.parent / "workspace"))
+    return load.load_experiment(str(path)), Workspace(str(path.parent / "workspace"))
 
 
 def refused(experiment, workspace):
     """The error of prepare, after which no cube may be there."""
     with pytest.raises(DataError) as caught:
-        prepare.run(experiment, workspace, Silent())
+        prepare.run(experiment, workspace, SilentProgress())
     assert workspace.artefact("cube").state() == "absent"
     assert not (Path(workspace.root) / "cube.zarr").exists()
     return str(caught.value)
@@ -170,7 +170,7 @@ def test_sites_in_no_cell_with_data_are_left_out_counted_and_told(snow, local_ra
         sites.lat.values[7], sites.lon.values[7] = WINDOW.cell_lat[0], WINDOW.cell_lon[0]  # sea
 
     told = []
-    progress = Silent()
+    progress = SilentProgress()
     progress.note = told.append
     experiment, workspace = spoil(snow, "sites.nc", move)
     prepare.run(experiment, workspace, progress)
@@ -181,7 +181,7 @@ def test_sites_in_no_cell_with_data_are_left_out_counted_and_told(snow, local_ra
     assert dropped["insitu: outside the domain"] == days[3]
     assert dropped["insitu: no cell with data"] == days[7]
     url = workspace.url("cube.zarr")
-    ids = zarr_arrays.attributes(url, "sites")["id"]
+    ids = zarr_arrays.read_attributes(url, "sites")["id"]
     assert "snow-03" not in ids
     depth = zarr_arrays.open_group(url, "sites")["snow_depth"]
     assert depth[:, ids.index("snow-07")].isnull().all()
@@ -206,7 +206,7 @@ def test_forcing_out_of_range_is_refused_with_value_and_range_and_no_cube_is_lef
 
 
 def test_own_inputs_that_the_file_lacks_are_listed(snow):
-    experiment = load.experiment(str(snow), ["inputs_from=own"])
+    experiment = load.load_experiment(str(snow), ["inputs_from=own"])
     text = refused(experiment, Workspace(str(snow.parent / "workspace")))
     for name in NAMES:
         assert f"inputs_from is own, but {name} is not in the file" in text
@@ -214,10 +214,10 @@ def test_own_inputs_that_the_file_lacks_are_listed(snow):
 
 def test_a_domain_or_a_grid_that_does_not_fit_the_source_is_refused(snow):
     workspace = Workspace(str(snow.parent / "workspace"))
-    coarse = load.experiment(str(snow), ["domain.refinement=2"])
+    coarse = load.load_experiment(str(snow), ["domain.refinement=2"])
     assert "contain more than one of its places" in refused(coarse, workspace)
     box = ["domain.west_degrees=10", "domain.east_degrees=20"]
-    assert "is in the domain" in refused(load.experiment(str(snow), box), workspace)
+    assert "is in the domain" in refused(load.load_experiment(str(snow), box), workspace)
 
 
 def test_sites_of_one_id_are_refused(snow):
@@ -229,7 +229,9 @@ def test_sites_of_one_id_are_refused(snow):
 
 def test_a_box_from_east_to_west_is_refused(snow):
     with pytest.raises(SoilweaveError, match="west"):
-        experiment_sources.open_sources(load.experiment(str(snow), ["domain.west_degrees=100"]))
+        experiment_sources.open_sources(
+            load.load_experiment(str(snow), ["domain.west_degrees=100"])
+        )
 
 
 @pytest.mark.parametrize(
@@ -242,30 +244,30 @@ def test_an_entry_that_cannot_be_read_is_refused_by_name(snow, old, new):
     assert old in text
     file.write_text(text.replace(old, new))
     with pytest.raises(SoilweaveError, match="cells"):
-        intake_catalog.open_source(load.experiment(str(snow)), "cells")
+        intake_catalog.open_source(load.load_experiment(str(snow)), "cells")
 
 
 def test_a_workspace_that_cannot_be_written_is_one_clear_line(world, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError) as caught:
-        prepare.run(world.experiment, Workspace(str(tmp_path / "file" / "mine")), Silent())
+        prepare.run(world.experiment, Workspace(str(tmp_path / "file" / "mine")), SilentProgress())
     assert str(tmp_path / "file") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_what_cannot_be_written_is_told_and_can_be_gone_on_with(snow, tmp_path, local_ray):
-    experiment, workspace = load.experiment(str(snow)), Workspace(str(tmp_path / "w"))
+    experiment, workspace = load.load_experiment(str(snow)), Workspace(str(tmp_path / "w"))
     digests = {
-        f"source {e}": intake_catalog.digest(experiment, e)
-        for e in intake_catalog.entries(experiment)
+        f"source {e}": intake_catalog.entry_digest(experiment, e)
+        for e in intake_catalog.cube_entries(experiment)
     }
     workspace.artefact("cube").begin(schema.identity(experiment, "cube", **digests))
     obstacle = Path(workspace.url("cube.zarr", "cells", "snowfall", "c"))
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("a file where shards should go")
     with pytest.raises(StoreError, match="snowfall: cannot be written"):
-        prepare.run(experiment, workspace, Silent())
+        prepare.run(experiment, workspace, SilentProgress())
     assert workspace.artefact("cube").state() == "begun, not complete"
     obstacle.unlink()
-    prepare.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
     assert workspace.artefact("cube").state().startswith("complete")

@@ -17,7 +17,7 @@ from pipeline.doctor import time_axis
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment import load
 from pipeline.prepare import block_task, copy_sources
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import missing_values, schema
 from pipeline.storage.artefacts import Workspace
 
@@ -30,7 +30,7 @@ def noted(url, fields, statics, period=PERIOD):
     """Note fields (day, y, x) of the period, block by block, as the tasks of prepare do."""
     first = schema.epoch_day(period[0])
     for block in schema.block_range(period):
-        found = block_task.Found()
+        found = block_task.ValuePresence()
         days = block * 32 + np.arange(32) - first
         inside = (days >= 0) & (days < N_DAYS)
         for name, field in fields.items():
@@ -58,19 +58,21 @@ def test_counts_are_those_of_the_whole_arrays(tmp_path_factory, seed):
         field[rng.random(field.shape) < 0.01] = np.inf
     noted(url, fields, {})
     entries = {"a": "one", "b": "one", "c": "two"}
-    found = block_task.land(url, schema.block_range(PERIOD), entries)
+    found = block_task.find_valid_cells(url, schema.block_range(PERIOD), entries)
     finite = {name: np.isfinite(field) for name, field in fields.items()}
     mask = np.all([there.any(0) for there in finite.values()], axis=0)
     np.testing.assert_array_equal(found.mask, mask)
-    counts = {n: missing_values.Counts(entries[n], int(c.sum())) for n, c in found.expected.items()}
-    block_task._count(url, PERIOD, schema.block_range(PERIOD), found.expected, counts)
+    counts = {
+        n: missing_values.MissingCounts(entries[n], int(c.sum())) for n, c in found.expected.items()
+    }
+    block_task._count_missing(url, PERIOD, schema.block_range(PERIOD), found.expected, counts)
     for name, there in finite.items():
         record = counts[name].record()
         lacking = (~there)[:, found.expected[name]]
         assert record["n"] == lacking.sum() == sum(record["blocks"].values())
         assert record["of"] == lacking.size
         assert record["infinite"] == np.isinf(fields[name]).sum()
-        assert missing_values.n_days(record) == lacking.any(1).sum()
+        assert missing_values.count_incomplete_days(record) == lacking.any(1).sum()
 
 
 def test_cells_that_are_not_valid_are_told_by_what_they_lack(tmp_path):
@@ -84,7 +86,7 @@ def test_cells_that_are_not_valid_are_told_by_what_they_lack(tmp_path):
     blocks = schema.block_range(PERIOD)
     for entry, expected in (("three", 3 * 2), ("two", 4 * 2)):
         entries = {"a": "one", "b": "one", "c": "two", "soil": entry}
-        found = block_task.land(str(tmp_path), blocks, entries)
+        found = block_task.find_valid_cells(str(tmp_path), blocks, entries)
         wanted = np.zeros(SHAPE, bool)
         wanted[1:, 2:4] = True
         np.testing.assert_array_equal(found.mask, wanted)
@@ -99,12 +101,14 @@ def test_where_no_cell_is_valid_the_cells_of_each_variable_are_told(tmp_path):
     fields["a"][:, :, :2], fields["b"][:, :, 4:] = 1, 1
     noted(str(tmp_path), fields, {})
     with pytest.raises(DataError, match=r"no cell has .*: a of one in 8, b of two in 8"):
-        block_task.land(str(tmp_path), schema.block_range(PERIOD), {"a": "one", "b": "two"})
+        block_task.find_valid_cells(
+            str(tmp_path), schema.block_range(PERIOD), {"a": "one", "b": "two"}
+        )
 
 
 def record(n_days, of_days, n_places=1000):
     """Of a variable that lacks all values on its first days."""
-    counts = missing_values.Counts("cells", n_places)
+    counts = missing_values.MissingCounts("cells", n_places)
     days = schema.epoch_day(datetime.date(2019, 11, 20)) + np.arange(of_days)
     counts.add(days, np.where(np.arange(of_days) < n_days, n_places, 0))
     return counts.record()
@@ -113,7 +117,7 @@ def record(n_days, of_days, n_places=1000):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     path = str(world.write(tmp_path_factory.mktemp("snow")))
-    return lambda *given: load.experiment(path, [*given])
+    return lambda *given: load.load_experiment(path, [*given])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def experiment(tmp_path_factory):
     ],
 )
 def test_two_days_or_one_in_a_thousand_are_accepted(experiment, n_days, of_days, accepted):
-    said = missing_values.problem(experiment(), "snowfall", record(n_days, of_days))
+    said = missing_values.describe_excess(experiment(), "snowfall", record(n_days, of_days))
     assert (said == "") == accepted
     if not accepted:
         assert f"snowfall of cells is missing on {n_days} of {of_days} days" in said
@@ -138,9 +142,9 @@ def test_two_days_or_one_in_a_thousand_are_accepted(experiment, n_days, of_days,
 
 def test_a_day_that_one_place_in_a_thousand_lacks_is_complete(experiment):
     for lacking, n_days in ((1, 0), (2, 9)):
-        counts = missing_values.Counts("cells", 1000)
+        counts = missing_values.MissingCounts("cells", 1000)
         counts.add(np.arange(18000, 18009), np.full(9, lacking))
-        assert missing_values.n_days(counts.record()) == n_days
+        assert missing_values.count_incomplete_days(counts.record()) == n_days
         assert counts.record()["n"] == 9 * lacking
 
 
@@ -154,13 +158,13 @@ def test_a_day_that_one_place_in_a_thousand_lacks_is_complete(experiment):
     ],
 )
 def test_limits_are_set_by_variable_or_kind(experiment, given, accepted):
-    said = missing_values.problem(experiment(*given), "snowfall", record(30, 160))
+    said = missing_values.describe_excess(experiment(*given), "snowfall", record(30, 160))
     assert (said == "") == accepted
 
 
 @pytest.mark.parametrize(("given", "accepted"), [([], True), (["qc.max_missing.forcing=0"], False)])
 def test_a_limit_that_was_asked_for_holds_as_it_is(experiment, given, accepted):
-    said = missing_values.problem(experiment(*given), "snowfall", record(1, 160))
+    said = missing_values.describe_excess(experiment(*given), "snowfall", record(1, 160))
     assert (said == "") == accepted
 
 
@@ -180,10 +184,10 @@ def test_what_is_accepted_does_not_make_another_cube(experiment, local_ray, tmp_
     held.to_netcdf(path.parent / "cells.nc", engine="h5netcdf")
     workspace = Workspace(str(tmp_path / "workspace"))
     with pytest.raises(DataError, match="missing on 30 of 160 days"):
-        prepare.run(load.experiment(str(path)), workspace, Silent())
+        prepare.run(load.load_experiment(str(path)), workspace, SilentProgress())
     assert workspace.artefact("cube").state() == "begun, not complete"
-    laxer = load.experiment(str(path), ["qc.max_missing.snowfall=0.2"])
-    prepare.run(laxer, workspace, Silent())
+    laxer = load.load_experiment(str(path), ["qc.max_missing.snowfall=0.2"])
+    prepare.run(laxer, workspace, SilentProgress())
     made = workspace.artefact("cube").manifest()["missing"]["cells"]["snowfall"]
     assert made["n"] == 30 * int(world._land().sum())
     assert made["days"] == [["2020-01-19", "2020-02-17"]]
@@ -192,7 +196,10 @@ def test_what_is_accepted_does_not_make_another_cube(experiment, local_ray, tmp_
 
 
 def test_records_go_on_after_a_day(experiment):
-    whole, part = missing_values.Counts("cells", 10), missing_values.Counts("cells", 10)
+    whole, part = (
+        missing_values.MissingCounts("cells", 10),
+        missing_values.MissingCounts("cells", 10),
+    )
     begin = schema.epoch_day(datetime.date(2020, 1, 11))  # a block's first
     rng = np.random.default_rng(2)
     for block in range(4):
@@ -201,7 +208,7 @@ def test_records_go_on_after_a_day(experiment):
         whole.add(days, lacking, block)
         if block < 3:
             part.add(days, lacking + (block == 2), 7 if block == 2 else block)
-    again = missing_values.Counts.until(part.record(), 10, range(begin, begin + 64))
+    again = missing_values.MissingCounts.until(part.record(), 10, range(begin, begin + 64))
     rng = np.random.default_rng(2)
     for block in range(4):
         lacking = np.where(rng.random(32) < 0.2, 3, 0)
@@ -226,7 +233,9 @@ def test_much_is_looked_at_on_twelve_days_and_says_so(tmp_path, monkeypatch):
 def test_a_staged_copy_is_looked_at_as_its_source_is(tmp_path, local_ray):
     """A copy is read without a driver, and has no chunks of the source to be listed."""
     path, staged = world.write(tmp_path / "snow"), f"sources.staged={tmp_path / 'copies'}"
-    copy_sources.run(load.experiment(str(path), [staged]), Workspace(str(tmp_path / "w")), Silent())
+    copy_sources.run(
+        load.load_experiment(str(path), [staged]), Workspace(str(tmp_path / "w")), SilentProgress()
+    )
     for settings_given in ([], [staged]):
         _, table, _ = clinic.rows(path, *settings_given)
         rows = {row[0]: row for row in table}

@@ -12,14 +12,14 @@ from pipeline.cluster import submit
 from pipeline.errors import StoreError
 from pipeline.experiment import load
 from pipeline.prepare import folds
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import schema, tables
 from pipeline.storage.artefacts import Artefact, Workspace
 from pipeline.storage.cube import Cube
 from pipeline.tracking import mirror
 
 
-class Told(Silent):
+class Told(SilentProgress):
     """Keeps what is told at the end of a stage."""
 
     def __init__(self):
@@ -39,8 +39,8 @@ def test_a_variant_prepares_nothing_and_is_made_from_the_cube_it_names(world, va
     for name in ("folds", "models", "maps", "scores"):
         made = workspace.artefact(name).manifest()
         assert made["inputs"]["cube"] == theirs["inputs_sha256"]
-    assert tables.read(workspace.url("folds.parquet")).equals(
-        tables.read(world.workspace.url("folds.parquet"))
+    assert tables.read_table(workspace.url("folds.parquet")).equals(
+        tables.read_table(world.workspace.url("folds.parquet"))
     )
     assert variant.summary["arms"].keys() == {"insitu"}
     assert variant.summary["n_sites"] == 24
@@ -58,9 +58,9 @@ def test_the_folder_of_an_experiment_names_its_cube(world, tmp_path):
 def test_a_cube_of_other_settings_is_refused_with_all_that_differ(world, tmp_path):
     url = world.workspace.root
     settings = [f"cube={url}", "qc.min_days=50", "domain.refinement=2"]
-    other = load.experiment(str(world.path), settings)
+    other = load.load_experiment(str(world.path), settings)
     with pytest.raises(StoreError) as caught:
-        folds.run(other, Workspace(str(tmp_path / "mine")), Silent())
+        folds.run(other, Workspace(str(tmp_path / "mine")), SilentProgress())
     said = str(caught.value)
     assert said.startswith(f"{url}/cube.zarr: was made with other settings: ")
     assert "domain.refinement 4 -> 2, qc.min_days 0 -> 50" in said
@@ -71,7 +71,7 @@ def test_a_cube_of_other_settings_is_refused_with_all_that_differ(world, tmp_pat
 def test_a_cube_that_is_absent_is_one_error(world, tmp_path):
     experiment = world.experiment.model_copy(update={"cube": str(tmp_path / "nowhere")})
     with pytest.raises(StoreError, match=r"nowhere/cube.zarr: no complete cube here"):
-        prepare.run(experiment, Workspace(str(tmp_path / "mine")), Silent())
+        prepare.run(experiment, Workspace(str(tmp_path / "mine")), SilentProgress())
 
 
 def test_ls_tells_whose_cube_it_is(world, variant):
@@ -84,9 +84,9 @@ def test_ls_tells_whose_cube_it_is(world, variant):
 
 def test_a_job_is_told_where_the_cube_lies(world, tmp_path, monkeypatch):
     monkeypatch.chdir(Path(world.workspace.root).parent)
-    order = submit.Order(str(world.path), "run", "w", settings=("cube=snow",))
-    submit.gather(order, tmp_path)
-    sent = load.experiment(str(tmp_path / "experiment.yaml"))
+    order = submit.JobSpec(str(world.path), "run", "w", settings=("cube=snow",))
+    submit.collect_upload(order, tmp_path)
+    sent = load.load_experiment(str(tmp_path / "experiment.yaml"))
     assert sent.cube == world.workspace.root
 
 
@@ -122,7 +122,7 @@ def test_mlflow_shows_a_variant_beside_what_it_is_a_variant_of(
 @pytest.fixture
 def observed(tmp_path):
     """A planet and its cube as far as manifests tell, and an experiment that names the cube."""
-    whole = load.experiment("demo")
+    whole = load.load_experiment("demo")
     theirs = Workspace(str(tmp_path / "demo"))
     for name in ("planet", "cube"):
         Artefact(name, theirs.artefact(name).prefix).commit(schema.identity(whole, name), [])
@@ -131,7 +131,7 @@ def observed(tmp_path):
 
 def placed(settings, tmp_path):
     workspace = Workspace(str(tmp_path / "mine"))
-    return workspace.place(load.experiment("demo", settings)), workspace
+    return workspace.place(load.load_experiment("demo", settings)), workspace
 
 
 def test_the_planet_of_the_cube_is_taken_and_not_made_again(observed, tmp_path):
@@ -141,7 +141,7 @@ def test_the_planet_of_the_cube_is_taken_and_not_made_again(observed, tmp_path):
     with pytest.raises(
         StoreError, match=r"demo/planet: there is no planet in this folder; .*set planet.url"
     ):
-        planet.run(experiment, workspace, Silent())
+        planet.run(experiment, workspace, SilentProgress())
     told = Told()
     without, workspace = placed([*settings, "sources.truth=null"], tmp_path)
     planet.run(without, workspace, told)

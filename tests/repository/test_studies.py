@@ -13,7 +13,7 @@ from studies.page import placed
 from studies.world import World
 
 from model.recipe import ModelKey
-from pipeline.evaluate.stage import away_from_sites
+from pipeline.evaluate.stage import cells_away_from_sites
 from pipeline.storage import models
 
 
@@ -25,17 +25,17 @@ def small(demo):
 
 def test_a_model_its_level_and_ridge_are_those_of_the_pipeline(demo, small):
     root = str(demo[0] / "demo" / "models")
-    kept = models.load(root, ModelKey("multiscale", models.ALL, 0)).network.state_dict()
+    kept = models.load_model(root, ModelKey("multiscale", models.ALL_SITES, 0)).network.state_dict()
     for name, weights in small.model("multiscale").network.state_dict().items():
         torch.testing.assert_close(weights, kept[name], rtol=0, atol=0)
-    calibration = models.calibrations(root, "multiscale")["all"]
+    calibration = models.read_calibrations(root, "multiscale")["all"]
     assert small.level_weight("multiscale") == calibration.level_weight
-    expected = models.load_ridge(root, models.ALL).predict(small.places)
+    expected = models.load_ridge(root, models.ALL_SITES).predict(small.places)
     np.testing.assert_array_equal(small.ridge(), expected)
 
 
 def test_cells_away_from_sites_are_scored_against_their_truth(small):
-    away = away_from_sites(small.cube)
+    away = cells_away_from_sites(small.cube)
     np.testing.assert_array_equal(small.cells[small.where], away)
     scored = small.score(small.truth + np.float32(0.01))
     assert scored["bias"] == pytest.approx(0.01, abs=1e-6)
@@ -47,11 +47,11 @@ def test_cells_away_from_sites_are_scored_against_their_truth(small):
 
 def test_the_first_sites_report_and_are_dealt_anew(small):
     few, every = small.with_sites(4).packed, small.with_sites(7).packed
-    assert {few.site_ids[i] for i in few.training_sites(models.ALL, 0.0)} == {
+    assert {few.site_ids[i] for i in few.training_sites(models.ALL_SITES, 0.0)} == {
         f"site-0{i}" for i in range(4)
     }
     parts = [set(few.training_sites(fold, 0.0)) for fold in (0, 1)]
-    assert parts[0] | parts[1] == set(few.training_sites(models.ALL, 0.0))
+    assert parts[0] | parts[1] == set(few.training_sites(models.ALL_SITES, 0.0))
     assert not parts[0] & parts[1]
     np.testing.assert_array_equal(every.fold, small.packed.fold)
     np.testing.assert_array_equal(every.learn_insitu, small.packed.learn_insitu)
@@ -63,7 +63,7 @@ def test_fine_cells_are_18_km_from_sites_whose_footprints_they_do_not_share(smal
     sites = small.cube.sites
     y, x = (sites[name].values[:, None] for name in ("y", "x"))
     own = cells // 2  # of 9 km
-    away = {tuple(cell) for cell in away_from_sites(small.cube).tolist()}
+    away = {tuple(cell) for cell in cells_away_from_sites(small.cube).tolist()}
     assert {tuple(cell) for cell in own.tolist()} <= away
     far = np.maximum(np.abs(own[:, 0] - y), np.abs(own[:, 1] - x)).min(0)
     assert far.min() == 2

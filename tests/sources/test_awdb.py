@@ -100,7 +100,7 @@ def test_flags_count_as_rules_of_qc(service, tmp_path):
 
     service.add("2057:AL:SCAN", "SMS:-2", DAYS, PCT, flags=["V", "?", "S", "V", "N", "B"])
     found, table = entry(service, tmp_path).to_dask().load(), variables.VARIABLES["soil_moisture"]
-    values, dropped = quality_control.screen(found, "soil_moisture", table, config.QcConfig())
+    values, dropped = quality_control.screen_sites(found, "soil_moisture", table, config.QcConfig())
     told = {rule: int(n.sum()) for rule, n in dropped.items() if n.any()}
     told = {rule.rpartition("provider: ")[2]: n for rule, n in told.items()}
     assert told == {"unknown": 1, "suspect": 1, "back_estimate": 1}

@@ -307,18 +307,18 @@ def test_half_of_a_day_in_a_table_is_half_of_its_time(tmp_path):
     assert found == days("2016-01-01", [0.2, 0.2, 0.2, 0.2, np.nan])
 
 
-CODES = time_steps.Codes(1, 2, 4)
+CODES = time_steps.QualityCodes(1, 2, 4)
 
 
 def sensor_days(edge, values, flags=None, min_hours=12):
-    hours = time_steps.Hours(
+    hours = time_steps.SensorRecord(
         times_of(edge, "start"),
         np.asarray(values, "float32"),
         np.full(len(edge) - 1, CODES.good, np.int32) if flags is None else flags,
     )
     first = FIRST.astype("datetime64[D]")
     every = first + np.arange(-(-edge[-1] // 1440))
-    return time_steps.means(hours, every, CODES, min_hours)
+    return time_steps.average_days(hours, every, CODES, min_hours)
 
 
 def test_a_sensor_that_changes_its_cadence(tmp_path):
@@ -387,7 +387,7 @@ def test_a_gap_elsewhere_hides_no_spike():
     values[40] += 0.1
     times = np.datetime64("2016-01-01") + np.arange(60)
     times[20:] += 3  # three days are missing, long before
-    np.testing.assert_array_equal(np.flatnonzero(quality_control.spikes(values, times)), [40])
+    np.testing.assert_array_equal(np.flatnonzero(quality_control.find_spikes(values, times)), [40])
 
 
 def test_doctor_tells_of_a_change_of_cadence(tmp_path):

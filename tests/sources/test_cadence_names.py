@@ -14,7 +14,7 @@ def at(*hours):
 
 
 def steps(times, stamp="start"):
-    return (time_steps.steps(times, stamp) / np.timedelta64(1, "h")).tolist()
+    return (time_steps.interval_lengths(times, stamp) / np.timedelta64(1, "h")).tolist()
 
 
 def test_a_distance_that_is_not_repeated_is_a_gap():
@@ -32,10 +32,10 @@ def test_a_distance_that_is_not_repeated_is_a_gap():
 def test_shorter_distances_are_no_gaps_and_jitter_is_no_change():
     assert steps(at(0, 3, 6, 9, 10, 12, 15)) == [3, 3, 3, 1, 2, 3, 3]
     late = at(*range(48)) + np.random.default_rng(1).integers(-1, 2, 48) * np.timedelta64(1, "m")
-    assert time_steps.is_regular(time_steps.steps(late), np.timedelta64(3600, "s"))
-    assert time_steps.hours_text(late).tolist() == [1] * 48
+    assert time_steps.is_regular(time_steps.interval_lengths(late), np.timedelta64(3600, "s"))
+    assert time_steps.value_hours(late).tolist() == [1] * 48
     assert steps(at(5)) == [24]
-    assert time_steps.hours_text(at(5)).tolist() == [1]
+    assert time_steps.value_hours(at(5)).tolist() == [1]
     assert steps(at()) == []
 
 
@@ -52,18 +52,18 @@ def test_shorter_distances_are_no_gaps_and_jitter_is_no_change():
     ],
 )
 def test_cadences_have_names(hours, name):
-    assert time_steps.named(np.timedelta64(round(hours * 3600), "s")) == name
+    assert time_steps.name_cadence(np.timedelta64(round(hours * 3600), "s")) == name
 
 
 def test_changes_are_told_with_their_days():
     times = at(*range(48), *range(48, 96, 3), *range(96, 144))
-    told = time_steps.told(times, time_steps.steps(times))
+    told = time_steps.describe_cadences(times, time_steps.interval_lengths(times))
     assert told == (
         "hourly until 2016-01-02, 3-hourly from 2016-01-03 to 2016-01-04, hourly from 2016-01-05"
     )
     assert [symptom.check for symptom in time_axis.check_cadence(told)] == ["time axis"]
     holed = np.delete(times[:48], [5, 20])
-    assert time_steps.told(holed, time_steps.steps(holed)) == "hourly"
+    assert time_steps.describe_cadences(holed, time_steps.interval_lengths(holed)) == "hourly"
     assert time_axis.check_cadence("hourly") == []
 
 

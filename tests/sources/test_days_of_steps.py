@@ -5,8 +5,14 @@ import pytest
 from miniatures_forcing import hours
 
 from pipeline.sources.grids import variables
-from pipeline.sources.grids.days import Calendar, Day, coverage, increments, order_problems
-from pipeline.sources.grids.days import daily as days_daily
+from pipeline.sources.grids.days import (
+    DayCalendar,
+    DayDefinition,
+    accumulated_increments,
+    find_coverage,
+    order_problems,
+)
+from pipeline.sources.grids.days import aggregate_days as days_daily
 from pipeline.sources.shared import dates, time_steps
 from pipeline.sources.shared.dates import decode_times
 
@@ -20,30 +26,32 @@ def cube(values):
 
 def by_day(values, labels, how, least=24, full=24):
     days = np.unique(labels)
-    calendar = Calendar.from_labels(days, {"end": labels}, least, full)
+    calendar = DayCalendar.from_labels(days, {"end": labels}, least, full)
     return days_daily(cube(values), calendar, "end", how, slice(0, len(days))).ravel()
 
 
 def test_the_stamp_and_the_offset_say_which_day_holds_a_step():
     times = hours("2020-02-28T23", "2020-03-01T02")
-    days = {stamp: Day().labels(times, HOUR, stamp) for stamp in ("start", "end", "middle")}
+    days = {
+        stamp: DayDefinition().labels(times, HOUR, stamp) for stamp in ("start", "end", "middle")
+    }
     assert str(days["start"][1]) == "2020-02-29"
     assert str(days["end"][1]) == "2020-02-28"  # 00 UTC ends the day before
     assert str(days["end"][2]) == "2020-02-29"
     half_past = times + np.timedelta64(30, "m")
-    np.testing.assert_array_equal(Day().labels(half_past, HOUR, "middle"), days["start"])
-    local = Day(offset_hours=-6).labels(times, HOUR, "start")
+    np.testing.assert_array_equal(DayDefinition().labels(half_past, HOUR, "middle"), days["start"])
+    local = DayDefinition(offset_hours=-6).labels(times, HOUR, "start")
     assert [str(day) for day in local[[6, 7]]] == ["2020-02-28", "2020-02-29"]  # 05 and 06 UTC
-    assert Day(offset_hours=-6).convention == "UTC-6 h day"
+    assert DayDefinition(offset_hours=-6).convention == "UTC-6 h day"
     with pytest.raises(ValueError, match=r"day\.stamp: 'noon', expected one of start"):
-        Day(stamp="noon")
+        DayDefinition(stamp="noon")
 
 
 @pytest.mark.parametrize("stamp", ["instant", "end"])
 def test_means_sums_and_extremes_of_whole_days(stamp):
     times = hours("2020-02-28", "2020-03-02")
     values = np.random.default_rng(1).normal(size=len(times))
-    labels = Day().labels(times, HOUR, stamp)
+    labels = DayDefinition().labels(times, HOUR, stamp)
     held = [values[labels == day] for day in np.unique(labels)]
     for how, function in {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}.items():
         expected = [function(part) if len(part) == 24 else np.nan for part in held]
@@ -56,7 +64,7 @@ def test_a_day_needs_all_its_steps_or_as_many_as_are_said():
     times = hours("2020-01-01", "2020-01-03")
     values = np.ones(len(times))
     values[3:5] = np.nan
-    labels = Day().labels(times, HOUR, "start")
+    labels = DayDefinition().labels(times, HOUR, "start")
     np.testing.assert_array_equal(by_day(values, labels, "sum"), [np.nan, 24])
     np.testing.assert_array_equal(by_day(values, labels, "sum", least=22), [24, 24])
     np.testing.assert_array_equal(by_day(values, labels, "mean", least=23), [np.nan, 1])
@@ -69,32 +77,32 @@ def test_amounts_since_00_utc_become_those_of_each_hour():
     amounts = np.random.default_rng(3).uniform(size=len(times)).astype("float32")
     begun = (times - HOUR).astype("datetime64[D]")
     since = np.concatenate([np.cumsum(amounts[begun == day]) for day in np.unique(begun)])
-    found = increments(cube(since), times).ravel()
+    found = accumulated_increments(cube(since), times).ravel()
     np.testing.assert_allclose(found, amounts, rtol=1e-5, atol=1e-6)
     holed = np.delete(np.arange(len(times)), 10)
-    found = increments(cube(since[holed]), times[holed]).ravel()
+    found = accumulated_increments(cube(since[holed]), times[holed]).ravel()
     assert found[10] == pytest.approx(amounts[10] + amounts[11], rel=1e-5)  # of both hours
     np.testing.assert_allclose(
         np.delete(found, 10), np.delete(amounts, [10, 11]), rtol=1e-5, atol=1e-6
     )
     since[10:12] = np.nan
-    found = increments(cube(since), times).ravel()
+    found = accumulated_increments(cube(since), times).ravel()
     np.testing.assert_allclose(found[10:13], amounts[10:13].mean(), rtol=1e-5)  # spread evenly
     since[25] = np.nan  # 00 UTC of 1 March: nothing later tells of the hour before it
-    found = increments(cube(since), times).ravel()
+    found = accumulated_increments(cube(since), times).ravel()
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(found)), [25])
 
 
 def test_days_that_are_missing_or_partial_are_told():
     times = np.delete(hours("2020-01-01", "2020-01-06"), np.r_[24:48, 60])
-    instant, end = (Day().labels(times, HOUR, stamp) for stamp in ("instant", "end"))
-    cover = coverage([instant, end], 24, None)
+    instant, end = (DayDefinition().labels(times, HOUR, stamp) for stamp in ("instant", "end"))
+    cover = find_coverage([instant, end], 24, None)
     assert [str(d) for d in cover.days] == [f"2020-01-0{i}" for i in (4,)]
     wanted = (np.datetime64("2020-01-01"), np.datetime64("2020-01-05"))
-    cover = coverage([instant, end], 24, wanted)
+    cover = find_coverage([instant, end], 24, wanted)
     assert [str(d) for d in cover.missing] == ["2020-01-02"]
     assert [str(d) for d in cover.partial] == ["2020-01-01", "2020-01-03", "2020-01-05"]
-    assert dates.shown(np.array(["2020-01-02", "2020-01-05", "2020-01-03"], "M8[D]")) == (
+    assert dates.format_days(np.array(["2020-01-02", "2020-01-05", "2020-01-03"], "M8[D]")) == (
         "2020-01-02 to 2020-01-03, 2020-01-05"
     )
 
@@ -105,7 +113,7 @@ def test_times_twice_or_shuffled_or_no_dates_are_told():
     assert "2020-01-01T01:00 comes after 2020-01-01T02:00" in order_problems(times[[0, 2, 1]])[0]
     assert "2020-01-01T01:00 is repeated" in order_problems(times[[0, 1, 1]])[0]
     assert "int64 values; expected dates" in order_problems(np.arange(3))[0]
-    assert time_steps.step_of(times[[0, 1, 2, 9]]) == HOUR
+    assert time_steps.median_step(times[[0, 1, 2, 9]]) == HOUR
 
 
 def test_calendars_without_leap_days_are_dates_and_those_of_360_days_are_not():
@@ -122,24 +130,27 @@ def test_calendars_without_leap_days_are_dates_and_those_of_360_days_are_not():
 
 def test_urls_of_a_period():
     first, last = np.datetime64("2019-12-31"), np.datetime64("2020-01-01")
-    daily = dates.urls("s3://b/%Y%m/D.A%Y%m%d.nc", first, last)
+    daily = dates.dated_urls("s3://b/%Y%m/D.A%Y%m%d.nc", first, last)
     assert [url for url, _ in daily] == [
         "s3://b/201912/D.A20191231.nc",
         "s3://b/202001/D.A20200101.nc",
     ]
-    hourly = dates.urls("https://h/%Y/%j/%20x.%H00.nc", first, last)
+    hourly = dates.dated_urls("https://h/%Y/%j/%20x.%H00.nc", first, last)
     assert len(hourly) == 48
     assert hourly[-1][0] == "https://h/2020/001/%20x.2300.nc"
     assert (hourly[5][1] == hours("2019-12-31T05", "2019-12-31T07")).all()
-    assert [url for url, _ in dates.urls("%Y.zarr", first, last)] == ["2019.zarr", "2020.zarr"]
-    assert dates.span("a*.nc") is None
+    assert [url for url, _ in dates.dated_urls("%Y.zarr", first, last)] == [
+        "2019.zarr",
+        "2020.zarr",
+    ]
+    assert dates.pattern_unit("a*.nc") is None
     with pytest.raises(ValueError, match=r"expected first\.\.last"):
-        dates.period_of("unknown")
+        dates.parse_period("unknown")
 
 
 def made(by, units, *values, to=None):
     spec = {"from": [f"v{i}" for i in range(len(values))], "units": units, "by": by}
-    (term,) = variables.terms({"x": spec | ({"to": to} if to else {})}).values()
+    (term,) = variables.parse_mapping({"x": spec | ({"to": to} if to else {})}).values()
     return term.apply_formula([np.float32(value) for value in values])
 
 
@@ -172,5 +183,5 @@ def test_rules_against_published_values():
 )
 def test_mappings_that_cannot_be_understood_are_refused(spec, told):
     with pytest.raises(ValueError, match="mapping: x: ") as caught:
-        variables.terms({"x": {"from": "a", "units": "K"} | spec})
+        variables.parse_mapping({"x": {"from": "a", "units": "K"} | spec})
     assert told in str(caught.value)

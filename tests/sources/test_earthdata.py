@@ -49,9 +49,9 @@ TOKEN = '{"access_token": "made", "token_type": "Bearer", "expiration_date": "1/
 
 def test_a_token_of_the_environment(monkeypatch):
     monkeypatch.setenv("EARTHDATA_TOKEN", "planted\n")
-    assert earthdata.headers(DATA) == {"Authorization": "Bearer planted"}
+    assert earthdata.authorization_headers(DATA) == {"Authorization": "Bearer planted"}
     monkeypatch.setenv("EARTHDATA_TOKEN", "renewed")
-    assert earthdata.headers(DATA) == {"Authorization": "Bearer renewed"}
+    assert earthdata.authorization_headers(DATA) == {"Authorization": "Bearer renewed"}
 
 
 def test_a_name_and_a_password_are_told_once(monkeypatch):
@@ -59,7 +59,7 @@ def test_a_name_and_a_password_are_told_once(monkeypatch):
     monkeypatch.setenv("EARTHDATA_USERNAME", "ada")
     monkeypatch.setenv("EARTHDATA_PASSWORD", "planted")
     for _ in range(3):
-        assert earthdata.headers(DATA) == {"Authorization": "Bearer made"}
+        assert earthdata.authorization_headers(DATA) == {"Authorization": "Bearer made"}
     assert told == [("ada", "planted")]
 
 
@@ -68,7 +68,7 @@ def test_netrc(monkeypatch, tmp_path):
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine urs.earthdata.nasa.gov login bob password planted\n")
     netrc.chmod(0o600)
-    assert earthdata.headers(DATA) == {"Authorization": "Bearer made"}
+    assert earthdata.authorization_headers(DATA) == {"Authorization": "Bearer made"}
     assert told == [("bob", "planted")]
 
 
@@ -79,14 +79,14 @@ def test_a_refused_password_is_not_told(monkeypatch):
     with pytest.raises(
         DataError, match=r"user name and password are refused; .*EARTHDATA_TOKEN"
     ) as told:
-        earthdata.headers(DATA)
+        earthdata.authorization_headers(DATA)
     assert "planted" not in str(told.value)
 
 
 def test_nobody_is_asked(monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
     with pytest.raises(DataError, match=r"no credentials, .*urs.earthdata.nasa.gov"):
-        earthdata.headers(DATA)
+        earthdata.authorization_headers(DATA)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_token_goes_to_no_other_host(monkeypatch, url):
     with pytest.raises(
         DataError, match="is not an HTTPS host of Earthdata; your token is not sent"
     ):
-        access.read(url, login="earthdata")
+        access.read_file(url, login="earthdata")
 
 
 def test_a_token_does_not_follow_to_another_host(monkeypatch):
@@ -112,7 +112,7 @@ def test_a_token_does_not_follow_to_another_host(monkeypatch):
     monkeypatch.setenv("EARTHDATA_TOKEN", "planted")
     with earthdata_server.serve() as other, earthdata_server.serve(elsewhere=other.url) as nasa:
         with pytest.raises(DataError, match="not found"):
-            access.read(f"{nasa.url}/away/a.h5", login="earthdata")
+            access.read_file(f"{nasa.url}/away/a.h5", login="earthdata")
         assert nasa.asked == [("/away/a.h5", "Bearer planted")]
         assert other.asked == [("/a.h5", None)]
 
@@ -130,12 +130,12 @@ def frozen(url: str):
 def test_keys_are_renewed_before_they_end(monkeypatch):
     monkeypatch.setenv("EARTHDATA_TOKEN", "planted")
     with earthdata_server.serve(token="planted", lasts_s=3600) as nasa:
-        monkeypatch.setitem(earthdata.ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
+        monkeypatch.setitem(earthdata.KEY_ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
         assert frozen("s3://bucket/a.h5")[:2] == ("key", "secret")
         assert frozen("s3://bucket/b.h5")[:2] == ("key", "secret")
         assert nasa.times("/s3credentials") == 1
     with earthdata_server.serve(token="planted", lasts_s=300) as nasa:  # they end in 5 minutes
-        monkeypatch.setitem(earthdata.ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
+        monkeypatch.setitem(earthdata.KEY_ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
         assert frozen("s3://bucket/a.h5")[:2] == ("key", "secret")
         nasa.keys = ("later", "secret")
         nasa.statuses = [503]
@@ -145,13 +145,13 @@ def test_keys_are_renewed_before_they_end(monkeypatch):
 def test_keys_that_are_refused(monkeypatch):
     monkeypatch.setenv("EARTHDATA_TOKEN", "expired")
     with earthdata_server.serve(token="planted") as nasa:
-        monkeypatch.setitem(earthdata.ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
+        monkeypatch.setitem(earthdata.KEY_ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
         with pytest.raises(DataError, match=r"s3credentials: refused \(401\): .*expired"):
             frozen("s3://bucket/a.h5")
     with pytest.raises(
         DataError, match=r"bucket mine is not known to accept.*remove `login: earthdata`"
     ):
-        access.options("s3://mine/a.h5", {}, "earthdata")
+        access.fsspec_options("s3://mine/a.h5", {}, "earthdata")
 
 
 def test_a_search_goes_through_years_and_pages():
@@ -182,7 +182,7 @@ def test_no_password_of_netrc_goes_to_the_repository(monkeypatch, tmp_path):
     with earthdata_server.serve(token="made", repository=Repository([])) as nasa:
         search.search_cmr(SPL3SMP, PERIOD, cmr=nasa.url)
         assert {authorization for _, authorization in nasa.asked} == {None}
-        monkeypatch.setitem(earthdata.ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
+        monkeypatch.setitem(earthdata.KEY_ENDPOINTS, "bucket", f"{nasa.url}/s3credentials")
         assert frozen("s3://bucket/a.h5")[:2] == ("key", "secret")  # by the token, not by c and d
     assert told == [("a", "b")]
 

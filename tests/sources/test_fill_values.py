@@ -19,7 +19,7 @@ from miniatures_smap import L3, L4, Seen
 
 from pipeline import doctor
 from pipeline.grid.ease import Window
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources.gridded import GriddedSource
 from pipeline.sources.gridzarr import GridZarrSource
 from pipeline.sources.points import PointsSource
@@ -306,7 +306,7 @@ def test_doctor_finds_a_fill_value_that_is_often_there_and_nowhere_declared(tmp_
     }
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"sources": {"mine": entry}}))
-    healthy, (table, *_) = doctor.examine(str(path), [], Silent())
+    healthy, (table, *_) = doctor.examine(str(path), [], SilentProgress())
     rows = list(zip(*([str(cell) for cell in c._cells] for c in table.columns), strict=True))
     assert not healthy, json.dumps(rows)
     (row,) = rows

@@ -25,8 +25,8 @@ from miniatures_forcing import (
 import catalogs
 from pipeline.errors import DataError
 from pipeline.experiment.variables import VARIABLES
-from pipeline.sources.grids.variables import terms
-from pipeline.sources.shared.units import RULES
+from pipeline.sources.grids.variables import parse_mapping
+from pipeline.sources.shared.units import FORMULAS
 
 CATALOG = f"{catalogs.__path__[0]}/forcing.yaml"
 ENTRIES = yaml.safe_load(Path(CATALOG).read_text())["sources"]
@@ -63,7 +63,7 @@ def test_every_entry_says_what_it_must_and_maps_to_our_units(entry):
     assert volume["basis"] in ("published", "measured", "estimated")
     if spec["metadata"]["auth"] in ("earthdata", "token"):
         assert spec["metadata"]["auth_note"]
-    for name, term in terms(spec["args"]["mapping"]).items():
+    for name, term in parse_mapping(spec["args"]["mapping"]).items():
         assert term.to == VARIABLES[name].units, name
     source = intake.open_catalog(CATALOG)[entry]()
     assert source.urlpath.startswith(("https://", "s3://", "gs://"))
@@ -232,4 +232,4 @@ def test_rules_are_told_in_the_catalogs_own_words():
         for spec in entry["args"]["mapping"].values()
         if "by" in spec
     }
-    assert used < set(RULES)
+    assert used < set(FORMULAS)

@@ -348,7 +348,7 @@ def table(folder, rows):
         },
     }
     (folder / "mine.yaml").write_text(yaml.safe_dump({"sources": {"mine": spec}}))
-    experiment = load.experiment("scan")
+    experiment = load.load_experiment("scan")
     return experiment, f"{folder / 'mine.yaml'}:mine"
 
 

@@ -17,7 +17,7 @@ from pipeline.experiment import load
 from pipeline.grid import remap
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources.gridded import GriddedSource
 from pipeline.storage import schema, zarr_arrays
 from pipeline.storage.artefacts import Workspace
@@ -139,9 +139,9 @@ def leave_out_dry_sites(path):
 
 def test_the_cube_is_the_sum_over_overlaps(gridded, tmp_path, local_ray):
     settings, (y, x) = leave_out_dry_sites(gridded)
-    experiment = load.experiment(str(gridded), settings)
+    experiment = load.load_experiment(str(gridded), settings)
     workspace = Workspace(str(tmp_path / "w"))
-    prepare.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
     cells = zarr_arrays.open_group(workspace.url("cube.zarr"), "cells")
     sites = zarr_arrays.open_group(workspace.url("cube.zarr"), "sites")
     inside, index = cube_days(experiment)
@@ -185,12 +185,14 @@ def test_probes_are_scored_from_the_grid_as_sites_are_from_the_cube(gridded, tmp
     satellite_on_a_grid(gridded)
     settings, _ = leave_out_dry_sites(gridded)
     settings += ["arms=[insitu]", "train.updates=3", "folds.kind=none", "sources.satellite=seen"]
-    experiment = load.experiment(str(gridded), settings)
+    experiment = load.load_experiment(str(gridded), settings)
     workspace = Workspace(str(tmp_path / "w"))
     for stage in (prepare_stage, folds, train_stage):
-        stage.run(experiment, workspace, Silent())
-    from_cube = evaluate.run(experiment, workspace, Silent())
-    found = probes.run(experiment, workspace, Silent(), str(gridded.parent / "sites.nc"))
+        stage.run(experiment, workspace, SilentProgress())
+    from_cube = evaluate.run(experiment, workspace, SilentProgress())
+    found = probes.score_probes(
+        experiment, workspace, SilentProgress(), str(gridded.parent / "sites.nc")
+    )
     assert found["n_sites"] == world.N_SITES - len(experiment.qc.exclude_sites)
     kept = from_cube["baselines"]["footprint"]["distance_km"]
     assert found["baselines"]["footprint"]["distance_km"] == pytest.approx(kept)
@@ -199,9 +201,9 @@ def test_probes_are_scored_from_the_grid_as_sites_are_from_the_cube(gridded, tmp
 def test_a_satellite_and_a_truth_on_a_grid(gridded):
     values = satellite_on_a_grid(gridded)
     settings = ["sources.satellite=seen", "sources.truth=seen"]
-    experiment = load.experiment(str(gridded), settings)
+    experiment = load.load_experiment(str(gridded), settings)
     sources = experiment_sources.open_sources(experiment)
-    held = remap.on_days(sources.satellite, "snow_depth", DAYS[10:88])
+    held = remap.read_days(sources.satellite, "snow_depth", DAYS[10:88])
     assert held.shape[1:] < values.shape[1:]  # the rows and columns over the window alone
     found = sources.on_footprints(held)
     assert found.shape == (78, 3, 4)
@@ -210,10 +212,10 @@ def test_a_satellite_and_a_truth_on_a_grid(gridded):
     np.testing.assert_allclose(truth[:9], plain(values[69:]), rtol=2e-6)
     assert truth.shape == (12, *WINDOW.cell_shape)
     assert np.isnan(truth[9:]).all()
-    only_truth = load.experiment(str(gridded), ["sources.truth=seen"])
-    assert intake_catalog.entries(only_truth) == ["forcing", "static", "footprints", "sites"]
+    only_truth = load.load_experiment(str(gridded), ["sources.truth=seen"])
+    assert intake_catalog.cube_entries(only_truth) == ["forcing", "static", "footprints", "sites"]
     with pytest.raises(ConfigError, match=r"no truth; set sources\.truth"):
-        experiment_sources.open_truth(load.experiment(str(gridded)))
+        experiment_sources.open_truth(load.load_experiment(str(gridded)))
 
 
 def test_plain_intake_gives_our_names_units_and_bounds(gridded):
@@ -266,7 +268,7 @@ def change(path, file, how):
 
 def refused(path, entry="forcing"):
     with pytest.raises(DataError) as caught:
-        intake_catalog.open_source(load.experiment(str(path)), entry)
+        intake_catalog.open_source(load.load_experiment(str(path)), entry)
     assert str(path.parent) in caught.value.place
     return caught.value.problems
 
@@ -338,23 +340,23 @@ def test_absent_truncated_and_timeless_files_are_refused_by_name(gridded):
         (gridded.parent / f"forcing_{part}.nc").unlink()
     assert refused(gridded) == ("no file matches",)
     with pytest.raises(DataError, match="no file matches"):
-        intake_catalog.digest(load.experiment(str(gridded)), "forcing")
+        intake_catalog.entry_digest(load.load_experiment(str(gridded)), "forcing")
 
 
 def test_a_grid_beside_the_domain_is_refused(gridded):
     change(gridded, "static.nc", lambda ds: ds.assign_coords(longitude=ds.longitude + 30))
     with pytest.raises(DataError, match=r"catalog entry static: its lon .* is outside the domain"):
-        experiment_sources.open_sources(load.experiment(str(gridded)))
+        experiment_sources.open_sources(load.load_experiment(str(gridded)))
 
 
 def test_sites_on_a_grid_are_refused(gridded):
     satellite_on_a_grid(gridded)
     with pytest.raises(DataError, match=r"sources\.insitu seen: is a grid; expected sites"):
-        experiment_sources.open_sources(load.experiment(str(gridded), ["sources.insitu=seen"]))
+        experiment_sources.open_sources(load.load_experiment(str(gridded), ["sources.insitu=seen"]))
 
 
 def test_a_planet_that_is_not_there_yet_is_said(gridded):
-    experiment = load.experiment(str(gridded))
+    experiment = load.load_experiment(str(gridded))
     for planet in (None, experiment.planet.model_copy(update={"url": None})):
         nowhere = experiment.model_copy(update={"planet": planet})
         with pytest.raises(
@@ -367,9 +369,11 @@ def test_a_planet_that_is_not_there_yet_is_said(gridded):
 
 def test_a_digest_follows_names_and_contents_not_the_folder(gridded, tmp_path):
     def digest(url):
-        planet = {"planet": load.experiment(str(gridded)).planet.model_copy(update={"url": url})}
-        return intake_catalog.digest(
-            load.experiment(str(gridded)).model_copy(update=planet), "forcing"
+        planet = {
+            "planet": load.load_experiment(str(gridded)).planet.model_copy(update={"url": url})
+        }
+        return intake_catalog.entry_digest(
+            load.load_experiment(str(gridded)).model_copy(update=planet), "forcing"
         )
 
     before = digest(str(gridded.parent))
@@ -380,7 +384,7 @@ def test_a_digest_follows_names_and_contents_not_the_folder(gridded, tmp_path):
         content = (gridded.parent / f"forcing_{part}.nc").read_bytes()
         (other / f"forcing_{part}.nc").write_bytes(content)
     assert digest(str(other)) == before
-    assert files.matching(f"{other}/forcing_*.nc") == [f"{other}/forcing_{i}.nc" for i in "12"]
+    assert files.expand_glob(f"{other}/forcing_*.nc") == [f"{other}/forcing_{i}.nc" for i in "12"]
     (other / "forcing_2.nc").rename(other / "forcing_3.nc")
     assert digest(str(other)) != before
 
@@ -388,10 +392,10 @@ def test_a_digest_follows_names_and_contents_not_the_folder(gridded, tmp_path):
 def test_urls_are_matched_and_read():
     for name in "ba":
         files.write_bytes(f"memory://grids/{name}.nc", name.encode())
-    found = files.matching("memory://grids/*.nc")
+    found = files.expand_glob("memory://grids/*.nc")
     assert [files.read_bytes(url) for url in found] == [b"a", b"b"]
-    assert files.matching("memory://grids/a.nc") == ["memory://grids/a.nc"]
-    assert files.matching("memory://grids/c.nc") == []
+    assert files.expand_glob("memory://grids/a.nc") == ["memory://grids/a.nc"]
+    assert files.expand_glob("memory://grids/c.nc") == []
     files.remove("memory://grids")
 
 
@@ -414,9 +418,9 @@ def test_columns_round_the_earth_follow_one_another_over_the_window():
     bounds = {f"{n}_bnds": ((n, "bnds"), np.stack([e[:-1], e[1:]], 1)) for n, e in edges.items()}
     dataset = xr.Dataset({"a": (("lat", "lon"), values)}, {"lat": lat, "lon": lon, **bounds})
     window = type(WINDOW).from_bbox(-7, 30, 12, 48, 1)
-    part = remap.near(dataset, window)
+    part = remap.select_over_window(dataset, window)
     np.testing.assert_allclose(np.diff(part.lon), 1)
     assert part.lon[0] < 0 < part.lon[-1]
-    found = remap.placed(part, part.a.values, window)
-    np.testing.assert_allclose(found, remap.placed(dataset, values, window), rtol=1e-6)
+    found = remap.remap_to_cells(part, part.a.values, window)
+    np.testing.assert_allclose(found, remap.remap_to_cells(dataset, values, window), rtol=1e-6)
     assert np.isfinite(found).all()

@@ -12,7 +12,7 @@ from miniatures_forcing import aorc, days, era5, hours, noise, to_zarr
 
 from pipeline import files
 from pipeline.errors import DataError
-from pipeline.sources.grids.axes import grid_of
+from pipeline.sources.grids.axes import read_file_grid
 from pipeline.sources.gridzarr import GridZarrSource
 
 TEMPERATURE = {"air_temperature": {"from": "t2m", "units": "K", "daily": "mean"}}
@@ -251,13 +251,13 @@ def test_a_projection_needs_even_steps_and_a_known_mapping(tmp_path):
     coords = {"y": [0.0, 1, 3], "x": ("x", [0.0, 1, 2], {"units": "km"})}
     raw = xr.Dataset({"T": (("y", "x"), np.zeros((3, 3)), {"grid_mapping": "crs"})}, coords)
     raw["crs"] = ((), 0, {"grid_mapping_name": "no_such_thing"})
-    grid, problems = grid_of(raw, ["T"])
+    grid, problems = read_file_grid(raw, ["T"])
     assert grid is None
     assert problems[0].startswith("y: steps of 1 to 2 m; expected evenly spaced values")
     assert problems[1].startswith("grid mapping: does not describe a projection")
     raw = raw.assign_coords(y=[0.0, -1, -2])
     raw["crs"].attrs = {"crs_wkt": "EPSG:6933", "grid_mapping_name": "lambert_cylindrical"}
-    grid, problems = grid_of(raw, ["T"])
+    grid, problems = read_file_grid(raw, ["T"])
     assert problems == []
     np.testing.assert_array_equal(grid.coords["x"][1], [0, 1000, 2000])
 

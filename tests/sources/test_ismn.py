@@ -118,7 +118,7 @@ def test_days_of_both_layouts(tmp_path, layout):
 def test_what_is_dropped_is_counted_by_flag(folder):
     dataset = opened(folder).load()
     variable = VARIABLES["soil_moisture"]
-    values, dropped = quality_control.screen(
+    values, dropped = quality_control.screen_sites(
         dataset, "soil_moisture", variable, QcConfig(stuck_days=None)
     )
     counts = {rule: int(rejected.sum()) for rule, rejected in dropped.items()}
@@ -256,28 +256,28 @@ def test_a_damaged_member_is_named_when_it_is_read(folder):
 def test_an_hour_told_twice_counts_once_and_fill_is_no_value():
     times = np.datetime64("2024-02-29T00") + np.array([0, 0, 1, 2], "timedelta64[h]")
     values = np.array([0.1, 0.9, 0.3, np.nan], np.float32)
-    codes = time_steps.Codes(good=1, few=2, missing=4)
-    record = time_steps.Hours(times.astype("datetime64[s]"), values, np.full(4, 1, np.int32))
+    codes = time_steps.QualityCodes(good=1, few=2, missing=4)
+    record = time_steps.SensorRecord(times.astype("datetime64[s]"), values, np.full(4, 1, np.int32))
     days = np.array(["2024-02-29", "2024-03-01"], "datetime64[D]")
-    found = time_steps.means(record, days, codes, min_hours=2)
+    found = time_steps.average_days(record, days, codes, min_hours=2)
     np.testing.assert_allclose(found.values, [0.2, np.nan])
     np.testing.assert_array_equal(found.flags, [1, 4])
-    short = time_steps.means(record, days, codes, min_hours=3)
+    short = time_steps.average_days(record, days, codes, min_hours=3)
     np.testing.assert_array_equal(short.flags, [4, 4])  # the hour without a value is missing
     assert [time_steps.utc_offset(lon) for lon in (-97.5, 179.9, 352.5, 0)] == [-6, 12, 0, 0]
 
 
 def test_regions():
     lat, lon = [10, 10, 10, -60], [170, -170, 190, 175]
-    np.testing.assert_array_equal(sites.inside(lat, lon, (165, 0, -165, 20)), [1, 1, 1, 0])
-    np.testing.assert_array_equal(sites.inside(lat, lon, (-180, -90, 180, 90)), [1, 1, 1, 1])
-    np.testing.assert_array_equal(sites.inside(lat, lon, (-175, 0, -160, 20)), [0, 1, 1, 0])
-    assert sites.inside(lat, lon, None).all()
+    np.testing.assert_array_equal(sites.is_inside(lat, lon, (165, 0, -165, 20)), [1, 1, 1, 0])
+    np.testing.assert_array_equal(sites.is_inside(lat, lon, (-180, -90, 180, 90)), [1, 1, 1, 1])
+    np.testing.assert_array_equal(sites.is_inside(lat, lon, (-175, 0, -160, 20)), [0, 1, 1, 0])
+    assert sites.is_inside(lat, lon, None).all()
 
 
 def test_the_target_leads_whatever_the_order(folder):
     turned = dict(reversed(MAPPING.items()))
-    assert sites.by_target(turned) == ["soil_moisture", "soil_temperature"]
+    assert sites.target_first(turned) == ["soil_moisture", "soil_temperature"]
     xr.testing.assert_identical(
         IsmnSource(str(folder), turned).to_dask().load(), opened(folder).load()
     )

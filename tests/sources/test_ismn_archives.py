@@ -15,7 +15,7 @@ from pipeline import doctor
 from pipeline.catalog import quality_control
 from pipeline.experiment.config import QcConfig
 from pipeline.experiment.variables import VARIABLES
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources.ismn import IsmnSource
 
 MAPPING = {
@@ -46,7 +46,7 @@ def moisture(dataset, place="SCAN_Isbell"):
 def screened(dataset, **rules):
     """Values that pass quality control, and the counts of what is dropped."""
     rules = QcConfig(stuck_days=None, **rules)
-    values, dropped = quality_control.screen(
+    values, dropped = quality_control.screen_sites(
         dataset, "soil_moisture", VARIABLES["soil_moisture"], rules
     )
     return values, {rule: int(rejected.sum()) for rule, rejected in dropped.items()}
@@ -114,7 +114,7 @@ def test_doctor_tells_of_joined_sensors_and_of_places_without_values(replaced, t
     }
     catalog = tmp_path / "c.yaml"
     catalog.write_text(yaml.safe_dump({"sources": {"ismn": spec}}))
-    _, (table, *_) = doctor.examine(str(catalog), (), Silent())
+    _, (table, *_) = doctor.examine(str(catalog), (), SilentProgress())
     found = list(table.columns[3].cells)
     shown = "\n".join(str(cell) for cell in found)
     assert "soil_moisture: 1 of 2 places have no value: SCAN_Gone" in shown

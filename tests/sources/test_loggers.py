@@ -20,7 +20,7 @@ from pipeline.errors import DataError
 from pipeline.evaluate import probes
 from pipeline.experiment import load
 from pipeline.probes import examine
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources.table import TableSource
 from pipeline.sources.uscrn import UscrnSource
 
@@ -32,7 +32,7 @@ START = datetime.datetime(2019, 5, 1)
 
 def doctor(path, *settings):
     """Whether a file is healthy, and what is shown."""
-    healthy, parts = probe_file.examine_probes(str(path), None, Silent(), settings)
+    healthy, parts = probe_file.examine_probes(str(path), None, SilentProgress(), settings)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str), highlight=False)
@@ -240,8 +240,8 @@ def test_score_reads_a_table_as_doctor_does(tmp_path, ward):
     file = tmp_path / "mine.csv"
     text = dated("%Y-%m-%d", 100).replace("depth_m", "Depth (cm)").replace(",0.05,", ",5,")
     file.write_text(text.replace("-105.5021", "-99.5021").replace("41.2512", "37.5"))
-    experiment = load.experiment(str(ward))
-    found = probes.read(experiment, NONE, trained("air_temperature"), str(file))
+    experiment = load.load_experiment(str(ward))
+    found = probes.read_probes(experiment, NONE, trained("air_temperature"), str(file))
     assert found.sites.ids == ("A",)
     assert found.lat.tolist() == [37.5]
     observed = found.sites.observed[0]
@@ -254,9 +254,9 @@ def test_inputs_that_a_file_of_sites_lacks_are_explained(tmp_path):
     """Models of `scan` take the inputs of each site, and a table of probes has none."""
     file = tmp_path / "mine.csv"
     file.write_text(dated("%Y-%m-%d", 100))
-    experiment = load.experiment("scan")
+    experiment = load.load_experiment("scan")
     with pytest.raises(DataError) as told:
-        probes.read(experiment, NONE, trained("air_temperature", "precipitation"), str(file))
+        probes.read_probes(experiment, NONE, trained("air_temperature", "precipitation"), str(file))
     (problem,) = told.value.problems
     assert "own inputs missing" in problem
     assert "the models of scan were trained on inputs" in problem
@@ -270,7 +270,9 @@ def test_a_table_that_needs_to_be_told_more_names_doctor(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text(dated("%d/%m/%Y", 12))
     with pytest.raises(DataError) as told:
-        probes.read(load.experiment("scan"), NONE, trained("air_temperature"), str(file))
+        probes.read_probes(
+            load.load_experiment("scan"), NONE, trained("air_temperature"), str(file)
+        )
     assert "--set time_format='%d/%m/%Y'" in told.value.problems[0]
     assert f"soilweave doctor {file} --set KEY=VALUE --write my.yaml:mine" in told.value.remedy
 
@@ -285,7 +287,7 @@ def test_sites_without_satellite_values_are_counted(capsys, monkeypatch):
         for i in range(7, 19)  # 10 among them
     ]
     monkeypatch.setattr(sys, "argv", ["soilweave"])
-    cli._show_scores({"not_scored": [few, *none, *short]})
+    cli._print_scores({"not_scored": [few, *none, *short]})
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines == [
         "not scored: far every: 3 of 20 observed days without inputs",

@@ -55,17 +55,17 @@ def test_a_fill_of_the_entry_is_of_what_is_stored_before_unpacking(tmp_path, dri
 def test_bytes_without_sign_and_limits_of_either_kind():
     attrs = {"scale_factor": 0.5, "add_offset": 10.0}
     whole, real = np.int16([0, 50]), np.float32([12, 20])
-    assert missing_values.limits_of(attrs | {"valid_range": whole}, "int16") == (9.75, 35.25)
-    assert missing_values.limits_of(attrs | {"valid_range": real}, "int16") == (
+    assert missing_values.valid_limits(attrs | {"valid_range": whole}, "int16") == (9.75, 35.25)
+    assert missing_values.valid_limits(attrs | {"valid_range": real}, "int16") == (
         12,
         20,
     )  # as unpacked
-    assert missing_values.limits_of({"valid_min": 3}, "int16") == (3, None)
+    assert missing_values.valid_limits({"valid_min": 3}, "int16") == (3, None)
     negative = {"scale_factor": -0.5, "valid_range": whole}
-    assert missing_values.limits_of(negative, "int16") == (-25.25, 0.25)
+    assert missing_values.valid_limits(negative, "int16") == (-25.25, 0.25)
     signed = {"_Unsigned": "true", "scale_factor": 2.0, "valid_range": np.int8([0, -6])}
-    assert missing_values.limits_of(signed, "int8") == (-1, 501)  # -6 is 250 without its sign
-    assert missing_values.limits_of({"valid_range": "none"}, "int16") == (None, None)
+    assert missing_values.valid_limits(signed, "int8") == (-1, 501)  # -6 is 250 without its sign
+    assert missing_values.valid_limits({"valid_range": "none"}, "int16") == (None, None)
 
 
 def test_fills_of_sites_tables_and_granules(tmp_path):
@@ -104,4 +104,4 @@ def test_a_fill_that_is_none_is_refused(tmp_path):
 
 def test_fills_of_a_variable_made_of_several_are_those_of_each():
     told = {"wind_speed": {"from": ["u", "v"], "units": "m s-1", "by": "speed", "fill": -1}}
-    assert missing_values.fills_of(told | spec(0, "u")) == {"u": (-1, 0), "v": (-1,)}
+    assert missing_values.declared_fills(told | spec(0, "u")) == {"u": (-1, 0), "v": (-1,)}

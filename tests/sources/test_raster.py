@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.errors import DataError
 from pipeline.grid.ease import Window
-from pipeline.grid.regrid import ProjectedRegridder, Regridder, edges_between, reach
+from pipeline.grid.regrid import ProjectedRegridder, Regridder, edges_between, projected_extent
 from pipeline.sources.raster import RasterSource
 from pipeline.sources.raster.layers import block_means, metres_per_degree, terrain_slope
 from pipeline.sources.shared import http_errors
@@ -451,7 +451,7 @@ def test_boxes_as_rasters_of_any_resolution_give_the_same_means(tmp_path, step):
 
 def test_a_smooth_field_as_a_projected_raster_keeps_its_integral(tmp_path):
     window = Window.from_bbox(-98.9, 38.1, -98.2, 38.6, 4)
-    x_min, _, _, y_max = reach("EPSG:5070", *window.cell_edges)
+    x_min, _, _, y_max = projected_extent("EPSG:5070", *window.cell_edges)
     left, top = np.floor(x_min / 1000 - 1) * 1000, np.ceil(y_max / 1000 + 1) * 1000
     x, y = np.meshgrid(left + 125 + 250 * np.arange(600), top - 125 - 250 * np.arange(640))
     to_metres = pyproj.Transformer.from_crs("EPSG:5070", "EPSG:6933", always_xy=True)

@@ -140,7 +140,7 @@ def test_the_digest_of_both_tells_either(made_up):
 
 
 def test_the_experiment_differs_from_scan_in_its_catalog_alone():
-    mine, theirs = (load.experiment(n).model_dump() for n in ("scan-public", "scan"))
+    mine, theirs = (load.load_experiment(n).model_dump() for n in ("scan-public", "scan"))
     differing = {key for key in mine if mine[key] != theirs[key]}
     assert differing == {"name", "title", "sources"}
     assert mine["sources"] == theirs["sources"] | {"catalog": "scan-public"}
@@ -150,7 +150,7 @@ def test_the_pipeline_opens_the_entries(made_up, tmp_path):
     _, path, _, _ = made_up
     period = [str(day) for day in PERIOD]
     settings = [f"{key}={period}" for key in ("period", "train_period", "test_period")]
-    experiment = load.experiment("scan-public", [f"sources.catalog={path}", *settings])
-    for entry in intake_catalog.entries(experiment):
+    experiment = load.load_experiment("scan-public", [f"sources.catalog={path}", *settings])
+    for entry in intake_catalog.cube_entries(experiment):
         assert intake_catalog.open_source(experiment, entry).sizes["place"] == 2
-        assert len(intake_catalog.digest(experiment, entry)) == 64
+        assert len(intake_catalog.entry_digest(experiment, entry)) == 64

@@ -361,7 +361,7 @@ def test_directly_from_the_bucket(tmp_path, s3, monkeypatch):
     client.close()
     monkeypatch.setenv("EARTHDATA_TOKEN", "planted-token")
     with earthdata_server.serve(token="planted-token", keys=(s3.key, s3.secret)) as nasa:
-        monkeypatch.setitem(earthdata.ENDPOINTS, s3.bucket, f"{nasa.url}/s3credentials")
+        monkeypatch.setitem(earthdata.KEY_ENDPOINTS, s3.bucket, f"{nasa.url}/s3credentials")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)
         nasa.repository = Repository(

@@ -229,7 +229,7 @@ def test_rows_outside_the_range_spoil_no_day_and_are_left_to_quality_control(tab
     stamps = hourly("2019-05-01T00:00", 8, hours=6)
     data = table(HEADER + rows(stamps, [0.2, 9.0, 0.2, 0.2, 7.0, 9.0, 8.0, 0.2]))
     np.testing.assert_allclose(data.soil_moisture[:, 0], [0.2, 7.0])
-    _, dropped = quality_control.screen(
+    _, dropped = quality_control.screen_sites(
         data, "soil_moisture", VARIABLES["soil_moisture"], QcConfig()
     )
     assert int(dropped["range"].sum()) == 1
@@ -250,7 +250,7 @@ def test_flags_are_rules_of_quality_control(table):
         "flag_meanings": "good 7 bad_battery",
     }
     assert data.provider_flag[:, 0].values.tolist() == [0, 0, 0, 2, 1, 0]
-    _, dropped = quality_control.screen(
+    _, dropped = quality_control.screen_sites(
         data, "soil_moisture", VARIABLES["soil_moisture"], QcConfig()
     )
     counts = {rule: int(rejected.sum()) for rule, rejected in dropped.items()}

@@ -19,7 +19,7 @@ from pipeline.sources.uscrn import UscrnSource
 
 SOCORRO, MARY = "NM_Socorro_20_N", "MT_St._Mary_1_SSW"
 BARROW, TIKSI = "AK_Utqiagvik_formerly_Barrow_4_ENE", "SA_Tiksi_4_SSE"
-ENTRIES = yaml.safe_load(Path(intake_catalog.locate("insitu")).read_text("utf-8"))["sources"]
+ENTRIES = yaml.safe_load(Path(intake_catalog.catalog_url("insitu")).read_text("utf-8"))["sources"]
 ENTRY = ENTRIES["uscrn"]
 MAPPING = ENTRY["args"]["mapping"]
 YEARS = (datetime.date(2019, 12, 30), datetime.date(2020, 3, 2))

@@ -27,7 +27,7 @@ def cube(world):
 
 
 def table(world, *path):
-    return tables.read(world.workspace.url(*path))
+    return tables.read_table(world.workspace.url(*path))
 
 
 def columns(found):
@@ -177,10 +177,10 @@ def test_scores(world):
 
 
 def test_checkpoint(world):
-    jobs = models.jobs_in(world.workspace, world.experiment)
+    jobs = models.list_workspace_models(world.workspace, world.experiment)
     assert len(jobs) == 4 + 4 + 1  # arm satellite sees no site: it has no folds
-    for folder in (models.folder(world.workspace.url("models"), job) for job in jobs):
-        assert files.listing(folder) == ["checkpoint.safetensors", "history.parquet"]
+    for folder in (models.model_folder(world.workspace.url("models"), job) for job in jobs):
+        assert files.list_folder(folder) == ["checkpoint.safetensors", "history.parquet"]
     url = world.workspace.url("models/multiscale/fold=0/seed=0/checkpoint.safetensors")
     weights, header = checkpoint.unpack_safetensors(files.read_bytes(url))
     assert "linear.weights" in weights  # the recipe has a share of ridge
@@ -251,7 +251,7 @@ def test_manifests(world, name, extra):
     always |= {"shards", "empty"}
     assert manifest.keys() == always | extra
     assert manifest["inputs"]["schema"] == 3
-    assert manifest["inputs_sha256"] == files.sha256_of(manifest["inputs"])
+    assert manifest["inputs_sha256"] == files.sha256_of_json(manifest["inputs"])
     own = artefact.prefix.endswith("/") and name != "maps"  # maps and state lie side by side
     root = artefact.prefix if own else world.workspace.root
     for record in manifest["shards"]:

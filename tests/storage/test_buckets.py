@@ -78,7 +78,7 @@ def _lasting(attrs):
 
 @pytest.mark.parametrize("name", ["folds", "sites", "scores"])
 def test_tables_are_equal(places, name):
-    local, remote = (tables.read(files.join(place, f"{name}.parquet")) for place in places)
+    local, remote = (tables.read_table(files.join(place, f"{name}.parquet")) for place in places)
     pd.testing.assert_frame_equal(local, remote)
 
 
@@ -185,18 +185,18 @@ def test_a_client_follows_the_endpoint_of_the_environment(s3, tmp_path, monkeypa
         for server in (s3, other, s3):
             for name, value in server.environment.items():
                 monkeypatch.setenv(name, value)
-            assert files.read_bytes(url) == access.read(url) == server.endpoint.encode()
-            assert zarr_arrays.attributes(s3.url("endpoints", "which.zarr")) == {
+            assert files.read_bytes(url) == access.read_file(url) == server.endpoint.encode()
+            assert zarr_arrays.read_attributes(s3.url("endpoints", "which.zarr")) == {
                 "of": server.endpoint
             }
-            filesystem, path = files.arrow(url)
+            filesystem, path = files.arrow_filesystem(url)
             with filesystem.open_input_stream(path) as stream:
                 assert stream.read() == server.endpoint.encode()
 
 
 def write_group(url, endpoint):
     """A group of Zarr whose attribute says where it is."""
-    zarr.open_group(zarr_arrays._store(url), mode="w", attributes={"of": endpoint})
+    zarr.open_group(zarr_arrays._open_store(url), mode="w", attributes={"of": endpoint})
 
 
 ENVIRONMENT, OPTION, CLIENT, CONFIGURED = (f"http://127.0.0.1:{port}" for port in (1, 2, 3, 4))

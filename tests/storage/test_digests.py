@@ -192,6 +192,6 @@ def test_a_folder_in_place_of_a_file_is_told(tmp_path):
     args = {"urlpath": str(tmp_path), "mapping": MAPPING}
     entry = {"driver": driver, "args": args, "metadata": said}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"sources": {"a": entry}}))
-    experiment = load.experiment("scan", [f"sources.catalog={tmp_path}/c.yaml"])
+    experiment = load.load_experiment("scan", [f"sources.catalog={tmp_path}/c.yaml"])
     with pytest.raises(DataError, match="entry a: urlpath is a folder; name a file in it"):
-        intake_catalog.digest(experiment, "a")
+        intake_catalog.entry_digest(experiment, "a")

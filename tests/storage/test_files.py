@@ -22,7 +22,7 @@ def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path):
     for data in (b"first", b"", b"another, longer"):
         files.write_bytes(url, data)
         assert files.read_bytes(url) == data
-        assert files.listing(str(tmp_path / "a" / "b")) == ["object.bin"]
+        assert files.list_folder(str(tmp_path / "a" / "b")) == ["object.bin"]
 
 
 def test_a_reader_never_sees_a_part(tmp_path):
@@ -44,7 +44,7 @@ def test_a_reader_never_sees_a_part(tmp_path):
             odd.append((len(seen), set(seen)))
     writer.join()
     assert not odd
-    assert files.listing(str(tmp_path)) == ["object.bin"]
+    assert files.list_folder(str(tmp_path)) == ["object.bin"]
 
 
 def test_a_write_that_fails_leaves_the_old_object_and_no_part(tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_write_that_fails_leaves_the_old_object_and_no_part(tmp_path, monkeypa
     with pytest.raises(StoreError, match="No space left on device"):
         files.write_bytes(url, b"new")
     assert files.read_bytes(url) == b"old"
-    assert files.listing(str(tmp_path)) == ["object.bin"]
+    assert files.list_folder(str(tmp_path)) == ["object.bin"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
@@ -75,7 +75,7 @@ def test_what_is_not_there_reads_as_nothing(tmp_path):
     (tmp_path / "file").write_text("{half")
     for absent in ("nowhere.json", "file/below.json", "no/folder.json"):
         assert files.read_json(str(tmp_path / absent)) is None
-    assert files.listing(str(tmp_path / "nowhere")) == []
+    assert files.list_folder(str(tmp_path / "nowhere")) == []
     assert not files.exists(str(tmp_path / "file" / "below"))
     files.remove(str(tmp_path / "nowhere"))
 
@@ -83,14 +83,14 @@ def test_what_is_not_there_reads_as_nothing(tmp_path):
 def test_a_folder_is_removed_with_all_in_it(tmp_path):
     files.write_bytes(str(tmp_path / "a" / "b" / "c"), b"1")
     files.remove(str(tmp_path / "a"))
-    assert files.listing(str(tmp_path)) == []
+    assert files.list_folder(str(tmp_path)) == []
 
 
 def test_an_object_store_is_written_in_one_request():
     url = "memory://bucket/experiment/manifest.json"
     files.write_json(url, {"one": 1})
     assert files.read_json(url) == {"one": 1}
-    assert files.listing("memory://bucket/experiment") == ["manifest.json"]
+    assert files.list_folder("memory://bucket/experiment") == ["manifest.json"]
     files.remove("memory://bucket")
     assert not files.exists(url)
 
@@ -98,22 +98,22 @@ def test_an_object_store_is_written_in_one_request():
 def test_urls_are_joined_and_local_paths_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert files.join("s3://bucket/a/", "b", "c.json") == "s3://bucket/a/b/c.json"
-    assert files.absolute("s3://bucket/a") == "s3://bucket/a"
-    assert files.absolute("a/b") == str(tmp_path / "a" / "b")
+    assert files.make_absolute("s3://bucket/a") == "s3://bucket/a"
+    assert files.make_absolute("a/b") == str(tmp_path / "a" / "b")
 
 
 def test_a_digest_follows_the_content_not_the_name(tmp_path):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     files.write_bytes(one, b"same")
     files.write_bytes(two, b"same")
-    assert files.digest(one) == files.digest(two) == files.sha256(b"same")
+    assert files.content_digest(one) == files.content_digest(two) == files.sha256(b"same")
     files.write_bytes(two, b"other")
-    assert files.digest(one) != files.digest(two)
+    assert files.content_digest(one) != files.content_digest(two)
 
 
 @given(tree=st.dictionaries(st.text(max_size=5), JSON, max_size=6))
 def test_a_digest_does_not_depend_on_the_order_of_keys(tree):
-    assert files.sha256_of(dict(reversed(tree.items()))) == files.sha256_of(tree)
+    assert files.sha256_of_json(dict(reversed(tree.items()))) == files.sha256_of_json(tree)
 
 
 def test_a_damaged_receipt_means_that_its_work_is_done_again(tmp_path):

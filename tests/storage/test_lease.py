@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import files
 from pipeline.errors import StoreError
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import lease
 from pipeline.storage.artefacts import Workspace
 
@@ -62,7 +62,9 @@ def foreign(url: str) -> bytes:
     """A lease of a driver on another machine."""
     record = {"holder": "x", "host": "elsewhere", "pid": 1, "since": "today", "renewed": "0"}
     data = json.dumps(record).encode()
-    while not files.swap(url, data, files.read_bytes(url) if files.exists(url) else None):
+    while not files.compare_and_swap(
+        url, data, files.read_bytes(url) if files.exists(url) else None
+    ):
         time.sleep(0.01)  # a renewal came between
     return data
 
@@ -96,7 +98,9 @@ def test_a_silent_driver_elsewhere_is_waited_for_then_replaced(url, mine, monkey
 def test_a_driver_elsewhere_that_renews_is_alive(url, mine, monkeypatch):
     monkeypatch.setattr(lease, "STALE_S", 20.0)
     found = foreign(url)
-    renew = threading.Timer(1.5, lambda: files.swap(url, found.replace(b'"0"', b'"1"'), found))
+    renew = threading.Timer(
+        1.5, lambda: files.compare_and_swap(url, found.replace(b'"0"', b'"1"'), found)
+    )
     renew.start()
     with pytest.raises(StoreError, match="held by process 1 on elsewhere"):
         mine.take(lambda line: None)
@@ -112,7 +116,7 @@ def test_of_many_who_try_one_gets_it(url):
 
         def attempt(i, before=before, gate=gate, won=won):
             gate.wait()
-            if files.swap(url, f"driver {i}".encode(), before):
+            if files.compare_and_swap(url, f"driver {i}".encode(), before):
                 won.append(i)
 
         threads = [threading.Thread(target=attempt, args=(i,)) for i in range(8)]
@@ -128,7 +132,7 @@ def test_of_many_who_try_one_gets_it(url):
 def test_a_lost_lease_commits_nothing(tmp_path):
     workspace = Workspace(str(tmp_path / "snow"))
     artefact = workspace.artefact("cube")
-    assert artefact.claim(INPUTS, False, Silent())
+    assert artefact.claim(INPUTS, False, SilentProgress())
     artefact.begin(INPUTS)
     foreign(workspace.url("lease.json"))
     with pytest.raises(StoreError, match="lost to process 1 on elsewhere"):
@@ -140,7 +144,7 @@ def test_a_lost_lease_commits_nothing(tmp_path):
 
 def test_whoever_loses_it_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_S", 0.2)
-    held = lease.of(str(tmp_path / "lease.json"))
+    held = lease.get_lease(str(tmp_path / "lease.json"))
     ended = []
 
     def work():
@@ -159,17 +163,17 @@ def test_whoever_loses_it_is_stopped(tmp_path, monkeypatch):
 def test_a_complete_artefact_needs_no_lease(tmp_path):
     workspace = Workspace(str(tmp_path / "snow"))
     artefact = workspace.artefact("cube")
-    artefact.claim(INPUTS, False, Silent())
+    artefact.claim(INPUTS, False, SilentProgress())
     artefact.begin(INPUTS)
     artefact.commit(INPUTS, [])
     workspace.lease.release()
     foreign(workspace.url("lease.json"))
-    assert not artefact.claim(INPUTS, False, Silent())
+    assert not artefact.claim(INPUTS, False, SilentProgress())
 
 
 def test_neighbours_do_not_disturb_each_other(tmp_path):
     """A lease is of one experiment, not of the folder that holds several."""
     first, second = (Workspace(str(tmp_path / name)) for name in ("one", "two"))
     foreign(first.url("lease.json"))
-    assert second.artefact("cube").claim(INPUTS, False, Silent())
+    assert second.artefact("cube").claim(INPUTS, False, SilentProgress())
     second.lease.release()

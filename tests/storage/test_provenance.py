@@ -174,7 +174,7 @@ def test_a_report_made_in_a_job_tells_the_version(tmp_path):
 
     folder = tmp_path / "job"
     folder.mkdir()
-    submit.gather(submit.Order("demo", "run", "s3://bucket/ws"), folder)
+    submit.collect_upload(submit.JobSpec("demo", "run", "s3://bucket/ws"), folder)
     done = subprocess.run(
         [sys.executable, "-c", JOB, str(tmp_path / "empty")],
         capture_output=True,

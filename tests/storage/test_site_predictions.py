@@ -23,7 +23,7 @@ def workspace(tmp_path) -> Workspace:
     ]
     table = pd.DataFrame(rows).assign(prediction=np.arange(len(rows), dtype=np.float32))
     made = Workspace(str(tmp_path))
-    tables.write(made.url("sites.parquet"), table)
+    tables.write_table(made.url("sites.parquet"), table)
     return made
 
 

@@ -17,7 +17,7 @@ from pipeline.catalog import experiment_sources, intake_catalog
 from pipeline.errors import DataError, StoreError
 from pipeline.experiment import load
 from pipeline.prepare import block_task, stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources.shared import access
 from pipeline.storage import models, schema, source_copies, tables, zarr_arrays
 from pipeline.storage.artefacts import Workspace
@@ -56,24 +56,24 @@ def shards(workspace):
 
 def begin(artefact):
     """What every stage does before its first object."""
-    if artefact.claim({"period": "any"}, False, Silent()):
+    if artefact.claim({"period": "any"}, False, SilentProgress()):
         artefact.begin({"period": "any"})
 
 
 def small(path, *more):
-    return load.experiment(str(path), ["qc.stuck_days=null", *more])
+    return load.load_experiment(str(path), ["qc.stuck_days=null", *more])
 
 
 def begun(experiment, workspace, n_blocks):
     """Begin a cube as prepare does, and write its first blocks."""
     url = workspace.url("cube.zarr")
     digests = {
-        f"source {e}": intake_catalog.digest(experiment, e)
-        for e in intake_catalog.entries(experiment)
+        f"source {e}": intake_catalog.entry_digest(experiment, e)
+        for e in intake_catalog.cube_entries(experiment)
     }
     workspace.artefact("cube").begin(schema.identity(experiment, "cube", **digests))
     zarr_arrays.create_group(
-        url, *stage._template(experiment, experiment_sources.open_sources(experiment))
+        url, *stage._cube_template(experiment, experiment_sources.open_sources(experiment))
     )
     for number in list(schema.block_range(experiment.period))[:n_blocks]:
         block_task.write_block({"block": number}, experiment.model_dump_json(), url)
@@ -89,11 +89,11 @@ def test_a_source_that_disappears_during_prepare_leaves_the_finished_blocks(
     with monkeypatch.context() as context:
         once_begun(context, lambda: cells.rename(elsewhere))
         with pytest.raises(DataError, match=r"cells\.nc") as caught:
-            prepare.run(experiment, workspace, Silent())
+            prepare.run(experiment, workspace, SilentProgress())
     assert workspace.artefact("cube").state() == "begun, not complete"
     assert "run again" in str(caught.value)
     elsewhere.rename(cells)
-    prepare.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
     assert workspace.artefact("cube").state().startswith("complete")
     after = contents(Path(workspace.root))
     assert {p: held for p, held in before.items() if "cells" in p.parts}.items() <= after.items()
@@ -111,7 +111,7 @@ def test_a_passing_outage_is_waited_for(snow, tmp_path, monkeypatch):
         workspace = Workspace(str(tmp_path / "mine"))
         # The client gives up after five attempts; the sixth and seventh meet a second reading.
         once_begun(monkeypatch, lambda: site.fails("cells", *[503] * 7))
-        prepare.run(experiment, workspace, Silent())
+        prepare.run(experiment, workspace, SilentProgress())
         assert site.answers[0][1] == []
     assert workspace.artefact("cube").state().startswith("complete")
 
@@ -149,7 +149,7 @@ def test_models_whose_manifest_is_truncated_are_not_trained_again(world, tmp_pat
     before = contents(tmp_path / "snow" / "models")
     settings = world.experiment.model_copy(update={"planet": None})
     with pytest.raises(StoreError, match=r"models/manifest\.json: is damaged"):
-        train.run(settings, workspace, Silent())
+        train.run(settings, workspace, SilentProgress())
     workspace.lease.release()
     assert contents(tmp_path / "snow" / "models") == before
     assert "damaged" in workspace.artefact("models").state()
@@ -163,10 +163,10 @@ def test_objects_that_no_record_names_are_not_deleted(tmp_path, name):
     with pytest.raises(StoreError, match=r"neither manifest\.json nor begun\.json"):
         begin(artefact)
     assert files.read_bytes(f"{artefact.prefix}c/0/0") == b"somebody's"
-    assert artefact.claim({"period": "any"}, True, Silent())
+    assert artefact.claim({"period": "any"}, True, SilentProgress())
     artefact.begin({"period": "any"})
     workspace.lease.release()
-    assert files.listing(artefact.prefix.rstrip("/")) == ["begun.json"]
+    assert files.list_folder(artefact.prefix.rstrip("/")) == ["begun.json"]
 
 
 def test_overwrite_replaces_what_is_damaged(tmp_path):
@@ -174,7 +174,7 @@ def test_overwrite_replaces_what_is_damaged(tmp_path):
     artefact = workspace.artefact("cube")
     for data in DAMAGED.values():
         files.write_bytes(f"{artefact.prefix}manifest.json", data)
-        assert artefact.claim({"period": "any"}, True, Silent())
+        assert artefact.claim({"period": "any"}, True, SilentProgress())
         artefact.begin({"period": "any"})
         assert artefact.state() == "begun, not complete"
         files.remove(artefact.prefix.rstrip("/"))
@@ -196,7 +196,7 @@ def test_overwrite_deletes_nothing_while_the_store_does_not_answer(tmp_path, mon
 def test_a_damaged_calibration_is_not_an_absent_one(tmp_path):
     files.write_bytes(str(tmp_path / "insitu" / "calibration.json"), b'{"all": {"level_we')
     with pytest.raises(StoreError, match=r"calibration\.json: is damaged"):
-        models.calibrations(str(tmp_path), "insitu")
+        models.read_calibrations(str(tmp_path), "insitu")
 
 
 @pytest.mark.parametrize("name", ["plan.json", "ready.json"])
@@ -221,19 +221,19 @@ def test_unsound_values_are_refused_and_leave_no_cube(snow, tmp_path, local_ray)
     spoilt.to_netcdf(snow.parent / "cells.nc", engine="h5netcdf")
     workspace = Workspace(str(tmp_path / "mine"))
     with pytest.raises(DataError, match="is outside"):
-        prepare.run(small(snow), workspace, Silent())
+        prepare.run(small(snow), workspace, SilentProgress())
     assert workspace.artefact("cube").state() == "absent"
-    assert zarr_arrays.attributes(workspace.url("cube.zarr")) == {}
+    assert zarr_arrays.read_attributes(workspace.url("cube.zarr")) == {}
 
 
 def test_a_table_that_is_cut_short_is_damaged(tmp_path):
     url = str(tmp_path / "folds.parquet")
-    tables.write(url, pd.DataFrame({"site": ["a", "b"], "fold": [0, 1]}))
+    tables.write_table(url, pd.DataFrame({"site": ["a", "b"], "fold": [0, 1]}))
     whole = files.read_bytes(url)
     for data in (b"", whole[: len(whole) // 2], b"garbage"):
         files.write_bytes(url, data)
         with pytest.raises(StoreError, match=r"folds\.parquet: is damaged: .* run again with"):
-            tables.read(url)
+            tables.read_table(url)
 
 
 @pytest.mark.parametrize("data", list(DAMAGED.values())[:2], ids=["empty", "half"])
@@ -241,7 +241,7 @@ def test_metadata_of_a_store_that_are_cut_short_are_damaged(tmp_path, data):
     url = str(tmp_path / "cube.zarr")
     zarr_arrays.create_group(url, [], {"": {"target": "any"}})
     files.write_bytes(f"{url}/zarr.json", data)
-    for read in (zarr_arrays.attributes, lambda url: zarr_arrays.open_group(url, "")):
+    for read in (zarr_arrays.read_attributes, lambda url: zarr_arrays.open_group(url, "")):
         with pytest.raises(StoreError, match=r"cube\.zarr: is damaged: a zarr\.json"):
             read(url)
 
@@ -250,7 +250,7 @@ def test_a_model_that_is_cut_short_is_damaged(tmp_path):
     job, whole = ModelKey("insitu", 0, 0), checkpoint.model_to_bytes(tiny.trained())
     files.write_bytes(models.checkpoint_url(str(tmp_path), job), whole[: len(whole) // 2])
     with pytest.raises(StoreError, match=r"checkpoint\.safetensors: is damaged"):
-        models.load(str(tmp_path), job)
+        models.load_model(str(tmp_path), job)
     files.write_bytes(models.ridge_url(str(tmp_path), 0), b"")
     with pytest.raises(StoreError, match=r"ridge\.safetensors: is damaged"):
         models.load_ridge(str(tmp_path), 0)
@@ -261,7 +261,7 @@ def undisturbed(tmp_path_factory, local_ray) -> dict:
     """The manifest of the cube that nothing has interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
     workspace = Workspace(str(folder / "workspace"))
-    prepare.run(small(world_module.write(folder / "snow")), workspace, Silent())
+    prepare.run(small(world_module.write(folder / "snow")), workspace, SilentProgress())
     return workspace.artefact("cube").manifest()
 
 
@@ -274,7 +274,7 @@ def test_a_block_whose_receipt_is_damaged_is_read_again(snow, tmp_path, undistur
     begun(experiment, workspace, 2)
     first = schema.block_range(experiment.period).start
     files.write_bytes(workspace.url("cube.zarr", "receipts", f"{first}.{name}"), data)
-    prepare.run(experiment, workspace, Silent())
+    prepare.run(experiment, workspace, SilentProgress())
     manifest = workspace.artefact("cube").manifest()
     assert manifest["shards"] == undisturbed["shards"]
     assert manifest["missing"] == undisturbed["missing"]
@@ -299,13 +299,13 @@ def test_a_folder_in_the_place_of_a_file_is_told(snow, tmp_path):
     cells.unlink()
     cells.mkdir()
     with pytest.raises(DataError, match=r"cells") as caught:
-        prepare.run(small(snow), Workspace(str(tmp_path / "mine")), Silent())
+        prepare.run(small(snow), Workspace(str(tmp_path / "mine")), SilentProgress())
     assert caught.value.remedy
 
 
 def test_a_damaged_lease_is_told_as_such(tmp_path):
     workspace = Workspace(str(tmp_path))
-    workspace.lease.take(Silent().note)
+    workspace.lease.take(SilentProgress().note)
     try:
         files.write_bytes(workspace.url("lease.json"), b"")
         with pytest.raises(StoreError, match="lost to a process whose record is damaged"):
@@ -317,9 +317,9 @@ def test_a_damaged_lease_is_told_as_such(tmp_path):
 @pytest.mark.parametrize("kind", list(DAMAGED))
 def test_a_copy_whose_manifest_is_damaged_is_told(tmp_path, kind):
     files.write_bytes(
-        f"{source_copies.url_of(str(tmp_path), 'cells')}/manifest.json", DAMAGED[kind]
+        f"{source_copies.copy_url(str(tmp_path), 'cells')}/manifest.json", DAMAGED[kind]
     )
-    for read in (source_copies.digest_of, source_copies.open_copy):
+    for read in (source_copies.copied_digest, source_copies.open_copy):
         with pytest.raises(StoreError, match=r"cells\.zarr/manifest\.json: is damaged"):
             read(str(tmp_path), "cells")
 

@@ -28,7 +28,7 @@ from pipeline.experiment import load
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import copy_sources, folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.sources import drivers
 from pipeline.sources.gridded import GriddedSource
 from pipeline.storage import models, schema, source_copies, tables, version2, zarr_arrays
@@ -56,7 +56,7 @@ RECORDED = {
 }
 
 
-class Said(Silent):
+class Said(SilentProgress):
     """Keeps the last line of every stage."""
 
     def __init__(self):
@@ -79,7 +79,7 @@ class Old:
     def experiment(self, *settings):
         """The experiment as its file of version 2 has it, on the catalog of version 2."""
         place = f"sources.catalog={self.folder}/sources/catalog.yaml"
-        return load.experiment(str(self.folder / "snow.yaml"), [place, *settings])
+        return load.load_experiment(str(self.folder / "snow.yaml"), [place, *settings])
 
     def run(self, stage, *settings, **options):
         """What a stage says at its end."""
@@ -121,7 +121,9 @@ def moved(tmp_path, monkeypatch):
     text += "class GriddedSource(gridded.GriddedSource):\n    name = 'soilweave_gridded'\n"
     (tmp_path / "moved_grids.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(drivers.PUBLISHED, "gridded.GriddedSource", "moved_grids.GriddedSource")
+    monkeypatch.setitem(
+        drivers.PUBLISHED_PATHS, "gridded.GriddedSource", "moved_grids.GriddedSource"
+    )
     registered = intake.source.drivers.registered()
     before = dict(registered)
     yield "moved_grids.GriddedSource"
@@ -131,7 +133,7 @@ def moved(tmp_path, monkeypatch):
 
 
 def test_the_archive_is_of_version_2_and_has_old_names_of_settings_and_drivers(old):
-    assert schema.VERSION == version2.VERSION + 1 == 3
+    assert schema.SCHEMA_VERSION == version2.VERSION + 1 == 3
     assert {old.recorded(name)["schema"] for name in ("cube", "folds", "models", "maps")} == {2}
     assert old.recorded()["qc.several"] == "longest"
     entries = yaml.safe_load((old.folder / "sources" / "catalog.yaml").read_text())["sources"]
@@ -171,7 +173,7 @@ def test_a_cube_made_from_copies_of_version_2_is_that_of_the_sources(old):
     plain, staged = old.experiment(), old.experiment(f"sources.staged={old.folder}/copies")
     made = [
         schema.identity(
-            e, "cube", **{f"source {n}": intake_catalog.digest(e, n) for n in ("forcing",)}
+            e, "cube", **{f"source {n}": intake_catalog.entry_digest(e, n) for n in ("forcing",)}
         )
         for e in (staged, plain)
     ]
@@ -205,26 +207,26 @@ def test_a_source_that_has_changed_is_named(old):
 
 
 def test_another_driver_or_another_argument_gives_another_digest(old, tmp_path, monkeypatch):
-    first = intake_catalog.digest(old.experiment(), "forcing")
-    content = intake_catalog.source(old.experiment(), "forcing").digest()
+    first = intake_catalog.entry_digest(old.experiment(), "forcing")
+    content = intake_catalog.driver_of_entry(old.experiment(), "forcing").digest()
     mapping = {"snowfall": {"from": "SNOWF", "units": "kg m-2 day-1"}}
-    assert first == files.sha256_of(["soilweave_gridded", {"mapping": mapping}, content])
+    assert first == files.sha256_of_json(["soilweave_gridded", {"mapping": mapping}, content])
     text = (
         "from pipeline.sources import gridded\n\n\nclass Grids(gridded.GriddedSource):\n    pass\n"
     )
     (tmp_path / "drivers_of_a_user.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     old.edit(lambda entries: entries["forcing"].update(driver="drivers_of_a_user.Grids"))
-    own = intake_catalog.digest(
+    own = intake_catalog.entry_digest(
         old.experiment(), "forcing"
     )  # it has no name, so that of its class counts
-    assert own == files.sha256_of(["Grids", {"mapping": mapping}, content])
+    assert own == files.sha256_of_json(["Grids", {"mapping": mapping}, content])
     path = "drivers_of_a_user.Grids"
-    assert own.version2 == files.sha256_of([path, {"mapping": mapping}, content])
+    assert own.version2 == files.sha256_of_json([path, {"mapping": mapping}, content])
     mapping["snowfall"]["units"] = "mm/day"
     old.edit(lambda entries: entries["forcing"]["args"].update(mapping=mapping))
-    changed = intake_catalog.digest(old.experiment(), "forcing")
-    assert changed == files.sha256_of(["Grids", {"mapping": mapping}, content])
+    changed = intake_catalog.entry_digest(old.experiment(), "forcing")
+    assert changed == files.sha256_of_json(["Grids", {"mapping": mapping}, content])
     assert len({first, own, changed}) == 3
 
 
@@ -237,13 +239,13 @@ def test_a_driver_that_moves_changes_neither_digests_nor_what_is_complete(old, m
     assert {stage: old.run(stage) for stage in COMPLETE} == COMPLETE
     assert old.state() == before
     experiment = old.experiment()
-    made = intake_catalog.source(experiment, "forcing")
+    made = intake_catalog.driver_of_entry(experiment, "forcing")
     assert f"{type(made).__module__}.{type(made).__name__}" == moved
-    digest = intake_catalog.digest(experiment, "forcing")
+    digest = intake_catalog.entry_digest(experiment, "forcing")
     content, read = made.digest(), {"mapping": made.mapping}
-    assert digest == files.sha256_of(["soilweave_gridded", read, content])
+    assert digest == files.sha256_of_json(["soilweave_gridded", read, content])
     assert digest.version2 == RECORDED["forcing"]
-    assert {type(intake_catalog.source(experiment, "sites")).__module__} == {
+    assert {type(intake_catalog.driver_of_entry(experiment, "sites")).__module__} == {
         "pipeline.sources.points"
     }
 
@@ -256,18 +258,18 @@ def test_old_paths_open_in_nested_catalogs_in_others_in_the_doctor_and_in_intake
     nested = old.experiment(f"sources.catalog={url}")
     for entry in ("inner.forcing", f"{inner}:forcing", f"{url}:inner.forcing"):
         assert intake_catalog.open_source(nested, entry).snowfall.dims == ("time", "lat", "lon")
-        assert intake_catalog.digest(nested, entry).version2 == RECORDED["forcing"]
+        assert intake_catalog.entry_digest(nested, entry).version2 == RECORDED["forcing"]
     more = dict.fromkeys(("doi", "region", "native_units", "native_grid"), "of the test")
     old.edit(lambda entries: [spec["metadata"].update(more) for spec in entries.values()])
     settings = [f"sources.catalog={inner}"]
-    healthy, shown = doctor.examine(str(old.folder / "snow.yaml"), settings, Silent())
+    healthy, shown = doctor.examine(str(old.folder / "snow.yaml"), settings, SilentProgress())
     assert (healthy, shown[1]) == (True, "5 entries, 5 years in all: 5 healthy")
     assert type(intake.open_catalog(str(inner))["forcing"]).__module__ == "moved_grids"
 
 
 def test_recordings_of_an_entry_outlive_the_move_of_its_driver(moved):
     args = {"urlpath": "a.nc", "mapping": {}}
-    before = files.sha256_of(["pipeline.sources." + "gridded.GriddedSource", args])
+    before = files.sha256_of_json(["pipeline.sources." + "gridded.GriddedSource", args])
     assert recordings.entry_digest({"driver": moved, "args": args}) == before
 
 
@@ -282,10 +284,10 @@ def test_artefacts_of_version_2_open(old):
     assert maps.attrs["models_sha256"] == old.workspace.artefact("models").digest()
     values = maps[TARGET].sel(time=slice("2020-01-01", "2020-02-20"))
     assert bool(values.notnull().all())
-    loaded = models.ensemble(old.workspace.url("models"), "multiscale")
+    loaded = models.load_ensemble(old.workspace.url("models"), "multiscale")
     assert [trained.origin["inputs_sha256"] for trained in loaded] == [maps.attrs["models_sha256"]]
     assert source_copies.open_copy(f"{old.folder}/copies", "forcing").snowfall.dims[0] == "time"
-    assert set(tables.read(old.workspace.url("scores.parquet")).arm) == {
+    assert set(tables.read_table(old.workspace.url("scores.parquet")).arm) == {
         *("multiscale", "footprint", "ridge", "product")
     }
     assert old.workspace.described().qc.duplicate_sites == "longest"
@@ -315,7 +317,7 @@ def test_models_of_version_2_predict_and_score_what_they_did(old, local_ray):
         )
         np.testing.assert_allclose(made, before, rtol=1e-5, atol=1e-6)
     sites = str(old.folder / "sources" / "sites.nc")
-    judged = probes.run(old.experiment(), old.workspace, Silent(), sites)
+    judged = probes.score_probes(old.experiment(), old.workspace, SilentProgress(), sites)
     summary = files.read_json(old.workspace.url("summary.json"))
     assert (judged["n_sites"], judged["place"]) == (8, "unseen")
     assert judged["arms"].keys() == summary["arms"].keys() == {"multiscale"}
@@ -331,10 +333,10 @@ def test_an_update_goes_on_and_keeps_the_version_of_the_cube(old, local_ray):
     assert old.run(update).startswith("maps reach 2020-03-03, before 2020-02-20; ")
     manifest = old.workspace.artefact("cube").manifest()
     (change,) = manifest["updated"]
-    digest = intake_catalog.digest(old.experiment(), "forcing")
+    digest = intake_catalog.entry_digest(old.experiment(), "forcing")
     assert change["sources"] == {"forcing": digest}
     now = old.recorded() | {"source forcing": digest.version2}
-    assert (now["schema"], change["inputs_sha256"]) == (2, files.sha256_of(now))
+    assert (now["schema"], change["inputs_sha256"]) == (2, files.sha256_of_json(now))
     complete = {stage: text for stage, text in COMPLETE.items() if stage is not page}
     assert {stage: old.run(stage) for stage in complete} == complete
     assert old.run(update).startswith("nothing new, maps reach 2020-03-03; ")
@@ -366,7 +368,7 @@ def test_what_is_replaced_is_of_version_3_and_of_another_name_of_the_setting(old
 
 
 def test_mlflow_finds_artefacts_of_version_2_its_own(old):
-    found = mirror.lying(old.experiment(), old.workspace)
+    found = mirror.loggable_digests(old.experiment(), old.workspace)
     assert not found["foreign"]
     assert found["models"] == old.workspace.artefact("models").digest()
     named = {"experiment", "folds", "models/multiscale", "scores", "report"}
@@ -381,9 +383,9 @@ def test_a_digest_is_text_in_json_and_whole_after_a_pickle():
 
 
 def test_every_published_path_leads_to_a_driver_and_each_has_a_name_of_its_own():
-    drivers.register()
+    drivers.register_moved_drivers()
     found = {}
-    for old_path, path in drivers.PUBLISHED.items():
+    for old_path, path in drivers.PUBLISHED_PATHS.items():
         kind = intake.source.import_name(path)
         assert intake.source.get_plugin_class(f"pipeline.sources.{old_path}") is kind
         assert kind.__name__ == old_path.rpartition(".")[2]

@@ -16,7 +16,7 @@ from pipeline import files
 from pipeline.errors import StoreError
 from pipeline.storage import zarr_arrays
 from pipeline.storage.artefacts import Artefact, Workspace
-from pipeline.storage.schema import BLOCK_DAYS, Array, block_range, epoch_day, time_axis
+from pipeline.storage.schema import BLOCK_DAYS, ArraySpec, block_range, epoch_day, time_axis
 
 INPUTS = {"schema": 1, "period": ["2020-01-01", "2020-02-01"], "qc.stuck_days": 30}
 N_BLOCKS, N_Y, N_X, SHARD = 4, 7, 5, 4  # sizes differ, and the last shards are cut by the end
@@ -25,7 +25,7 @@ N_BLOCKS, N_Y, N_X, SHARD = 4, 7, 5, 4  # sizes differ, and the last shards are 
 def template(url, path="cells/depth"):
     """One array of N_BLOCKS blocks, its shards SHARD x SHARD cells."""
     shape, shards = (N_BLOCKS * BLOCK_DAYS, N_Y, N_X), (BLOCK_DAYS, SHARD, SHARD)
-    array = Array(path, ("time", "y", "x"), shape, "<f4", shards, (BLOCK_DAYS, 2, 2))
+    array = ArraySpec(path, ("time", "y", "x"), shape, "<f4", shards, (BLOCK_DAYS, 2, 2))
     zarr_arrays.create_group(url, [array], {"": {"title": "test"}})
     return shape
 
@@ -54,7 +54,7 @@ def test_an_artefact_is_absent_then_begun_then_complete(artefact):
     records = [{"key": "b", "size": 2, "sha256": "x"}, {"key": "a", "size": 0, "sha256": ""}]
     artefact.commit(INPUTS, records, note="extra")
     assert artefact.complete(INPUTS)
-    assert artefact.digest() == files.sha256_of(INPUTS)
+    assert artefact.digest() == files.sha256_of_json(INPUTS)
     assert not files.exists(f"{artefact.prefix}begun.json")
     manifest = artefact.manifest()
     assert (manifest["shards"], manifest["empty"], manifest["note"]) == (
@@ -94,7 +94,7 @@ def test_overwrite_replaces_it_and_nothing_of_the_old_one_stays(artefact, is_com
     assert artefact.begin(changed) is False
     assert artefact.manifest() is None
     if artefact.prefix.endswith("/"):
-        assert files.listing(artefact.prefix) == ["begun.json"]
+        assert files.list_folder(artefact.prefix) == ["begun.json"]
     artefact.commit(changed, [])
     assert artefact.complete(changed)
 
@@ -201,7 +201,7 @@ def test_a_removal_that_is_interrupted_is_never_taken_for_finished_work(tmp_path
         monkeypatch.setattr(files, "remove", interrupted)
         with pytest.raises(KeyboardInterrupt):
             artefact.remove()
-        left = files.listing(artefact.prefix.rstrip("/"))
+        left = files.list_folder(artefact.prefix.rstrip("/"))
         assert "begun.json" in left
         if "zarr.json" not in left or "c" not in left:
             assert not {"manifest.json", "receipts"} & set(left)

@@ -44,7 +44,7 @@ def results(cases, folder, more=()):
     with ray_cluster.connected():
         for case in track(cases, "studies"):
             settings = [setting.format(folder=folder) for setting in (*case.settings, *more)]
-            experiment = load.experiment("demo", settings, case.world)
+            experiment = load.load_experiment("demo", settings, case.world)
             made_of = experiment.model_dump(mode="json", exclude={"planet": {"url"}})
             path = folder / f"{case.name}.json"
             kept = json.loads(path.read_text()) if path.exists() else {}

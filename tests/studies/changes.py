@@ -66,7 +66,9 @@ def last_satellite(packed, cube):
     row, col = packed.footprints.T
     lat, lon = cube.footprints["lat"].values[row], cube.footprints["lon"].values[col]
     nowhere = np.full(len(packed.lat), -1)
-    sites, _ = lookup.at_sites(before, (lat, lon), (packed.lat, packed.lon), nowhere, 200.0)
+    sites, _ = lookup.satellite_at_sites(
+        before, (lat, lon), (packed.lat, packed.lon), nowhere, 200.0
+    )
     features = packed.features
     return replace(
         packed,

@@ -129,4 +129,4 @@ def _legend(figure, names):
 def _save(figure, axes, path):
     for panel in np.ravel(axes):
         panel.grid(True)
-    path.write_bytes(style.as_bytes(figure))
+    path.write_bytes(style.figure_bytes(figure))

@@ -39,7 +39,7 @@ def finest(world):
     """The experiment at the finest refinement, and rows and columns of the cells judged there."""
     box = world.experiment.domain.model_copy(update={"refinement": FINEST})
     experiment = world.experiment.model_copy(update={"domain": box})
-    window = config.window(experiment)
+    window = config.experiment_window(experiment)
     sites = np.stack(window.cells_of(world.packed.lat, world.packed.lon), 1)
     cells = np.argwhere(np.ones(window.cell_shape, bool))
     steps = np.abs(cells[:, None] - sites).max(2)

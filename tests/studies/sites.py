@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.stage import away_from_sites
-from pipeline.storage.models import ALL
+from pipeline.evaluate.stage import cells_away_from_sites
+from pipeline.storage.models import ALL_SITES
 from studies import arms, figures, text
 from studies.case import Case
 
@@ -32,9 +32,9 @@ def cases(seeds):
 
 def judged(world):
     """Cells that every number of sites is judged at."""
-    far = world.indexes(away_from_sites(world.cube, empty=False))
+    far = world.indexes(cells_away_from_sites(world.cube, empty=False))
     refinement = world.cube.refinement
-    first = world.with_sites(EMPTY).packed.training_sites(ALL, 0.0)
+    first = world.with_sites(EMPTY).packed.training_sites(ALL_SITES, 0.0)
     y, x = world.window.cells_of(world.packed.lat[first], world.packed.lon[first])
     taken = set(zip((y // refinement).tolist(), (x // refinement).tolist(), strict=True))
     footprint = (world.cells[far] // refinement).tolist()

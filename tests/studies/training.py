@@ -19,7 +19,7 @@ def trained(experiment, packed, arm, fold, seed):
     updates = stage.updates_per_model(experiment, packed)
     fitting = Trainer(experiment.recipe_sections, ModelKey(arm, fold, seed), data, updates)
     fitting.advance(updates)
-    heads, linear = models.heads(experiment, arm), None
+    heads, linear = models.trained_heads(experiment, arm), None
     if experiment.network.linear_weight > 0 and "site" in heads:
         sites = packed.sites("cpu"), packed.learn_insitu, data.trainable, packed.fold
         linear = fit_ridge(*sites)

@@ -23,19 +23,19 @@ PLANET_LEVEL = 0.5  # best fixed weight with 30 sites on planets 200-207; choosi
 def at_sites(folder, variant, settings):
     """{arm: {metric: [site]}} at held-out sites of layout A, and the blocks of the sites."""
     workspace = Workspace(str(folder / "scan-tuning"))
-    experiment = load.experiment("scan-tuning", settings)
+    experiment = load.load_experiment("scan-tuning", settings)
     cube = Cube.open(workspace.url("cube.zarr"))
-    dealt = tables.read(workspace.url("folds.parquet"))
-    packed = changed(training_data.pack(experiment, cube, dealt), cube, variant)
+    dealt = tables.read_table(workspace.url("folds.parquet"))
+    packed = changed(training_data.pack_data(experiment, cube, dealt), cube, variant)
     fold, sites = packed.fold, packed.sites("cpu")
     folds = np.unique(fold).tolist()
     made = {}
     for arm in ARMS:
-        heads = models.heads(experiment, arm)
+        heads = models.trained_heads(experiment, arm)
         members = []
         for seed in range(variant.members):
             if arm == "satellite":
-                model = trained(experiment, packed, arm, models.ALL, seed)
+                model = trained(experiment, packed, arm, models.ALL_SITES, seed)
                 members.append(predict_series(model, sites))
                 continue
             pieces = {
@@ -65,7 +65,7 @@ def on_planet(folder, seed, variant, settings):
             predict_series(place.model(arm, seed=member), place.places)
             for member in range(variant.members)
         ]
-        heads = models.heads(place.experiment, arm)
+        heads = models.trained_heads(place.experiment, arm)
         made[arm] = place.score(combine_members(members, heads, PLANET_LEVEL)[0])
     return {"arms": made}
 

@@ -21,7 +21,7 @@ from pipeline.cluster import ray_cluster
 from pipeline.experiment import load
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 from studies import text, trial, world
 from studies.case import INPUTS
@@ -58,9 +58,9 @@ def prepared(folder, planets):
     (folder / "trials").mkdir(parents=True, exist_ok=True)
     with ray_cluster.connected():
         workspace = Workspace(str(folder / "scan-tuning"))
-        experiment = workspace.place(load.experiment("scan-tuning"))
+        experiment = workspace.place(load.load_experiment("scan-tuning"))
         for stage in (prepare_stage, folds):
-            stage.run(experiment, workspace, Silent())
+            stage.run(experiment, workspace, SilentProgress())
         workspace.lease.release()
         for seed in planets:
             world.World(folder, f"planet{seed}", [f"planet.seed={seed}"])

@@ -13,13 +13,13 @@ from model.ensemble import combine_members, merge_predictions, predict_series
 from model.ridge import SiteMoments
 from model.sampling import Places
 from pipeline.catalog import experiment_sources
-from pipeline.evaluate.stage import away_from_sites
+from pipeline.evaluate.stage import cells_away_from_sites
 from pipeline.experiment import config, load
 from pipeline.grid import spatial_blocks
 from pipeline.planet import stage as planet_stage
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -46,16 +46,16 @@ class World:
 
     def __init__(self, folder, name, settings):
         workspace = Workspace(str(folder / name))
-        self.experiment = workspace.place(load.experiment("demo", settings, name))
+        self.experiment = workspace.place(load.load_experiment("demo", settings, name))
         for stage in (planet_stage, prepare_stage, folds):
-            stage.run(self.experiment, workspace, Silent())
+            stage.run(self.experiment, workspace, SilentProgress())
         workspace.lease.release()
-        self.window = config.window(self.experiment)
+        self.window = config.experiment_window(self.experiment)
         self.cube = Cube.open(workspace.url("cube.zarr"))
-        dealt = tables.read(workspace.url("folds.parquet"))
-        self.packed = training_data.pack(self.experiment, self.cube, dealt)
+        dealt = tables.read_table(workspace.url("folds.parquet"))
+        self.packed = training_data.pack_data(self.experiment, self.cube, dealt)
         self.cells, _, _ = self.cube.membership()
-        self.judge_at(self.indexes(away_from_sites(self.cube)))
+        self.judge_at(self.indexes(cells_away_from_sites(self.cube)))
 
     def judge_at(self, where):
         """Judge at these cells (index,), or MOST of them."""
@@ -81,7 +81,7 @@ class World:
         offset = dealing.block_offset_footprints
         labels = spatial_blocks.block_labels(packed.lat, packed.lon, dealing.block_km, offset)
         fold = np.zeros_like(packed.fold)
-        fold[reports] = spatial_blocks.deal(labels[reports], dealing.n_folds, dealing.seed)
+        fold[reports] = spatial_blocks.assign_blocks(labels[reports], dealing.n_folds, dealing.seed)
         learnt = np.where(reports[:, None], packed.learn_insitu, np.float32(np.nan))
         made = copy.copy(self)
         made.packed = replace(packed, learn_insitu=learnt, fold=fold)
@@ -93,13 +93,13 @@ class World:
         every = self.packed.cells("cpu")
         return Places(every.forcing[self.where], every.static[self.where])
 
-    def model(self, arm, fold=models.ALL, seed=0):
+    def model(self, arm, fold=models.ALL_SITES, seed=0):
         """One model, trained to its end."""
         return trained(self.experiment, self.packed, arm, fold, seed)
 
     def level_weight(self, arm, seed=0):
         """The weight of the site head's level: chosen on folds, 1 where there is one head."""
-        heads, fold = models.heads(self.experiment, arm), self.packed.fold
+        heads, fold = models.trained_heads(self.experiment, arm), self.packed.fold
         if len(heads) < 2:
             return 1.0
         sites = self.packed.sites("cpu")
@@ -113,13 +113,15 @@ class World:
 
     def series(self, arm, level_weight=1.0, seed=0):
         """(judged cell, day) of an arm's product: one model, trained on all sites."""
-        member = predict_series(self.model(arm, models.ALL, seed), self.places)
-        return combine_members([member], models.heads(self.experiment, arm), level_weight)[0]
+        member = predict_series(self.model(arm, models.ALL_SITES, seed), self.places)
+        return combine_members([member], models.trained_heads(self.experiment, arm), level_weight)[
+            0
+        ]
 
     def ridge(self):
         """(judged cell, day) of the linear baseline, fitted on all sites."""
         packed = self.packed
-        sites = packed.training_sites(models.ALL, self.experiment.folds.buffer_km)
+        sites = packed.training_sites(models.ALL_SITES, self.experiment.folds.buffer_km)
         moments = SiteMoments(packed.sites("cpu"), packed.learn_insitu)
         return moments.fit(sites, packed.fold).predict(self.places)
 

@@ -88,7 +88,7 @@ def assert_whole(uri: str, workspace: Workspace, experiment) -> None:
     for run in children:
         arm, fold = run.data.tags["arm"], run.data.tags["fold"]
         url = workspace.url("models", arm, f"fold={fold}", "seed=0", "history.parquet")
-        history = tables.read(url)
+        history = tables.read_table(url)
         for name in history.columns.drop("step"):
             points = client.get_metric_history(run.info.run_id, f"seed-0/{name}")
             points.sort(key=lambda point: point.step)
@@ -163,8 +163,8 @@ def test_the_parent_says_what_was_run_and_what_came_out(world, filed):
 
 def test_children_have_the_scores_of_the_sites_held_out(world, filed):
     _, children = runs_of(filed[1])
-    scores = tables.read(world.workspace.url("scores.parquet"))
-    folds = tables.read(world.workspace.url("folds.parquet"))
+    scores = tables.read_table(world.workspace.url("scores.parquet"))
+    folds = tables.read_table(world.workspace.url("folds.parquet"))
     for run in children:
         arm, fold = run.data.tags["arm"], run.data.tags["fold"]
         own = scores[(scores.arm == arm) & (scores.fold == fold) & (scores.metric == "rmse")]
@@ -222,9 +222,11 @@ def assert_served(world, uri: str, name: str, folder: Path) -> None:
     """The registered model gives the pipeline's product, by its artifact alone."""
     workspace = world.workspace
     cube = Cube.open(workspace.url("cube.zarr"))
-    packed = training_data.pack(world.experiment, cube, tables.read(workspace.url("folds.parquet")))
-    members = models.ensemble(workspace.url("models"), "multiscale")
-    calibration = models.calibrations(workspace.url("models"), "multiscale")["all"]
+    packed = training_data.pack_data(
+        world.experiment, cube, tables.read_table(workspace.url("folds.parquet"))
+    )
+    members = models.load_ensemble(workspace.url("models"), "multiscale")
+    calibration = models.read_calibrations(workspace.url("models"), "multiscale")["all"]
     series = [predict_series(member, packed.sites("cpu")) for member in members]
     mean, std = combine_members(series, members[0].heads, calibration.level_weight)
     features = members[0].features
@@ -267,13 +269,13 @@ def test_a_server_that_was_away_is_caught_up(world, tmp_path, monkeypatch, port,
 
 def test_a_server_that_says_nothing_does_not_hold_up_the_run(world, tmp_path, monkeypatch):
     workspace = copied(world, tmp_path)
-    monkeypatch.setitem(mirror.PROBE, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setitem(mirror.PROBE_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         (line,) = mirrored(world.experiment, workspace)
         mute.setblocking(False)
-        for _ in range(1 + int(mirror.PROBE["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])):
+        for _ in range(1 + int(mirror.PROBE_SETTINGS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])):
             mute.accept()[0].close()
         with pytest.raises(BlockingIOError):  # it was not asked more often
             mute.accept()
@@ -428,8 +430,8 @@ def test_artefacts_of_other_settings_are_not_taken_for_these(world, tmp_path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/would-be-refused")
     train = world.experiment.train.model_copy(update={"updates": 61})
     other = world.experiment.model_copy(update={"train": train})
-    found = mirror.lying(other, world.workspace)
+    found = mirror.loggable_digests(other, world.workspace)
     assert found["foreign"]
     assert found["logged"].keys() == {"experiment", "folds"}
     assert mirrored(other, world.workspace) == []
-    assert not mirror.lying(world.experiment, world.workspace)["foreign"]
+    assert not mirror.loggable_digests(world.experiment, world.workspace)["foreign"]

@@ -32,7 +32,7 @@ from pipeline import evaluate, files, predict, train
 from pipeline.errors import SoilweaveError
 from pipeline.evaluate import report
 from pipeline.experiment import load
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import ensemble, models
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
@@ -183,7 +183,7 @@ def experiment_of(*settings):
         "compute.checkpoint_every_updates=5",
         "network.linear_weight=0",
     ]
-    return load.experiment("scan", [*chosen, *settings])
+    return load.load_experiment("scan", [*chosen, *settings])
 
 
 def packed_of(odd_site=None):
@@ -192,8 +192,8 @@ def packed_of(odd_site=None):
     if odd_site is not None:
         insitu[odd_site, data.first_day : data.first_day + data.n_days] = 1e25
     satellite, n = data.satellite.numpy(), tiny.N_SITES
-    fields = training_data.Packed.__dataclass_fields__
-    return training_data.Packed(
+    fields = training_data.PackedData.__dataclass_fields__
+    return training_data.PackedData(
         **({"place": np.arange(n)} if "place" in fields else {}),
         features=data.features,
         scaler=data.scaler,
@@ -231,7 +231,7 @@ def told(root):
 def test_a_model_that_fails_is_not_kept_and_the_others_are(tmp_path, side_by_side):
     """Site 0, whose values cannot be squared, is in fold 0, so only that model is without it."""
     experiment, packed = experiment_of(), packed_of(odd_site=0)
-    jobs = [ModelKey("multiscale", fold, 0) for fold in (0, 1, models.ALL)]
+    jobs = [ModelKey("multiscale", fold, 0) for fold in (0, 1, models.ALL_SITES)]
     for team in [jobs] if side_by_side else [[job] for job in jobs]:
         trained_in(tmp_path / "some", experiment, packed, team)
     kept = [
@@ -241,7 +241,7 @@ def test_a_model_that_fails_is_not_kept_and_the_others_are(tmp_path, side_by_sid
     assert not list((tmp_path / "some").rglob("fold=1/seed=0/progress*"))
     trained_in(tmp_path / "alone", experiment, packed, jobs[:1])
     weights = [
-        models.load(str(tmp_path / name), jobs[0]).network.state_dict()
+        models.load_model(str(tmp_path / name), jobs[0]).network.state_dict()
         for name in ("some", "alone")
     ]
     for key, value in weights[1].items():
@@ -267,7 +267,7 @@ def test_a_model_that_goes_on_from_good_progress_keeps_it_when_it_fails(tmp_path
     orders = stage.TrainSpec(experiment, str(tmp_path), "", 12, {}, None, None)
     begun = Trainer(experiment.recipe_sections, job, packed.data(job, 0.0, "cpu"), 12)
     begun.advance(1)
-    progress = Path(models.folder(str(tmp_path), job)) / "progress.safetensors"
+    progress = Path(models.model_folder(str(tmp_path), job)) / "progress.safetensors"
     files.write_bytes(str(progress), checkpoint.pack_safetensors(*begun.state()))
     stage.train_models(orders, [job], packed, "cpu")
     assert not files.exists(models.checkpoint_url(str(tmp_path), job))
@@ -278,7 +278,7 @@ def test_a_model_that_goes_on_from_good_progress_keeps_it_when_it_fails(tmp_path
 
 def test_a_trained_model_leaves_nothing_of_writes_that_were_killed(tmp_path):
     experiment, packed, job = experiment_of(), packed_of(), ModelKey("insitu", 1, 0)
-    folder = Path(models.folder(str(tmp_path), job))
+    folder = Path(models.model_folder(str(tmp_path), job))
     folder.mkdir(parents=True)
     for name in ("progress.safetensors", "checkpoint.safetensors", "history.parquet"):
         (folder / f"{name}.part-0123abcd").write_bytes(b"half of it")
@@ -293,7 +293,7 @@ def test_a_model_that_predicts_nothing_is_not_kept(tmp_path):
     done.advance(12)
     with torch.no_grad():
         done.network.output.weight.fill_(torch.nan)
-    progress = f"{models.folder(str(tmp_path), job)}/progress.safetensors"
+    progress = f"{models.model_folder(str(tmp_path), job)}/progress.safetensors"
     files.write_bytes(progress, checkpoint.pack_safetensors(*done.state()))
     trained_in(tmp_path, experiment, packed, [job])
     assert not files.exists(models.checkpoint_url(str(tmp_path), job))
@@ -313,14 +313,14 @@ def test_every_stored_model_that_predicts_nothing_is_named(tmp_path):
             files.write_bytes(url, checkpoint.model_to_bytes(member))
     places = tiny.places(6, 40)
     with pytest.raises(SoilweaveError) as caught:
-        ensemble.at_places(experiment, str(tmp_path), "multiscale", places, by)
+        ensemble.predict_members(experiment, str(tmp_path), "multiscale", places, by)
     assert caught.value.problems == (
         "arm multiscale, fold 2, seed 0: no finite prediction on 80 of 80 days, at 2 of 2 places",
         "arm multiscale, fold 0, seed 1: no finite prediction on 80 of 80 days, at 2 of 2 places",
     )
 
 
-class Lines(Silent):
+class Lines(SilentProgress):
     """Keeps what a person would be told."""
 
     def __init__(self):
@@ -339,7 +339,7 @@ def begun_on(world, folder, *settings):
     workspace = Workspace(str(folder))
     for name in ("folds.parquet", "folds.manifest.json"):
         subprocess.run(["cp", f"{world.workspace.root}/{name}", str(folder)], check=True)
-    return load.experiment(str(world.path), chosen), workspace
+    return load.load_experiment(str(world.path), chosen), workspace
 
 
 def test_a_run_whose_training_fails_names_every_model_and_what_to_do(world, tmp_path, local_ray):
@@ -347,7 +347,7 @@ def test_a_run_whose_training_fails_names_every_model_and_what_to_do(world, tmp_
         world, tmp_path, "arms=[insitu]", "train.learning_rate=1e6", "train.weight_decay=1"
     )
     with pytest.raises(SoilweaveError) as caught:
-        train.run(experiment, workspace, Silent())
+        train.run(experiment, workspace, SilentProgress())
     problems = caught.value.problems
     assert [problem.partition(": the ")[0] for problem in problems] == [
         f"arm insitu, fold {fold}, seed 0" for fold in (0, 1, 2, "all")
@@ -363,13 +363,13 @@ def test_a_run_whose_training_fails_names_every_model_and_what_to_do(world, tmp_
 @pytest.mark.usefixtures("trained_here")
 def test_a_member_unlike_the_others_is_told_at_the_end_of_training(world, tmp_path):
     experiment, workspace = begun_on(world, tmp_path, "arms=[insitu]", "n_seeds=3")
-    train.run(experiment, workspace, Silent())
+    train.run(experiment, workspace, SilentProgress())
     manifest = tmp_path / "models" / "manifest.json"
     begun = {k: json.loads(manifest.read_text())[k] for k in ("inputs", "inputs_sha256", "begun")}
     manifest.unlink()  # as if it had not come to its end
     (tmp_path / "models" / "begun.json").write_text(json.dumps(begun))
-    job = ModelKey("insitu", models.ALL, 1)
-    odd = models.load(workspace.url("models"), job)
+    job = ModelKey("insitu", models.ALL_SITES, 1)
+    odd = models.load_model(workspace.url("models"), job)
     with torch.no_grad():
         odd.network.output.bias[0] += 25.0
     files.write_bytes(
@@ -382,22 +382,22 @@ def test_a_member_unlike_the_others_is_told_at_the_end_of_training(world, tmp_pa
     assert "its median absolute difference from their mean is more than 5 times theirs" in warned[0]
     told = [{"arm": "insitu", "fold": "all", "seed": 1}]
     assert workspace.artefact("models").manifest()["unlike_members"] == told
-    evaluate.run(experiment, workspace, Silent())
-    report.run(experiment, workspace, Silent())
+    evaluate.run(experiment, workspace, SilentProgress())
+    report.run(experiment, workspace, SilentProgress())
     assert "arm insitu, fold all, seed 1" in (tmp_path / "report.html").read_text()
 
 
 def test_maps_flag_what_the_models_did_not_predict(world, tmp_path, local_ray):
     root = tmp_path / "others"
     subprocess.run(["cp", "-r", world.workspace.url("models"), str(root)], check=True)
-    job = ModelKey("insitu", models.ALL, 0)
-    lost = models.load(str(root), job)
+    job = ModelKey("insitu", models.ALL_SITES, 0)
+    lost = models.load_model(str(root), job)
     with torch.no_grad():
         lost.network.output.bias[0] = torch.nan
     files.write_bytes(models.checkpoint_url(str(root), job), checkpoint.model_to_bytes(lost))
     settings = [f"models={root}", f"cube={world.workspace.root}", "arms=[insitu, satellite]"]
     workspace = Workspace(str(tmp_path / "mapped"))
-    predict.run(load.experiment(str(world.path), settings), workspace, Silent())
+    predict.run(load.load_experiment(str(world.path), settings), workspace, SilentProgress())
     mask = Cube.open(world.workspace.url("cube.zarr")).cells["mask"].values.astype(bool)
     period = slice(*map(str, world.experiment.period))
     for arm, expected in (("insitu", 32), ("satellite", 0)):

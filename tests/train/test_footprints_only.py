@@ -10,7 +10,7 @@ from pipeline import evaluate
 from pipeline.experiment import load
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage import tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.train import stage as train_stage
@@ -28,13 +28,13 @@ def test_footprints_are_judged_in_another_period(snow, tmp_path):
     tree["judging"] = {"min_days": 10, "footprints": True}
     tree["train"]["updates"] = 20
     snow.write_text(yaml.safe_dump(tree))
-    experiment, workspace = load.experiment(str(snow)), Workspace(str(tmp_path / "w"))
+    experiment, workspace = load.load_experiment(str(snow)), Workspace(str(tmp_path / "w"))
     for stage in (prepare_stage, folds, train_stage):
-        stage.run(experiment, workspace, Silent())
-    summary = evaluate.run(experiment, workspace, Silent())
+        stage.run(experiment, workspace, SilentProgress())
+    summary = evaluate.run(experiment, workspace, SilentProgress())
 
     assert (summary["time"], summary["place"], summary["n_sites"]) == ("unseen", "seen", 0)
-    table = tables.read(workspace.url("footprints.parquet"))
+    table = tables.read_table(workspace.url("footprints.parquet"))
     assert set(table.seed) == {"0", "1", "ensemble"}
     wide = table.pivot(index=["footprint", "time"], columns="seed", values="prediction")
     np.testing.assert_allclose(wide["ensemble"], wide[["0", "1"]].mean(axis=1), rtol=1e-5)

@@ -19,7 +19,9 @@ def cube(world):
 def packed(world, cube, **train):
     train = world.experiment.train.model_copy(update=train)
     experiment = world.experiment.model_copy(update={"train": train})
-    return training_data.pack(experiment, cube, tables.read(world.workspace.url("folds.parquet")))
+    return training_data.pack_data(
+        experiment, cube, tables.read_table(world.workspace.url("folds.parquet"))
+    )
 
 
 @pytest.mark.parametrize("sample", [scaling.MAX_SAMPLE, 500])
@@ -28,8 +30,8 @@ def test_block_by_block_is_as_all_at_once(cube, sample, monkeypatch):
     features = Features(("snowfall", "air_temperature"), ("elevation",), ())
     cells, _, _ = cube.membership()
     train = slice(7, 121)
-    scaler = training_data.fitted(cube, features, cells, train)
-    forcing, static = training_data.of_cells(cube, features, scaler, cells)
+    scaler = training_data.fit_scaler(cube, features, cells, train)
+    forcing, static = training_data.read_cells(cube, features, scaler, cells)
     assert forcing.shape == (len(cells), 160, 2)
     row, col = cells.T
     for i, name in enumerate(features.forcing):
@@ -75,10 +77,10 @@ def test_fewer_footprints_are_some_of_all(world, cube):
 def test_footprints_left_out_of_a_fold_are_the_same_of_fewer(world, cube):
     folds = world.experiment.folds.model_copy(update={"drop_footprints": True})
     experiment = world.experiment.model_copy(update={"folds": folds})
-    table = tables.read(world.workspace.url("folds.parquet"))
-    every = training_data.pack(experiment, cube, table)
+    table = tables.read_table(world.workspace.url("folds.parquet"))
+    every = training_data.pack_data(experiment, cube, table)
     train = experiment.train.model_copy(update={"max_footprints": 5})
-    some = training_data.pack(experiment.model_copy(update={"train": train}), cube, table)
+    some = training_data.pack_data(experiment.model_copy(update={"train": train}), cube, table)
     for wanted, found in zip(every.dropped, some.dropped, strict=True):
         place = every.footprints[wanted].tolist() if wanted >= 0 else None
         if place in some.footprints.tolist():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import files
-from pipeline.errors import SECRET, SHORTEST_SECRET, DataError
+from pipeline.errors import MIN_SECRET_LENGTH, SECRET_NAMES, DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,9 @@ def known_secrets() -> list[re.Pattern[bytes]]:
 
     Names and short passwords match whole words only, since they may be parts of ordinary words.
     """
-    secrets = {v for k, v in os.environ.items() if SECRET.search(k) and len(v) >= SHORTEST_SECRET}
+    secrets = {
+        v for k, v in os.environ.items() if SECRET_NAMES.search(k) and len(v) >= MIN_SECRET_LENGTH
+    }
     names = {
         v
         for k, v in os.environ.items()
@@ -99,7 +101,7 @@ def known_secrets() -> list[re.Pattern[bytes]]:
         hosts = {}
     for login, account, password in hosts.values():
         names |= {login or "", account or ""}
-        is_long = password and len(password) >= SHORTEST_SECRET
+        is_long = password and len(password) >= MIN_SECRET_LENGTH
         (secrets if is_long else names).add(password or "")
     patterns = [re.escape(text.strip()) for text in sorted(secrets, key=len, reverse=True)]
     patterns += [

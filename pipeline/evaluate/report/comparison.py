@@ -26,13 +26,14 @@ PANELS = {  # by metric: label, whether higher is better, whether it has the tar
     "ubrmse": ("ubRMSE", False, True),
     "kge": ("KGE", True, False),
 }
-FORMS = ("png", "svg")
-GROUPS = ("unseen", "out_of_fold", "trained")
-APART = 0.11  # horizontal distance between candidates, in square roots of days
-_INCH, _ROW = 1.75, 0.19  # width of a panel and height of an interval, inches
+
+FIGURE_FORMATS = ("png", "svg")
+SITE_GROUPS = ("unseen", "out_of_fold", "trained")
+LINE_OFFSET = 0.11  # horizontal distance between candidates, in square roots of days
+_PANEL_WIDTH, _ROW_HEIGHT = 1.75, 0.19  # width of a panel and height of an interval, inches
 
 
-def forest(comparison: Json, form: str) -> bytes:
+def draw_comparison(comparison: Json, form: str) -> bytes:
     """Draw paired differences from the first experiment, with 95 % intervals.
 
     There is a panel for each metric, a row for each other experiment and a marker for each arm.
@@ -47,8 +48,8 @@ def forest(comparison: Json, form: str) -> bytes:
     """
     names = [name for name in comparison["experiments"] if name != comparison["first"]]
     arms = list(comparison["arms"])
-    height = 1.3 + len(names) * (_ROW * len(arms) + 0.12)
-    width = 0.4 + 0.075 * max(map(len, names)) + _INCH * len(PANELS)
+    height = 1.3 + len(names) * (_ROW_HEIGHT * len(arms) + 0.12)
+    width = 0.4 + 0.075 * max(map(len, names)) + _PANEL_WIDTH * len(PANELS)
     with style.canvas(width, height) as figure:
         panels = figure.subplots(1, len(PANELS), sharey=True)
         for axes, (metric, panel) in zip(panels, PANELS.items(), strict=True):
@@ -56,13 +57,13 @@ def forest(comparison: Json, form: str) -> bytes:
             axes.axvline(0, color=style.INK, linewidth=0.9)
             for k, arm in enumerate(arms):
                 shift = ((k + 0.5) / len(arms) - 0.5) * 0.72
-                _arm(axes, comparison["arms"][arm]["minus_first"], names, metric, arm, shift)
-            unit = style.units(comparison["unit"]) if has_unit else ""
+                _draw_arm(axes, comparison["arms"][arm]["minus_first"], names, metric, arm, shift)
+            unit = style.format_units(comparison["unit"]) if has_unit else ""
             style.short_ticks(axes.xaxis, 3)
             axes.grid(axis="x")
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="y", length=0)
-            axes.set_xlabel(f"difference in {style.quantity(label, unit)}")
+            axes.set_xlabel(f"difference in {style.label_with_unit(label, unit)}")
             arrow, side = ("better →", "right") if higher_is_better else ("← better", "left")
             axes.set_title(arrow, loc=side, fontsize=7.5, color="#5b6472")
         panels[0].set_yticks(range(len(names)), names)
@@ -73,10 +74,12 @@ def forest(comparison: Json, form: str) -> bytes:
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=len(arms))
-        return style.as_bytes(figure, form)
+        return style.figure_bytes(figure, form)
 
 
-def _arm(axes: Axes, pairs: Json, names: list[str], metric: str, arm: str, shift: float) -> None:
+def _draw_arm(
+    axes: Axes, pairs: Json, names: list[str], metric: str, arm: str, shift: float
+) -> None:
     """Draw the differences of one arm, shifted vertically to be clear of other arms."""
     colour, is_first = style.colour(arm), True
     for row, name in enumerate(names):
@@ -98,7 +101,7 @@ def _arm(axes: Axes, pairs: Json, names: list[str], metric: str, arm: str, shift
         is_first = False
 
 
-def curve(summary: Json, unit: str) -> bytes:
+def draw_adjustment_curve(summary: Json, unit: str) -> bytes:
     """Draw the median RMSE with its 95 % interval against the days used, a line per candidate.
 
     It is of the first of GROUPS in the summary that has sites with enough days.
@@ -113,7 +116,7 @@ def curve(summary: Json, unit: str) -> bytes:
     Raises:
       DataError: If no group has a site with enough days.
     """
-    groups = [summary[group]["adjustment"] for group in GROUPS if group in summary]
+    groups = [summary[group]["adjustment"] for group in SITE_GROUPS if group in summary]
     adjustment = next((group for group in groups if group["by_days"]), None)
     if adjustment is None:
         hint = "`not_in_curve` in the file of --json lists how many days each site has"
@@ -128,7 +131,7 @@ def curve(summary: Json, unit: str) -> bytes:
             median = np.array([s["median"]["rmse"] for s in scores], float)
             low, high = np.array([s["ci95"]["rmse"] for s in scores], float).T
             axes.errorbar(
-                x + APART * (i - (len(names) - 1) / 2),
+                x + LINE_OFFSET * (i - (len(names) - 1) / 2),
                 median,
                 yerr=np.maximum([median - low, high - median], 0),
                 fmt="o-" if name in by_days[0]["arms"] else "s--",
@@ -140,11 +143,11 @@ def curve(summary: Json, unit: str) -> bytes:
             )
         axes.set_xticks(x, [str(k) for k in days])
         axes.set_xlabel("days of the probe used for the offset")
-        axes.set_ylabel(style.quantity("RMSE", style.units(unit)))
+        axes.set_ylabel(style.label_with_unit("RMSE", style.format_units(unit)))
         later = f"days after the first {adjustment['scored_after']}"
         title = f"Median over {adjustment['n_sites']} sites, {later}, 95 % intervals"
         axes.set_title(title, loc="left", fontsize=8.5)
         style.short_ticks(axes.yaxis)
         axes.grid(axis="y")
         axes.legend(loc="upper right", ncols=2)
-        return style.as_bytes(figure)
+        return style.figure_bytes(figure)

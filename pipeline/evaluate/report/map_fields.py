@@ -1,7 +1,7 @@
 """Read the fields that the report maps, and draw maps of fields and of values at sites.
 
-`Fields` reads one day, or means over the test period, of the maps, the truth and the satellite.
-`mapped`, `at_places` and `colour_bar` draw them.
+`MapFields` reads one day, or means over the test period, of the maps, the truth and the satellite.
+`mapped`, `draw_site_values` and `draw_colour_bar` draw them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
     Reader = Callable[[NDArray[np.datetime64]], NDArray[np.float32]]  # days to fields (day, y, x)
 
-Line = tuple["NDArray[np.float64]", "NDArray[np.float64]"]  # x and y, metres of the grid
 
-ENOUGH = 0.8  # share of the largest number of footprints that a day on the page must have
+Line = tuple["NDArray[np.float64]", "NDArray[np.float64]"]  # x and y, metres of the grid
+MIN_FOOTPRINT_SHARE = (
+    0.8  # share of the largest number of footprints that a day on the page must have
+)
 _WIDTH = 3.4  # width of a map, inches
 _MARGINS = (0.42, 0.22, 0.1, 0.06)  # of the axes, inches: left, bottom, right, top
-_LAND = "#eceef1"  # colour where a map has no value
+_EMPTY_COLOUR = "#eceef1"  # colour where a map has no value
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MapSummary:
     """Summaries over the test period of the maps of one arm.
 
     Attributes:
@@ -131,7 +133,7 @@ class Mapped:
 
 
 @dataclass(frozen=True)
-class Fields:
+class MapFields:
     """Reads the fields of an experiment's test period, in blocks of days to limit the memory."""
 
     experiment: Experiment
@@ -146,7 +148,7 @@ class Fields:
 
     def day_blocks(self) -> list[NDArray[np.datetime64]]:
         """Return the days of the test period in blocks."""
-        return schema.in_blocks(self.days)
+        return schema.split_into_blocks(self.days)
 
     def arm_reader(self, arm: str, suffix: str = "") -> Reader:
         """Return a reader of an arm's map, or of its standard deviation with suffix "_std"."""
@@ -176,7 +178,7 @@ class Fields:
             total.add(read(days))
         return total.mean
 
-    def summarise(self, arm: str) -> Mapped:
+    def summarise(self, arm: str) -> MapSummary:
         """Return the summaries of an arm's maps, reading every day once."""
         read, read_std = self.arm_reader(arm), self.arm_reader(arm, "_std")
         read_satellite = self.satellite_reader()
@@ -186,11 +188,11 @@ class Fields:
             values = read(days)
             mean.add(values)
             std.add(read_std(days))
-            contrast.append(_spread(values))
+            contrast.append(_spatial_std(values))
             if read_satellite is not None:
                 level.add(self.footprint_mean(values) - read_satellite(days))
         mean_level = None if read_satellite is None else level.mean
-        return Mapped(mean.mean, std.mean, np.concatenate(contrast), mean_level)
+        return MapSummary(mean.mean, std.mean, np.concatenate(contrast), mean_level)
 
     def footprint_mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (day, fy, fx) the mean over each footprint's cells with a value.
@@ -212,25 +214,25 @@ class Fields:
         if read is not None:
             counts = [np.isfinite(read(days)).sum((1, 2)) for days in self.day_blocks()]
             n_footprints = np.concatenate(counts)
-        many = n_footprints >= ENOUGH * n_footprints.max()
+        many = n_footprints >= MIN_FOOTPRINT_SHARE * n_footprints.max()
         usable = np.where(many & ~np.isnan(contrast), contrast, -np.inf)
         best = int(np.argmax(usable))
         return self.days[best : best + 1]
 
 
-def _spread(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _spatial_std(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return (day,) the standard deviation over cells with a value; NaN on days without any."""
     finite = (day[np.isfinite(day)] for day in values)
     return np.array([day.std(dtype=np.float64) if day.size else np.nan for day in finite])
 
 
-def mapped(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Picture:
+def draw_field(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Picture:
     """Draw a field (y, x) of cells or footprints that fills the frame, and the sites as dots."""
     with style.canvas(*frame.size, layout="none") as figure:
-        axes = _axes(figure, frame)
+        axes = _add_map_axes(figure, frame)
         colours: dict[str, Any] = {"cmap": scale.colour_map, "vmin": scale.low, "vmax": scale.high}
         if frame.n_sparse:
-            _squares(axes, frame, values, colours)
+            _draw_squares(axes, frame, values, colours)
         else:
             left, bottom, right, top = frame.bounds
             extent = (left, right, bottom, top)
@@ -239,11 +241,11 @@ def mapped(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Pictur
             )
             axes.scatter(*frame.sites, s=9, c="white", edgecolors="black", linewidths=0.7)
         if frame.numbered is not None:
-            _numbers(axes, frame.numbered)
-        return style.picture(figure, alt, "png")
+            _draw_numbers(axes, frame.numbered)
+        return style.embed_figure(figure, alt, "png")
 
 
-def at_places(
+def draw_site_values(
     frame: Frame, values: NDArray[Any], blocks: NDArray[Any], scale: Scale, alt: str
 ) -> Picture:
     """Draw values at the sites (site,), over a background of blocks.
@@ -258,7 +260,7 @@ def at_places(
     from matplotlib.colors import ListedColormap
 
     with style.canvas(*frame.size, layout="none") as figure:
-        axes = _axes(figure, frame)
+        axes = _add_map_axes(figure, frame)
         left, bottom, right, top = frame.bounds
         axes.imshow(
             np.ma.masked_less(blocks, 0),
@@ -282,10 +284,10 @@ def at_places(
             edgecolors="black",
             linewidths=0.6,
         )
-        return style.picture(figure, alt, "png")
+        return style.embed_figure(figure, alt, "png")
 
 
-def colour_bar(scale: Scale) -> Picture:
+def draw_colour_bar(scale: Scale) -> Picture:
     """Draw the colour scale of maps as a separate picture."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -296,12 +298,14 @@ def colour_bar(scale: Scale) -> Picture:
         bar = figure.colorbar(colours, cax=axes, orientation="horizontal", extend="both")
         bar.outline.set_visible(False)
         style.short_ticks(axes.xaxis)
-        axes.set_xlabel(style.quantity(scale.name, scale.unit))
-        ends = f"{style.number(round(scale.low, 4))} to {style.number(round(scale.high, 4))}"
-        return style.picture(figure, f"Colour scale of {scale.name}, {ends} {scale.unit}")
+        axes.set_xlabel(style.label_with_unit(scale.name, scale.unit))
+        ends = (
+            f"{style.format_tick(round(scale.low, 4))} to {style.format_tick(round(scale.high, 4))}"
+        )
+        return style.embed_figure(figure, f"Colour scale of {scale.name}, {ends} {scale.unit}")
 
 
-def _squares(axes: Axes, frame: Frame, values: NDArray[Any], colours: dict[str, Any]) -> None:
+def _draw_squares(axes: Axes, frame: Frame, values: NDArray[Any], colours: dict[str, Any]) -> None:
     """Draw the values of few cells as squares, which nearly touch if cells are evenly spread."""
     left, bottom, right, top = frame.bounds
     ny, nx = values.shape
@@ -316,7 +320,7 @@ def _squares(axes: Axes, frame: Frame, values: NDArray[Any], colours: dict[str, 
     )
 
 
-def _numbers(axes: Axes, places: Line) -> None:
+def _draw_numbers(axes: Axes, places: Line) -> None:
     """Write 1, 2, 3 and so on at places; lower numbers cover higher ones."""
     from matplotlib.patheffects import withStroke
 
@@ -327,7 +331,7 @@ def _numbers(axes: Axes, places: Line) -> None:
         axes.text(x, y, str(number), path_effects=halo, **bold, **centred)
 
 
-def _axes(figure: Figure, frame: Frame) -> Axes:
+def _add_map_axes(figure: Figure, frame: Frame) -> Axes:
     """Add axes in metres that are labelled in degrees, and draw the borders."""
     width, height = frame.size
     margin_left, margin_bottom, margin_right, margin_top = _MARGINS
@@ -339,7 +343,7 @@ def _axes(figure: Figure, frame: Frame) -> Axes:
             (height - margin_bottom - margin_top) / height,
         )
     )
-    axes.set_facecolor(_LAND)
+    axes.set_facecolor(_EMPTY_COLOUR)
     left, bottom, right, top = frame.bounds
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
@@ -348,15 +352,15 @@ def _axes(figure: Figure, frame: Frame) -> Axes:
         spine.set_visible(True)
     for line in frame.lines:
         axes.plot(*line, color="#5b6472", linewidth=0.5, zorder=2)
-    lon, lat = _degrees(frame.lon), _degrees(frame.lat)
-    axes.set_xticks(np.interp(lon, frame.lon, frame.x), [_name(v, "E", "W") for v in lon])
+    lon, lat = _tick_degrees(frame.lon), _tick_degrees(frame.lat)
+    axes.set_xticks(np.interp(lon, frame.lon, frame.x), [_format_degrees(v, "E", "W") for v in lon])
     northward = np.interp(lat, frame.lat[::-1], frame.y[::-1])
-    axes.set_yticks(northward, [_name(v, "N", "S") for v in lat])
+    axes.set_yticks(northward, [_format_degrees(v, "N", "S") for v in lat])
     axes.tick_params(length=2.5, labelsize=7.5, pad=2)
     return axes
 
 
-def _degrees(along: NDArray[np.float64]) -> list[float]:
+def _tick_degrees(along: NDArray[np.float64]) -> list[float]:
     """Return at most about four round degrees within the range of `along`."""
     low, high = float(along.min()), float(along.max())
     steps = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60)
@@ -364,7 +368,7 @@ def _degrees(along: NDArray[np.float64]) -> list[float]:
     return [k * step for k in range(int(np.ceil(low / step)), int(high // step) + 1)]
 
 
-def _name(degrees: float, positive: str, negative: str) -> str:
+def _format_degrees(degrees: float, positive: str, negative: str) -> str:
     """Format degrees with the letter of the hemisphere; 0 has none."""
     if degrees == 0:
         return "0°"

@@ -1,8 +1,8 @@
 """Make the sections of the report with maps.
 
 These are the maps of one day and of the mean (`maps_section`), scores at the sites
-(`sites_section`), and where further probes would gain most (`next_probes`). Borders of the United
-States are drawn on maps of the Earth; borders.json names their licence and origin.
+(`sites_section`), and where further probes would gain most (`next_probes_section`). Borders of the
+United States are drawn on maps of the Earth; borders.json names their licence and origin.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ from pipeline.storage import maps_schema, zarr_arrays
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.evaluate.report.map_fields import Fields, Line
+    from pipeline.evaluate.report.map_fields import Line, MapFields
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.cube import Cube
 
+
 # Colour maps: of the target, of other positive quantities, and of differences.
-WET, SPREAD, SIGNED = "cividis_r", "viridis_r", "BrBG"
+TARGET_COLOURS, POSITIVE_COLOURS, DIFFERENCE_COLOURS = "cividis_r", "viridis_r", "BrBG"
 
 # If a smaller share of the cells has values, cells are drawn as squares and not as a filled field.
-SPARSE = 0.25
+MIN_FILLED_SHARE = 0.25
 
 
-def reference(experiment: Experiment) -> str:
+def main_arm(experiment: Experiment) -> str:
     """Return the arm that the report is about: multiscale if the experiment has it."""
     return reference_arm(experiment.arms)
 
 
-def frame(experiment: Experiment, cube: Cube) -> Frame:
+def map_frame(experiment: Experiment, cube: Cube) -> Frame:
     """Return the region of the experiment with its sites, and with borders unless on a planet."""
-    window = config.window(experiment)
+    window = config.experiment_window(experiment)
     lat, lon = np.zeros(0), np.zeros(0)
     if cube.sites is not None:
         lat, lon = cube.sites["lat"].values, cube.sites["lon"].values
-    lines = border_lines(window.bounds) if experiment.planet is None else []
+    lines = read_borders(window.bounds) if experiment.planet is None else []
     return Frame(
         window.bounds,
         window.cell_lat,
@@ -63,7 +64,7 @@ def frame(experiment: Experiment, cube: Cube) -> Frame:
     )
 
 
-def border_lines(bounds: tuple[float, float, float, float]) -> list[Line]:
+def read_borders(bounds: tuple[float, float, float, float]) -> list[Line]:
     """Return the borders that touch a region.
 
     Args:
@@ -86,7 +87,7 @@ def border_lines(bounds: tuple[float, float, float, float]) -> list[Line]:
     return lines
 
 
-def maps_section(fields: Fields, region: Frame) -> Json:
+def maps_section(fields: MapFields, region: Frame) -> Json:
     """Map one day and the mean of the test period, for every arm, the satellite and the truth.
 
     All maps of a day, and all maps of the mean, share one colour scale. The section also has maps
@@ -97,15 +98,15 @@ def maps_section(fields: Fields, region: Frame) -> Json:
       region: the region.
     """
     experiment = fields.experiment
-    first = reference(experiment)
-    unit = style.units(experiment.table[experiment.target].units)
+    first = main_arm(experiment)
+    unit = style.format_units(experiment.table[experiment.target].units)
     name = experiment.table[experiment.target].long_name
     summary = fields.summarise(first)
     has_value = np.isfinite(summary.mean)
-    if has_value.mean() < SPARSE:
+    if has_value.mean() < MIN_FILLED_SHARE:
         region = replace(region, n_sparse=max(int(has_value.sum()), 1))
     day = fields.choose_day(summary.contrast)
-    readers = _readers(fields, first)
+    readers = _field_readers(fields, first)
     on_day = {key: read(day)[0] for key, read in readers.items()}
     means = {
         key: summary.mean if key == first else fields.mean(read) for key, read in readers.items()
@@ -114,7 +115,7 @@ def maps_section(fields: Fields, region: Frame) -> Json:
         "name": name,
         "unit": unit,
         "first": style.label(first),
-        "day": style.day(day[0]),
+        "day": style.format_day(day[0]),
         "sites": 0 if region.n_sparse else len(region.sites[0]),
         "refined": experiment.domain.refinement > 1,
         "wide": region.is_wide,
@@ -126,28 +127,32 @@ def maps_section(fields: Fields, region: Frame) -> Json:
         ("of_day", on_day, section["day"]),
         ("means", means, "mean of the test period"),
     ):
-        scale = Scale.from_values(name, unit, WET, list(panels.values()))
-        section[key] = _panels(region, panels, scale, when)
-    scale = Scale.from_values("standard deviation", unit, SPREAD, [summary.std])
+        scale = Scale.from_values(name, unit, TARGET_COLOURS, list(panels.values()))
+        section[key] = _draw_panels(region, panels, scale, when)
+    scale = Scale.from_values("standard deviation", unit, POSITIVE_COLOURS, [summary.std])
     alt = f"Map of the standard deviation of {style.label(first)}, mean over days"
-    section["std"] = _panel("standard deviation, mean over days", region, summary.std, scale, alt)
+    section["std"] = _draw_panel(
+        "standard deviation, mean over days", region, summary.std, scale, alt
+    )
     if summary.level is not None and np.isfinite(summary.level).any():
-        section |= _level(summary.level, region, unit, first)
+        section |= _draw_level(summary.level, region, unit, first)
     return section
 
 
-def _level(level: NDArray[Any], region: Frame, unit: str, arm: str) -> Json:
+def _draw_level(level: NDArray[Any], region: Frame, unit: str, arm: str) -> Json:
     """Map the difference of an arm's footprint mean from the satellite, with mean and spread."""
-    scale = Scale.from_values("product minus satellite", unit, SIGNED, [level], centred=True)
+    scale = Scale.from_values(
+        "product minus satellite", unit, DIFFERENCE_COLOURS, [level], centred=True
+    )
     alt = f"Map of the footprint mean of {style.label(arm)} minus the satellite"
     return {
-        "level": _panel("footprint mean minus satellite", region, level, scale, alt),
+        "level": _draw_panel("footprint mean minus satellite", region, level, scale, alt),
         "level_digits": style.format_number(float(np.nanmean(level)), 3, "+"),
         "level_spread": style.format_number(float(np.nanstd(level)), 3),
     }
 
 
-def _readers(fields: Fields, first: str) -> dict[str, Any]:
+def _field_readers(fields: MapFields, first: str) -> dict[str, Any]:
     """Return readers by name in the order of the page: reference, truth, satellite, other arms."""
     readers = {first: fields.arm_reader(first)}
     others = {"truth": fields.truth_reader(), "footprint": fields.satellite_reader()}
@@ -155,34 +160,34 @@ def _readers(fields: Fields, first: str) -> dict[str, Any]:
     return readers | {arm: fields.arm_reader(arm) for arm in fields.experiment.arms if arm != first}
 
 
-def _panels(region: Frame, fields: dict[str, NDArray[Any]], scale: Scale, when: str) -> Json:
+def _draw_panels(region: Frame, fields: dict[str, NDArray[Any]], scale: Scale, when: str) -> Json:
     """Draw several fields (y, x), by name, and their colour scale."""
     titles = {"truth": "truth", "footprint": "satellite itself"}
     panels = []
     for key, values in fields.items():
         title = titles.get(key, style.label(key))
-        picture = map_fields.mapped(region, values, scale, f"Map of {title}, {when}")
+        picture = map_fields.draw_field(region, values, scale, f"Map of {title}, {when}")
         panels.append({"title": title, "picture": picture, "key": key})
-    return {"panels": panels, "bar": map_fields.colour_bar(scale)}
+    return {"panels": panels, "bar": map_fields.draw_colour_bar(scale)}
 
 
-def _panel(title: str, region: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Json:
+def _draw_panel(title: str, region: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Json:
     """Draw one field (y, x) and its colour scale."""
-    picture = map_fields.mapped(region, values, scale, alt)
-    return {"title": title, "picture": picture, "bar": map_fields.colour_bar(scale)}
+    picture = map_fields.draw_field(region, values, scale, alt)
+    return {"title": title, "picture": picture, "bar": map_fields.draw_colour_bar(scale)}
 
 
 def sites_section(experiment: Experiment, scores: pd.DataFrame, cube: Cube, region: Frame) -> Json:
     """Map RMSE, R and bias of the reference arm at each site, over the blocks of the folds."""
-    first = reference(experiment)
-    unit = style.units(experiment.table[experiment.target].units)
+    first = main_arm(experiment)
+    unit = style.format_units(experiment.table[experiment.target].units)
     rows = scores[(scores.target == "site") & (scores.arm == first)]
-    blocks = _blocks(experiment)
+    blocks = _block_parity(experiment)
     panels = []
     for metric, colour_map in (
         ("rmse", "viridis_r"),
         ("correlation", "viridis"),
-        ("bias", SIGNED),
+        ("bias", DIFFERENCE_COLOURS),
     ):
         by_site = rows[rows.metric == metric].set_index("id").value.reindex(list(cube.site_ids))
         values = by_site.to_numpy(float)
@@ -190,15 +195,15 @@ def sites_section(experiment: Experiment, scores: pd.DataFrame, cube: Cube, regi
         metric_unit = "" if metric == "correlation" else unit
         scale = Scale.from_values(name, metric_unit, colour_map, [values], centred=metric == "bias")
         alt = f"Map of the sites coloured by {name} of {style.label(first)}"
-        picture = map_fields.at_places(region, values, blocks, scale, alt)
-        panels.append({"title": name, "picture": picture, "bar": map_fields.colour_bar(scale)})
+        picture = map_fields.draw_site_values(region, values, blocks, scale, alt)
+        panels.append({"title": name, "picture": picture, "bar": map_fields.draw_colour_bar(scale)})
     has_blocks = experiment.folds.kind == "block"
     return {"panels": panels, "first": style.label(first), "blocks": has_blocks}
 
 
-def _blocks(experiment: Experiment) -> NDArray[np.int64]:
+def _block_parity(experiment: Experiment) -> NDArray[np.int64]:
     """Return (fy, fx) 0 or 1, so that neighbouring blocks differ; -1 if folds have no blocks."""
-    window = config.window(experiment)
+    window = config.experiment_window(experiment)
     folds = experiment.folds
     if folds.kind != "block":
         return np.full(window.footprint_shape, -1)
@@ -208,7 +213,7 @@ def _blocks(experiment: Experiment) -> NDArray[np.int64]:
     return np.asarray((row + col) % 2)
 
 
-def next_probes(experiment: Experiment, workspace: Workspace, region: Frame) -> Json | None:
+def next_probes_section(experiment: Experiment, workspace: Workspace, region: Frame) -> Json | None:
     """Map where further probes would gain most, with the ranked table of next_probes.csv.
 
     Returns:
@@ -224,7 +229,7 @@ def next_probes(experiment: Experiment, workspace: Workspace, region: Frame) -> 
     table = pd.read_csv(io.BytesIO(files.read_bytes(workspace.url(maps_schema.NEXT_PROBES))))
     distance, gain = layers["attribute_distance"].values, 100 * layers["probe_gain"].values
     has_value = np.isfinite(distance)
-    if has_value.mean() < SPARSE:
+    if has_value.mean() < MIN_FILLED_SHARE:
         region = replace(region, n_sparse=max(int(has_value.sum()), 1))
     numbered = replace(
         region, numbered=ease.project(table["lat"].to_numpy(), table["lon"].to_numpy())
@@ -234,14 +239,16 @@ def next_probes(experiment: Experiment, workspace: Workspace, region: Frame) -> 
         ("attribute distance", region, distance, ""),
         ("gain of a further probe", numbered, gain, "%"),
     ):
-        scale = Scale.from_values(title, unit, SPREAD, [values])
-        picture = map_fields.mapped(
+        scale = Scale.from_values(title, unit, POSITIVE_COLOURS, [values])
+        picture = map_fields.draw_field(
             panel_region, values, scale, f"Map of the {title} of every cell"
         )
-        panels.append({"title": title, "picture": picture, "bar": map_fields.colour_bar(scale)})
+        panels.append(
+            {"title": title, "picture": picture, "bar": map_fields.draw_colour_bar(scale)}
+        )
     rows = [
         [
-            style.count(int(row["rank"])),
+            style.format_count(int(row["rank"])),
             *(style.format_number(row[name], 3) for name in ("lat", "lon", "std")),
             style.format_number(row["attribute_distance"], 2),
             style.format_number(100 * row["gain"], 2),

@@ -16,14 +16,14 @@ import yaml
 
 import pipeline
 from pipeline import files
-from pipeline.catalog.products import name_of
+from pipeline.catalog.products import product_name
 from pipeline.errors import StoreError
 from pipeline.evaluate.report import maps as report_maps
 from pipeline.evaluate.report import scores as report_scores
 from pipeline.evaluate.report import series, strata, style
-from pipeline.evaluate.report.map_fields import Fields
-from pipeline.evaluate.report.style import ABSENT, count, format_number, span
-from pipeline.evaluate.report.style import digits as style_digits
+from pipeline.evaluate.report.map_fields import MapFields
+from pipeline.evaluate.report.style import ABSENT, format_count, format_number, format_period
+from pipeline.evaluate.report.style import metric_decimals as style_digits
 from pipeline.experiment.config import SATELLITE_BASELINE, reference_arm
 from pipeline.storage import artefacts, ensemble, missing_values, models, schema, tables
 from pipeline.storage.cube import Cube
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-VERSIONS = ("soilweave", "ray", "torch")
+PACKAGES = ("soilweave", "ray", "torch")
 PAGE = "report.html"
 
 
@@ -57,7 +57,7 @@ def run(
     digests = {
         "scores": workspace.artefact("scores").digest(experiment),
         "maps": maps.digest(experiment) if maps.manifest() else "none",
-        "models": models.source(experiment, workspace)[1],
+        "models": models.find_models(experiment, workspace)[1],
     }
     inputs = schema.identity(experiment, "report", **digests)
     progress.start("report", 1, "page")
@@ -66,50 +66,52 @@ def run(
         return
     artefact.begin(inputs)
     workspace.describe(experiment)
-    html = _rendered(_content(experiment, workspace, digests["maps"] != "none"))
+    html = _render(_page_content(experiment, workspace, digests["maps"] != "none"))
     files.write_bytes(workspace.url(PAGE), html.encode())
-    artefact.commit(inputs, [artefacts.record(workspace.root, PAGE)])
+    artefact.commit(inputs, [artefacts.shard_record(workspace.root, PAGE)])
     progress.finish(f"report.html, {len(html) / 1e6:.1f} MB")
 
 
-def _content(experiment: Experiment, workspace: Workspace, has_maps: bool) -> Json:
+def _page_content(experiment: Experiment, workspace: Workspace, has_maps: bool) -> Json:
     """Return the variables of the template, by section; a section without content is empty."""
     summary = files.read_json(workspace.url("summary.json"))
     if summary is None:
         hint = "write it again with: soilweave evaluate --overwrite"
         raise StoreError(workspace.url("summary.json"), "not found", remedy=hint)
     cube = Cube.open(Cube.source(experiment, workspace)[0])
-    scores = tables.read(workspace.url("scores.parquet"))
-    unit = style.units(experiment.table[experiment.target].units)
-    region = report_maps.frame(experiment, cube)
+    scores = tables.read_table(workspace.url("scores.parquet"))
+    unit = style.format_units(experiment.table[experiment.target].units)
+    region = report_maps.map_frame(experiment, cube)
     return {
         "title": experiment.title,
         "name": experiment.name,
         "unit": unit,
-        "first": style.label(report_maps.reference(experiment)),
+        "first": style.label(report_maps.main_arm(experiment)),
         "headline": headline(summary, unit),
         "facts": facts(experiment, summary),
-        "notes": notes(experiment, summary) + unlike_members(experiment, workspace),
-        "maps": report_maps.maps_section(Fields(experiment, workspace, cube), region)
+        "notes": notes(experiment, summary) + outlier_warnings(experiment, workspace),
+        "maps": report_maps.maps_section(MapFields(experiment, workspace, cube), region)
         if has_maps
         else None,
-        "tables": report_scores.tables(summary),
-        "paired": report_scores.paired(summary, unit),
-        "boxes": report_scores.boxes(summary, scores, unit),
-        "strata": strata.strata(summary, unit),
-        "triple": strata.triple(summary),
-        "trust": report_scores.trust(summary),
-        "siting": report_maps.next_probes(experiment, workspace, region) if has_maps else None,
-        "footprints": report_scores.footprints(summary),
-        **_at_sites(experiment, workspace, cube, scores, region),
-        "curves": series.curves(experiment, workspace),
-        "quality": quality(experiment, workspace),
+        "tables": report_scores.score_tables(summary),
+        "paired": report_scores.paired_section(summary, unit),
+        "boxes": report_scores.box_plots(summary, scores, unit),
+        "strata": strata.strata_section(summary, unit),
+        "triple": strata.triple_collocation_rows(summary),
+        "trust": report_scores.coverage_section(summary),
+        "siting": report_maps.next_probes_section(experiment, workspace, region)
+        if has_maps
+        else None,
+        "footprints": report_scores.footprint_rows(summary),
+        **_site_sections(experiment, workspace, cube, scores, region),
+        "curves": series.loss_curves(experiment, workspace),
+        "quality": data_quality(experiment, workspace),
         "provenance": provenance(experiment, workspace),
-        "opened": opened(experiment, workspace, has_maps),
+        "opened": opening_code(experiment, workspace, has_maps),
     }
 
 
-def _at_sites(
+def _site_sections(
     experiment: Experiment, workspace: Workspace, cube: Cube, scores: pd.DataFrame, region: Frame
 ) -> Json:
     """Return the sections with a map and time series of sites; empty if no site was scored."""
@@ -117,11 +119,11 @@ def _at_sites(
         return {"sites": None, "series": []}
     return {
         "sites": report_maps.sites_section(experiment, scores, cube, region),
-        "series": series.series(experiment, workspace, cube, scores),
+        "series": series.site_series(experiment, workspace, cube, scores),
     }
 
 
-def _rendered(content: Json) -> str:
+def _render(content: Json) -> str:
     """Render the page; texts from the experiment are escaped for HTML."""
     import jinja2
 
@@ -146,23 +148,26 @@ def headline(summary: Json, unit: str) -> str:
         arms, baselines = judged["arms"], judged["baselines"]
         name = reference_arm([*arms])
         if key == "truth":
-            where = f"At {count(judged['n_cells'])} cells away from every site"
+            where = f"At {format_count(judged['n_cells'])} cells away from every site"
         elif summary["place"] == "seen":
-            where = f"At {count(judged['n_sites'])} sites"
+            where = f"At {format_count(judged['n_sites'])} sites"
         else:
-            where = f"At {count(judged['n_sites'])} held-out sites"
+            where = f"At {format_count(judged['n_sites'])} held-out sites"
         against = " against the truth" if key == "truth" else ""
-        sentence = f"{where}, {style.label(name)} has {_pair(arms[name], unit)}{against}"
+        sentence = f"{where}, {style.label(name)} has {_format_scores(arms[name], unit)}{against}"
         if SATELLITE_BASELINE in baselines:
-            sentence += f"; the satellite itself has {_pair(baselines[SATELLITE_BASELINE], unit)}"
+            sentence += (
+                f"; the satellite itself has {_format_scores(baselines[SATELLITE_BASELINE], unit)}"
+            )
         return sentence + "."
     seeds = summary.get("footprints", {}).get("all", {})
     described = seeds.get("ensemble") or next(iter(seeds.values()), None)
     if described is None:
         return "There are no scores."
-    n = count(described["n_footprints"])
+    n = format_count(described["n_footprints"])
     days = "unseen days" if summary["time"] == "unseen" else "days of the training period"
-    return f"At {n} footprints, {style.label('satellite')} has {_pair(described, unit)} on {days}."
+    scores = _format_scores(described, unit)
+    return f"At {n} footprints, {style.label('satellite')} has {scores} on {days}."
 
 
 def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
@@ -173,8 +178,8 @@ def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
     return [
         ("evaluated at", f"{summary['place']} places, {summary['time']} time"),
         ("folds", experiment.folds.layout),
-        ("training period", span(experiment.train_period)),
-        ("test period", span(experiment.test_period)),
+        ("training period", format_period(experiment.train_period)),
+        ("test period", format_period(experiment.test_period)),
         ("recipe", f"{summary['recipe']}, {length}, {seeds}"),
         ("scored with at least", f"{summary['min_days']} days with both values"),
     ]
@@ -195,46 +200,51 @@ def notes(experiment: Experiment, summary: Json) -> list[str]:
         )
     if entries := ", ".join(summary.get("statics_of_unknown_period", ())):
         sentences.append(f"The period that the statics of {entries} describe is unknown.")
-    if products := ", ".join(map(name_of, experiment.baselines)):
+    if products := ", ".join(map(product_name, experiment.baselines)):
         sentences.append(f"Products ({products}) are evaluated with their grid cell at each site.")
     if n := len({row["id"] for row in summary.get("not_scored", ())}):
         sentences.append(f"Sites with too few days to score some arm or baseline: {n}.")
     return sentences
 
 
-def unlike_members(experiment: Experiment, workspace: Workspace) -> list[str]:
+def outlier_warnings(experiment: Experiment, workspace: Workspace) -> list[str]:
     """Return a warning for each member of an ensemble that is far from the other members."""
-    root, _ = models.source(experiment, workspace)
+    root, _ = models.find_models(experiment, workspace)
     manifest = artefacts.Artefact("models", f"{root}/").manifest() or {}
-    return [f"Warning: {ensemble.odd(member)}." for member in manifest.get("unlike_members", ())]
+    return [
+        f"Warning: {ensemble.outlier_warning(member)}."
+        for member in manifest.get("unlike_members", ())
+    ]
 
 
-def quality(experiment: Experiment, workspace: Workspace) -> Json:
+def data_quality(experiment: Experiment, workspace: Workspace) -> Json:
     """Return the numbers of values dropped and missing, and the catalog entries that were read."""
     sources = workspace.prepared(experiment).artefact("cube"), workspace.artefact("scores")
     manifests = [artefact.manifest() or {} for artefact in sources]
     dropped = []
     for rule, n in (item for m in manifests for item in m.get("dropped", {}).items()):
         source, _, name = rule.partition(": ")
-        dropped.append({"source": source, "rule": name.replace("_", " "), "n": count(n)})
+        dropped.append({"source": source, "rule": name.replace("_", " "), "n": format_count(n)})
     entries = [
         {"name": name} | {k: entry.get(k, ABSENT) for k in ("license", "doi", "time_convention")}
         for manifest in manifests
         for name, entry in manifest.get("entries", {}).items()
     ]
-    return {"dropped": dropped, "missing": _missing(manifests[0]), "entries": entries}
+    return {"dropped": dropped, "missing": _missing_values(manifests[0]), "entries": entries}
 
 
-def _missing(manifest: Json) -> list[Json]:
+def _missing_values(manifest: Json) -> list[Json]:
     """Return the number of missing values of every variable, from the manifest of the cube."""
     return [
         {
             "where": where,
             "variable": name.replace("_", " "),
-            "n": count(record["n"]),
+            "n": format_count(record["n"]),
             "share": f"{100 * record['n'] / max(record['of'], 1):.3g}",
-            "days": count(missing_values.n_days(record)) if "days" in record else ABSENT,
-            "infinite": count(record["infinite"]),
+            "days": format_count(missing_values.count_incomplete_days(record))
+            if "days" in record
+            else ABSENT,
+            "infinite": format_count(record["infinite"]),
         }
         for where in ("cells", "footprints", "sites")
         for name, record in manifest.get("missing", {}).get(where, {}).items()
@@ -244,11 +254,11 @@ def _missing(manifest: Json) -> list[Json]:
 def provenance(experiment: Experiment, workspace: Workspace) -> Json:
     """Return the artefacts with digest, commit and duration; versions; and the experiment."""
     described = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-    rows = list(_artefacts(experiment, workspace))
+    rows = list(_artefact_rows(experiment, workspace))
     longest = max((row["seconds"] for row in rows), default=0)
     for row in rows:
         row["share"] = round(100 * row["seconds"] / longest, 1) if longest else 0
-    versions = {name: _version(name) for name in VERSIONS}
+    versions = {name: _version(name) for name in PACKAGES}
     return {"artefacts": rows, "versions": versions, "yaml": described, "root": workspace.root}
 
 
@@ -262,7 +272,7 @@ def _version(name: str) -> str:
         return ABSENT
 
 
-def _artefacts(experiment: Experiment, workspace: Workspace) -> Iterator[Json]:
+def _artefact_rows(experiment: Experiment, workspace: Workspace) -> Iterator[Json]:
     """Yield a row of the table of artefacts for each complete artefact but the report."""
     for name in artefacts.ARTEFACTS:
         owner = workspace.prepared(experiment) if name in ("planet", "cube") else workspace
@@ -279,17 +289,17 @@ def _artefacts(experiment: Experiment, workspace: Workspace) -> Iterator[Json]:
             "finished": f"{created:%Y-%m-%d %H:%M} UTC",
             "size": f"{size / 1e6:,.1f}",
             "seconds": seconds,
-            "duration": _duration(seconds) if begun else ABSENT,
+            "duration": _format_duration(seconds) if begun else ABSENT,
         }
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Format a duration in minutes and seconds."""
     minutes, remainder = divmod(round(seconds), 60)
     return f"{minutes} min {remainder} s" if minutes else f"{remainder} s"
 
 
-def _pair(described: Json, unit: str) -> str:
+def _format_scores(described: Json, unit: str) -> str:
     """Format the median R and RMSE, to two significant figures."""
     r, rmse = described["median"]["correlation"], described["median"]["rmse"]
     decimals = max(style_digits("rmse", [described]) - 1, 0)
@@ -298,7 +308,7 @@ def _pair(described: Json, unit: str) -> str:
     return " and ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
 
 
-def opened(experiment: Experiment, workspace: Workspace, has_maps: bool) -> list[str]:
+def opening_code(experiment: Experiment, workspace: Workspace, has_maps: bool) -> list[str]:
     """Return lines of Python that open the outputs of the experiment."""
     root, target = workspace.root, experiment.target
     lines = ["import pandas as pd, xarray as xr"]

@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-SHOWN = ("correlation", "rmse", "ubrmse", "bias")
-COMPARED = ("correlation", "rmse", "ubrmse")
-BETTER = {"correlation": max, "rmse": min, "ubrmse": min}
+TABLE_METRICS = ("correlation", "rmse", "ubrmse", "bias")
+PAIRED_METRICS = ("correlation", "rmse", "ubrmse")
+BEST = {"correlation": max, "rmse": min, "ubrmse": min}
 _WIDTH = 3.5  # width of a figure, inches
-_JUDGES = {"sites": ("s", "white", 0.14), "truth": ("o", None, -0.14)}  # marker, face, shift up
+_MARKERS = {"sites": ("s", "white", 0.14), "truth": ("o", None, -0.14)}  # marker, face, shift up
 
 
-def judges(summary: Json) -> Iterator[tuple[str, Json, str]]:
+def references(summary: Json) -> Iterator[tuple[str, Json, str]]:
     """Yield key, scores and description of each reference: the sites, then the truth."""
     if summary["arms"]:
-        yield "sites", summary, f"{style.count(summary['n_sites'])} held-out sites"
+        yield "sites", summary, f"{style.format_count(summary['n_sites'])} held-out sites"
     if summary.get("truth", {}).get("arms"):
-        n = style.count(summary["truth"]["n_cells"])
+        n = style.format_count(summary["truth"]["n_cells"])
         yield "truth", summary["truth"], f"{n} cells with known truth, away from sites"
 
 
-def tables(summary: Json) -> list[Json]:
+def score_tables(summary: Json) -> list[Json]:
     """Return a table of the scores of arms and baselines for each reference."""
     return [
-        {"key": key, "title": where, "rows": _rows(judged)}
-        for key, judged, where in judges(summary)
+        {"key": key, "title": where, "rows": _table_rows(judged)}
+        for key, judged, where in references(summary)
     ]
 
 
-def paired(summary: Json, unit: str) -> Json | None:
+def paired_section(summary: Json, unit: str) -> Json | None:
     """Return paired differences of the reference arm minus every other candidate.
 
     They are in figures and in tables; None if there are none.
@@ -57,8 +57,8 @@ def paired(summary: Json, unit: str) -> Json | None:
         return None
     first = differences[0][0]
     pictures = {
-        metric: forest([d for _, m, d in differences if m == metric], metric, unit, first)
-        for metric in COMPARED
+        metric: draw_differences([d for _, m, d in differences if m == metric], metric, unit, first)
+        for metric in PAIRED_METRICS
         if any(m == metric for _, m, _ in differences)
     }
     return {
@@ -66,25 +66,25 @@ def paired(summary: Json, unit: str) -> Json | None:
         "pictures": [{"title": style.METRICS[m], "picture": p} for m, p in pictures.items()],
         "tables": [
             {"key": key, "title": where, "rows": list(_paired_rows(judged))}
-            for key, judged, where in judges(summary)
+            for key, judged, where in references(summary)
             if judged["paired"]
         ],
-        "both": len(list(judges(summary))) == 2,
-        "higher": _higher(summary, first),
+        "both": len(list(references(summary))) == 2,
+        "higher": _rmse_excess(summary, first),
     }
 
 
-def boxes(summary: Json, scores: pd.DataFrame, unit: str) -> list[Json]:
+def box_plots(summary: Json, scores: pd.DataFrame, unit: str) -> list[Json]:
     """Return box plots of the scores over the places of each reference."""
     groups = []
-    for key, judged, where in judges(summary):
+    for key, judged, where in references(summary):
         target = {"sites": "site", "truth": "truth"}[key]
         names = [*judged["arms"], *judged["baselines"]]
         rows = scores[(scores.target == target) & (scores.seed == "ensemble")]
         pictures = []
-        for metric in COMPARED:
+        for metric in PAIRED_METRICS:
             of_metric = rows[rows.metric == metric]
-            values = {name: known(of_metric.value[of_metric.arm == name]) for name in names}
+            values = {name: finite_values(of_metric.value[of_metric.arm == name]) for name in names}
             values = {name: finite for name, finite in values.items() if finite.size}
             if values:
                 picture = draw_boxes(values, metric, unit, f"at {where}")
@@ -94,34 +94,35 @@ def boxes(summary: Json, scores: pd.DataFrame, unit: str) -> list[Json]:
     return groups
 
 
-def trust(summary: Json) -> list[Json]:
+def coverage_section(summary: Json) -> list[Json]:
     """Return, for each reference, the coverage of intervals and how well widths rank errors."""
     groups = []
-    for key, judged, where in judges(summary):
-        arms = {name: d for name, d in judged["arms"].items() if _covered(d)}
+    for key, judged, where in references(summary):
+        arms = {name: d for name, d in judged["arms"].items() if _has_coverage(d)}
         if arms:
             shares = {
                 name: {level: (c["before"], c["after"]) for level, c in d["coverage"].items()}
                 for name, d in arms.items()
             }
-            picture = coverage(shares, f"at {where}")
-            rows = [_trust_row(name, d) for name, d in arms.items()]
+            picture = draw_coverage(shares, f"at {where}")
+            rows = [_coverage_row(name, d) for name, d in arms.items()]
             others = [style.label(name) for name in judged["arms"] if name not in arms]
             group = {"key": key, "title": where, "picture": picture, "rows": rows}
             groups.append(group | {"without_interval": " and ".join(others)})
     return groups
 
 
-def footprints(summary: Json) -> list[Json]:
+def footprint_rows(summary: Json) -> list[Json]:
     """Return the scores of arm satellite at footprints, a row for each seed and set of values."""
     names = {"all": "all values", "without_ceiling": "without values at a footprint's maximum"}
     return [
         {
             "values": names.get(values, values),
             "seed": seed,
-            "n": style.count(described["n_footprints"]),
+            "n": style.format_count(described["n_footprints"]),
             "cells": [
-                style.format_number(described["median"][m], _places(m, [described])) for m in SHOWN
+                style.format_number(described["median"][m], _decimals(m, [described]))
+                for m in TABLE_METRICS
             ],
         }
         for values, by_seed in summary.get("footprints", {}).items()
@@ -129,50 +130,54 @@ def footprints(summary: Json) -> list[Json]:
     ]
 
 
-def _places(metric: str, judged: list[Json]) -> int:
+def _decimals(metric: str, judged: list[Json]) -> int:
     """Return the number of decimals for a metric."""
-    return style.digits(metric, judged)
+    return style.metric_decimals(metric, judged)
 
 
-def _rows(judged: Json) -> list[Json]:
+def _table_rows(judged: Json) -> list[Json]:
     """Return a row of the table of scores for each arm and baseline."""
     described = judged["arms"] | judged["baselines"]
-    decimals = {m: style.digits(m, described.values()) for m in SHOWN}
-    best = {m: _best(m, described) for m in BETTER}
+    decimals = {m: style.metric_decimals(m, described.values()) for m in TABLE_METRICS}
+    best = {m: _best_candidate(m, described) for m in BEST}
     rows = []
     for name, d in described.items():
-        cells = [_cell(m, d, decimals[m], best.get(m) == name) for m in SHOWN]
+        cells = [_score_cell(m, d, decimals[m], best.get(m) == name) for m in TABLE_METRICS]
         row = {"name": name, "label": style.label(name), "colour": style.colour(name)}
-        row |= {"arm": name in judged["arms"], "n": style.count(d["n_sites"]), "cells": cells}
+        row |= {
+            "arm": name in judged["arms"],
+            "n": style.format_count(d["n_sites"]),
+            "cells": cells,
+        }
         rows.append(row)
     return rows
 
 
-def _cell(metric: str, described: Json, decimals: int, best: bool) -> Json:
+def _score_cell(metric: str, described: Json, decimals: int, best: bool) -> Json:
     """Return a cell of the table of scores: the median and its interval."""
     sign = "+" if metric == "bias" else ""
     value, bounds = described["median"][metric], described["ci95"][metric]
     return {
         "metric": metric,
         "value": style.format_number(value, decimals, sign),
-        "interval": style.interval(bounds, min(decimals, 3), sign),
+        "interval": style.format_interval(bounds, min(decimals, 3), sign),
         "best": best,
     }
 
 
-def _best(metric: str, described: Json) -> str | None:
+def _best_candidate(metric: str, described: Json) -> str | None:
     """Return the name of the candidate with the best median; None if no candidate has one."""
     medians = {name: d["median"][metric] for name, d in described.items()}
     medians = {name: value for name, value in medians.items() if value is not None}
-    return str(BETTER[metric](medians, key=lambda name: medians[name])) if medians else None
+    return str(BEST[metric](medians, key=lambda name: medians[name])) if medians else None
 
 
 def _differences(summary: Json) -> Iterator[tuple[str, str, Difference]]:
     """Yield first arm, metric and difference of every pair that has an interval."""
-    for key, judged, _ in judges(summary):
+    for key, judged, _ in references(summary):
         for pair, by_metric in judged["paired"].items():
             first, other = pair.split("-", 1)
-            for metric in COMPARED:
+            for metric in PAIRED_METRICS:
                 median, bounds = by_metric[metric]["median_difference"], by_metric[metric]["ci95"]
                 if median is not None and None not in bounds:
                     yield first, metric, Difference(other, key, median, *bounds)
@@ -180,37 +185,41 @@ def _differences(summary: Json) -> Iterator[tuple[str, str, Difference]]:
 
 def _paired_rows(judged: Json) -> Iterator[Json]:
     """Yield a row of the table of paired differences for each pair."""
-    decimals = {m: style.digits(m, judged["arms"].values()) for m in COMPARED}
+    decimals = {m: style.metric_decimals(m, judged["arms"].values()) for m in PAIRED_METRICS}
     for pair, by_metric in judged["paired"].items():
         cells: list[dict[str, Any]] = [
             {
                 "metric": m,
                 "value": style.format_number(by_metric[m]["median_difference"], decimals[m], "+"),
-                "interval": style.interval(by_metric[m]["ci95"], decimals[m], "+"),
+                "interval": style.format_interval(by_metric[m]["ci95"], decimals[m], "+"),
             }
-            for m in COMPARED
+            for m in PAIRED_METRICS
         ]
         other = pair.split("-", 1)[1]
-        n = style.count(by_metric["rmse"]["n_sites"])
+        n = style.format_count(by_metric["rmse"]["n_sites"])
         yield {"pair": pair, "label": style.label(other), "n": n, "cells": cells}
 
 
-def _higher(summary: Json, first: str) -> str:
+def _rmse_excess(summary: Json, first: str) -> str:
     """Return how much higher the RMSE of an arm is at sites than against the truth; else ""."""
-    described = [judged["arms"].get(first) for _, judged, _ in judges(summary)]
+    described = [judged["arms"].get(first) for _, judged, _ in references(summary)]
     if len(described) < 2 or any(d is None or d["median"]["rmse"] is None for d in described):
         return ""
     excess = described[0]["median"]["rmse"] - described[1]["median"]["rmse"]
-    return style.format_number(excess, style.digits("rmse", described) - 1) if excess > 0 else ""
+    return (
+        style.format_number(excess, style.metric_decimals("rmse", described) - 1)
+        if excess > 0
+        else ""
+    )
 
 
-def _covered(described: Json) -> bool:
+def _has_coverage(described: Json) -> bool:
     """Return whether an arm has the coverage of all intervals."""
     shares = [s for level in described.get("coverage", {}).values() for s in level.values()]
     return bool(shares) and None not in shares
 
 
-def _trust_row(name: str, described: Json) -> Json:
+def _coverage_row(name: str, described: Json) -> Json:
     """Return a row of the table of coverage and of rank correlations for an arm."""
     shares = [s for level in described["coverage"].values() for s in level.values()]
     ranks = described["width_ranks_errors"]
@@ -218,9 +227,9 @@ def _trust_row(name: str, described: Json) -> Json:
         "name": name,
         "label": style.label(name),
         "colour": style.colour(name),
-        "shares": [style.percent(share) for share in shares],
+        "shares": [style.format_percent(share) for share in shares],
         "ranks": style.format_number(ranks["sites"], 2),
-        "ranks_interval": style.interval(ranks["sites_ci95"], 2),
+        "ranks_interval": style.format_interval(ranks["sites_ci95"], 2),
         "ranks_days": style.format_number(ranks["site_days"], 2),
     }
 
@@ -274,11 +283,13 @@ def draw_boxes(values: dict[str, NDArray[Any]], metric: str, unit: str, where: s
                 line.set_color(style.colour(names[k // 2]))
         axes.set_yticks(range(len(names)), [style.label(arm) for arm in names])
         axes.invert_yaxis()
-        style.finish(axes, style.quantity(name, "" if metric == "correlation" else unit))
-        return style.picture(figure, f"Box plot of {name} by arm and baseline, {where}.")
+        style.finish_rows(
+            axes, style.label_with_unit(name, "" if metric == "correlation" else unit)
+        )
+        return style.embed_figure(figure, f"Box plot of {name} by arm and baseline, {where}.")
 
 
-def forest(differences: list[Difference], metric: str, unit: str, first: str) -> Picture:
+def draw_differences(differences: list[Difference], metric: str, unit: str, first: str) -> Picture:
     """Draw paired differences with intervals, a row for each other arm or baseline."""
     others = list(dict.fromkeys(d.other for d in differences))
     name = style.METRICS[metric]
@@ -286,7 +297,7 @@ def forest(differences: list[Difference], metric: str, unit: str, first: str) ->
         axes = figure.subplots()
         axes.axvline(0, color=style.INK, linewidth=0.9)
         for d in differences:
-            marker, face, shift = _JUDGES[d.judge]
+            marker, face, shift = _MARKERS[d.judge]
             colour = style.colour(d.other)
             axes.errorbar(
                 d.median,
@@ -304,14 +315,14 @@ def forest(differences: list[Difference], metric: str, unit: str, first: str) ->
         axes.set_ylim(len(others) - 0.5, -0.5)
         better = "right" if metric == "correlation" else "left"
         metric_unit = "" if metric == "correlation" else unit
-        style.finish(axes, style.quantity(f"difference in {name}", metric_unit))
+        style.finish_rows(axes, style.label_with_unit(f"difference in {name}", metric_unit))
         arrow = "better →" if better == "right" else "← better"
         axes.set_title(arrow, loc=better, fontsize=7.5, color="#5b6472")  # type: ignore[arg-type]
         alt = f"Paired differences in {name}: {first} minus each other arm or baseline."
-        return style.picture(figure, alt)
+        return style.embed_figure(figure, alt)
 
 
-def coverage(shares: dict[str, dict[str, tuple[float, float]]], where: str) -> Picture:
+def draw_coverage(shares: dict[str, dict[str, tuple[float, float]]], where: str) -> Picture:
     """Draw the coverage of prediction intervals before (open) and after (filled) calibration.
 
     Args:
@@ -333,14 +344,14 @@ def coverage(shares: dict[str, dict[str, tuple[float, float]]], where: str) -> P
         axes.set_yticks(range(len(shares)), [style.label(arm) for arm in shares])
         axes.set_ylim(len(shares) - 0.5, -0.5)
         axes.set_xlim(0, 102)
-        style.finish(axes, "coverage of the 50 and the 90 % interval [%]")
+        style.finish_rows(axes, "coverage of the 50 and the 90 % interval [%]")
         axes.set_xticks([0, 25, 50, 75, 90])
-        return style.picture(
+        return style.embed_figure(
             figure, f"Coverage of intervals before and after calibration, {where}."
         )
 
 
-def known(values: Any) -> NDArray[np.float64]:
+def finite_values(values: Any) -> NDArray[np.float64]:
     """Return the finite values."""
     array = np.asarray(values, float)
     return np.asarray(array[np.isfinite(array)])

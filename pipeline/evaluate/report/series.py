@@ -11,7 +11,7 @@ from model.calibration import interval_half_width
 from pipeline import files
 from pipeline.evaluate import scoring
 from pipeline.evaluate.report import style
-from pipeline.evaluate.report.maps import reference
+from pipeline.evaluate.report.maps import main_arm
 from pipeline.storage import models, tables
 
 if TYPE_CHECKING:
@@ -26,65 +26,65 @@ if TYPE_CHECKING:
     from pipeline.storage.cube import Cube
 
 
-LEVELS = (0.9, 0.5)  # of the prediction intervals that are shown, widest first
-MOST_DAYS = 731  # shown of a series: two years are still legible
-LOSSES = {"loss_insitu": "sites", "loss_satellite": "footprints"}
+INTERVAL_LEVELS = (0.9, 0.5)  # of the prediction intervals that are shown, widest first
+MAX_DAYS = 731  # shown of a series: two years are still legible
+LOSS_COLUMNS = {"loss_insitu": "sites", "loss_satellite": "footprints"}
 
 
-def series(
+def site_series(
     experiment: Experiment, workspace: Workspace, cube: Cube, scores: pd.DataFrame
 ) -> list[Json]:
     """Draw the sites with the lowest, the median and the highest RMSE of the reference arm."""
-    arm = reference(experiment)
-    chosen = _chosen(scores, arm)
+    arm = main_arm(experiment)
+    chosen = _choose_sites(scores, arm)
     if not chosen:
         return []
     table = tables.read_site_predictions(workspace, "observation", "prediction", "std")
     test = cube.day_index(experiment.test_period)
     satellite = None
     if cube.footprints is not None:
-        satellite = scoring.in_cube(experiment, cube, test).prediction
+        satellite = scoring.satellite_at_cube_sites(experiment, cube, test).prediction
     row_of_site = {site: cube.site_ids.index(site) for _, site, _ in chosen}
-    shown = _shown(table.observed[sorted(set(row_of_site.values()))][:, test])
+    shown = _choose_days(table.observed[sorted(set(row_of_site.values()))][:, test])
     days = table.days[test][shown].astype("datetime64[ns]")
     columns = [table.values(arm, name)[:, test] for name in ("observation", "prediction", "std")]
     variable = experiment.table[experiment.target]
-    unit = style.units(variable.units)
+    unit = style.format_units(variable.units)
     panels = []
     for rank, site, rmse in chosen:
         row = row_of_site[site]
         at_row = None if satellite is None else satellite[row][shown]
         has_satellite = at_row is not None and bool(np.isfinite(at_row).any())
         observed, mean, std = (values[row][shown] for values in columns)
-        line = Series(days, observed, mean, std, at_row if has_satellite else None)
-        axis_label = style.quantity(experiment.target.replace("_", " "), unit)
+        line = SiteSeries(days, observed, mean, std, at_row if has_satellite else None)
+        axis_label = style.label_with_unit(experiment.target.replace("_", " "), unit)
         alt = f"Time series at {site}, the {rank} site"
-        picture = at_site(line, arm, axis_label, (variable.minimum, variable.maximum), alt)
+        picture = draw_site_series(line, arm, axis_label, (variable.minimum, variable.maximum), alt)
         error = style.format_number(rmse, 4)
         panels.append({"rank": rank, "site": site, "rmse": error, "unit": unit, "picture": picture})
     return panels
 
 
-def curves(experiment: Experiment, workspace: Workspace) -> list[Json]:
+def loss_curves(experiment: Experiment, workspace: Workspace) -> list[Json]:
     """Draw the losses of the models of all sites, first seed, by kind of observation."""
-    root, _ = models.source(experiment, workspace)
-    by_loss: dict[str, dict[str, Any]] = {name: {} for name in LOSSES}
+    root, _ = models.find_models(experiment, workspace)
+    by_loss: dict[str, dict[str, Any]] = {name: {} for name in LOSS_COLUMNS}
     for arm in experiment.arms:
-        seeds = models.seeds(root, arm)
+        seeds = models.list_seeds(root, arm)
         url = files.join(root, arm, "fold=all", f"seed={seeds[0]}", "history.parquet")
-        history = tables.read(url)
-        for name in LOSSES:
+        history = tables.read_table(url)
+        for name in LOSS_COLUMNS:
             # It is 0 throughout if the arm does not use this kind of observation.
             if (history[name].fillna(0) != 0).any():
                 by_loss[name][arm] = (history.step.to_numpy(), history[name].to_numpy())
     return [
-        {"title": f"loss on {LOSSES[name]}", "picture": losses(arms, LOSSES[name])}
+        {"title": f"loss on {LOSS_COLUMNS[name]}", "picture": draw_losses(arms, LOSS_COLUMNS[name])}
         for name, arms in by_loss.items()
         if arms
     ]
 
 
-def _chosen(scores: pd.DataFrame, arm: str) -> list[tuple[str, str, float]]:
+def _choose_sites(scores: pd.DataFrame, arm: str) -> list[tuple[str, str, float]]:
     """Choose the best, the median and the worst site by RMSE.
 
     Returns:
@@ -98,17 +98,17 @@ def _chosen(scores: pd.DataFrame, arm: str) -> list[tuple[str, str, float]]:
     return [(rank, rows.id.iloc[k], float(rows.value.iloc[k])) for rank, k in positions.items()]
 
 
-def _shown(observed: NDArray[np.float32]) -> slice:
+def _choose_days(observed: NDArray[np.float32]) -> slice:
     """Return the MOST_DAYS consecutive days with most observations (site, day) at all sites."""
     counts = np.cumsum([0, *np.isfinite(observed).sum(0)])
-    if len(counts) <= MOST_DAYS:
+    if len(counts) <= MAX_DAYS:
         return slice(0, len(counts) - 1)
-    first = int(np.argmax(counts[MOST_DAYS:] - counts[:-MOST_DAYS]))
-    return slice(first, first + MOST_DAYS)
+    first = int(np.argmax(counts[MAX_DAYS:] - counts[:-MAX_DAYS]))
+    return slice(first, first + MAX_DAYS)
 
 
 @dataclass(frozen=True)
-class Series:
+class SiteSeries:
     """Time series at a site, (day,) each, in the target's unit; NaN where missing.
 
     Attributes:
@@ -126,8 +126,8 @@ class Series:
     satellite: NDArray[np.float32] | None
 
 
-def at_site(
-    series: Series, arm: str, axis_label: str, bounds: tuple[float, float], alt: str
+def draw_site_series(
+    series: SiteSeries, arm: str, axis_label: str, bounds: tuple[float, float], alt: str
 ) -> Picture:
     """Draw observation, prediction with its 50 and 90 % interval, and the satellite at a site.
 
@@ -141,7 +141,7 @@ def at_site(
     colour = style.colour(arm)
     with style.canvas(10.4, 2.5) as figure:
         axes = figure.subplots()
-        for level, alpha in zip(LEVELS, (0.16, 0.3), strict=True):
+        for level, alpha in zip(INTERVAL_LEVELS, (0.16, 0.3), strict=True):
             half = series.std * interval_half_width(level)
             low, high = (np.clip(series.mean + side * half, *bounds) for side in (-1, 1))
             shade: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
@@ -161,13 +161,13 @@ def at_site(
         axes.set_xlim(series.days[0], series.days[-1])
         axes.set_ylabel(axis_label)
         style.short_ticks(axes.yaxis)
-        months(axes)
+        set_month_ticks(axes)
         axes.grid(axis="y")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, columnspacing=1.4)
-        return style.picture(figure, alt)
+        return style.embed_figure(figure, alt)
 
 
-def losses(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]], which: str) -> Picture:
+def draw_losses(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]], which: str) -> Picture:
     """Draw the loss by update with its running mean, for each arm.
 
     Args:
@@ -178,7 +178,7 @@ def losses(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]], which: str) -> 
         axes = figure.subplots()
         for arm, (step, loss) in curves.items():
             axes.plot(step, loss, color=style.colour(arm), linewidth=0.5, alpha=0.25)
-            smooth = _running(loss, max(3, len(loss) // 20))
+            smooth = _running_mean(loss, max(3, len(loss) // 20))
             axes.plot(step, smooth, color=style.colour(arm), linewidth=1.5, label=style.label(arm))
         axes.set_xlabel("update")
         axes.set_ylabel("loss")
@@ -191,10 +191,10 @@ def losses(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]], which: str) -> 
         style.short_ticks(axes.xaxis)
         axes.grid(axis="y")
         axes.legend(loc="upper right")
-        return style.picture(figure, f"Training loss on {which} by update, for each arm.")
+        return style.embed_figure(figure, f"Training loss on {which} by update, for each arm.")
 
 
-def months(axes: Axes) -> None:
+def set_month_ticks(axes: Axes) -> None:
     """Give a time axis few ticks with short labels."""
     from matplotlib import dates
 
@@ -204,7 +204,7 @@ def months(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(formatter)
 
 
-def _running(values: NDArray[Any], width: int) -> NDArray[Any]:
+def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:
     """Return the mean of the finite ones among the last `width` values; NaN if there are none."""
     finite = np.isfinite(values)
     sums = np.cumsum(np.where(finite, values, 0.0))

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-DRAWN = ("correlation", "rmse", "ubrmse")  # metrics in figures
-TOLD = ("correlation", "rmse")  # metrics in tables of paired differences
+FIGURE_METRICS = ("correlation", "rmse", "ubrmse")  # metrics in figures
+TABLE_METRICS = ("correlation", "rmse")  # metrics in tables of paired differences
 RECORDS = ("site", "satellite", "model")
 MEASURES = {"error_std": 4, "correlation": 3, "snr_db": 1}  # with their decimals
-ALL = "all sites"
+ALL_SITES = "all sites"
 _WIDTH, _ROW, _HEADING = 3.5, 0.33, 0.27  # inches
 
 
-def strata(summary: Json, unit: str) -> Json | None:
+def strata_section(summary: Json, unit: str) -> Json | None:
     """Return the scores by stratum, as figures and as tables of paired differences."""
     by_stratum = summary.get("strata") or {}
     if not summary["arms"] or not by_stratum:
         return None
-    parts = [(ALL, "all days", summary)]
+    parts = [(ALL_SITES, "all days", summary)]
     parts += [
         (stratum, name, judged)
         for stratum, by_name in by_stratum.items()
@@ -38,18 +38,24 @@ def strata(summary: Json, unit: str) -> Json | None:
     ]
     names = [*summary["arms"], *(b for b in summary["baselines"] if b == SATELLITE_BASELINE)]
     pictures = []
-    for metric in DRAWN:
+    for metric in FIGURE_METRICS:
         rows = [
-            Row(stratum, name, judged["n_sites"], dict(_points(judged, names, metric)))
+            StratumRow(
+                stratum, name, judged["n_sites"], dict(_median_points(judged, names, metric))
+            )
             for stratum, name, judged in parts
         ]
-        picture = dots(rows, metric, unit)
+        picture = draw_strata(rows, metric, unit)
         pictures.append({"title": style.METRICS[metric], "picture": picture})
     legend = [{"label": style.label(n), "colour": style.colour(n)} for n in names]
-    return {"pictures": pictures, "legend": legend, "tables": list(_tables(summary, parts))}
+    return {
+        "pictures": pictures,
+        "legend": legend,
+        "tables": list(_difference_tables(summary, parts)),
+    }
 
 
-def triple(summary: Json) -> list[Json]:
+def triple_collocation_rows(summary: Json) -> list[Json]:
     """Return the results of triple collocation, a row for each arm or product."""
     rows = []
     by_model = summary.get("triple_collocation") if summary["arms"] else None
@@ -58,19 +64,19 @@ def triple(summary: Json) -> list[Json]:
             {
                 "metric": f"{record}_{measure}",
                 "value": style.format_number(described[record]["median"][measure], decimals),
-                "interval": style.interval(described[record]["ci95"][measure], decimals),
+                "interval": style.format_interval(described[record]["ci95"][measure], decimals),
             }
             for measure, decimals in MEASURES.items()
             for record in RECORDS
         ]
         reasons = ", ".join(f"{reason} ({n})" for reason, n in described["undefined"].items())
         row = {"name": name, "label": style.label(name), "colour": style.colour(name)}
-        n = style.count(described["model"]["n_sites"])
+        n = style.format_count(described["model"]["n_sites"])
         rows.append(row | {"n": n, "cells": cells, "undefined": reasons})
     return rows
 
 
-def _points(
+def _median_points(
     judged: Json, names: list[str], metric: str
 ) -> Iterator[tuple[str, tuple[float, float, float]]]:
     """Yield name, and median and interval, of each arm or baseline that has a median.
@@ -84,35 +90,39 @@ def _points(
             yield name, (median, median if low is None else low, median if high is None else high)
 
 
-def _tables(summary: Json, parts: list[tuple[str, str, Json]]) -> Iterator[Json]:
+def _difference_tables(summary: Json, parts: list[tuple[str, str, Json]]) -> Iterator[Json]:
     """Yield by metric a table of the first arm's median and its paired differences."""
     pairs = [*summary["paired"]]
     if not pairs:
         return
     first = pairs[0].split("-", 1)[0]
     others = [style.label(pair.split("-", 1)[1]) for pair in pairs]
-    for metric in TOLD:
-        decimals = style.digits(metric, summary["arms"].values())
+    for metric in TABLE_METRICS:
+        decimals = style.metric_decimals(metric, summary["arms"].values())
         rows = []
         for stratum, name, judged in parts:
             described = judged["arms"][first]
-            cells = [_cell(described["median"][metric], described["ci95"][metric], decimals)]
+            cells = [_value_cell(described["median"][metric], described["ci95"][metric], decimals)]
             differences = [judged["paired"][pair][metric] for pair in pairs]
-            cells += [_cell(d["median_difference"], d["ci95"], decimals, "+") for d in differences]
-            row = {"stratum": stratum, "name": name, "n": style.count(described["n_sites"])}
+            cells += [
+                _value_cell(d["median_difference"], d["ci95"], decimals, "+") for d in differences
+            ]
+            row = {"stratum": stratum, "name": name, "n": style.format_count(described["n_sites"])}
             rows.append(row | {"cells": cells})
         title = f"{style.METRICS[metric]} of {style.label(first)}, and {style.label(first)} minus"
         yield {"metric": metric, "title": title, "others": others, "rows": rows}
 
 
-def _cell(value: float | None, bounds: list[float | None], digits: int, sign: str = "") -> Json:
+def _value_cell(
+    value: float | None, bounds: list[float | None], digits: int, sign: str = ""
+) -> Json:
     """Return a cell of a table: a value and its interval."""
     text = style.format_number(value, digits, sign)
-    return {"metric": "", "value": text, "interval": style.interval(bounds, digits, sign)}
+    return {"metric": "", "value": text, "interval": style.format_interval(bounds, digits, sign)}
 
 
 @dataclass(frozen=True)
-class Row:
+class StratumRow:
     """A part of a stratum in the figures.
 
     Attributes:
@@ -128,7 +138,7 @@ class Row:
     points: dict[str, tuple[float, float, float]]
 
 
-def dots(rows: list[Row], metric: str, unit: str) -> Picture:
+def draw_strata(rows: list[StratumRow], metric: str, unit: str) -> Picture:
     """Draw one metric by stratum, a dot with its interval for each arm and the satellite."""
     headings = list(dict.fromkeys(row.stratum for row in rows))
     height = _ROW * len(rows) + _HEADING * len(headings)
@@ -161,5 +171,7 @@ def dots(rows: list[Row], metric: str, unit: str) -> Picture:
                 y += _ROW
         axes.set_yticks(list(ticks), list(ticks.values()))
         axes.set_ylim(y, 0)
-        style.finish(axes, style.quantity(name, "" if metric == "correlation" else unit))
-        return style.picture(figure, f"{name} of each arm and the satellite by stratum.")
+        style.finish_rows(
+            axes, style.label_with_unit(name, "" if metric == "correlation" else unit)
+        )
+        return style.embed_figure(figure, f"{name} of each arm and the satellite by stratum.")

@@ -33,6 +33,7 @@ COLOURS = {
     "ridge": "#AA6FA0",
     "footprint": "#767676",
 }
+
 LABELS = {
     "multiscale": "multiscale",
     "insitu": "in situ only",
@@ -40,12 +41,14 @@ LABELS = {
     "ridge": "ridge regression",
     "footprint": "satellite itself",
 }
+
 METRICS = {"correlation": "R", "rmse": "RMSE", "ubrmse": "ubRMSE", "bias": "bias"}
 UNITLESS = ("correlation", "anomaly_correlation", "kge")
 MINUS = "\N{MINUS SIGN}"
 ABSENT = "\N{EN DASH}"  # stands for a missing value
 INK, FAINT = "#1d2430", "#c9ced6"
 PIXELS_PER_INCH = 100  # CSS pixels; bitmaps have twice as many, for screens of high resolution
+
 _SETTINGS: dict[str, Any] = {
     "font.size": 8.5,
     "axes.edgecolor": FAINT,
@@ -101,7 +104,7 @@ def canvas(width: float, height: float, layout: Any = "constrained") -> Iterator
         yield Figure(figsize=(width, height), layout=layout)
 
 
-def as_bytes(figure: Figure, form: str = "png") -> bytes:
+def figure_bytes(figure: Figure, form: str = "png") -> bytes:
     """Return the figure as the content of an `svg` or `png` file, identical in every run.
 
     Call it inside `canvas`.
@@ -112,13 +115,13 @@ def as_bytes(figure: Figure, form: str = "png") -> bytes:
     return buffer.getvalue()
 
 
-def picture(figure: Figure, alt: str, form: str = "svg") -> Picture:
+def embed_figure(figure: Figure, alt: str, form: str = "svg") -> Picture:
     """Return the figure as part of the page; use `svg` for lines and `png` for fields.
 
     Call it inside `canvas`.
     """
     kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
-    uri = f"data:{kind};base64,{base64.b64encode(as_bytes(figure, form)).decode()}"
+    uri = f"data:{kind};base64,{base64.b64encode(figure_bytes(figure, form)).decode()}"
     width, height = (round(size * PIXELS_PER_INCH) for size in figure.get_size_inches())
     return Picture(uri, width, height, alt)
 
@@ -133,14 +136,14 @@ def label(name: str) -> str:
     return LABELS.get(name, name)
 
 
-def units(text: str) -> str:
+def format_units(text: str) -> str:
     """Format a UDUNITS text with superscript exponents; "1" becomes empty."""
     superscripts = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     plain = "" if text == "1" else text.replace(" ", "\N{NO-BREAK SPACE}")
     return re.sub(r"(?<=[A-Za-z])-?\d+", lambda match: match[0].translate(superscripts), plain)
 
 
-def quantity(name: str, unit: str) -> str:
+def label_with_unit(name: str, unit: str) -> str:
     """Return a name with its unit in brackets; without brackets if the unit is empty."""
     return f"{name} [{unit}]" if unit else name
 
@@ -150,16 +153,16 @@ def short_ticks(axis: Any, n_max: int = 5) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(n_max, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
 
 
-def number(value: float) -> str:
+def format_tick(value: float) -> str:
     """Format a number for an axis: `.25`, `-.1`, `12`."""
     text = f"{value:.6f}".rstrip("0").rstrip(".")
     return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", MINUS) if text not in ("-0", "") else "0"
 
 
-def finish(axes: Any, axis_label: str) -> None:
+def finish_rows(axes: Any, axis_label: str) -> None:
     """Finish a figure of named rows: vertical grid lines, and the label of the horizontal axis."""
     short_ticks(axes.xaxis)
     axes.grid(axis="x")
@@ -184,7 +187,7 @@ def format_number(value: float | None, digits: int = 3, sign: str = "") -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def interval(bounds: Iterable[float | None], digits: int, sign: str = "") -> str:
+def format_interval(bounds: Iterable[float | None], digits: int, sign: str = "") -> str:
     """Format an interval in brackets; empty if a bound is missing."""
     low, high = bounds
     if low is None or high is None:
@@ -192,7 +195,7 @@ def interval(bounds: Iterable[float | None], digits: int, sign: str = "") -> str
     return f"[{format_number(low, digits, sign)}, {format_number(high, digits, sign)}]"
 
 
-def digits(metric: str, judged: Iterable[Json]) -> int:
+def metric_decimals(metric: str, judged: Iterable[Json]) -> int:
     """Return the number of decimals of a metric: 3 for R and KGE, else 3 significant digits.
 
     Args:
@@ -206,22 +209,22 @@ def digits(metric: str, judged: Iterable[Json]) -> int:
     return int(np.clip(2 - np.floor(np.log10(max(largest, 1e-9))), 0, 6))
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """Format a share as a whole number of per cent."""
     return ABSENT if share is None else f"{100 * share:.0f}"
 
 
-def count(value: int) -> str:
+def format_count(value: int) -> str:
     """Format a count with thousands separators."""
     return f"{value:,}"
 
 
-def day(value: np.datetime64) -> str:
+def format_day(value: np.datetime64) -> str:
     """Format a day in words: 3 June 2017."""
     stamp = pd.Timestamp(value)
     return f"{stamp.day} {stamp:%B %Y}"
 
 
-def span(period: tuple[date, date]) -> str:
+def format_period(period: tuple[date, date]) -> str:
     """Format a period by its first and last day."""
     return f"{period[0]} to {period[1]}"

@@ -32,9 +32,10 @@ from pipeline.sources.awdb.service import (
     parse_element,
 )
 from pipeline.sources.shared import access, http_errors
-from pipeline.sources.shared.dates import entry_period
-from pipeline.sources.shared.driver import Mapping, Source
-from pipeline.sources.shared.sites import Region, inside
+from pipeline.sources.shared.dates import find_entry_period
+from pipeline.sources.shared.driver import EntryMapping, Source
+from pipeline.sources.shared.sites import Region
+from pipeline.sources.shared.sites import is_inside as sites_is_inside
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -82,7 +83,7 @@ class AwdbSource(Source):
         self,
         urlpath: str,
         network: str,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         flag: dict[str, Any],
         day: str = "local",
         min_hours: int = 12,
@@ -189,7 +190,7 @@ class AwdbSource(Source):
 
     def _plan(self) -> tuple[list[Site], NDArray[np.datetime64], list[list[RequestBatch]]]:
         """Return the sites, the days, and for each batch of sites its requests over the days."""
-        first, last = entry_period(self.urlpath, self.metadata, self.period)
+        first, last = find_entry_period(self.urlpath, self.metadata, self.period)
         days = np.arange(first, last + np.timedelta64(1, "D"))
         code, period = str(self.flag["from"]), None if self.site_ids else (first, last)
         sites = list_sites(self.urlpath, self.network, code, period, self.storage_options)
@@ -280,7 +281,7 @@ def list_sites(
     query = f"stationTriplets=*:*:{network}&elements={code}&activeOnly=false"
     url = f"{service}/stations?{query}&returnStationElements=false"
     try:
-        stations = json.loads(access.read(url, options))
+        stations = json.loads(access.read_file(url, options))
         sites = [
             _parse_site(station)
             for station in stations
@@ -291,7 +292,7 @@ def list_sites(
             "the list of sites does not have the form that AWDB documents "
             f"({type(error).__name__}: {error})"
         )
-        raise DataError(http_errors.shown(url), problem, remedy="try again later") from error
+        raise DataError(http_errors.format_url(url), problem, remedy="try again later") from error
     if len({site.id for site in sites}) < len(sites):
         return [replace(site, id=site.triplet) for site in sites]
     return sites
@@ -315,7 +316,9 @@ def select_sites(sites: list[Site], site_ids: list[str], region: Region | None) 
             hint = "correct `sites` in the catalog entry"
             raise DataError(f"site {', '.join(absent)}", problem, remedy=hint)
         sites = [site_by_id[site_id] for site_id in site_ids]
-    lies_inside = inside([site.lat for site in sites], [site.lon for site in sites], region)
+    lies_inside = sites_is_inside(
+        [site.lat for site in sites], [site.lon for site in sites], region
+    )
     return [site for site, is_inside in zip(sites, lies_inside, strict=True) if is_inside]
 
 

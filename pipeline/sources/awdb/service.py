@@ -23,8 +23,8 @@ import numpy as np
 from model.humidity import specific_humidity
 from pipeline.errors import DataError
 from pipeline.sources.shared import access, http_errors, time_steps
-from pipeline.sources.shared.missing_values import fills_of
-from pipeline.sources.shared.units import conversion
+from pipeline.sources.shared.missing_values import declared_fills
+from pipeline.sources.shared.units import linear_conversion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,13 +104,15 @@ def parse_element(name: str, spec: dict[str, Any]) -> Element:
         spec.get("duration", "DAILY"),
         tuple(spec["valid"]) if "valid" in spec else None,
         spec.get("temperature"),
-        fills_of({name: spec}).get(str(spec["from"]), ()),
+        declared_fills({name: spec}).get(str(spec["from"]), ()),
     )
 
 
 def unit_factors(units: str, to: str, times: float | None = None) -> tuple[float, float]:
     """Return the slope and offset that convert the service's units to soilweave's."""
-    return (times, 0.0) if times is not None else conversion(PINT_UNITS.get(units, units), to)
+    return (
+        (times, 0.0) if times is not None else linear_conversion(PINT_UNITS.get(units, units), to)
+    )
 
 
 def daily_means(
@@ -146,7 +148,7 @@ def daily_means(
         total = np.bincount(day[selected], values[selected] * duration[selected], minlength=days)
         worst = np.zeros(days, "int8")
         np.maximum.at(worst, day[selected], codes[selected].astype("int8"))
-        enough = covered >= min_duration - time_steps.TINY
+        enough = covered >= min_duration - time_steps.TIME_TOLERANCE
         mean[enough], flag[enough] = total[enough] / covered[enough], worst[enough]
     return mean, flag
 
@@ -229,10 +231,12 @@ class BatchValues:
                 "the response does not have the form that AWDB documents "
                 f"({type(error).__name__}: {error})"
             )
-            raise DataError(http_errors.shown(url), problem, remedy="try again later") from error
+            raise DataError(
+                http_errors.format_url(url), problem, remedy="try again later"
+            ) from error
         if self.problems:
             hint = "correct the units in the entry's mapping, or leave the site out"
-            raise DataError(http_errors.shown(url), *self.problems, remedy=hint)
+            raise DataError(http_errors.format_url(url), *self.problems, remedy=hint)
 
     def _site(self, column: int, sensors: list[dict[str, Any]]) -> None:
         """Fill the values of one site from its sensors, which are sorted by ordinal.
@@ -321,7 +325,7 @@ def _hours_per_value(stamps: NDArray[np.datetime64]) -> NDArray[np.float64]:
     """Return (value,) the hours that each value stands for; stamps need not be sorted."""
     order = np.argsort(stamps)
     hours = np.empty(len(stamps))
-    hours[order] = time_steps.hours_text(stamps[order])
+    hours[order] = time_steps.value_hours(stamps[order])
     return hours
 
 
@@ -408,7 +412,7 @@ def fetch_batch(request: RequestBatch) -> Arrays:
     )
     for url in request.urls():
         try:
-            answers.add_response(url, access.read(url, json.loads(request.options)))
+            answers.add_response(url, access.read_file(url, json.loads(request.options)))
         except DataError as error:
             batch = f"sites {triplets[0]} to {triplets[-1]}, from {request.first}"
             problems = [f"{batch}: {problem}" for problem in error.problems]

@@ -14,8 +14,21 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources.grids import days
-from pipeline.sources.grids.days import Calendar, Intervals, coverage, daily, intervals_of
-from pipeline.sources.grids.parts import Opener, OtherSteps, Part, as_held, steps_in, values_of
+from pipeline.sources.grids.days import (
+    DayCalendar,
+    StepIntervals,
+    aggregate_days,
+    find_coverage,
+    find_intervals,
+)
+from pipeline.sources.grids.parts import (
+    FilePart,
+    PartOpener,
+    UnexpectedSteps,
+    join_steps,
+    read_values,
+    with_actual_steps,
+)
 from pipeline.sources.shared import dates, http_errors, time_steps
 
 if TYPE_CHECKING:
@@ -23,19 +36,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
-    from pipeline.sources.grids.parts import Files
-    from pipeline.sources.grids.variables import Term
+    from pipeline.sources.grids.parts import GridFiles
+    from pipeline.sources.grids.variables import MappedVariable
 
     Values = NDArray[np.float32]
 
-READ_AT_ONCE = 256  # smallest number of rows and columns of a block, extended to whole chunks
 
-DAYS_AT_ONCE = 32  # days of a block, fewer if it had too many bytes, more to end with a chunk
+MIN_BLOCK_CELLS = 256  # smallest number of rows and columns of a block, extended to whole chunks
+BLOCK_DAYS = 32  # days of a block, fewer if it had too many bytes, more to end with a chunk
+_MAX_BLOCK_BYTES = 64 * 2**20  # limit for the bytes of a block, unless a day has more
 
-_BLOCK_BYTES = 64 * 2**20  # limit for the bytes of a block, unless a day has more
 
-
-def assembled(source: Files, template: xr.Dataset, grid: Grid, parts: list[Part]) -> xr.Dataset:
+def assemble(
+    source: GridFiles, template: xr.Dataset, grid: Grid, parts: list[FilePart]
+) -> xr.Dataset:
     """Return the data of files in soilweave's names, units and days, as lazy arrays.
 
     Args:
@@ -55,10 +69,12 @@ def assembled(source: Files, template: xr.Dataset, grid: Grid, parts: list[Part]
         name: any("time" in template[native].dims for native, _ in term.inputs)
         for name, term in source.terms.items()
     }
-    parts = _wanted(source, parts)
-    calendar, attributes = _calendar(source, parts, [name for name, has in timed.items() if has])
-    series = Series(source, tuple(parts), window, calendar, source.day)
-    together = dates.span(source.urlpath) == "h" and all(timed.values())
+    parts = _select_parts(source, parts)
+    calendar, attributes = _build_calendar(
+        source, parts, [name for name, has in timed.items() if has]
+    )
+    series = FileSeries(source, tuple(parts), window, calendar, source.day)
+    together = dates.pattern_unit(source.urlpath) == "h" and all(timed.values())
     arrays = series.variables(source.terms, template, together=together)
     coords: dict[str, Any] = dict(window.coords)
     if any(timed.values()):
@@ -71,11 +87,11 @@ def assembled(source: Files, template: xr.Dataset, grid: Grid, parts: list[Part]
     dataset = xr.Dataset(variables, coords, attributes)
     steps = len(series.times) / max(len(calendar.days), 1)
     dataset.encoding["files"] = len(parts)
-    dataset.encoding["bytes_a_day"] = bytes_a_day(source.terms, template, window, steps)
+    dataset.encoding["bytes_a_day"] = estimate_daily_bytes(source.terms, template, window, steps)
     return dataset
 
 
-def _wanted(source: Files, parts: list[Part]) -> list[Part]:
+def _select_parts(source: GridFiles, parts: list[FilePart]) -> list[FilePart]:
     """Return the files with steps in the requested period, extended by a day on both sides.
 
     Raises:
@@ -98,13 +114,13 @@ def _wanted(source: Files, parts: list[Part]) -> list[Part]:
     if not kept or not is_requested.any():
         problem = f"has {step_days[0]} to {step_days[-1]}, but nothing of {first} to {last}"
         hint = "request another period, or use another source"
-        raise DataError(http_errors.shown(source.urlpath), problem, remedy=hint)
+        raise DataError(http_errors.format_url(source.urlpath), problem, remedy=hint)
     return kept
 
 
-def _calendar(
-    source: Files, parts: list[Part], names: list[str]
-) -> tuple[Calendar, dict[str, Any]]:
+def _build_calendar(
+    source: GridFiles, parts: list[FilePart], names: list[str]
+) -> tuple[DayCalendar, dict[str, Any]]:
     """Return the steps that belong to each day, and attributes that describe the series.
 
     Args:
@@ -116,39 +132,39 @@ def _calendar(
       DataError: If days are missing that may not be, or steps are shorter than a day and a
         variable has no `daily`.
     """
-    times, lengths = steps_in(parts)
+    times, lengths = join_steps(parts)
     step_days = times.astype("datetime64[D]")
     if not names:
-        return Calendar(step_days, {}, 1, 1), {}
-    usual = time_steps.step_of(times)
+        return DayCalendar(step_days, {}, 1, 1), {}
+    usual = time_steps.median_step(times)
     hourly = usual < days.DAY or len(np.unique(step_days)) < len(times)
     undecided = [name for name in names if hourly and source.terms[name].daily is None]
     if undecided:
         largest_count = np.unique(step_days, return_counts=True)[1].max()
-        n_steps = max(days.steps_of(usual), largest_count)
+        n_steps = max(days.count_day_steps(usual), largest_count)
         problem = f"{n_steps} steps a day, but no `daily` for {', '.join(undecided)}"
         hint = "set `daily` to mean, sum, max or min in the mapping"
-        raise DataError(http_errors.shown(source.urlpath), problem, remedy=hint)
+        raise DataError(http_errors.format_url(source.urlpath), problem, remedy=hint)
     stamps = {source.terms[name].stamp_or(source.day.stamp) for name in names}
     if not hourly:
         labels = dict.fromkeys(stamps, step_days)
-        if not (source.limits_to_period or dates.span(source.urlpath)):
-            return Calendar.from_labels(step_days, labels, 1, 1), {}
-        return _covering(source, labels, {}, usual)
-    intervals, labels = intervals_of(times, stamps, source.day, usual, lengths)
-    calendar, attributes = _covering(source, labels, intervals, usual)
-    step_lengths = time_steps.steps(times, source.day.stamp)
-    begin = time_steps.starts(times, step_lengths, source.day.stamp)
-    attributes["cadence"] = time_steps.told(begin, step_lengths)
+        if not (source.limits_to_period or dates.pattern_unit(source.urlpath)):
+            return DayCalendar.from_labels(step_days, labels, 1, 1), {}
+        return _requested_calendar(source, labels, {}, usual)
+    intervals, labels = find_intervals(times, stamps, source.day, usual, lengths)
+    calendar, attributes = _requested_calendar(source, labels, intervals, usual)
+    step_lengths = time_steps.interval_lengths(times, source.day.stamp)
+    begin = time_steps.interval_starts(times, step_lengths, source.day.stamp)
+    attributes["cadence"] = time_steps.describe_cadences(begin, step_lengths)
     return calendar, attributes | {"time_convention": source.day.convention}
 
 
-def _covering(
-    source: Files,
+def _requested_calendar(
+    source: GridFiles,
     labels: dict[str, days.Times],
-    intervals: dict[str, Intervals],
+    intervals: dict[str, StepIntervals],
     usual: np.timedelta64,
-) -> tuple[Calendar, dict[str, Any]]:
+) -> tuple[DayCalendar, dict[str, Any]]:
     """Return the calendar of the requested days, and attributes with missing and partial days.
 
     Args:
@@ -160,27 +176,27 @@ def _covering(
     Raises:
       DataError: If days are missing that may not be.
     """
-    steps_per_day = days.steps_of(usual)
+    steps_per_day = days.count_day_steps(usual)
     min_steps = source.day.required_steps(usual) if usual < days.DAY else 1
     min_steps = min(min_steps, steps_per_day) if intervals else min_steps
-    cover = coverage(
+    cover = find_coverage(
         list(labels.values()), min_steps, source.requested_days(), list(intervals.values())
     )
     disallowed = source.disallowed_gaps(cover.missing)
     if disallowed.size:
-        problem = f"missing: {dates.shown(disallowed)}"
-        raise DataError(http_errors.shown(source.urlpath), problem, remedy=source.gaps_hint())
+        problem = f"missing: {dates.format_days(disallowed)}"
+        raise DataError(http_errors.format_url(source.urlpath), problem, remedy=source.gaps_hint())
     attributes = {
-        key: dates.shown(some_days)
+        key: dates.format_days(some_days)
         for key, some_days in (("missing_days", cover.missing), ("partial_days", cover.partial))
         if some_days.size
     }
-    calendar = Calendar.from_labels(cover.days, labels, min_steps, steps_per_day, intervals)
+    calendar = DayCalendar.from_labels(cover.days, labels, min_steps, steps_per_day, intervals)
     return calendar, attributes
 
 
 @dataclass(frozen=True, eq=False)
-class Series:
+class FileSeries:
     """A series of files with one grid, and the steps and days to read from them.
 
     Attributes:
@@ -191,16 +207,16 @@ class Series:
       day: Definition of a day. Its stamp is the default for variables without an own one.
     """
 
-    source: Opener
-    parts: tuple[Part, ...]
+    source: PartOpener
+    parts: tuple[FilePart, ...]
     grid: Grid
-    calendar: Calendar
-    day: days.Day
+    calendar: DayCalendar
+    day: days.DayDefinition
 
     @functools.cached_property
     def times(self) -> NDArray[np.datetime64]:
         """Return (time,) the times of all steps."""
-        return steps_in(self.parts)[0]
+        return join_steps(self.parts)[0]
 
     @functools.cached_property
     def first_steps(self) -> NDArray[np.int64]:
@@ -208,7 +224,7 @@ class Series:
         return np.cumsum([0, *(len(part.times) for part in self.parts)])
 
     def variables(
-        self, terms: dict[str, Term], template: xr.Dataset, *, together: bool
+        self, terms: dict[str, MappedVariable], template: xr.Dataset, *, together: bool
     ) -> dict[str, Any]:
         """Return soilweave's variables in its units as lazy float32 arrays.
 
@@ -229,10 +245,10 @@ class Series:
             stored = template[next(iter(group.values())).inputs[0][0]]
             edges = self._edges(stored, {self.stamp_of(term) for term in group.values()})
             content = [[p.url for p in self.parts], list(group), repr(group), str(self.times[:1])]
-            key = files.sha256_of([content, edges, self.calendar.days.astype(str).tolist()])
+            key = files.sha256_of_json([content, edges, self.calendar.days.astype(str).tolist()])
             stack = map_blocks(
                 # dask does not search a partial for arrays, as it would the arguments.
-                functools.partial(_block, self, group, edges),
+                functools.partial(_read_dask_block, self, group, edges),
                 chunks=((len(group),), *(tuple(np.diff(edge).tolist()) for edge in edges)),
                 dtype="float32",
                 meta=np.empty((0,) * (len(edges) + 1), "float32"),
@@ -250,7 +266,7 @@ class Series:
         """
         native: dict[Any, int] = stored.encoding.get("preferred_chunks") or {}
         edges = [
-            _within(0, n, taken.start or 0, int(native.get(dim, 1)), READ_AT_ONCE)
+            _chunk_edges(0, n, taken.start or 0, int(native.get(dim, 1)), MIN_BLOCK_CELLS)
             for dim, taken, n in zip(self.grid.dims, self.grid.slices, self.grid.shape, strict=True)
         ]
         if "time" not in stored.dims:
@@ -260,12 +276,12 @@ class Series:
             np.array([self.calendar.edges[stamp][side] for stamp in stamps]) for side in (0, 1)
         )
         steps_per_day = max(self.calendar.steps_per_day, int((end - begin).max()))
-        affordable = max(_BLOCK_BYTES // area // steps_per_day * steps_per_day, steps_per_day)
-        limit = min(DAYS_AT_ONCE * steps_per_day, affordable)
+        affordable = max(_MAX_BLOCK_BYTES // area // steps_per_day * steps_per_day, steps_per_day)
+        limit = min(BLOCK_DAYS * steps_per_day, affordable)
         chunk_ends: list[int] = []
         for part, first in zip(self.parts, self.first_steps, strict=False):
             chunk, n = int(native.get("time", 1)), len(part.times)
-            chunk_ends += [int(first) + edge for edge in _within(0, n, 0, chunk, limit)]
+            chunk_ends += [int(first) + edge for edge in _chunk_edges(0, n, 0, chunk, limit)]
         begin = begin.min(0)
         day_edges = np.unique(np.searchsorted(begin, np.unique(chunk_ends)))
         kept = [0]  # an edge is left out if the blocks on both sides fit into one
@@ -274,7 +290,7 @@ class Series:
                 kept.append(int(edge))
         return [[*(edge for edge in kept if edge < len(begin)), len(begin)], *edges]
 
-    def read_block(self, terms: dict[str, Term], where: tuple[slice, ...]) -> Values:
+    def read_block(self, terms: dict[str, MappedVariable], where: tuple[slice, ...]) -> Values:
         """Read soilweave's variables in a block.
 
         Args:
@@ -290,7 +306,7 @@ class Series:
         variables = list(terms.values())
         names = tuple(dict.fromkeys(name for term in variables for name, _ in term.inputs))
         if len(where) == 2:
-            values = values_of(
+            values = read_values(
                 self.source, self.grid, self.parts[0], names, self._file_slices(where)
             )
             arrays = dict(zip(names, values, strict=True))
@@ -301,7 +317,7 @@ class Series:
         begin, end = self._step_range(where[0], stamps)
         try:
             values = self._read_steps(names, begin, end, where[1:])
-        except OtherSteps:
+        except UnexpectedSteps:
             if any(term.daily is None for term in variables):
                 raise
             series = self._with_actual_steps(begin, end, where[0], stamps)
@@ -310,11 +326,13 @@ class Series:
         arrays = dict(zip(names, values, strict=True))
         return np.stack([self._daily(term, arrays, begin, end, where[0]) for term in variables])
 
-    def stamp_of(self, term: Term) -> str:
+    def stamp_of(self, term: MappedVariable) -> str:
         """Return where the time of a step of a variable is in its interval."""
         return term.stamp_or(self.day.stamp)
 
-    def _with_actual_steps(self, begin: int, end: int, block: slice, stamps: set[str]) -> Series:
+    def _with_actual_steps(
+        self, begin: int, end: int, block: slice, stamps: set[str]
+    ) -> FileSeries:
         """Return the series of a block of days, with the actual instead of the expected steps.
 
         Args:
@@ -325,18 +343,18 @@ class Series:
         """
         first, last = np.searchsorted(self.first_steps, [begin, end - 1], side="right")
         parts = tuple(
-            as_held(self.source, self.grid, part, self.day.stamp)
+            with_actual_steps(self.source, self.grid, part, self.day.stamp)
             for part in self.parts[first - 1 : last]
         )
-        times, lengths = steps_in(parts)
-        calendar, usual = self.calendar, time_steps.step_of(self.times)
-        intervals, labels = intervals_of(times, stamps, self.day, usual, lengths)
+        times, lengths = join_steps(parts)
+        calendar, usual = self.calendar, time_steps.median_step(self.times)
+        intervals, labels = find_intervals(times, stamps, self.day, usual, lengths)
         min_steps = min(calendar.min_steps, calendar.steps_per_day)
         block_days = calendar.days[block]
-        calendar = Calendar.from_labels(
+        calendar = DayCalendar.from_labels(
             block_days, labels, min_steps, calendar.steps_per_day, intervals
         )
-        return Series(self.source, parts, self.grid, calendar, self.day)
+        return FileSeries(self.source, parts, self.grid, calendar, self.day)
 
     def _step_range(self, block: slice, stamps: set[str]) -> tuple[int, int]:
         """Return the first step to read for a block of days, and one after the last.
@@ -347,14 +365,14 @@ class Series:
         if days.SINCE_00 not in stamps:
             return begin, end
         first, last = self.calendar.step_range(block, {days.SINCE_00})
-        midnight = days.midnight_before(self.times)
+        midnight = days.previous_midnight(self.times)
         first = int(np.searchsorted(midnight, midnight[min(first, len(midnight) - 1)]))
         last = int(np.searchsorted(midnight, midnight[max(last - 1, 0)], side="right"))
         return min(begin, first), max(end, last)
 
     def _daily(
         self,
-        term: Term,
+        term: MappedVariable,
         values: dict[str, Values],
         begin: int,
         end: int,
@@ -371,11 +389,11 @@ class Series:
         """
         arrays = [values[name] for name, _ in term.inputs]
         if term.since_00:
-            arrays = [days.increments(array, self.times[begin:end]) for array in arrays]
+            arrays = [days.accumulated_increments(array, self.times[begin:end]) for array in arrays]
         result: Values = term.compute(
             arrays,
             functools.partial(
-                daily,
+                aggregate_days,
                 calendar=self.calendar.from_step(begin),
                 stamp=self.stamp_of(term),
                 how=term.daily or "mean",
@@ -415,13 +433,13 @@ class Series:
                 break
             steps = slice(low - int(first), high - int(first))
             slices = {"time": steps, **self._file_slices(where)}
-            values[:, low - begin : high - begin] = values_of(
+            values[:, low - begin : high - begin] = read_values(
                 self.source, self.grid, part, names, slices
             )
         return values
 
 
-def _within(start: int, stop: int, offset: int, native: int, at_least: int) -> list[int]:
+def _chunk_edges(start: int, stop: int, offset: int, native: int, at_least: int) -> list[int]:
     """Return the edges of blocks that end where chunks of a file end.
 
     Args:
@@ -436,9 +454,9 @@ def _within(start: int, stop: int, offset: int, native: int, at_least: int) -> l
     return [start, *range(first, stop, step), stop]
 
 
-def _block(
-    series: Series,
-    terms: dict[str, Term],
+def _read_dask_block(
+    series: FileSeries,
+    terms: dict[str, MappedVariable],
     edges: list[list[int]],
     block_id: tuple[int, ...] = (),
 ) -> Values:
@@ -447,8 +465,8 @@ def _block(
     return series.read_block(terms, where)
 
 
-def bytes_a_day(
-    terms: dict[str, Term], template: xr.Dataset, window: Grid, steps: float
+def estimate_daily_bytes(
+    terms: dict[str, MappedVariable], template: xr.Dataset, window: Grid, steps: float
 ) -> dict[str, float]:
     """Estimate the memory in bytes for reading one day of each variable.
 
@@ -465,12 +483,12 @@ def bytes_a_day(
       {soilweave's name: bytes}.
     """
     return {
-        name: steps * sum(_bytes_a_step(template[native], window) for native, _ in term.inputs)
+        name: steps * sum(_bytes_per_step(template[native], window) for native, _ in term.inputs)
         for name, term in terms.items()
     }
 
 
-def _bytes_a_step(stored: xr.DataArray, window: Grid) -> float:
+def _bytes_per_step(stored: xr.DataArray, window: Grid) -> float:
     """Return the bytes of one step of a stored variable in whole chunks that overlap a window."""
     native: dict[Any, int] = stored.encoding.get("preferred_chunks") or {}
     size = float(np.dtype(stored.encoding.get("dtype") or stored.dtype).itemsize)

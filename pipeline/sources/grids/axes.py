@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     Coords = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
 
-AXES = {"lat": ("lat", "latitude"), "lon": ("lon", "longitude")}  # accepted names
 
-GAP = 1e-3  # tolerance for bounds and steps, in cell widths; bounds are often float32
+AXIS_NAMES = {"lat": ("lat", "latitude"), "lon": ("lon", "longitude")}  # accepted names
+WIDTH_TOLERANCE = 1e-3  # tolerance for bounds and steps, in cell widths; bounds are often float32
 
 
-def name_of(raw: xr.Dataset, axis: str) -> str | None:
+def axis_name(raw: xr.Dataset, axis: str) -> str | None:
     """Return a file's name of lat or lon, None if it has none."""
-    return next((name for name in AXES[axis] if name in raw), None)
+    return next((name for name in AXIS_NAMES[axis] if name in raw), None)
 
 
-def _bounds(raw: xr.Dataset, axis: str) -> NDArray[np.float64] | None:
+def _read_bounds(raw: xr.Dataset, axis: str) -> NDArray[np.float64] | None:
     """Return (n, 2) lower and upper bound of each row or column; None if the file has none."""
-    name = str(name_of(raw, axis))
+    name = str(axis_name(raw, axis))
     attribute = raw[name].attrs.get("bounds") or raw[name].encoding.get("bounds")
     bounds_name = attribute or f"{name}_bnds"
     if bounds_name not in raw:
@@ -39,13 +39,13 @@ def _bounds(raw: xr.Dataset, axis: str) -> NDArray[np.float64] | None:
     return np.asarray(np.clip(bounds, -90, 90) if axis == "lat" else bounds)
 
 
-def edges_of(raw: xr.Dataset, axis: str) -> NDArray[np.float64]:
+def cell_edges_along(raw: xr.Dataset, axis: str) -> NDArray[np.float64]:
     """Return (n + 1,) edges of rows or columns in degrees, in the file's order.
 
     They are the file's bounds or, if it has none, halfway between centres.
     """
-    centres = raw[str(name_of(raw, axis))].values.astype("float64")
-    bounds = _bounds(raw, axis)
+    centres = raw[str(axis_name(raw, axis))].values.astype("float64")
+    bounds = _read_bounds(raw, axis)
     if bounds is None:
         edges = edges_between(centres)
     elif len(centres) > 1 and centres[1] < centres[0]:
@@ -62,9 +62,9 @@ def axis_problems(raw: xr.Dataset, axis: str) -> list[str]:
       raw: The file.
       axis: `lat` or `lon`.
     """
-    name = name_of(raw, axis)
+    name = axis_name(raw, axis)
     if name is None:
-        return [f"coordinate {axis} or {AXES[axis][1]} missing"]
+        return [f"coordinate {axis} or {AXIS_NAMES[axis][1]} missing"]
     if raw[name].ndim != 1 or not raw[name].size:
         dims = ", ".join(f"{dim} {size}" for dim, size in raw[name].sizes.items())
         return [f"{name}: dims ({dims}), expected one dim, of the grid's rows or columns"]
@@ -78,15 +78,15 @@ def axis_problems(raw: xr.Dataset, axis: str) -> list[str]:
     if np.abs(centres).max() > limit:
         extent = f"{centres.min():g} to {centres.max():g}"
         return [f"{name}: {extent}, expected degrees of at most {limit}"]
-    bounds = _bounds(raw, axis)
+    bounds = _read_bounds(raw, axis)
     if bounds is None and len(centres) == 1:
         return [f"{name}: one value without {name}_bnds; its width is unknown"]
-    edges = edges_of(raw, axis)
+    edges = cell_edges_along(raw, axis)
     if bounds is not None:
         contiguous = np.sort(np.stack([edges[:-1], edges[1:]], 1), axis=1)
-        if np.abs(contiguous - bounds).max() > GAP * np.abs(np.diff(edges)).max():
+        if np.abs(contiguous - bounds).max() > WIDTH_TOLERANCE * np.abs(np.diff(edges)).max():
             return [f"{name}: bounds overlap or leave gaps; each must end where the next begins"]
-    if axis == "lon" and (width := abs(edges[-1] - edges[0])) > 360 + GAP:
+    if axis == "lon" and (width := abs(edges[-1] - edges[0])) > 360 + WIDTH_TOLERANCE:
         return [f"{name}: {width:g} degrees wide, expected at most 360; is a column repeated?"]
     return []
 
@@ -127,9 +127,9 @@ class Grid:
         if region is None:
             return self
         if self.crs is None:
-            slices = (_rows_over(self, region), _columns_over(self, region))
+            slices = (_covering_rows(self, region), _covering_columns(self, region))
         else:
-            slices = _projected_over(self, region)
+            slices = _covering_projected(self, region)
         return self._select(slices)
 
     def clip_like(self, other: Grid) -> Grid:
@@ -155,7 +155,7 @@ class Grid:
         ]
 
 
-def grid_of(raw: xr.Dataset, variables: list[str]) -> tuple[Grid | None, list[str]]:
+def read_file_grid(raw: xr.Dataset, variables: list[str]) -> tuple[Grid | None, list[str]]:
     """Return the grid of a file, and messages about what is wrong with it.
 
     Args:
@@ -166,19 +166,19 @@ def grid_of(raw: xr.Dataset, variables: list[str]) -> tuple[Grid | None, list[st
       The grid, None if its coordinates cannot be used; and the messages.
     """
     present = [name for name in variables if name in raw]
-    mapping = _projection(raw, present)
+    mapping = _find_projection(raw, present)
     if mapping is not None:
-        return _projected(raw, mapping)
-    problems = [problem for axis in AXES for problem in axis_problems(raw, axis)]
+        return _projected_grid(raw, mapping)
+    problems = [problem for axis in AXIS_NAMES for problem in axis_problems(raw, axis)]
     if problems:
         return None, problems
-    names = {axis: str(name_of(raw, axis)) for axis in AXES}
+    names = {axis: str(axis_name(raw, axis)) for axis in AXIS_NAMES}
     rows, columns = (str(raw[name].dims[0]) for name in names.values())
     if rows == columns:
         return None, [f"lat and lon both have the dim {rows}; expected a grid, not points"]
     coords: Coords = {}
     for axis, name in names.items():
-        edges = edges_of(raw, axis)
+        edges = cell_edges_along(raw, axis)
         coords[axis] = ((axis,), raw[name].values.astype("float64"))
         coords[f"{axis}_bnds"] = ((axis, "bnds"), np.stack([edges[:-1], edges[1:]], 1))
     grid = Grid((rows, columns), ("lat", "lon"), coords, None, (slice(None), slice(None)))
@@ -195,7 +195,7 @@ def _dims_problems(raw: xr.Dataset, variables: list[str], grid: Grid) -> list[st
     ]
 
 
-def _projection(raw: xr.Dataset, variables: list[str]) -> dict[str, Any] | None:
+def _find_projection(raw: xr.Dataset, variables: list[str]) -> dict[str, Any] | None:
     """Return the attributes of a grid mapping that describes a projection, None without one."""
     for name in variables:
         mapping = raw[name].attrs.get("grid_mapping") or raw[name].encoding.get("grid_mapping")
@@ -204,7 +204,7 @@ def _projection(raw: xr.Dataset, variables: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def _projected(raw: xr.Dataset, mapping: dict[str, Any]) -> tuple[Grid | None, list[str]]:
+def _projected_grid(raw: xr.Dataset, mapping: dict[str, Any]) -> tuple[Grid | None, list[str]]:
     """Return a file's grid on a map projection, and messages about what is wrong with it.
 
     Args:
@@ -223,7 +223,10 @@ def _projected(raw: xr.Dataset, mapping: dict[str, Any]) -> tuple[Grid | None, l
         if raw[axis].attrs.get("units") == "km":
             metres = metres * 1000
         steps = np.diff(metres)
-        if np.abs(steps - steps.mean()).max() > GAP * abs(steps.mean()) or not steps.mean():
+        if (
+            np.abs(steps - steps.mean()).max() > WIDTH_TOLERANCE * abs(steps.mean())
+            or not steps.mean()
+        ):
             extremes = f"{steps.min():g} to {steps.max():g} m"
             problems.append(f"{axis}: steps of {extremes}; expected evenly spaced values")
         coords[axis] = ((axis,), metres)
@@ -237,7 +240,7 @@ def _projected(raw: xr.Dataset, mapping: dict[str, Any]) -> tuple[Grid | None, l
     return Grid(("y", "x"), ("y", "x"), coords, crs, (slice(None), slice(None))), []
 
 
-def _span(is_covering: NDArray[np.bool_]) -> slice:
+def _covering_slice(is_covering: NDArray[np.bool_]) -> slice:
     """Return the slice from one before the first True to one after the last; all if none is."""
     index = np.flatnonzero(is_covering)
     if not index.size:
@@ -245,13 +248,13 @@ def _span(is_covering: NDArray[np.bool_]) -> slice:
     return slice(max(int(index[0]) - 1, 0), min(int(index[-1]) + 2, len(is_covering)))
 
 
-def _rows_over(grid: Grid, region: tuple[float, float, float, float]) -> slice:
+def _covering_rows(grid: Grid, region: tuple[float, float, float, float]) -> slice:
     """Return the rows that cover a region."""
     low, high = np.sort(grid.coords["lat_bnds"][1], axis=1).T
-    return _span((low < region[3]) & (high > region[1]))
+    return _covering_slice((low < region[3]) & (high > region[1]))
 
 
-def _columns_over(grid: Grid, region: tuple[float, float, float, float]) -> slice:
+def _covering_columns(grid: Grid, region: tuple[float, float, float, float]) -> slice:
     """Return the columns that cover a region; all columns if the region crosses their border."""
     west, _, east, _ = region
     east += 360 * (east < west)
@@ -261,10 +264,12 @@ def _columns_over(grid: Grid, region: tuple[float, float, float, float]) -> slic
     index = np.flatnonzero(is_covering)
     if index.size and (np.diff(index) > 1).any():
         return slice(0, len(is_covering))
-    return _span(is_covering)
+    return _covering_slice(is_covering)
 
 
-def _projected_over(grid: Grid, region: tuple[float, float, float, float]) -> tuple[slice, slice]:
+def _covering_projected(
+    grid: Grid, region: tuple[float, float, float, float]
+) -> tuple[slice, slice]:
     """Return the rows and columns of a projected grid that cover a region."""
     import pyproj
 
@@ -276,5 +281,5 @@ def _projected_over(grid: Grid, region: tuple[float, float, float, float]) -> tu
         half = abs(centres[1] - centres[0]) / 2
         is_covering = (centres + half > low) & (centres - half < high)
         is_bounded = bool(np.isfinite([low, high]).all())
-        slices.append(_span(is_covering if is_bounded else np.ones_like(is_covering)))
+        slices.append(_covering_slice(is_covering if is_bounded else np.ones_like(is_covering)))
     return slices[0], slices[1]

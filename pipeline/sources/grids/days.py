@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 Stamp = Literal["start", "middle", "end", "instant"]
-How = Literal["mean", "sum", "max", "min"]
+Aggregation = Literal["mean", "sum", "max", "min"]
 STAMPS = ("start", "middle", "end", "instant")
-HOWS = ("mean", "sum", "max", "min")
+AGGREGATIONS = ("mean", "sum", "max", "min")
 DAY = np.timedelta64(1, "D")
 SINCE_00 = "since_00"  # used as the stamp of amounts that accumulate from 00 UTC on
 
 
 @dataclass(frozen=True)
-class Day:
+class DayDefinition:
     """Definition of a day.
 
     Attributes:
@@ -72,16 +72,16 @@ class Day:
           stamp: Where the time of a step is in its interval, or SINCE_00.
         """
         stamp = "end" if stamp == SINCE_00 else stamp
-        begin = time_steps.starts(times, step, stamp) + self.offset
+        begin = time_steps.interval_starts(times, step, stamp) + self.offset
         labels: Times = begin.astype("datetime64[D]")
         return labels
 
     def required_steps(self, step: np.timedelta64) -> int:
         """Return the number of steps of a length that a day must have."""
-        return self.min_steps or steps_of(step)
+        return self.min_steps or count_day_steps(step)
 
 
-def steps_of(step: np.timedelta64) -> int:
+def count_day_steps(step: np.timedelta64) -> int:
     """Return the number of steps of a length in a whole day, at least 1."""
     return max(round(float(DAY / step)), 1)
 
@@ -103,20 +103,20 @@ def order_problems(times: NDArray[Any]) -> list[str]:
     return [f"time: {problem}; times must increase"]
 
 
-def midnight_before(times: Times) -> Times:
+def previous_midnight(times: Times) -> Times:
     """Return (time,) the last 00 UTC before each time; for 00 UTC, the one a day earlier."""
     midnight: Times = (times - np.timedelta64(1, "ns")).astype("datetime64[D]").astype(times.dtype)
     return midnight
 
 
-def accumulated_from(times: Times) -> Times:
+def accumulation_starts(times: Times) -> Times:
     """Return (time,) the previous time of each, or 00 UTC before it, whichever is later."""
-    midnight = midnight_before(times)
+    midnight = previous_midnight(times)
     begin: Times = np.maximum(midnight, np.append(midnight[:1], times[:-1]))
     return begin
 
 
-def increments(values: Values, times: Times) -> Values:
+def accumulated_increments(values: Values, times: Times) -> Values:
     """Return the amount from each previous time, of values that accumulate from 00 UTC on.
 
     The value at 00 UTC is the total of the day before. Where values are missing, the amount
@@ -129,7 +129,7 @@ def increments(values: Values, times: Times) -> Values:
     Returns:
       (time, row, column), NaN where missing.
     """
-    begin = accumulated_from(times)
+    begin = accumulation_starts(times)
     is_first = (begin == begin.astype("datetime64[D]")).reshape(-1, 1, 1)
     amounts = np.full_like(values, np.nan)
     amounts[1:] = values[1:] - values[:-1]
@@ -137,11 +137,11 @@ def increments(values: Values, times: Times) -> Values:
     has_value = np.isfinite(values)
     is_incomplete = has_value.any(0) & ~has_value.all(0)
     if is_incomplete.any():
-        amounts[:, is_incomplete] = _spread(values[:, is_incomplete], times, begin)
+        amounts[:, is_incomplete] = _spread_increments(values[:, is_incomplete], times, begin)
     return amounts
 
 
-def _spread(values: Values, times: Times, begin: Times) -> Values:
+def _spread_increments(values: Values, times: Times, begin: Times) -> Values:
     """Return (time, cell) the amounts of cells where values are missing.
 
     Args:
@@ -172,7 +172,7 @@ def _spread(values: Values, times: Times, begin: Times) -> Values:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class DayCoverage:
     """Days of a series that exist, are missing or partial.
 
     Attributes:
@@ -187,7 +187,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, eq=False)
-class Intervals:
+class StepIntervals:
     """Intervals of steps that differ in length, on the clock of the days.
 
     Attributes:
@@ -202,8 +202,13 @@ class Intervals:
 
     @classmethod
     def from_times(
-        cls, times: Times, stamp: str, day: Day, usual: np.timedelta64, lengths: Any = None
-    ) -> Intervals | None:
+        cls,
+        times: Times,
+        stamp: str,
+        day: DayDefinition,
+        usual: np.timedelta64,
+        lengths: Any = None,
+    ) -> StepIntervals | None:
         """Return the intervals of steps; None if all steps have the usual length.
 
         Args:
@@ -215,13 +220,13 @@ class Intervals:
             where a file has no bounds. They are used if the times are not regular.
         """
         if stamp == SINCE_00:
-            begin = accumulated_from(times)
+            begin = accumulation_starts(times)
             step_lengths = times - begin
         else:
-            step_lengths = time_steps.steps(times, stamp)
+            step_lengths = time_steps.interval_lengths(times, stamp)
             if lengths is not None and not time_steps.is_regular(np.diff(times), usual):
                 step_lengths = np.where(np.isnat(lengths), step_lengths, lengths)
-            begin = time_steps.starts(times, step_lengths, stamp)
+            begin = time_steps.interval_starts(times, step_lengths, stamp)
         if time_steps.is_regular(step_lengths, usual):
             return None
         end = begin + step_lengths
@@ -230,7 +235,7 @@ class Intervals:
             begin[1:] = np.maximum(begin[1:], end[:-1])
         else:
             end[:-1] = np.minimum(end[:-1], begin[1:])
-        return cls(begin + day.offset, end + day.offset, steps_of(usual))
+        return cls(begin + day.offset, end + day.offset, count_day_steps(usual))
 
     def day_edges(self, days: Times) -> tuple[Steps, Steps]:
         """Return (day,) the first step that overlaps each day, and (day,) one after its last."""
@@ -259,14 +264,14 @@ class Intervals:
         inside = np.minimum(self.end[step], label + DAY) - np.maximum(self.begin[step], label)
         return label, inside / DAY * self.steps_per_day
 
-    def from_step(self, step: int) -> Intervals:
+    def from_step(self, step: int) -> StepIntervals:
         """Return the intervals from a step on, which becomes step 0."""
-        return Intervals(self.begin[step:], self.end[step:], self.steps_per_day)
+        return StepIntervals(self.begin[step:], self.end[step:], self.steps_per_day)
 
 
-def intervals_of(
-    times: Times, stamps: set[str], day: Day, usual: np.timedelta64, lengths: Any = None
-) -> tuple[dict[str, Intervals], dict[str, Times]]:
+def find_intervals(
+    times: Times, stamps: set[str], day: DayDefinition, usual: np.timedelta64, lengths: Any = None
+) -> tuple[dict[str, StepIntervals], dict[str, Times]]:
     """Return the intervals of steps for stamps where they differ in length, else the steps' days.
 
     Args:
@@ -279,13 +284,15 @@ def intervals_of(
     Returns:
       {stamp: intervals}, and {stamp: (step,) days} for the other stamps.
     """
-    by_stamp = {stamp: Intervals.from_times(times, stamp, day, usual, lengths) for stamp in stamps}
+    by_stamp = {
+        stamp: StepIntervals.from_times(times, stamp, day, usual, lengths) for stamp in stamps
+    }
     labels = {stamp: day.labels(times, usual, stamp) for stamp in stamps if by_stamp[stamp] is None}
     return {stamp: one for stamp, one in by_stamp.items() if one is not None}, labels
 
 
 @dataclass(frozen=True, eq=False)
-class Calendar:
+class DayCalendar:
     """The steps that belong to each day.
 
     Attributes:
@@ -301,7 +308,7 @@ class Calendar:
     edges: dict[str, tuple[Steps, Steps]]
     min_steps: int
     steps_per_day: int
-    intervals: dict[str, Intervals] = field(default_factory=dict)
+    intervals: dict[str, StepIntervals] = field(default_factory=dict)
 
     @classmethod
     def from_labels(
@@ -310,8 +317,8 @@ class Calendar:
         labels: dict[str, Times],
         min_steps: int,
         steps_per_day: int,
-        intervals: dict[str, Intervals] | None = None,
-    ) -> Calendar:
+        intervals: dict[str, StepIntervals] | None = None,
+    ) -> DayCalendar:
         """Return the calendar of a series.
 
         Args:
@@ -337,19 +344,19 @@ class Calendar:
         begin = min(int(self.edges[stamp][0][block].min()) for stamp in stamps)
         return begin, max(int(self.edges[stamp][1][block].max()) for stamp in stamps)
 
-    def from_step(self, step: int) -> Calendar:
+    def from_step(self, step: int) -> DayCalendar:
         """Return the same calendar with steps counted from a later step, which becomes step 0."""
         edges = {key: (begin - step, end - step) for key, (begin, end) in self.edges.items()}
         intervals = {key: one.from_step(step) for key, one in self.intervals.items()}
-        return Calendar(self.days, edges, self.min_steps, self.steps_per_day, intervals)
+        return DayCalendar(self.days, edges, self.min_steps, self.steps_per_day, intervals)
 
 
-def coverage(
+def find_coverage(
     labels: list[Times],
     min_steps: int,
     period: tuple[np.datetime64, np.datetime64] | None,
-    intervals: list[Intervals] | None = None,
-) -> Coverage:
+    intervals: list[StepIntervals] | None = None,
+) -> DayCoverage:
     """Find the days of a series that are missing or partial.
 
     A day is as complete as in the variables for which it has the fewest steps.
@@ -372,16 +379,18 @@ def coverage(
         complete = [
             day
             for day in all_days
-            if all(time.get(day, 0) >= min_steps - time_steps.TINY for time in day_times)
+            if all(time.get(day, 0) >= min_steps - time_steps.TIME_TOLERANCE for time in day_times)
         ]
         period = (complete[0], complete[-1]) if complete else (all_days[0], all_days[-1])
     days = np.arange(period[0], period[1] + DAY).astype("datetime64[D]")
     fewest = np.array([min(time.get(day, 0) for time in day_times) for day in days])
-    has_too_few = fewest < min_steps - time_steps.TINY
-    return Coverage(days, days[fewest == 0], days[(fewest > 0) & has_too_few])
+    has_too_few = fewest < min_steps - time_steps.TIME_TOLERANCE
+    return DayCoverage(days, days[fewest == 0], days[(fewest > 0) & has_too_few])
 
 
-def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice) -> Values:
+def aggregate_days(
+    values: Values, calendar: DayCalendar, stamp: str, how: str, block: slice
+) -> Values:
     """Aggregate steps to one value for each day of a block.
 
     If steps are missing, a sum is scaled to the whole day by the time of its steps. If steps differ
@@ -415,15 +424,15 @@ def daily(values: Values, calendar: Calendar, stamp: str, how: str, block: slice
             empty, reduce = (-np.inf, np.max) if how == "max" else (np.inf, np.min)
             day_value = reduce(np.where(valid, steps, empty), axis=0)
         else:
-            total = _total(np.where(valid, steps, 0), share if how == "sum" else time)
-            divisor = np.maximum(valid_time, 1 if intervals is None else time_steps.TINY)
+            total = _weighted_sum(np.where(valid, steps, 0), share if how == "sum" else time)
+            divisor = np.maximum(valid_time, 1 if intervals is None else time_steps.TIME_TOLERANCE)
             day_value = total / divisor * (calendar.steps_per_day if how == "sum" else 1)
-        is_enough = valid_time >= calendar.min_steps - time_steps.TINY
+        is_enough = valid_time >= calendar.min_steps - time_steps.TIME_TOLERANCE
         result[i] = np.where(is_enough, day_value, np.nan)
     return result
 
 
-def _total(steps: Values, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _weighted_sum(steps: Values, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Return (row, column) the sum of (time, row, column) steps, weighted by (time,) weights."""
     if weight is None:
         total: NDArray[np.float64] = steps.sum(0, dtype=np.float64)

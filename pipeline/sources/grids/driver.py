@@ -9,16 +9,16 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources.grids import days, variables
-from pipeline.sources.grids.assembly import assembled
-from pipeline.sources.grids.axes import AXES, Grid, grid_of
-from pipeline.sources.grids.parts import from_template, looked_at
+from pipeline.sources.grids.assembly import assemble
+from pipeline.sources.grids.axes import AXIS_NAMES, Grid, read_file_grid
+from pipeline.sources.grids.parts import open_all_parts, parts_from_template
 from pipeline.sources.shared import access, coordinates, dates, fingerprints, http_errors
 from pipeline.sources.shared.driver import Source, calendar_problems, time_problems
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pipeline.sources.grids.parts import Part
+    from pipeline.sources.grids.parts import FilePart
 
 
 class GridSource(Source):
@@ -61,11 +61,11 @@ class GridSource(Source):
     ) -> None:
         """Check and keep the arguments; open nothing yet."""
         super().__init__(urlpath, mapping, login, storage_options, metadata)
-        self.terms = variables.terms(self.mapping)
-        self.day = days.Day(**(day or {}))
+        self.terms = variables.parse_mapping(self.mapping)
+        self.day = days.DayDefinition(**(day or {}))
         self.gaps = gaps or []
         if period is not None:
-            first, last = dates.period_of(period)
+            first, last = dates.parse_period(period)
             self.period = (first, last or first)
 
     def to_dask(self) -> xr.Dataset:
@@ -78,8 +78,8 @@ class GridSource(Source):
         with self.open_part(next(part.url for part in parts if part.checked)) as template:
             grid, problems = self.read_grid(template)
             if grid is None or problems:
-                raise DataError(http_errors.shown(self.urlpath), *problems)
-            return assembled(self, template, grid, parts)
+                raise DataError(http_errors.format_url(self.urlpath), *problems)
+            return assemble(self, template, grid, parts)
 
     read = to_dask
 
@@ -93,7 +93,9 @@ class GridSource(Source):
 
     def rename_coordinates(self, raw: xr.Dataset) -> xr.Dataset:
         """Rename the coordinates of a decoded file as this class expects them."""
-        return coordinates.named(raw, list(variables.inputs_of(self.terms)), AXES)
+        return coordinates.rename_coordinates(
+            raw, list(variables.provider_units(self.terms)), AXIS_NAMES
+        )
 
     def find_urls(self) -> list[str]:
         """Return the URLs of the files that exist, if the entry's URL has no date.
@@ -102,30 +104,31 @@ class GridSource(Source):
           DataError: If the store refuses or does not answer.
         """
         if "*" not in self.urlpath:
-            info = fingerprints.info(self.urlpath, self.storage_options, self.login)
+            info = fingerprints.file_info(self.urlpath, self.storage_options, self.login)
             return [self.urlpath] if info is not None else []
-        with http_errors.answering(self.urlpath, self.login):
-            return files.matching(
-                self.urlpath, **access.options(self.urlpath, self.storage_options, self.login)
+        with http_errors.plain_http_errors(self.urlpath, self.login):
+            return files.expand_glob(
+                self.urlpath,
+                **access.fsspec_options(self.urlpath, self.storage_options, self.login),
             )
 
-    def list_parts(self) -> list[Part]:
+    def list_parts(self) -> list[FilePart]:
         """Return the files of the requested period, in order of time, and their steps.
 
         Raises:
           DataError: If files are missing, damaged, or not as the catalog says.
         """
-        unit = dates.span(self.urlpath)
+        unit = dates.pattern_unit(self.urlpath)
         if unit is None:
             urls = self.find_urls()
             if not urls:
                 problem = "no file matches" if "*" in self.urlpath else "not found"
-                raise self.absence_error(http_errors.shown(self.urlpath), problem)
-            return looked_at(self, [(url, False) for url in urls])
+                raise self.absence_error(http_errors.format_url(self.urlpath), problem)
+            return open_all_parts(self, [(url, False) for url in urls])
         requested = self._dated_files()
         if unit == "Y":
-            return looked_at(self, [(url, optional) for url, _, optional in requested])
-        return from_template(self, requested)
+            return open_all_parts(self, [(url, optional) for url, _, optional in requested])
+        return parts_from_template(self, requested)
 
     def requested_days(self) -> tuple[np.datetime64, np.datetime64] | None:
         """Return the first and last requested day; None for all days of the files.
@@ -134,14 +137,14 @@ class GridSource(Source):
           DataError: If files are named by date, but neither the request nor the entry has a last
             day.
         """
-        is_dated = dates.span(self.urlpath) is not None
+        is_dated = dates.pattern_unit(self.urlpath) is not None
         if self.period is not None and (is_dated or self.limits_to_period):
             return np.datetime64(self.period[0]), np.datetime64(self.period[1])
         if not is_dated:
             return None
         entry_text = str((self.metadata or {}).get("period", ""))
         try:
-            first, last = dates.period_of(entry_text)
+            first, last = dates.parse_period(entry_text)
         except ValueError:
             last = None
         if last is None:
@@ -150,7 +153,7 @@ class GridSource(Source):
                 f"'{entry_text}'; expected first..last"
             )
             hint = "request a period, or set `period: first..last` in the entry's arguments"
-            raise DataError(http_errors.shown(self.urlpath), problem, remedy=hint)
+            raise DataError(http_errors.format_url(self.urlpath), problem, remedy=hint)
         return np.datetime64(first), np.datetime64(last)
 
     def disallowed_gaps(self, missing: days.Times) -> days.Times:
@@ -166,8 +169,8 @@ class GridSource(Source):
 
     def read_grid(self, raw: xr.Dataset) -> tuple[Grid | None, list[str]]:
         """Return the grid of one file, and messages about what is wrong with the file."""
-        names = list(variables.inputs_of(self.terms))
-        grid, problems = grid_of(raw, names)
+        names = list(variables.provider_units(self.terms))
+        grid, problems = read_file_grid(raw, names)
         problems = problems + variables.input_problems(raw, self.terms)
         if any("time" in raw[name].dims for name in names if name in raw):
             has_steps = "time" in raw and any(term.daily for term in self.terms.values())
@@ -197,25 +200,25 @@ class GridSource(Source):
         Raises:
           DataError: If another file is missing, or the store does not answer.
         """
-        if dates.span(self.urlpath) is None:
+        if dates.pattern_unit(self.urlpath) is None:
             return super().digest()
         requested = self._dated_files()
-        tags = fingerprints.of_files(
+        tags = fingerprints.tag_files(
             [url for url, _, _ in requested], self.storage_options, self.login
         )
         tagged = list(zip(requested, tags, strict=True))
         missing = [span[0] for (_, span, optional), tag in tagged if tag is None and not optional]
         if missing:
-            problem = f"missing: {dates.shown(np.array(missing))}"
-            raise DataError(http_errors.shown(self.urlpath), problem, remedy=self.gaps_hint())
+            problem = f"missing: {dates.format_days(np.array(missing))}"
+            raise DataError(http_errors.format_url(self.urlpath), problem, remedy=self.gaps_hint())
         named_tags = [
             (http_errors.file_name(url), tag) for (url, _, _), tag in tagged if tag is not None
         ]
         if not named_tags:
             raise self.absence_error(
-                http_errors.shown(self.urlpath), "not found: none of its files"
+                http_errors.format_url(self.urlpath), "not found: none of its files"
             )
-        return files.sha256_of([list(column) for column in zip(*named_tags, strict=True)])
+        return files.sha256_of_json([list(column) for column in zip(*named_tags, strict=True)])
 
     def _dated_files(self) -> list[tuple[str, days.Times, bool]]:
         """Return the files of the requested period, if they are named by date.
@@ -235,5 +238,5 @@ class GridSource(Source):
         allows_gaps = self.gaps == "allowed"
         return [
             (url, span, allows_gaps or bool(span[1] <= first or span[0] >= last + days.DAY))
-            for url, span in dates.urls(self.urlpath, begin, end)
+            for url, span in dates.dated_urls(self.urlpath, begin, end)
         ]

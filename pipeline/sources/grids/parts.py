@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.sources.grids import days, variables
 from pipeline.sources.shared import access, dates, http_errors, missing_values, time_steps
-from pipeline.sources.shared.driver import REMEDY
+from pipeline.sources.shared.driver import CORRECT_FILE_HINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.sources.grids.axes import Grid
-    from pipeline.sources.grids.variables import Term
+    from pipeline.sources.grids.variables import MappedVariable
     from pipeline.sources.shared.sites import Region
 
-    # For each file: URL, (2,) begin and end of the time that it covers, whether it may be absent.
-    Wanted = list[tuple[str, days.Times, bool]]
-
-_UNLIKE = "fetch it again; if its steps are meant to differ, put it in an entry of its own"
+    RequestedFiles = list[tuple[str, days.Times, bool]]
 
 
-class Opener(Protocol):
+_UNLIKE_HINT = "fetch it again; if its steps are meant to differ, put it in an entry of its own"
+
+
+class PartOpener(Protocol):
     """An object that opens and checks single files."""
 
     login: str | None
@@ -46,7 +46,7 @@ class Opener(Protocol):
         """Return messages about a file that was not opened before and differs from the first."""
 
 
-class Files(Opener, Protocol):
+class GridFiles(PartOpener, Protocol):
     """The files of a catalog entry: what is requested of them, and which of them may be absent.
 
     Drivers of grids implement it. The modules `parts` and `assembly` use no more of a driver.
@@ -54,8 +54,8 @@ class Files(Opener, Protocol):
 
     urlpath: str
     storage_options: dict[str, Any]
-    terms: dict[str, Term]
-    day: days.Day
+    terms: dict[str, MappedVariable]
+    day: days.DayDefinition
     region: Region | None
     limits_to_period: bool
 
@@ -76,7 +76,7 @@ class Files(Opener, Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class FilePart:
     """A file and its steps.
 
     Attributes:
@@ -97,12 +97,12 @@ class Part:
     span: NDArray[np.datetime64] | None = None
 
 
-class OtherSteps(DataError):
+class UnexpectedSteps(DataError):
     """A file has other steps than the template, and they fill the time that it covers."""
 
 
-def steps_in(
-    parts: Sequence[Part],
+def join_steps(
+    parts: Sequence[FilePart],
 ) -> tuple[NDArray[np.datetime64], NDArray[np.timedelta64] | None]:
     """Join the steps of several files.
 
@@ -121,8 +121,8 @@ def steps_in(
     return times, np.concatenate(lengths)
 
 
-def values_of(
-    source: Opener, grid: Grid, part: Part, names: tuple[str, ...], where: dict[str, slice]
+def read_values(
+    source: PartOpener, grid: Grid, part: FilePart, names: tuple[str, ...], where: dict[str, slice]
 ) -> Any:
     """Read values of one file.
 
@@ -143,29 +143,32 @@ def values_of(
     try:
         raw = source.open_part(part.url)
     except DataError as error:
-        if is_optional(part, error):
+        if is_allowed_absence(part, error):
             return np.float32(np.nan)
         raise
     try:
         if not part.checked:
-            check(source, grid, raw, part)
+            check_part(source, grid, raw, part)
         arrays = []
         for name in names:
             selected = raw[name].isel({k: v for k, v in where.items() if k in raw[name].dims})
             ordered = selected.transpose(*(dim for dim in where if dim in selected.dims))
-            with http_errors.answering(part.url, source.login), _readable(part.url, name):
-                arrays.append(missing_values.floats(ordered).values)
+            with (
+                http_errors.plain_http_errors(part.url, source.login),
+                _reading_variable(part.url, name),
+            ):
+                arrays.append(missing_values.to_float32(ordered).values)
         return np.stack(arrays)
     finally:
         raw.close()
 
 
-def is_optional(part: Part, error: DataError) -> bool:
+def is_allowed_absence(part: FilePart, error: DataError) -> bool:
     """Return whether a file that cannot be opened does not exist and may be absent."""
     return part.optional and any("not found" in problem for problem in error.problems)
 
 
-def lengths_of(raw: xr.Dataset) -> NDArray[np.timedelta64] | None:
+def bounds_lengths(raw: xr.Dataset) -> NDArray[np.timedelta64] | None:
     """Return (time,) lengths of a file's steps by the bounds of its times; None without bounds."""
     name = raw["time"].attrs.get("bounds") if "time" in raw else None
     if name not in raw or raw[name].shape != (raw.sizes.get("time"), 2):
@@ -177,7 +180,7 @@ def lengths_of(raw: xr.Dataset) -> NDArray[np.timedelta64] | None:
     return lengths if (lengths > np.timedelta64(0, "ns")).all() else None
 
 
-def as_held(source: Opener, grid: Grid, part: Part, stamp: str) -> Part:
+def with_actual_steps(source: PartOpener, grid: Grid, part: FilePart, stamp: str) -> FilePart:
     """Replace the expected steps of a file by its actual steps, if they fill the time it covers.
 
     Args:
@@ -190,23 +193,23 @@ def as_held(source: Opener, grid: Grid, part: Part, stamp: str) -> Part:
       DataError: If the file does not exist, is damaged, or differs from the first file.
     """
     if part.checked:
-        return replace(part, lengths=time_steps.steps(part.times, stamp))
+        return replace(part, lengths=time_steps.interval_lengths(part.times, stamp))
     try:
         raw = source.open_part(part.url)
     except DataError as error:
-        if is_optional(part, error):
+        if is_allowed_absence(part, error):
             return part
         raise
     with raw:
-        with contextlib.suppress(OtherSteps):
-            check(source, grid, raw, part)
+        with contextlib.suppress(UnexpectedSteps):
+            check_part(source, grid, raw, part)
         times = raw["time"].values.astype("datetime64[ns]")
-        lengths = lengths_of(raw)
-    lengths = time_steps.steps(times, stamp) if lengths is None else lengths
+        lengths = bounds_lengths(raw)
+    lengths = time_steps.interval_lengths(times, stamp) if lengths is None else lengths
     return replace(part, times=times, lengths=lengths, checked=True)
 
 
-def check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
+def check_part(source: PartOpener, grid: Grid, raw: xr.Dataset, part: FilePart) -> None:
     """Check that a file is like the first file and has the expected steps.
 
     Args:
@@ -220,9 +223,9 @@ def check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
       DataError: If the file differs from the first file.
     """
     problems = source.part_problems(raw, grid)
-    if not problems and _fills(raw, part):
+    if not problems and _fills_span_otherwise(raw, part):
         problem = f"time: {len(raw['time'])} steps, expected {len(part.times)}"
-        raise OtherSteps(http_errors.shown(part.url), problem, remedy=_UNLIKE)
+        raise UnexpectedSteps(http_errors.format_url(part.url), problem, remedy=_UNLIKE_HINT)
     if not problems and len(raw["time"]) != len(part.times):
         problems = [f"time: {len(raw['time'])} steps, expected {len(part.times)}"]
     if not problems:
@@ -234,23 +237,25 @@ def check(source: Opener, grid: Grid, raw: xr.Dataset, part: Part) -> None:
                 f"{expected.astype('datetime64[m]')} from the file's name"
             ]
     if problems:
-        raise DataError(http_errors.shown(part.url), *problems, remedy=_UNLIKE)
+        raise DataError(http_errors.format_url(part.url), *problems, remedy=_UNLIKE_HINT)
 
 
-def _fills(raw: xr.Dataset, part: Part) -> bool:
+def _fills_span_otherwise(raw: xr.Dataset, part: FilePart) -> bool:
     """Return whether a file has other steps than expected that fill the time it covers."""
     times = raw["time"].values.astype("datetime64[ns]")
     if part.span is None or len(times) == len(part.times) or not len(times):
         return False
-    lengths = lengths_of(raw)
+    lengths = bounds_lengths(raw)
     if lengths is None:
-        lengths = time_steps.steps(times) if len(times) > 1 else np.zeros(1, "timedelta64[ns]")
+        lengths = (
+            time_steps.interval_lengths(times) if len(times) > 1 else np.zeros(1, "timedelta64[ns]")
+        )
     inside = bool((times >= part.span[0]).all() and (times <= part.span[1]).all())
     return inside and time_steps.is_regular(lengths.sum(), part.span[1] - part.span[0])
 
 
 @contextlib.contextmanager
-def _readable(url: str, name: str) -> Iterator[None]:
+def _reading_variable(url: str, name: str) -> Iterator[None]:
     """Turn errors of a damaged file into a `DataError` that names the file and the variable.
 
     Errors of a server are not changed.
@@ -263,10 +268,10 @@ def _readable(url: str, name: str) -> Iterator[None]:
         if isinstance(error, OSError) and not is_local and not str(error).startswith("Can't"):
             raise
         problem = f"{name}: cannot be read, damaged: {' '.join(str(error).split())}"
-        raise DataError(http_errors.shown(url), problem, remedy="fetch it again") from error
+        raise DataError(http_errors.format_url(url), problem, remedy="fetch it again") from error
 
 
-def looked_at(source: Files, requested: list[tuple[str, bool]]) -> list[Part]:
+def open_all_parts(source: GridFiles, requested: list[tuple[str, bool]]) -> list[FilePart]:
     """Open and check all of a few files.
 
     Args:
@@ -279,7 +284,7 @@ def looked_at(source: Files, requested: list[tuple[str, bool]]) -> list[Part]:
     Raises:
       DataError: If any file cannot be used; the error lists the problems of all files.
     """
-    parts: dict[str, Part] = {}
+    parts: dict[str, FilePart] = {}
     grids: dict[str, Grid] = {}
     problems, hints = [], []
     for url, optional in requested:
@@ -295,18 +300,18 @@ def looked_at(source: Files, requested: list[tuple[str, bool]]) -> list[Part]:
             grid, file_problems = source.read_grid(raw)
             problems += [prefix + problem for problem in file_problems]
             if grid is not None and not file_problems:
-                parts[url] = Part(url, _times_of(raw, source), lengths_of(raw))
+                parts[url] = FilePart(url, _read_times(raw, source), bounds_lengths(raw))
                 grids[url] = grid
-    problems += _disagreements(parts, grids)
+    problems += _consistency_problems(parts, grids)
     if not problems and not parts:
         problems = ["not found"]
     if problems:
-        hint = hints[0] if len(problems) == len(hints) == 1 else REMEDY
-        raise DataError(http_errors.shown(source.urlpath), *problems, remedy=hint)
+        hint = hints[0] if len(problems) == len(hints) == 1 else CORRECT_FILE_HINT
+        raise DataError(http_errors.format_url(source.urlpath), *problems, remedy=hint)
     return sorted(parts.values(), key=lambda p: p.times[0].astype(int) if len(p.times) else 0)
 
 
-def from_template(source: Files, requested: Wanted) -> list[Part]:
+def parts_from_template(source: GridFiles, requested: RequestedFiles) -> list[FilePart]:
     """Open one of many files, and derive the expected times of the others from it.
 
     Args:
@@ -320,35 +325,39 @@ def from_template(source: Files, requested: Wanted) -> list[Part]:
     Raises:
       DataError: If a file is known to be absent, or the template is not as the catalog says.
     """
-    options = access.options(source.urlpath, source.storage_options, source.login)
-    absent = dates.absent([url for url, _, _ in requested], options)
+    options = access.fsspec_options(source.urlpath, source.storage_options, source.login)
+    absent = dates.find_absent_files([url for url, _, _ in requested], options)
     missing = [span[0] for url, span, optional in requested if url in absent and not optional]
     if missing:
-        problem = f"missing: {dates.shown(np.array(missing))}"
-        raise DataError(http_errors.shown(source.urlpath), problem, remedy=source.gaps_hint())
+        problem = f"missing: {dates.format_days(np.array(missing))}"
+        raise DataError(http_errors.format_url(source.urlpath), problem, remedy=source.gaps_hint())
     candidates = [file for file in requested if file[0] not in absent]
     for url, template_span, optional in candidates:
         try:
             with source.open_part(url) as raw:
                 _, problems = source.read_grid(raw)
                 if problems:
-                    raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
-                offsets = _times_of(raw, source) - template_span[0]
+                    raise DataError(
+                        http_errors.format_url(url), *problems, remedy=CORRECT_FILE_HINT
+                    )
+                offsets = _read_times(raw, source) - template_span[0]
         except DataError as error:
             if optional and is_absence(error):
                 continue
             raise
         return [
-            Part(
+            FilePart(
                 other_url,
-                _expected(span, template_span, offsets),
+                _expected_times(span, template_span, offsets),
                 checked=other_url == url,
                 optional=other_optional,
                 span=span,
             )
             for other_url, span, other_optional in candidates
         ]
-    raise source.absence_error(http_errors.shown(source.urlpath), "not found: none of its files")
+    raise source.absence_error(
+        http_errors.format_url(source.urlpath), "not found: none of its files"
+    )
 
 
 def is_absence(error: DataError) -> bool:
@@ -356,16 +365,16 @@ def is_absence(error: DataError) -> bool:
     return error.problems[0].startswith("not found")
 
 
-def _times_of(raw: xr.Dataset, source: Files) -> days.Times:
+def _read_times(raw: xr.Dataset, source: GridFiles) -> days.Times:
     """Return (time,) datetime64[ns] times of a file; empty if its variables are constants."""
-    names = variables.inputs_of(source.terms)
+    names = variables.provider_units(source.terms)
     if not any("time" in raw[name].dims for name in names):
         return np.array([], "datetime64[ns]")
     times: days.Times = raw["time"].values.astype("datetime64[ns]")
     return times
 
 
-def _expected(span: days.Times, template_span: days.Times, offsets: Any) -> days.Times:
+def _expected_times(span: days.Times, template_span: days.Times, offsets: Any) -> days.Times:
     """Return the expected times of a file, given those of the template.
 
     Files of months or years have more or fewer steps than the template if they cover more or fewer
@@ -387,7 +396,7 @@ def _expected(span: days.Times, template_span: days.Times, offsets: Any) -> days
     return times
 
 
-def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
+def _consistency_problems(parts: dict[str, FilePart], grids: dict[str, Grid]) -> list[str]:
     """Return messages about files with different grids, and files that overlap in time.
 
     Args:
@@ -408,7 +417,7 @@ def _disagreements(parts: dict[str, Part], grids: dict[str, Grid]) -> list[str]:
             f"{http_errors.file_name(url)}: no times; expected times, as there are several files"
             for url in timeless
         ]
-    hourly = any(time_steps.step_of(part.times) < days.DAY for part in parts.values())
+    hourly = any(time_steps.median_step(part.times) < days.DAY for part in parts.values())
     ends = {
         url: part.times[[0, -1]].astype("datetime64[m]" if hourly else "datetime64[D]")
         for url, part in parts.items()

@@ -21,8 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
-from pipeline.sources.grids.days import HOWS, SINCE_00, STAMPS
-from pipeline.sources.shared.units import RULES, conversion, known, linear, same
+from pipeline.sources.grids.days import AGGREGATIONS, SINCE_00, STAMPS
+from pipeline.sources.shared.units import (
+    FORMULAS,
+    are_same_units,
+    convert_units,
+    linear_conversion,
+    normalize_units,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +37,12 @@ if TYPE_CHECKING:
 
     Arrays = list[Any]
 
-KEYS = {"from", "units", "to", "fill", "daily", "accumulated", "stamp", "by"}
+
+MAPPING_KEYS = {"from", "units", "to", "fill", "daily", "accumulated", "stamp", "by"}
 
 
 @dataclass(frozen=True)
-class Term:
+class MappedVariable:
     """One variable of a mapping.
 
     Attributes:
@@ -72,9 +79,9 @@ class Term:
         """
         if self.rule is None:
             return arrays[0]
-        formula, first_units = RULES[self.rule], self.inputs[0][1]
+        formula, first_units = FORMULAS[self.rule], self.inputs[0][1]
         converted = [
-            linear(array, units, target or first_units)
+            convert_units(array, units, target or first_units)
             for array, (_, units), target in zip(
                 arrays, self.inputs, formula.input_units, strict=True
             )
@@ -89,10 +96,10 @@ class Term:
           to_days: Aggregates an array of steps to days; None to keep the steps.
         """
         values = self.apply_formula(arrays)
-        return linear(to_days(values) if to_days else values, self.units, self.to)
+        return convert_units(to_days(values) if to_days else values, self.units, self.to)
 
 
-def terms(mapping: dict[str, dict[str, Any]]) -> dict[str, Term]:
+def parse_mapping(mapping: dict[str, dict[str, Any]]) -> dict[str, MappedVariable]:
     """Check a mapping and parse its variables.
 
     Args:
@@ -101,18 +108,22 @@ def terms(mapping: dict[str, dict[str, Any]]) -> dict[str, Term]:
     Raises:
       ValueError: If the mapping is invalid; the message lists all problems.
     """
-    problems = [f"{name}: {problem}" for name, spec in mapping.items() for problem in _wrong(spec)]
+    problems = [
+        f"{name}: {problem}"
+        for name, spec in mapping.items()
+        for problem in _variable_problems(spec)
+    ]
     if problems:
         raise ValueError(f"mapping: {'; '.join(problems)}")
-    return {name: _term(spec) for name, spec in mapping.items()}
+    return {name: _parse_variable(spec) for name, spec in mapping.items()}
 
 
-def inputs_of(variables: dict[str, Term]) -> dict[str, str]:
+def provider_units(variables: dict[str, MappedVariable]) -> dict[str, str]:
     """Return {provider's name: its units} of all variables that a mapping reads."""
     return {name: units for term in variables.values() for name, units in term.inputs}
 
 
-def input_problems(raw: xr.Dataset, variables: dict[str, Term]) -> list[str]:
+def input_problems(raw: xr.Dataset, variables: dict[str, MappedVariable]) -> list[str]:
     """Return messages about inputs that are missing or have other units than the mapping states.
 
     Units that cannot be converted are listed too.
@@ -122,54 +133,56 @@ def input_problems(raw: xr.Dataset, variables: dict[str, Term]) -> list[str]:
       variables: The variables of the mapping.
     """
     problems = []
-    for name, units in inputs_of(variables).items():
+    for name, units in provider_units(variables).items():
         if name not in raw:
             problems.append(f"{name}: missing; the file has {[str(v) for v in raw.data_vars]}")
             continue
         file_units = raw[name].attrs.get("units")
-        if file_units is not None and not same(str(file_units), units):
+        if file_units is not None and not are_same_units(str(file_units), units):
             problems.append(f"{name}: units '{file_units}', expected '{units}'")
     for term in variables.values():
         pairs = [(term.units, term.to)]
         if term.rule:
-            targets = zip(term.inputs, RULES[term.rule].input_units, strict=True)
+            targets = zip(term.inputs, FORMULAS[term.rule].input_units, strict=True)
             pairs += [(units, target) for (_, units), target in targets if target]
         for units, target in pairs:
             try:
-                conversion(units, target)
+                linear_conversion(units, target)
             except DataError as error:
                 problems.append(f"{', '.join(name for name, _ in term.inputs)}: {error}")
     return problems
 
 
-def _term(spec: dict[str, Any]) -> Term:
+def _parse_variable(spec: dict[str, Any]) -> MappedVariable:
     """Parse a valid variable of a mapping."""
-    names, units = _listed(spec["from"]), _listed(spec["units"])
+    names, units = _as_list(spec["from"]), _as_list(spec["units"])
     inputs = tuple(zip(names, units * len(names) if len(units) == 1 else units, strict=True))
     rule, daily = spec.get("by"), spec.get("daily")
-    result_units = (RULES[rule].output_units if rule else None) or units[0]
-    result_units = f"{known(result_units)} day-1" if daily == "sum" else result_units
+    result_units = (FORMULAS[rule].output_units if rule else None) or units[0]
+    result_units = f"{normalize_units(result_units)} day-1" if daily == "sum" else result_units
     accumulated = spec.get("accumulated")
     stamp = "end" if accumulated else spec.get("stamp")
     since_00 = accumulated == "since_00"
-    return Term(inputs, rule, daily, since_00, stamp, result_units, spec.get("to", result_units))
+    return MappedVariable(
+        inputs, rule, daily, since_00, stamp, result_units, spec.get("to", result_units)
+    )
 
 
-def _wrong(spec: dict[str, Any]) -> list[str]:
+def _variable_problems(spec: dict[str, Any]) -> list[str]:
     """Return messages about what is invalid in a variable of a mapping."""
-    problems = [f"unknown key '{key}'" for key in spec.keys() - KEYS]
+    problems = [f"unknown key '{key}'" for key in spec.keys() - MAPPING_KEYS]
     for key, accepted in (
-        ("daily", HOWS),
+        ("daily", AGGREGATIONS),
         ("accumulated", ("hourly", "since_00")),
         ("stamp", STAMPS),
-        ("by", tuple(RULES)),
+        ("by", tuple(FORMULAS)),
     ):
         if key in spec and spec[key] not in accepted:
             problems.append(f"{key} '{spec[key]}', expected {', '.join(accepted)}")
-    names, units = _listed(spec["from"]), _listed(spec["units"])
+    names, units = _as_list(spec["from"]), _as_list(spec["units"])
     if len(units) not in (1, len(names)):
         problems.append(f"{len(names)} names and {len(units)} units")
-    n_inputs = len(RULES[spec["by"]].input_units) if spec.get("by") in RULES else 1
+    n_inputs = len(FORMULAS[spec["by"]].input_units) if spec.get("by") in FORMULAS else 1
     if len(names) != n_inputs:
         formula = f"for `by: {spec['by']}`" if "by" in spec else "without `by`"
         problems.append(f"from {len(names)} variables, expected {n_inputs} {formula}")
@@ -178,6 +191,6 @@ def _wrong(spec: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _listed(value: Any) -> list[str]:
+def _as_list(value: Any) -> list[str]:
     """Return one or several values as a list of texts."""
     return [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]

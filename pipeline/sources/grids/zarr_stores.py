@@ -38,29 +38,27 @@ if TYPE_CHECKING:
     from pipeline.sources.grids.driver import GridSource
 
 
-HEADER = 16  # bytes of a Blosc header; the last four are the length of the chunk
-
+HEADER_BYTES = 16  # bytes of a Blosc header; the last four are the length of the chunk
 UNDECLARED = "undeclared_fill"  # key of a variable's encoding
-
-DOCUMENTS = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray")  # metadata of a store
-
+METADATA_NAMES = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray")  # metadata of a store
 FORBIDDEN = 403  # HTTP status
+MAX_LISTED_CHUNKS = 200_000  # largest number of an array's chunks that are listed
 
-MOST_LISTED = 200_000  # largest number of an array's chunks that are listed
 
-
-def check(chunk: bytes) -> None:
+def check_blosc_length(chunk: bytes) -> None:
     """Check that a Blosc chunk has at least the length that its header states.
 
     Raises:
       RuntimeError: If it is shorter. Blosc raises the same type for other damage.
     """
-    stated = int.from_bytes(chunk[HEADER - 4 : HEADER], "little")
-    if len(chunk) < max(HEADER, stated):
-        raise RuntimeError(f"a Blosc chunk has {len(chunk)} bytes, expected {stated or HEADER}")
+    stated = int.from_bytes(chunk[HEADER_BYTES - 4 : HEADER_BYTES], "little")
+    if len(chunk) < max(HEADER_BYTES, stated):
+        raise RuntimeError(
+            f"a Blosc chunk has {len(chunk)} bytes, expected {stated or HEADER_BYTES}"
+        )
 
 
-class WholeBlosc(numcodecs.blosc.Blosc):  # type: ignore[misc]
+class CheckedBlosc(numcodecs.blosc.Blosc):  # type: ignore[misc]
     """Blosc codec of Zarr v2 that checks the length of chunks."""
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -69,23 +67,23 @@ class WholeBlosc(numcodecs.blosc.Blosc):  # type: ignore[misc]
         Raises:
           RuntimeError: If the chunk is damaged.
         """
-        check(bytes(memoryview(buf).cast("B")))
+        check_blosc_length(bytes(memoryview(buf).cast("B")))
         return super().decode(buf, out)
 
 
-class WholeBloscCodec(BloscCodec):
+class CheckedBloscCodec(BloscCodec):
     """Blosc codec of Zarr v3 that checks the length of chunks."""
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        check(chunk_bytes.to_bytes())
+        check_blosc_length(chunk_bytes.to_bytes())
         return await super()._decode_single(chunk_bytes, chunk_spec)
 
 
-def use() -> None:
+def use_checked_blosc() -> None:
     """Let Zarr in this process decode Blosc with the codecs that check the length of chunks."""
-    numcodecs.register_codec(WholeBlosc, "blosc")
-    zarr.registry.register_codec("blosc", WholeBloscCodec)
-    zarr.config.set({"codecs.blosc": f"{__name__}.{WholeBloscCodec.__name__}"})
+    numcodecs.register_codec(CheckedBlosc, "blosc")
+    zarr.registry.register_codec("blosc", CheckedBloscCodec)
+    zarr.config.set({"codecs.blosc": f"{__name__}.{CheckedBloscCodec.__name__}"})
 
 
 def open_group(
@@ -107,7 +105,7 @@ def open_group(
     """
     import xarray as xr
 
-    use()
+    use_checked_blosc()
     zarr_store = xr.backends.ZarrStore.open_group(
         store,
         mode="r",
@@ -117,19 +115,19 @@ def open_group(
         # With False, xarray fails for attributes of format 3 that are not in base64.
         use_zarr_fill_value_as_mask=True,
     )
-    raw = xr.open_dataset(zarr_store, engine="store", **missing_values.RAW)
+    raw = xr.open_dataset(zarr_store, engine="store", **missing_values.OPEN_OPTIONS)
     for name in raw.variables:
-        _declare(raw.variables[name], zarr_store.members[str(name)])
+        _declare_missing(raw.variables[name], zarr_store.members[str(name)])
     return raw
 
 
-def _declare(variable: xr.Variable, array: Any) -> None:
+def _declare_missing(variable: xr.Variable, array: Any) -> None:
     """Set `_FillValue` and `missing_value` of a variable to what its array declares as missing."""
     attrs = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
     if variable.dtype.kind not in "iuf":
         variable.attrs = attrs
         return
-    declared, fill = _number(array.attrs.get("_FillValue")), array.fill_value
+    declared, fill = _parse_fill(array.attrs.get("_FillValue")), array.fill_value
     if declared is not None:
         attrs["_FillValue"] = declared
     if fill is not None:
@@ -144,7 +142,7 @@ def _declare(variable: xr.Variable, array: Any) -> None:
     variable.attrs = attrs
 
 
-def _number(attribute: Any) -> Any:
+def _parse_fill(attribute: Any) -> Any:
     """Return the number of an attribute `_FillValue`; None for a text that is not a number.
 
     In format 3, xarray writes floats in base64, and other numbers as they are.
@@ -161,7 +159,7 @@ def _number(attribute: Any) -> Any:
         return None
 
 
-class KnownKeys(AsyncFileSystem):  # type: ignore[misc]
+class UnlistedFileSystem(AsyncFileSystem):  # type: ignore[misc]
     """A wrapper of a file system that cannot list, which lists known names of a group's arrays.
 
     A public bucket that does not allow listing answers 403 instead of 404 for objects that do not
@@ -191,7 +189,7 @@ class KnownKeys(AsyncFileSystem):  # type: ignore[misc]
         try:
             return bytes(await self.inner._cat_file(path, start=start, end=end, **how))
         except Exception as error:
-            if path.rpartition("/")[2] not in DOCUMENTS or not is_forbidden(error):
+            if path.rpartition("/")[2] not in METADATA_NAMES or not is_forbidden(error):
                 raise
             self.refused = self.refused or error
             raise FileNotFoundError(path) from error
@@ -233,7 +231,7 @@ def open_unlisted(
       Exception: The file system's error if the store's documents are refused.
     """
     inner, root = fsspec.core.url_to_fs(url, **options, asynchronous=True)
-    known = KnownKeys(inner, f"{root}/{group}" if group else root, names)
+    known = UnlistedFileSystem(inner, f"{root}/{group}" if group else root, names)
     try:
         return open_group(FSMap(root, known), group, None, consolidated=None)
     except FileNotFoundError:
@@ -247,7 +245,7 @@ def is_forbidden(error: BaseException) -> bool:
     return isinstance(error, PermissionError) or getattr(error, "status", None) == FORBIDDEN
 
 
-class Layout(NamedTuple):
+class ChunkLayout(NamedTuple):
     """The chunks of an array.
 
     Attributes:
@@ -265,7 +263,7 @@ class Layout(NamedTuple):
     fill: Any
 
 
-def of_source(
+def find_absent_chunks(
     source: GridSource, group: str | None
 ) -> tuple[dict[str, tuple[Times, Any]], int] | None:
     """Find absent chunks of the requested days and region.
@@ -289,16 +287,16 @@ def of_source(
         if grid is None:
             return None
         where = dict(zip(grid.dims, grid.clip(source.region).slices, strict=True))
-        where["time"] = _steps(source, part.times)
-        options = access.options(part.url, source.storage_options, source.login)
+        where["time"] = _requested_steps(source, part.times)
+        options = access.fsspec_options(part.url, source.storage_options, source.login)
         for name, term in source.terms.items():
             for native, _ in term.inputs:
                 dims = [str(dim) for dim in raw[native].dims]
                 if dims[0] != "time":
                     continue
                 slices = [where[dim] for dim in dims]
-                with http_errors.answering(part.url, source.login):
-                    listing = absent(part.url, group, native, slices, options)
+                with http_errors.plain_http_errors(part.url, source.login):
+                    listing = absent_chunks_of_array(part.url, group, native, slices, options)
                 if listing is None:
                     return None
                 absent_slices, n_expected, fill = listing
@@ -311,7 +309,7 @@ def of_source(
     return result, expected
 
 
-def _steps(source: GridSource, times: Times) -> slice:
+def _requested_steps(source: GridSource, times: Times) -> slice:
     """Return the slice of a store's steps that are in the requested period."""
     requested = source.requested_days()
     if requested is None:
@@ -320,7 +318,7 @@ def _steps(source: GridSource, times: Times) -> slice:
     return slice(int(ends[0]), int(ends[1]))
 
 
-def absent(
+def absent_chunks_of_array(
     url: str, group: str | None, name: str, slices: Sequence[slice], options: dict[str, Any]
 ) -> tuple[list[slice], int, Any] | None:
     """Find parts of an array's first dimension where a chunk is absent that exists elsewhere.
@@ -341,8 +339,8 @@ def absent(
     filesystem, root = fsspec.core.url_to_fs(files.join(url, group) if group else url, **options)
     if "http" in files.protocols(filesystem):
         return None
-    layout = _layout(filesystem, f"{root}/{name}")
-    if layout is None or np.prod(_counts(layout)) > MOST_LISTED:
+    layout = _read_layout(filesystem, f"{root}/{name}")
+    if layout is None or np.prod(_count_chunks(layout)) > MAX_LISTED_CHUNKS:
         return None
     folder = f"{root}/{name}/"
     keys = {str(path).rpartition(f"/{name}/")[2] for path in filesystem.find(folder)}
@@ -351,7 +349,9 @@ def absent(
         range(start // chunk, -(-stop // chunk))
         for (start, stop, _), chunk in zip(bounds, layout.chunks, strict=True)
     ]
-    existing = {index for index in np.ndindex(*_counts(layout)) if _key(layout, index) in keys}
+    existing = {
+        index for index in np.ndindex(*_count_chunks(layout)) if _chunk_key(layout, index) in keys
+    }
     positions = {index[1:] for index in existing}  # where a chunk exists at any time
     parts: list[slice] = []
     n_expected = 0
@@ -366,17 +366,17 @@ def absent(
     return parts, n_expected, layout.fill
 
 
-def _counts(layout: Layout) -> tuple[int, ...]:
+def _count_chunks(layout: ChunkLayout) -> tuple[int, ...]:
     """Return the number of chunks along each dimension."""
     return tuple(-(-size // chunk) for size, chunk in zip(layout.shape, layout.chunks, strict=True))
 
 
-def _key(layout: Layout, index: tuple[int, ...]) -> str:
+def _chunk_key(layout: ChunkLayout, index: tuple[int, ...]) -> str:
     """Return the key of the chunk with an index."""
     return layout.prefix + layout.separator.join(map(str, index))
 
 
-def _layout(filesystem: Any, path: str) -> Layout | None:
+def _read_layout(filesystem: Any, path: str) -> ChunkLayout | None:
     """Read the chunks of an array from its metadata of format 2 or 3; None without metadata."""
     try:
         metadata = json.loads(filesystem.cat_file(f"{path}/zarr.json"))
@@ -387,10 +387,10 @@ def _layout(filesystem: Any, path: str) -> Layout | None:
             return None
         shape, chunks = tuple(metadata["shape"]), tuple(metadata["chunks"])
         separator = metadata.get("dimension_separator", ".")
-        return Layout(shape, chunks, "", separator, metadata["fill_value"])
+        return ChunkLayout(shape, chunks, "", separator, metadata["fill_value"])
     encoding = metadata["chunk_key_encoding"]
     is_default = encoding["name"] == "default"
     separator = encoding.get("configuration", {}).get("separator", "/" if is_default else ".")
     chunks = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
     prefix = f"c{separator}" if is_default else ""
-    return Layout(tuple(metadata["shape"]), chunks, prefix, separator, metadata["fill_value"])
+    return ChunkLayout(tuple(metadata["shape"]), chunks, prefix, separator, metadata["fill_value"])

@@ -26,7 +26,7 @@ from pipeline.sources.ismn.days import FLAG_ATTRS, read_site
 from pipeline.sources.ismn.days import good_days as days_good_days
 from pipeline.sources.shared import http_errors, time_steps
 from pipeline.sources.shared import sites as shared_sites
-from pipeline.sources.shared.driver import Mapping, Source
+from pipeline.sources.shared.driver import EntryMapping, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ class IsmnSource(Source):
     def __init__(
         self,
         urlpath: str,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         depth: tuple[float, float] = (0.0, 0.075),
         day: Literal["utc", "local"] = "utc",
         min_hours: int = 12,
@@ -129,11 +129,11 @@ class IsmnSource(Source):
             )
             for records, offset in zip(sites, offsets, strict=True)
         ]
-        names = shared_sites.by_target(self.mapping)
-        values = shared_sites.side_by_side(
+        names = shared_sites.target_first(self.mapping)
+        values = shared_sites.stack_records(
             [site[0] for site in lazy_sites], len(days), names, "float32"
         )
-        flags = shared_sites.side_by_side(
+        flags = shared_sites.stack_records(
             [site[1] for site in lazy_sites], len(days), ["flag"], "int32"
         )
         raw = xr.Dataset({name: (("time", "place"), array) for name, array in values.items()})
@@ -158,11 +158,11 @@ class IsmnSource(Source):
           for the first variable, pairs of a record to read and one that is not read although it
           begins earlier or ends later.
         """
-        names = shared_sites.by_target(self.mapping)
+        names = shared_sites.target_first(self.mapping)
         matching, others = archive.find_sensors(path, names, self.depth)
         groups: dict[tuple[str, str], list[Sensor]] = {}
         for sensor in matching:
-            if shared_sites.inside(sensor.lat, sensor.lon, self.region):
+            if shared_sites.is_inside(sensor.lat, sensor.lon, self.region):
                 groups.setdefault((sensor.network, sensor.site), []).append(sensor)
         sites: list[list[list[Record]]] = []
         left_out: list[tuple[Record, Record]] = []
@@ -182,7 +182,7 @@ class IsmnSource(Source):
             problem = f"no sensor of {names[0]} at {top:g} to {bottom:g} m{where}"
             if others:
                 problem += f"; the archive has {'; '.join(others)}"
-            place = http_errors.shown(self.urlpath)
+            place = http_errors.format_url(self.urlpath)
             raise DataError(place, problem, remedy="choose another depth or region")
         return sites, left_out
 

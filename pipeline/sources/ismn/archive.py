@@ -31,7 +31,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources.shared import access, http_errors
-from pipeline.sources.shared.time_steps import Hours
+from pipeline.sources.shared.time_steps import SensorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -173,15 +173,15 @@ def local_archive(url: str, given: dict[str, Any], login: str | None) -> str:
     Raises:
       DataError: If the archive is missing, access is refused or its server does not answer.
     """
-    with http_errors.answering(url, login):
-        filesystem, path = fsspec.core.url_to_fs(url, **access.options(url, given, login))
+    with http_errors.plain_http_errors(url, login):
+        filesystem, path = fsspec.core.url_to_fs(url, **access.fsspec_options(url, given, login))
         info = filesystem.info(path)
         if "file" in filesystem.protocol:
             return str(path)
         import pooch
 
         version = {key: str(value) for key, value in info.items() if key in _VERSION_KEYS}
-        name = files.sha256_of([http_errors.shown(url), version])
+        name = files.sha256_of_json([http_errors.format_url(url), version])
         cached = Path(pooch.os_cache("soilweave")) / "ismn" / f"{name}.zip"
         if not cached.exists():
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -205,12 +205,12 @@ def archive_digest(url: str, given: dict[str, Any], login: str | None) -> str:
     Raises:
       DataError: If the archive is missing or damaged.
     """
-    with http_errors.answering(url, login):
-        filesystem, path = fsspec.core.url_to_fs(url, **access.options(url, given, login))
+    with http_errors.plain_http_errors(url, login):
+        filesystem, path = fsspec.core.url_to_fs(url, **access.fsspec_options(url, given, login))
         if "file" in filesystem.protocol:
-            return files.sha256_of(sorted(list_members(str(path)).items()))
-        with access.opened(url, given, login) as file:
-            return files.sha256_of(sorted(_list_zip(file, url).items()))
+            return files.sha256_of_json(sorted(list_members(str(path)).items()))
+        with access.open_file(url, given, login) as file:
+            return files.sha256_of_json(sorted(_list_zip(file, url).items()))
 
 
 def list_members(path: str, *, content: bool = True) -> dict[str, list[int]]:
@@ -250,7 +250,7 @@ def _list_zip(file: Any, place: str) -> dict[str, list[int]]:
     except zipfile.BadZipFile as error:
         problem = "cannot be read as a zip file; it may be truncated"
         hint = "download the archive again"
-        raise DataError(http_errors.shown(place), problem, remedy=hint) from error
+        raise DataError(http_errors.format_url(place), problem, remedy=hint) from error
 
 
 def _is_sensor_file(name: str) -> bool:
@@ -361,7 +361,7 @@ def find_sensors(
     return matching, sorted(others)
 
 
-def read_hours(path: str, member: str) -> Hours:
+def read_hours(path: str, member: str) -> SensorRecord:
     """Read the hourly values of a sensor; flags are sums of `BITS`.
 
     Args:
@@ -388,7 +388,7 @@ def read_hours(path: str, member: str) -> Hours:
     if number is None:
         raise DataError(place, "has values that are not numbers", remedy=DOWNLOAD_AGAIN)
     flags, flag_index = np.unique(frame["flag"].to_numpy(str), return_inverse=True)
-    return Hours(
+    return SensorRecord(
         times.to_numpy("datetime64[s]"),
         np.where(number <= HIGHEST_FILL, np.float32(np.nan), number),
         np.array([flag_bits(flag) for flag in flags], np.int32)[flag_index],

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.sources.ismn import archive
 from pipeline.sources.ismn.archive import BITS
 from pipeline.sources.shared import time_steps
-from pipeline.sources.shared.time_steps import Codes, Days, Hours
+from pipeline.sources.shared.time_steps import DailyValues, QualityCodes, SensorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-CODES = Codes(BITS["G"], BITS["too_few_hours"], BITS["M"])
+CODES = QualityCodes(BITS["G"], BITS["too_few_hours"], BITS["M"])
 UNCHECKED = BITS["U"]
 
 # Attributes of `provider_flag`.
@@ -111,38 +111,43 @@ def _cached_good_days(
     return days[_is_good_or_unchecked(_daily_means(hours, days, min_hours, offset).flags)]
 
 
-def _read_record(path: str, members: Sequence[str]) -> Hours:
+def _read_record(path: str, members: Sequence[str]) -> SensorRecord:
     """Return the hourly values of successive sensors, one after the other."""
     parts = [archive.read_hours(path, member) for member in members]
-    return Hours(
+    return SensorRecord(
         times=np.concatenate([part.times for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         flags=np.concatenate([part.flags for part in parts]),
     )
 
 
-def _daily_means(hours: Hours, days: NDArray[np.datetime64], min_hours: int, offset: int) -> Days:
+def _daily_means(
+    hours: SensorRecord, days: NDArray[np.datetime64], min_hours: int, offset: int
+) -> DailyValues:
     """Return daily means of checked hours, or of all hours where checked ones are too few."""
-    checked = time_steps.means(hours, days, CODES, min_hours, offset)
+    checked = time_steps.average_days(hours, days, CODES, min_hours, offset)
     unchecked = hours.flags == UNCHECKED
     if not unchecked.any():
         return checked
     relabelled = hours._replace(flags=np.where(unchecked, np.int32(CODES.good), hours.flags))
-    return _prefer_checked(checked, time_steps.means(relabelled, days, CODES, min_hours, offset))
+    return _prefer_checked(
+        checked, time_steps.average_days(relabelled, days, CODES, min_hours, offset)
+    )
 
 
-def _mean_of_records(parts: list[Days]) -> Days:
+def _mean_of_records(parts: list[DailyValues]) -> DailyValues:
     """Return for each day the mean of the good records, or else of the unchecked ones."""
     relabelled = [
         part._replace(flags=np.where(_is_good_or_unchecked(part.flags), CODES.good, part.flags))
         for part in parts
     ]
     return _prefer_checked(
-        time_steps.mean_of(parts, CODES.good), time_steps.mean_of(relabelled, CODES.good)
+        time_steps.average_sensors(parts, CODES.good),
+        time_steps.average_sensors(relabelled, CODES.good),
     )
 
 
-def _prefer_checked(checked: Days, relabelled: Days) -> Days:
+def _prefer_checked(checked: DailyValues, relabelled: DailyValues) -> DailyValues:
     """Return days from checked values, and where they are not good, with unchecked values too.
 
     Args:
@@ -151,7 +156,7 @@ def _prefer_checked(checked: Days, relabelled: Days) -> Days:
     """
     good = checked.flags == CODES.good
     flags = np.where(relabelled.flags == CODES.good, UNCHECKED, relabelled.flags)
-    return Days(
+    return DailyValues(
         np.where(good, checked.values, relabelled.values).astype(np.float32),
         np.where(good, CODES.good, flags).astype(np.int32),
     )

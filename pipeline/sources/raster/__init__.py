@@ -24,7 +24,7 @@ from pipeline.sources.raster.geotiff import BlockReader, MissingRasterError, for
 from pipeline.sources.raster.layers import Layer
 from pipeline.sources.raster.mosaic import Corner, Tiles
 from pipeline.sources.shared import dates, fingerprints, http_errors
-from pipeline.sources.shared.driver import REMEDY, Mapping, Source
+from pipeline.sources.shared.driver import CORRECT_FILE_HINT, EntryMapping, Source
 
 if TYPE_CHECKING:
     import datetime
@@ -78,7 +78,7 @@ class RasterSource(Source):
     def __init__(
         self,
         urlpath: str,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         crs: str | None = None,
         nodata: float | None = None,
         band: str | int = 1,
@@ -141,7 +141,9 @@ class RasterSource(Source):
         others = [url for url in layouts if layouts[url] != next(iter(layouts.values()))]
         problems += [f"{_file_name(url)}: has another grid than the first raster" for url in others]
         if problems:
-            raise DataError(http_errors.shown(self.urlpath), *problems, remedy=REMEDY)
+            raise DataError(
+                http_errors.format_url(self.urlpath), *problems, remedy=CORRECT_FILE_HINT
+            )
         return self._dataset(layouts, days)
 
     read = to_dask
@@ -164,14 +166,14 @@ class RasterSource(Source):
         for pattern in self.layers():
             days_and_corners = itertools.product(days or (None,), corners)
             urls = sorted({format_url(pattern, day, c, tiles) for day, c in days_and_corners})
-            file_tags = fingerprints.of_files(urls, self.storage_options, self.login)
+            file_tags = fingerprints.tag_files(urls, self.storage_options, self.login)
             existing = [
                 f"{_file_name(url)} {t}" for url, t in zip(urls, file_tags, strict=True) if t
             ]
             if not existing:
                 raise self._not_found(pattern, len(urls))
             tagged.append(existing)
-        return files.sha256_of([_file_name(self.urlpath), tagged])
+        return files.sha256_of_json([_file_name(self.urlpath), tagged])
 
     @property
     def _origin(self) -> str | None:
@@ -188,13 +190,13 @@ class RasterSource(Source):
 
     def _days(self) -> tuple[datetime.datetime, ...]:
         """Return the days of the files to read; empty if the URL contains no day."""
-        if dates.span(self.urlpath) is None:
+        if dates.pattern_unit(self.urlpath) is None:
             return ()
-        first, last = self.period or dates.period_of((self.metadata or {}).get("period", ""))
+        first, last = self.period or dates.parse_period((self.metadata or {}).get("period", ""))
         if last is None:
             problem = "the period in the catalog entry has no last day, and none is requested"
             raise DataError(
-                http_errors.shown(self.urlpath), problem, remedy="set `period` of the source"
+                http_errors.format_url(self.urlpath), problem, remedy="set `period` of the source"
             )
         start, end = np.datetime64(first, "D"), np.datetime64(last, "D")
         days = np.arange(start, end + np.timedelta64(1, "D"))
@@ -232,7 +234,7 @@ class RasterSource(Source):
         """Return the error for a pattern of which no raster exists."""
         problem = "not found" if n_tried == 1 else f"not found: none of {n_tried} files exists"
         hint = f"get it from {self._origin}" if self._origin else "has it moved?"
-        return MissingRasterError(http_errors.shown(pattern), problem, remedy=hint)
+        return MissingRasterError(http_errors.format_url(pattern), problem, remedy=hint)
 
     def _layout(
         self, pattern: str, layers: tuple[Layer, ...], days: tuple[datetime.datetime, ...]
@@ -271,7 +273,7 @@ class RasterSource(Source):
             except ValueError as error:
                 problems.append(str(error))
         if layout is None:
-            raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
+            raise DataError(http_errors.format_url(url), *problems, remedy=CORRECT_FILE_HINT)
         return layout
 
     def _reader(
@@ -328,4 +330,4 @@ def _widen_to_footprints(region: Box) -> Box:
 
 def _file_name(url: str) -> str:
     """Return the file name of a URL, without a query or credentials."""
-    return http_errors.shown(url).rsplit("/", 1)[-1]
+    return http_errors.format_url(url).rsplit("/", 1)[-1]

@@ -20,7 +20,7 @@ from pipeline.errors import DataError
 from pipeline.sources.raster import mosaic
 from pipeline.sources.raster.mosaic import Corner, Tiles, url_fields
 from pipeline.sources.shared import access, dates, http_errors
-from pipeline.sources.shared.driver import REMEDY
+from pipeline.sources.shared.driver import CORRECT_FILE_HINT
 
 if TYPE_CHECKING:
     import datetime
@@ -83,13 +83,17 @@ def open_raster(
                 if _can_read_parts(url, given, login):
                     dataset = rasterio.open(_gdal_path(url))
                 else:
-                    file = stack.enter_context(MemoryFile(access.whole(url, given, login)))
+                    file = stack.enter_context(
+                        MemoryFile(access.read_without_ranges(url, given, login))
+                    )
                     dataset = file.open()
             with dataset:
                 yield dataset
     except NotGeoreferencedWarning:
         problem = "has no georeference, neither a transform nor a CRS"
-        raise DataError(http_errors.shown(url), problem, remedy="get the complete file") from None
+        raise DataError(
+            http_errors.format_url(url), problem, remedy="get the complete file"
+        ) from None
     except RasterioError:
         # GDAL's message may contain a signed URL, or nothing; fsspec finds out the reason instead.
         raise _explain_failure(url, given, login, origin) from None
@@ -103,7 +107,7 @@ def _can_read_parts(url: str, given: dict[str, Any], login: str | None) -> bool:
     if not url.startswith(("http://", "https://")):
         return True
     try:
-        return access.sends_parts(url, given, login)
+        return access.supports_ranges(url, given, login)
     except DataError:
         return True
 
@@ -136,10 +140,10 @@ def gdal_options(url: str, given: dict[str, Any], login: str | None = None) -> d
         "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/",
     }
     if scheme == "s3":
-        return options | _s3_options(access.options(url, given, login))
+        return options | _s3_options(access.fsspec_options(url, given, login))
     if scheme == "gs" and given.get("token") == "anon":
         return options | {"GS_NO_SIGN_REQUEST": "YES"}
-    headers = access.options(url, given, login).get("headers", {})
+    headers = access.fsspec_options(url, given, login).get("headers", {})
     if headers:
         options["GDAL_HTTP_HEADERS"] = "\r\n".join(f"{k}: {v}" for k, v in headers.items())
     return options
@@ -176,17 +180,19 @@ def _gdal_path(url: str) -> str:
         return url
     if scheme == "file":
         return rest
-    return GDAL_PREFIXES[scheme] + (access.routed(url) if scheme in ("http", "https") else rest)
+    return GDAL_PREFIXES[scheme] + (access.route_url(url) if scheme in ("http", "https") else rest)
 
 
 def _explain_failure(
     url: str, given: dict[str, Any], login: str | None, origin: str | None
 ) -> DataError:
     """Return the error that says why GDAL could not open or read a raster."""
-    place = http_errors.shown(url)
+    place = http_errors.format_url(url)
     try:
-        with http_errors.answering(url, login, origin):
-            filesystem, path = fsspec.core.url_to_fs(url, **access.options(url, given, login))
+        with http_errors.plain_http_errors(url, login, origin):
+            filesystem, path = fsspec.core.url_to_fs(
+                url, **access.fsspec_options(url, given, login)
+            )
             try:
                 filesystem.cat_file(path, start=0, end=1)
             except FileNotFoundError:
@@ -290,7 +296,7 @@ class BlockReader:
                     f"its {size[0]} x {size[1]} cells are not on the grid of the first raster"
                 )
         if problems:
-            raise DataError(http_errors.shown(url), *problems, remedy=REMEDY)
+            raise DataError(http_errors.format_url(url), *problems, remedy=CORRECT_FILE_HINT)
 
     def _window(
         self, dataset: rasterio.DatasetReader, i: int, j: int, shape: tuple[int, int]
@@ -318,4 +324,4 @@ def format_url(
     url = pattern
     if corner is not None and tiles is not None:
         url = url.format(**url_fields(corner, tiles.degrees))
-    return dates.filled(url, day) if day else url
+    return dates.fill_pattern(url, day) if day else url

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.grid.regrid import LEAST_COVERED
-from pipeline.sources.shared.missing_values import fills_of
-from pipeline.sources.shared.units import conversion, same
+from pipeline.grid.regrid import MIN_COVERED_SHARE
+from pipeline.sources.shared.missing_values import declared_fills
+from pipeline.sources.shared.units import are_same_units, linear_conversion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def block_means(
     """
     n_valid, total = _block_sums(valid, shape), _block_sums(np.where(valid, values, 0), shape)
     size = values.size / (shape[0] * shape[1])
-    enough = n_valid >= LEAST_COVERED * size * (1 - 1e-9)
+    enough = n_valid >= MIN_COVERED_SHARE * size * (1 - 1e-9)
     mean = np.full(shape, np.nan, np.float32)
     return np.divide(total, n_valid, out=mean, where=enough, casting="same_kind")
 
@@ -191,7 +191,7 @@ class Layer:
             nodata=nodata,
             valid=valid,
             scale=float(spec.get("scale", 1)),
-            fills=fills_of({name: spec}).get(str(spec["from"]), ()),
+            fills=declared_fills({name: spec}).get(str(spec["from"]), ()),
         )
 
     def index(self, dataset: rasterio.DatasetReader) -> int:
@@ -213,7 +213,7 @@ class Layer:
             problems.append(f"{self.name}: nodata {nodata:g}, expected {self.nodata:g}")
         units = dataset.units[index - 1]
         expected = "m" if self.derive else self.units
-        if units and not self.classes and not same(units, expected):
+        if units and not self.classes and not are_same_units(units, expected):
             problems.append(f"{self.name}: units '{units}', expected '{expected}'")
         if self.classes and np.dtype(dataset.dtypes[index - 1]).kind not in "iu":
             dtype = dataset.dtypes[index - 1]
@@ -222,7 +222,7 @@ class Layer:
             scale = dataset.scales[index - 1]
             problems.append(f"{self.name}: scale {scale:g}, expected {self.scale:g}")
         try:
-            conversion(self.units, self.to)
+            linear_conversion(self.units, self.to)
         except DataError as error:
             problems.append(f"{self.name}: {error}")
         return problems
@@ -258,7 +258,7 @@ class Layer:
             )
             numbers = numbers[inner]
             valid = np.isfinite(numbers)
-        factor, offset = conversion(self.units, self.to)
+        factor, offset = linear_conversion(self.units, self.to)
         return (block_means(numbers, valid, shape) * factor + offset).astype("float32")
 
     def _scale(self, dataset: rasterio.DatasetReader) -> float:

@@ -10,31 +10,34 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fsspec
 
 from pipeline import files
-from pipeline.errors import DataError, UnreachableError, bare
+from pipeline.errors import DataError, UnreachableError, redact_secrets
 from pipeline.sources.shared import earthdata
-from pipeline.sources.shared.http_errors import answering, retrying_client, shown
+from pipeline.sources.shared.http_errors import format_url, plain_http_errors, retrying_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 log = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
 WAITS_S = (2.0, 8.0)  # before each repetition of a read that failed
 
 # Returns the URL to request instead of a given one. Recording and replay set it to redirect
 # libraries that have their own HTTP client.
 ROUTE: Callable[..., str] | None = None
+PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = (
+    206,
+    416,
+)  # HTTP status of a part of a file, and of a range beyond the file's end
+MAX_BYTES_WITHOUT_RANGES = (
+    2 * 2**30
+)  # bytes; limit for reading a whole file if a server sends no parts
+_supports_ranges: dict[str, bool] = {}  # host -> whether it sends parts of files
 
-PART, EMPTY = 206, 416  # HTTP status of a part of a file, and of a range beyond the file's end
 
-LARGEST_WHOLE = 2 * 2**30  # bytes; limit for reading a whole file if a server sends no parts
-
-_PARTS: dict[str, bool] = {}  # host -> whether it sends parts of files
-
-
-def options(url: str, storage_options: dict[str, Any], login: str | None = None) -> dict[str, Any]:
+def fsspec_options(
+    url: str, storage_options: dict[str, Any], login: str | None = None
+) -> dict[str, Any]:
     """Return the options with which fsspec opens a URL.
 
     Args:
@@ -49,18 +52,21 @@ def options(url: str, storage_options: dict[str, Any], login: str | None = None)
     if url.startswith(("http://", "https://")):
         result.setdefault("get_client", retrying_client)
         if login == "earthdata":
-            result["headers"] = {**result.get("headers", {}), **earthdata.headers(url)}
+            result["headers"] = {
+                **result.get("headers", {}),
+                **earthdata.authorization_headers(url),
+            }
     elif url.startswith("s3://") and login == "earthdata":
         result |= earthdata.s3_options(url)
     return files.with_endpoint(url, result)
 
 
-def routed(url: str) -> str:
+def route_url(url: str) -> str:
     """Return the URL that a library with its own HTTP client (GDAL, Icechunk) must request."""
     return url if ROUTE is None else ROUTE(url, follow=True)
 
 
-def read(
+def read_file(
     url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
 ) -> bytes:
     """Read a whole file.
@@ -73,12 +79,14 @@ def read(
     Raises:
       DataError: If the file does not exist or is refused, or its server does not answer.
     """
-    with answering(url, login):
-        filesystem, path = fsspec.core.url_to_fs(url, **options(url, storage_options or {}, login))
+    with plain_http_errors(url, login):
+        filesystem, path = fsspec.core.url_to_fs(
+            url, **fsspec_options(url, storage_options or {}, login)
+        )
         return bytes(filesystem.cat_file(path))
 
 
-def opened(
+def open_file(
     url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
 ) -> Any:
     """Open a file as a file-like object that fetches only the parts that are read.
@@ -95,13 +103,15 @@ def opened(
       DataError: If the file does not exist or is refused, its server does not answer, or its
         server sends no parts and the file is larger than 2 GiB.
     """
-    with answering(url, login):
-        if url.startswith(("http://", "https://")) and not sends_parts(url, storage_options, login):
-            return io.BytesIO(whole(url, storage_options, login))
-        return fsspec.open(url, **options(url, storage_options or {}, login)).open()
+    with plain_http_errors(url, login):
+        if url.startswith(("http://", "https://")) and not supports_ranges(
+            url, storage_options, login
+        ):
+            return io.BytesIO(read_without_ranges(url, storage_options, login))
+        return fsspec.open(url, **fsspec_options(url, storage_options or {}, login)).open()
 
 
-def whole(
+def read_without_ranges(
     url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
 ) -> bytes:
     """Read a file from a server that does not send parts of files.
@@ -114,20 +124,22 @@ def whole(
     Raises:
       DataError: If the file does not exist, is refused, or is larger than 2 GiB.
     """
-    with answering(url, login):
-        filesystem, path = fsspec.core.url_to_fs(url, **options(url, storage_options or {}, login))
+    with plain_http_errors(url, login):
+        filesystem, path = fsspec.core.url_to_fs(
+            url, **fsspec_options(url, storage_options or {}, login)
+        )
         size = int(filesystem.info(path).get("size") or 0)
-    if size > LARGEST_WHOLE:
+    if size > MAX_BYTES_WITHOUT_RANGES:
         problem = (
             f"the file has {size / 2**30:.1f} GiB, and its server sends no parts of files; "
-            f"such files are read up to {LARGEST_WHOLE / 2**30:g} GiB"
+            f"such files are read up to {MAX_BYTES_WITHOUT_RANGES / 2**30:g} GiB"
         )
         hint = "download the file and set the entry's urlpath to the copy"
-        raise DataError(shown(url), problem, remedy=hint)
-    return read(url, storage_options, login)
+        raise DataError(format_url(url), problem, remedy=hint)
+    return read_file(url, storage_options, login)
 
 
-def sends_parts(
+def supports_ranges(
     url: str, storage_options: dict[str, Any] | None = None, login: str | None = None
 ) -> bool:
     """Return whether an HTTP server sends parts of files. A process asks each server once.
@@ -141,28 +153,30 @@ def sends_parts(
       DataError: If the file does not exist or is refused, or the server does not answer.
     """
     host = url.split("/", 3)[2]
-    if host not in _PARTS:
-        with answering(url, login):
+    if host not in _supports_ranges:
+        with plain_http_errors(url, login):
             filesystem, path = fsspec.core.url_to_fs(
-                url, **options(url, storage_options or {}, login)
+                url, **fsspec_options(url, storage_options or {}, login)
             )
-            _PARTS[host] = bool(fsspec.asyn.sync(filesystem.loop, _partial, filesystem, path))
-    return _PARTS[host]
+            _supports_ranges[host] = bool(
+                fsspec.asyn.sync(filesystem.loop, _request_first_byte, filesystem, path)
+            )
+    return _supports_ranges[host]
 
 
-async def _partial(filesystem: Any, path: str) -> bool:
+async def _request_first_byte(filesystem: Any, path: str) -> bool:
     """Return whether a request for the first byte is answered with that byte alone."""
     session = await filesystem.set_session()
     kwargs = dict(filesystem.kwargs)
     headers = {**kwargs.pop("headers", {}), "Range": "bytes=0-0"}
     async with session.get(filesystem.encode_url(path), headers=headers, **kwargs) as response:
-        if response.status == EMPTY:
+        if response.status == RANGE_NOT_SATISFIABLE:
             return True
         filesystem._raise_not_found_for_status(response, path)
-        return bool(response.status == PART)
+        return bool(response.status == PARTIAL_CONTENT)
 
 
-def patiently(read: Callable[[], T]) -> T:
+def retry_read(read: Callable[[], T]) -> T:
     """Call a function that reads a source; wait and call it again if the read fails.
 
     HTTP clients repeat single requests for some seconds; this function waits for a longer outage
@@ -182,6 +196,6 @@ def patiently(read: Callable[[], T]) -> T:
         try:
             return read()
         except (UnreachableError, OSError) as error:
-            log.warning("reading again in %g s: %s", wait, bare(str(error)))
+            log.warning("reading again in %g s: %s", wait, redact_secrets(str(error)))
             time.sleep(wait)
     return read()

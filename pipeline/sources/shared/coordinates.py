@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-TIMES = ("time", "valid_time", "day")
+
+TIME_COORDINATES = ("time", "valid_time", "day")
 
 # Names in lower case by which coordinates are recognised.
-NAMES = {
+COORDINATE_NAMES = {
     "lat": {"lat", "lats", "latitude", "latitudes", "nav_lat", "xlat", "lat_dd", "y_lat"},
     "lon": {
         "lon",
@@ -30,18 +31,22 @@ NAMES = {
         "lon_dd",
         "x_lon",
     },
-    "time": {*TIMES, "times", "date", "dates", "datetime", "timestamp", "t", "xtime"},
+    "time": {*TIME_COORDINATES, "times", "date", "dates", "datetime", "timestamp", "t", "xtime"},
 }
 
-STANDARD = {"lat": "latitude", "lon": "longitude", "time": "time"}  # values of `standard_name`
+STANDARD_NAMES = {
+    "lat": "latitude",
+    "lon": "longitude",
+    "time": "time",
+}  # values of `standard_name`
 
-UNITS = {
+COORDINATE_UNITS = {
     "lat": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
     "lon": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
 }
 
 
-def named(
+def rename_coordinates(
     raw: xr.Dataset,
     variables: Sequence[str],
     known: Mapping[str, Collection[str]],
@@ -63,15 +68,15 @@ def named(
     result = raw
     for axis in ("lat", "lon"):
         if not any(name in result for name in known[axis]):
-            old = _found(result, axis)
-            result = _renamed(result, {old: axis}) if old is not None else result
+            old = _find_lat_or_lon(result, axis)
+            result = _rename(result, {old: axis}) if old is not None else result
     present = [name for name in variables if name in result]
-    result = _with_time(result, present)
+    result = _rename_time(result, present)
     lat_lon_dims = {
         str(dim)
         for name in result.variables
         for dim in result[name].dims
-        if _is_place(result, name)
+        if _is_lat_or_lon(result, name)
     }
     single_dims = {
         str(dim) for name in present for dim in result[name].dims if result.sizes[dim] == 1
@@ -85,12 +90,12 @@ def named(
     return result
 
 
-def _is_place(raw: xr.Dataset, name: Any) -> bool:
+def _is_lat_or_lon(raw: xr.Dataset, name: Any) -> bool:
     """Return whether a variable is the latitude or the longitude."""
-    return any(_is(raw, name, axis) for axis in ("lat", "lon"))
+    return any(_is_coordinate(raw, name, axis) for axis in ("lat", "lon"))
 
 
-def _is(raw: xr.Dataset, name: Any, axis: str) -> bool:
+def _is_coordinate(raw: xr.Dataset, name: Any, axis: str) -> bool:
     """Return whether a variable is the latitude, the longitude or a time.
 
     Args:
@@ -104,17 +109,17 @@ def _is(raw: xr.Dataset, name: Any, axis: str) -> bool:
     }
     if str(name).lower().endswith(("bnds", "bounds")):
         return False
-    if axis == "time" and (variable.dtype.kind == "M" or _has_calendar(variable)):
+    if axis == "time" and (variable.dtype.kind == "M" or _has_cftime_values(variable)):
         return True
     return (
-        str(name).lower() in NAMES[axis]
-        or attrs["standard_name"] == STANDARD[axis]
-        or attrs["units"] in UNITS.get(axis, ())
+        str(name).lower() in COORDINATE_NAMES[axis]
+        or attrs["standard_name"] == STANDARD_NAMES[axis]
+        or attrs["units"] in COORDINATE_UNITS.get(axis, ())
         or (axis == "time" and attrs["axis"] == "t")
     )
 
 
-def _has_calendar(variable: xr.Variable) -> bool:
+def _has_cftime_values(variable: xr.Variable) -> bool:
     """Return whether the values of a variable are dates of cftime."""
     return (
         variable.dtype == object
@@ -123,16 +128,16 @@ def _has_calendar(variable: xr.Variable) -> bool:
     )
 
 
-def _found(raw: xr.Dataset, axis: str) -> Any:
+def _find_lat_or_lon(raw: xr.Dataset, axis: str) -> Any:
     """Return the name of a file's latitude or longitude, None if it has none.
 
     Of several candidates, one with a single dimension is preferred.
     """
-    candidates = [name for name in raw.variables if _is(raw, name, axis)]
+    candidates = [name for name in raw.variables if _is_coordinate(raw, name, axis)]
     return min(candidates, key=lambda name: abs(raw[name].ndim - 1), default=None)
 
 
-def _with_time(raw: xr.Dataset, variables: list[str]) -> xr.Dataset:
+def _rename_time(raw: xr.Dataset, variables: list[str]) -> xr.Dataset:
     """Rename the time dimension of the variables to `time`, and drop a `time` they do not use."""
     dims = {name: dim for name in variables if (dim := _time_dim(raw, name)) is not None}
     if not dims:
@@ -141,13 +146,13 @@ def _with_time(raw: xr.Dataset, variables: list[str]) -> xr.Dataset:
     result = _merge_times(raw, dims, main)
     if main == "time" and "time" in result.variables:
         return result
-    label = main if _dated(result, main) else _label(result, main)
+    label = main if _has_time_coordinate(result, main) else _find_dates_along(result, main)
     if label is not None and label != main:
         result = result.swap_dims({main: label})
     label = main if label is None else label
     if label != "time" and not any("time" in result[name].dims for name in variables):
         result = result.drop_dims("time", errors="ignore").drop_vars("time", errors="ignore")
-        result = _renamed(result, {label: "time"})
+        result = _rename(result, {label: "time"})
     return result
 
 
@@ -165,7 +170,7 @@ def _merge_times(raw: xr.Dataset, dims: dict[str, Any], main: Any) -> xr.Dataset
     for name, dim in dims.items():
         if dim == main:
             continue
-        is_same = _equal(raw, dim, main)
+        is_same = _are_equal(raw, dim, main)
         if is_same or raw.sizes[dim] == 1:
             original = raw[name].variable
             variable = original.copy()
@@ -180,38 +185,41 @@ def _merge_times(raw: xr.Dataset, dims: dict[str, Any], main: Any) -> xr.Dataset
 
 def _time_dim(raw: xr.Dataset, name: str) -> Any:
     """Return the dimension of a variable that is its time, None if it has none."""
-    dims = [dim for dim in raw[name].dims if not (dim in raw.variables and _is_place(raw, dim))]
+    dims = [
+        dim for dim in raw[name].dims if not (dim in raw.variables and _is_lat_or_lon(raw, dim))
+    ]
     ranked = (
-        [dim for dim in dims if _dated(raw, dim)],
-        [dim for dim in dims if _label(raw, dim) is not None],
-        [dim for dim in dims if str(dim).lower() in NAMES["time"]],
+        [dim for dim in dims if _has_time_coordinate(raw, dim)],
+        [dim for dim in dims if _find_dates_along(raw, dim) is not None],
+        [dim for dim in dims if str(dim).lower() in COORDINATE_NAMES["time"]],
     )
     return next((candidates[0] for candidates in ranked if candidates), None)
 
 
-def _dated(raw: xr.Dataset, dim: Any) -> bool:
+def _has_time_coordinate(raw: xr.Dataset, dim: Any) -> bool:
     """Return whether a dimension has a coordinate of its name that is a time."""
-    return dim in raw.variables and _is(raw, dim, "time")
+    return dim in raw.variables and _is_coordinate(raw, dim, "time")
 
 
-def _label(raw: xr.Dataset, dim: Any) -> Any:
+def _find_dates_along(raw: xr.Dataset, dim: Any) -> Any:
     """Return the name of a variable with the dates along a dimension, None if there is none."""
     candidates = (
         name for name, variable in raw.variables.items() if variable.dims == (dim,) and name != dim
     )
     return next(
-        (n for n in candidates if raw[n].dtype.kind == "M" or _has_calendar(raw.variables[n])), None
+        (n for n in candidates if raw[n].dtype.kind == "M" or _has_cftime_values(raw.variables[n])),
+        None,
     )
 
 
-def _equal(raw: xr.Dataset, one: Any, other: Any) -> bool:
+def _are_equal(raw: xr.Dataset, one: Any, other: Any) -> bool:
     """Return whether two coordinates exist and have equal values."""
     if one not in raw.variables or other not in raw.variables:
         return False
     return bool(np.array_equal(raw[one].values, raw[other].values))
 
 
-def _renamed(raw: xr.Dataset, names: dict[Any, str]) -> xr.Dataset:
+def _rename(raw: xr.Dataset, names: dict[Any, str]) -> xr.Dataset:
     """Rename variables and dimensions."""
     with warnings.catch_warnings():
         # xarray warns that a latitude renamed to its dimension's name gets no index; none is used.

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     Times = NDArray[np.datetime64]
 
-CODE = re.compile(r"%[YmdjH]")
+
+DATE_CODE = re.compile(r"%[YmdjH]")
 
 # Code -> numpy's unit of the time that a file of the pattern covers; the first that occurs counts.
-SPANS = {"%H": "h", "%d": "D", "%j": "D", "%m": "M", "%Y": "Y"}
+CODE_UNITS = {"%H": "h", "%d": "D", "%j": "D", "%m": "M", "%Y": "Y"}
+MAX_LISTED_FOLDERS = 400  # limit for listing folders to find missing files before any file is read
 
-MOST_FOLDERS = 400  # limit for listing folders to find missing files before any file is read
 
-
-def entry_period(
+def find_entry_period(
     place: str, metadata: dict[str, Any] | None, period: tuple[datetime.date, datetime.date] | None
 ) -> tuple[np.datetime64, np.datetime64]:
     """Return the first and last day of an entry that are in a requested period.
@@ -57,17 +57,17 @@ def entry_period(
     return np.datetime64(first, "D"), np.datetime64(last, "D")
 
 
-def span(pattern: str) -> str | None:
+def pattern_unit(pattern: str) -> str | None:
     """Return the time that one file of a URL pattern covers.
 
     Returns:
       One of numpy's units Y, M, D and h; None if the URL has no code.
     """
-    codes = set(CODE.findall(pattern))
-    return next((unit for code, unit in SPANS.items() if code in codes), None)
+    codes = set(DATE_CODE.findall(pattern))
+    return next((unit for code, unit in CODE_UNITS.items() if code in codes), None)
 
 
-def urls(pattern: str, first: np.datetime64, last: np.datetime64) -> list[tuple[str, Times]]:
+def dated_urls(pattern: str, first: np.datetime64, last: np.datetime64) -> list[tuple[str, Times]]:
     """Return the files of a URL pattern over a period, in order of time.
 
     Args:
@@ -78,22 +78,22 @@ def urls(pattern: str, first: np.datetime64, last: np.datetime64) -> list[tuple[
     Returns:
       For each file (URL, (2,) datetime64[ns] begin and end of the time that it covers).
     """
-    unit: Any = span(pattern)
+    unit: Any = pattern_unit(pattern)
     dtype, one = f"datetime64[{unit}]", np.timedelta64(1, unit)
     last_hour = (last + np.timedelta64(1, "D")).astype("datetime64[h]") - np.timedelta64(1, "h")
     result = []
     for begin in np.arange(first.astype(dtype), last_hour.astype(dtype) + one):
         covered = np.array([begin, begin + one]).astype("datetime64[ns]")
-        result.append((filled(pattern, begin.astype("datetime64[s]").item()), covered))
+        result.append((fill_pattern(pattern, begin.astype("datetime64[s]").item()), covered))
     return result
 
 
-def filled(pattern: str, time: datetime.datetime) -> str:
+def fill_pattern(pattern: str, time: datetime.datetime) -> str:
     """Replace the codes of a URL pattern with a time. Other percent signs are unchanged."""
-    return CODE.sub(lambda match: time.strftime(match[0]), pattern)
+    return DATE_CODE.sub(lambda match: time.strftime(match[0]), pattern)
 
 
-def period_of(text: str) -> tuple[datetime.date, datetime.date | None]:
+def parse_period(text: str) -> tuple[datetime.date, datetime.date | None]:
     """Parse a period of a catalog entry.
 
     Args:
@@ -112,7 +112,7 @@ def period_of(text: str) -> tuple[datetime.date, datetime.date | None]:
     return day(first.strip()), day(last.strip()) if last.strip() else None
 
 
-def absent(files: list[str], options: dict[str, Any]) -> set[str]:
+def find_absent_files(files: list[str], options: dict[str, Any]) -> set[str]:
     """Return the files that do not exist.
 
     The result is empty, whether or not files are missing, if listing is not cheap: for HTTP
@@ -128,11 +128,15 @@ def absent(files: list[str], options: dict[str, Any]) -> set[str]:
     folders = defaultdict(list)
     for url in files:
         folders[url.rsplit("/", 1)[0]].append(url)
-    if not files or files[0].startswith(("http://", "https://")) or len(folders) > MOST_FOLDERS:
+    if (
+        not files
+        or files[0].startswith(("http://", "https://"))
+        or len(folders) > MAX_LISTED_FOLDERS
+    ):
         return set()
     missing = set()
     for folder, urls_of_folder in folders.items():
-        with http_errors.answering(folder):
+        with http_errors.plain_http_errors(folder):
             filesystem, path = fsspec.core.url_to_fs(folder, **options)
             try:
                 entries = filesystem.ls(path, detail=False)
@@ -143,7 +147,7 @@ def absent(files: list[str], options: dict[str, Any]) -> set[str]:
     return missing
 
 
-def shown(days: Times) -> str:
+def format_days(days: Times) -> str:
     """Return days as text, with consecutive days as `first to last`; at most eight such runs."""
     return runs_as_text(runs_of_days(days.astype("datetime64[D]")), most=8, to=" to ")
 

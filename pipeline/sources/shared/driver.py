@@ -11,7 +11,7 @@ from intake.source.base import DataSource
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources.shared import access, http_errors, missing_values
-from pipeline.sources.shared.units import conversion, same
+from pipeline.sources.shared.units import are_same_units, linear_conversion
 
 if TYPE_CHECKING:
     from datetime import date
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-Mapping = dict[str, dict[str, Any]]
+
+EntryMapping = dict[str, dict[str, Any]]
 
 # Formats that are mistaken for NetCDF and cannot be read, by the first bytes of a file.
-OTHERS = {
+OTHER_FORMATS = {
     b"CDF\x05": "NetCDF-3 with 64-bit data (CDF-5)",
     b"GRIB": "GRIB",
     b"\x0e\x03\x13\x01": "HDF4",
@@ -30,7 +31,7 @@ OTHERS = {
     b"PK\x03\x04": "a zip archive",
 }
 
-REMEDY = "correct the file, or its entry in the catalog"
+CORRECT_FILE_HINT = "correct the file, or its entry in the catalog"
 
 
 class Source(DataSource):  # type: ignore[misc]
@@ -70,7 +71,7 @@ class Source(DataSource):  # type: ignore[misc]
     def __init__(
         self,
         urlpath: str,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         login: str | None = None,
         storage_options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -82,12 +83,12 @@ class Source(DataSource):  # type: ignore[misc]
         self.period: tuple[date, date] | None = None
         self.region: tuple[float, float, float, float] | None = None
         parts = mapping if isinstance(mapping, list) else [mapping]
-        self.mapping: Mapping = {name: spec for part in parts for name, spec in part.items()}
+        self.mapping: EntryMapping = {name: spec for part in parts for name, spec in part.items()}
         incomplete = [n for n, spec in self.mapping.items() if not {"from", "units"} <= spec.keys()]
         if incomplete:
             msg = f"mapping of {', '.join(incomplete)} lacks `from` or `units`"
             raise ValueError(msg)
-        self.fills = missing_values.fills_of(self.mapping)
+        self.fills = missing_values.declared_fills(self.mapping)
 
     def digest(self) -> str:
         """Return a digest of the content without reading large files.
@@ -95,8 +96,8 @@ class Source(DataSource):  # type: ignore[misc]
         Raises:
           FileNotFoundError: If there is no file.
         """
-        options = access.options(self.urlpath, self.storage_options, self.login)
-        return files.digest(self.urlpath, **options)
+        options = access.fsspec_options(self.urlpath, self.storage_options, self.login)
+        return files.content_digest(self.urlpath, **options)
 
     def absence_error(self, url: str, problem: str) -> DataError:
         """Return the error for a file that does not exist, with a hint where to get it."""
@@ -125,8 +126,8 @@ class Source(DataSource):  # type: ignore[misc]
         variables = {}
         for name, spec in self.mapping.items():
             units = spec.get("to", spec["units"])
-            slope, offset = conversion(spec["units"], units)
-            values = missing_values.floats(raw[spec["from"]])
+            slope, offset = linear_conversion(spec["units"], units)
+            values = missing_values.to_float32(raw[spec["from"]])
             if (slope, offset) != (1.0, 0.0):
                 values = (values * slope + offset).astype("float32")
             values.attrs = {"units": units, "source": spec["from"]}
@@ -157,24 +158,28 @@ class NetcdfSource(Source):
             try:
                 file: Any = content or url
                 if content is None and "://" in url:
-                    file = access.opened(url, self.storage_options, self.login)
+                    file = access.open_file(url, self.storage_options, self.login)
                     stack.callback(file.close)
-                engine = _engine(file, http_errors.shown(url))
-                raw = xr.open_dataset(file, engine=engine, chunks=chunks, **missing_values.RAW)
+                engine = _find_netcdf_engine(file, http_errors.format_url(url))
+                raw = xr.open_dataset(
+                    file, engine=engine, chunks=chunks, **missing_values.OPEN_OPTIONS
+                )
                 dataset = self._decode(raw, url)
                 stack.pop_all()
             except FileNotFoundError as error:
-                raise self.absence_error(http_errors.shown(url), "not found") from error
+                raise self.absence_error(http_errors.format_url(url), "not found") from error
             except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
                 reason = " ".join(str(error).split())
                 problem = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {reason}"
-                raise DataError(http_errors.shown(url), problem, remedy="fetch it again") from error
+                raise DataError(
+                    http_errors.format_url(url), problem, remedy="fetch it again"
+                ) from error
         return dataset
 
     def _decode(self, raw: xr.Dataset, url: str) -> xr.Dataset:
         """Decode a file; the error for a time that cannot be decoded does not call it damaged."""
         try:
-            return missing_values.decoded(raw, self.fills)
+            return missing_values.decode(raw, self.fills)
         except ValueError as error:
             reason = " ".join(str(error).split()).partition(" Try opening")[0]
             if not reason.startswith(("unable to decode time", "Failed to decode variable")):
@@ -185,10 +190,10 @@ class NetcdfSource(Source):
                 "correct the attributes of the time, such as units 'days since 2015-01-01' and "
                 "calendar 'standard'"
             )
-            raise DataError(http_errors.shown(url), problem, remedy=hint) from error
+            raise DataError(http_errors.format_url(url), problem, remedy=hint) from error
 
 
-def _engine(file: Any, place: str) -> str:
+def _find_netcdf_engine(file: Any, place: str) -> str:
     """Return the name of xarray's engine for a NetCDF file, by the file's first bytes.
 
     Args:
@@ -206,14 +211,14 @@ def _engine(file: Any, place: str) -> str:
         file.seek(0)
     if head[:4] in (b"CDF\x01", b"CDF\x02"):
         return "scipy"
-    other = next((name for begin, name in OTHERS.items() if head.startswith(begin)), None)
+    other = next((name for begin, name in OTHER_FORMATS.items() if head.startswith(begin)), None)
     if other is not None:
         hint = "convert it to NetCDF-4, for example with `nccopy -k nc4` or `cdo -f nc4 copy`"
         raise DataError(place, f"is {other}; expected NetCDF-4 or NetCDF-3", remedy=hint)
     return "h5netcdf"
 
 
-def days_of(raw: xr.Dataset) -> NDArray[np.datetime64]:
+def read_days(raw: xr.Dataset) -> NDArray[np.datetime64]:
     """Return (time,) the days of a file as datetime64[ns]."""
     days: NDArray[np.datetime64] = raw["time"].values.astype("datetime64[D]")
     return days.astype("datetime64[ns]")
@@ -260,10 +265,10 @@ def _units_problems(name: str, spec: dict[str, str], units: str | None) -> list[
       spec: The variable in the mapping.
       units: The units that the file states, None if it states none.
     """
-    if units is not None and not same(str(units), spec["units"]):
+    if units is not None and not are_same_units(str(units), spec["units"]):
         return [f"{name}: units '{units}', expected '{spec['units']}'"]
     try:
-        conversion(spec["units"], spec.get("to", spec["units"]))
+        linear_conversion(spec["units"], spec.get("to", spec["units"]))
     except DataError as error:
         return [f"{name}: {error}"]
     return []

@@ -17,13 +17,12 @@ from pipeline.errors import DataError
 from pipeline.sources.shared import http_errors
 
 # A catalog may come from anyone, so the token is sent to these hosts and to this machine only.
-HOSTS = (".earthdata.nasa.gov", ".earthdatacloud.nasa.gov", ".eosdis.nasa.gov")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-REGION = "us-west-2"  # the buckets only answer requests from within this region
+EARTHDATA_HOSTS = (".earthdata.nasa.gov", ".earthdatacloud.nasa.gov", ".eosdis.nasa.gov")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+BUCKET_REGION = "us-west-2"  # the buckets only answer requests from within this region
 
 # Bucket -> URL from which its keys are requested.
-ENDPOINTS = {
+KEY_ENDPOINTS = {
     "nsidc-cumulus-prod-protected": "https://data.nsidc.earthdatacloud.nasa.gov/s3credentials",
     "gesdisc-cumulus-prod-protected": "https://data.gesdisc.earthdata.nasa.gov/s3credentials",
     "ornl-cumulus-prod-protected": "https://data.ornldaac.earthdata.nasa.gov/s3credentials",
@@ -43,11 +42,11 @@ def check_host(url: str) -> None:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if host in LOOPBACK or (parts.scheme == "https" and f".{host}".endswith(HOSTS)):
+    if host in LOOPBACK_HOSTS or (parts.scheme == "https" and f".{host}".endswith(EARTHDATA_HOSTS)):
         return
     problem = f"{parts.scheme}://{host} is not an HTTPS host of Earthdata; your token is not sent"
     hint = "correct the entry's URL, or remove `login: earthdata` from the entry"
-    raise DataError(http_errors.shown(url), problem, remedy=hint)
+    raise DataError(http_errors.format_url(url), problem, remedy=hint)
 
 
 def login() -> Any:
@@ -59,20 +58,20 @@ def login() -> Any:
       DataError: If there are no credentials, or they are refused.
     """
     names = ("EARTHDATA_TOKEN", "EARTHDATA_USERNAME", "EARTHDATA_PASSWORD", "NETRC", "HOME")
-    return _login(*(os.environ.get(name) or None for name in names))
+    return _cached_login(*(os.environ.get(name) or None for name in names))
 
 
 @functools.lru_cache(maxsize=1)
-def _login(*environment: str | None) -> Any:
+def _cached_login(*environment: str | None) -> Any:
     """Log in; the arguments are only the key of the cache."""
     from earthaccess import Auth
     from earthaccess.exceptions import LoginAttemptFailure, LoginStrategyUnavailable
 
-    hint = http_errors.REMEDIES["earthdata"]
+    hint = http_errors.LOGIN_HINTS["earthdata"]
     for strategy in ("environment", "netrc"):
         auth = Auth()
         try:
-            with http_errors.answering("https://urs.earthdata.nasa.gov", "earthdata"):
+            with http_errors.plain_http_errors("https://urs.earthdata.nasa.gov", "earthdata"):
                 auth.login(strategy=strategy)
         except LoginStrategyUnavailable:
             continue
@@ -85,7 +84,7 @@ def _login(*environment: str | None) -> Any:
     raise DataError(_PLACE, "no credentials, but the entry requires them", remedy=hint)
 
 
-def patient(session: Any) -> None:
+def configure_session(session: Any) -> None:
     """Let a session of the library requests repeat requests while a server is busy.
 
     The session also stops sending names and passwords from ~/.netrc to the servers it calls.
@@ -97,20 +96,20 @@ def patient(session: Any) -> None:
         total=http_errors.ATTEMPTS - 1,
         backoff_factor=http_errors.FIRST_WAIT_S,
         backoff_max=http_errors.LONGEST_WAIT_S,
-        status_forcelist=http_errors.BUSY,
+        status_forcelist=http_errors.BUSY_STATUS,
         raise_on_status=False,
     )
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
-    session.auth = _as_it_is
+    session.auth = _leave_unchanged
 
 
-def _as_it_is(request: Any) -> Any:
+def _leave_unchanged(request: Any) -> Any:
     """Return a request unchanged. As `auth` of a session, it replaces the use of ~/.netrc."""
     return request
 
 
-def headers(url: str) -> dict[str, str]:
+def authorization_headers(url: str) -> dict[str, str]:
     """Return the headers of an HTTPS request for a file of Earthdata, with the user's token.
 
     Raises:
@@ -127,28 +126,28 @@ def s3_options(url: str) -> dict[str, Any]:
       DataError: If the bucket is not one of Earthdata's.
     """
     bucket = url.partition("://")[2].partition("/")[0]
-    if bucket not in ENDPOINTS:
+    if bucket not in KEY_ENDPOINTS:
         problem = (
             f"bucket {bucket} is not known to accept an Earthdata Login; "
-            f"expected one of {', '.join(ENDPOINTS)}"
+            f"expected one of {', '.join(KEY_ENDPOINTS)}"
         )
         hint = "if it is your own bucket, remove `login: earthdata` from the entry"
-        raise DataError(http_errors.shown(url), problem, remedy=hint)
+        raise DataError(http_errors.format_url(url), problem, remedy=hint)
     return {
-        "session": session(ENDPOINTS[bucket]),
-        "client_kwargs": {"region_name": REGION},
+        "session": s3_session(KEY_ENDPOINTS[bucket]),
+        "client_kwargs": {"region_name": BUCKET_REGION},
     }
 
 
 @functools.lru_cache
-def session(endpoint: str) -> Any:
+def s3_session(endpoint: str) -> Any:
     """Return a session of aiobotocore that requests keys from an endpoint and renews them."""
     from aiobotocore import credentials  # type: ignore[import-untyped]
     from aiobotocore.session import AioSession  # type: ignore[import-untyped]
     from botocore.credentials import CredentialProvider  # type: ignore[import-untyped]
 
     async def refresh() -> dict[str, str]:
-        return await asyncio.to_thread(_keys, endpoint)
+        return await asyncio.to_thread(_request_keys, endpoint)
 
     class Provider(CredentialProvider):  # type: ignore[misc]
         METHOD = CANONICAL_NAME = "earthdata"
@@ -162,7 +161,7 @@ def session(endpoint: str) -> Any:
     return result
 
 
-def _keys(endpoint: str) -> dict[str, str]:
+def _request_keys(endpoint: str) -> dict[str, str]:
     """Request keys for an hour, and return them under botocore's names.
 
     Raises:
@@ -170,8 +169,8 @@ def _keys(endpoint: str) -> dict[str, str]:
     """
     check_host(endpoint)
     auth = login()
-    with http_errors.answering(endpoint, "earthdata"), auth.get_session() as web_session:
-        patient(web_session)
+    with http_errors.plain_http_errors(endpoint, "earthdata"), auth.get_session() as web_session:
+        configure_session(web_session)
         response = web_session.get(endpoint, timeout=_TIMEOUT_S)
         response.raise_for_status()
     try:
@@ -181,5 +180,5 @@ def _keys(endpoint: str) -> dict[str, str]:
     except (ValueError, KeyError, TypeError):
         # Earthdata answers with a page to log in if it does not accept the login.
         problem = "the answer has no keys; the login may not be accepted"
-        raise DataError(endpoint, problem, remedy=http_errors.REMEDIES["earthdata"]) from None
+        raise DataError(endpoint, problem, remedy=http_errors.LOGIN_HINTS["earthdata"]) from None
     return dict(zip(("access_key", "secret_key", "token", "expiry_time"), values, strict=True))

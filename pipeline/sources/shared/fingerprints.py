@@ -16,19 +16,19 @@ from pipeline.sources.shared import access, http_errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-AT_ONCE = 16  # requests
+
+CONCURRENT_REQUESTS = 16  # requests
 
 # Limits in bytes for reading the content of files for which their store has no tag.
-READ_LOCALLY, READ_ELSEWHERE = 2 * 2**30, 2**28
+MAX_LOCAL_BYTES, MAX_REMOTE_BYTES = 2 * 2**30, 2**28
 
 # Keys of fsspec's file information: tags of the content, and times of the last change.
-CONTENT = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "content_md5")
-CHANGED = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified")
+CONTENT_TAG_KEYS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "content_md5")
+MODIFIED_KEYS = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified")
+FileInfo = dict[str, Any]
 
-Info = dict[str, Any]
 
-
-def of_files(
+def tag_files(
     urls: Sequence[str],
     storage_options: dict[str, Any],
     login: str | None = None,
@@ -54,38 +54,42 @@ def of_files(
     """
     if not urls:
         return []
-    infos = _infos(urls, storage_options, login)
-    tags = [None if one is None else _content(one) for one in infos]
+    infos = _file_infos(urls, storage_options, login)
+    tags = [None if one is None else _content_tag(one) for one in infos]
     untagged = [i for i, one in enumerate(infos) if one is not None and tags[i] is None]
     untagged_infos = [infos[i] or {} for i in untagged]
-    limit = READ_ELSEWHERE if "://" in urls[0] and not urls[0].startswith("file:") else READ_LOCALLY
+    limit = (
+        MAX_REMOTE_BYTES
+        if "://" in urls[0] and not urls[0].startswith("file:")
+        else MAX_LOCAL_BYTES
+    )
     are_small = sum(int(one.get("size") or 0) for one in untagged_infos) <= limit
     for i, one in zip(untagged, untagged_infos, strict=True):
         if are_small:
-            tags[i] = _read(urls[i], storage_options, login, algorithm)
+            tags[i] = _hash_content(urls[i], storage_options, login, algorithm)
         else:
-            changed = next((one[key] for key in CHANGED if one.get(key) is not None), "")
+            changed = next((one[key] for key in MODIFIED_KEYS if one.get(key) is not None), "")
             tags[i] = f"{one.get('size')} {changed}"
     return tags
 
 
-def _infos(
+def _file_infos(
     urls: Sequence[str], storage_options: dict[str, Any], login: str | None
-) -> list[Info | None]:
+) -> list[FileInfo | None]:
     """Return the store's information about each file, from one listing of each folder if it can."""
 
-    def single_info(url: str) -> Info | None:
-        return info(url, storage_options, login)
+    def single_info(url: str) -> FileInfo | None:
+        return file_info(url, storage_options, login)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
         if urls[0].startswith(("http://", "https://")):
             return list(pool.map(single_info, urls))
         folders = defaultdict(list)
         for url in urls:
             folder, slash, _ = url.rpartition("/")
             folders[folder or slash or "."].append(url)
-        listings = pool.map(lambda folder: _listed(folder, storage_options, login), folders)
-        infos: dict[str, Info | None] = {}
+        listings = pool.map(lambda folder: _list_folder(folder, storage_options, login), folders)
+        infos: dict[str, FileInfo | None] = {}
         for folder_urls, listing in zip(folders.values(), listings, strict=True):
             if listing is None:
                 infos |= zip(folder_urls, pool.map(single_info, folder_urls), strict=True)
@@ -94,12 +98,12 @@ def _infos(
     return [infos[url] for url in urls]
 
 
-def _listed(
+def _list_folder(
     folder: str, storage_options: dict[str, Any], login: str | None
-) -> dict[str, Info] | None:
+) -> dict[str, FileInfo] | None:
     """Return {name: information} of the files in a folder; None if listing is refused."""
-    with http_errors.answering(folder, login):
-        filesystem, path = _open(folder, storage_options, login)
+    with http_errors.plain_http_errors(folder, login):
+        filesystem, path = _open_filesystem(folder, storage_options, login)
         try:
             entries = filesystem.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
@@ -109,7 +113,9 @@ def _listed(
     return {str(one["name"]).rstrip("/").rpartition("/")[2]: one for one in entries}
 
 
-def info(url: str, storage_options: dict[str, Any], login: str | None = None) -> Info | None:
+def file_info(
+    url: str, storage_options: dict[str, Any], login: str | None = None
+) -> FileInfo | None:
     """Return the store's information about a file, such as its size; None if it does not exist.
 
     Args:
@@ -121,8 +127,8 @@ def info(url: str, storage_options: dict[str, Any], login: str | None = None) ->
       DataError: If the store refuses or does not answer.
     """
     try:
-        with http_errors.answering(url, login):
-            filesystem, path = _open(url, storage_options, login)
+        with http_errors.plain_http_errors(url, login):
+            filesystem, path = _open_filesystem(url, storage_options, login)
             return dict(filesystem.info(path))
     except DataError as error:
         if error.problems[0].startswith("not found"):
@@ -130,22 +136,26 @@ def info(url: str, storage_options: dict[str, Any], login: str | None = None) ->
         raise
 
 
-def _content(one: Info) -> str | None:
+def _content_tag(one: FileInfo) -> str | None:
     """Return the store's tag of the content of a file, None if it has none."""
-    tag = next((one[key] for key in CONTENT if one.get(key)), None)
+    tag = next((one[key] for key in CONTENT_TAG_KEYS if one.get(key)), None)
     return None if tag is None else str(tag).strip('"')
 
 
-def _read(url: str, storage_options: dict[str, Any], login: str | None, algorithm: str) -> str:
+def _hash_content(
+    url: str, storage_options: dict[str, Any], login: str | None, algorithm: str
+) -> str:
     """Return the digest of the content of a file."""
-    with http_errors.answering(url, login):
-        filesystem, path = _open(url, storage_options, login)
+    with http_errors.plain_http_errors(url, login):
+        filesystem, path = _open_filesystem(url, storage_options, login)
         with filesystem.open(path, "rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _open(url: str, storage_options: dict[str, Any], login: str | None) -> tuple[Any, str]:
+def _open_filesystem(
+    url: str, storage_options: dict[str, Any], login: str | None
+) -> tuple[Any, str]:
     """Return the file system of a URL, without cached listings, and the path in it."""
-    options = access.options(url, storage_options, login) | files.FRESH
+    options = access.fsspec_options(url, storage_options, login) | files.NO_LISTING_CACHE
     filesystem, path = fsspec.core.url_to_fs(url, **options)
     return filesystem, str(path)

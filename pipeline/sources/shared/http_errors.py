@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     import aiohttp_retry
 
-BUSY = {408, 429, 500, 502, 503, 504}  # HTTP status codes
 
+BUSY_STATUS = {408, 429, 500, 502, 503, 504}  # HTTP status codes
 ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S = 5, 0.5, 30.0
 
 # Error codes of S3 for keys that a server has checked and found invalid.
@@ -27,7 +27,7 @@ WRONG_KEYS = {
 }
 
 # Login of an entry -> hint if its credentials are missing or refused.
-REMEDIES = {
+LOGIN_HINTS = {
     "earthdata": "get an Earthdata Login at urs.earthdata.nasa.gov, and store it in ~/.netrc "
     "or in EARTHDATA_TOKEN",
     "token": "get a personal token from the provider, and store it where the entry's `auth` says",
@@ -35,7 +35,9 @@ REMEDIES = {
 
 
 @contextlib.contextmanager
-def answering(url: str, login: str | None = None, origin: str | None = None) -> Iterator[None]:
+def plain_http_errors(
+    url: str, login: str | None = None, origin: str | None = None
+) -> Iterator[None]:
     """Turn errors of fsspec and its file systems into a `DataError` without secrets.
 
     Secrets may be in the URL and in the server's answer.
@@ -49,13 +51,13 @@ def answering(url: str, login: str | None = None, origin: str | None = None) -> 
       DataError: If the file does not exist or is refused; an `UnreachableError` if the server is
         busy or does not answer. Errors of other kinds are not changed.
     """
-    place = shown(url)
+    place = format_url(url)
     try:
         yield
     except DataError:
         raise
     except Exception as error:
-        status = _status(error)
+        status = _http_status(error)
         # fsspec 2026 raises FileNotFoundError for other answers, too.
         is_absent = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
         if is_absent and status in (None, 404, 410):
@@ -63,25 +65,27 @@ def answering(url: str, login: str | None = None, origin: str | None = None) -> 
             hint = f"get it from {origin}" if origin else hint
             raise DataError(place, "not found", remedy=hint) from error
         if status in (401, 403) or isinstance(error, PermissionError):
-            raise _refusal(place, error, status, login) from None
-        if status is not None or _is_network(error):
+            raise _refusal_error(place, error, status, login) from None
+        if status is not None or _is_network_error(error):
             if status:
                 problem = f"the server answers {status}"
             else:
                 problem = f"the server does not answer ({type(error).__name__})"
-            problem += f", asked {ATTEMPTS} times" if status in BUSY else ""
+            problem += f", asked {ATTEMPTS} times" if status in BUSY_STATUS else ""
             raise UnreachableError(place, problem, remedy="try again later") from None
         raise
 
 
-def _refusal(place: str, error: Exception, status: int | None, login: str | None) -> DataError:
+def _refusal_error(
+    place: str, error: Exception, status: int | None, login: str | None
+) -> DataError:
     """Return the error for a refused request.
 
     It does not say more than is certain: some servers answer 403 for files that do not exist.
     """
     problem = f"refused ({status})" if status else "refused"
-    hint = REMEDIES.get(login or "", "check the credentials that the entry's `auth` describes")
-    code = _code(error)
+    hint = LOGIN_HINTS.get(login or "", "check the credentials that the entry's `auth` describes")
+    code = _s3_error_code(error)
     if status == 401 or code in WRONG_KEYS:
         code_text = f" ({code})" if code else ""
         problem += f": missing, wrong or expired credentials{code_text}"
@@ -93,7 +97,7 @@ def _refusal(place: str, error: Exception, status: int | None, login: str | None
     return DataError(place, problem, remedy=f"check the entry's urlpath; {hint}")
 
 
-def shown(url: str) -> str:
+def format_url(url: str) -> str:
     """Return a URL as it may be shown: without its query, user name and password."""
     without_query = url.partition("?")[0]
     scheme, separator, rest = without_query.partition("://")
@@ -103,7 +107,7 @@ def shown(url: str) -> str:
 
 def file_name(url: str) -> str:
     """Return the last part of a URL without its query, to name a file among others."""
-    return shown(url).rstrip("/").rsplit("/", 1)[-1]
+    return format_url(url).rstrip("/").rsplit("/", 1)[-1]
 
 
 async def retrying_client(**kwargs: Any) -> aiohttp_retry.RetryClient:
@@ -115,29 +119,29 @@ async def retrying_client(**kwargs: Any) -> aiohttp_retry.RetryClient:
         attempts=ATTEMPTS,
         start_timeout=FIRST_WAIT_S,
         max_timeout=LONGEST_WAIT_S,
-        statuses=BUSY,
+        statuses=BUSY_STATUS,
         retry_all_server_errors=False,
-        exceptions=set(_network()),
+        exceptions=set(_network_errors()),
     )
     return aiohttp_retry.RetryClient(await get_client(**kwargs), retry_options=retry_options)
 
 
 @functools.cache
-def _network() -> tuple[type[Exception], ...]:
+def _network_errors() -> tuple[type[Exception], ...]:
     """Return the errors of aiohttp for connections that fail."""
     import aiohttp
 
     return (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
 
 
-def _is_network(error: Exception) -> bool:
+def _is_network_error(error: Exception) -> bool:
     """Return whether an error is one of a connection or of a file system."""
-    return isinstance(error, (OSError, *_network())) or type(error).__module__.startswith(
+    return isinstance(error, (OSError, *_network_errors())) or type(error).__module__.startswith(
         ("aiohttp", "botocore")
     )
 
 
-def _code(error: Exception) -> str:
+def _s3_error_code(error: Exception) -> str:
     """Return the code of an S3 server's answer, such as AccessDenied; "" if there is none."""
     cause: BaseException | None = error
     while cause is not None:
@@ -148,7 +152,7 @@ def _code(error: Exception) -> str:
     return ""
 
 
-def _status(error: Exception) -> int | None:
+def _http_status(error: Exception) -> int | None:
     """Return the HTTP status in an error of aiohttp, botocore or requests, or in its causes."""
     cause: BaseException | None = error
     while cause is not None:

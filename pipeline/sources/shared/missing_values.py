@@ -23,23 +23,24 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+
 Fills = dict[str, tuple[float, ...]]  # variable of the file -> stored values that are missing
-
 Limits = tuple[float | None, float | None]  # smallest and largest valid value
-
-FILLS = ("_FillValue", "missing_value")  # attributes with missing values
+FILL_ATTRIBUTES = ("_FillValue", "missing_value")  # attributes with missing values
 
 # Arguments with which xarray opens a file that is decoded here. No coordinate is read on opening.
-RAW: dict[str, Any] = {"decode_cf": False, "create_default_indexes": False, "cache": False}
+OPEN_OPTIONS: dict[str, Any] = {"decode_cf": False, "create_default_indexes": False, "cache": False}
+LIMITS_KEY = "valid_limits"  # key of a decoded variable's encoding
+UNIT_SECONDS = {
+    "d": 86400,
+    "h": 3600,
+    "m": 60,
+    "s": 1,
+}  # per unit of time, by the unit's first letter
+ROUNDING_STEPS = (1, 60, 300, 900, 3600)  # s; times are rounded to one of them
 
-LIMITS = "valid_limits"  # key of a decoded variable's encoding
 
-SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # per unit of time, by the unit's first letter
-
-STEPS = (1, 60, 300, 900, 3600)  # s; times are rounded to one of them
-
-
-def fills_of(mapping: Mapping[str, Mapping[str, Any]]) -> Fills:
+def declared_fills(mapping: Mapping[str, Mapping[str, Any]]) -> Fills:
     """Return the stored values that a mapping declares as missing.
 
     Args:
@@ -67,7 +68,7 @@ def fills_of(mapping: Mapping[str, Mapping[str, Any]]) -> Fills:
     return result
 
 
-def decoded(raw: xr.Dataset, fills: Fills, drop: tuple[str, ...] = ()) -> xr.Dataset:
+def decode(raw: xr.Dataset, fills: Fills, drop: tuple[str, ...] = ()) -> xr.Dataset:
     """Decode a file by the CF conventions, with NaN for declared fill values, lazily.
 
     Limits (`valid_range`) are stored in the encoding; they are applied when a variable is
@@ -86,18 +87,18 @@ def decoded(raw: xr.Dataset, fills: Fills, drop: tuple[str, ...] = ()) -> xr.Dat
     declared = raw.drop_vars(drop, errors="ignore").copy()
     for name in declared.variables:
         variable = declared.variables[name]
-        limits = limits_of(variable.attrs, variable.dtype)
-        variable.encoding = {**variable.encoding, LIMITS: limits}
-        variable.attrs = _declared(variable, fills.get(str(name), ()))
+        limits = valid_limits(variable.attrs, variable.dtype)
+        variable.encoding = {**variable.encoding, LIMITS_KEY: limits}
+        variable.attrs = _with_typed_fills(variable, fills.get(str(name), ()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*has multiple fill values")
         result = xr.decode_cf(declared, decode_timedelta=False)
-    result = rounded(result, declared)
+    result = round_times(result, declared)
     result.set_close(raw.close)
     return result
 
 
-def masked(
+def mask_missing(
     stored: NDArray[Any], attrs: Mapping[str, Any], fills: tuple[float, ...] = ()
 ) -> NDArray[np.float32]:
     """Return values that are not packed as float32, with NaN where they are missing.
@@ -107,23 +108,23 @@ def masked(
       attrs: Attributes of the variable in the file.
       fills: Values that the catalog entry declares as missing.
     """
-    declared = [value for name in FILLS for value in _numbers(attrs.get(name))]
-    is_missing = np.isin(stored, _cast([*declared, *fills], stored.dtype))
-    low, high = limits_of(attrs, stored.dtype)
+    declared = [value for name in FILL_ATTRIBUTES for value in _parse_numbers(attrs.get(name))]
+    is_missing = np.isin(stored, _cast_fills([*declared, *fills], stored.dtype))
+    low, high = valid_limits(attrs, stored.dtype)
     for limit, beyond in ((low, np.less), (high, np.greater)):
         is_missing |= beyond(stored, stored.dtype.type(limit)) if limit is not None else False
     return np.where(is_missing, np.nan, stored).astype(np.float32)
 
 
-def floats(variable: xr.DataArray) -> xr.DataArray:
+def to_float32(variable: xr.DataArray) -> xr.DataArray:
     """Return a variable of a decoded file as float32, with NaN outside its declared limits."""
-    low, high = variable.encoding.get(LIMITS, (None, None))
+    low, high = variable.encoding.get(LIMITS_KEY, (None, None))
     values = variable.astype("float32")
     result = values if low is None else values.where(values >= np.float32(low))
     return result if high is None else result.where(values <= np.float32(high))
 
 
-def limits_of(attrs: Mapping[str, Any], dtype: Any) -> Limits:
+def valid_limits(attrs: Mapping[str, Any], dtype: Any) -> Limits:
     """Return the smallest and largest valid value that attributes declare, after unpacking.
 
     Args:
@@ -136,16 +137,16 @@ def limits_of(attrs: Mapping[str, Any], dtype: Any) -> Limits:
     """
     both = np.ravel(attrs.get("valid_range", ()))
     pair = both if both.size == 2 else (attrs.get("valid_min"), attrs.get("valid_max"))
-    limits = [numbers[0] if (numbers := _numbers(value)) else None for value in pair]
+    limits = [numbers[0] if (numbers := _parse_numbers(value)) else None for value in pair]
     scale, offset = (
-        numbers[0] if (numbers := _numbers(attrs.get(key))) else default
+        numbers[0] if (numbers := _parse_numbers(attrs.get(key))) else default
         for key, default in (("scale_factor", 1.0), ("add_offset", 0.0))
     )
     kind = np.dtype(dtype).kind
     are_unpacked = any(isinstance(value, (float, np.floating)) for value in limits)
     if kind in "iu" and not are_unpacked and "_Unsigned" in attrs:
-        read_as = _read_as(attrs, np.dtype(dtype))
-        limits = [None if value is None else _turned(value, read_as) for value in limits]
+        read_as = _signed_dtype(attrs, np.dtype(dtype))
+        limits = [None if value is None else _reinterpret_sign(value, read_as) for value in limits]
     if (scale, offset) == (1.0, 0.0) or (kind in "iu" and are_unpacked):
         low, high = (None if value is None else float(value) for value in limits)
         return low, high
@@ -155,7 +156,7 @@ def limits_of(attrs: Mapping[str, Any], dtype: Any) -> Limits:
     return None if low is None else low - slack, None if high is None else high + slack
 
 
-def _declared(variable: xr.Variable, fills: tuple[float, ...]) -> dict[Any, Any]:
+def _with_typed_fills(variable: xr.Variable, fills: tuple[float, ...]) -> dict[Any, Any]:
     """Return a variable's attributes, with all declared fill values as numbers of its type.
 
     Args:
@@ -167,26 +168,31 @@ def _declared(variable: xr.Variable, fills: tuple[float, ...]) -> dict[Any, Any]
         return attrs
     if "_Unsigned" in attrs and dtype.kind in "iu":
         # Files declare the fill value of such variables as a signed or an unsigned number.
-        attrs["_Unsigned"], read_as = str(attrs["_Unsigned"]).lower(), _read_as(attrs, dtype)
-        numbers = [*(value for name in FILLS for value in _numbers(attrs.pop(name, None))), *fills]
-        integers = _cast([_turned(value, read_as) for value in numbers], read_as)
+        attrs["_Unsigned"], read_as = str(attrs["_Unsigned"]).lower(), _signed_dtype(attrs, dtype)
+        numbers = [
+            *(value for name in FILL_ATTRIBUTES for value in _parse_numbers(attrs.pop(name, None))),
+            *fills,
+        ]
+        integers = _cast_fills([_reinterpret_sign(value, read_as) for value in numbers], read_as)
         return attrs | ({"missing_value": integers} if integers.size else {})
-    for name in FILLS:
+    for name in FILL_ATTRIBUTES:
         if name in attrs:
-            values = list(_cast(_numbers(attrs.pop(name)), dtype))
+            values = list(_cast_fills(_parse_numbers(attrs.pop(name)), dtype))
             if values:
                 attrs[name] = values[0] if name == "_FillValue" else np.array(values)
-    combined = [*np.ravel(attrs.get("missing_value", ())), *_cast([*fills], dtype)] if fills else []
+    combined = (
+        [*np.ravel(attrs.get("missing_value", ())), *_cast_fills([*fills], dtype)] if fills else []
+    )
     return attrs | ({"missing_value": np.array(combined)} if combined else {})
 
 
-def _read_as(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _signed_dtype(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the integer type as which values are read, with the sign that `_Unsigned` states."""
     kind = {"true": "u", "false": "i"}.get(str(attrs.get("_Unsigned", "")).lower(), dtype.kind)
     return np.dtype(f"{kind}{dtype.itemsize}")
 
 
-def _turned(value: Any, read_as: np.dtype[Any]) -> Any:
+def _reinterpret_sign(value: Any, read_as: np.dtype[Any]) -> Any:
     """Return the number that an integer type has for the same bits: -1 becomes 255 in uint8.
 
     A number that is fractional or too large for the type is returned unchanged.
@@ -197,7 +203,7 @@ def _turned(value: Any, read_as: np.dtype[Any]) -> Any:
     return (int(value) - low) % bits + low
 
 
-def _cast(fills: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _cast_fills(fills: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return numbers as a stored type: 1e20 in float32 is another number than in float64.
 
     Numbers that an integer type cannot represent are left out.
@@ -212,7 +218,7 @@ def _cast(fills: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.array(kept, dtype)
 
 
-def _numbers(value: Any) -> list[Any]:
+def _parse_numbers(value: Any) -> list[Any]:
     """Return the numbers of an attribute, which may be one, several, or text."""
     numbers = []
     for item in np.ravel(value if value is not None else ()):
@@ -223,7 +229,7 @@ def _numbers(value: Any) -> list[Any]:
     return numbers
 
 
-def rounded(decoded: xr.Dataset, stored: xr.Dataset) -> xr.Dataset:
+def round_times(decoded: xr.Dataset, stored: xr.Dataset) -> xr.Dataset:
     """Round the times of a decoded file, and their bounds, that are stored as fractions.
 
     They are rounded to seconds, or if their type is not precise enough, to the shortest of 1, 5,
@@ -234,27 +240,27 @@ def rounded(decoded: xr.Dataset, stored: xr.Dataset) -> xr.Dataset:
       stored: The same file before decoding.
     """
     times = {
-        name: _rounded(decoded.variables[name], stored.variables[name])
+        name: _round_to_resolution(decoded.variables[name], stored.variables[name])
         for name in decoded.variables
-        if _is_fraction(decoded.variables[name], stored.variables[name])
+        if _is_fractional_time(decoded.variables[name], stored.variables[name])
     }
     return decoded.assign_coords(times) if times else decoded
 
 
-def _is_fraction(decoded: xr.Variable, stored: xr.Variable) -> bool:
+def _is_fractional_time(decoded: xr.Variable, stored: xr.Variable) -> bool:
     """Return whether a variable is times, or their bounds, that are stored as floats."""
     has_form = decoded.ndim == 1 or (decoded.ndim == 2 and decoded.shape[1] == 2)
     is_float_time = decoded.dtype.kind == "M" and stored.dtype.kind == "f"
     return is_float_time and has_form and decoded.size > 0
 
 
-def _rounded(decoded: xr.Variable, stored: xr.Variable) -> xr.Variable:
+def _round_to_resolution(decoded: xr.Variable, stored: xr.Variable) -> xr.Variable:
     """Return times rounded to a step that the precision of their stored type can resolve."""
     units: Any = decoded.encoding.get("units", "")
-    unit = 1e-3 if units.startswith(("milli", "ms")) else SECONDS.get(units[:1].lower(), 1)
+    unit = 1e-3 if units.startswith(("milli", "ms")) else UNIT_SECONDS.get(units[:1].lower(), 1)
     largest = np.abs(stored.values[~np.isnat(decoded.values)]).max(initial=1)
     resolution = 2 * unit * float(np.spacing(stored.dtype.type(largest)))
-    step = next((n for n in STEPS if n >= resolution), STEPS[-1]) * 10**9
+    step = next((n for n in ROUNDING_STEPS if n >= resolution), ROUNDING_STEPS[-1]) * 10**9
     times = decoded.values.astype("datetime64[ns]")
     rounded_ns = (times.astype("int64") + step // 2) // step * step
     copy = decoded.copy(data=np.where(np.isnat(times), times, rounded_ns.astype("datetime64[ns]")))

@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from pipeline.sources.shared.driver import Mapping
+    from pipeline.sources.shared.driver import EntryMapping
+
 
 Region = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 
-def by_target(mapping: Mapping) -> list[str]:
+def target_first(mapping: EntryMapping) -> list[str]:
     """Return the provider's names in a mapping without repetition, the target's names first."""
     targets = [name for name in mapping if name in VARIABLES and VARIABLES[name].kind == "target"]
     return list(dict.fromkeys(mapping[name]["from"] for name in [*targets, *mapping]))
 
 
-def inside(lat: ArrayLike, lon: ArrayLike, region: Region | None) -> NDArray[np.bool_]:
+def is_inside(lat: ArrayLike, lon: ArrayLike, region: Region | None) -> NDArray[np.bool_]:
     """Return (place,) whether each place is in a region.
 
     Args:
@@ -41,7 +42,7 @@ def inside(lat: ArrayLike, lon: ArrayLike, region: Region | None) -> NDArray[np.
     return np.asarray((y >= south) & (y <= north) & ((x - west) % 360 <= width))
 
 
-def side_by_side(records: Sequence[Any], n_days: int, columns: Sequence[str], dtype: Any) -> Any:
+def stack_records(records: Sequence[Any], n_days: int, columns: Sequence[str], dtype: Any) -> Any:
     """Stack delayed records of places to dask arrays (time, place), one for each column.
 
     Args:

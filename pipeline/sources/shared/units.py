@@ -17,20 +17,20 @@ from pipeline.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 # Providers' spellings of units -> pint's.
-SPELLINGS = {
+UNIT_SPELLINGS = {
     **{"degrees C": "degC", "degrees Celsius": "degC", "deg C": "degC", "Kelvin": "K"},
     **dict.fromkeys(("(0 - 1)", "0-1", "-", "fraction", "unitless"), "1"),
 }
 
 # Gas constant of dry air over that of water vapour, as in the IFS.
 GAS_RATIO = 287.0597 / 461.5250
-
-WATER = 1000.0  # kg m-3, density
+WATER_DENSITY = 1000.0  # kg m-3, density
 
 
 @dataclass(frozen=True)
-class Rule:
+class Formula:
     """A formula that derives a variable from others.
 
     Attributes:
@@ -44,21 +44,21 @@ class Rule:
     compute: Callable[..., Any]
 
 
-def known(units: str) -> str:
+def normalize_units(units: str) -> str:
     """Return units in pint's spelling."""
-    return SPELLINGS.get(units.strip(), units.strip())
+    return UNIT_SPELLINGS.get(units.strip(), units.strip())
 
 
-def same(one: str, other: str) -> bool:
+def are_same_units(one: str, other: str) -> bool:
     """Return whether two units are equal in any spelling: `m**3 m**-3` is `m3 m-3`, and `1`."""
     try:
-        return conversion(one, other) == (1.0, 0.0)
+        return linear_conversion(one, other) == (1.0, 0.0)
     except DataError:
         return False
 
 
 @cache
-def conversion(units: str, target: str) -> tuple[float, float]:
+def linear_conversion(units: str, target: str) -> tuple[float, float]:
     """Return the slope and offset that convert values from one unit to another.
 
     Args:
@@ -68,13 +68,13 @@ def conversion(units: str, target: str) -> tuple[float, float]:
     Raises:
       DataError: If a unit is unknown, or the two have different dimensions.
     """
-    if known(units) == known(target):
+    if normalize_units(units) == normalize_units(target):
         return 1.0, 0.0
     from cf_xarray.units import units as registry
 
     try:
         zero, one = (
-            registry.Quantity(value, known(units)).to(known(target)).magnitude
+            registry.Quantity(value, normalize_units(units)).to(normalize_units(target)).magnitude
             for value in (0.0, 1.0)
         )
     except Exception as error:  # pint's parser raises many kinds of errors for invalid units
@@ -84,7 +84,7 @@ def conversion(units: str, target: str) -> tuple[float, float]:
     return float(one - zero), float(zero)
 
 
-def linear(values: Any, units: str, target: str) -> Any:
+def convert_units(values: Any, units: str, target: str) -> Any:
     """Convert values to other units; converted values are float32.
 
     Args:
@@ -95,13 +95,13 @@ def linear(values: Any, units: str, target: str) -> Any:
     Raises:
       DataError: If a unit is unknown, or the two have different dimensions.
     """
-    slope, offset = conversion(units, target)
+    slope, offset = linear_conversion(units, target)
     if (slope, offset) == (1.0, 0.0):
         return values
     return (values * slope + offset).astype("float32")
 
 
-def _saturated(temperature: Any) -> Any:
+def _saturation_pressure(temperature: Any) -> Any:
     """Return the saturation vapour pressure (Pa) over water at a temperature (K).
 
     The formula is equation 7.5 of the IFS documentation, part IV.
@@ -114,23 +114,27 @@ def _humidity(vapour: Any, pressure: Any) -> Any:
     return specific_humidity(vapour, pressure, GAS_RATIO)
 
 
-def _speed(east: Any, north: Any) -> Any:
+def _wind_speed(east: Any, north: Any) -> Any:
     """Return the speed of a wind from its components."""
     return (east**2 + north**2) ** 0.5
 
 
 # Value of `by` in a catalog entry's mapping -> formula.
-RULES = {
-    "speed": Rule(("m s-1", "m s-1"), "m s-1", _speed),
-    "dew_point": Rule(("K", "Pa"), "kg kg-1", lambda dew, p: _humidity(_saturated(dew), p)),
-    "vapour_pressure": Rule(("Pa", "Pa"), "kg kg-1", _humidity),
-    "relative_humidity": Rule(
-        ("1", "K", "Pa"), "kg kg-1", lambda ratio, t, p: _humidity(ratio * _saturated(t), p)
+FORMULAS = {
+    "speed": Formula(("m s-1", "m s-1"), "m s-1", _wind_speed),
+    "dew_point": Formula(
+        ("K", "Pa"), "kg kg-1", lambda dew, p: _humidity(_saturation_pressure(dew), p)
     ),
-    "middle": Rule((None, None), None, lambda low, high: (low + high) / 2),
-    "daylight": Rule(("W m-2", "s"), "W m-2", lambda mean, seconds: mean * seconds / 86400),
-    "mixing_ratio": Rule(("1",), "kg kg-1", lambda ratio: ratio / (1 + ratio)),
-    "water": Rule(("m",), "kg m-2", lambda depth: WATER * depth),
-    "in_10_cm": Rule(("kg m-2",), "m3 m-3", lambda water: water / (0.1 * WATER)),
-    "water_rate": Rule(("m day-1",), "kg m-2 day-1", lambda depth: WATER * depth),
+    "vapour_pressure": Formula(("Pa", "Pa"), "kg kg-1", _humidity),
+    "relative_humidity": Formula(
+        ("1", "K", "Pa"),
+        "kg kg-1",
+        lambda ratio, t, p: _humidity(ratio * _saturation_pressure(t), p),
+    ),
+    "middle": Formula((None, None), None, lambda low, high: (low + high) / 2),
+    "daylight": Formula(("W m-2", "s"), "W m-2", lambda mean, seconds: mean * seconds / 86400),
+    "mixing_ratio": Formula(("1",), "kg kg-1", lambda ratio: ratio / (1 + ratio)),
+    "water": Formula(("m",), "kg m-2", lambda depth: WATER_DENSITY * depth),
+    "in_10_cm": Formula(("kg m-2",), "m3 m-3", lambda water: water / (0.1 * WATER_DENSITY)),
+    "water_rate": Formula(("m day-1",), "kg m-2 day-1", lambda depth: WATER_DENSITY * depth),
 }

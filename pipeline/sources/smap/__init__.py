@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources.shared import http_errors
-from pipeline.sources.shared.driver import REMEDY, Mapping
+from pipeline.sources.shared.driver import CORRECT_FILE_HINT, EntryMapping
 from pipeline.sources.smap import hdf5
 from pipeline.sources.smap.files import (
     FLAG_NAME,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 
 MAX_FILES_TRIED = 8  # files that are opened to find one that has a pass
-
 STEPS_PER_DAY = 8  # files of Level 4 in a day, centred at 01:30, 04:30 .. 22:30
 
 
@@ -74,7 +73,7 @@ class SmapL3Source(GranuleSource):
 
     def __init__(
         self,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         *,
         passes: list[str] | None = None,
         reject_bits: int = 1,
@@ -152,7 +151,7 @@ class SmapL3Source(GranuleSource):
                     return (int(shape[0]), int(shape[1]))
                 accepted = " or ".join(map(str, hdf5.REFINEMENT_BY_SHAPE))
                 problems = [f"{group}/{FLAG_NAME}{suffix}: shape {shape}, expected {accepted}"]
-        raise DataError(http_errors.shown(granule.url), *problems, remedy=REMEDY)
+        raise DataError(http_errors.format_url(granule.url), *problems, remedy=CORRECT_FILE_HINT)
 
 
 class SmapL4Source(GranuleSource):
@@ -171,7 +170,7 @@ class SmapL4Source(GranuleSource):
 
     def __init__(
         self,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         *,
         min_steps: int = STEPS_PER_DAY,
         **others: Any,
@@ -227,4 +226,6 @@ class SmapL4Source(GranuleSource):
         with hdf5.open_hdf5(granule.url, self.storage_options, self.login) as file:
             problems = level4_problems(file, task) or coordinate_problems(file, task.part, window)
         if problems:
-            raise DataError(http_errors.shown(granule.url), *problems, remedy=REMEDY)
+            raise DataError(
+                http_errors.format_url(granule.url), *problems, remedy=CORRECT_FILE_HINT
+            )

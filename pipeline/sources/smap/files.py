@@ -13,9 +13,9 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources.shared import http_errors
-from pipeline.sources.shared.driver import REMEDY
+from pipeline.sources.shared.driver import CORRECT_FILE_HINT
 from pipeline.sources.smap import hdf5
-from pipeline.sources.smap.search import stamp
+from pipeline.sources.smap.search import parse_granule_time
 
 if TYPE_CHECKING:
     import h5py
@@ -199,14 +199,14 @@ def read_passes(task: Level3Task, granule: Granule) -> list[Pass]:
     Raises:
       DataError: If the file cannot be read, or has another form than the first file.
     """
-    place = http_errors.shown(granule.url)
+    place = http_errors.format_url(granule.url)
     with hdf5.open_hdf5(granule.url, task.options, task.login) as file:
         present = [key for key in task.passes if not lacks_pass(file, key)]
         messages = [text for key in present for text in pass_problems(file, key, task.units)]
         if not messages:
             messages = [text for key in present for text in _layout_problems(file, key, task)]
         if messages:
-            raise DataError(place, *messages, remedy=REMEDY)
+            raise DataError(place, *messages, remedy=CORRECT_FILE_HINT)
         return [
             _read_pass(file, key, task, granule) if key in present else _empty_pass(task)
             for key in task.passes
@@ -242,7 +242,7 @@ def _empty_pass(task: Level3Task) -> Pass:
 def _read_pass(file: h5py.File, key: str, task: Level3Task, granule: Granule) -> Pass:
     """Read one pass of a file."""
     group, suffix = PASS_GROUPS[key]
-    place = http_errors.shown(granule.url)
+    place = http_errors.format_url(granule.url)
     fields = {
         name: hdf5.read_values(
             file, f"{group}/{name}{suffix}", task.part, place, task.fills.get(name, ())
@@ -273,7 +273,7 @@ def _day_offsets(
     Raises:
       DataError: If an observation is not of the day of the file or a neighbouring day.
     """
-    day = stamp(granule).astype("datetime64[D]")
+    day = parse_granule_time(granule).astype("datetime64[D]")
     offsets = np.zeros(days.shape, np.int8)
     known = np.zeros(days.shape, bool)
     for offset in (-1, 0, 1):
@@ -286,7 +286,7 @@ def _day_offsets(
         n_wrong, example = int(wrong.sum()), days[wrong][0].decode()
         problem = f"{path}: {n_wrong} observations of another day, such as {example}"
         raise DataError(
-            http_errors.shown(granule.url),
+            http_errors.format_url(granule.url),
             f"{problem}; expected {day} or a neighbouring day",
             remedy="was the file renamed? fetch it again",
         )
@@ -376,11 +376,11 @@ def mean_of_files(
         return {name: np.full(shape, np.nan, np.float32) for name in task.units}
     total = {name: np.zeros(shape, np.float64) for name in task.units}
     for granule in granules:
-        place = http_errors.shown(granule.url)
+        place = http_errors.format_url(granule.url)
         with hdf5.open_hdf5(granule.url, task.options, task.login) as file:
             messages = level4_problems(file, task)
             if messages:
-                raise DataError(place, *messages, remedy=REMEDY)
+                raise DataError(place, *messages, remedy=CORRECT_FILE_HINT)
             for name in task.units:
                 fills = task.fills.get(name, ())
                 total[name] += hdf5.read_values(

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources.shared import fingerprints, http_errors
-from pipeline.sources.shared.driver import Mapping, Source
+from pipeline.sources.shared.driver import EntryMapping, Source
 from pipeline.sources.smap import search
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class GranuleSource(Source):
 
     def __init__(
         self,
-        mapping: Mapping | list[Mapping],
+        mapping: EntryMapping | list[EntryMapping],
         collection: dict[str, str] | None = None,
         urlpath: str | list[str] = "",
         direct: bool = False,
@@ -90,7 +90,7 @@ class GranuleSource(Source):
             )
         latest: dict[np.datetime64, Granule] = {}
         for granule in sorted(granules, key=lambda granule: granule.rank):
-            time = search.stamp(granule)
+            time = search.parse_granule_time(granule)
             if period is None or period[0] <= time.astype("datetime64[D]").item() <= period[1]:
                 latest[time] = granule
         if not latest:
@@ -117,14 +117,14 @@ class GranuleSource(Source):
         """
         granules = list(self.granules().values())
         if not self.urlpath:
-            return files.sha256_of([[g.name, g.size, g.produced[0]] for g in granules])
-        file_tags = fingerprints.of_files(
+            return files.sha256_of_json([[g.name, g.size, g.produced[0]] for g in granules])
+        file_tags = fingerprints.tag_files(
             [g.url for g in granules], self.storage_options, self.login
         )
         absent = [g.name for g, tag in zip(granules, file_tags, strict=True) if tag is None]
         if absent:
             raise DataError(self._place(), f"not found: {', '.join(absent)}", remedy=self._hint())
-        return files.sha256_of([[g.name, t] for g, t in zip(granules, file_tags, strict=True)])
+        return files.sha256_of_json([[g.name, t] for g, t in zip(granules, file_tags, strict=True)])
 
     def _padded_period(self) -> tuple[date, date] | None:
         """Return the period extended by `margin_days`; None if no period is requested."""
@@ -137,7 +137,7 @@ class GranuleSource(Source):
         """Return the files or the collection as text for errors."""
         if self.urlpath:
             is_list = not isinstance(self.urlpath, str)
-            return f"{len(self.urlpath)} files" if is_list else http_errors.shown(self.urlpath)
+            return f"{len(self.urlpath)} files" if is_list else http_errors.format_url(self.urlpath)
         collection = self.collection or {}
         return f"collection {collection['short_name']} version {collection['version']}"
 

@@ -14,7 +14,7 @@ from pipeline.errors import DataError
 from pipeline.grid import ease
 from pipeline.grid.ease import Window
 from pipeline.sources.shared import access, http_errors, missing_values
-from pipeline.sources.shared.units import same
+from pipeline.sources.shared.units import are_same_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,13 +149,13 @@ def open_hdf5(url: str, options: dict[str, Any], login: str | None) -> Iterator[
     """
     import h5py
 
-    place = http_errors.shown(url)
+    place = http_errors.format_url(url)
     try:
         with contextlib.ExitStack() as stack:
             file: Any = url
             if "://" in url:
-                stack.enter_context(http_errors.answering(url, login))
-                file = stack.enter_context(access.opened(url, _with_cache(url, options), login))
+                stack.enter_context(http_errors.plain_http_errors(url, login))
+                file = stack.enter_context(access.open_file(url, _with_cache(url, options), login))
                 _refuse_web_page(file, place, login)
             try:
                 yield stack.enter_context(h5py.File(file, "r"))
@@ -185,7 +185,7 @@ def dataset_problems(file: h5py.File, group: str, fields: dict[str, str | None])
             messages.append(f"{path}: missing; the group has {sorted(file[group])}")
             continue
         file_units = _attribute_text(file[path].attrs.get("units"))
-        if units is not None and not same(file_units, units):
+        if units is not None and not are_same_units(file_units, units):
             messages.append(f"{path}: units '{file_units}', expected '{units}'")
     return messages
 
@@ -214,7 +214,7 @@ def read_values(
       DataError: If values are lower than any quantity can be, which indicates a fill value that
         neither the file nor the entry declares.
     """
-    array = missing_values.masked(file[path][part], dict(file[path].attrs), fills)
+    array = missing_values.mask_missing(file[path][part], dict(file[path].attrs), fills)
     too_low = array < _LOWEST_POSSIBLE
     if too_low.any():
         n_low, example = int(too_low.sum()), array[too_low][0]
@@ -239,7 +239,7 @@ def _refuse_web_page(file: Any, place: str, login: str | None) -> None:
     head = file.read(64).lstrip()
     file.seek(0)
     if head[:1] == b"<":
-        hint = http_errors.REMEDIES.get(login or "", "open the URL in a browser")
+        hint = http_errors.LOGIN_HINTS.get(login or "", "open the URL in a browser")
         problem = "the server sent a web page instead of the file"
         raise DataError(place, problem, remedy=hint)
 

@@ -17,25 +17,23 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DataError
 from pipeline.sources.shared import access, http_errors
-from pipeline.sources.shared.earthdata import patient
+from pipeline.sources.shared.earthdata import configure_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 CMR = "https://cmr.earthdata.nasa.gov"
-
-BEGIN = date(2015, 3, 31)  # SMAP's first day, used if no period is requested
-
-MOST = 1_000_000  # largest number of granules of one query; no year has more
+FIRST_DAY = date(2015, 3, 31)  # SMAP's first day, used if no period is requested
+MAX_GRANULES = 1_000_000  # largest number of granules of one query; no year has more
 
 # Whether URLs are of S3 -> type of the link in CMR.
-LINKS = {False: "GET DATA", True: "GET DATA VIA DIRECT ACCESS"}
+LINK_TYPES = {False: "GET DATA", True: "GET DATA VIA DIRECT ACCESS"}
 
 # File names, such as SMAP_L3_SM_P_20150401_R19240_001.h5: the first letter of the identifier of the
 # production, and the date and time.
-PRODUCTION = re.compile(r"_([A-Z])[A-Za-z0-9]*_\d{3}\.\w+$")
-STAMP = re.compile(r"_(\d{8})(?:T(\d{6}))?_")
+PRODUCTION_PATTERN = re.compile(r"_([A-Z])[A-Za-z0-9]*_\d{3}\.\w+$")
+TIME_PATTERN = re.compile(r"_(\d{8})(?:T(\d{6}))?_")
 
 
 class Granule(NamedTuple):
@@ -60,7 +58,7 @@ class Granule(NamedTuple):
         Test productions, whose identifier begins with T, are sorted before all others, whose
         identifier begins with R (reprocessed or forward) or V (validated).
         """
-        match = PRODUCTION.search(self.name)
+        match = PRODUCTION_PATTERN.search(self.name)
         return not (match and match[1] == "T"), self.produced
 
 
@@ -86,16 +84,16 @@ def list_files(
         elif url.startswith("http"):
             hint = "set `urlpath` to a list of the files, or `collection` to find them through CMR"
             problem = "files of an HTTP server cannot be listed"
-            raise DataError(http_errors.shown(url), problem, remedy=hint)
+            raise DataError(http_errors.format_url(url), problem, remedy=hint)
         else:
-            granules += _matching(url, storage_options, login)
+            granules += _glob_files(url, storage_options, login)
     return granules
 
 
-def _matching(url: str, storage_options: dict[str, Any], login: str | None) -> list[Granule]:
+def _glob_files(url: str, storage_options: dict[str, Any], login: str | None) -> list[Granule]:
     """Return the files that match a URL with `*`."""
-    with http_errors.answering(url, login):
-        options = access.options(url, storage_options, login) | files.FRESH
+    with http_errors.plain_http_errors(url, login):
+        options = access.fsspec_options(url, storage_options, login) | files.NO_LISTING_CACHE
         filesystem, path = fsspec.core.url_to_fs(url, **options)
         infos = filesystem.glob(path.replace("[", "[[]"), detail=True)
     granules = []
@@ -106,13 +104,13 @@ def _matching(url: str, storage_options: dict[str, Any], login: str | None) -> l
     return granules
 
 
-def stamp(granule: Granule) -> np.datetime64:
+def parse_granule_time(granule: Granule) -> np.datetime64:
     """Return the time in the name of a granule, in seconds.
 
     Raises:
       DataError: If the name has no date.
     """
-    match = STAMP.search(granule.name)
+    match = TIME_PATTERN.search(granule.name)
     try:
         if match is None:
             raise ValueError
@@ -123,7 +121,7 @@ def stamp(granule: Granule) -> np.datetime64:
         problem = "the file name has no date; expected a name like "
         problem += "SMAP_L3_SM_P_20150401_R19240_001.h5"
         hint = "keep the provider's file names"
-        raise DataError(http_errors.shown(granule.url), problem, remedy=hint) from None
+        raise DataError(http_errors.format_url(granule.url), problem, remedy=hint) from None
 
 
 def search_cmr(
@@ -149,25 +147,25 @@ def search_cmr(
     """
     from earthaccess.search import DataGranules
 
-    first, last = period or (BEGIN, date.today())
+    first, last = period or (FIRST_DAY, date.today())
     granules = []
-    for begin, end in _years(first, last):  # one query per year limits the size of answers
+    for begin, end in _split_by_year(first, last):  # one query per year limits the size of answers
         query = DataGranules()
         query.mode(f"{cmr.rstrip('/')}/search/")
-        patient(query.session)
+        configure_session(query.session)
         query.short_name(collection["short_name"]).version(collection["version"])
         query.temporal(begin, end)
         if region is not None:
             query.bounding_box(*region)
-        with http_errors.answering(cmr), query.session, warnings.catch_warnings():
+        with http_errors.plain_http_errors(cmr), query.session, warnings.catch_warnings():
             # earthaccess 0.17 warns of a change of its own for every granule.
             warnings.filterwarnings("ignore", "As of version 1.0", FutureWarning)
-            granules += [_granule_of_item(item, direct=direct) for item in query.get(MOST)]
+            granules += [_granule_of_item(item, direct=direct) for item in query.get(MAX_GRANULES)]
     # A granule that overlaps two years is in the answers for both.
     return list({(granule.name, granule.produced): granule for granule in granules}.values())
 
 
-def _years(first: date, last: date) -> Iterator[tuple[date, date]]:
+def _split_by_year(first: date, last: date) -> Iterator[tuple[date, date]]:
     """Split a period by calendar years, and yield the first and last day of each part."""
     for year in range(first.year, last.year + 1):
         yield max(first, date(year, 1, 1)), min(last, date(year, 12, 31))
@@ -181,11 +179,11 @@ def _granule_of_item(item: Any, *, direct: bool) -> Granule:
     """
     meta, umm = item["meta"], item["umm"]
     links = [
-        link["URL"] for link in umm.get("RelatedUrls", []) if link.get("Type") == LINKS[direct]
+        link["URL"] for link in umm.get("RelatedUrls", []) if link.get("Type") == LINK_TYPES[direct]
     ]
     url = next((link for link in links if link.endswith((".h5", ".nc", ".nc4", ".hdf"))), None)
     if url is None:
-        problem = f"has no link of type {LINKS[direct]}"
+        problem = f"has no link of type {LINK_TYPES[direct]}"
         hint = "remove `direct` from the entry" if direct else "report it to the provider"
         raise DataError(f"granule {umm.get('GranuleUR')} in CMR", problem, remedy=hint)
     name = url.rsplit("/", 1)[-1]

@@ -15,9 +15,9 @@ from pipeline import files
 from pipeline.errors import DataError
 from pipeline.experiment.variables import VARIABLES
 from pipeline.sources.shared import access, http_errors
-from pipeline.sources.shared.driver import REMEDY, Source
-from pipeline.sources.shared.driver import Mapping as driver_mapping
-from pipeline.sources.shared.units import conversion
+from pipeline.sources.shared.driver import CORRECT_FILE_HINT, Source
+from pipeline.sources.shared.driver import EntryMapping as driver_mapping
+from pipeline.sources.shared.units import linear_conversion
 from pipeline.sources.table import rows as table_rows
 from pipeline.sources.table.days import daily_means, describe_cadence_changes, merge_sensors
 from pipeline.sources.table.rows import duplicate_problems, parse_rows
@@ -175,7 +175,7 @@ def argument_problems(table: Declaration) -> list[str]:
     pairs = [(s["units"], s.get("to", s["units"])) for s in table.mapping.values()]
     for units, target_units in [*pairs, (table.depth_units, "m")]:
         try:
-            conversion(units, target_units)
+            linear_conversion(units, target_units)
         except DataError as error:
             problems.append(str(error))
     return problems
@@ -275,7 +275,7 @@ class TableSource(Source):
     @cached_property
     def _content(self) -> bytes:
         """The content of the file."""
-        return access.read(self.urlpath, self.storage_options, self.login)
+        return access.read_file(self.urlpath, self.storage_options, self.login)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file, which is the same for a copy elsewhere."""
@@ -311,9 +311,9 @@ class TableSource(Source):
         raw, problems = parse_csv(self._content)
         if raw.empty:
             raise DataError(
-                http_errors.shown(self.urlpath),
+                http_errors.format_url(self.urlpath),
                 *(problems or ["the table has no rows"]),
-                remedy=REMEDY,
+                remedy=CORRECT_FILE_HINT,
             )
         parts, convention = list[pd.DataFrame](), ""
         for layer in self.layers:
@@ -321,11 +321,11 @@ class TableSource(Source):
             parts.append(rows)
             problems += layer_problems
         if problems:
-            hint = REMEDY
+            hint = CORRECT_FILE_HINT
             if any(problem.startswith(table_rows.NOT_ISO) for problem in problems):
                 hint += f"; `time_format` says how times are written, {table_rows.FORMAT_EXAMPLE}"
             unique = dict.fromkeys(problems)  # several layers may have the same problems
-            raise DataError(http_errors.shown(self.urlpath), *unique, remedy=hint)
+            raise DataError(http_errors.format_url(self.urlpath), *unique, remedy=hint)
         rows = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
         top, bottom = self.depth_class_m
         in_range = (rows["depth_from"] >= top - _DEPTH_TOLERANCE) & (
@@ -335,7 +335,7 @@ class TableSource(Source):
             depths = sorted({f"{d:g}" for d in rows["depth_to"].unique()}, key=float)
             shown = ", ".join(depths[:8])
             problem = f"no sensor between {top:g} and {bottom:g} m; the depths are {shown} m"
-            raise DataError(http_errors.shown(self.urlpath), problem, remedy=REMEDY)
+            raise DataError(http_errors.format_url(self.urlpath), problem, remedy=CORRECT_FILE_HINT)
         return rows[in_range], convention
 
     def _read_layer(self, raw: pd.DataFrame, layer: Layer) -> tuple[pd.DataFrame, list[str], str]:
@@ -363,7 +363,7 @@ class TableSource(Source):
           rows: The rows.
           depth: Top and bottom in the table's units; None if a column states it.
         """
-        slope, offset = conversion(self.depth_units, "m")
+        slope, offset = linear_conversion(self.depth_units, "m")
         if self.depth is not None:
             depth = (self.depth, self.depth)
         if depth is not None:
@@ -379,7 +379,7 @@ class TableSource(Source):
         code = flag.map(codes).where(~good, 0).astype("int64")
         spec, variable = self.mapping[target], VARIABLES.get(target)
         if variable is not None and variable.units == spec.get("to", spec["units"]):
-            slope, offset = conversion(spec["units"], variable.units)
+            slope, offset = linear_conversion(spec["units"], variable.units)
             values = (rows[target] * slope + offset).astype("float32")
             good &= ~((values < variable.minimum) | (values > variable.maximum))
         return rows.assign(code=code, good=good), codes

@@ -96,7 +96,7 @@ def describe_cadence_changes(rows: pd.DataFrame, most: int = 3) -> str:
     description_by_site: dict[str, str] = {}
     for keys, series in rows.groupby(list(SERIES_KEYS), sort=False):
         times = np.sort(series["time"].to_numpy("datetime64[ns]"))
-        description = time_steps.told(times, time_steps.steps(times))
+        description = time_steps.describe_cadences(times, time_steps.interval_lengths(times))
         if " until " in description:
             description_by_site.setdefault(str(keys[0]), description)
     sites = [f"{site}: {description}" for site, description in description_by_site.items()]
@@ -121,11 +121,13 @@ def _covered_and_needed(rows: pd.DataFrame, min_share: float) -> dict[str, NDArr
     for indices in rows.groupby("series").indices.values():
         order = np.asarray(indices)[np.argsort(all_times[indices], kind="stable")]
         times = all_times[order]
-        step = time_steps.step_of(times)
-        lengths, one_day = time_steps.steps(times), np.timedelta64(1, "D")
+        step = time_steps.median_step(times)
+        lengths, one_day = time_steps.interval_lengths(times), np.timedelta64(1, "D")
         if not time_steps.is_regular(lengths, step):
             covered[order] = lengths / min(step, one_day)
-            needed[order] = max(min_share * (one_day / min(step, one_day)), 0) - time_steps.TINY
+            needed[order] = (
+                max(min_share * (one_day / min(step, one_day)), 0) - time_steps.TIME_TOLERANCE
+            )
         else:
             needed[order] = max(min_share * (one_day / step), 1)
     return {"covered": covered, "needed": needed}
