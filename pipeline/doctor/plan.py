@@ -460,8 +460,8 @@ def _advise_on_memory(experiment: Experiment, sizes: Sizes, memory_mb: float) ->
     most = int(count_footprints(experiment, sizes) * room / packed)
     needed, available, memory = map(intake_catalog.format_size, (packed, room, memory_mb))
     return (
-        f"\nThe workers of train share {needed}, but Ray's object store has only {available} of this "
-        f"machine's {memory}: "
+        f"\nThe workers of train share {needed}, but Ray's object store has only {available} of "
+        f"this machine's {memory}: "
         f"set train.max_footprints={most}, or use nodes with more memory."
     )
 

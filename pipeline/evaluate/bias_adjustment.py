@@ -6,8 +6,8 @@ the predictions of the later days. In a summary, `adjustment` has
   scored_after: the number of days that are never scored; only the days after them are
   n_sites: number of sites with enough days
   by_days: by k as text, the summary of `scoring.score_candidates` with offsets from the first k
-    days, always on the same later days; and `minus_0`, by candidate: paired differences from k = 0 of the RMSE
-    and of the absolute bias (an offset changes no other score but KGE)
+    days, always on the same later days; and `minus_0`, by candidate: paired differences from k = 0
+    of the RMSE and of the absolute bias (an offset changes no other score but KGE)
   priors: by candidate and fold of the models, the prior estimated from errors at other sites
   not_in_curve: sites with too few days, with the reason
   offsets: by site and candidate, from all days of the site: number of days, offset and its
