@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 
 REQUIRED_METADATA = ("support", "license", "time_convention", "period", "auth")
-
 # Arguments of drivers that say where data are, not what they are.
 LOCATION_ARGUMENTS = ("urlpath", "storage_options", "login", "direct", "repository")
 CONSTANT_TOLERANCE = 1e-5  # relative tolerance for the rounding of constant values
@@ -94,9 +93,8 @@ def driver_of_entry(
         driver.urlpath = url
     else:
         driver.period = period or experiment.period
-        lat, lon = config.experiment_window(
-            experiment
-        ).cell_edges  # whole footprints, beyond the domain
+        # Whole footprints, so it can reach beyond the domain.
+        lat, lon = config.experiment_window(experiment).cell_edges
         driver.region = (lon.min(), lat.min(), lon.max(), lat.max())
     return driver
 
@@ -163,11 +161,8 @@ def entry_digest(
         return source_copies.copied_digest(str(experiment.sources.staged), entry)
     driver = driver_of_entry(experiment, entry, url, period)
     spec = find_entry(experiment.sources.catalog, entry).spec
-    arguments = {
-        key: value
-        for key, value in (spec.get("args") or {}).items()
-        if key not in LOCATION_ARGUMENTS
-    }
+    given = spec.get("args") or {}
+    arguments = {key: given[key] for key in given if key not in LOCATION_ARGUMENTS}
     try:
         content = driver.digest()
     except FileNotFoundError:
@@ -399,11 +394,9 @@ def describe_volume(experiment: Experiment, entries: Sequence[str]) -> str:
     by_entry = {entry: entry_volume(experiment, entry) for entry in entries}
     volumes = [v for v in by_entry.values() if v is not None]
     requests, megabytes = sum(v.requests for v in volumes), sum(v.megabytes for v in volumes)
-    line = (
-        f"about {format_size(megabytes)} in {requests:,} requests"
-        if volumes
-        else "bytes and requests"
-    )
+    line = "bytes and requests"
+    if volumes:
+        line = f"about {format_size(megabytes)} in {requests:,} requests"
     unknown = [entry for entry, v in by_entry.items() if v is None]
     separator = "; unknown for " if volumes else " unknown for "
     return line + separator + ", ".join(unknown) if unknown else line
@@ -411,9 +404,7 @@ def describe_volume(experiment: Experiment, entries: Sequence[str]) -> str:
 
 def format_size(megabytes: float) -> str:
     """Format a size as MB or GB."""
-    if megabytes < 1000:
-        return f"{megabytes:.1f} MB"
-    return f"{megabytes / 1000:,.1f} GB"
+    return f"{megabytes:.1f} MB" if megabytes < 1000 else f"{megabytes / 1000:,.1f} GB"
 
 
 def _is_staged(experiment: Experiment, entry: str, url: str | None) -> bool:

@@ -39,9 +39,7 @@ def run(
 
     The last day to append is `through`, or if it is None the last day that all sources have. If no
     source has new days and none has changed, nothing is read.
-
-    Returns:
-      Lines for the user, which say why the forcing ends on its last day.
+    The returned lines say to the user why the forcing ends on its last day.
 
     Raises:
       SoilweaveError: If a source does not have the requested days, or cannot be read.
@@ -57,18 +55,15 @@ def run(
     done = date.fromisoformat(manifest["complete_through"])
     last, notes = _last_common_day(experiment, done, through)
     oldest = maps_schema.oldest_state_block(experiment, workspace)
-    first_day = max(oldest * schema.BLOCK_DAYS, schema.epoch_day(experiment.period[0]))
-    first = schema.date_of_epoch_day(first_day)
+    first = max(schema.date_of_epoch_day(oldest * schema.BLOCK_DAYS), experiment.period[0])
     extended = extend_period(experiment, last)
     recorded = _recorded_digests(manifest, experiment)
-    present = {
-        name: intake_catalog.entry_digest(extended, name) for name in experiment.sources.forcing
-    }
+    forcing = experiment.sources.forcing
+    present = {name: intake_catalog.entry_digest(extended, name) for name in forcing}
     sources = schema.as_recorded(present, recorded)
     spans = manifest.get("preliminary", [])
-    new_spans = schema.replace_spans(
-        spans, first, intake_catalog.preliminary_span(experiment, last)
-    )
+    preliminary = intake_catalog.preliminary_span(experiment, last)
+    new_spans = schema.replace_spans(spans, first, preliminary)
     if last == done and sources == recorded and new_spans == spans:
         return notes
     workspace.lease.take(progress.note)
@@ -77,8 +72,8 @@ def run(
     receipts = _read_blocks(extended, pending, blocks, done, progress)
     before = manifest.get("missing", {}).get("cells", {})
     missing = block_task.count_appended(pending.folder, extended, blocks, pending.place, before)
-    metadata = {"through": str(last), "sources": sources}
-    metadata["inputs_sha256"] = _present_inputs_digest(manifest, experiment)
+    digest = _present_inputs_digest(manifest, experiment)
+    metadata = {"through": str(last), "sources": sources, "inputs_sha256": digest}
     change = _describe_change(manifest, receipts, metadata)
     if last == done and new_spans == spans and not change["update"]["revised"]:
         pending.drop()

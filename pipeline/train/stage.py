@@ -80,9 +80,8 @@ def run(
         return
     preflight.check_judging(experiment)
     cube = Cube.open(url)
-    packed = training_data.pack_data(
-        experiment, cube, tables.read_table(workspace.url("folds.parquet"))
-    )
+    fold_table = tables.read_table(workspace.url("folds.parquet"))
+    packed = training_data.pack_data(experiment, cube, fold_table)
     _check_trainable(experiment, packed, all_models)
     root = workspace.url("models")
     artefact.begin(inputs)
@@ -92,18 +91,13 @@ def run(
     nodes = _train_unfinished(experiment, root, identity, packed, updates, all_models, progress)
     outliers = predict_sites.write_predictions(experiment, workspace, cube, packed)
     shards = [artefacts.shard_record(root, key) for key in _object_keys(experiment, all_models)]
-    site_tables = [
-        artefacts.shard_record(workspace.root, name) for name in predict_sites.PREDICTION_TABLES
-    ]
-    artefact.commit(
-        inputs,
-        shards,
-        updates=updates,
-        nodes=nodes,
-        features=packed.features.names,
-        tables=[table for table in site_tables if table["size"]],
-        **({"unlike_members": outliers} if outliers else {}),
+    names = predict_sites.PREDICTION_TABLES
+    site_tables = [artefacts.shard_record(workspace.root, name) for name in names]
+    record = {"features": packed.features.names} | (
+        {"unlike_members": outliers} if outliers else {}
     )
+    site_tables = [table for table in site_tables if table["size"]]
+    artefact.commit(inputs, shards, updates=updates, nodes=nodes, tables=site_tables, **record)
     for member in outliers:
         progress.note(f"warning: {ensemble.outlier_warning(member)}")
     warning = f"; members unlike the others: {len(outliers)}" if outliers else ""

@@ -311,6 +311,7 @@ def pack_data(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed
     insitu = np.zeros((0, len(cube.days)), np.float32)
     if cube.sites is not None:
         insitu = cube.series(cube.sites, cube.target).T
+    lat, lon = folds["lat"].to_numpy(), folds["lon"].to_numpy()
     return PackedData(
         features,
         scaler,
@@ -327,13 +328,11 @@ def pack_data(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed
         insitu,
         _keep_days(insitu, train),
         cube.site_ids,
-        folds["lat"].to_numpy(),
-        folds["lon"].to_numpy(),
+        lat,
+        lon,
         folds["fold"].to_numpy(),
         dropped,
-        config.label_experiment_places(
-            experiment, folds["lat"].to_numpy(), folds["lon"].to_numpy()
-        ),
+        config.label_experiment_places(experiment, lat, lon),
     )
 
 

@@ -257,8 +257,8 @@ def test_a_product_without_the_target_is_refused(shelf):
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (("ridge",), "called ridge"),
-        (("mine", "shelf.mine"), "called mine"),
+        (("ridge",), "would have the name ridge"),
+        (("mine", "shelf.mine"), "would have the name mine"),
     ],
 )
 def test_names_that_are_taken_are_refused(shelf, names, found):

@@ -278,16 +278,16 @@ from pathlib import Path
 from pipeline.cli import run_stages
 from pipeline.experiment import load
 from pipeline.prepare import folds
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
 path, root, begun = sys.argv[1:]
-experiment, workspace = load.experiment(path), Workspace(root)
+experiment, workspace = load.load_experiment(path), Workspace(root)
 def run(*_, **__):
     Path(begun).touch()
     time.sleep(60)
 folds.run = run
-run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Silent())
+run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, SilentProgress())
 """
 
 

@@ -18,7 +18,7 @@ import json, resource, sys, threading
 import numpy as np
 if sys.argv[1] == "kept":
     from pipeline.cluster import malloc
-    malloc.keep()
+    malloc.keep_freed_memory()
 def work():
     np.ones(2**23)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -38,7 +38,7 @@ def test_all_stages_end_and_a_second_run_touches_nothing(demo, capsys):
     for stage in ("planet", "cube", "folds", "maps", "scores", "report"):
         assert f"{stage} complete" in told.err
     assert "Against the truth" in told.out
-    assert "reduced settings; claims rest on demo-full" in told.out
+    assert "at reduced settings; published results use demo-full" in told.out
     assert "xarray.open_zarr(" in told.out
 
 

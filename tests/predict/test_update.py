@@ -280,7 +280,7 @@ def test_a_shared_cube_is_updated_by_its_owner_as_far_as_its_sources_reach(mine)
         shutil.copytree(root / name, root.parent / "variant" / name)
     workspace = Workspace(str(root.parent / "variant"))
     theirs = replace(mine, workspace=workspace, settings=(f"cube={root}",))
-    with pytest.raises(StoreError, match=r"ends on 2020-12-20; .* first: soilweave update snow"):
+    with pytest.raises(StoreError, match=r"ends on 2020-12-20, .* first: soilweave update snow"):
         theirs.update(NEXT)
     assert mine.update() == f"maps reach {LAST}, before {BEFORE}; cells: it ends on {LAST}"
     assert mine.update() == f"nothing new, maps reach {LAST}; cells: it ends on {LAST}"

@@ -111,7 +111,9 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
         patch.setattr(source_copies, "write_days", write)
         patch.setattr(ray_cluster, "run_tasks", here)
         patch.setattr(intake_catalog, "cube_entries", lambda experiment: ["footprints"])
-        with pytest.raises(DataError, match=r"footprints: cannot be read .OSError.; mend that"):
+        with pytest.raises(
+            DataError, match=r"entry footprints: cannot be read .OSError.; correct this"
+        ):
             copy_sources.run(staged, workspace, Heard())
     url = Path(source_copies.copy_url(f"{tmp_path}/copies", "footprints"))
     kept = {p: p.stat().st_mtime_ns for p in url.glob("data/*/c/**/*") if p.is_file()}

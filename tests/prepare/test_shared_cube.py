@@ -64,7 +64,7 @@ def test_a_cube_of_other_settings_is_refused_with_all_that_differ(world, tmp_pat
     said = str(caught.value)
     assert said.startswith(f"{url}/cube.zarr: was made with other settings: ")
     assert "domain.refinement 4 -> 2, qc.min_days 0 -> 50" in said
-    assert "leave cube out and prepare another" in said
+    assert "omit cube and prepare another one" in said
     assert not (tmp_path / "mine").exists()
 
 

@@ -23,7 +23,7 @@ INPUTS = {"schema": 1}
 HOLDER = """
 import sys, time
 from pipeline.storage import lease
-lease.of(sys.argv[1]).take(print)
+lease.get_lease(sys.argv[1]).take(print)
 print("held", flush=True)
 time.sleep(120)
 """

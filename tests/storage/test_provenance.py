@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("model", "pipeline", "catalogs")
-TELL = "from pipeline.storage import provenance; print(provenance.of_code())"
+TELL = "from pipeline.storage import provenance; print(provenance.code_commit())"
 
 
 def git(folder: Path, *command: str) -> str:
@@ -163,7 +163,7 @@ import sys
 from pipeline.experiment import load
 from pipeline.evaluate.report import page
 from pipeline.storage.artefacts import Workspace
-found = page.provenance(load.experiment("experiment.yaml"), Workspace(sys.argv[1]))
+found = page.provenance(load.load_experiment("experiment.yaml"), Workspace(sys.argv[1]))
 print(found["versions"]["soilweave"])
 """
 

@@ -53,7 +53,7 @@ def judge(world):
     experiment, fine = finest(world)
     days = world.cube.days.astype("datetime64[ns]")
     y, x = fine.T
-    truth = experiment_sources.open_truth(experiment).days(days)[:, y, x].T
+    truth = experiment_sources.open_truth(experiment).on_days(days)[:, y, x].T
     where, held = np.unique(
         world.indexes(fine // (FINEST // world.cube.refinement)), return_inverse=True
     )

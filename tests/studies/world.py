@@ -62,7 +62,7 @@ class World:
         self.where = some(where)
         y, x = self.cells[self.where].T
         days = self.cube.days.astype("datetime64[ns]")
-        self.truth = experiment_sources.open_truth(self.experiment).days(days)[:, y, x].T
+        self.truth = experiment_sources.open_truth(self.experiment).on_days(days)[:, y, x].T
 
     def indexes(self, cells):
         """Indexes of valid cells, given as (cell, 2) rows and columns."""

@@ -184,11 +184,11 @@ def test_where_nothing_is_new_mlflow_is_not_even_imported(world, filed):
 import sys
 from pipeline.experiment import load
 from pipeline.tracking import mirror
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
-experiment, workspace = load.experiment({str(world.path)!r}), Workspace({workspace.root!r})
+experiment, workspace = load.load_experiment({str(world.path)!r}), Workspace({workspace.root!r})
 for status in ("RUNNING", "RUNNING", "FINISHED"):
-    mirror.mirror(experiment, workspace, Silent(), status)
+    mirror.mirror(experiment, workspace, SilentProgress(), status)
 assert "mlflow" not in sys.modules
 """
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
@@ -287,11 +287,11 @@ import os, signal, sys
 from mlflow import MlflowClient
 from pipeline.experiment import load
 from pipeline.tracking import mirror
-from pipeline.progress import Silent
+from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
 path, root, name = sys.argv[1:]
-experiment = load.experiment(path).model_copy(update={"name": name})
+experiment = load.load_experiment(path).model_copy(update={"name": name})
 
 def killed_after(method, n):
     calls, inner = [], getattr(MlflowClient, method)
@@ -309,11 +309,11 @@ for method, n in [*points, ("create_logged_model", 1), ("create_model_version", 
     child = os.fork()
     if not child:
         killed_after(method, n)
-        mirror.mirror(experiment, Workspace(root), Silent(), "RUNNING")
+        mirror.mirror(experiment, Workspace(root), SilentProgress(), "RUNNING")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, (method, n)
-mirror.mirror(experiment, Workspace(root), Silent(), "RUNNING")
-mirror.mirror(experiment, Workspace(root), Silent(), "FINISHED")
+mirror.mirror(experiment, Workspace(root), SilentProgress(), "RUNNING")
+mirror.mirror(experiment, Workspace(root), SilentProgress(), "FINISHED")
 """
 
 

@@ -83,17 +83,14 @@ def open_raster(
                 if _can_read_parts(url, given, login):
                     dataset = rasterio.open(_gdal_path(url))
                 else:
-                    file = stack.enter_context(
-                        MemoryFile(access.read_without_ranges(url, given, login))
-                    )
-                    dataset = file.open()
+                    content = access.read_without_ranges(url, given, login)
+                    dataset = stack.enter_context(MemoryFile(content)).open()
             with dataset:
                 yield dataset
     except NotGeoreferencedWarning:
         problem = "has no georeference, neither a transform nor a CRS"
-        raise DataError(
-            http_errors.format_url(url), problem, remedy="get the complete file"
-        ) from None
+        place = http_errors.format_url(url)
+        raise DataError(place, problem, remedy="get the complete file") from None
     except RasterioError:
         # GDAL's message may contain a signed URL, or nothing; fsspec finds out the reason instead.
         raise _explain_failure(url, given, login, origin) from None
