@@ -1,1 +1,1 @@
-"""Intake catalogs: where the data is. README.md tells the form of each entry."""
+"""Intake catalogs: where the data is. README.md describes the form of an entry."""
