@@ -185,6 +185,8 @@ def compare_and_swap(url: str, data: bytes, expected: bytes | None) -> bool:
             content = filesystem.cat_file(path)
         except storage_exceptions():
             raise _write_error(url, error) from error
+        if content == expected:
+            raise _write_error(url, error) from error
         # A retried put is refused if the first attempt succeeded but its response was lost.
         return bool(content == data)
     return True

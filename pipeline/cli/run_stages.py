@@ -189,7 +189,7 @@ def run(
       SoilweaveError: If something fails that a user can correct; complete artefacts are kept.
     """
     summary = None
-    with _sigterm_as_exit(), workspace.lease.given_back():
+    with _signals_as_exit(), workspace.lease.given_back():
         try:
             preflight.check_verb(experiment, workspace, stages)
             with ray_cluster.session(workspace.root):
@@ -251,11 +251,13 @@ def _error_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Turn SIGTERM, with which schedulers and `ray job stop` end a driver, into SystemExit.
+def _signals_as_exit() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit.
 
-    By default SIGTERM ends the process at once: MLflow would show the run as RUNNING for ever, and
-    the lease would not be released.
+    Schedulers and `ray job stop` end a driver with SIGTERM, and a terminal that is closed sends
+    SIGHUP. By default both end the process at once: MLflow would show the run as RUNNING for ever,
+    and the lease would not be released. A signal that is ignored stays ignored, as SIGHUP below
+    `nohup`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -264,8 +266,12 @@ def _sigterm_as_exit() -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

@@ -1,9 +1,12 @@
 """The lease of a workspace: only the process that holds it may write there.
 
-`lease.json` contains `holder` (a random id of the process), `host`, `pid`, `since` and `renewed`
-(UTC). It is created and renewed by compare-and-swap, so only one of two processes gets it. A lease
-that is not renewed for STALE_S seconds, by the clock of the process that waits, belongs to a dead
-process and can be taken.
+`lease.json` contains `holder` (a random id), `host`, `boot` (the id of the machine's present boot),
+`pid_namespace`, `pid`, `started` (when the process started, in clock ticks since the boot), `since`
+and `renewed` (UTC). It is created and renewed by compare-and-swap, so only one of two processes
+gets it. A lease that is not renewed for STALE_S seconds, by the clock of the process that waits,
+belongs to a dead process and can be taken. The same holds for a damaged record, and for one that an
+earlier version wrote, without `boot`. A holder on this machine and in this container is looked up
+in /proc instead, so that nobody waits for a process that has ended.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import files
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 
 
 STALE_S, RENEW_S, POLL_S = 60.0, 15.0, 1.0
-HOLDER = uuid.uuid4().hex  # the id of this process
 
 
 @functools.cache
@@ -51,8 +54,9 @@ class Lease:
     def __init__(self, url: str) -> None:
         """Create the object; `take` takes the lease."""
         self.url, self.lost = url, False
+        self._holder = uuid.uuid4().hex
         self._written: bytes | None = None
-        self._since = ""
+        self._since = ""  # when `take` was called; empty once the lease is released
         self._lock, self._stop = threading.Lock(), threading.Event()
 
     @property
@@ -74,7 +78,11 @@ class Lease:
         self._since = _now()
         while True:
             content = _read_content(self.url)
-            if content is not None and not self._is_dead(content, say):
+            if (
+                content is not None
+                and not self._is_own(content)
+                and not self._is_dead(content, say)
+            ):
                 continue
             written = self._record()
             if files.compare_and_swap(self.url, written, content):
@@ -87,10 +95,9 @@ class Lease:
     def held_by_another(self) -> bool:
         """Return whether another process, which may be alive, holds the lease, without waiting."""
         content = None if self.held else _read_content(self.url)
-        if content is None:
+        if content is None or self._is_own(content):
             return False
-        record = _parse_record(content)
-        return record.get("host") != platform.node() or _is_running(record.get("pid"))
+        return _is_alive(_parse_record(content)) is not False
 
     def check(self) -> None:
         """Check that this process still holds the lease.
@@ -109,12 +116,17 @@ class Lease:
             raise StoreError(self.url, problem, remedy="run the command again")
 
     def release(self) -> None:
-        """Release the lease if this process holds it."""
+        """Release the lease if this process holds it.
+
+        If the store does not respond, the lease becomes stale by itself.
+        """
         self._stop.set()
-        with self._lock:
-            if self._written is not None and _read_content(self.url) == self._written:
+        with self._lock, contextlib.suppress(StoreError, *files.storage_exceptions()):
+            # A record of this process may be there although `take` did not return: a signal came
+            # first, or the store's response was lost.
+            if self._since and self._is_own(_read_content(self.url)):
                 files.remove(self.url)
-            self._written = None
+        self._written, self._since = None, ""
         atexit.unregister(self.release)
 
     @contextlib.contextmanager
@@ -141,12 +153,11 @@ class Lease:
         Raises:
           StoreError: If the holder is alive.
         """
-        record = _parse_record(content)
+        alive = _is_alive(_parse_record(content))
         hint = "wait for it to end, or use another workspace with --name NEW"
-        same_host = record.get("host") == platform.node()
-        if same_host and not _is_running(record.get("pid")):
+        if alive is False:
             return True
-        if not same_host:
+        if alive is None:
             say(
                 f"waiting up to {STALE_S:.0f} s to see whether {_describe_holder(content)} is alive"
             )
@@ -165,23 +176,32 @@ class Lease:
     def _record(self) -> bytes:
         return json.dumps(
             {
-                "holder": HOLDER,
-                "host": platform.node(),
+                "holder": self._holder,
+                **_this_place(),
                 "pid": os.getpid(),
+                "started": _start_time("self"),
                 "since": self._since,
                 "renewed": _now(),
             }
         ).encode()
 
+    def _is_own(self, content: bytes | None) -> bool:
+        """Return whether this object wrote a record, not necessarily as its last."""
+        return content is not None and _parse_record(content).get("holder") == self._holder
+
     def _renew(self) -> bool:
-        """Renew the lease; return False if the content is not what this process wrote last."""
+        """Renew the lease; return False if another process wrote the record or nobody did."""
         with self._lock:
             if self._written is None:
                 return False
-            written = self._record()
-            if not files.compare_and_swap(self.url, written, self._written):
-                self._written = None
-                return False
+            written, expected = self._record(), self._written
+            while not files.compare_and_swap(self.url, written, expected):
+                # An earlier renewal may have succeeded although its response was lost.
+                latest = _read_content(self.url)
+                if latest is None or not self._is_own(latest):
+                    self._written = None
+                    return False
+                expected = latest
             self._written = written
             return True
 
@@ -204,39 +224,84 @@ class Lease:
 
 
 def _read_content(url: str) -> bytes | None:
+    """Return the content of a lease; None if there is none.
+
+    Raises:
+      StoreError: If it cannot be read.
+    """
     try:
         return files.read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:  # a local file; `read_bytes` handles URLs
+        problem = f"cannot be read: {error.strerror or error}"
+        raise StoreError(url, problem, remedy="correct this and run again") from error
 
 
 def _parse_record(content: bytes) -> Json:
     """Return the record in `lease.json`; empty if it is damaged."""
     try:
-        return dict(json.loads(content))
-    except ValueError:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _describe_holder(content: bytes | None) -> str:
-    """Describe the holder of a lease in a message."""
+    """Describe the holder of a lease in a message, in one line."""
     record = _parse_record(content or b"")
     if "pid" not in record:
         return "a process whose record is damaged"
-    return f"process {record.get('pid')} on {record.get('host')}, since {record.get('since')}"
+    text = f"process {record['pid']} on {record.get('host')}, since {record.get('since')}"
+    return " ".join(text.split())[:200]
 
 
-def _is_running(pid: object) -> bool:
-    """Return whether a process of this machine is running."""
-    if not isinstance(pid, int):
-        return False
+def _this_place() -> Json:
+    """Return where this process runs: `host`, `boot` and `pid_namespace`.
+
+    Process ids mean the same only where all three are the same: machines and containers can have
+    equal host names. None means unknown, as on systems without /proc.
+    """
+    boot = namespace = None
+    with contextlib.suppress(OSError):
+        # Otherwise /proc belongs to another namespace than os.getpid().
+        if os.readlink("/proc/self") == str(os.getpid()):
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            namespace = os.stat("/proc/self/ns/pid").st_ino
+    return {"host": platform.node(), "boot": boot, "pid_namespace": namespace}
+
+
+def _is_alive(record: Json) -> bool | None:
+    """Return whether the process that wrote a record is running; None if that is unknown."""
+    place, pid, started = _this_place(), record.get("pid"), record.get("started")
+    if None in place.values() or any(record.get(key) != value for key, value in place.items()):
+        return None
+    if not isinstance(pid, int) or not isinstance(started, int):
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
-    return True
+    except (PermissionError, OverflowError):
+        pass  # it belongs to another user; or the number cannot be a process id
+    present = _start_time(str(pid))
+    # A later process can have the same id; 0 means that the process has ended.
+    return None if present is None else present == started
+
+
+def _start_time(pid: str) -> int | None:
+    """Return when a process started, in clock ticks since the boot.
+
+    Returns:
+      The time; 0 for a process that has ended and that its parent has not yet waited for; None if
+        the time is unknown.
+    """
+    try:
+        # The second field is the name, which may contain spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return 0 if fields[0] in "ZX" else int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _now() -> str:

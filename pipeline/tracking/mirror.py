@@ -287,6 +287,9 @@ def _connect(uri: str) -> MlflowClient | None:
     """Return a client if the server answers within ANSWER_S seconds, else None.
 
     MLflow's own retries would take minutes.
+
+    Raises:
+      SoilweaveError: If the server asks for another login.
     """
     parts = urlsplit(uri)
     port = DATABASES.get(parts.scheme.split("+")[0])
@@ -305,6 +308,13 @@ def _connect(uri: str) -> MlflowClient | None:
         try:
             client.search_experiments(max_results=1)
         except MlflowException as error:
+            if error.error_code == "UNAUTHENTICATED":
+                remedy = (
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
+                    "the next run logs what is missing"
+                )
+                problem = "the server refuses the login"
+                raise SoilweaveError(without_password(uri), problem, remedy=remedy) from error
             # A server that refuses does answer; its message is shown when a later request fails.
             return (
                 None

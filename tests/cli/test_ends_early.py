@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import running
 from typer.testing import CliRunner
 
 from pipeline import prepare, train
@@ -291,9 +292,9 @@ run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, SilentProgre
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_driver_that_is_told_to_end_leaves_no_run_running(kept, tmp_path, how):
-    """SIGTERM, as of `ray job stop` and of schedulers, and Ctrl-C."""
+    """SIGTERM, as of `ray job stop` and of schedulers, Ctrl-C, and a terminal that is closed."""
     path, workspace = kept
     begun = tmp_path / "begun"
     arguments = [str(path), workspace.root, str(begun)]
@@ -310,6 +311,50 @@ def test_a_driver_that_is_told_to_end_leaves_no_run_running(kept, tmp_path, how)
         driver.kill()
     shown = runs_of(Path(workspace.root).parent, "snow")
     assert {name: status for name, (status, _) in shown.items()} == {"snow": "FAILED"}
+    assert not Path(workspace.url("lease.json")).exists()
+
+
+WAITING = """
+import sys
+from pipeline.cli import run_stages
+from pipeline.experiment import load
+from pipeline.progress import SilentProgress
+from pipeline.storage.artefacts import Workspace
+
+class Told(SilentProgress):
+    def note(self, text):
+        print(text, flush=True)
+
+experiment, workspace = load.load_experiment(sys.argv[1]), Workspace(sys.argv[2])
+run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Told())
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_driver_that_is_told_to_end_while_it_waits_ends_and_takes_nothing(kept, tmp_path, how):
+    path, workspace = kept
+    held = Path(workspace.url("lease.json"))
+    held.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "today"}))
+    before = held.read_bytes()
+    command = [sys.executable, "-c", WAITING, str(path), workspace.root]
+    with running(command, tmp_path / "log") as driver:
+        driver.wait_for(lambda: b"waiting up to 60 s" in driver.log.read_bytes())
+        driver.process.send_signal(how)
+        assert driver.process.wait(timeout=60)
+    assert held.read_bytes() == before
+
+
+def test_a_driver_below_nohup_survives_a_closed_terminal(kept, tmp_path):
+    path, workspace = kept
+    begun = tmp_path / "begun"
+    command = ["nohup", sys.executable, "-c", STOPPED, str(path), workspace.root, str(begun)]
+    with running(command, tmp_path / "log") as driver:
+        driver.wait_for(begun.exists)
+        driver.process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            driver.process.wait(timeout=2)
+        driver.process.send_signal(signal.SIGTERM)
+        driver.process.wait(timeout=60)
     assert not Path(workspace.url("lease.json")).exists()
 
 

@@ -267,6 +267,46 @@ def test_a_server_that_was_away_is_caught_up(world, tmp_path, monkeypatch, port,
     assert mirrored(world.experiment, workspace) == []
 
 
+LOGIN = ("soilweave", "a-password-of-this-test")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A tracking server behind a login; its URI."""
+    pytest.importorskip("flask_wtf", reason="needs mlflow[auth], which the extra `test` brings")
+    folder = tmp_path_factory.mktemp("guarded")
+    backend, artifacts = f"sqlite:///{folder}/server.db", str(folder / "artifacts")
+    with servers.mlflow_server(folder, backend, artifacts, login=LOGIN) as uri:
+        yield uri
+
+
+@pytest.mark.servers
+def test_a_server_behind_a_login_is_logged_in_to(world, guarded, tmp_path, monkeypatch):
+    workspace = copied(world, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", LOGIN[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", LOGIN[1])
+    assert mirrored(world.experiment, workspace) == [f"mlflow: logged to {guarded}"]
+    assert_whole(guarded, workspace, world.experiment)
+    assert LOGIN[1] not in Path(workspace.url("mlflow.json")).read_text()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("login", [None, ("soilweave", "a-wrong-password"), ("nobody", LOGIN[1])])
+def test_a_wrong_login_is_one_line(world, guarded, tmp_path, monkeypatch, login):
+    workspace = copied(world, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded)
+    for name, value in zip(("USERNAME", "PASSWORD"), login or (), strict=False):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    (line,) = mirrored(world.experiment, workspace)
+    assert line == (
+        f"mlflow: not logged: {guarded}: the server refuses the login; set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; the next run logs what is missing"
+    )
+    assert record_of(workspace) is None
+    assert not workspace.lease.held
+
+
 def test_a_server_that_says_nothing_does_not_hold_up_the_run(world, tmp_path, monkeypatch):
     workspace = copied(world, tmp_path)
     monkeypatch.setitem(mirror.PROBE_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
