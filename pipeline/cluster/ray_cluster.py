@@ -232,9 +232,9 @@ def run_tasks(
 ) -> Iterator[tuple[Json, Json]]:
     """Yield every item with its receipt, those of an interrupted run first.
 
-    A task whose worker or node is lost runs again, and so does one whose store fails (StoreError,
-    OSError), after a wait. Other errors end the run at once. When the caller stops taking receipts,
-    tasks that have not finished are cancelled.
+    A task whose worker or node is lost runs again, and so does one whose store fails, after a wait:
+    a StoreError at a URL, or an OSError. Other errors end the run at once. When the caller stops
+    taking receipts, tasks that have not finished are cancelled.
 
     Args:
       items: JSON values, one for each task.
@@ -286,12 +286,15 @@ class _StoreFailure(Exception):
 
 
 def _run_task(function: Callable[[Json], Json], item: Json, wait_s: float) -> Json:
-    """Run a task; if its store fails, wait and raise what Ray retries."""
+    """Run a task; if its store fails, wait and raise what Ray retries.
+
+    Damaged objects and local paths are not tried again: they would fail in the same way.
+    """
     try:
         return function(item)
-    except DamagedError:
-        raise
     except StoreError as error:
+        if isinstance(error, DamagedError) or "://" not in error.place:
+            raise
         failure = error
     except files.storage_exceptions() as error:
         text = " ".join(str(error).split()) or type(error).__name__

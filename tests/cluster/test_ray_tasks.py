@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import ray_cluster
 from pipeline.cluster.ray_cluster import run_tasks, split_by_receipt
 from pipeline.errors import ClusterError, DamagedError, StoreError
 
 ITEMS = [{"block": block, "name": f"b{block}"} for block in range(5)]
 KEPT = {1: {"value": "kept 1"}, 3: {"value": "kept 3", "more": [1.5, None]}}
-
-
-@pytest.fixture(autouse=True)
-def no_wait(monkeypatch):
-    monkeypatch.setattr(ray_cluster, "RETRY_WAIT_S", 0.01)
 
 
 def receipt_of(item):
@@ -94,7 +88,14 @@ def test_a_task_whose_store_fails_runs_again_a_stated_number_of_times(tmp_path, 
     assert count(ITEMS[0]) == 7  # three of each run, and this one
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), DamagedError("s3://b/k", "is damaged")])
+PERMANENT = [
+    ValueError("a bug"),
+    DamagedError("s3://b/k", "is damaged"),
+    StoreError("/full/disk", "cannot be written"),
+]
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=["a bug", "damage", "a local path"])
 def test_other_errors_end_the_run_at_once(tmp_path, local_ray, error):
     count = counter(tmp_path)
 
