@@ -269,7 +269,7 @@ def run_tasks(
             "scheduling_strategy": "SPREAD",
         }
         # max_calls=0: a process runs several tasks, on a GPU too.
-        task: Any = ray.remote(max_calls=0)(_run_task).options(**options)  # type: ignore[call-arg]
+        task: Any = ray.remote(max_calls=0)(_run_task).options(**options)
         wait_s = RETRY_WAIT_S
         pending = {task.remote(function, item, wait_s): item for item in unfinished}
         try:
