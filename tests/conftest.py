@@ -132,7 +132,7 @@ def variant(world, tmp_path_factory) -> World:
 
 @pytest.fixture
 def prepared_here():
-    """The blocks of a cube are written in this process, without Ray Data."""
+    """The blocks of a cube are written in this process, without Ray."""
     with in_process.preparing():
         yield
 
