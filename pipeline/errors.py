@@ -60,6 +60,10 @@ class DamagedError(StoreError):
     """An object in a workspace that exists but cannot be decoded."""
 
 
+class ClusterError(SoilweaveError):
+    """A Ray cluster that cannot run the tasks of a stage."""
+
+
 class TrainingError(SoilweaveError):
     """Models that cannot be trained, or that predict no values."""
 

@@ -18,7 +18,7 @@ import world as world_module
 from hypothesis import settings
 
 from pipeline import evaluate
-from pipeline.cluster import malloc
+from pipeline.cluster import malloc, ray_cluster
 from pipeline.evaluate import report
 from pipeline.experiment import load
 from pipeline.predict import stage as predict_stage
@@ -76,7 +76,8 @@ class World:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Busy servers are asked again, and failed reads repeated, as often as ever but soon."""
+    """Busy servers are asked again, and failed reads and tasks repeated, as often but soon."""
+    monkeypatch.setattr(ray_cluster, "RETRY_WAIT_S", 0.01)
     monkeypatch.setattr(http_errors, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(access, "WAITS_S", tuple(0.01 * wait for wait in access.WAITS_S))
 
@@ -131,7 +132,7 @@ def variant(world, tmp_path_factory) -> World:
 
 @pytest.fixture
 def prepared_here():
-    """The blocks of a cube are written in this process, without Ray Data."""
+    """The blocks of a cube are written in this process, without Ray."""
     with in_process.preparing():
         yield
 

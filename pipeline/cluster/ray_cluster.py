@@ -7,10 +7,10 @@ item whose receipt an earlier run left is not run again.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
+import time
 import uuid
 from collections import Counter
 from contextvars import ContextVar
@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files
-from pipeline.errors import SoilweaveError, StoreError
+from pipeline.errors import ClusterError, DamagedError, SoilweaveError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+RETRIES = 3  # how often a task runs again after its worker or its store has failed
+RETRY_WAIT_S = 10.0  # seconds before a task runs again after its store has failed
 PROBE_TIMEOUT_S = 60.0  # seconds after which a node that has not answered counts as unreachable
 _session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
 
@@ -211,44 +213,133 @@ def report_progress(queue: Any, units: int) -> None:
 
 
 def _silence_ray() -> None:
-    """Silence Ray's own progress bars and messages, which would run across our progress line."""
-    from ray.data import DataContext
-
+    """Silence Ray's own messages, which would run across our progress line."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     # How often the controller checks whether its workers have ended; the default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
 def run_tasks(
     items: Iterable[Json],
-    task: Callable[[Json], Json],
+    function: Callable[[Json], Json],
     receipts: Receipts | None = None,
-    **options: Any,
+    *,
+    memory: float | None = None,
+    retries: int = RETRIES,
+    cpus: float = 1,
+    gpus: float = 0,
 ) -> Iterator[tuple[Json, Json]]:
     """Yield every item with its receipt, those of an interrupted run first.
 
+    A task whose worker or node is lost runs again, and so does one whose store fails, after a wait:
+    a StoreError at a URL, or an OSError. Other errors end the run at once. When the caller stops
+    taking receipts, tasks that have not finished are cancelled.
+
     Args:
       items: JSON values, one for each task.
-      task: Takes an item and returns its receipt, a JSON value; called in another process.
+      function: Takes an item and returns its receipt, a JSON value; called in another process.
       receipts: Returns the receipt that an earlier run left for an item, or None; omitted if every
         item is to be run.
-      options: Passed to `ray.data.Dataset.map`, such as `num_cpus`.
+      memory: Bytes that a task needs. Ray never runs more tasks on a node than fit its memory.
+      retries: How often a task may run again.
+      cpus: CPUs that a task needs.
+      gpus: GPUs that a task needs, or the share of one.
+
+    Raises:
+      StoreError: If a task's store still fails after all retries.
+      ClusterError: If no node has the memory for a task, or a task's worker is lost every time.
     """
     finished, unfinished = split_by_receipt(items, receipts) if receipts else ([], [*items])
     yield from finished
     if not unfinished:
         return
     with connected():
-        import ray.data
+        import ray
 
-        dataset = ray.data.from_items(unfinished, override_num_blocks=len(unfinished))
-        for row in dataset.map(_row_of(task), **options).iter_rows():
-            yield json.loads(row["item"]), json.loads(row["receipt"])
+        name = (function.func if isinstance(function, partial) else function).__name__
+        _check_node_memory(name, memory)
+        options: dict[str, Any] = {
+            "name": name,
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "memory": memory,
+            "max_retries": retries,
+            "retry_exceptions": [_StoreFailure],
+            "scheduling_strategy": "SPREAD",
+        }
+        # max_calls=0: a process runs several tasks, on a GPU too.
+        task: Any = ray.remote(max_calls=0)(_run_task).options(**options)
+        wait_s = RETRY_WAIT_S
+        pending = {task.remote(function, item, wait_s): item for item in unfinished}
+        try:
+            while pending:
+                (done,), _ = ray.wait([*pending])
+                yield pending.pop(done), _result(done, name, retries)
+        finally:
+            for each in pending:
+                ray.cancel(each)
+
+
+class _StoreFailure(Exception):
+    """Wraps the StoreError of a task that Ray is to run again."""
+
+
+def _run_task(function: Callable[[Json], Json], item: Json, wait_s: float) -> Json:
+    """Run a task; if its store fails, wait and raise what Ray retries.
+
+    Damaged objects and local paths are not tried again: they would fail in the same way.
+    """
+    try:
+        return function(item)
+    except StoreError as error:
+        if isinstance(error, DamagedError) or "://" not in error.place:
+            raise
+        failure = error
+    except files.storage_exceptions() as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        failure = StoreError("storage", f"cannot be read or written: {text}")
+    log.warning("running again in %g s: %s", wait_s, failure)
+    time.sleep(wait_s)  # the store may answer again by then
+    raise _StoreFailure(failure) from failure
+
+
+def _result(task: Any, name: str, retries: int) -> Json:
+    """Return the receipt of a task that has ended, or raise its error as one of ours."""
+    import ray
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+
+    try:
+        receipt: Json = ray.get(task)
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, _StoreFailure):
+            raise cause.args[0] from None
+        if isinstance(cause, SoilweaveError):
+            raise cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        times = f"{retries + 1} times" if isinstance(error, WorkerCrashedError) else "for good"
+        hint = "run again to continue; if memory ran out, use nodes with more of it"
+        raise ClusterError(f"task {name}", f"was lost {times}: {reason}", remedy=hint) from error
+    return receipt
+
+
+def _check_node_memory(name: str, memory: float | None) -> None:
+    """Check that some node has the memory for a task, which Ray would else wait for without end.
+
+    Raises:
+      ClusterError: If no node has.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    largest = max((node["Resources"].get("memory", 0) for node in nodes), default=0)
+    if memory is not None and memory > largest:
+        problem = f"needs {memory / 1e9:.1f} GB of memory; the largest node has {largest / 1e9:.1f}"
+        hint = "use nodes with more memory, or a smaller domain; `soilweave plan` tells the needs"
+        raise ClusterError(f"task {name}", f"{problem} GB for tasks", remedy=hint)
 
 
 def split_by_receipt(
@@ -263,17 +354,3 @@ def split_by_receipt(
         else:
             finished.append((item, receipt))
     return finished, unfinished
-
-
-def _row_of(task: Callable[[Json], Json]) -> Callable[[Json], Json]:
-    """Return a function that runs one task and returns a row of JSON text.
-
-    Rows are text because receipts differ in their keys. The function has the name of the task, as
-    Ray shows it.
-    """
-
-    def row_of(item: Json) -> Json:
-        return {"item": json.dumps(item), "receipt": json.dumps(task(item))}
-
-    row_of.__name__ = (task.func if isinstance(task, partial) else task).__name__
-    return row_of

@@ -3,7 +3,8 @@
 The estimate is resident memory as the system counts it: private pages and those of files. What all
 processes of a node share in Ray's object store is stated separately, once. The memory of processes
 and the number of copies of an array that are alive at once were measured (`make conus`). Apart from
-the training data, no array grows with the length of the record.
+the training data, no array grows with the length of the record. What a task of prepare and of
+predict needs is in `catalog/task_memory.py`, because these stages declare it to Ray.
 
 Measure how fast this machine trains and predicts: time a few steps of a network.
 
@@ -22,7 +23,8 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.catalog import intake_catalog
+from pipeline.catalog import intake_catalog, task_memory
+from pipeline.catalog.task_memory import FLOAT_BYTES, HALF_BYTES, WORKER_MB
 from pipeline.experiment import config
 from pipeline.storage import maps_schema, models, schema
 
@@ -32,15 +34,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model.network import Network
-    from pipeline.catalog.intake_catalog import Volume
     from pipeline.experiment.config import Experiment
 
 
-WORKER_MB, DRIVER_MB = 680, 700  # a process that has imported torch, xarray and zarr, without data
-FLOAT_BYTES, HALF_BYTES, DOUBLE_BYTES = 4, 2, 8  # bytes
-
-# Copies of a block of 32 days in float32 that prepare holds: read, regridded, compressed.
-BLOCK_COPIES = 8
+DRIVER_MB = 700  # the driver's process when it has imported torch, xarray and zarr, without data
+DOUBLE_BYTES = 8  # bytes
 PLANET_CHUNK_BYTES = 110  # per cell and day while a planet is made
 SCORED_BYTES, MAPPED_BYTES = 110, 80  # per cell and day that is scored, that the report averages
 
@@ -91,19 +89,16 @@ def _chunk_mb(sizes: Sizes) -> float:
     return cell_days * PLANET_CHUNK_BYTES / 1e6
 
 
-def prepare_memory(experiment: Experiment, sizes: Sizes, source_mb: float) -> PeakMemory:
-    """Estimate `prepare`, a task of which handles a block of days of one variable.
-
-    A driver that has made a planet before keeps the memory that this took.
+def prepare_memory(experiment: Experiment, sizes: Sizes) -> PeakMemory:
+    """Estimate `prepare`. A driver that has made a planet before keeps the memory that this took.
 
     Args:
       experiment: the experiment.
       sizes: its size.
-      source_mb: decoded size of a block of days of one variable, MB.
     """
-    block_mb = schema.BLOCK_DAYS * sizes.cells * FLOAT_BYTES / 1e6
     planet_mb = _chunk_mb(sizes) if experiment.planet else 0
-    return PeakMemory(WORKER_MB + BLOCK_COPIES * block_mb + 2 * source_mb, DRIVER_MB + planet_mb)
+    worker_mb = task_memory.prepare_task_mb(experiment, sizes.forcing)
+    return PeakMemory(worker_mb, DRIVER_MB + planet_mb)
 
 
 def train_memory(experiment: Experiment, sizes: Sizes, step_mb: float) -> PeakMemory:
@@ -133,19 +128,8 @@ def count_footprints(experiment: Experiment, sizes: Sizes) -> int:
 
 
 def predict_memory(experiment: Experiment, sizes: Sizes) -> PeakMemory:
-    """Estimate `predict`, a task of which handles a tile.
-
-    It holds the inputs of a block and of the days before it, the state of the network, and a year
-    of maps in two bytes.
-    """
-    cells = min(schema.SHARD, sizes.rows) * min(schema.SHARD, sizes.cols)
-    lead_days = max((max(slow.days) for slow in experiment.inputs.slow), default=1) - 1
-    inputs = cells * (lead_days + schema.BLOCK_DAYS) * sizes.forcing * HALF_BYTES
-    year = maps_schema.SERIES_BLOCKS * schema.BLOCK_DAYS * cells * (HALF_BYTES + HALF_BYTES + 1)
-    states = cells * experiment.network.hidden_size * 2 * FLOAT_BYTES
-    series = 3 * schema.BLOCK_DAYS * cells * FLOAT_BYTES
-    members = experiment.n_seeds * (inputs + 2 * states + series)
-    return PeakMemory(WORKER_MB + (2 * year + 3 * inputs + members) / 1e6, DRIVER_MB + 250)
+    """Estimate `predict`."""
+    return PeakMemory(task_memory.predict_task_mb(experiment, sizes.forcing), DRIVER_MB + 250)
 
 
 def evaluate_memory(experiment: Experiment, sizes: Sizes) -> PeakMemory:
@@ -256,7 +240,6 @@ def _median_seconds(step: Callable[[], object], gpu: bool) -> float:
 
 MEGABYTES_PER_SECOND = 50.0  # assumed speed of the network
 PLANET_CELL_DAYS_PER_S = 1e6  # speed of making a synthetic planet
-DECODED_RATIO = 4  # size of decoded data, relative to that in storage
 STORE_SHARE = 0.3  # share of a node's memory that Ray gives to its object store
 
 
@@ -353,13 +336,9 @@ def _prepare_work(experiment: Experiment, sizes: Sizes) -> StageWork:
         for e in intake_catalog.cube_entries(experiment)
     }
     read_mb = sum(v.megabytes * v.blocks for v in volumes.values() if v is not None)
-    # Hours are averaged to days chunk by chunk, so that a task holds one decoded block of days of
-    # one variable.
-    daily_mb = [_daily_megabytes(experiment, e, v) for e, v in volumes.items() if v is not None]
-    source_mb = DECODED_RATIO * max(daily_mb, default=0.0) / sizes.blocks / max(sizes.forcing, 1)
     hours = (read_mb + written_mb) / MEGABYTES_PER_SECOND / 3600
     objects = shards * sizes.forcing + _count_tiles(sizes) * sizes.static
-    peak = prepare_memory(experiment, sizes, source_mb)
+    peak = prepare_memory(experiment, sizes)
     return StageWork("prepare", f"{sizes.blocks} blocks", objects, written_mb, peak, hours)
 
 
@@ -388,13 +367,6 @@ def _predict_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWor
     )
     peak = predict_memory(experiment, sizes)
     return StageWork("predict", f"{columns * n_arms} tiles", objects, written_mb, peak, hours)
-
-
-def _daily_megabytes(experiment: Experiment, entry: str, size: Volume) -> float:
-    """Return the megabytes of an entry once its hours are averaged to days."""
-    spec = intake_catalog.find_entry(experiment.sources.catalog, entry).spec
-    mapping = (spec.get("args") or {}).get("mapping") or {}
-    return size.megabytes / (24 if "daily" in str(mapping) else 1)
 
 
 def _count_tiles(sizes: Sizes) -> int:

@@ -1,8 +1,7 @@
 """Stage `predict`: read the cube and the models, write maps/, state/ and next_probes.csv.
 
 Every arm is mapped with the models that leave no site out. A tile of 256 x 256 cells of one arm is
-a task of Ray Data. A finished tile leaves a receipt, so an interrupted run continues with the
-others.
+a Ray task. A finished tile leaves a receipt, so an interrupted run continues with the others.
 
 next_probes.csv ranks the places where further probes would help most, for arm multiscale or else
 the first arm that learns from sites. Its columns:
@@ -15,6 +14,7 @@ the first arm that learns from sites. Its columns:
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ import pandas as pd
 
 from model import probe_gain
 from pipeline import files
+from pipeline.catalog import task_memory
 from pipeline.cluster import ray_cluster
 from pipeline.errors import StoreError
 from pipeline.experiment import config
@@ -166,19 +167,25 @@ def map_tiles(
         yield receipt
     if not unfinished:
         return
-    threads = Experiment.model_validate_json(spec.experiment_json).compute.threads_per_worker
+    experiment = Experiment.model_validate_json(spec.experiment_json)
+    n_forcing = len(Cube.open(spec.cube).attrs["forcing"])
+    memory = task_memory.predict_task_mb(experiment, n_forcing) * 1e6
     with ray_cluster.connected(), ray_cluster.progress_queue(progress) as reported:
         import ray
 
         gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-        map_tile = partial(tile_task.map_tile, task=task, spec=replace(spec, queue=reported.queue))
+        spec = replace(spec, run=uuid.uuid4().hex, queue=reported.queue)
         resources: dict[str, Any] = {
-            "num_cpus": 1 if gpus else threads,
-            "num_gpus": 1 / TILES_PER_GPU if gpus else 0,
-            "max_calls": 0,  # a process maps several tiles, on a GPU too
+            "memory": memory,
+            "cpus": 1 if gpus else experiment.compute.threads_per_worker,
+            "gpus": 1 / TILES_PER_GPU if gpus else 0,
         }
-        for _, receipt in ray_cluster.run_tasks(unfinished, map_tile, **resources):
-            yield receipt
+        map_tile = partial(tile_task.map_tile, task=task, spec=spec)
+        try:
+            for _, receipt in ray_cluster.run_tasks(unfinished, map_tile, **resources):
+                yield receipt
+        except StoreError as error:  # all other tiles would fail too
+            yield {"problems": [str(error)]}
 
 
 def _read_receipt(root: str, tile: Json) -> Json | None:

@@ -6,8 +6,10 @@ slow features look back on are kept, so memory does not grow with the length of 
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from model.sampling import SPINUP_DAYS
 from model.streaming import StatefulPredictor
 from pipeline import files
 from pipeline.cluster import ray_cluster
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError
 from pipeline.experiment.config import Experiment
 from pipeline.storage import maps_schema, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
@@ -56,7 +58,8 @@ class TileInputs:
         self.cols = slice(col, min(col + schema.SHARD, nx))
         self.valid = cube.cells["mask"].values[self.rows, self.cols].astype(bool)
         mean, std = self.scaler.arrays(self.features.static)
-        fields = [cube.cells[n].values[self.rows, self.cols] for n in self.features.static]
+        tile = {"y": self.rows, "x": self.cols}
+        fields = [cube.cells[n].isel(tile).values for n in self.features.static]
         static = np.array([field[self.valid] for field in fields], np.float32)
         self.static = (static.reshape(len(fields), int(self.valid.sum())).T - mean) / std
 
@@ -112,6 +115,7 @@ class MapSpec:
       root: URL of the workspace that maps/ and state/ are written to.
       cube: URL of the cube.
       models_root: URL of the models.
+      run: Differs from run to run, so that no process keeps the models of an earlier one.
       queue: Receives the number of blocks done, for progress; None reports nothing.
     """
 
@@ -119,11 +123,12 @@ class MapSpec:
     root: str
     cube: str
     models_root: str
-    queue: Any = None
+    run: str = ""
+    queue: Any = dataclasses.field(default=None, compare=False)
 
 
 def map_tile(item: Json, task: type[MapTile], spec: MapSpec) -> Json:
-    """Map one tile; Ray Data calls it for every tile.
+    """Map one tile (a Ray task).
 
     Args:
       item: The "arm", and the "row" and "col" of the tile's upper left cell.
@@ -132,8 +137,21 @@ def map_tile(item: Json, task: type[MapTile], spec: MapSpec) -> Json:
 
     Returns:
       The receipt, which lists the shards that were written, or the problems.
+
+    Raises:
+      StoreError: If the cube cannot be read or the maps cannot be written.
     """
-    return task(spec)(item)
+    return _mapper(task, spec)(item)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def _mapper(task: type[MapTile], spec: MapSpec) -> MapTile:
+    """Return what maps the tiles of this process: it is made once, and so loads models once.
+
+    An actor would do the same. But Ray retries tasks, spreads them over nodes that join later and
+    lets them declare memory without an actor pool, whose size we would have to choose.
+    """
+    return task(spec)
 
 
 class MapTile:
@@ -142,28 +160,40 @@ class MapTile:
     spec: MapSpec
 
     def __init__(self, spec: MapSpec) -> None:
-        """Open the cube. Models are small, and are loaded again for every tile."""
+        """Open the cube."""
         self.spec = spec
+        self._ensembles: dict[str, list[TrainedModel]] = {}
         self.experiment = Experiment.model_validate_json(spec.experiment_json)
         self.cube = Cube.open(spec.cube)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(self.experiment.compute.threads_per_worker)
 
     def __call__(self, item: Json) -> Json:
-        """Map one tile; errors in models or data are listed in the receipt's `problems`."""
+        """Map one tile; errors in models or data are listed in the receipt's `problems`.
+
+        Raises:
+          StoreError: If the cube cannot be read or the maps cannot be written.
+        """
         arm, row, col = str(item["arm"]), int(item["row"]), int(item["col"])
         try:
-            members = models.load_ensemble(self.spec.models_root, arm)  # type: ignore[arg-type]
+            members = self._load_models(arm)
             tile = TileInputs(self.cube, row, col, members[0])
             result = {"shards": [], "steps": 0}
             if tile.valid.any():
                 result = self.write_tile(arm, tile, members)
-        except (StoreError, ValueError) as error:
+        except (DamagedError, ValueError) as error:
             return {"problems": [f"{arm}: {error}"]}
         receipt = {"node": ray_cluster.node_address(), "problems": [], **result}
         name = receipt_name(arm, row, col)
         files.write_json(files.join(self.spec.root, "maps", "receipts", name), receipt)
         return receipt
+
+    def _load_models(self, arm: str) -> list[TrainedModel]:
+        """Return the models of an arm, which are kept for further tiles."""
+        if arm not in self._ensembles:
+            ensemble = models.load_ensemble(self.spec.models_root, arm)  # type: ignore[arg-type]
+            self._ensembles[arm] = ensemble
+        return self._ensembles[arm]
 
     def write_tile(self, arm: str, tile: TileInputs, members: list[TrainedModel]) -> Json:
         """Write the maps and the state of one tile.

@@ -14,11 +14,10 @@ import numpy as np
 
 from pipeline import files
 from pipeline.catalog import intake_catalog
-from pipeline.cluster import ray_cluster
 from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import config
 from pipeline.prepare import block_task
-from pipeline.prepare.block_task import check_receipts, empty_receipt, write_block
+from pipeline.prepare.block_task import check_receipts, empty_receipt, run_blocks, write_block
 from pipeline.storage import artefacts, maps_schema, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.pending_change import PendingChange
@@ -163,7 +162,6 @@ def _read_blocks(
     """
     zarr_arrays.create_group(pending.folder, _forcing_arrays(extended, pending.place), {})
     progress.start("update", len(blocks), "blocks of forcing")
-    receipts = []
     task = partial(
         compare_block,
         experiment_json=extended.model_dump_json(),
@@ -171,14 +169,9 @@ def _read_blocks(
         cube_url=pending.place,
         done=str(done),
     )
-    items = [{"block": block} for block in blocks]
-    for _, receipt in ray_cluster.run_tasks(
-        items, task, partial(_finished_receipt, pending.folder)
-    ):
-        receipts.append(receipt)
-        progress.advance()
-        if receipt["outage"]:  # all other blocks would fail too
-            break
+    finished = partial(_finished_receipt, pending.folder)
+    n_forcing = len(zarr_arrays.read_attributes(pending.place)["forcing"])
+    receipts = run_blocks(blocks, task, finished, extended, n_forcing, progress)
     check_receipts(f"update of {pending.place}", receipts)
     return receipts
 
@@ -190,7 +183,7 @@ def _finished_receipt(folder: str, item: Json) -> Json | None:
 
 
 def compare_block(item: Json, experiment_json: str, folder: str, cube_url: str, done: str) -> Json:
-    """Read a block of forcing and compare it with the cube (a Ray Data task).
+    """Read a block of forcing and compare it with the cube (a Ray task).
 
     Args:
       item: {"block": number of the block}.

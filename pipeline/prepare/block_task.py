@@ -1,4 +1,4 @@
-"""Write one block of 32 days of all sources into the cube (the Ray task of `prepare`).
+"""Write blocks of 32 days of all sources into the cube, one Ray task for each block.
 
 The task also records where each variable has values. When all blocks are written, these records
 give the mask of valid cells. Only then can missing values be distinguished from sea, and counted.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import files
-from pipeline.catalog import experiment_sources
+from pipeline.catalog import experiment_sources, task_memory
 from pipeline.catalog.site_records import find_range_problems
 from pipeline.cluster import ray_cluster
 from pipeline.errors import DataError, SoilweaveError, StoreError, UnreachableError
@@ -24,7 +24,7 @@ from pipeline.sources.shared import access
 from pipeline.storage import missing_values, schema, zarr_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import date
 
     import xarray as xr
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.catalog.experiment_sources import Sources
     from pipeline.files import Json
     from pipeline.grid.ease import Window
+    from pipeline.progress import Progress
 
     Period = tuple[date, date]
     PackedDays = NDArray[
@@ -44,8 +45,40 @@ if TYPE_CHECKING:
 _FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"  # kinds of records
 
 
+def run_blocks(
+    blocks: range,
+    task: Callable[[Json], Json],
+    finished_receipt: Callable[[Json], Json | None],
+    experiment: Experiment,
+    n_forcing: int,
+    progress: Progress,
+) -> list[Json]:
+    """Run one task for each block, until a store does not answer; return the receipts.
+
+    Args:
+      blocks: The numbers of the blocks.
+      task: Takes {"block": number of the block} and returns its receipt, as `write_block` does.
+      finished_receipt: Returns the receipt that an interrupted run left for an item, or None.
+      experiment: The experiment.
+      n_forcing: Number of forcing variables.
+      progress: Receives the number of blocks done.
+    """
+    receipts: list[Json] = []
+    memory = task_memory.prepare_task_mb(experiment, n_forcing) * 1e6
+    items = [{"block": block} for block in blocks]
+    try:
+        for _, receipt in ray_cluster.run_tasks(items, task, finished_receipt, memory=memory):
+            receipts.append(receipt)
+            progress.advance()
+            if receipt["outage"]:  # all other blocks would fail too, each after its retries
+                break
+    except StoreError as error:
+        receipts.append(empty_receipt() | {"unwritten": [str(error)], "outage": True})
+    return receipts
+
+
 def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool = False) -> Json:
-    """Write all arrays of one block (a Ray Data task).
+    """Write all arrays of one block (a Ray task).
 
     The receipt, and the records of `ValuePresence` next to it, are written too.
 
@@ -57,7 +90,10 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
 
     Returns:
       The receipt, in the form of `empty_receipt`, with the shards written, the number of values
-      that each rule dropped, and all errors.
+      that each rule dropped, and all errors of the sources.
+
+    Raises:
+      StoreError: If the cube cannot be written.
     """
     experiment, block = Experiment.model_validate_json(experiment_json), int(item["block"])
 
@@ -74,8 +110,8 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
         receipt = access.retry_read(write)
         if not receipt["problems"]:
             files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
-    except StoreError as error:
-        receipt |= {"unwritten": [str(error)], "outage": True}
+    except StoreError:
+        raise  # Ray runs the task again
     except SoilweaveError as error:
         receipt |= {"unread": [str(error)], "outage": isinstance(error, UnreachableError)}
     except OSError as error:  # a damaged file raises this when its chunks are read

@@ -88,7 +88,7 @@ def run(
 
 
 def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
-    """Copy blocks of 32 days of one entry (a Ray Data task).
+    """Copy blocks of 32 days of one entry (a Ray task).
 
     Args:
       item: {"entry": its name, "block": number of the first block, "n": number of blocks}.

@@ -10,12 +10,11 @@ import numpy as np
 
 from pipeline import files
 from pipeline.catalog import experiment_sources, intake_catalog, preflight, site_records
-from pipeline.cluster import ray_cluster
 from pipeline.errors import DataError, StoreError
 from pipeline.experiment import config
 from pipeline.grid import collocated_sites
 from pipeline.prepare import block_task
-from pipeline.prepare.block_task import check_receipts, empty_receipt, write_block
+from pipeline.prepare.block_task import check_receipts, empty_receipt, run_blocks, write_block
 from pipeline.storage import missing_values, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 
@@ -98,13 +97,10 @@ def _write_contents(
         missing = receipts[0].get("missing", {}).get("sites", {})
         inputs = {name: record for name, record in missing.items() if name != experiment.target}
         missing_values.check_limits(experiment, inputs)
-    blocks = [{"block": block} for block in schema.block_range(experiment.period)]
+    blocks = schema.block_range(experiment.period)
     task = partial(write_block, experiment_json=experiment.model_dump_json(), url=url)
-    for _, receipt in ray_cluster.run_tasks(blocks, task, partial(_finished_receipt, url)):
-        receipts.append(receipt)
-        progress.advance()
-        if receipt["outage"]:  # all other blocks would fail too, each after its retries
-            break
+    finished = partial(_finished_receipt, url)
+    receipts += run_blocks(blocks, task, finished, experiment, len(sources.forcing), progress)
     _check_written(cube, url, receipts)
     receipts.append(_write_mask(experiment, sources, url))
     if experiment.inputs_from == "cell":

@@ -14,7 +14,6 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DamagedError, StoreError
-from pipeline.storage.artefacts import shard_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +90,7 @@ def _create_array(root: Any, array: ArraySpec) -> None:
 
 
 def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[Any]) -> list[Json]:
-    """Write whole shards of one array and read them back.
+    """Write whole shards of one array.
 
     Args:
       url: URL of the store.
@@ -101,16 +100,21 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
       values: Values in the shape of the region.
 
     Returns:
-      For each shard its key, size in bytes and SHA-256 digest. The size is 0 if all values are
-      fill, because such shards are not stored.
+      For each shard its key, size and SHA-256 digest, those of the bytes that were sent to the
+      store. The size is 0 if all values are fill, because such shards are not stored.
 
     Raises:
       StoreError: If a slice cuts a shard, in which concurrent writers would lose data, or if the
         store cannot be written.
     """
     import zarr
+    from zarr.storage import LocalStore
 
-    array = zarr.open_array(_open_store(url), path=path, mode="r+")
+    from pipeline.storage.shard_store import WholeShardStore
+
+    opened = _open_store(url)
+    store = WholeShardStore(LocalStore(url) if isinstance(opened, str) else opened)
+    array = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
     shards = array.shards or array.chunks
     aligned = zip(region, shards, array.shape, strict=True)
     for part, shard, size in aligned:
@@ -127,7 +131,7 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
         for part, shard in zip(region, shards, strict=True)
     ]
     keys = np.stack(np.meshgrid(*counts, indexing="ij"), -1).reshape(-1, len(counts))
-    return [shard_record(url, f"{path}/c/{'/'.join(map(str, key))}") for key in keys.tolist()]
+    return [store.record(f"{path}/c/{'/'.join(map(str, key))}") for key in keys.tolist()]
 
 
 def read_packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:

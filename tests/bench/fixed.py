@@ -37,7 +37,7 @@ TRIVIAL = (
 )
 
 WAYS = {
-    "prepare": "two runs of Ray Data: the first block is written before the others",
+    "prepare": "workers of Ray start, each of which imports xarray and zarr",
     "train": "Ray Train starts a controller and a group of workers, each of which imports torch",
 }
 

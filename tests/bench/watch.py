@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 
 EVERY_S = 0.25
-WORK = ("Map", "RayTrainWorker")  # in the names that Ray gives to processes of tasks and actors
+# In the names that Ray gives to processes of tasks and actors.
+WORK = ("write_block", "compare_block", "copy_block", "map_tile", "RayTrainWorker")
 KINDS = ("RssAnon", "RssFile", "RssShmem")
 
 

@@ -1,8 +1,14 @@
-"""Receipts of tasks: what an interrupted run has done is not done again."""
+"""Tasks: what an interrupted run has done is not done again, and what fails runs again."""
 
+import os
+import signal
 from functools import partial
+from pathlib import Path
+
+import pytest
 
 from pipeline.cluster.ray_cluster import run_tasks, split_by_receipt
+from pipeline.errors import ClusterError, DamagedError, StoreError
 
 ITEMS = [{"block": block, "name": f"b{block}"} for block in range(5)]
 KEPT = {1: {"value": "kept 1"}, 3: {"value": "kept 3", "more": [1.5, None]}}
@@ -38,11 +44,100 @@ def test_items_without_a_receipt_run_after_those_that_have_one(local_ray):
     ]
 
 
-def test_options_are_those_of_ray(local_ray):
-    import ray
+def test_a_task_is_given_what_it_declares(local_ray):
+    def task(item):
+        import ray
+
+        return ray.get_runtime_context().get_assigned_resources()
+
+    receipts = [receipt for _, receipt in run_tasks(ITEMS, task, cpus=2, memory=10e6)]
+    assert receipts == [{"CPU": 2.0, "memory": 10e6}] * len(ITEMS)
+
+
+def counter(folder: Path):
+    """Returns a function that counts the attempts of an item, in a file."""
+
+    def count(item) -> int:
+        with (folder / item["name"]).open("a") as file:
+            file.write("x")
+        return len((folder / item["name"]).read_text())
+
+    return count
+
+
+STORE_ERRORS = {
+    "ours": StoreError("s3://b/k", "cannot be written: 503"),
+    "a reset connection": ConnectionResetError("connection reset by peer"),
+}
+
+
+@pytest.mark.parametrize("error", STORE_ERRORS.values(), ids=STORE_ERRORS.keys())
+def test_a_task_whose_store_fails_runs_again_a_stated_number_of_times(tmp_path, local_ray, error):
+    count = counter(tmp_path)
+
+    def task(item, failures):
+        if (n := count(item)) <= failures:
+            raise error
+        return {"attempts": n}
+
+    found = run_tasks(ITEMS, partial(task, failures=2), retries=2)
+    assert [receipt for _, receipt in found] == [{"attempts": 3}] * len(ITEMS)
+    with pytest.raises(StoreError) as failed:
+        [*run_tasks(ITEMS[:1], partial(task, failures=9), retries=2)]
+    assert str(error) in str(failed.value)
+    assert count(ITEMS[0]) == 7  # three of each run, and this one
+
+
+PERMANENT = [
+    ValueError("a bug"),
+    DamagedError("s3://b/k", "is damaged"),
+    StoreError("/full/disk", "cannot be written"),
+]
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=["a bug", "damage", "a local path"])
+def test_other_errors_end_the_run_at_once(tmp_path, local_ray, error):
+    count = counter(tmp_path)
 
     def task(item):
-        return {"cpus": ray.get_runtime_context().get_assigned_resources().get("CPU")}
+        count(item)
+        raise error
 
-    receipts = [receipt for _, receipt in run_tasks(ITEMS, task, num_cpus=2)]
-    assert receipts == [{"cpus": 2.0}] * len(ITEMS)
+    with pytest.raises(type(error), match=str(error)):
+        [*run_tasks(ITEMS[:1], task)]
+    assert (tmp_path / "b0").read_text() == "x"
+
+
+def test_a_task_whose_worker_is_killed_runs_again(tmp_path, local_ray):
+    count = counter(tmp_path)
+
+    def task(item, deaths):
+        if (n := count(item)) <= deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"attempts": n}
+
+    found = run_tasks(ITEMS[:2], partial(task, deaths=1))
+    assert [receipt for _, receipt in found] == [{"attempts": 2}] * 2
+    with pytest.raises(ClusterError, match=r"task task: was lost"):
+        [*run_tasks(ITEMS[:1], partial(task, deaths=9), retries=1)]
+
+
+def test_a_task_that_fits_no_node_is_refused_at_once(local_ray):
+    def task(item):
+        return {}
+
+    with pytest.raises(ClusterError, match=r"^task task: needs 1000000.0 GB of memory; the larg"):
+        [*run_tasks(ITEMS, task, memory=1e15)]
+
+
+def test_tasks_do_not_run_on_when_nobody_takes_their_receipts(tmp_path, local_ray):
+    count = counter(tmp_path)
+
+    def task(item):
+        count(item)
+        return {}
+
+    for _ in run_tasks(ITEMS, task, cpus=2):  # one after the other
+        break
+    assert [*run_tasks(ITEMS[:1], task, cpus=2)]  # after those that were cancelled
+    assert len([*tmp_path.iterdir()]) < len(ITEMS)

@@ -3,10 +3,16 @@
 import pytest
 import yaml
 
+from pipeline.cluster import ray_cluster
 from pipeline.doctor import plan
 from pipeline.doctor.plan import Pace
 from pipeline.experiment import load
+from pipeline.predict import stage as predict_stage
+from pipeline.predict import tile_task
+from pipeline.prepare import stage as prepare_stage
+from pipeline.progress import SilentProgress
 from pipeline.storage import models
+from pipeline.storage.artefacts import Workspace
 
 FIXED = Pace("a machine", 0.5, 1000.0, 2, 10.0, 1.0)
 
@@ -35,6 +41,29 @@ def test_shards_and_models_are_those_that_a_run_makes(world):
     assert predict.objects == len(fields)
     n = experiment.period[1] - experiment.period[0]
     assert predict.hours == pytest.approx(3 * 192 * 2 * (n.days + 1) / 1000 / 2 / 3600)
+
+
+class Declared(Exception):
+    """Carries the memory that a stage declares for its tasks."""
+
+
+def test_stages_declare_to_ray_the_memory_that_plan_tells(world, tmp_path, monkeypatch):
+    def run_tasks(items, function, receipts=None, *, memory, **options):
+        raise Declared(memory)
+
+    monkeypatch.setattr(ray_cluster, "run_tasks", run_tasks)
+    experiment = world.experiment
+    prepare, _, predict, _ = plan.estimate_work(
+        experiment, plan.experiment_sizes(experiment), FIXED
+    )
+    with pytest.raises(Declared) as declared:
+        prepare_stage.run(experiment, Workspace(str(tmp_path / "prepare")), SilentProgress())
+    assert declared.value.args == (prepare.memory.worker * 1e6,)
+    urls = [world.workspace.url(name) for name in ("cube.zarr", "models")]
+    spec = tile_task.MapSpec(experiment.model_dump_json(), str(tmp_path / "predict"), *urls)
+    with pytest.raises(Declared) as declared:
+        [*predict_stage.map_tiles(spec, predict_stage.all_tiles(experiment), 6, SilentProgress())]
+    assert declared.value.args == (predict.memory.worker * 1e6,)
 
 
 def test_the_published_length_follows_from_its_rule(world):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from model.streaming import StatefulPredictor
 from pipeline import files, predict
 from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import config, load
+from pipeline.predict import tile_task
 from pipeline.predict.tile_task import TileInputs
 from pipeline.progress import SilentProgress
 from pipeline.storage import maps_schema, models, schema, tables, zarr_arrays
@@ -249,6 +251,22 @@ def test_killed_in_the_middle_predict_finishes_and_maps_are_equal(world, tmp_pat
     ours, theirs = (w.artefact("maps").manifest()["shards"] for w in (workspace, world.workspace))
     assert ours == theirs
     assert not receipts.exists()
+
+
+def test_a_process_loads_the_models_of_a_run_once(world, monkeypatch):
+    loaded, load_ensemble = [], models.load_ensemble
+    monkeypatch.setattr(
+        models, "load_ensemble", lambda root, arm: loaded.append(arm) or load_ensemble(root, arm)
+    )
+    urls = [world.workspace.url(name) for name in ("", "cube.zarr", "models")]
+    spec = tile_task.MapSpec(world.experiment.model_dump_json(), *urls, run="first")
+    for arm in ("insitu", "satellite", "insitu", "insitu"):
+        # Every task has its own handle of the queue.
+        mapper = tile_task._mapper(tile_task.MapTile, replace(spec, queue=object()))
+        assert mapper._load_models(arm) is mapper._load_models(arm)
+    assert loaded == ["insitu", "satellite"]
+    tile_task._mapper(tile_task.MapTile, replace(spec, run="second"))._load_models("insitu")
+    assert loaded == ["insitu", "satellite", "insitu"]
 
 
 def test_a_second_run_touches_nothing(world):

@@ -154,6 +154,18 @@ def test_records_tell_the_real_bytes_and_an_all_fill_shard_has_none(tmp_path):
         assert record["sha256"] == hashlib.sha256(data).hexdigest()
 
 
+def test_shards_that_an_interrupted_run_left_are_replaced_without_being_read(tmp_path):
+    url = str(tmp_path / "cube.zarr")
+    template(url)
+    region = (block_slice(0), slice(0, N_Y), slice(0, N_X))
+    values = np.random.default_rng(0).normal(size=(32, N_Y, N_X)).astype(np.float32)
+    records = zarr_arrays.write_shards(url, "cells/depth", region, values)
+    for record in records:
+        Path(url, record["key"]).write_bytes(b"half of a shard")
+    assert zarr_arrays.write_shards(url, "cells/depth", region, values) == records
+    np.testing.assert_array_equal(zarr.open_array(url, path="cells/depth")[region], values)
+
+
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_blocks_written_in_any_order_and_grouping_give_the_same_array(data, seed):
