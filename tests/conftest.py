@@ -109,7 +109,7 @@ def world(tmp_path_factory, local_ray) -> World:
     report.run(experiment, workspace, SilentProgress())
     with pytest.MonkeyPatch.context() as clean:
         clean.delenv("MLFLOW_TRACKING_URI", raising=False)
-        mirror.mirror(experiment, workspace, SilentProgress(), "FINISHED")
+        mirror.Mirror(experiment, workspace, SilentProgress()).end("FINISHED")
     workspace.lease.release()
     return World(folder, path, experiment, workspace, summary)
 

@@ -22,7 +22,8 @@ from pipeline import files
 from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
-from pipeline.tracking import mirror
+from pipeline.tracking import contents, mirror
+from pipeline.tracking import server as server_module
 from pipeline.train import training_data
 
 ARMS_AND_FOLDS = {
@@ -55,7 +56,7 @@ def copied(world, folder: Path) -> Workspace:
 
 def mirrored(experiment, workspace: Workspace, status: str = "FINISHED") -> list[str]:
     told = Told()
-    mirror.mirror(experiment, workspace, told, status)
+    mirror.Mirror(experiment, workspace, told).end(status)
     return told.lines
 
 
@@ -183,12 +184,13 @@ def test_where_nothing_is_new_mlflow_is_not_even_imported(world, filed):
     script = f"""
 import sys
 from pipeline.experiment import load
-from pipeline.tracking import mirror
+from pipeline.tracking import contents, mirror
+from pipeline.tracking import server as server_module
 from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 experiment, workspace = load.load_experiment({str(world.path)!r}), Workspace({workspace.root!r})
 for status in ("RUNNING", "RUNNING", "FINISHED"):
-    mirror.mirror(experiment, workspace, SilentProgress(), status)
+    mirror.Mirror(experiment, workspace, SilentProgress()).end(status)
 assert "mlflow" not in sys.modules
 """
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
@@ -269,13 +271,13 @@ def test_a_server_that_was_away_is_caught_up(world, tmp_path, monkeypatch, port,
 
 def test_a_server_that_says_nothing_does_not_hold_up_the_run(world, tmp_path, monkeypatch):
     workspace = copied(world, tmp_path)
-    monkeypatch.setitem(mirror.PROBE_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setitem(server_module.PROBE_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         (line,) = mirrored(world.experiment, workspace)
         mute.setblocking(False)
-        for _ in range(1 + int(mirror.PROBE_SETTINGS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])):
+        for _ in range(1 + int(server_module.PROBE_SETTINGS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])):
             mute.accept()[0].close()
         with pytest.raises(BlockingIOError):  # it was not asked more often
             mute.accept()
@@ -286,7 +288,8 @@ KILLED = """
 import os, signal, sys
 from mlflow import MlflowClient
 from pipeline.experiment import load
-from pipeline.tracking import mirror
+from pipeline.tracking import contents, mirror
+from pipeline.tracking import server as server_module
 from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
@@ -309,11 +312,11 @@ for method, n in [*points, ("create_logged_model", 1), ("create_model_version", 
     child = os.fork()
     if not child:
         killed_after(method, n)
-        mirror.mirror(experiment, Workspace(root), SilentProgress(), "RUNNING")
+        mirror.Mirror(experiment, Workspace(root), SilentProgress()).end("RUNNING")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, (method, n)
-mirror.mirror(experiment, Workspace(root), SilentProgress(), "RUNNING")
-mirror.mirror(experiment, Workspace(root), SilentProgress(), "FINISHED")
+mirror.Mirror(experiment, Workspace(root), SilentProgress()).end("RUNNING")
+mirror.Mirror(experiment, Workspace(root), SilentProgress()).end("FINISHED")
 """
 
 
@@ -430,8 +433,9 @@ def test_artefacts_of_other_settings_are_not_taken_for_these(world, tmp_path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/would-be-refused")
     train = world.experiment.train.model_copy(update={"updates": 61})
     other = world.experiment.model_copy(update={"train": train})
-    found = mirror.loggable_digests(other, world.workspace)
+    found = contents.loggable_digests(other, world.workspace)
     assert found["foreign"]
-    assert found["logged"].keys() == {"experiment", "folds"}
+    settings = {"experiment kind", "experiment", "experiment.yaml"}
+    assert found["logged"].keys() == settings | {"folds"}
     assert mirrored(other, world.workspace) == []
-    assert not mirror.loggable_digests(world.experiment, world.workspace)["foreign"]
+    assert not contents.loggable_digests(world.experiment, world.workspace)["foreign"]
