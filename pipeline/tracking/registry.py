@@ -74,7 +74,7 @@ def describe_product(runs: Runs, arm: Any, scored: bool) -> str:
     footprints = [f"footprints: {sources.satellite}"] if arm != "insitu" else []
     n_sites = len(first.origin["training_sites"])
     sites = [f"sites: {', '.join(sources.insitu)} ({n_sites})"] if arm != "satellite" else []
-    inputs = ", ".join((*sources.forcing, *sources.static))
+    inputs = ", ".join(dict.fromkeys((*sources.forcing, *sources.static)))
     first_day, last_day = experiment.train_period
     lines = [
         f"{experiment.name}: {experiment.title}",

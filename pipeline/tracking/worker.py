@@ -260,7 +260,7 @@ class Worker:
         self._stack.close()
         self._stack.enter_context(server.quiet_mlflow(uri))
         client = server.connect(uri)
-        if client is None:
+        if client is None or self.abandoned.is_set():
             return None
         from pipeline.tracking.runs import Runs
 

@@ -44,8 +44,14 @@ class Told:
     def finish(self, note: str) -> None:
         self.lines[-1] += f": {note}"
 
+    def advance(self, units: int = 1) -> None:
+        """Show nothing."""
+
     def note(self, text: str) -> None:
         self.lines.append(text)
+
+    def curve(self, key, point) -> None:
+        """Show nothing."""
 
 
 def copied(world, folder: Path) -> Workspace:
@@ -160,6 +166,33 @@ def test_the_parent_says_what_was_run_and_what_came_out(world, filed):
     assert metrics["multiscale/coverage-90/after"] == arm["coverage"]["90"]["after"]
     assert metrics["ridge/rmse"] == world.summary["baselines"]["ridge"]["median"]["rmse"]
     assert metrics["multiscale-insitu/rmse"] == pair["rmse"]["median_difference"]
+
+
+def test_an_experiment_opens_on_its_runs(world, filed, tmp_path):
+    """By its kind, and in MLflow 3.17, whose pages do not look at it, by the link."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient(filed[1]).get_experiment_by_name("soilweave/snow")
+    assert found.tags["mlflow.experimentKind"] == "custom_model_development"
+    page = server_module.page("http://me:secret@host:5000/", "7")
+    assert page == "http://me:***@host:5000/#/experiments/7?workflowType=machine_learning"
+
+
+def test_registered_models_say_what_they_are(world, filed):
+    from mlflow import MlflowClient
+
+    client, experiment = MlflowClient(filed[1]), world.experiment
+    for arm in experiment.arms:
+        text = client.get_registered_model(f"snow-{arm}").description
+        assert client.get_model_version(f"snow-{arm}", "1").description == text
+        assert f"Arm: {arm}. Recipe: default, 1 seeds." in text
+        assert experiment.title in text
+        assert f"catalog {experiment.sources.catalog}; inputs: cells; " in text
+        assert ("footprints: footprints" in text) == (arm != "insitu")
+        assert ("sites: sites (" in text) == (arm != "satellite")
+        median = world.summary["arms"].get(arm, {}).get("median", {})
+        assert (f"rmse {median['rmse']:.3g}" if median else "held-out") in text or not median
+        assert ("Median over held-out sites" in text) == bool(median)
 
 
 def test_children_have_the_scores_of_the_sites_held_out(world, filed):
