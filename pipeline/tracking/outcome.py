@@ -14,7 +14,7 @@ class Outcome:
       failed: Items that the next run tries again, with the reason.
       refused: Items that are not tried again, with the reason.
       refused_keys: Keys of parameters and metrics that the server does not accept, with the reason.
-      remaining: Items that were not reached, or None if it is not known which these are.
+      remaining: Items that were not reached.
       stopped: Why they were not reached.
     """
 
@@ -22,14 +22,14 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     refused_keys: dict[str, str] = field(default_factory=dict)
-    remaining: list[str] | None = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)
     stopped: str = ""
 
     def line(self) -> str:
         """Return one line: where the run is, what is missing there, and what becomes of it."""
         parts = [f"logged to {self.page}"]
         if self.stopped:
-            left = join_items(self.remaining or [])
+            left = join_items(self.remaining)
             parts = [f"{self.page} {self.stopped}; the next run logs {left or 'what is missing'}"]
         if self.failed:
             parts.append(f"the next run tries again: {_with_reasons(self.failed)}")

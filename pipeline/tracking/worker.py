@@ -110,7 +110,7 @@ class Worker:
         if self._uri is None or not (updated or live):
             return
         if updated:
-            self._guard(partial(self._log_missing, "RUNNING"))
+            self._guard(self._log_added)
         if live and time.monotonic() >= self._retry_at:
             self._guard(partial(self._log_live, live))
 
@@ -164,22 +164,29 @@ class Worker:
         runs = self._open(present)
         if runs is None:
             return
-        if status != "RUNNING":
-            try:
-                runs.close(status, error)
-            except Exception as failure:  # noqa: BLE001
-                self._outcome.failed["status"] = server.describe(failure, str(self._uri))
-        self._log_items(runs, present, status)
+        # The run has its status first, so that it has one even if the rest takes too long.
+        unclosed = self._close(runs, status, error)
+        self._log_items(runs, present)
+        self._outcome.failed |= unclosed
         self.note = self._outcome.line()
 
-    def _log_missing(self, status: Status) -> None:
-        """Log what a stage has added to the workspace."""
+    def _close(self, runs: Runs, status: Status, error: str) -> dict[str, str]:
+        """Give the run its status; return the failure, by `status`, if there is one."""
+        try:
+            if status != "RUNNING":
+                runs.close(status, error)
+        except Exception as failure:  # noqa: BLE001  # errors of MLflow
+            return {"status": server.describe(failure, str(self._uri))}
+        return {}
+
+    def _log_added(self) -> None:
+        """Log what a stage has added to the workspace, until the verb ends."""
         present = loggable_digests(self.experiment, self.workspace)
         record, ours = self._record(present)
-        if ours and _is_behind(record, present, status):
+        if ours and _is_behind(record, present, "RUNNING"):
             runs = self._open(present)
             if runs is not None:
-                self._log_items(runs, present, status)
+                self._log_items(runs, present, self._ending)
 
     def _log_live(self, live: LiveValues) -> None:
         """Log points of curves and progress; what was logged is removed from `live`."""
@@ -192,6 +199,8 @@ class Worker:
         if live.progress:
             values, live.progress = live.progress, {}
             self._try_live(partial(runs.log_progress, values))
+        if runs.trained is None:
+            return  # models that are not in the workspace yet
         for key in [*live.curves]:
             if self._try_live(partial(runs.log_new_points, key, live.curves[key])):
                 del live.curves[key]
@@ -278,17 +287,21 @@ class Worker:
         self._outcome.page = page
         return runs
 
-    def _log_items(self, runs: Runs, present: Json, status: Status) -> None:
+    def _log_items(self, runs: Runs, present: Json, stop: threading.Event | None = None) -> None:
         """Log everything that is newer than the record, recording each item that is logged.
 
         An item that fails does not keep the others from being logged.
+
+        Args:
+          runs: The runs, opened.
+          present: What the workspace has.
+          stop: Once it is set, the rest is left to the next call.
         """
-        outcome, status_failed = self._outcome, self._outcome.failed.get("status")
-        outcome.failed = {"status": status_failed} if status_failed else {}
-        missing = _missing(runs.record, present)
+        outcome, missing = self._outcome, _missing(runs.record, present)
+        outcome.failed, outcome.stopped = {}, ""
         for i, name in enumerate(missing):
             outcome.remaining = missing[i:]
-            if self.abandoned.is_set() or (status == "RUNNING" and self._ending.is_set()):
+            if (stop or self.abandoned).is_set():
                 return
             if time.monotonic() > self._deadline:
                 outcome.stopped = f"took more than {self._limit_s:.0f} s at the end"
@@ -297,11 +310,7 @@ class Worker:
                 self._log_item(runs, name, present)
             except Exception as failure:  # noqa: BLE001  # errors of MLflow, or of a store
                 if not server.answers(runs.client):
-                    outcome.stopped, self._runs, self._client = (
-                        "does not answer any more",
-                        None,
-                        None,
-                    )
+                    outcome.stopped, self._runs = "does not answer any more", None
                     return
                 self._keep_failure(runs, name, present["logged"][name], failure)
             outcome.refused_keys |= runs.refused_keys
