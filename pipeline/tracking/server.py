@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import warnings
 from pathlib import Path
@@ -131,8 +132,14 @@ def is_final(error: Exception) -> bool:
 
 
 def describe(error: Exception, uri: str) -> str:
-    """Return an error in one short line without secrets."""
+    """Return an error in one short line without secrets, and without the address of the request.
+
+    So the same error is the same text for all items that have it.
+    """
     text = " ".join(str(error).replace(uri, without_password(uri)).split())
+    if caused := re.search(r"\(Caused by (.+)\)", text):
+        text = caused[1]
+    text = re.sub(r" for url: .*|\. Response (body|text): .*", "", text)
     return redact_secrets(text or type(error).__name__)[:MAX_REASON_LENGTH]
 
 
