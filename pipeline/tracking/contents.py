@@ -15,15 +15,9 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-ARTEFACT_CHAIN = (
-    "cube",
-    "folds",
-    "models",
-    "maps",
-    "scores",
-    "report",
-)  # each is made from those before it
-# What is logged of an artefact: by the name of the item.
+# Each is made from those before it.
+ARTEFACT_CHAIN = ("cube", "folds", "models", "maps", "scores", "report")
+# The items that are logged of an artefact.
 LOGGED_PARTS = {
     "folds": ("folds",),
     "scores": ("scores", "summary.json", "scores.parquet"),
@@ -39,9 +33,8 @@ def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
         `experiment.yaml`, `folds`, `models/{arm}/fold=../seed=..` (a training curve),
         `models/{arm}` (the product of an arm, and its description), `scores` (as metrics),
         `summary.json`, `scores.parquet`, `report`; `curves`, the model of each training curve, by
-        item; `products`, the digest of each arm's product;
-        `models`, the identity of the models; `foreign`, whether there is an artefact with other
-        settings.
+        item; `products`, the digest of each arm's product; `models`, the identity of the models;
+        `foreign`, whether there is an artefact with other settings.
     """
     settings = experiment.model_dump(mode="json", exclude={"compute"})
     digest = files.sha256_of_json(renamed.with_original_names(settings))
