@@ -234,7 +234,11 @@ def _stage_modules() -> dict[str, Any]:
 def _error_line(error: BaseException) -> str:
     """Return the error that ended a verb, in one line without secrets."""
     message = redact_secrets(" ".join(str(error).split()))
-    return message if isinstance(error, SoilweaveError) else f"{type(error).__name__}: {message}"
+    return (
+        message
+        if isinstance(error, SoilweaveError)
+        else f"{type(error).__name__}: {message}".rstrip(": ")
+    )
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ class Mirror:
           shown: Shows the progress to the user, and one line when the verb ends.
         """
         self.workspace, self.shown = workspace, shown
-        self._stage, self._unit, self._total, self._done = "", "", 0, 0
+        self._metric, self._total, self._done = "", 0, 0
         self._news = threading.Condition()
         self._live, self._updated = LiveValues(), False
         self._ending: tuple[Status, str] | None = None
@@ -65,17 +65,18 @@ class Mirror:
     def start(self, stage: str, total: int, unit: str) -> None:
         """Start a stage of `total` units."""
         self.shown.start(stage, total, unit)
-        self._stage, self._unit, self._total, self._done = stage, unit.replace(" ", "_"), total, 0
+        self._metric = f"progress/{stage}/{unit.replace(' ', '_')}"
+        self._total, self._done = total, 0
         self._worker.stage_changed = True
 
     def advance(self, units: int = 1) -> None:
         """Count more units as done."""
         self.shown.advance(units)
-        self._done += units
-        name = f"progress/{self._stage}/{self._unit}"
         with self._news:
-            self._live.progress[f"{name}_done"] = self._done
-            self._live.progress[f"{name}_total"] = self._total
+            if not self._done:
+                self._live.progress[f"{self._metric}_total"] = self._total
+            self._done += units
+            self._live.progress[f"{self._metric}_done"] = self._done
             self._begin()
 
     def finish(self, note: str) -> None:
