@@ -13,7 +13,8 @@ from test_tracking import ARMS_AND_FOLDS, Told, copied, mirrored, record_of, run
 
 from model.recipe import ModelKey
 from pipeline import files
-from pipeline.storage import tables
+from pipeline.cli import run_stages
+from pipeline.storage import schema, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.tracking import mirror, worker
 
@@ -327,6 +328,17 @@ def test_progress_of_a_stage_is_a_metric_of_the_parent_while_it_works(begun, ser
     log.end("FINISHED")
     (parent,), _ = runs_of(server, experiment.name)
     assert (parent.data.metrics[f"{name}_done"], parent.data.metrics[f"{name}_total"]) == (6, 6)
+
+
+def test_blocks_of_prepare_are_a_metric_of_the_run(world, tmp_path, server, proxy, prepared_here):
+    experiment = world.experiment.model_copy(update={"name": "prepared"})
+    workspace = Workspace(str(tmp_path / "prepared"))
+    run_stages.run(("prepare",), experiment, workspace, Told())
+    (parent,), _ = runs_of(server, "prepared")
+    n = len(schema.block_range(experiment.period))
+    assert parent.data.metrics["progress/prepare/blocks_done"] == n
+    assert parent.data.metrics["progress/prepare/blocks_total"] == n
+    assert parent.info.status == "FINISHED"
 
 
 # Copies
