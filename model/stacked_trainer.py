@@ -35,7 +35,6 @@ from model.trainer import (
     FiniteMonitor,
     NonFinite,
     all_finite,
-    curve_point,
     is_curve_point,
     load_optimiser_state,
     make_optimiser,
@@ -220,8 +219,7 @@ class StackedTrainer:
         if is_curve_point(self.step, self.updates):
             self._examine()
             for trainer, sums in zip(self.trainers, self.sums, strict=True):
-                history = trainer.history
-                history.append(curve_point(history, self.step, sums, self.optimiser))
+                trainer.add_point(self.step, sums, self.optimiser)
             self.sums.zero_()
         if self.schedule:
             self.schedule.step()

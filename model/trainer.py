@@ -28,7 +28,7 @@ from model.sampling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -167,7 +167,10 @@ class Trainer:
       updates: number of updates planned.
       step: number of updates made.
       history: points of the training curve.
+      on_point: called with the model and each new point of its training curve, if set.
     """
+
+    on_point: Callable[[ModelKey, dict[str, float]], None] | None = None
 
     def __init__(self, recipe: Recipe, job: ModelKey, data: TrainingData, updates: int) -> None:
         """Start with fresh weights, which depend on the seed and the fold only."""
@@ -205,15 +208,19 @@ class Trainer:
             self.step += 1
             if is_curve_point(self.step, self.updates):
                 self._examine()
-                self.history.append(
-                    curve_point(self.history, self.step, self._sums, self.optimiser)
-                )
+                self.add_point(self.step, self._sums, self.optimiser)
                 self._sums.zero_()
             if self.schedule:
                 self.schedule.step()
         self._examine()
         if not all_finite(self.network.parameters()):
             raise DivergedError(self.divergence(NonFinite(self.step, "weights")))
+
+    def add_point(self, step: int, sums: Tensor, optimiser: torch.optim.Optimizer) -> None:
+        """Add a point to the training curve, from what `curve_point` takes, and report it."""
+        self.history.append(curve_point(self.history, step, sums, optimiser))
+        if self.on_point is not None:
+            self.on_point(self.job, self.history[-1])
 
     def divergence(self, fault: NonFinite) -> Divergence:
         """Return the divergence of this model at a fault."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from model.recipe import ModelKey
 
 
 class Progress(Protocol):
@@ -20,6 +25,12 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Show one line of information for the user immediately."""
 
+    def curve(self, key: ModelKey, point: Mapping[str, float]) -> None:
+        """Receive a point of a model's training curve, with its `step`, as soon as it is made.
+
+        A point comes again if a worker is lost and another one repeats its updates.
+        """
+
 
 class SilentProgress:
     """A `Progress` that ignores all reports."""
@@ -34,4 +45,7 @@ class SilentProgress:
         """Do nothing."""
 
     def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def curve(self, key: ModelKey, point: Mapping[str, float]) -> None:
         """Do nothing."""

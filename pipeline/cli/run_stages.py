@@ -25,15 +25,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pipeline import files
 from pipeline.catalog import preflight
 from pipeline.cluster import ray_cluster
 from pipeline.errors import SoilweaveError, redact_secrets
 from pipeline.tracking import mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from model.recipe import ModelKey
     from pipeline import progress as progress_module
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
@@ -163,6 +163,9 @@ class StageProgress:
         """Print a line that stays above the bar."""
         err.print(f"{self.stage}: {text}", highlight=False, soft_wrap=True, markup=False)
 
+    def curve(self, key: ModelKey, point: Mapping[str, float]) -> None:
+        """Do nothing: curves are seen in MLflow."""
+
 
 def run(
     stages: Sequence[str],
@@ -188,23 +191,20 @@ def run(
     Raises:
       SoilweaveError: If something fails that a user can correct; complete artefacts are kept.
     """
-    summary = None
+    summary, log = None, mirror.Mirror(experiment, workspace, progress)
     with _signals_as_exit(), workspace.lease.given_back():
         try:
             preflight.check_verb(experiment, workspace, stages)
             with ray_cluster.session(workspace.root):
                 modules = _stage_modules()
                 for name in stages:
-                    result = modules[name].run(
-                        experiment, workspace, progress, overwrite, **options
-                    )
+                    result = modules[name].run(experiment, workspace, log, overwrite, **options)
                     summary = result or summary
-                    mirror.mirror(experiment, workspace, progress, "RUNNING")
+                    log.update()
         except BaseException as error:
-            if workspace.lease.held or _has_stale_run(workspace):
-                mirror.mirror(experiment, workspace, progress, "FAILED", _error_line(error))
+            log.end("FAILED", _error_line(error))
             raise
-        mirror.mirror(experiment, workspace, progress, "FINISHED")
+        log.end("FINISHED")
     return summary
 
 
@@ -231,23 +231,14 @@ def _stage_modules() -> dict[str, Any]:
     }
 
 
-def _has_stale_run(workspace: Workspace) -> bool:
-    """Return whether MLflow shows a run of this workspace as RUNNING though no driver is working.
-
-    That happens if stages that were already complete open the run before a later stage fails, and
-    after a driver was killed.
-    """
-    try:
-        record = files.read_json(workspace.url(mirror.RECORD_FILE)) or {}
-        return record.get("status") == "RUNNING" and not workspace.lease.held_by_another()
-    except SoilweaveError:
-        return False  # the workspace cannot be read, which the verb's own error already says
-
-
 def _error_line(error: BaseException) -> str:
     """Return the error that ended a verb, in one line without secrets."""
     message = redact_secrets(" ".join(str(error).split()))
-    return message if isinstance(error, SoilweaveError) else f"{type(error).__name__}: {message}"
+    return (
+        message
+        if isinstance(error, SoilweaveError)
+        else f"{type(error).__name__}: {message}".rstrip(": ")
+    )
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ from pipeline import files
 from pipeline.errors import ClusterError, DamagedError, SoilweaveError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from model.recipe import ModelKey
     from pipeline.files import Json
     from pipeline.progress import Progress
 
@@ -157,7 +158,8 @@ class ProgressQueue:
     """Progress reported by workers.
 
     Attributes:
-      queue: The queue that workers put (units, address of their node) into.
+      queue: The queue that workers put into: (units, address of their node), or (model, point of
+        its training curve).
       nodes: Number of units done on each node, by its address.
     """
 
@@ -167,8 +169,12 @@ class ProgressQueue:
 
 @contextlib.contextmanager
 def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
-    """Start a queue on the driver's node; units that workers report to it advance the progress."""
+    """Start a queue on the driver's node; what workers report to it is passed to the progress.
+
+    Everything that they have reported by the end of the block is passed on.
+    """
     import ray
+    import ray.exceptions
     from ray.util.queue import Empty, Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -181,11 +187,21 @@ def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
     stopped = threading.Event()
 
     def drain() -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(Empty):
-                units, address = reported.queue.get(timeout=0.5)
-                reported.nodes[address] += units
-                progress.advance(units)
+        while True:
+            ending = stopped.is_set()
+            try:
+                what, about = reported.queue.get(timeout=0.01 if ending else 0.5)
+            except Empty:
+                if ending:
+                    return
+                continue
+            except ray.exceptions.RayError:
+                return  # the queue is lost
+            if isinstance(what, int):
+                reported.nodes[about] += what
+                progress.advance(what)
+            else:
+                progress.curve(what, about)
 
     listener = threading.Thread(target=drain, daemon=True)
     listener.start()
@@ -210,6 +226,15 @@ def report_progress(queue: Any, units: int) -> None:
             queue.put_nowait((units, node_address()))
         except ray.exceptions.RayError as error:
             log.warning("progress not reported: %s", error)
+
+
+def report_point(queue: Any, key: ModelKey, point: Mapping[str, float]) -> None:
+    """Report a point of a model's training curve from a worker, without waiting for an answer.
+
+    If the queue is lost, so is the point; the model's history has it. `queue` None reports nothing.
+    """
+    if queue is not None:
+        queue.actor.put_nowait.remote((key, dict(point)))
 
 
 def _silence_ray() -> None:

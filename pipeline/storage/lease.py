@@ -58,6 +58,7 @@ class Lease:
         self._written: bytes | None = None
         self._since = ""  # when `take` was called; empty once the lease is released
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._taking = threading.Lock()
 
     @property
     def held(self) -> bool:
@@ -73,24 +74,20 @@ class Lease:
         Raises:
           StoreError: If a living process holds the lease, or `lease.json` cannot be written.
         """
-        if self.held:
-            return
-        self._since = _now()
-        while True:
-            content = _read_content(self.url)
-            if (
-                content is not None
-                and not self._is_own(content)
-                and not self._is_dead(content, say)
-            ):
-                continue
-            written = self._record()
-            if files.compare_and_swap(self.url, written, content):
-                self._written, self.lost = written, False
-                self._stop = threading.Event()
-                atexit.register(self.release)
-                threading.Thread(target=self._renew_until, args=(self._stop,), daemon=True).start()
-                return
+        with self._taking:  # a stage and the mirror in MLflow may take it at the same time
+            while not self.held:
+                self._since = _now()
+                content = _read_content(self.url)
+                usable = content is None or self._is_own(content) or self._is_dead(content, say)
+                if not usable:
+                    continue
+                written = self._record()
+                if files.compare_and_swap(self.url, written, content):
+                    self._written, self.lost = written, False
+                    self._stop = threading.Event()
+                    atexit.register(self.release)
+                    renewing = (self._stop,)
+                    threading.Thread(target=self._renew_until, args=renewing, daemon=True).start()
 
     def held_by_another(self) -> bool:
         """Return whether another process, which may be alive, holds the lease, without waiting."""

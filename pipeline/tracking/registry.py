@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 REQUIREMENTS = ("numpy", "pydantic", "safetensors", "torch")  # packages that `model` imports
+SHOWN_SCORES = ("correlation", "rmse", "ubrmse", "bias")  # in the description of a product
 EXAMPLE_DAYS = 40  # length of the input example that is saved with the model
 
 
-def register_product(runs: Runs, arm: Any, digest: str) -> None:
+def register_product(runs: Runs, arm: Any, digest: str, scored: bool) -> None:
     """Register the models of an arm that leave no site out, as a version of `{experiment}-{arm}`.
 
     The alias `champion` is moved to that version. If the server has a version with the same digest,
-    only the alias is moved.
+    only the alias is moved and the description is updated.
 
     Args:
       runs: The runs of the experiment.
       arm: Name of the arm.
       digest: Digest of the product.
+      scored: Whether the workspace has scores of it, which are then part of its description.
     """
     client, name = runs.client, f"{runs.experiment.name}-{arm}"
     by_digest = {v.tags.get(KEY_TAG): v for v in client.search_model_versions(f"name = '{name}'")}
@@ -59,6 +61,34 @@ def register_product(runs: Runs, arm: Any, digest: str) -> None:
         )
     client.set_registered_model_alias(name, ALIAS, registered.version)
     runs.record["versions"][arm] = str(registered.version)
+    description = describe_product(runs, arm, scored)
+    client.update_model_version(name, registered.version, description)
+    client.update_registered_model(name, description)
+
+
+def describe_product(runs: Runs, arm: Any, scored: bool) -> str:
+    """Return the description of an arm's product: arm, recipe, data and, if known, scores."""
+    experiment, root = runs.experiment, runs.workspace.url("models")
+    sources, target, seeds = experiment.sources, experiment.target, models.list_seeds(root, arm)
+    first = models.load_model(root, ModelKey(arm, models.ALL_SITES, seeds[0]))
+    footprints = [f"footprints: {sources.satellite}"] if arm != "insitu" else []
+    n_sites = len(first.origin["training_sites"])
+    sites = [f"sites: {', '.join(sources.insitu)} ({n_sites})"] if arm != "satellite" else []
+    inputs = ", ".join(dict.fromkeys((*sources.forcing, *sources.static)))
+    first_day, last_day = experiment.train_period
+    lines = [
+        f"{experiment.name}: {experiment.title}",
+        f"Predicts {target} ({experiment.table[target].units}) daily, with a standard deviation.",
+        f"Arm: {arm}. Recipe: {experiment.recipe}, {len(seeds)} seeds.",
+        f"Data: catalog {sources.catalog}; inputs: {inputs}; "
+        f"learnt from {'; '.join(footprints + sites)}; {first_day} to {last_day}.",
+    ]
+    if scored:
+        summary = files.read_json(runs.workspace.url("summary.json")) or {}
+        median = summary.get("arms", {}).get(arm, {}).get("median", {})
+        shown = [f"{k} {median[k]:.3g}" for k in SHOWN_SCORES if median.get(k) is not None]
+        lines += [f"Median over held-out sites: {', '.join(shown)}."] if shown else []
+    return "\n\n".join(lines)
 
 
 def _create_registered_model(runs: Runs, name: str) -> None:

@@ -1,8 +1,8 @@
 """The MLflow runs of one experiment: find or create them, and log to them.
 
 Nothing is logged twice, even if a driver was killed before it recorded what it had logged. Runs are
-found by a tag; points of a curve that the server has are left out; and all other points have the
-time of their artefact, so that logging one again adds no second point.
+found by a tag; points of a curve that the server has are left out; and scores have the time of
+their artefact, so that logging one again adds no second point.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
+import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +22,10 @@ from model import checkpoint
 from pipeline import files
 from pipeline.errors import StoreError
 from pipeline.storage import artefacts, models, schema, tables
+from pipeline.tracking import server
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -35,26 +38,26 @@ if TYPE_CHECKING:
 
 ERROR_TAG = "error"  # the tag with the error of a failed run
 KEY_TAG = "soilweave.key"  # the tag that runs and models are found by
-PARAMS_PER_REQUEST, POINTS_PER_REQUEST, MAX_VALUE_LENGTH = (
-    100,
-    1000,
-    6000,
-)  # MLflow's limits: parameters and metrics per
-
-
-# request, characters per value
+KIND_TAG = "mlflow.experimentKind"  # the tag by which MLflow 3 chooses the page of an experiment
+PER_REQUEST = {"params": 100, "metrics": 1000}  # MLflow's limits for one request
+MAX_VALUE_LENGTH = 6000  # characters of a parameter or a tag that MLflow takes
 
 
 class Runs:
-    """The parent run of an experiment's settings, and its child runs by arm and fold."""
+    """The parent run of an experiment's settings, and its child runs by arm and fold.
+
+    Attributes:
+      client: Client of the server.
+      experiment: The experiment.
+      workspace: The experiment's folder in the workspace.
+      record: What was logged, as in mlflow.json.
+      trained: Identity of the models that child runs are of.
+      refused_keys: Keys of parameters and metrics that the server does not accept, and why.
+      abandoned: Set once nobody waits for this object any more; it then writes no record.
+    """
 
     def __init__(
-        self,
-        client: MlflowClient,
-        experiment: Experiment,
-        workspace: Workspace,
-        record: Json,
-        trained: str | None,
+        self, client: MlflowClient, experiment: Experiment, workspace: Workspace, record: Json
     ) -> None:
         """Prepare to log; the server is not asked yet.
 
@@ -63,17 +66,32 @@ class Runs:
           experiment: The experiment.
           workspace: The experiment's folder in the workspace.
           record: What was logged before, from mlflow.json.
-          trained: Identity of the models; None if there are none. Other models get other child
-            runs.
         """
         self.client, self.experiment, self.workspace = client, experiment, workspace
-        self.record: Json = {"logged": {}, "children": {}, "versions": {}, "status": ""} | record
-        self.trained = trained
+        empty: Json = {"logged": {}, "refused": {}, "children": {}, "versions": {}, "status": ""}
+        self.record: Json = empty | record
+        self.trained: str | None = None
+        self._started = 0
+        self.refused_keys: dict[str, str] = {}
+        self.abandoned = threading.Event()
+        self._children: dict[str, Run] = {}
+        self._known: dict[tuple[str, int], set[tuple[str, int]]] = {}
+        self._reopened: set[str] = set()
+
+    def use_models(self, trained: str | None) -> None:
+        """Log to the child runs of these models from now on.
+
+        Args:
+          trained: Identity of the models; None if there are none. Other models than those of the
+            record get other child runs.
+        """
+        if trained != self.trained:
+            self._children, self._known = {}, {}
         if trained is not None and self.record.get("models") not in (None, trained):
-            self._forget("models/", "scores")
+            self._forget("models/", "scores", "summary.json")
         if trained is not None:
             self.record["models"] = trained
-        self._children: dict[str, Run] = {}
+        self.trained = trained
 
     @property
     def logged(self) -> dict[str, str]:
@@ -87,8 +105,11 @@ class Runs:
 
     def keep(self, name: str = "", digest: str = "") -> None:
         """Write the record; if `name` is given, add it to what MLflow has."""
+        if self.abandoned.is_set():
+            raise TimeoutError("the verb has ended")
         if name:
             self.record["logged"][name] = digest
+            self.record["refused"].pop(name, None)
         files.write_json(self.workspace.url("mlflow.json"), self.record)
 
     def open(self, artifacts: str | None) -> None:
@@ -106,15 +127,19 @@ class Runs:
             if mlflow_experiment.lifecycle_stage != "active":
                 self.client.restore_experiment(experiment_id)
         previous, self.record["experiment"] = self.record.get("parent"), experiment_id
+        root = files.make_absolute(self.workspace.root)
         tags |= {
             "git_commit": artefacts.git_commit() or "unknown",
-            "workspace": files.make_absolute(self.workspace.root),
+            "workspace": root,
             "recipe": self.experiment.recipe,
             "catalog": self.experiment.sources.catalog,
         }
-        key = [files.make_absolute(self.workspace.root), self.record["settings"]]
+        key = [root, self.record["settings"]]
         run = self._run(previous, key, tags, self.experiment.name)
-        self.record["parent"] = run.info.run_id
+        if run.data.tags.get("workspace", root) != root:
+            # The record was copied with its workspace by a version that did not record its URL.
+            run = self._run(None, key, tags, self.experiment.name)
+        self.record["parent"], self._started = run.info.run_id, run.info.start_time
         if previous not in (None, self.parent):
             self._forget("")  # it was deleted on the server, so everything is logged again
         if run.info.status != "RUNNING":
@@ -140,21 +165,19 @@ class Runs:
         return f"soilweave/{holder.root.rpartition('/')[2]}", tags
 
     def close(self, status: str, error: str = "") -> None:
-        """Set the status of the parent run and of child runs whose training failed.
+        """Set the status of the parent run and of child runs whose training did not end.
 
         Args:
-          status: RUNNING changes nothing; FINISHED or FAILED ends the parent run.
+          status: FINISHED or FAILED.
           error: The error that ended the verb, if any.
         """
-        if status == "RUNNING":
-            return
+        self.client.set_terminated(self.parent, status)
         if error:
             self.client.set_tag(self.parent, ERROR_TAG, error[:MAX_VALUE_LENGTH])
         if status == "FAILED":
             for name, run_id in self.record["children"].items():
                 if not self._is_whole(name, self.logged):
                     self.client.set_terminated(run_id, "FAILED")
-        self.client.set_terminated(self.parent, status)
         self.record["status"] = status
         self.keep()
 
@@ -176,19 +199,20 @@ class Runs:
                 self.keep()
         return self._children[name]
 
-    def log_experiment(self) -> None:
-        """Log the resolved settings, as parameters of the parent run and as experiment.yaml."""
+    def log_kind(self) -> None:
+        """Tell MLflow that the experiment trains models, so that it opens on its runs."""
+        kind = "custom_model_development"
+        self.client.set_experiment_tag(self.record["experiment"], KIND_TAG, kind)
+
+    def log_settings(self) -> None:
+        """Log the resolved settings as parameters of the parent run."""
         settings = self.experiment.model_dump(mode="json", exclude={"compute"})
         self._log_params(self.parent, dict(_flatten(settings)))
-        self._upload("experiment.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
 
-    def log_folds(self) -> None:
-        """Log the map of folds."""
-        self._upload("folds.geojson")
-
-    def log_report(self) -> None:
-        """Log the report."""
-        self._upload("report.html")
+    def upload_settings(self) -> None:
+        """Log the resolved settings as experiment.yaml."""
+        settings = self.experiment.model_dump(mode="json", exclude={"compute"})
+        self.upload("experiment.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
 
     def log_curves(self, key: ModelKey, there: Collection[str]) -> None:
         """Log the training curve of a model to the run of its arm and fold.
@@ -198,26 +222,14 @@ class Runs:
           there: Names of all curves that the workspace has; if all seeds are there, the run is
             finished.
         """
-        from mlflow.entities import Metric
-
-        run = self.child(key.arm, key.fold)
-        run_id, folder = run.info.run_id, models.model_folder(self.workspace.url("models"), key)
+        run_id = self.child(key.arm, key.fold).info.run_id
+        folder = models.model_folder(self.workspace.url("models"), key)
         table = tables.read_table(files.join(folder, "history.parquet"))
-        curves = {f"seed-{key.seed}/{name}": table[name] for name in table if name != "step"}
-        steps = table["step"].astype(int)
-        on_server = {
-            (name, point.step)
-            for name in curves.keys() & run.data.metrics.keys()
-            for point in self.client.get_metric_history(run_id, name)
-        }
+        columns = {str(name): table[name].tolist() for name in table}
         points = [
-            Metric(name, float(value), run.info.start_time + step, step)
-            for name, curve in curves.items()
-            for step, value in zip(steps, curve, strict=True)
-            if (name, step) not in on_server
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
         ]
-        for start in range(0, len(points), POINTS_PER_REQUEST):
-            self.client.log_batch(run_id, metrics=points[start : start + POINTS_PER_REQUEST])
+        self.log_points(key, points)
         origin = checkpoint.unpack_safetensors(
             files.read_bytes(files.join(folder, "checkpoint.safetensors"))
         )
@@ -230,23 +242,81 @@ class Runs:
         if self._is_whole(f"{key.arm}/fold={models.fold_name(key.fold)}", there):
             self.client.set_terminated(run_id, "FINISHED")
 
+    def log_points(self, key: ModelKey, points: Iterable[Mapping[str, float]]) -> None:
+        """Log the points of a model's training curve that the server lacks.
+
+        A point may come more than once: from a worker that repeats what a lost one had done since
+        its last checkpoint, after a request whose answer was lost, and from the history.
+
+        Args:
+          key: Arm, fold and seed of the model.
+          points: Points of its training curve, each with its `step`.
+        """
+        from mlflow.entities import Metric
+
+        run = self.child(key.arm, key.fold)
+        known = self._known_points(run, key.seed)
+        # In the order of steps, at times that are the same whenever a point is logged.
+        metrics = {
+            (name, int(point["step"])): Metric(
+                f"seed-{key.seed}/{name}",
+                float(value),
+                run.info.start_time + int(point["step"]),
+                int(point["step"]),
+            )
+            for point in points
+            for name, value in point.items()
+            if name != "step" and (name, int(point["step"])) not in known
+        }
+        try:
+            self._send(run.info.run_id, "metrics", list(metrics.values()))
+        except BaseException:
+            # Some may have arrived, so the server is asked before any is sent again.
+            self._children.pop(f"{key.arm}/fold={models.fold_name(key.fold)}", None)
+            self._known.pop((run.info.run_id, key.seed), None)
+            raise
+        known |= metrics.keys()
+
+    def _known_points(self, run: Run, seed: int) -> set[tuple[str, int]]:
+        """Return name and step of the points of a model's curve that the server has."""
+        run_id, prefix = run.info.run_id, f"seed-{seed}/"
+        if (run_id, seed) not in self._known:
+            self._known[run_id, seed] = {
+                (name.removeprefix(prefix), point.step)
+                for name in run.data.metrics
+                if name.startswith(prefix)
+                for point in self.client.get_metric_history(run_id, name)
+            }
+        return self._known[run_id, seed]
+
+    def log_new_points(self, key: ModelKey, points: Iterable[Mapping[str, float]]) -> None:
+        """Log points of the training curve of a model that is in training, as `log_points`."""
+        run = self.child(key.arm, key.fold)
+        if run.info.status != "RUNNING" and run.info.run_id not in self._reopened:
+            self.client.update_run(run.info.run_id, status="RUNNING")
+            self._reopened.add(run.info.run_id)
+        self.log_points(key, points)
+
+    def log_progress(self, values: dict[str, float]) -> None:
+        """Log how far the stages are, as metrics of the parent run at this time."""
+        now = int(time.time() * 1000)
+        self._log_values(self.parent, values, now, max(0, now - self._started) // 1000)
+
     def log_scores(self) -> None:
-        """Log medians to the parent run and, by fold, to its children; log the tables."""
+        """Log medians to the parent run and, by fold, to its children."""
         manifest = self.workspace.artefact("scores").manifest() or {}
-        time = int(datetime.fromisoformat(manifest["created"]).timestamp() * 1000)
+        made = int(datetime.fromisoformat(manifest["created"]).timestamp() * 1000)
         summary = files.read_json(self.workspace.url("summary.json")) or {}
         values = dict(_summary_numbers(summary))
         values |= {f"truth/{k}": v for k, v in _summary_numbers(summary.get("truth", {}))}
-        self._log_values(self.parent, values, time)
+        self._log_values(self.parent, values, made)
         table = tables.read_table(self.workspace.url("scores.parquet"))
         sites = table[(table.target == "site") & table.value.notna()]
         for name, run_id in self.record["children"].items():
             arm, fold = name.split("/fold=")
             own = sites[(sites.arm == arm) & (sites.fold == fold)]
             medians = own.groupby("metric").value.median()
-            self._log_values(run_id, {f"test/{k}": float(v) for k, v in medians.items()}, time)
-        self._upload("summary.json")
-        self._upload("scores.parquet")
+            self._log_values(run_id, {f"test/{k}": float(v) for k, v in medians.items()}, made)
 
     def _run(self, previous: str | None, key: list[Any], tags: dict[str, str], name: str) -> Run:
         """Return the active run with this id, else the run with this key, else a new run."""
@@ -273,9 +343,11 @@ class Runs:
 
     def _forget(self, *prefixes: str) -> None:
         """Count names with these prefixes as not logged, and the child runs as unknown."""
-        logged = self.record["logged"]
-        self.record["logged"] = {k: v for k, v in logged.items() if not k.startswith(prefixes)}
+        for kept in ("logged", "refused"):
+            items = self.record[kept].items()
+            self.record[kept] = {k: v for k, v in items if not k.startswith(prefixes)}
         self.record["children"] = {}
+        self._children, self._known = {}, {}
 
     def _is_whole(self, name: str, there: Collection[str]) -> bool:
         """Return whether all seeds of an arm and a fold are there."""
@@ -287,18 +359,43 @@ class Runs:
         from mlflow.entities import Param
 
         params = [Param(key, str(value)[:MAX_VALUE_LENGTH]) for key, value in values.items()]
-        for start in range(0, len(params), PARAMS_PER_REQUEST):
-            self.client.log_batch(run_id, params=params[start : start + PARAMS_PER_REQUEST])
+        self._send(run_id, "params", params)
 
-    def _log_values(self, run_id: str, values: dict[str, float], time: int) -> None:
-        """Log metrics of a run; `time` is in milliseconds since 1970."""
+    def _log_values(
+        self, run_id: str, values: dict[str, float], time_ms: int, step: int = 0
+    ) -> None:
+        """Log metrics of a run; `time_ms` is in milliseconds since 1970."""
         from mlflow.entities import Metric
 
-        points = [Metric(key, value, time, 0) for key, value in values.items()]
-        for start in range(0, len(points), POINTS_PER_REQUEST):
-            self.client.log_batch(run_id, metrics=points[start : start + POINTS_PER_REQUEST])
+        metrics = [Metric(key, value, time_ms, step) for key, value in values.items()]
+        self._send(run_id, "metrics", metrics)
 
-    def _upload(self, name: str, data: bytes | None = None) -> None:
+    def _send(self, run_id: str, kind: str, items: list[Any]) -> None:
+        """Log parameters or metrics, all but those whose keys the server does not accept."""
+        size = PER_REQUEST[kind]
+        for start in range(0, len(items), size):
+            self._send_batch(run_id, kind, items[start : start + size])
+
+    def _send_batch(self, run_id: str, kind: str, items: list[Any]) -> None:
+        """Send one request; if the server refuses its content, find the keys that it refuses."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.log_batch(run_id, **{kind: items})  # type: ignore[arg-type]
+        except MlflowException as error:
+            if error.error_code not in server.REFUSED_CODES:
+                raise
+            if len(items) == 1:
+                reason = server.describe(error, self.client.tracking_uri)
+                self.refused_keys[items[0].key] = reason
+                return
+            if self.client.get_run(run_id).info.lifecycle_stage != "active":
+                raise RuntimeError(f"the run {run_id} was deleted") from error
+            half = len(items) // 2
+            self._send_batch(run_id, kind, items[:half])
+            self._send_batch(run_id, kind, items[half:])
+
+    def upload(self, name: str, data: bytes | None = None) -> None:
         """Log a file of the workspace, or other content under its name, to the parent run."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)

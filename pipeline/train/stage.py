@@ -290,7 +290,8 @@ class TrainSpec:
       updates: Number of updates of every model.
       costs: Relative cost of an update, by arm.
       packed: Reference to the training data in Ray's object store: one copy per node.
-      queue: Receives the number of updates made, for progress; None reports nothing.
+      queue: Receives the number of updates made and points of training curves, for progress; None
+        reports nothing.
     """
 
     experiment: Experiment
@@ -370,6 +371,7 @@ def train_models(
         like = packed.data(model_key, spec.experiment.folds.buffer_km, device, like)
         recipe = spec.experiment.recipe_sections
         trainers.append(Trainer(recipe, model_key, like, spec.updates))
+        trainers[-1].on_point = partial(ray_cluster.report_point, spec.queue)
         _restore_progress(trainers[-1], _progress_url(spec, model_key))
     trainers.sort(key=lambda trainer: trainer.step)
     for _, same_step in groupby(trainers, lambda trainer: trainer.step):

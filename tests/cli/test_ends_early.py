@@ -371,6 +371,6 @@ def test_what_cannot_be_logged_leaves_no_run_running(world, tmp_path, monkeypatc
     for name in ("models", "scores"):
         Path(workspace.artefact(name).prefix + "manifest.json").unlink()
     (tmp_path / "snow" / "folds.geojson").unlink()
-    mirror.mirror(experiment, workspace, SilentProgress(), "FINISHED")
+    mirror.Mirror(experiment, workspace, SilentProgress()).end("FINISHED")
     shown = runs_of(tmp_path, "snow")
     assert {name: status for name, (status, _) in shown.items()} == {"snow": "FINISHED"}

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import load, renamed
 from pipeline.storage import schema
 from pipeline.storage.artefacts import Artefact, Workspace
-from pipeline.tracking import mirror
+from pipeline.tracking import contents
 
 # Old name, new name, and a value that is not the default.
 CASES = [
@@ -164,8 +164,8 @@ def test_mlflow_is_asked_for_the_run_of_the_settings_by_their_first_names(tmp_pa
     tree["chosen_on"] = tree.pop("tuned_on")
     tree["qc"]["several"] = tree["qc"].pop("duplicate_sites")
     tree["planet"]["without"] = tree["planet"].pop("omit_errors")
-    logged = mirror.loggable_digests(experiment, Workspace(str(tmp_path)))["logged"]
-    assert logged == {"experiment": files.sha256_of_json(tree)}
+    logged = contents.loggable_digests(experiment, Workspace(str(tmp_path)))["logged"]
+    assert logged["experiment"] == files.sha256_of_json(tree)
 
 
 def test_a_section_may_be_renamed_with_all_that_is_in_it(monkeypatch):

@@ -83,3 +83,19 @@ def test_in_two_bytes_it_differs_by_their_rounding_alone():
         losses = [[f.history[-1][k] for k in ("loss_satellite", "loss_insitu")] for f in (a, b)]
         np.testing.assert_allclose(*losses, rtol=0.02)
         assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_points_of_a_curve_are_reported_as_they_are_made(side_by_side):
+    models, told = fittings(), []
+    for fitting in models:
+        fitting.on_point = lambda job, point: told.append((job, point))
+    if side_by_side:
+        StackedTrainer(models).advance(3)
+        assert [job.fold for job, _ in told] == [0, 1, 2] * 3
+    else:
+        for fitting in models:
+            fitting.advance(3)
+    for fitting in models:
+        assert [point for job, point in told if job == fitting.job] == fitting.history
+        assert [point["step"] for point in fitting.history] == [1, 2, 3]

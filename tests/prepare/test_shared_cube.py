@@ -99,7 +99,7 @@ def test_mlflow_shows_a_variant_beside_what_it_is_a_variant_of(
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     told = Told()
-    mirror.mirror(variant.experiment, variant.workspace, told, "FINISHED")
+    mirror.Mirror(variant.experiment, variant.workspace, told).end("FINISHED")
     variant.workspace.lease.release()
     assert told.said == [f"logged to {uri}"]
     client = MlflowClient(uri)

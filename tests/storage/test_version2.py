@@ -34,7 +34,7 @@ from pipeline.sources.gridded import GriddedSource
 from pipeline.storage import models, schema, source_copies, tables, version2, zarr_arrays
 from pipeline.storage.artefacts import Artefact, Workspace
 from pipeline.storage.cube import Cube
-from pipeline.tracking import mirror
+from pipeline.tracking import contents
 from pipeline.train import stage as train_stage
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "recordings" / "workspace-v2" / "workspace.tar.gz"
@@ -368,7 +368,7 @@ def test_what_is_replaced_is_of_version_3_and_of_another_name_of_the_setting(old
 
 
 def test_mlflow_finds_artefacts_of_version_2_its_own(old):
-    found = mirror.loggable_digests(old.experiment(), old.workspace)
+    found = contents.loggable_digests(old.experiment(), old.workspace)
     assert not found["foreign"]
     assert found["models"] == old.workspace.artefact("models").digest()
     named = {"experiment", "folds", "models/multiscale", "scores", "report"}

@@ -22,7 +22,8 @@ from pipeline import files
 from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
-from pipeline.tracking import mirror
+from pipeline.tracking import contents, mirror
+from pipeline.tracking import server as server_module
 from pipeline.train import training_data
 
 ARMS_AND_FOLDS = {
@@ -43,8 +44,14 @@ class Told:
     def finish(self, note: str) -> None:
         self.lines[-1] += f": {note}"
 
+    def advance(self, units: int = 1) -> None:
+        """Show nothing."""
+
     def note(self, text: str) -> None:
         self.lines.append(text)
+
+    def curve(self, key, point) -> None:
+        """Show nothing."""
 
 
 def copied(world, folder: Path) -> Workspace:
@@ -55,7 +62,7 @@ def copied(world, folder: Path) -> Workspace:
 
 def mirrored(experiment, workspace: Workspace, status: str = "FINISHED") -> list[str]:
     told = Told()
-    mirror.mirror(experiment, workspace, told, status)
+    mirror.Mirror(experiment, workspace, told).end(status)
     return told.lines
 
 
@@ -161,6 +168,33 @@ def test_the_parent_says_what_was_run_and_what_came_out(world, filed):
     assert metrics["multiscale-insitu/rmse"] == pair["rmse"]["median_difference"]
 
 
+def test_an_experiment_opens_on_its_runs(world, filed, tmp_path):
+    """By its kind, and in MLflow 3.17, whose pages do not look at it, by the link."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient(filed[1]).get_experiment_by_name("soilweave/snow")
+    assert found.tags["mlflow.experimentKind"] == "custom_model_development"
+    page = server_module.page("http://me:secret@host:5000/", "7")
+    assert page == "http://me:***@host:5000/#/experiments/7?workflowType=machine_learning"
+
+
+def test_registered_models_say_what_they_are(world, filed):
+    from mlflow import MlflowClient
+
+    client, experiment = MlflowClient(filed[1]), world.experiment
+    for arm in experiment.arms:
+        text = client.get_registered_model(f"snow-{arm}").description
+        assert client.get_model_version(f"snow-{arm}", "1").description == text
+        assert f"Arm: {arm}. Recipe: default, 1 seeds." in text
+        assert experiment.title in text
+        assert f"catalog {experiment.sources.catalog}; inputs: cells; " in text
+        assert ("footprints: footprints" in text) == (arm != "insitu")
+        assert ("sites: sites (" in text) == (arm != "satellite")
+        median = world.summary["arms"].get(arm, {}).get("median", {})
+        assert (f"rmse {median['rmse']:.3g}" if median else "held-out") in text or not median
+        assert ("Median over held-out sites" in text) == bool(median)
+
+
 def test_children_have_the_scores_of_the_sites_held_out(world, filed):
     _, children = runs_of(filed[1])
     scores = tables.read_table(world.workspace.url("scores.parquet"))
@@ -183,12 +217,13 @@ def test_where_nothing_is_new_mlflow_is_not_even_imported(world, filed):
     script = f"""
 import sys
 from pipeline.experiment import load
-from pipeline.tracking import mirror
+from pipeline.tracking import contents, mirror
+from pipeline.tracking import server as server_module
 from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 experiment, workspace = load.load_experiment({str(world.path)!r}), Workspace({workspace.root!r})
 for status in ("RUNNING", "RUNNING", "FINISHED"):
-    mirror.mirror(experiment, workspace, SilentProgress(), status)
+    mirror.Mirror(experiment, workspace, SilentProgress()).end(status)
 assert "mlflow" not in sys.modules
 """
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
@@ -309,13 +344,13 @@ def test_a_wrong_login_is_one_line(world, guarded, tmp_path, monkeypatch, login)
 
 def test_a_server_that_says_nothing_does_not_hold_up_the_run(world, tmp_path, monkeypatch):
     workspace = copied(world, tmp_path)
-    monkeypatch.setitem(mirror.PROBE_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setitem(server_module.PROBE_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         (line,) = mirrored(world.experiment, workspace)
         mute.setblocking(False)
-        for _ in range(1 + int(mirror.PROBE_SETTINGS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])):
+        for _ in range(1 + int(server_module.PROBE_SETTINGS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])):
             mute.accept()[0].close()
         with pytest.raises(BlockingIOError):  # it was not asked more often
             mute.accept()
@@ -326,7 +361,8 @@ KILLED = """
 import os, signal, sys
 from mlflow import MlflowClient
 from pipeline.experiment import load
-from pipeline.tracking import mirror
+from pipeline.tracking import contents, mirror
+from pipeline.tracking import server as server_module
 from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Workspace
 
@@ -349,11 +385,11 @@ for method, n in [*points, ("create_logged_model", 1), ("create_model_version", 
     child = os.fork()
     if not child:
         killed_after(method, n)
-        mirror.mirror(experiment, Workspace(root), SilentProgress(), "RUNNING")
+        mirror.Mirror(experiment, Workspace(root), SilentProgress()).end("RUNNING")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, (method, n)
-mirror.mirror(experiment, Workspace(root), SilentProgress(), "RUNNING")
-mirror.mirror(experiment, Workspace(root), SilentProgress(), "FINISHED")
+mirror.Mirror(experiment, Workspace(root), SilentProgress()).end("RUNNING")
+mirror.Mirror(experiment, Workspace(root), SilentProgress()).end("FINISHED")
 """
 
 
@@ -429,7 +465,9 @@ def test_what_was_deleted_there_is_logged_anew_when_something_new_comes(
     (parent,), _ = runs_of(server, "deleted")
     client.delete_run(parent.info.run_id)
     assert mirrored(experiment, workspace) == []
+    workspace.lease.take(print)  # a stage works
     mirrored(experiment, workspace, "FAILED")
+    workspace.lease.release()
     (anew,), _ = runs_of(server, "deleted")
     assert anew.info.run_id != parent.info.run_id
     assert [item.path for item in client.list_artifacts(anew.info.run_id)] == [
@@ -443,7 +481,7 @@ def test_a_server_that_refuses_is_told_and_stops_nothing(world, tmp_path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
     (line,) = mirrored(world.experiment, workspace)
     assert line.startswith(f"mlflow: file:{tmp_path}/mlruns: ")
-    assert line.endswith("; the next run logs what is missing")
+    assert line.endswith("; nothing can be logged there")
     assert "\n" not in line
     assert not workspace.lease.held
 
@@ -470,8 +508,9 @@ def test_artefacts_of_other_settings_are_not_taken_for_these(world, tmp_path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/would-be-refused")
     train = world.experiment.train.model_copy(update={"updates": 61})
     other = world.experiment.model_copy(update={"train": train})
-    found = mirror.loggable_digests(other, world.workspace)
+    found = contents.loggable_digests(other, world.workspace)
     assert found["foreign"]
-    assert found["logged"].keys() == {"experiment", "folds"}
+    settings = {"experiment kind", "experiment", "experiment.yaml"}
+    assert found["logged"].keys() == settings | {"folds"}
     assert mirrored(other, world.workspace) == []
-    assert not mirror.loggable_digests(world.experiment, world.workspace)["foreign"]
+    assert not contents.loggable_digests(world.experiment, world.workspace)["foreign"]
