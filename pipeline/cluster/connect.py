@@ -72,8 +72,10 @@ def connect() -> None:
             _start_local()
     finally:
         if threading.current_thread() is threading.main_thread():
-            # Ray prints the stack of every thread at SIGTERM unless a handler is set after it.
-            signal.signal(signal.SIGTERM, handler)
+            # Ray replaces our handler by its own, and prints the stack of the process before it
+            # calls either of them, unless the handler is set again.
+            own = handler if callable(handler) else signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, own)
 
 
 def _start_local() -> None:

@@ -264,7 +264,7 @@ def test_a_server_that_stays_away_is_given_up(monkeypatch):
 
 
 def test_a_silent_host_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(submit, "REQUEST_TIMEOUT_S", (0.5, 0.5))
+    monkeypatch.setattr(submit, "REQUEST_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"{address}: no Ray dashboard answers"):
