@@ -201,6 +201,9 @@ def run(
                     summary = result or summary
                     mirror.mirror(experiment, workspace, progress, "RUNNING")
         except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)) and not workspace.lease.lost:
+                message = "interrupted; what is complete is kept, and the same command continues"
+                err.print(message, highlight=False, soft_wrap=True, markup=False)
             if workspace.lease.held or _has_stale_run(workspace):
                 mirror.mirror(experiment, workspace, progress, "FAILED", _error_line(error))
             raise
