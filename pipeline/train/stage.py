@@ -199,7 +199,6 @@ def run_workers(
 
         filesystem, path = files.arrow_filesystem(files.make_absolute(root))
         _remove_run_folders(root)
-        run_name = f"{RUN_PREFIX}{uuid.uuid4().hex[:8]}"
         with ray_cluster.progress_queue(progress) as reported:
             spec = TrainSpec(
                 experiment,
@@ -214,7 +213,7 @@ def run_workers(
                 partial(train_share, spec),
                 scaling_config=_scaling_config(experiment, n_models),
                 run_config=RunConfig(
-                    name=run_name,
+                    name=f"{RUN_PREFIX}{uuid.uuid4().hex[:8]}",
                     storage_path=path,
                     storage_filesystem=filesystem,
                     failure_config=FailureConfig(max_failures=MAX_FAILURES),
