@@ -264,11 +264,18 @@ def _sigterm_as_exit() -> Iterator[None]:
         yield
         return
 
+    received: list[int] = []
+
     def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+        received.append(128 + number)
+        raise SystemExit(received[0])
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except SystemExit as error:
+        if received:  # Ray raises SystemExit(1) if the signal has interrupted its own code
+            raise SystemExit(received[0]) from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -152,19 +152,20 @@ def _parse_address(address: str) -> SplitResult | None:
     if not address.strip():
         remedy = "unset it to work on this machine, or set it to the head's address, HOST:6379"
         raise ConfigError("RAY_ADDRESS", "is empty", remedy=remedy)
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    if parts.scheme in ("http", "https"):
-        remedy = f"for a cluster set it to the head's address, {parts.hostname or 'HOST'}:6379"
-        remedy += f", {WORK_HERE}; `soilweave submit --address` takes the dashboard's URL"
-        raise _error(address, "is the URL of a dashboard, to which jobs are submitted", remedy)
     try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
         valid = not parts.scheme and bool(parts.hostname and parts.port)
-    except ValueError:  # the port is no number, or too large
+    except ValueError:  # the port is no number, or too large, or a bracket is missing
         valid = False
-    if not valid:
-        remedy = f"give the head's address, such as HOST:6379, {WORK_HERE}"
-        raise _error(address, "expected HOST:PORT", remedy)
-    return parts
+    if valid:
+        return parts
+    if address.startswith(("http://", "https://")):
+        host = address.partition("://")[2].partition("/")[0].partition(":")[0] or "HOST"
+        remedy = f"for a cluster set it to the head's address, {host}:6379, {WORK_HERE}; "
+        remedy += "`soilweave submit --address` takes the dashboard's URL"
+        raise _error(address, "is the URL of a dashboard, to which jobs are submitted", remedy)
+    remedy = f"give the head's address, such as HOST:6379, {WORK_HERE}"
+    raise _error(address, "expected HOST:PORT", remedy)
 
 
 def _check_port(address: str, parts: SplitResult) -> None:
@@ -184,7 +185,7 @@ def _check_port(address: str, parts: SplitResult) -> None:
         remedy = f"start a cluster with `ray start --head`, correct the address, {WORK_HERE}"
         raise _error(address, "nobody listens there: connection refused", remedy) from error
     except OSError as error:
-        timed_out = f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
+        timed_out = f"no connection within {CONNECT_TIMEOUT_S:g} s"
         problem = timed_out if isinstance(error, TimeoutError) else str(error.strerror or error)
         remedy = f"check the address and the network, {WORK_HERE}"
         raise _error(address, problem, remedy) from error
@@ -226,7 +227,7 @@ def _ask_head(parts: SplitResult, token: str | None = None) -> Answer:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return Answer(problem=error.details(), refused=True)
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return Answer(problem=f"no answer within {ANSWER_TIMEOUT_S:.0f} s")
+                return Answer(problem=f"no answer within {ANSWER_TIMEOUT_S:g} s")
             details = str(error.details()).rpartition("last error: ")[2]
             return Answer(problem=f"{error.code().name}: {' '.join(details.split())[:200]}")
     return Answer(reply.ray_version)
@@ -243,8 +244,8 @@ def _ask_with_token(address: str, parts: SplitResult) -> Answer:
     if (mode or "").lower() != "token":
         # With an address, Ray itself sends no token unless it is told to.
         problem = f"the cluster wants a token, but RAY_AUTH_MODE is {mode or 'not set'} here"
-        known = f"the token in {origin} is then sent" if token else "and RAY_AUTH_TOKEN"
-        remedy = f"set RAY_AUTH_MODE=token; {known}" if token else TOKEN_REMEDY
+        known = f"set RAY_AUTH_MODE=token; the token in {origin} is then sent"
+        remedy = known if token else TOKEN_REMEDY
         raise _error(address, problem, remedy)
     if not token:
         problem = f"the cluster wants a token, but there is none in {origin}"
@@ -300,7 +301,7 @@ def _explain_connection(address: str, error: Exception) -> ConfigError:
         return _version_error(address, *differing)
     chain = [error, *_causes(error)]
     if any("InvalidAuthToken" in str(cause) for cause in chain):
-        return _error(address, "the cluster wants another token, or one at all", TOKEN_REMEDY)
+        return _error(address, "the cluster wants a token, or another one than ours", TOKEN_REMEDY)
     lines = text.strip().splitlines() or [type(error).__name__]
     remedy = f"start a cluster with `ray start --head`, correct the address, {WORK_HERE}"
     return _error(address, lines[0][:300], remedy)

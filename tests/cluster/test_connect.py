@@ -78,6 +78,7 @@ def connected(code: str = "pass", before: str = "", **environment: str) -> tuple
         ("https://head", "URL of a dashboard, .* set it to the head's address, head:6379"),
         ("head", "expected HOST:PORT"),
         ("head:many", "expected HOST:PORT"),
+        ("[::1:6379", "expected HOST:PORT"),
         ("head:99999", "expected HOST:PORT"),
         ("redis://head:6379", "expected HOST:PORT"),
         ("head.invalid:6379", "host head.invalid cannot be found: .*; correct the host"),
