@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
 import processes
 import pytest
 import world
+
+from pipeline.train import stage
 
 ENDS_S = 300
 
@@ -48,29 +51,40 @@ def terminate(process) -> None:
     process.send_signal(signal.SIGTERM)
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Where the artefacts of a small experiment will be."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    world.write(folder)
+    return folder / "ws" / "snow"
+
+
 @pytest.mark.servers
-def test_interrupted_stages_leave_nothing(tmp_path, monkeypatch):
-    """One run is interrupted while Ray starts and in each stage, and continued by the next."""
+@pytest.mark.parametrize(
+    ("begun", "send", "status"),
+    [
+        (lambda root, titles: "gcs_server" in titles, ctrl_c, 130),
+        (lambda root, titles: "raylet" in titles and (root / "cube.zarr").exists(), ctrl_c, 130),
+        (lambda root, _: any(root.glob("models/.train-*")), terminate, 143),
+        (lambda root, _: any(root.glob("maps/*.zarr")), ctrl_c, 130),
+    ],
+    ids=["start", "prepare", "train", "predict"],
+)
+def test_an_interrupted_run_leaves_nothing(root, tmp_path, monkeypatch, begun, send, status):
+    """The same run each time, interrupted while Ray starts and in stages that use it."""
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    world.write(tmp_path)
-    root = tmp_path / "ws" / "snow"
-    moments = [
-        ("start", lambda titles: "gcs_server" in titles, ctrl_c, 130),
-        ("prepare", lambda titles: "raylet" in titles, ctrl_c, 130),
-        ("train", lambda _: any(root.glob("models/.train-*")), terminate, 143),
-        ("predict", lambda _: any(root.glob("maps/*.zarr")), ctrl_c, 130),
-    ]
-    for moment, begun, send, status in moments:
-        log = tmp_path / f"{moment}.log"
-        assert run_until(root, log, begun, send) == status, log.read_text()
-        said = log.read_text()
-        assert said.count("interrupted; what is complete is kept, and the same command") == 1, said
-        for unwanted in ("Traceback", "SIGTERM", "*** "):
-            assert unwanted not in said
-        assert [*root.glob("models/.train-*")] == []
-        assert not (root / "lease.json").exists()
-        if moment == "train":  # the next run finds what one has left that was killed
-            (root / "models" / ".train-0123abcd").mkdir()
-    manifests = ["cube.zarr/manifest.json", "models/manifest.json", "maps/manifest.json"]
-    assert [(root / name).exists() for name in manifests] == [True, True, False]
+    assert run_until(root, tmp_path / "log", partial(begun, root), send) == status
+    said = (tmp_path / "log").read_text()
+    assert said.count("interrupted; what is complete is kept, and the same command") == 1, said
+    for unwanted in ("Traceback", "SIGTERM", "*** "):
+        assert unwanted not in said
+    assert [*root.glob("models/.train-*")] == []
+    assert not (root / "lease.json").exists()
+
+
+def test_what_a_killed_run_has_left_is_removed(tmp_path):
+    (tmp_path / ".train-0123abcd" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "insitu").mkdir()
+    stage._remove_run_folders(str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["insitu"]
