@@ -32,6 +32,8 @@ ANSWER_TIMEOUT_S = 20.0  # for the head's answer
 MIN_FREE_MB = 10  # Ray's logs and sockets alone need some
 WORK_HERE = "or unset RAY_ADDRESS to work on this machine"
 TOKEN_REMEDY = "set RAY_AUTH_MODE and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"
+# With these settings, certificates or another kind of token are needed to ask the head.
+ONLY_RAY_CAN_ASK = ("RAY_USE_TLS", "RAY_ENABLE_K8S_TOKEN_AUTH")
 # With "0", the default on Windows and macOS, Ray listens on the loopback interface alone.
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -121,7 +123,8 @@ def _quiet() -> dict[str, Any]:
 def check_head(address: str) -> None:
     """Check that a head of a Ray cluster answers at an address, and accepts us.
 
-    What only Ray can find ("auto", `ray://`) is not checked.
+    What only Ray can find ("auto", `ray://`) is not checked, and with the settings of
+    ONLY_RAY_CAN_ASK only that somebody listens.
 
     Raises:
       ConfigError: If not.
@@ -130,15 +133,16 @@ def check_head(address: str) -> None:
     if parts is None:
         return
     _check_port(address, parts)
-    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
-        answer = _ask_head(parts)
-        if answer.refused:
-            answer = _ask_with_token(address, parts)
-        if answer.problem:
-            remedy = f"give the port of `ray start --head`, by default 6379, {WORK_HERE}"
-            problem = f"does not answer as the head of a Ray cluster ({answer.problem})"
-            raise _error(address, problem, remedy)
-        _check_version(address, answer.version)
+    if any(os.environ.get(name, "0").lower() in ("1", "true") for name in ONLY_RAY_CAN_ASK):
+        return
+    answer = _ask_head(parts)
+    if answer.refused:
+        answer = _ask_with_token(address, parts)
+    if answer.problem:
+        remedy = f"give the port of `ray start --head`, by default 6379, {WORK_HERE}"
+        problem = f"does not answer as the head of a Ray cluster ({answer.problem})"
+        raise _error(address, problem, remedy)
+    _check_version(address, answer.version)
 
 
 def _parse_address(address: str) -> SplitResult | None:
