@@ -111,6 +111,14 @@ def test_what_only_ray_can_find_is_left_to_it(clean, address):
     connect.check_head(address)
 
 
+@pytest.mark.parametrize("setting", connect.ONLY_RAY_CAN_ASK)
+def test_a_head_that_needs_more_than_a_token_is_left_to_ray(clean, setting):
+    clean.setenv(setting, "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connect.check_head(f"127.0.0.1:{silent.getsockname()[1]}")
+    assert "nobody listens there" in refused("127.0.0.1:1")
+
+
 # Tokens
 
 
