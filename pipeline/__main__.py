@@ -1,7 +1,27 @@
-"""`python -m pipeline VERB …`: the command line, where there is no script `soilweave`."""
+"""`python -m pipeline VERB …`: the command line, where there is no script `soilweave`.
+
+Jobs on a cluster run it in the Python of the cluster, which may lack what soilweave needs.
+"""
 
 from __future__ import annotations
 
-from pipeline.cli import main
+import sys
 
-main()
+OWN_PACKAGES = ("pipeline", "model", "catalogs")
+
+
+def run() -> None:
+    """Run the command line; a missing package of another project is one line."""
+    try:
+        from pipeline.cli import main
+
+        main()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", *OWN_PACKAGES) or "--debug" in sys.argv:
+            raise
+        hint = "install soilweave there (`pip install .` in its folder), or use its image"
+        sys.exit(f"soilweave: {sys.executable} has no package {package}; {hint}")
+
+
+run()

@@ -202,6 +202,9 @@ def run(
                     summary = result or summary
                     log.update()
         except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)) and not workspace.lease.lost:
+                message = "interrupted; what is complete is kept, and the same command continues"
+                err.print(message, highlight=False, soft_wrap=True, markup=False)
             log.end("FAILED", _error_line(error))
             raise
         log.end("FINISHED")
@@ -254,8 +257,11 @@ def _signals_as_exit() -> Iterator[None]:
         yield
         return
 
+    received: list[int] = []
+
     def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+        received.append(128 + number)
+        raise SystemExit(received[0])
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in before.items():
@@ -263,6 +269,10 @@ def _signals_as_exit() -> Iterator[None]:
             signal.signal(number, stop)
     try:
         yield
+    except SystemExit as error:
+        if received:  # Ray raises SystemExit(1) if the signal has interrupted its own code
+            raise SystemExit(received[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

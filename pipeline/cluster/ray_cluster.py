@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files
+from pipeline.cluster import connect
 from pipeline.errors import ClusterError, DamagedError, SoilweaveError, StoreError
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ def session(url: str) -> Iterator[None]:
     write `url` before anything is computed.
 
     Raises:
-      StoreError: If there is no cluster at RAY_ADDRESS, or nodes cannot read and write `url`; it
-        names these nodes.
+      ConfigError: If there is no cluster at RAY_ADDRESS, or it does not accept us.
+      StoreError: If nodes cannot read and write `url`; it names these nodes.
     """
     with contextlib.ExitStack() as stack:
         token = _session.set(stack)
         stack.callback(_session.reset, token)
-        if "RAY_ADDRESS" in os.environ:
+        if connect.names_cluster():
             stack.enter_context(connected())
             probe(url)
         yield
@@ -63,27 +64,17 @@ def connected() -> Iterator[None]:
     """Connect to Ray while the block runs; inside a `session`, until the session ends.
 
     Raises:
-      StoreError: If there is no cluster at RAY_ADDRESS.
+      ConfigError: If there is no cluster at RAY_ADDRESS, or a local Ray does not start.
     """
-    import ray
+    with connect.loopback_only():
+        import ray
 
-    _silence_ray()
-    if ray.is_initialized():
-        yield
-        return
-    # Never join a cluster by chance: "local" unless an address is given.
-    try:
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
-        )
-    except ConnectionError as error:
-        hint = "start one with `ray start --head`, or unset RAY_ADDRESS to work on this machine"
-        raise StoreError(os.environ["RAY_ADDRESS"], "no Ray cluster", remedy=hint) from error
+        _silence_ray()
+        if starts := not ray.is_initialized():
+            connect.connect()
     with contextlib.ExitStack() as stack:
-        (_session.get() or stack).callback(ray.shutdown)
+        if starts:
+            (_session.get() or stack).callback(ray.shutdown, wait_for_processes=True)
         yield
 
 

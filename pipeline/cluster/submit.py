@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
 import shlex
 import shutil
 import tempfile
+import threading
 import time
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,7 +28,7 @@ import yaml
 
 from pipeline import files
 from pipeline.catalog import intake_catalog
-from pipeline.cluster import malloc
+from pipeline.cluster import connect, malloc
 from pipeline.errors import ConfigError
 from pipeline.experiment import load
 from pipeline.experiment.config import REGIONS
@@ -41,10 +45,13 @@ LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 PACKAGES = ("model", "pipeline", "catalogs")
 MAX_UPLOAD_MB = 4  # our upload is under 1 MB; Ray's own limit, 100 MiB, would let a data set pass
 ROLES = ("forcing", "static", "satellite", "insitu", "truth")
-REQUEST_TIMEOUT_S = (5, 30)  # of a request: to connect, and between two bytes
+REQUEST_TIMEOUT_S = 30.0  # Ray's own client waits for a silent host for ever
+UPLOAD_TIMEOUT_S = 300.0
 QUIET_S = 60.0  # a connection without data for so long may be dead, and is opened again
 PATIENCE_S = 60.0  # a server that does not answer for so long is given up
 PAUSE_S = 0.5  # between two requests
+NO_DASHBOARD = "Version check returned 404"  # in Ray's error for another HTTP server
+COMMAND_NOT_FOUND = 127  # a shell's exit status
 UNKNOWN_JOB = "status code 404"  # in Ray's error for a job that does not exist
 CHATTY_LOGGERS = (
     "dashboard.modules.dashboard_sdk",
@@ -112,13 +119,15 @@ def submit_job(spec: JobSpec, address: str) -> str:
         parts = ["python", "-m", "pipeline", spec.verb, "experiment.yaml"]
         parts += ["--workspace", spec.workspace, *(["--overwrite"] if spec.overwrite else [])]
         with _explain_refusals(address):
-            _make_client(address).submit_job(
+            submit = partial(
+                _make_client(address).submit_job,
                 entrypoint=shlex.join(parts),
                 submission_id=job,
                 # This machine's environment is not passed on: nodes have their own keys and tokens.
                 runtime_env={"working_dir": folder, "env_vars": malloc.MALLOC_SETTINGS},
                 metadata={"soilweave": spec.verb, "name": name, "workspace": spec.workspace},
             )
+            _call(submit, UPLOAD_TIMEOUT_S)
     return job
 
 
@@ -263,12 +272,13 @@ def _find_job(client: JobSubmissionClient, job: str, address: str) -> str:
       ConfigError: If there is no such job; it lists the latest jobs.
     """
     try:
-        if job_id := client.get_job_info(job).submission_id:
-            return job_id
+        details: JobDetails = _call(partial(client.get_job_info, job))
+        if details.submission_id:
+            return details.submission_id
     except RuntimeError as error:
         if UNKNOWN_JOB not in str(error):
             raise
-    jobs = [d for d in client.list_jobs() if "soilweave" in (d.metadata or {})]
+    jobs = [d for d in _call(client.list_jobs) if "soilweave" in (d.metadata or {})]
     latest = sorted(jobs, key=lambda d: -(d.start_time or 0))[:5]
     names = ", ".join(f"{d.submission_id} ({d.status.value})" for d in latest)
     raise ConfigError(f"job {job}", f"not found on {address}", remedy=f"latest: {names or 'none'}")
@@ -284,7 +294,7 @@ async def _follow_log(
         await asyncio.sleep(PAUSE_S)
     log.begin()
     try:
-        text = await asyncio.to_thread(client.get_job_logs, job)
+        text = await _call_async(partial(client.get_job_logs, job))
     except (OSError, RuntimeError):
         text = ""  # the log was lost with its node
     log.add(text)
@@ -298,7 +308,8 @@ async def _job_details(client: Any, job: str, address: str) -> JobDetails:
     while True:
         with _explain_refusals(address, f"; follow again with --follow {job}"):
             try:
-                return await asyncio.to_thread(client.get_job_info, job)
+                details: JobDetails = await _call_async(partial(client.get_job_info, job))
+                return details
             except (OSError, RuntimeError) as error:
                 if UNKNOWN_JOB in str(error) or time.monotonic() > deadline:
                     raise
@@ -366,17 +377,15 @@ def _exit_status(details: JobDetails, write: Callable[[str], None]) -> int:
         reason = reason.partition(", last available logs")[0]  # these lines have been written
     for line in reason.splitlines():
         write(f"job {job}: {line}")
+    if code == COMMAND_NOT_FOUND:
+        hint = "start Ray on the head from the environment in which soilweave is installed"
+        write(f"job {job}: the shell of the cluster does not find `python`; {hint}")
     return (128 - code if code < 0 else code) if code else 1
 
 
 def _make_client(address: str) -> JobSubmissionClient:
-    """Return a client of the dashboard whose requests have a time limit."""
+    """Return a client of the dashboard, which has answered."""
     from ray.job_submission import JobSubmissionClient
-
-    class Client(JobSubmissionClient):
-        # Ray's own client sets no limit, and waits for a silent host for ever.
-        def _do_request(self, *args: Any, **options: Any) -> Any:
-            return super()._do_request(*args, timeout=REQUEST_TIMEOUT_S, **options)
 
     for module in CHATTY_LOGGERS:
         logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
@@ -384,9 +393,44 @@ def _make_client(address: str) -> JobSubmissionClient:
     # Ray prefers the environment to the argument.
     environment = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
-        return Client(address)
+        client: JobSubmissionClient = _call(partial(JobSubmissionClient, address))
     finally:
         os.environ |= environment
+    return client
+
+
+def _start(request: Callable[[], Any]) -> Future[Any]:
+    """Start a request of Ray's client in a thread that does not keep this process alive."""
+    result: Future[Any] = Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result.set_result(request())
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result
+
+
+def _call(request: Callable[[], Any], seconds: float | None = None) -> Any:
+    """Return the result of a request of Ray's client, which has no time limit of its own.
+
+    Raises:
+      TimeoutError: If there is none within `seconds`, by default REQUEST_TIMEOUT_S.
+    """
+    seconds = seconds or REQUEST_TIMEOUT_S
+    result = _start(request)
+    if not wait([result], seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return result.result()
+
+
+async def _call_async(request: Callable[[], Any]) -> Any:
+    """Return the result of a request as `_call` does, without blocking other coroutines."""
+    async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        return await asyncio.wrap_future(_start(request))
 
 
 @contextlib.contextmanager
@@ -397,11 +441,22 @@ def _explain_refusals(address: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        remedy = "set RAY_AUTH_MODE and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"
-        problem = str(error).strip().splitlines()[0]
-        raise ConfigError(address, problem, remedy=remedy) from error
+        problem = str(error).strip().splitlines()[0][:300]
+        raise ConfigError(address, problem, remedy=connect.TOKEN_REMEDY) from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         remedy = f"start one with `ray start --head`, or give --address http://HEAD:8265{hint}"
-        answers = "no Ray dashboard answers" if isinstance(error, OSError) else "refuses"
-        raise ConfigError(address, f"{answers}: {lines[-1][:300]}", remedy=remedy) from error
+        raise ConfigError(address, _explain_request(error), remedy=remedy) from error
+
+
+def _explain_request(error: Exception) -> str:
+    """Return what a failed request of Ray's client means."""
+    if isinstance(error, KeyError | json.JSONDecodeError) or NO_DASHBOARD in str(error):
+        return "no Ray dashboard: what answers there does not tell its version of Ray"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if not isinstance(error, OSError):
+        return f"refuses: {lines[-1][:300]}"
+    cause: BaseException = error  # Ray's own message does not say why there is no connection
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    reason = getattr(cause, "strerror", None) or str(cause) or lines[-1]
+    return f"no Ray dashboard answers: {' '.join(str(reason).split())[:300]}"

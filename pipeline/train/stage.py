@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+RUN_PREFIX = ".train-"  # of Ray Train's folder in models/, which is removed after the run
 MAX_FAILURES = 8  # lost workers or nodes that a run survives
 
 
@@ -197,7 +198,7 @@ def run_workers(
         from ray.train.v2.api.exceptions import TrainingFailedError
 
         filesystem, path = files.arrow_filesystem(files.make_absolute(root))
-        run_name = f".train-{uuid.uuid4().hex[:8]}"
+        _remove_run_folders(root)
         with ray_cluster.progress_queue(progress) as reported:
             spec = TrainSpec(
                 experiment,
@@ -212,7 +213,7 @@ def run_workers(
                 partial(train_share, spec),
                 scaling_config=_scaling_config(experiment, n_models),
                 run_config=RunConfig(
-                    name=run_name,
+                    name=f"{RUN_PREFIX}{uuid.uuid4().hex[:8]}",
                     storage_path=path,
                     storage_filesystem=filesystem,
                     failure_config=FailureConfig(max_failures=MAX_FAILURES),
@@ -224,8 +225,18 @@ def run_workers(
             except TrainingFailedError as error:
                 raise _worker_error(error) from error
             finally:
-                files.remove(files.join(root, run_name))
+                _remove_run_folders(root)
     return reported.nodes
+
+
+def _remove_run_folders(root: str) -> None:
+    """Remove Ray Train's own folders in models/, also those of a run that was killed.
+
+    No other run can be using them, because this one holds the lease on the workspace.
+    """
+    for name in files.list_folder(root):
+        if name.startswith(RUN_PREFIX):
+            files.remove(files.join(root, name))
 
 
 @contextlib.contextmanager
@@ -239,6 +250,8 @@ def sigint_as_interrupt() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
+        if error.code:  # not Ray Train's exit: SIGTERM, as `run_stages` turns it into SystemExit
+            raise
         raise KeyboardInterrupt from error
     finally:
         if threading.current_thread() is threading.main_thread():
