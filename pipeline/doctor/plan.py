@@ -198,7 +198,7 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
     train = experiment.train
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
-    threads = experiment.compute.threads_per_worker
+    threads = experiment.compute.cpus_per_worker
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -166,7 +166,7 @@ def map_tiles(
         yield receipt
     if not unfinished:
         return
-    threads = Experiment.model_validate_json(spec.experiment_json).compute.threads_per_worker
+    threads = Experiment.model_validate_json(spec.experiment_json).compute.cpus_per_worker
     with ray_cluster.connected(), ray_cluster.progress_queue(progress) as reported:
         import ray
 
