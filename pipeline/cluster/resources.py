@@ -76,11 +76,11 @@ def wait_for_workers(compute: ComputeConfig, progress: Progress, gpus: bool = Tr
                 next_note = time.monotonic() + NOTE_EVERY_S
                 left = max(0.0, deadline - time.monotonic())
                 text = f"waiting for {_describe(wanted, each)}, for at most {left:.0f} s"
-                progress.note(f"{text}; {_describe_cluster()}")
+                progress.note(f"{text}; the cluster has {_describe_cluster(each)}")
             time.sleep(min(POLL_S, patience))
     if not fitting:
         waited = f" after {patience:.0f} s" if patience else ""
-        problem = f"no room for {_describe(1, each)}{waited}; {_describe_cluster()}"
+        problem = f"no room for {_describe(1, each)}{waited}; it has {_describe_cluster(each)}"
         raise StoreError(_place(), problem, remedy=_remedy(compute, each))
     if fitting < wanted:
         progress.note(f"continues with {fitting} instead of {_describe(wanted, each)}")
@@ -150,20 +150,16 @@ def _describe(count: int, each: dict[str, float]) -> str:
     return f"{_plural(count, 'worker')} of {' and '.join(parts)}"
 
 
-def _describe_cluster() -> str:
-    """Return a clause on what the cluster has."""
+def _describe_cluster(each: dict[str, float]) -> str:
+    """Return the nodes of the cluster in words, and their memory if workers reserve any."""
     nodes = _alive_nodes()
-    cpus, gpus = (
-        int(sum(node["Resources"].get(name, 0.0) for node in nodes)) for name in ("CPU", "GPU")
-    )
-    totals = f"{_plural(cpus, 'CPU')} and {_plural(gpus, 'GPU')}"
-    most = max(_count_memory(node) for node in nodes) / GB
-    return f"it has {_plural(len(nodes), 'node')} with {totals}, at most {most:.1f} GB on one node"
-
-
-def _count_memory(node: dict[str, Any]) -> float:
-    """Return the memory in bytes that a node gives to workers."""
-    return float(node["Resources"].get("memory", 0.0))
+    amounts = {name: [n["Resources"].get(name, 0.0) for n in nodes] for name in ("CPU", "GPU")}
+    totals = [_plural(int(sum(values)), name) for name, values in amounts.items()]
+    text = f"{_plural(len(nodes), 'node')} with {' and '.join(totals)}"
+    if "memory" in each:
+        most = max(node["Resources"].get("memory", 0.0) for node in nodes)
+        text += f", at most {most / GB:.1f} GB of memory on one"
+    return text
 
 
 def _plural(count: int, noun: str) -> str:
@@ -178,10 +174,12 @@ def _place() -> str:
 
 def _remedy(compute: ComputeConfig, each: dict[str, float]) -> str:
     """Return what a user can do if there is no room for a worker."""
-    settings = ["compute.cpus_per_worker"]
+    settings = ["compute.cpus_per_worker"] if compute.cpus_per_worker > 1 else []
     settings += ["compute.gpus"] if "GPU" in each and compute.gpus else []
     settings += ["compute.memory"] if compute.memory else []
-    lower = f"lower {' or '.join(settings)}"
-    if "RAY_ADDRESS" not in os.environ:
-        return f"{lower}, or set RAY_ADDRESS to a cluster that has them"
-    return f"start nodes that have them, raise the limits of the cluster's autoscaler, or {lower}"
+    remedies = [f"lower {' or '.join(settings)}"] if settings else []
+    if "RAY_ADDRESS" in os.environ:
+        remedies.append("start nodes that have it, or raise the limits of the cluster's autoscaler")
+    else:
+        remedies.append("set RAY_ADDRESS to a cluster that has it")
+    return ", or ".join(remedies)

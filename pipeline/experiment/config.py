@@ -302,7 +302,10 @@ class ComputeConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         "that the cluster has, 0 none",
     )
     memory: float | None = Field(
-        None, gt=0, description="memory in GB that each worker reserves; null reserves none"
+        None,
+        gt=0,
+        le=1_000_000,
+        description="memory in GB that each worker reserves; null reserves none",
     )
     cpus_per_worker: Count = Field(1, ge=1, description="number of CPUs, and threads, of a worker")
     checkpoint_every_updates: Count = Field(

@@ -25,7 +25,7 @@ import pandas as pd
 
 from model import probe_gain
 from pipeline import files
-from pipeline.cluster import ray_cluster
+from pipeline.cluster import ray_cluster, resources
 from pipeline.errors import StoreError
 from pipeline.experiment import config
 from pipeline.experiment.config import Experiment, reference_arm
@@ -166,18 +166,16 @@ def map_tiles(
         yield receipt
     if not unfinished:
         return
-    threads = Experiment.model_validate_json(spec.experiment_json).compute.cpus_per_worker
+    compute = Experiment.model_validate_json(spec.experiment_json).compute
     with ray_cluster.connected(), ray_cluster.progress_queue(progress) as reported:
-        import ray
-
-        gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        workers = resources.wait_for_workers(compute, progress)
         map_tile = partial(tile_task.map_tile, task=task, spec=replace(spec, queue=reported.queue))
-        resources: dict[str, Any] = {
-            "num_cpus": 1 if gpus else threads,
-            "num_gpus": 1 / TILES_PER_GPU if gpus else 0,
+        options: dict[str, Any] = {
+            "num_cpus": 1 if workers.on_gpus else compute.cpus_per_worker,
+            "num_gpus": 1 / TILES_PER_GPU if workers.on_gpus else 0,
             "max_calls": 0,  # a process maps several tiles, on a GPU too
         }
-        for _, receipt in ray_cluster.run_tasks(unfinished, map_tile, **resources):
+        for _, receipt in ray_cluster.run_tasks(unfinished, map_tile, **options):
             yield receipt
 
 
