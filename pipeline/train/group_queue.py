@@ -12,7 +12,6 @@ is already training may be handed out twice, which costs time but loses nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,17 +26,21 @@ class GroupQueue:
     def __init__(self, groups: Sequence[Sequence[ModelKey]]) -> None:
         """Hold `groups`, the most expensive ones first."""
         self.groups = [list(group) for group in groups]
-        self.taken = Counter[str]()
+        self.taken: dict[str, dict[tuple[int, int], int]] = {}
 
-    def take(self, attempt: str) -> list[ModelKey]:
+    def take(self, attempt: str, rank: int, turn: int) -> list[ModelKey]:
         """Return the next group, or an empty list if none is left.
 
+        The same question has the same answer, because Ray asks again if an answer may be lost.
+
         Args:
-          attempt: Name of the worker group that asks. Every worker group is handed all groups,
+          attempt: Name of the group of workers that asks. Each is handed all groups of models,
             because what its predecessor took may have been lost with it.
+          rank: The worker's rank.
+          turn: How many groups of models this worker has taken before.
         """
-        position = self.taken[attempt]
-        self.taken[attempt] += 1
+        taken = self.taken.setdefault(attempt, {})
+        position = taken.setdefault((rank, turn), len(taken))
         return self.groups[position] if position < len(self.groups) else []
 
 

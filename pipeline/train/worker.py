@@ -6,10 +6,10 @@ written to the workspace.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import uuid
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from model import checkpoint
@@ -68,13 +68,20 @@ def train_groups(spec: TrainSpec, packed_ref: Any, groups: Any, device: str) -> 
       device: "cpu" or "cuda".
     """
     import ray
+    import ray.train
     import torch
     from ray.train.collective import broadcast_from_rank_zero
 
     torch.set_num_threads(spec.experiment.compute.cpus_per_worker)
     packed: PackedData = ray.get(packed_ref)
     attempt: str = broadcast_from_rank_zero(uuid.uuid4().hex)
-    train_from_queue(spec, packed, lambda: ray.get(groups.take.remote(attempt)), device)
+    rank, turns = ray.train.get_context().get_world_rank(), itertools.count()
+
+    def take() -> list[ModelKey]:
+        group: list[ModelKey] = ray.get(groups.take.remote(attempt, rank, next(turns)))
+        return group
+
+    train_from_queue(spec, packed, take, device)
 
 
 def train_from_queue(
@@ -121,7 +128,7 @@ def train_models(
         trainers.append(Trainer(recipe, model_key, like, spec.updates))
         _restore_progress(trainers[-1], _progress_url(spec, model_key))
     trainers.sort(key=lambda trainer: trainer.step)
-    for _, same_step in groupby(trainers, lambda trainer: trainer.step):
+    for _, same_step in itertools.groupby(trainers, lambda trainer: trainer.step):
         for trainer in _train_to_end(spec, list(same_step), packed):
             _save_model(spec, trainer, packed)
     assert like is not None

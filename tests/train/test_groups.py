@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from threading import Event
 
 import ray
@@ -46,13 +47,20 @@ def test_groups_are_the_same_whatever_is_finished_and_the_most_expensive_come_fi
     assert total == sorted(total, reverse=True)
 
 
-def test_every_worker_group_is_handed_all_groups_once_and_in_order():
+def test_every_group_of_workers_is_handed_all_groups_once_and_in_order():
     groups = [[key] for key in KEYS]
     queue = group_queue.GroupQueue(groups)
-    assert [queue.take("first") for _ in range(2)] == groups[:2]
-    assert [queue.take("second") for _ in range(5)] == [*groups, [], []]
-    assert queue.take("first") == groups[2]  # a worker that lives on disturbs nobody
-    assert queue.take("first") == []
+    assert [queue.take("first", rank, 0) for rank in (1, 0)] == groups[:2]
+    assert [queue.take("second", 0, turn) for turn in range(5)] == [*groups, [], []]
+    assert queue.take("first", 1, 1) == groups[2]  # a worker that lives on disturbs nobody
+    assert queue.take("first", 0, 1) == []
+
+
+def test_who_asks_twice_for_the_same_turn_is_handed_the_same_group():
+    """Ray sends a call again if the answer may be lost; no group may be lost with it."""
+    queue = group_queue.GroupQueue([[key] for key in KEYS])
+    assert [queue.take("a", 0, 0) for _ in range(3)] == [[KEYS[0]]] * 3
+    assert [queue.take("a", 1, 0), queue.take("a", 0, 1)] == [[KEYS[1]], [KEYS[2]]]
 
 
 def test_a_queue_whose_process_is_lost_hands_out_all_groups_again(local_ray):
@@ -60,13 +68,13 @@ def test_a_queue_whose_process_is_lost_hands_out_all_groups_again(local_ray):
     groups = [[key] for key in KEYS]
     queue = group_queue.start_queue(groups)
     pid = ray.get(queue.__ray_call__.remote(lambda self: os.getpid()))
-    assert ray.get(queue.take.remote("a")) == groups[0]
+    assert ray.get(queue.take.remote("a", 0, 0)) == groups[0]
     os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 120
     while ray.get(queue.__ray_call__.remote(lambda self: os.getpid())) == pid:
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert [ray.get(queue.take.remote("a")) for _ in range(4)] == [*groups, []]
+    assert [ray.get(queue.take.remote("a", 0, 1 + n)) for n in range(4)] == [*groups, []]
 
 
 def test_models_of_a_group_that_are_finished_are_skipped(tmp_path, monkeypatch):
@@ -83,8 +91,8 @@ def test_models_of_a_group_that_are_finished_are_skipped(tmp_path, monkeypatch):
         worker.train_models(spec, KEYS[1:2], packed, "cpu")
     before = files.read_bytes(models.checkpoint_url(str(tmp_path), KEYS[1]))
     monkeypatch.setattr(worker, "train_models", train_models)
-    queue = group_queue.GroupQueue([KEYS, KEYS[1:2]])
-    worker.train_from_queue(spec, packed, lambda: queue.take("a"), "cpu")
+    handed = iter([KEYS, KEYS[1:2], []])
+    worker.train_from_queue(spec, packed, lambda: next(handed), "cpu")
     assert trained == [[KEYS[0], KEYS[2]]]
     assert files.read_bytes(models.checkpoint_url(str(tmp_path), KEYS[1])) == before
 
@@ -102,14 +110,15 @@ def test_a_slow_worker_holds_nobody_up(tmp_path, monkeypatch):
             assert others_done.wait(120)
         trained.append(group[0])
 
-    def work():
-        worker.train_from_queue(spec, packed, lambda: queue.take("a"), "cpu")
+    def work(rank):
+        turns = count()
+        worker.train_from_queue(spec, packed, lambda: queue.take("a", rank, next(turns)), "cpu")
 
     monkeypatch.setattr(worker, "train_models", train_models)
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(work)
+        slow = pool.submit(work, 0)
         assert started.wait(120)
-        work()
+        work(1)
         assert trained == KEYS[1:]
         others_done.set()
         slow.result(120)
