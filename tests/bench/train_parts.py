@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import threading
 import time
 from collections import Counter
@@ -18,16 +17,13 @@ import psutil
 import ray
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
+from bench import demo
 from bench.fixed import STAGE_S, TRIVIAL
 from bench.rows import Aim, Row
 from pipeline import train
 from pipeline.cluster import ray_cluster, resources
-from pipeline.experiment import load
-from pipeline.planet import stage as planet_stage
-from pipeline.prepare import folds
-from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import SilentProgress
-from pipeline.storage.artefacts import Artefact, Workspace
+from pipeline.storage.artefacts import Artefact
 from pipeline.train import group_queue, predict_sites, stage, training_data
 
 SECTION = "stage train, part by part, next to no work, on a warm local cluster"
@@ -162,9 +158,11 @@ def rows(context):
         stack.enter_context(mock.patch.dict(os.environ, change))
         stack.enter_context(ray_cluster.session(str(folder)))
         stack.enter_context(ray_cluster.connected())
+        context.told("a cube", "is made")
+        _, cube = demo.prepared(folder, "cube", TRIVIAL)
         for turn in range(1 + context.rounds(3, 7)):
             context.told("stage train", f"round {turn}")
-            seconds, processors = one(folder, f"turn{turn}")
+            seconds, processors = one(folder, f"turn{turn}", cube)
             for name, value in seconds.items() if turn else ():  # the first warms up
                 parts.setdefault(name, []).append(value)
             for name, value in processors.items() if turn else ():
@@ -177,12 +175,9 @@ def rows(context):
             yield Row(SECTION, f"processors: {name}", "s of a core", samples)
 
 
-def one(folder, name):
+def one(folder, name, cube):
     """Seconds of each part of a run, and processor seconds of each kind of process."""
-    workspace = Workspace(str(folder / name))
-    experiment = workspace.place(load.load_experiment("demo", TRIVIAL, name))
-    for made in (planet_stage, prepare_stage, folds):
-        made.run(experiment, workspace, SilentProgress())
+    experiment, workspace = demo.variant(folder, name, TRIVIAL, cube)
     stamps = Path(os.environ[STAMPS])
     stamps.write_text("")
     driver, kinds = Counter(), Counter()
@@ -191,7 +186,6 @@ def one(folder, name):
         train.run(experiment, workspace, SilentProgress())
     total = time.perf_counter() - begun
     workspace.lease.release()
-    shutil.rmtree(workspace.root, ignore_errors=True)
     at = {}
     for line in stamps.read_text().splitlines():
         key, moment = line.split()
