@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from model import stacked_trainer
 from pipeline import files
 from pipeline.catalog import preflight
-from pipeline.cluster import ray_cluster, resources
+from pipeline.cluster import ray_cluster, resources, turns
 from pipeline.errors import ConfigError, SoilweaveError, TrainingError
 from pipeline.storage import artefacts, ensemble, models, schema, tables
 from pipeline.storage.cube import Cube
-from pipeline.train import group_queue, predict_sites, training_data, worker
+from pipeline.train import predict_sites, training_data, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -203,8 +203,8 @@ def run_workers(
         ]
         with ray_cluster.progress_queue(progress) as reported:
             spec = worker.TrainSpec(experiment, root, identity, updates, reported.queue)
-            queue = group_queue.start_queue(groups)
-            function = partial(worker.train_groups, spec, ray.put(packed), queue, device)
+            queue = turns.start(len(groups))
+            function = partial(worker.train_groups, spec, ray.put(packed), groups, queue, device)
             _fit(function, root, min(len(groups), workers.count), workers.resources)
     return reported.nodes
 

@@ -54,7 +54,9 @@ class TrainSpec:
     queue: Any
 
 
-def train_groups(spec: TrainSpec, packed_ref: Any, groups: Any, device: str) -> None:
+def train_groups(
+    spec: TrainSpec, packed_ref: Any, groups: list[list[ModelKey]], queue: Any, device: str
+) -> None:
     """Train groups of models from a queue until none is left; Ray Train calls it on every worker.
 
     After a worker is lost, Ray Train calls it again in a group of workers of any size, and training
@@ -64,7 +66,8 @@ def train_groups(spec: TrainSpec, packed_ref: Any, groups: Any, device: str) -> 
     Args:
       spec: What every worker of the run needs.
       packed_ref: Reference to the training data in Ray's object store: one copy per node.
-      groups: The queue (see group_queue.py).
+      groups: The groups of models.
+      queue: The queue that hands out their numbers, see pipeline/cluster/turns.py.
       device: "cpu" or "cuda".
     """
     import ray
@@ -78,8 +81,8 @@ def train_groups(spec: TrainSpec, packed_ref: Any, groups: Any, device: str) -> 
     rank, turns = ray.train.get_context().get_world_rank(), itertools.count()
 
     def take() -> list[ModelKey]:
-        group: list[ModelKey] = ray.get(groups.take.remote(attempt, rank, next(turns)))
-        return group
+        number = ray.get(queue.take.remote(attempt, rank, next(turns)))
+        return [] if number is None else groups[number]
 
     train_from_queue(spec, packed, take, device)
 

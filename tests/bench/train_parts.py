@@ -21,10 +21,10 @@ from bench import demo
 from bench.fixed import STAGE_S, TRIVIAL
 from bench.rows import Aim, Row
 from pipeline import train
-from pipeline.cluster import ray_cluster, resources
+from pipeline.cluster import ray_cluster, resources, turns
 from pipeline.progress import SilentProgress
 from pipeline.storage.artefacts import Artefact
-from pipeline.train import group_queue, predict_sites, stage, training_data
+from pipeline.train import predict_sites, stage, training_data
 
 SECTION = "stage train, part by part, next to no work, on a warm local cluster"
 STAMPS, CALLBACKS = "SOILWEAVE_BENCH_STAMPS", "RAY_TRAIN_CALLBACKS"
@@ -35,7 +35,7 @@ TIMED = {
     "training data packed": (training_data, "pack_data"),
     "workers counted": (resources, "wait_for_workers"),
     "training data put into the object store": (ray, "put"),
-    "queue of groups started": (group_queue, "start_queue"),
+    "queue of groups started": (turns, "start"),
     "predictions at sites, calibration": (predict_sites, "write_predictions"),
     "artefact committed": (Artefact, "commit"),
 }

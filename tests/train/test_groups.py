@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -14,8 +15,9 @@ from test_failing_training import experiment_of, packed_of
 from model.recipe import ModelKey
 from model.stacked_trainer import MAX_STACKED_MODELS
 from pipeline import files
+from pipeline.cluster import turns
 from pipeline.storage import models
-from pipeline.train import group_queue, stage, worker
+from pipeline.train import stage, worker
 
 KEYS = [ModelKey("insitu", fold, 0) for fold in range(3)]
 
@@ -47,34 +49,35 @@ def test_groups_are_the_same_whatever_is_finished_and_the_most_expensive_come_fi
     assert total == sorted(total, reverse=True)
 
 
-def test_every_group_of_workers_is_handed_all_groups_once_and_in_order():
-    groups = [[key] for key in KEYS]
-    queue = group_queue.GroupQueue(groups)
-    assert [queue.take("first", rank, 0) for rank in (1, 0)] == groups[:2]
-    assert [queue.take("second", 0, turn) for turn in range(5)] == [*groups, [], []]
-    assert queue.take("first", 1, 1) == groups[2]  # a worker that lives on disturbs nobody
-    assert queue.take("first", 0, 1) == []
+def test_every_group_of_workers_is_handed_all_items_once_and_in_order():
+    queue = turns.Turns(3)
+    assert [queue.take("first", rank, 0) for rank in (1, 0)] == [0, 1]
+    assert [queue.take("second", 0, turn) for turn in range(5)] == [0, 1, 2, None, None]
+    assert queue.take("first", 1, 1) == 2  # a worker that lives on disturbs nobody
+    assert queue.take("first", 0, 1) is None
 
 
-def test_who_asks_twice_for_the_same_turn_is_handed_the_same_group():
-    """Ray sends a call again if the answer may be lost; no group may be lost with it."""
-    queue = group_queue.GroupQueue([[key] for key in KEYS])
-    assert [queue.take("a", 0, 0) for _ in range(3)] == [[KEYS[0]]] * 3
-    assert [queue.take("a", 1, 0), queue.take("a", 0, 1)] == [[KEYS[1]], [KEYS[2]]]
+def test_who_asks_twice_for_the_same_turn_is_handed_the_same_item():
+    """Ray sends a call again if the answer may be lost; no item may be lost with it."""
+    queue = turns.Turns(3)
+    assert [queue.take("a", 0, 0) for _ in range(3)] == [0, 0, 0]
+    assert [queue.take("a", 1, 0), queue.take("a", 0, 1)] == [1, 2]
 
 
-def test_a_queue_whose_process_is_lost_hands_out_all_groups_again(local_ray):
+def test_a_queue_whose_process_is_lost_hands_out_all_items_again(local_ray):
     """As after its memory has run out: what was handed out is handed out twice, nothing is lost."""
-    groups = [[key] for key in KEYS]
-    queue = group_queue.start_queue(groups)
-    pid = ray.get(queue.__ray_call__.remote(lambda self: os.getpid()))
-    assert ray.get(queue.take.remote("a", 0, 0)) == groups[0]
+    queue = turns.start(3)
+    pid, has_torch = ray.get(
+        queue.__ray_call__.remote(lambda self: (os.getpid(), "torch" in sys.modules))
+    )
+    assert not has_torch  # which takes seconds to import
+    assert ray.get(queue.take.remote("a", 0, 0)) == 0
     os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 120
     while ray.get(queue.__ray_call__.remote(lambda self: os.getpid())) == pid:
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert [ray.get(queue.take.remote("a", 0, 1 + n)) for n in range(4)] == [*groups, []]
+    assert [ray.get(queue.take.remote("a", 0, 1 + n)) for n in range(4)] == [0, 1, 2, None]
 
 
 def test_models_of_a_group_that_are_finished_are_skipped(tmp_path, monkeypatch):
@@ -101,7 +104,7 @@ def test_a_slow_worker_holds_nobody_up(tmp_path, monkeypatch):
     """Of two workers one is stuck in its first group until the other has trained all the others."""
     experiment, packed = experiment_of(), packed_of()
     spec = worker.TrainSpec(experiment, str(tmp_path), "", experiment.train.updates, None)
-    queue, started, others_done = group_queue.GroupQueue([[k] for k in KEYS]), Event(), Event()
+    queue, started, others_done = turns.Turns(len(KEYS)), Event(), Event()
     trained = []
 
     def train_models(spec, group, packed, device, like):
@@ -111,8 +114,9 @@ def test_a_slow_worker_holds_nobody_up(tmp_path, monkeypatch):
         trained.append(group[0])
 
     def work(rank):
-        turns = count()
-        worker.train_from_queue(spec, packed, lambda: queue.take("a", rank, next(turns)), "cpu")
+        numbers = (queue.take("a", rank, turn) for turn in count())
+        groups = ([] if number is None else [KEYS[number]] for number in numbers)
+        worker.train_from_queue(spec, packed, lambda: next(groups), "cpu")
 
     monkeypatch.setattr(worker, "train_models", train_models)
     with ThreadPoolExecutor(1) as pool:
