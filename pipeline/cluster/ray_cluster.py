@@ -232,7 +232,10 @@ def _silence_ray() -> None:
     """Silence Ray's own messages, which would run across our progress line."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     # How often the controller checks whether its workers have ended; the default is 2 s.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if not connect.names_cluster():
+        # Each run's process that asks whether a node is about to be taken away; this one stays.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 

@@ -6,8 +6,6 @@ and the number of copies of an array that are alive at once were measured (`make
 the training data, no array grows with the length of the record. What a task of prepare and of
 predict needs is in `catalog/task_memory.py`, because these stages declare it to Ray.
 
-Measure how fast this machine trains and predicts: time a few steps of a network.
-
 Estimate what an experiment takes, from its settings and the catalog, before any data are read.
 
 Bytes and requests come from the sizes stated in the catalog; shards, models and steps from the
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model.network import Network
-    from pipeline.experiment.config import Experiment
+    from pipeline.experiment.config import ComputeConfig, Experiment
 
 
 DRIVER_MB = 700  # the driver's process when it has imported torch, xarray and zarr, without data
@@ -180,9 +178,9 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
     from model.network import seeded_network
 
     train = experiment.train
-    gpu = torch.cuda.is_available()
+    gpu = torch.cuda.is_available() and experiment.compute.gpus != 0
     device = "cuda" if gpu else "cpu"
-    threads = experiment.compute.threads_per_worker
+    threads = experiment.compute.cpus_per_worker
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -206,10 +204,16 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
         device=torch.cuda.get_device_name() if gpu else f"{threads} thread(s) a worker",
         step_s=train_s * places / TIMED_PLACES,
         cell_days_per_s=TIMED_PLACES * days / predict_s,
-        side_by_side=torch.cuda.device_count() if gpu else max(1, (os.cpu_count() or 1) // threads),
+        side_by_side=_count_workers(experiment.compute, torch.cuda.device_count() if gpu else 0),
         step_mb=places * days * hidden * 4 * 8 / 1e6,  # four gates, their gradients, state
         checkpoint_mb=n_weights * 4 / 1e6,
     )
+
+
+def _count_workers(compute: ComputeConfig, gpus_here: int) -> int:
+    """Return the number of workers: as declared, or as many as this machine has room for."""
+    on_cpus = compute.workers or max(1, (os.cpu_count() or 1) // compute.cpus_per_worker)
+    return compute.gpus or gpus_here or on_cpus
 
 
 def _train_step(network: Network, x: Tensor, generator: object, bf16: bool) -> None:
@@ -271,7 +275,7 @@ def plan_tables(experiment: Experiment) -> list[Any]:
     return [
         _source_table(experiment),
         _stage_table(stages),
-        _describe_basis(experiment, sizes, speed),
+        _describe_basis(experiment, sizes, speed) + _advise_on_declared(experiment, speed, stages),
     ]
 
 
@@ -357,7 +361,7 @@ def _train_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWork:
 def _predict_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWork:
     n_arms, columns = len(experiment.arms), _count_tiles(sizes)
     days = sizes.blocks * schema.BLOCK_DAYS
-    # Mean and spread in two bytes, flags in one; written twice, by day and as long series.
+    # Mean and spread in two bytes, flags in one; written twice.
     written_mb = n_arms * sizes.cells * days * 2 * (HALF_BYTES + HALF_BYTES + 1) / 1e6
     cell_days = n_arms * experiment.n_seeds * sizes.cells * (sizes.days + min(sizes.days, 366))
     hours = cell_days / speed.cell_days_per_s / speed.side_by_side / 3600
@@ -436,6 +440,20 @@ def _advise_on_memory(experiment: Experiment, sizes: Sizes, memory_mb: float) ->
         f"this machine's {memory}: "
         f"set train.max_footprints={most}, or use nodes with more memory."
     )
+
+
+def _advise_on_declared(experiment: Experiment, speed: Pace, stages: list[StageWork]) -> str:
+    """Return what does not fit to the declared resources; an empty string if there is nothing."""
+    gpus, gb = experiment.compute.gpus, experiment.compute.memory or math.inf
+    lines = [
+        f"\ncompute.memory reserves {gb:g} GB for a worker, but one of {stage.stage} may take "
+        f"{intake_catalog.format_size(stage.memory.worker)}: raise it."
+        for stage in stages
+        if stage.memory.worker > 1000 * gb
+    ]
+    if gpus and "thread" in speed.device:
+        lines.append(f"\nThis machine has no GPU: hours are those of {gpus} CPU workers.")
+    return "".join(lines)
 
 
 def _describe_basis(experiment: Experiment, sizes: Sizes, speed: Pace) -> str:

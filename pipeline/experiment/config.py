@@ -289,9 +289,25 @@ class JudgingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
 class ComputeConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How the work is distributed; these settings do not change results."""
 
-    threads_per_worker: Count = Field(
-        1, ge=1, description="number of CPU threads of a training worker"
+    workers: Count | None = Field(
+        None,
+        ge=1,
+        description="number of workers on CPUs to wait for and to use; null uses as many as fit on "
+        "the cluster",
     )
+    gpus: Count | None = Field(
+        None,
+        ge=0,
+        description="number of GPUs to wait for and to use, each with one worker; null uses those "
+        "that the cluster has, 0 none",
+    )
+    memory: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="memory in GB that each worker reserves; null reserves none",
+    )
+    cpus_per_worker: Count = Field(1, ge=1, description="number of CPUs, and threads, of a worker")
     checkpoint_every_updates: Count = Field(
         100, ge=1, description="number of updates between checkpoints of a training run"
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # setting stays in its section.
 RENAMED_SETTINGS = {
     "chosen_on": "tuned_on",
+    "compute.threads_per_worker": "compute.cpus_per_worker",
     "planet.without": "planet.omit_errors",
     "qc.several": "qc.duplicate_sites",
 }

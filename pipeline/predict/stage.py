@@ -26,7 +26,7 @@ import pandas as pd
 from model import probe_gain
 from pipeline import files
 from pipeline.catalog import task_memory
-from pipeline.cluster import ray_cluster
+from pipeline.cluster import ray_cluster, resources
 from pipeline.errors import StoreError
 from pipeline.experiment import config
 from pipeline.experiment.config import Experiment, reference_arm
@@ -171,18 +171,16 @@ def map_tiles(
     n_forcing = len(Cube.open(spec.cube).attrs["forcing"])
     memory = task_memory.predict_task_mb(experiment, n_forcing) * 1e6
     with ray_cluster.connected(), ray_cluster.progress_queue(progress) as reported:
-        import ray
-
-        gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        workers = resources.wait_for_workers(experiment.compute, progress)
         spec = replace(spec, run=uuid.uuid4().hex, queue=reported.queue)
-        resources: dict[str, Any] = {
+        options: dict[str, Any] = {
             "memory": memory,
-            "cpus": 1 if gpus else experiment.compute.threads_per_worker,
-            "gpus": 1 / TILES_PER_GPU if gpus else 0,
+            "cpus": 1 if workers.on_gpus else experiment.compute.cpus_per_worker,
+            "gpus": 1 / TILES_PER_GPU if workers.on_gpus else 0,
         }
         map_tile = partial(tile_task.map_tile, task=task, spec=spec)
         try:
-            for _, receipt in ray_cluster.run_tasks(unfinished, map_tile, **resources):
+            for _, receipt in ray_cluster.run_tasks(unfinished, map_tile, **options):
                 yield receipt
         except StoreError as error:  # all other tiles would fail too
             yield {"problems": [str(error)]}

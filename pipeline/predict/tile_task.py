@@ -166,7 +166,7 @@ class MapTile:
         self.experiment = Experiment.model_validate_json(spec.experiment_json)
         self.cube = Cube.open(spec.cube)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.set_num_threads(self.experiment.compute.threads_per_worker)
+        torch.set_num_threads(self.experiment.compute.cpus_per_worker)
 
     def __call__(self, item: Json) -> Json:
         """Map one tile; errors in models or data are listed in the receipt's `problems`.

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.catalog import intake_catalog
+from pipeline.cluster import resources
 from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import config
 from pipeline.prepare import block_task
@@ -162,6 +163,7 @@ def _read_blocks(
     """
     zarr_arrays.create_group(pending.folder, _forcing_arrays(extended, pending.place), {})
     progress.start("update", len(blocks), "blocks of forcing")
+    resources.wait_for_cpus(extended.compute, progress)
     task = partial(
         compare_block,
         experiment_json=extended.model_dump_json(),

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.catalog import experiment_sources, intake_catalog
-from pipeline.cluster import ray_cluster
+from pipeline.cluster import ray_cluster, resources
 from pipeline.errors import DataError, SoilweaveError
 from pipeline.experiment import config
 from pipeline.experiment.config import Experiment
@@ -71,6 +71,7 @@ def run(
             progress.finish(f"all sources are already copied to {folder}")
             return
         progress.note(f"{intake_catalog.describe_volume(origin, list(todo))}, to {folder}")
+        resources.wait_for_cpus(origin.compute, progress)
         for entry, (artefact, inputs) in todo.items():
             artefact.begin(inputs)
             zarr_arrays.create_group(

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.catalog import experiment_sources, intake_catalog, preflight, site_records
+from pipeline.cluster import resources
 from pipeline.errors import DataError, StoreError
 from pipeline.experiment import config
 from pipeline.grid import collocated_sites
@@ -52,6 +53,7 @@ def run(
         return
     sources = experiment_sources.open_sources(experiment)
     _check_before_work(experiment, workspace, sources)
+    resources.wait_for_cpus(experiment.compute, progress)
     cube.begin(inputs)
     workspace.describe(experiment)
     url = workspace.url("cube.zarr")

@@ -5,6 +5,7 @@ A model is identified by its arm, fold and seed (`ModelKey`).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -210,35 +211,13 @@ def unfinished_models(root: str, keys: Sequence[ModelKey]) -> list[ModelKey]:
     return [key for key in keys if not files.exists(checkpoint_url(root, key))]
 
 
-def distribute_models(
-    keys: Sequence[ModelKey], costs: dict[str, float], n_workers: int
-) -> list[list[ModelKey]]:
-    """Distribute models over workers.
-
-    The most expensive model comes first, and each goes to the worker with the least work so far.
-
-    Args:
-      keys: The models.
-      costs: Cost of one model of each arm.
-      n_workers: Number of workers.
-
-    Returns:
-      The models of each worker.
-    """
-    shares: list[list[ModelKey]] = [[] for _ in range(n_workers)]
-    total_costs = [0.0] * n_workers
-    for key in sorted(keys, key=lambda model: -costs[model.arm]):
-        worker = total_costs.index(min(total_costs))
-        shares[worker].append(key)
-        total_costs[worker] += costs[key.arm]
-    return shares
-
-
-def group_models(share: Sequence[ModelKey], most: int) -> Iterator[list[ModelKey]]:
-    """Split a worker's models into groups that it trains together: at most `most`, of one arm."""
-    for arm in dict.fromkeys(key.arm for key in share):
-        of_arm = [key for key in share if key.arm == arm]
-        yield from (of_arm[i : i + most] for i in range(0, len(of_arm), most))
+def group_models(keys: Sequence[ModelKey], most: int) -> Iterator[list[ModelKey]]:
+    """Split models into groups of one arm, of at most `most` models and of nearly equal sizes."""
+    for arm in dict.fromkeys(key.arm for key in keys):
+        of_arm = [key for key in keys if key.arm == arm]
+        n_groups = -(-len(of_arm) // most)
+        ends = [len(of_arm) * i // n_groups for i in range(n_groups + 1)]
+        yield from (of_arm[first:last] for first, last in pairwise(ends))
 
 
 def trained_heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ CPU = (
     "preparing",
     "reading",
     "fixed",
+    "train_parts",
     "sizes",
 )
 

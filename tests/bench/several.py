@@ -47,7 +47,7 @@ def rows(context):
         f"{n} times one model alone",
         [n * s for s in one],
         Aim(1.2 / min(n, cores), least=False),
-        way="cores share memory and cache; the last model of a share runs alone",
+        way="cores share memory and cache; the last model runs alone",
         note=f"{cores} cores: 1/{min(n, cores)} were ideal",
     )
 

@@ -137,3 +137,21 @@ def test_training_data_that_do_not_fit_are_told_and_what_to_set():
     experiment = experiment.model_copy(update={"train": fewer})
     assert plan._advise_on_memory(experiment, sizes, 2_000.0) == ""
     assert plan.training_data_mb(experiment, sizes) == pytest.approx(600, rel=0.01)
+
+
+def test_declared_resources_are_planned_with():
+    """Also where this machine has other ones."""
+    experiment = load.load_experiment("load", ["compute.workers=7"])
+    assert plan._count_workers(experiment.compute, gpus_here=0) == 7
+    assert plan._count_workers(experiment.compute, gpus_here=2) == 2
+    declared = load.load_experiment("load", ["compute.gpus=3", "compute.memory=0.7"])
+    assert plan._count_workers(declared.compute, gpus_here=0) == 3
+    sizes = plan.experiment_sizes(declared)
+    stages = plan.estimate_work(declared, sizes, FIXED)
+    on_cpu = FIXED._replace(device="1 thread(s) a worker")
+    told = plan._advise_on_declared(declared, on_cpu, stages)
+    assert "This machine has no GPU: hours are those of 3 CPU workers." in told
+    for stage in ("prepare", "train", "predict"):
+        assert f"compute.memory reserves 0.7 GB for a worker, but one of {stage} may take" in told
+    enough = load.load_experiment("load", ["compute.memory=1000"])
+    assert plan._advise_on_declared(enough, on_cpu, stages) == ""

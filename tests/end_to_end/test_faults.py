@@ -93,7 +93,7 @@ def most_private(experiment, packed, root: Path) -> int:
     watcher = threading.Thread(target=private_bytes, args=(stop, seen))
     watcher.start()
     try:
-        train_stage.run_workers(experiment, str(root), "test", packed, 150, 3, SilentProgress())
+        train_stage.run_workers(experiment, str(root), "test", packed, 150, SilentProgress())
     finally:
         stop.set()
         watcher.join()

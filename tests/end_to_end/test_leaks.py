@@ -28,7 +28,7 @@ from pipeline.storage import models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 from pipeline.train import stage as train_stage
-from pipeline.train import training_data
+from pipeline.train import training_data, worker
 
 WINDOW = ease.Window(row=60, col=180, height=2, width=4, refinement=1)
 N_FOOTPRINTS, N_DAYS, N_FOLDS = 8, 120, 2
@@ -202,11 +202,9 @@ def test_a_checkpoint_is_the_same_to_the_bit_whatever_held_out_sites_say(world, 
         packed = training_data.pack_data(
             world.experiment, dataclasses.replace(cube, sites=sites), table
         )
-        orders = train_stage.TrainSpec(
-            world.experiment, str(tmp_path / name), "", 3, {}, None, None
-        )
+        orders = worker.TrainSpec(world.experiment, str(tmp_path / name), "", 3, None)
         for fold in (0, 1):
-            train_stage.train_models(orders, [ModelKey(arm, fold, 0)], packed, "cpu")
+            worker.train_models(orders, [ModelKey(arm, fold, 0)], packed, "cpu")
             url = models.checkpoint_url(orders.root, ModelKey(arm, fold, 0))
             stored[name, fold] = files.sha256(files.read_bytes(url))
     assert stored["plain", 1] == stored["odd", 1]
@@ -244,9 +242,9 @@ def test_models_trained_side_by_side_are_kept_as_if_trained_alone(world, tmp_pat
     team = [ModelKey("insitu", 0, 0), ModelKey("insitu", 1, 0)]
     roots = [str(tmp_path / name) for name in ("together", "alone")]
     for root, of in zip(roots, ([team], [team[:1], team[1:]]), strict=True):
-        orders = train_stage.TrainSpec(world.experiment, root, "", 3, {}, None, None)
+        orders = worker.TrainSpec(world.experiment, root, "", 3, None)
         for some in of:
-            train_stage.train_models(orders, some, packed, "cpu")
+            worker.train_models(orders, some, packed, "cpu")
     for job in team:
         both = [models.load_model(root, job) for root in roots]
         assert both[0].origin == both[1].origin

@@ -17,6 +17,7 @@ CASES = [
     ("qc.several", "qc.duplicate_sites", "mean"),
     ("planet.without", "planet.omit_errors", ("site_gaps",)),
     ("chosen_on", "tuned_on", "my own sites"),
+    ("compute.threads_per_worker", "compute.cpus_per_worker", 3),
 ]
 
 BOTH = "{0} and {1} are the same setting: give only {1}"
@@ -93,7 +94,8 @@ def test_an_old_workspace_is_described_with_the_new_names(old, new, value, tmp_p
 def test_what_is_set_wins_over_the_file_by_either_name(old, new, value, first, second, tmp_path):
     names = (old, new)
     path = written(tmp_path, tree_of(names[first], value))
-    other = {"qc": "longest", "planet": ("site_error",), "tuned_on": "others"}[new.split(".")[0]]
+    others = {"qc": "longest", "planet": ("site_error",), "tuned_on": "others", "compute": 5}
+    other = others[new.split(".")[0]]
     experiment = load.load_experiment(path, [setting(names[second], other)])
     assert value_of(experiment, new) == other
 

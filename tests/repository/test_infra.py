@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 import pipeline
+from pipeline.experiment import load
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -359,6 +361,19 @@ def test_commands_of_the_page_and_of_the_job_are_what_the_command_line_takes():
         parses(words)
     (job,) = documents("RayJob")
     parses(shlex.split(job["spec"]["entrypoint"]))
+
+
+def test_the_nodes_of_the_job_have_room_for_the_workers_that_it_declares():
+    (job,) = documents("RayJob")
+    words = shlex.split(job["spec"]["entrypoint"])
+    settings = [value for name, value in pairwise(words) if name == "--set"]
+    compute = load.load_experiment("demo", settings).compute
+    groups = {g["groupName"]: g for g in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    each = groups["cpu"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    per_node = int(each["cpu"]) // compute.cpus_per_worker
+    assert 0 < compute.workers <= per_node * groups["cpu"]["maxReplicas"]
+    assert (compute.gpus or 0) <= groups["gpu"]["maxReplicas"]
+    assert {group["minReplicas"] for group in groups.values()} == {0}
 
 
 def test_files_that_the_page_names_exist():

@@ -36,7 +36,7 @@ from pipeline.progress import SilentProgress
 from pipeline.storage import ensemble, models
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
-from pipeline.train import stage, training_data
+from pipeline.train import training_data, worker
 
 JOB = ModelKey("multiscale", 1, 2)
 UPDATES = 60
@@ -218,8 +218,8 @@ def packed_of(odd_site=None):
 
 
 def trained_in(root, experiment, packed, jobs):
-    orders = stage.TrainSpec(experiment, str(root), "", experiment.train.updates, {}, None, None)
-    stage.train_models(orders, jobs, packed, "cpu")
+    orders = worker.TrainSpec(experiment, str(root), "", experiment.train.updates, None)
+    worker.train_models(orders, jobs, packed, "cpu")
 
 
 def told(root):
@@ -264,12 +264,12 @@ def test_a_model_that_goes_on_from_good_progress_keeps_it_when_it_fails(tmp_path
     """What was saved before the failure is not replaced by what cannot be used."""
     experiment, packed = experiment_of("train.learning_rate=1e6"), packed_of()
     job = ModelKey("insitu", 1, 0)
-    orders = stage.TrainSpec(experiment, str(tmp_path), "", 12, {}, None, None)
+    orders = worker.TrainSpec(experiment, str(tmp_path), "", 12, None)
     begun = Trainer(experiment.recipe_sections, job, packed.data(job, 0.0, "cpu"), 12)
     begun.advance(1)
     progress = Path(models.model_folder(str(tmp_path), job)) / "progress.safetensors"
     files.write_bytes(str(progress), checkpoint.pack_safetensors(*begun.state()))
-    stage.train_models(orders, [job], packed, "cpu")
+    worker.train_models(orders, [job], packed, "cpu")
     assert not files.exists(models.checkpoint_url(str(tmp_path), job))
     tensors, values = checkpoint.unpack_safetensors(progress.read_bytes())
     assert values["step"] in (1, 6, 11)
