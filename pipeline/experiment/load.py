@@ -11,11 +11,10 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from model.recipe import Recipe
-from pipeline import files
+from pipeline import files, safe_yaml
 from pipeline.errors import ConfigError
 from pipeline.experiment import renamed
 from pipeline.experiment.config import Experiment
@@ -109,7 +108,7 @@ def read_settings(kind: str, name: str) -> Settings:
         return _parse_yaml(name, preset.read_text())
     if looks_like_path and files.exists(name):
         try:
-            return _parse_yaml(name, files.read_bytes(name).decode())
+            return _parse_yaml(name, files.read_limited(name, safe_yaml.MAX_BYTES).decode())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(name, f"is not a text file: {error}") from error
     close = difflib.get_close_matches(name, list_presets(kind), 1)
@@ -164,10 +163,7 @@ def _parse_yaml(name: str, text: str) -> Settings:
     Raises:
       ConfigError: If it is not YAML, or does not contain keys and values.
     """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(name, f"is not valid YAML: {' '.join(str(error).split())}") from error
+    tree = safe_yaml.load(text, name)
     if not isinstance(tree, dict):
         raise ConfigError(name, f"contains {type(tree).__name__}, expected keys and values")
     return tree
@@ -190,10 +186,7 @@ def _parse_set(settings: Iterable[str]) -> Settings:
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
                 raise ConfigError(f"--set {setting}", f"{part} is already set to a value")
-        try:
-            branch[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}", f"{value} is not a valid YAML value") from error
+        branch[leaf] = safe_yaml.load(value, f"--set {setting}")
     return tree
 
 
