@@ -9,7 +9,7 @@ import numpy as np
 from intake.source.base import DataSource
 
 from pipeline import files
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UnreachableError
 from pipeline.sources.shared import access, http_errors, missing_values
 from pipeline.sources.shared.units import are_same_units, linear_conversion
 
@@ -168,6 +168,9 @@ class NetcdfSource(Source):
                 stack.pop_all()
             except FileNotFoundError as error:
                 raise self.absence_error(http_errors.format_url(url), "not found") from error
+            except TimeoutError as error:
+                place, problem = http_errors.format_url(url), http_errors.late_answer()
+                raise UnreachableError(place, problem, remedy="try again later") from error
             except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
                 reason = " ".join(str(error).split())
                 problem = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {reason}"
