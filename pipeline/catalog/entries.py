@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import files, safe_yaml
 from pipeline.catalog import templates
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, redact_urls
 from pipeline.sources import drivers
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def make_driver(entry: CatalogEntry, values: dict[str, str], parents: tuple[str,
     """
     arguments = templates.fill(entry.catalog, entry.name, entry.spec, values)
     metadata = dict(entry.spec.get("metadata") or {})
-    metadata["catalog_dir"] = f"{templates.catalog_folder(entry.catalog)}/"  # as Intake does
+    # As Intake does, but without a password, because it becomes an attribute of the data.
+    metadata["catalog_dir"] = redact_urls(f"{templates.catalog_folder(entry.catalog)}/")
     try:
         driver = drivers.driver_class(entry.spec["driver"])(**arguments, metadata=metadata)
     except (AttributeError, ImportError, LookupError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from model.recipe import Recipe
 from pipeline import files, safe_yaml
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, redact_urls
 from pipeline.experiment import renamed
 from pipeline.experiment.config import Experiment
 
@@ -70,10 +70,28 @@ def load_experiment(
         merged["name"] = rename
     _keep_updates_or_epochs(merged, tree, chosen)
     try:
-        return Experiment.model_validate(merged)
+        experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         problems = [_explain_error(item) for item in error.errors()]
         raise ConfigError(f"experiment {name}", *problems) from error
+    _check_entries(name, experiment)
+    return experiment
+
+
+def _check_entries(name: str, experiment: Experiment) -> None:
+    """Check that no entry is named by a URL with secrets, since entries name data in artefacts.
+
+    Raises:
+      ConfigError: If one is.
+    """
+    sources = experiment.sources
+    others = (sources.satellite, sources.truth)
+    entries = (*sources.forcing, *sources.static, *sources.insitu, *experiment.baselines, *others)
+    secret = [redact_urls(entry) for entry in entries if entry and redact_urls(entry) != entry]
+    if secret:
+        problems = [f"entry {entry}: its URL has a user, password or query" for entry in secret]
+        hint = "name that catalog as sources.catalog, or use a plain URL or a file"
+        raise ConfigError(f"experiment {name}", *problems, remedy=hint)
 
 
 def _with_new_names(where: str, tree: Settings) -> Settings:

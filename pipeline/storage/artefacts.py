@@ -102,8 +102,10 @@ class Workspace:
             raise StoreError(url, problem) from error
 
     def describe(self, experiment: Experiment) -> None:
-        """Write `experiment.yaml`, unless the file is already up to date."""
-        text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False).encode()
+        """Write `experiment.yaml`, without secrets, unless the file is already up to date."""
+        from pipeline.experiment.config import shown_settings
+
+        text = yaml.safe_dump(shown_settings(experiment), sort_keys=False).encode()
         url = self.url("experiment.yaml")
         if not files.exists(url) or files.read_bytes(url) != text:
             files.write_bytes(url, text)

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from pipeline import files
 from pipeline.errors import SoilweaveError
-from pipeline.experiment import renamed
+from pipeline.experiment import config, renamed
 from pipeline.storage import models, schema
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
       (a training curve), `models/{arm}` (the product of an arm), `scores`, `report`; `models`, the
       identity of the models; `foreign`, whether there is an artefact with other settings.
     """
-    settings = experiment.model_dump(mode="json", exclude={"compute"})
+    settings = config.shown_settings(experiment, exclude={"compute"})
     logged = {"experiment": files.sha256_of_json(renamed.with_original_names(settings))}
     digests: dict[str, str] = {}
     foreign = False

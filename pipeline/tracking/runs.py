@@ -18,7 +18,8 @@ import yaml
 
 from model import checkpoint
 from pipeline import files
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, redact_urls
+from pipeline.experiment import config
 from pipeline.storage import artefacts, models, schema, tables
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Runs:
         holder = self.workspace.prepared(self.experiment)
         if holder is self.workspace:
             return f"soilweave/{self.experiment.name}", {}
-        tags = {"cube": holder.url("cube.zarr")}
+        tags = {"cube": redact_urls(holder.url("cube.zarr"))}
         with contextlib.suppress(StoreError):  # a cube without its experiment.yaml
             changed = schema.changed_settings(holder.described(), self.experiment)
             tags["changed"] = ", ".join(f"{k}={v}" for k, v in changed.items())[:MAX_VALUE_LENGTH]
@@ -178,7 +179,7 @@ class Runs:
 
     def log_experiment(self) -> None:
         """Log the resolved settings, as parameters of the parent run and as experiment.yaml."""
-        settings = self.experiment.model_dump(mode="json", exclude={"compute"})
+        settings = config.shown_settings(self.experiment, exclude={"compute"})
         self._log_params(self.parent, dict(_flatten(settings)))
         self._upload("experiment.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
 
