@@ -33,8 +33,8 @@ def load(text: str | bytes, place: str) -> Any:
     """
     if len(text) > MAX_BYTES:
         raise ConfigError(place, f"is larger than {MAX_BYTES:,} bytes", remedy="shorten it")
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             return None
@@ -48,8 +48,6 @@ def load(text: str | bytes, place: str) -> Any:
     # The constructors of dates and numbers raise ValueError and OverflowError.
     except (yaml.YAMLError, ValueError, OverflowError, AttributeError) as error:
         raise ConfigError(place, f"is not valid YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
 
 
 def _count_values(node: yaml.Node, counts: dict[int, int], problems: list[str]) -> int:

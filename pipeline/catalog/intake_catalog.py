@@ -327,6 +327,16 @@ def entry_volume(experiment: Experiment, entry: str) -> Volume | None:
     volume = (spec.get("metadata") or {}).get("volume")
     if not volume:
         return None
+    try:
+        return _estimate_volume(experiment, spec, volume)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        problem = f"metadata.volume cannot be used ({type(error).__name__}: {error})"
+        hint = "catalogs/README.md explains its form"
+        raise ConfigError(f"catalog entry {entry}", problem, remedy=hint) from error
+
+
+def _estimate_volume(experiment: Experiment, spec: Json, volume: Json) -> Volume:
+    """Return the volume of an entry, of whose metadata `volume` is a part."""
     days, degrees = float(volume["days"]), volume.get("degrees")
     per_variable = volume.get("per") == "variable"
     n_objects = _objects_in_time(experiment, days) * _objects_in_space(experiment, degrees)

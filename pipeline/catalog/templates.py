@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
+MAX_PRELIMINARY_DAYS = 36_600
 MAX_CHARACTERS = 8192  # of an argument in which templates have been filled
 ACCEPTED = "accepted: {{NAME}} of a parameter, {{CATALOG_DIR}}, {{env(NAME)}}"
 MAX_PROBLEMS = 8  # problems of an entry that a message lists
@@ -83,6 +84,11 @@ def check_form(place: str, spec: Any) -> None:
     names = spec.get("environment") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         problems.append("`environment` must be a list of names, such as [SOILWEAVE_DATA]")
+    metadata = spec.get("metadata")
+    days = metadata.get("preliminary_days", 0) if isinstance(metadata, dict) else 0
+    if type(days) is not int or not 0 <= days <= MAX_PRELIMINARY_DAYS:
+        accepted = f"a number of days from 0 to {MAX_PRELIMINARY_DAYS:,}"
+        problems.append(f"`metadata.preliminary_days` must be {accepted}")
     if problems:
         remedy = "catalogs/README.md explains the form of an entry"
         raise ConfigError(place, *problems, remedy=remedy)

@@ -14,7 +14,10 @@ from pipeline.errors import DataError, SoilweaveError, StoreError
 from pipeline.experiment import load
 from pipeline.sources import drivers
 from pipeline.sources.ismn import archive
+from pipeline.sources.raster.geotiff import format_url
+from pipeline.sources.raster.mosaic import Tiles
 from pipeline.sources.shared import access, http_errors
+from pipeline.sources.shared.units import linear_conversion
 from pipeline.sources.table.text import parse_csv
 
 MEMBER = "Net/Site/Net_Net_Site_sm_0.050000_0.050000_Probe_20200101_20200102.stm"
@@ -172,3 +175,20 @@ def test_a_csv_with_a_cell_of_any_length_is_read(tmp_path):
     frame, problems = parse_csv(f"id,note\na,{'x' * 200_000}\nb,{'y,' * 100_000}\n".encode())
     assert [*frame.id] == ["a"]
     assert problems == ["more columns than the 2 of the header: line 3"]
+
+
+@pytest.mark.parametrize("units", ["9**9**9**9 m", "m**9**9**9", "((9**99)**99)**99 m", "m**9999"])
+def test_units_that_are_never_computed(units):
+    for one, other in ((units, "m"), ("m", units)):
+        with pytest.raises(DataError, match="powers of powers"):
+            linear_conversion(one, other)
+
+
+@pytest.mark.parametrize(
+    "field", ["{lat:999999999d}", "{lat.__class__}", "{other}", "{lat!r:>9999}"]
+)
+def test_fields_of_tiles_are_plain(field):
+    tiles = Tiles(3, (39.0, -108.0))
+    assert format_url("a{ns}{lat:02d}{ew}{lon:03d}", None, (39, -108), tiles) == "aN39W108"
+    with pytest.raises(DataError, match="at most two digits"):
+        format_url(f"a{field}", None, (39, -108), tiles)
