@@ -69,6 +69,10 @@ def driver_of_entry(
     if url is None:
         _check_environment(catalog_entry)
         values = entry_parameters(experiment, catalog_entry)
+    else:  # where the entry's own data are does not matter
+        arguments = {**(catalog_entry.spec.get("args") or {}), "urlpath": url}
+        spec = {**catalog_entry.spec, "args": arguments}
+        catalog_entry = catalog_entry._replace(spec=spec)
     driver = make_driver(catalog_entry, values)
     if url is not None:
         driver.urlpath = url

@@ -269,6 +269,7 @@ def test_old_paths_open_in_nested_catalogs_in_others_in_the_doctor_and_in_intake
     settings = [f"sources.catalog={inner}"]
     healthy, shown = doctor.examine(str(old.folder / "snow.yaml"), settings, SilentProgress())
     assert (healthy, shown[1]) == (True, "5 entries, 5 years in all: 5 healthy")
+    drivers.register_moved_drivers()
     assert type(intake.open_catalog(str(inner))["forcing"]).__module__ == "moved_grids"
 
 
