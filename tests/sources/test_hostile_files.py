@@ -6,7 +6,9 @@ import threading
 import time
 import zipfile
 
+import h5py
 import pytest
+import web
 
 from pipeline import files, safe_yaml
 from pipeline.catalog import entries
@@ -192,3 +194,16 @@ def test_fields_of_tiles_are_plain(field):
     assert format_url("a{ns}{lat:02d}{ew}{lon:03d}", None, (39, -108), tiles) == "aN39W108"
     with pytest.raises(DataError, match="at most two digits"):
         format_url(f"a{field}", None, (39, -108), tiles)
+
+
+@pytest.mark.parametrize(("length", "chunk"), [(10**12, 1024), (50_000_000, 1)])
+def test_a_small_file_that_declares_giant_arrays(tmp_path, length, chunk):
+    path = tmp_path / "giant.nc"
+    with h5py.File(path, "w") as file:
+        time = file.create_dataset("time", (length,), "i4", maxshape=(None,), chunks=(chunk,))
+        time.make_scale("time")
+    assert path.stat().st_size < 2**16
+    with pytest.raises(DataError, match="at most 100,000,000 along a dimension"):
+        places(str(path)).to_dask()
+    with web.serve(tmp_path) as site, pytest.raises(DataError, match="2,000,000 chunks"):
+        places(f"{site.url}/giant.nc").to_dask()
