@@ -61,15 +61,9 @@ def parse_csv(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     text = data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    header = 0
-    while header < len(lines) and (not lines[header].strip() or lines[header].startswith("#")):
-        header += 1
-    if header == len(lines):
-        return pd.DataFrame(), ["the file is empty: expected a header and rows"]
-    n_head = 4 if "TOA" in lines[header][:8] else 1  # lines that may be of a logger's header
-    if max(map(len, lines[header : header + n_head])) > MAX_HEADER:
-        problem = f"line {header + 1}, the header, or one below it has more than {MAX_HEADER:,}"
-        return pd.DataFrame(), [f"{problem} characters"]
+    header, problem = _find_header(lines)
+    if problem:
+        return pd.DataFrame(), [problem]
     station, units, header = _parse_logger_header(lines, header)
     separator = max(",;\t", key=lines[header].count)
     width = len(next(csv.reader([lines[header]], delimiter=separator)))
@@ -95,6 +89,20 @@ def parse_csv(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     blank = (raw == "").all(axis=1)
     blank.iloc[: len(unit_lines)] = True
     return raw[~blank], problems
+
+
+def _find_header(lines: list[str]) -> tuple[int, str]:
+    """Return the index of the first line of the header, and why it cannot be read, if so."""
+    header = 0
+    while header < len(lines) and (not lines[header].strip() or lines[header].startswith("#")):
+        header += 1
+    if header == len(lines):
+        return header, "the file is empty: expected a header and rows"
+    n_head = 4 if "TOA" in lines[header][:8] else 1  # lines that may be of a logger's header
+    if max(map(len, lines[header : header + n_head])) > MAX_HEADER:
+        problem = f"line {header + 1}, the header, or one below it has more than {MAX_HEADER:,}"
+        return header, f"{problem} characters"
+    return header, ""
 
 
 def _explain_parser_error(error: Exception, first: int) -> str:
