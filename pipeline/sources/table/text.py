@@ -82,8 +82,7 @@ def parse_csv(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     raw.attrs["twice"] = [name for name, n in _count_repeats(names) if n == 1]
     raw.attrs["station"] = station
     unit_lines = [] if units else _unit_lines(raw)
-    if unit_lines:
-        units = unit_lines[0]
+    units = unit_lines[0] if unit_lines else units
     raw.attrs["units"] = dict(zip(raw.columns, units, strict=False))
     raw.attrs["decimal"] = "." if separator == "," else ","
     blank = (raw == "").all(axis=1)
