@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 SECRET_NAMES = re.compile("TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY|CREDENTIAL")
 MIN_SECRET_LENGTH = 8  # characters; a shorter value could occur in ordinary text by chance
@@ -69,16 +70,36 @@ class TrainingError(SoilweaveError):
 
 
 def redact_secrets(text: str) -> str:
-    """Return a text without the secrets of the environment and those in URLs.
+    """Return a text without the secrets of the environment, in URLs and after `Bearer`.
 
-    The values of environment variables whose names look secret become `***`. URLs lose their
-    query, where signed URLs have their signature, and the user and password before the host.
+    The values of environment variables whose names look secret become `***`; see also
+    `redact_urls`.
     """
     for name, value in os.environ.items():
         if SECRET_NAMES.search(name) and len(value) >= MIN_SECRET_LENGTH:
             text = text.replace(value, "***")
-    text = re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1", text)
+    text = re.sub(r"\b(Bearer|Authorization:\s*\w+)\s+[\w.~+/=-]{8,}", r"\1 ***", text)
+    return redact_urls(text)
+
+
+def redact_urls(text: str) -> str:
+    """Return a text whose URLs have no secrets.
+
+    They lose the user and password before the host, their query, where signed URLs have their
+    signature, and a fragment such as `#access_token=...`.
+    """
+    text = re.sub(r"(\w+://)[^/?#\s'\"]+@", r"\1", text)
+    text = re.sub(r"(\w+://[^\s?#'\"]+)#[^\s#'\"),=]*=[^\s'\"),]+", r"\1", text)
     return re.sub(r"(\w+://[^\s?'\"]+)\?[^\s'\"),]+", r"\1", text)
+
+
+def redact_tree(tree: Any) -> Any:
+    """Return settings, such as those of an experiment, with `redact_urls` of every text."""
+    if isinstance(tree, dict):
+        return {key: redact_tree(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [redact_tree(value) for value in tree]
+    return redact_urls(tree) if isinstance(tree, str) else tree
 
 
 def _rebuild(

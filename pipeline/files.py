@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+MAX_HTTP_S = 300.0  # for an HTTP request with its answer, however slowly the server sends
+
 # Other processes write to the same folders, so listings must not be cached.
 NO_LISTING_CACHE = {"use_listings_cache": False}
 S3_PREFIXES = ("s3://", "s3a://")
+HTTP_PREFIXES = ("http://", "https://")
 ENDPOINT_VARIABLES = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
@@ -72,7 +75,31 @@ def read_bytes(url: str) -> bytes:
         return bytes(filesystem.cat_file(path))
 
 
-def read_json(url: str, remedy: str = DAMAGED_HINT) -> Json | None:
+def read_limited(url: str, max_bytes: int) -> bytes:
+    """Read a whole object that must be small, without fetching much more than its limit.
+
+    Args:
+      url: The object.
+      max_bytes: Its largest accepted size.
+
+    Raises:
+      FileNotFoundError: If there is no such object.
+      StoreError: If the object is larger, access is denied, or the server does not respond.
+    """
+    filesystem, path = _open_filesystem(url)
+    # Over HTTP one request, whose answer is read as it arrives.
+    options = {"block_size": 0, "size": 1} if url.startswith(HTTP_PREFIXES) else {}
+    data = bytearray()
+    with _store_errors(url), filesystem.open(path, "rb", **options) as file:
+        while len(data) <= max_bytes and (part := file.read(max_bytes + 1 - len(data))):
+            data += part
+    if len(data) > max_bytes:
+        problem = f"is larger than {max_bytes:,} bytes, the most that is read"
+        raise StoreError(url, problem, remedy="correct the path or URL")
+    return bytes(data)
+
+
+def read_json(url: str, remedy: str = DAMAGED_HINT, max_bytes: int | None = None) -> Json | None:
     """Read a JSON object; return None if there is nothing at the URL.
 
     A file that exists but cannot be read is an error, never treated as missing.
@@ -80,13 +107,14 @@ def read_json(url: str, remedy: str = DAMAGED_HINT) -> Json | None:
     Args:
       url: The file.
       remedy: What the user can do if the file is damaged.
+      max_bytes: The largest accepted size, for a file that others have written; None for any.
 
     Raises:
       DamagedError: If the file exists but is not a complete JSON object.
       StoreError: If access is denied or the store does not respond.
     """
     try:
-        data = read_bytes(url)
+        data = read_bytes(url) if max_bytes is None else read_limited(url, max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:  # a local file; `read_bytes` handles URLs
@@ -94,7 +122,7 @@ def read_json(url: str, remedy: str = DAMAGED_HINT) -> Json | None:
         raise StoreError(url, problem, remedy="correct this and run again") from error
     try:
         value = json.loads(data)
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
         problem = f"is damaged: its {len(data)} bytes are not complete JSON ({error})"
         raise DamagedError(url, problem, remedy=remedy) from error
     if not isinstance(value, dict):
@@ -351,11 +379,18 @@ def protocols(filesystem: Any) -> tuple[str, ...]:
 
 def storage_exceptions() -> tuple[type[Exception], ...]:
     """Return the exceptions that file systems raise for failed reads, writes and connections."""
-    botocore = sys.modules.get("botocore.exceptions")  # imported only if s3fs is in use
-    return (OSError, botocore.BotoCoreError) if botocore else (OSError,)
+    # Both libraries are imported only if they are in use.
+    botocore, aiohttp = map(sys.modules.get, ("botocore.exceptions", "aiohttp"))
+    libraries = (botocore and botocore.BotoCoreError, aiohttp and aiohttp.ClientError)
+    return (OSError, *filter(None, libraries))
 
 
 def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
+    if url.startswith(HTTP_PREFIXES):
+        import aiohttp
+
+        limits = aiohttp.ClientTimeout(total=MAX_HTTP_S)
+        options = {"client_kwargs": {"timeout": limits}} | options
     filesystem, path = fsspec.core.url_to_fs(url, **NO_LISTING_CACHE, **with_endpoint(url, options))
     return filesystem, str(path)
 
@@ -387,6 +422,11 @@ def _store_errors(url: str) -> Iterator[None]:
     except storage_exceptions() as error:
         if "://" not in url:
             raise
+        if url.startswith(HTTP_PREFIXES):
+            late = f"the server did not send it within {MAX_HTTP_S:g} s"
+            reason = late if isinstance(error, TimeoutError) else _reason(error)
+            hint = "correct the URL, or try again later"
+            raise StoreError(url, f"cannot be read: {reason}", remedy=hint) from error
         raise StoreError(url, f"cannot be read: {_reason(error)}", remedy=S3_HINT) from error
 
 

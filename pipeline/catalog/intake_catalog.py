@@ -9,16 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import math
-import os
-import re
-import warnings
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import intake
-import yaml
-
 from pipeline import files
+from pipeline.catalog import templates
+from pipeline.catalog.entries import CatalogEntry, make_driver, read_entries
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment import config
 from pipeline.sources import drivers
@@ -43,21 +39,6 @@ LOCATION_ARGUMENTS = ("urlpath", "storage_options", "login", "direct", "reposito
 CONSTANT_TOLERANCE = 1e-5  # relative tolerance for the rounding of constant values
 MAX_PROBLEMS = 8  # problems of one kind that a message lists
 DAY = timedelta(1)
-ENVIRONMENT_PATTERN = re.compile(r"\{\{\s*env\((\w+)\)\s*\}\}")
-
-
-class CatalogEntry(NamedTuple):
-    """An entry of a catalog.
-
-    Attributes:
-      catalog: The URL of the catalog that has the entry.
-      name: The name of the entry in this catalog.
-      spec: What the catalog says of the entry: driver, args, metadata and parameters.
-    """
-
-    catalog: str
-    name: str
-    spec: Json
 
 
 def driver_of_entry(
@@ -88,6 +69,10 @@ def driver_of_entry(
     if url is None:
         _check_environment(catalog_entry)
         values = entry_parameters(experiment, catalog_entry)
+    else:  # where the entry's own data are does not matter
+        arguments = {**(catalog_entry.spec.get("args") or {}), "urlpath": url}
+        spec = {**catalog_entry.spec, "args": arguments}
+        catalog_entry = catalog_entry._replace(spec=spec)
     driver = make_driver(catalog_entry, values)
     if url is not None:
         driver.urlpath = url
@@ -97,23 +82,6 @@ def driver_of_entry(
         lat, lon = config.experiment_window(experiment).cell_edges
         driver.region = (lon.min(), lat.min(), lon.max(), lat.max())
     return driver
-
-
-def make_driver(entry: CatalogEntry, values: dict[str, str]) -> Any:
-    """Return the driver of an entry, with values for its parameters; nothing is opened yet.
-
-    Raises:
-      ConfigError: If Intake cannot make a driver from the entry.
-    """
-    drivers.register_moved_drivers()
-    try:
-        with warnings.catch_warnings():
-            # Intake 2.0.9 raises this warning for every parameter that is text.
-            warnings.filterwarnings("ignore", "Shell command not executed", UserWarning)
-            return intake.open_catalog(entry.catalog)[entry.name](**values)
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
-        problem = f"cannot be opened: {' '.join(str(error).split())}"
-        raise ConfigError(f"catalog {entry.catalog}, entry {entry.name}", problem) from error
 
 
 def open_source(
@@ -199,9 +167,10 @@ def find_entry(catalog: str, entry: str) -> CatalogEntry:
     url = catalog_url(catalog)
     entries = read_entries(url)
     if name in entries:
+        templates.check_form(f"catalog {url}, entry {name}", entries[name])
         return CatalogEntry(url, name, entries[name])
     outer, dot, inner = name.partition(".")
-    if dot and (below := nested_catalog_url(url, entries.get(outer))):
+    if dot and (below := nested_catalog_url(url, outer, entries.get(outer))):
         return find_entry(below, inner)
     close = difflib.get_close_matches(name, entries, 1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
@@ -227,32 +196,15 @@ def catalog_url(catalog: str) -> str:
     raise ConfigError(f"catalog '{catalog}'", "not found", remedy=hint)
 
 
-def read_entries(url: str) -> dict[str, Json]:
-    """Read the specs of all entries in the catalog at a URL, by name.
+def nested_catalog_url(url: str, name: str, spec: Json | None) -> str | None:
+    """Return the URL of the catalog that an entry refers to; None if the entry is data.
 
     Raises:
-      ConfigError: If there is no catalog at the URL.
+      ConfigError: If it refers to something that is not accepted; see `templates.nested_url`.
     """
-    try:
-        content = yaml.safe_load(files.read_bytes(url))
-    except yaml.YAMLError as error:
-        raise ConfigError(url, f"is not valid YAML: {' '.join(str(error).split())}") from error
-    except FileNotFoundError as error:
-        raise ConfigError(url, "not found", remedy="correct the path of the catalog") from error
-    sources = content.get("sources") if isinstance(content, dict) else None
-    if not isinstance(sources, dict):
-        hint = "catalogs/README.md explains the form of a catalog"
-        raise ConfigError(url, "no `sources`", remedy=hint)
-    return sources
-
-
-def nested_catalog_url(url: str, spec: Json | None) -> str | None:
-    """Return the URL of the catalog that an entry refers to; None if the entry is data."""
-    if not spec or spec.get("driver") != "yaml_file_cat":
+    if not isinstance(spec, dict) or spec.get("driver") != "yaml_file_cat":
         return None
-    folder = files.make_absolute(url).rpartition("/")[0]
-    path: str = re.sub(r"\{\{\s*CATALOG_DIR\s*\}\}", lambda _: folder, spec["args"]["path"])
-    return path
+    return templates.nested_url(url, name, spec)
 
 
 def entry_parameters(experiment: Experiment, entry: CatalogEntry) -> dict[str, str]:
@@ -379,6 +331,16 @@ def entry_volume(experiment: Experiment, entry: str) -> Volume | None:
     volume = (spec.get("metadata") or {}).get("volume")
     if not volume:
         return None
+    try:
+        return _estimate_volume(experiment, spec, volume)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        problem = f"metadata.volume cannot be used ({type(error).__name__}: {error})"
+        hint = "catalogs/README.md explains its form"
+        raise ConfigError(f"catalog entry {entry}", problem, remedy=hint) from error
+
+
+def _estimate_volume(experiment: Experiment, spec: Json, volume: Json) -> Volume:
+    """Return the volume of an entry, of whose metadata `volume` is a part."""
     days, degrees = float(volume["days"]), volume.get("degrees")
     per_variable = volume.get("per") == "variable"
     n_objects = _objects_in_time(experiment, days) * _objects_in_space(experiment, degrees)
@@ -446,11 +408,9 @@ def _check_environment(entry: CatalogEntry) -> None:
     Raises:
       DataError: If one is not set.
     """
-    unset = [
-        name for name in ENVIRONMENT_PATTERN.findall(str(entry.spec)) if not os.environ.get(name)
-    ]
+    unset = templates.unset_names(entry.catalog, entry.spec)
     if unset:
-        origin = entry.spec.get("metadata", {}).get("origin", "the entry's provider")
+        origin = (entry.spec.get("metadata") or {}).get("origin", "the entry's provider")
         problem = f"{unset[0]} is not set; it names the folder with the data"
         hint = f"get the data from {origin}"
         raise DataError(f"catalog {entry.catalog}", problem, remedy=hint)

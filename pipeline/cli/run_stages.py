@@ -71,7 +71,17 @@ DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error instead of one line.")
 ]
 
-out, err = Console(), Console(stderr=True)
+
+class SafeConsole(Console):
+    """A console that shows no secrets in texts; what it prints may be kept as a log."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts without secrets, and other objects as they are."""
+        shown = (redact_secrets(each) if isinstance(each, str) else each for each in objects)
+        super().print(*shown, **options)
+
+
+out, err = SafeConsole(), SafeConsole(stderr=True)
 LOG_EVERY_S = 20.0  # seconds between progress lines where there is no terminal
 RUN = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
 

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from pipeline import files
+from pipeline.catalog import entries as catalog_entries
 from pipeline.catalog import intake_catalog
 from pipeline.cluster import connect, malloc
 from pipeline.errors import ConfigError
@@ -208,13 +209,14 @@ def _copy_catalog(name: str, folder: Path, copied: dict[str, str]) -> str:
         return name
     if name not in copied:
         copied[name] = f"catalog-{len(copied)}.yaml" if copied else "catalog.yaml"
-        tree = yaml.safe_load(files.read_bytes(path))
-        for spec in (tree.get("sources") or {}).values():
-            if inner := intake_catalog.nested_catalog_url(files.make_absolute(name), spec):
+        entries = catalog_entries.read_entries(path)
+        for key, spec in entries.items():
+            if inner := intake_catalog.nested_catalog_url(files.make_absolute(name), key, spec):
                 inner_name = _copy_catalog(inner, folder, copied)
                 spec["args"]["path"] = (
                     inner_name if "://" in inner_name else "{{CATALOG_DIR}}/" + inner_name
                 )
+        tree = {"metadata": {"version": 1}, "sources": entries}
         (folder / copied[name]).write_text(yaml.safe_dump(tree, sort_keys=False))
     return copied[name]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from pipeline import files
+from pipeline import files, safe_yaml
 from pipeline.errors import ConfigError
 from pipeline.probes.columns import TARGET
 from pipeline.sources.shared import http_errors
@@ -64,7 +64,7 @@ def put(catalog: str, name: str, entry: Json) -> str:
     before = data.decode()
     before += "\n" if before and not before.endswith("\n") else ""
     try:
-        held = (yaml.safe_load(before) or {}).get("sources") or {}
+        held = (safe_yaml.load(before, catalog) or {}).get("sources") or {}
         after = _edited(before or HEADER, name, entry)
         found = yaml.safe_load(after)["sources"]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -2,8 +2,6 @@
 
 Compare the sites of all sources of an experiment: equal positions and equal ids.
 
-List the entries that `doctor` has to examine, from an experiment or a catalog.
-
 `doctor`: examine every entry and year of an experiment or a catalog before it is used.
 """
 
@@ -14,26 +12,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline import files
-from pipeline.catalog import experiment_sources, intake_catalog, site_records
+from pipeline.catalog import experiment_sources, site_records
 from pipeline.dates import runs_as_text, runs_of_days
 from pipeline.doctor import entries as doctor_entries
-from pipeline.doctor import one_year, recordings, time_axis
-from pipeline.doctor.entries import Case, list_experiment_cases
+from pipeline.doctor import one_year, recordings, targets, time_axis
 from pipeline.doctor.findings import Finding, findings_from_error
 from pipeline.doctor.one_year import NOTE
-from pipeline.errors import ConfigError, SoilweaveError
-from pipeline.experiment import config, load
+from pipeline.errors import SoilweaveError
+from pipeline.experiment import config
 from pipeline.grid import collocated_sites
 from pipeline.storage import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import xarray as xr
     from rich.table import Table
 
-    from pipeline.doctor.entries import Period
+    from pipeline.doctor.entries import Case, Period
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
     from pipeline.progress import Progress
@@ -297,76 +293,6 @@ def _ids_and_entries(opened: Sequence[xr.Dataset]) -> tuple[list[str], list[str]
     return ids, entries
 
 
-def find_targets(target: str, settings: Sequence[str]) -> list[Case]:
-    """List the entries of an experiment or a catalog.
-
-    Args:
-      target: a preset, a YAML file or a URL.
-      settings: `key=value` settings of an experiment.
-
-    Raises:
-      ConfigError: If the target is neither, or settings are given for a catalog.
-    """
-    if _is_catalog(target):
-        if settings:
-            problem = f"{target} is a catalog, which has no settings"
-            raise ConfigError("--set", problem, remedy="name an experiment")
-        url = intake_catalog.catalog_url(target)
-        return list(_walk_catalog(url, "", frozenset({url})))
-    return list_experiment_cases(load.load_experiment(target, settings))
-
-
-def _walk_catalog(url: str, prefix: str, ancestors: frozenset[str]) -> Iterator[Case]:
-    """Yield every entry of a catalog and of the catalogs nested in it.
-
-    Args:
-      url: the catalog.
-      prefix: what comes before the entries' names in their labels.
-      ancestors: this catalog and those it is nested in, so that circular references end.
-    """
-    try:
-        entries = intake_catalog.read_entries(url)
-    except (SoilweaveError, OSError) as error:
-        failure = error if isinstance(error, SoilweaveError) else ConfigError(url, "not found")
-        yield Case(prefix.rstrip(".") or url, failure)
-        return
-    for name, spec in entries.items():
-        nested_url = intake_catalog.nested_catalog_url(url, spec)
-        if nested_url is None:
-            yield Case(
-                prefix + name, intake_catalog.CatalogEntry(url, name, spec), sparse=_is_sparse(spec)
-            )
-        elif nested_url not in ancestors:
-            yield from _walk_catalog(nested_url, f"{prefix}{name}.", ancestors | {nested_url})
-
-
-def _is_sparse(spec: dict[str, Any]) -> bool:
-    """Return whether an entry holds observations, which its `support` says."""
-    return (spec.get("metadata") or {}).get("support") in ("footprint", "site")
-
-
-def _is_catalog(target: str) -> bool:
-    """Return whether a target is a catalog rather than an experiment.
-
-    A preset is a catalog if no experiment has its name, a file if all its entries name drivers.
-    """
-    if not target.endswith((".yaml", ".yml")):
-        if target in load.list_presets("experiments"):
-            return False
-        try:
-            intake_catalog.catalog_url(target)
-        except ConfigError:
-            return False
-        return True
-    if not files.exists(target):
-        return False
-    try:
-        entries = intake_catalog.read_entries(target)
-    except ConfigError:
-        return False
-    return all(isinstance(spec, dict) and "driver" in spec for spec in entries.values())
-
-
 def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[bool, list[Any]]:
     """Examine every entry of an experiment or a catalog, and report all problems together.
 
@@ -381,7 +307,7 @@ def examine(target: str, settings: Sequence[str], progress: Progress) -> tuple[b
     Raises:
       ConfigError: If the target is neither an experiment nor a catalog.
     """
-    cases = find_targets(target, settings)
+    cases = targets.find_targets(target, settings)
     n_years = sum(len(case.years()) for case in cases)
     progress.start("doctor", n_years, "years of entries")
     examinations = [examine_entry(case, progress) for case in cases]
@@ -419,7 +345,7 @@ def record(
     Raises:
       ConfigError: If the target is neither, or the folder is a URL.
     """
-    rows = recordings.record_entries(find_targets(target, settings), folder, progress)
+    rows = recordings.record_entries(targets.find_targets(target, settings), folder, progress)
     return not any(row.findings for row in rows), [_recordings_table(rows)]
 
 

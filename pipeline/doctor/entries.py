@@ -6,14 +6,14 @@ Open an entry, and find what prevents that: missing metadata, variables, credent
 from __future__ import annotations
 
 import copy
-import os
 import re
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.catalog import intake_catalog
+from pipeline.catalog import entries as catalog_entries
+from pipeline.catalog import intake_catalog, templates
 from pipeline.doctor.findings import Finding, check_metadata, findings_from_error
-from pipeline.errors import SECRET_NAMES, SoilweaveError
+from pipeline.errors import SoilweaveError
 from pipeline.experiment.variables import VARIABLES
 from pipeline.sources.shared import earthdata
 from pipeline.storage import source_copies
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     """
 
     label: str
-    entry: intake_catalog.CatalogEntry | Exception
+    entry: catalog_entries.CatalogEntry | Exception
     experiment: Experiment | None = None
     kinds: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
@@ -116,7 +116,7 @@ def list_experiment_cases(experiment: Experiment) -> list[Case]:
                 roles_of.setdefault(label, set()).add(role)
     cases = []
     for label, roles in roles_of.items():
-        entry: intake_catalog.CatalogEntry | Exception
+        entry: catalog_entries.CatalogEntry | Exception
         try:
             entry = intake_catalog.find_entry(sources.catalog, label)
         except (SoilweaveError, OSError) as error:
@@ -153,11 +153,8 @@ def find_obstacles(case: Case) -> list[Finding]:
     if _is_staged(case):
         return []
     findings = []
-    variables = intake_catalog.ENVIRONMENT_PATTERN.findall(str(case.entry.spec))
-    unset = [name for name in variables if not os.environ.get(name)]
-    for name in dict.fromkeys(unset):
-        is_secret = SECRET_NAMES.search(name) or case.metadata.get("auth") == "token"
-        check = "credentials" if is_secret else "environment"
+    for name in templates.unset_names(case.entry.catalog, case.entry.spec):
+        check = "credentials" if case.metadata.get("auth") == "token" else "environment"
         origin = case.metadata.get("auth_note") or case.metadata.get("origin") or "the provider"
         hint = f"set this environment variable; see {origin}"
         findings.append(Finding(check, f"{name} is not set", hint))
@@ -199,13 +196,13 @@ def make_driver(case: Case) -> Any:
     Raises:
       ConfigError: If the entry names no usable driver.
     """
-    assert isinstance(case.entry, intake_catalog.CatalogEntry)
+    assert isinstance(case.entry, catalog_entries.CatalogEntry)
     if _is_staged(case):
         return None
     parameters = (
         intake_catalog.entry_parameters(case.experiment, case.entry) if case.experiment else {}
     )
-    return intake_catalog.make_driver(case.entry, parameters)
+    return catalog_entries.make_driver(case.entry, parameters)
 
 
 def open_entry(case: Case, driver: Any, period: Period | None) -> tuple[xr.Dataset, set[str]]:
@@ -230,6 +227,7 @@ def configure_driver(case: Case, driver: Any, period: Period | None) -> Any:
     configured = copy.copy(driver)
     configured.period = period or (case.experiment.period if case.experiment else None)
     configured.region = case.domain
+    configured.cat = driver.cat  # a copy of a driver loses it
     return configured
 
 

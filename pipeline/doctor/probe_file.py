@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
-from pipeline import files
+from pipeline import files, safe_yaml
 from pipeline.doctor import catalog_entry
 from pipeline.errors import ConfigError
 from pipeline.evaluate.report import style
@@ -283,8 +282,10 @@ def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {setting}", f"expected key=value; keys {accepted}")
         if role:
             tree.setdefault("columns", {})[role] = text
+        elif first in TEXT_SETTINGS:
+            tree[first] = text
         else:
-            tree[first] = text if first in TEXT_SETTINGS else yaml.safe_load(text)
+            tree[first] = safe_yaml.load(text, f"--set {setting}")
     return tree
 
 

@@ -25,7 +25,8 @@ import yaml
 
 import pipeline
 from pipeline import files
-from pipeline.catalog import intake_catalog
+from pipeline.catalog import entries as catalog_entries
+from pipeline.catalog import intake_catalog, templates
 from pipeline.doctor import coverage, entries
 from pipeline.doctor.entries import Case
 from pipeline.doctor.findings import Finding, findings_from_error
@@ -74,7 +75,7 @@ def choose_window(case: Case) -> tuple[Period | None, Region | None]:
 
 
 def read_window(
-    entry: intake_catalog.CatalogEntry,
+    entry: catalog_entries.CatalogEntry,
     parameters: dict[str, str],
     period: Period | None,
     region: Region | None,
@@ -94,7 +95,7 @@ def read_window(
       SoilweaveError: If the driver cannot read the entry. Errors of the libraries that the driver
         uses may pass through.
     """
-    driver: Any = intake_catalog.make_driver(entry, parameters)
+    driver: Any = catalog_entries.make_driver(entry, parameters)
     driver.period, driver.region = period, region
     dataset: xr.Dataset = driver.to_dask()
     part = coverage.find_coverage(dataset, region)
@@ -323,7 +324,7 @@ def _read_through_gateway(
     os.environ.clear()
     os.environ.update(environment)
     case = request.case
-    assert isinstance(case.entry, intake_catalog.CatalogEntry)
+    assert isinstance(case.entry, catalog_entries.CatalogEntry)
     with gateway.route_through(gateway_url):
         try:
             parameters = (
@@ -339,7 +340,7 @@ def _read_through_gateway(
 
 def _record_entry(case: Case, folder: Path) -> RecordingResult:
     """Record an entry; if it cannot be read, the recording shows that."""
-    assert isinstance(case.entry, intake_catalog.CatalogEntry)
+    assert isinstance(case.entry, catalog_entries.CatalogEntry)
     period, region = choose_window(case)
     with gateway.serve_gateway() as server:
         description, findings = _read_in_process(server.url, ReadRequest(case, period, region))
@@ -463,16 +464,16 @@ def _replay_environment(spec: Json) -> dict[str, str]:
     environment = {
         name: recording_exchanges.remove_secrets(value) for name, value in current.items()
     }
-    for name in intake_catalog.ENVIRONMENT_PATTERN.findall(str(spec)):
-        value = recording_exchanges.remove_secrets(os.environ[name])
+    for name in templates.environment_names(spec):
+        value = recording_exchanges.remove_secrets(os.environ.get(name, ""))
         is_secret = SECRET_NAMES.search(name) or "://" not in value
         environment[name] = recording_exchanges.REMOVED if is_secret else value
     return environment
 
 
-def _catalog_of_entry(entry: intake_catalog.CatalogEntry) -> Json:
+def _catalog_of_entry(entry: catalog_entries.CatalogEntry) -> Json:
     """Return a catalog of an entry and of the entries that it is composed of."""
-    siblings = intake_catalog.read_entries(entry.catalog)
+    siblings = catalog_entries.read_entries(entry.catalog)
     references = [v for v in (entry.spec.get("args") or {}).values() if isinstance(v, str)]
     names = [entry.name, *(name for name in references if name in siblings)]
     return {"metadata": {"version": 1}, "sources": {name: siblings[name] for name in names}}

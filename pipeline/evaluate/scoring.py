@@ -26,6 +26,7 @@ from model import calibration, metrics, score_intervals
 from model.score_intervals import Interval
 from pipeline.catalog import intake_catalog
 from pipeline.catalog.experiment_sources import read_footprints, screen_footprints
+from pipeline.errors import redact_tree
 from pipeline.experiment import config
 from pipeline.experiment.config import REFERENCE_ARM, SATELLITE_BASELINE
 from pipeline.grid import ease, lookup, remap
@@ -123,7 +124,7 @@ def summary_header(experiment: Experiment, test: tuple[date, date]) -> Json:
         "test_period": [str(day) for day in test],
         "time": "seen" if overlaps else "unseen",
         "place": "seen" if experiment.folds.kind == "none" else "unseen",
-        "folds": experiment.folds.model_dump(mode="json"),
+        "folds": redact_tree(experiment.folds.model_dump(mode="json")),
         "min_days": experiment.judging.min_days,
         "n_sites": 0,
         "arms": {},

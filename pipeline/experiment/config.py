@@ -15,6 +15,7 @@ from model.loss import LossConfig
 from model.network import NetworkConfig
 from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
 from pipeline.dates import period_as_text
+from pipeline.errors import redact_tree
 from pipeline.experiment import renamed
 from pipeline.experiment.variables import VARIABLES, Layer, Variable
 from pipeline.grid.collocated_sites import Twins, cell_numbers, find_twins, label_places
@@ -415,6 +416,19 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def recipe_sections(self) -> Recipe:
         """The sections of the experiment that come from a recipe."""
         return Recipe(inputs=self.inputs, network=self.network, loss=self.loss, train=self.train)
+
+
+def shown_settings(experiment: Experiment, **options: Any) -> dict[str, Any]:
+    """Return the settings as JSON, without secrets in URLs, for files, MLflow and reports.
+
+    Ray's workers get all settings instead, because they must read what the URLs name.
+
+    Args:
+      experiment: The experiment.
+      options: Options of pydantic, such as `exclude`.
+    """
+    shown: dict[str, Any] = redact_tree(experiment.model_dump(mode="json", **options))
+    return shown
 
 
 def experiment_window(experiment: Experiment) -> Window:

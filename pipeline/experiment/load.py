@@ -11,12 +11,11 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from model.recipe import Recipe
-from pipeline import files
-from pipeline.errors import ConfigError
+from pipeline import files, safe_yaml
+from pipeline.errors import ConfigError, redact_urls
 from pipeline.experiment import renamed
 from pipeline.experiment.config import Experiment
 
@@ -71,10 +70,28 @@ def load_experiment(
         merged["name"] = rename
     _keep_updates_or_epochs(merged, tree, chosen)
     try:
-        return Experiment.model_validate(merged)
+        experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         problems = [_explain_error(item) for item in error.errors()]
         raise ConfigError(f"experiment {name}", *problems) from error
+    _check_entries(name, experiment)
+    return experiment
+
+
+def _check_entries(name: str, experiment: Experiment) -> None:
+    """Check that no entry is named by a URL with secrets, since entries name data in artefacts.
+
+    Raises:
+      ConfigError: If one is.
+    """
+    sources = experiment.sources
+    others = (sources.satellite, sources.truth)
+    entries = (*sources.forcing, *sources.static, *sources.insitu, *experiment.baselines, *others)
+    secret = [redact_urls(entry) for entry in entries if entry and redact_urls(entry) != entry]
+    if secret:
+        problems = [f"entry {entry}: its URL has a user, password or query" for entry in secret]
+        hint = "name that catalog as sources.catalog, or use a plain URL or a file"
+        raise ConfigError(f"experiment {name}", *problems, remedy=hint)
 
 
 def _with_new_names(where: str, tree: Settings) -> Settings:
@@ -109,7 +126,7 @@ def read_settings(kind: str, name: str) -> Settings:
         return _parse_yaml(name, preset.read_text())
     if looks_like_path and files.exists(name):
         try:
-            return _parse_yaml(name, files.read_bytes(name).decode())
+            return _parse_yaml(name, files.read_limited(name, safe_yaml.MAX_BYTES).decode())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(name, f"is not a text file: {error}") from error
     close = difflib.get_close_matches(name, list_presets(kind), 1)
@@ -164,10 +181,7 @@ def _parse_yaml(name: str, text: str) -> Settings:
     Raises:
       ConfigError: If it is not YAML, or does not contain keys and values.
     """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(name, f"is not valid YAML: {' '.join(str(error).split())}") from error
+    tree = safe_yaml.load(text, name)
     if not isinstance(tree, dict):
         raise ConfigError(name, f"contains {type(tree).__name__}, expected keys and values")
     return tree
@@ -190,10 +204,7 @@ def _parse_set(settings: Iterable[str]) -> Settings:
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
                 raise ConfigError(f"--set {setting}", f"{part} is already set to a value")
-        try:
-            branch[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}", f"{value} is not a valid YAML value") from error
+        branch[leaf] = safe_yaml.load(value, f"--set {setting}")
     return tree
 
 

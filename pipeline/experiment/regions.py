@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-    from pipeline.files import Json
 
-
+MAX_GEOJSON_BYTES = 64 * 2**20
+GEOJSON_HINT = "expected Polygon or MultiPolygon in degrees (WGS84)"
 ELSEWHERE = "elsewhere"  # the region of sites that are in no polygon
 
 
@@ -95,45 +95,85 @@ def regions_from_polygons(
       ConfigError: If there is no such file, or it does not contain polygons in degrees.
     """
     where = f"folds.by {url}"
-    hint = "give the path or URL of a GeoJSON file with polygons"
-    try:
-        stored = files.read_json(url)
-    except DamagedError as error:
-        raise ConfigError(where, f"is not GeoJSON: {error.problems[0]}", remedy=hint) from error
-    features = [] if stored is None else stored.get("features", [stored])
-    if not features:
-        problem = "not found" if stored is None else "has no features"
-        raise ConfigError(where, problem, remedy=hint)
     names = np.full(len(lat), ELSEWHERE, object)
-    for number, feature in reversed(list(enumerate(features))):
+    for number, feature in reversed(list(enumerate(_read_features(url, where)))):
         try:
-            polygon = _feature_polygon(feature, where)
-        except (AttributeError, LookupError, TypeError, ValueError, ShapelyError) as error:
-            problem = f"feature {number} has no rings of longitude and latitude"
-            raise ConfigError(where, problem, remedy="expected Polygon or MultiPolygon") from error
-        name = (feature.get("properties") or {}).get("name", number)
-        shapely.prepare(polygon)
-        names[shapely.intersects_xy(polygon, lon, lat)] = str(name)
+            polygon = _feature_polygon(feature)
+            shapely.prepare(polygon)
+            inside = shapely.intersects_xy(polygon, lon, lat)
+        except (ValueError, ShapelyError) as error:
+            problem = f"feature {number} {' '.join(str(error).split())}"
+            raise ConfigError(where, problem, remedy=GEOJSON_HINT) from error
+        properties = feature.get("properties")
+        name = properties.get("name", number) if isinstance(properties, dict) else number
+        names[inside] = str(name)
     return [str(name) for name in names]
 
 
-def _feature_polygon(feature: Json, where: str) -> BaseGeometry:
+def _read_features(url: str, where: str) -> list[Any]:
+    """Read the features of a GeoJSON file; a file of one geometry is one feature.
+
+    Args:
+      url: Path or URL of the file.
+      where: The setting and the file, for messages.
+
+    Raises:
+      ConfigError: If there is no such file, it is not GeoJSON, or has no features.
+    """
+    hint = "give the path or URL of a GeoJSON file with polygons"
+    try:
+        stored = files.read_json(url, max_bytes=MAX_GEOJSON_BYTES)
+    except (DamagedError, IsADirectoryError) as error:
+        problem = error.problems[0] if isinstance(error, DamagedError) else "a folder"
+        raise ConfigError(where, f"is not GeoJSON: {problem}", remedy=hint) from error
+    if stored is None:
+        raise ConfigError(where, "not found", remedy=hint)
+    features = stored.get("features", [stored])
+    if not isinstance(features, list) or not features:
+        raise ConfigError(where, "has no features", remedy=hint)
+    return features
+
+
+def _feature_polygon(feature: Any) -> BaseGeometry:
     """Return the polygon or polygons of a feature, longitude and latitude in degrees.
 
     Args:
       feature: The feature, or a geometry.
-      where: The setting and the file, for messages.
 
     Raises:
-      ConfigError: If it is not a polygon, or not in degrees.
+      ValueError: If it is not a polygon, or not in degrees.
     """
-    geometry: Any = feature.get("geometry") or feature
-    kind = geometry.get("type")
+    if not isinstance(feature, dict):
+        raise ValueError("has no rings of longitude and latitude")
+    geometry = feature.get("geometry", feature)
+    if not isinstance(geometry, dict):
+        raise ValueError("has no geometry")
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     if kind not in ("Polygon", "MultiPolygon"):
-        hint = "expected Polygon or MultiPolygon"
-        raise ConfigError(where, f"has a feature of type {kind}", remedy=hint)
-    polygon = shape(geometry)
-    if (np.abs(shapely.get_coordinates(polygon)) > (180.0, 90.0)).any():
-        problem = "has corners beyond 180 degrees of longitude or 90 degrees of latitude"
-        raise ConfigError(where, problem, remedy="use WGS84 degrees")
-    return polygon
+        raise ValueError(f"is a feature of type {str(kind)[:40]}")
+    polygons = [coordinates] if kind == "Polygon" else coordinates
+    if not isinstance(polygons, list) or not polygons:
+        raise ValueError("has no rings of longitude and latitude")
+    for rings in polygons:
+        if not isinstance(rings, list) or not rings or not all(map(_is_ring, rings)):
+            raise ValueError("has no rings of longitude and latitude")
+    if any(
+        abs(lon) > 180 or abs(lat) > 90 for rings in polygons for r in rings for lon, lat, *_ in r
+    ):
+        raise ValueError("has corners beyond 180 degrees of longitude or 90 degrees of latitude")
+    flat = [[[position[:2] for position in ring] for ring in rings] for rings in polygons]
+    return shape({"type": "MultiPolygon", "coordinates": flat})
+
+
+def _is_ring(ring: Any) -> bool:
+    """Return whether a value of JSON is a ring: at least three positions of finite numbers."""
+    return (
+        isinstance(ring, list)
+        and len(ring) >= 3
+        and all(
+            isinstance(position, list)
+            and 2 <= len(position) <= 4
+            and all(type(x) in (int, float) and abs(x) < float("inf") for x in position)
+            for position in ring
+        )
+    )

@@ -1,10 +1,18 @@
-"""Published paths of the drivers, which stay valid in catalogs when a driver's module moves."""
+"""The drivers that a catalog may name.
+
+These are soilweave's, by paths that stay valid when a driver's module moves, and those that
+installed packages register as entry points. A catalog cannot import anything else.
+"""
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import importlib.metadata
 from typing import Any
 
 PACKAGE = "pipeline.sources"
+ENTRY_POINTS = "intake.drivers"  # the group in which packages, such as intake-xarray, register
 
 # Published path in this package, which catalogs use -> current path of the driver.
 # If a driver moves, change the value and keep the key. Do not add a second key for a driver that
@@ -26,6 +34,45 @@ PUBLISHED_PATHS = {
 }
 
 
+def driver_class(name: str) -> Any:
+    """Return the class of the driver that a catalog names.
+
+    Args:
+      name: Short name or path of one of soilweave's drivers, such as `points.PointsSource` or
+        `pipeline.sources.points.PointsSource`; or the name or the path of a driver that an
+        installed package registers.
+
+    Raises:
+      ImportError: If the package of the driver cannot be imported.
+      LookupError: If there is no such driver.
+    """
+    ours = _our_drivers()
+    if name in ours:
+        module, _, kind = ours[name].rpartition(".")
+        return getattr(importlib.import_module(module), kind)
+    registered = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    for point in registered:
+        if name in (point.name, point.value.replace(":", ".")):
+            kind = point.load()
+            if getattr(kind, "container", None) == "xarray":
+                return kind
+            raise LookupError(f"driver '{name}' does not read data into xarray")
+    known = [*ours, *(point.name for point in registered)]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    accepted = f"{', '.join(PUBLISHED_PATHS)}, and those that installed packages register"
+    raise LookupError(f"there is no driver '{name}'{hint}; accepted: {accepted}")
+
+
+def _our_drivers() -> dict[str, str]:
+    """Return {short name, published path or current path: current path} of soilweave's drivers."""
+    paths: dict[str, str] = {}
+    for short, current in PUBLISHED_PATHS.items():
+        names = (short, f"{PACKAGE}.{short}", current, current.removeprefix(f"{PACKAGE}."))
+        paths |= dict.fromkeys(names, current)
+    return paths
+
+
 def moved_drivers() -> dict[str, str]:
     """Return {published path: current path} of the drivers that have moved."""
     paths = {f"{PACKAGE}.{old}": new for old, new in PUBLISHED_PATHS.items()}
@@ -35,8 +82,8 @@ def moved_drivers() -> dict[str, str]:
 def register_moved_drivers() -> None:
     """Let Intake in this process open entries that use the published path of a moved driver.
 
-    The folder `catalog` calls this before it opens a catalog. Call it before
-    `intake.open_catalog` to read a catalog of your own that has such paths.
+    soilweave does not need this. Call it before `intake.open_catalog` to read a catalog of your
+    own that has such paths.
     """
     from intake.source import drivers
 
@@ -48,10 +95,11 @@ def published_path(path: Any) -> Any:
     """Return the published path of a driver, which does not change when the driver moves.
 
     Args:
-      path: The value of `driver` in a catalog entry: a published or current path. Any other value
-        that Intake accepts is returned unchanged.
+      path: The value of `driver` in a catalog entry: a published or current path, or a short name.
+        Any other value is returned unchanged.
     """
-    return next((old for old, new in moved_drivers().items() if new == path), path)
+    current = _our_drivers().get(path, path)
+    return next((old for old, new in moved_drivers().items() if new == current), current)
 
 
 def driver_name(driver: Any) -> str:

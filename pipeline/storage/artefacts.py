@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline import files
-from pipeline.errors import DamagedError, StoreError
+from pipeline import files, safe_yaml
+from pipeline.errors import ConfigError, DamagedError, StoreError
 from pipeline.experiment import renamed
 from pipeline.storage import lease as storage_lease
 from pipeline.storage import provenance, schema
@@ -96,14 +96,17 @@ class Workspace:
             hint = "run an experiment first, or list the existing ones with: soilweave ls"
             raise StoreError(url, "not found, so nothing was run here", remedy=hint)
         try:
-            return Experiment.model_validate(yaml.safe_load(files.read_bytes(url)))
-        except ValueError as error:
+            text = files.read_limited(url, safe_yaml.MAX_BYTES)
+            return Experiment.model_validate(safe_yaml.load(text, url))
+        except (ValueError, ConfigError) as error:
             problem = f"is not a valid experiment: {' '.join(str(error).split())}"
             raise StoreError(url, problem) from error
 
     def describe(self, experiment: Experiment) -> None:
-        """Write `experiment.yaml`, unless the file is already up to date."""
-        text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False).encode()
+        """Write `experiment.yaml`, without secrets, unless the file is already up to date."""
+        from pipeline.experiment.config import shown_settings
+
+        text = yaml.safe_dump(shown_settings(experiment), sort_keys=False).encode()
         url = self.url("experiment.yaml")
         if not files.exists(url) or files.read_bytes(url) != text:
             files.write_bytes(url, text)

@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.dates import runs_of_days
 from pipeline.experiment import renamed
-from pipeline.experiment.config import REGIONS
+from pipeline.experiment.config import REGIONS, shown_settings
 from pipeline.storage import version2
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def changed_settings(first: Experiment, other: Experiment) -> dict[str, Any]:
       The other experiment's values by dotted key; None where it does not have the setting.
     """
     before, after = (
-        _flatten(e.model_dump(mode="json", exclude=set(IGNORED_SETTINGS))) for e in (first, other)
+        _flatten(shown_settings(e, exclude=set(IGNORED_SETTINGS))) for e in (first, other)
     )
     keys = [k for k in before | after if before.get(k) != after.get(k)]
     return {k: after.get(k) for k in keys if k not in ("planet.url", "sources.staged")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.experiment import renamed
+from pipeline.experiment import config, renamed
 from pipeline.storage import models, schema
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
         item; `products`, the digest of each arm's product; `models`, the identity of the models;
         `foreign`, whether there is an artefact with other settings.
     """
-    settings = experiment.model_dump(mode="json", exclude={"compute"})
+    settings = config.shown_settings(experiment, exclude={"compute"})
     digest = files.sha256_of_json(renamed.with_original_names(settings))
     logged = {"experiment kind": "", "experiment": digest, "experiment.yaml": digest}
     digests: dict[str, str] = {}

@@ -13,6 +13,7 @@ import model
 from model.pyfunc import CALIBRATION_FILE, ProductModel
 from model.recipe import ModelKey
 from pipeline import files
+from pipeline.errors import redact_urls
 from pipeline.storage import artefacts, models
 from pipeline.tracking.runs import KEY_TAG
 
@@ -50,7 +51,7 @@ def register_product(runs: Runs, arm: Any, digest: str, scored: bool) -> None:
         tags = {
             KEY_TAG: digest,
             "git_commit": artefacts.git_commit() or "unknown",
-            "workspace": files.make_absolute(runs.workspace.root),
+            "workspace": redact_urls(files.make_absolute(runs.workspace.root)),
         }
         registered = client.create_model_version(
             name,

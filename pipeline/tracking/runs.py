@@ -20,7 +20,8 @@ import yaml
 
 from model import checkpoint
 from pipeline import files
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, redact_urls
+from pipeline.experiment import config
 from pipeline.storage import artefacts, models, schema, tables
 from pipeline.tracking import server
 
@@ -127,7 +128,7 @@ class Runs:
             if mlflow_experiment.lifecycle_stage != "active":
                 self.client.restore_experiment(experiment_id)
         previous, self.record["experiment"] = self.record.get("parent"), experiment_id
-        root = files.make_absolute(self.workspace.root)
+        root = redact_urls(files.make_absolute(self.workspace.root))
         tags |= {
             "git_commit": artefacts.git_commit() or "unknown",
             "workspace": root,
@@ -158,7 +159,7 @@ class Runs:
         holder = self.workspace.prepared(self.experiment)
         if holder is self.workspace:
             return f"soilweave/{self.experiment.name}", {}
-        tags = {"cube": holder.url("cube.zarr")}
+        tags = {"cube": redact_urls(holder.url("cube.zarr"))}
         with contextlib.suppress(StoreError):  # a cube without its experiment.yaml
             changed = schema.changed_settings(holder.described(), self.experiment)
             tags["changed"] = ", ".join(f"{k}={v}" for k, v in changed.items())[:MAX_VALUE_LENGTH]
@@ -206,12 +207,12 @@ class Runs:
 
     def log_settings(self) -> None:
         """Log the resolved settings as parameters of the parent run."""
-        settings = self.experiment.model_dump(mode="json", exclude={"compute"})
+        settings = config.shown_settings(self.experiment, exclude={"compute"})
         self._log_params(self.parent, dict(_flatten(settings)))
 
     def upload_settings(self) -> None:
         """Log the resolved settings as experiment.yaml."""
-        settings = self.experiment.model_dump(mode="json", exclude={"compute"})
+        settings = config.shown_settings(self.experiment, exclude={"compute"})
         self.upload("experiment.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
 
     def log_curves(self, key: ModelKey, there: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipeline import files
-from pipeline.errors import SoilweaveError
+from pipeline.errors import SoilweaveError, redact_urls
 from pipeline.tracking import server
 from pipeline.tracking.contents import loggable_digests
 from pipeline.tracking.outcome import Outcome
@@ -228,7 +228,7 @@ class Worker:
             return self._runs.record, True
         hint = "delete it, and the next run logs everything to MLflow again"
         found = files.read_json(self.workspace.url(RECORD_FILE), hint) or {}
-        root = files.make_absolute(self.workspace.root)
+        root = redact_urls(files.make_absolute(self.workspace.root))
         own = {
             "uri": server.without_password(str(self._uri)),
             "workspace": root,

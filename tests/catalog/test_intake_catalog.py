@@ -229,3 +229,11 @@ def test_faults_of_several_entries_are_told_together(snow):
     assert "2 problems" in told
     assert "footprints.nc: not found" in told
     assert "HS: units 'cm', expected 'm'" in told
+
+
+def test_another_file_is_opened_as_an_entry_whose_own_place_is_unknown(monkeypatch):
+    """`score --sites` reads a user's file, and needs neither SOILWEAVE_DATA nor a planet."""
+    monkeypatch.delenv("SOILWEAVE_DATA", raising=False)
+    for preset, entry in (("scan", "scan_sites"), ("demo", "sites")):
+        experiment = load.load_experiment(preset)
+        assert intake_catalog.driver_of_entry(experiment, entry, "mine.nc").urlpath == "mine.nc"

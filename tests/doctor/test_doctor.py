@@ -15,7 +15,7 @@ import yaml
 from clinic import rows
 
 from pipeline import cli, doctor
-from pipeline.doctor import checks
+from pipeline.doctor import targets
 from pipeline.errors import ConfigError, DataError
 from pipeline.progress import SilentProgress
 
@@ -62,9 +62,9 @@ def test_a_healthy_experiment_is_called_healthy_with_what_was_looked_at(ward):
 
 def alone(monkeypatch, *entries):
     """Examine these entries of a target only: they are many, and each takes its time."""
-    all_of = checks.find_targets
+    all_of = targets.find_targets
     chosen = lambda *of: [case for case in all_of(*of) if case.label in entries]  # noqa: E731
-    monkeypatch.setattr(checks, "find_targets", chosen)
+    monkeypatch.setattr(targets, "find_targets", chosen)
 
 
 def in_file(file, change):
@@ -228,14 +228,20 @@ PLANTED = {
         "/gone/moved.nc: not found",
     ),
     "an environment variable": (
-        in_entry("product", lambda s: s["args"].update(urlpath="{{env(CLINIC_DATA)}}/a.nc")),
+        in_entry(
+            "product",
+            lambda s: s.update(
+                args=s["args"] | {"urlpath": "{{env(CLINIC_DATA)}}/a.nc"},
+                environment=["CLINIC_DATA"],
+            ),
+        ),
         ("product", "", "environment"),
         "CLINIC_DATA is not set",
     ),
-    "no token in the environment": (
+    "a token in a template": (
         in_entry("product", lambda s: s["args"].update(urlpath="/{{env(CLINIC_TOKEN)}}/a.nc")),
-        ("product", "", "credentials"),
-        "CLINIC_TOKEN is not set",
+        ("product", "", "opening"),
+        "CLINIC_TOKEN looks like the name of a secret",
     ),
     "a period that ends early": (
         in_entry("forcing", lambda s: s["metadata"].update(period="2019-01-01..2020-12-31")),

@@ -137,12 +137,46 @@ def test_sites_without_a_position_are_elsewhere():
             '{"type": "Polygon", "coordinates": [[[0, 0], [500000, 0], [0, 9]]]}',
             "corners beyond 180 degrees of longitude or 90",
         ),
+        ('{"features": null}', "has no features"),
+        ('{"features": {"a": 1}}', "has no features"),
+        ('{"features": [null]}', "feature 0 has no rings"),
+        ('{"features": [{"type": "Feature", "geometry": null}]}', "feature 0 has no geometry"),
+        ('{"features": [{"geometry": [1, 2]}]}', "feature 0 has no geometry"),
+        ('{"type": ["Polygon"], "coordinates": []}', "is a feature of type"),
+        ('{"type": "Polygon", "coordinates": null}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": []}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": [[]]}', "has no rings"),
+        ('{"type": "MultiPolygon", "coordinates": []}', "has no rings"),
+        ('{"type": "MultiPolygon", "coordinates": [[[0, 0], [1, 1], [0, 1]]]}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": [[[[0, 0], [1, 1], [0, 1]]]]}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": [[["0", "0"], ["1", "1"], ["0", "1"]]]}', "no rings"),
+        ('{"type": "Polygon", "coordinates": [[[NaN, 0], [1, 1], [0, 1]]]}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": [[[Infinity, 0], [1, 1], [0, 1]]]}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": [[[true, 0], [1, 1], [0, 1]]]}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": [[[null, 0], [1, 1], [0, 1]]]}', "has no rings"),
+        ('{"type": "Polygon", "coordinates": {"a": [[0, 0], [1, 1], [0, 1]]}}', "has no rings"),
+        (f'{{"type": "Polygon", "coordinates": [[[{"9" * 400}, 0], [1, 1], [0, 1]]]}}', "corners"),
+        (f'{{"type": "Polygon", "coordinates": [[[{"9" * 5000}, 0], [1, 1]]]}}', "is not GeoJSON"),
+        (f'{{"type": "Polygon", "coordinates": {"[" * 100_000}', "is not GeoJSON"),
+        ('{"type": "GeometryCollection", "geometries": []}', "of type GeometryCollection"),
+        ('{"features": [{"geometry": {"type": "Polygon"}, "properties": []}]}', "has no rings"),
     ],
 )
 def test_what_is_no_polygon_in_degrees_is_refused(tmp_path, text, problem):
     (tmp_path / "odd.json").write_text(text)
-    with pytest.raises(ConfigError, match=problem):
+    with pytest.raises(ConfigError, match=problem) as caught:
         regions.regions_from_polygons(np.zeros(1), np.zeros(1), str(tmp_path / "odd.json"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("properties", ["null", "[1]", '"text"', "{}"])
+def test_polygons_without_names_have_numbers(tmp_path, properties):
+    ring = [[0, 0], [1, 0], [1, 1, 5.0], [0, 1]]
+    geometry = json.dumps({"type": "Polygon", "coordinates": [ring]})
+    feature = f'{{"geometry": {geometry}, "properties": {properties}}}'
+    (tmp_path / "odd.json").write_text(f'{{"features": [{feature}]}}')
+    half = np.full(1, 0.5)
+    assert regions.regions_from_polygons(half, half, str(tmp_path / "odd.json")) == ["0"]
 
 
 def dealt(world, folder, *settings):

@@ -215,6 +215,11 @@ def test_another_driver_or_another_argument_gives_another_digest(old, tmp_path, 
         "from pipeline.sources import gridded\n\n\nclass Grids(gridded.GriddedSource):\n    pass\n"
     )
     (tmp_path / "drivers_of_a_user.py").write_text(text)
+    package = tmp_path / "drivers_of_a_user-1.dist-info"  # as an installed package has it
+    package.mkdir()
+    (package / "METADATA").write_text("Name: drivers_of_a_user\nVersion: 1\n")
+    points = "[intake.drivers]\nuser_grids = drivers_of_a_user:Grids\n"
+    (package / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(tmp_path))
     old.edit(lambda entries: entries["forcing"].update(driver="drivers_of_a_user.Grids"))
     own = intake_catalog.entry_digest(
@@ -264,6 +269,7 @@ def test_old_paths_open_in_nested_catalogs_in_others_in_the_doctor_and_in_intake
     settings = [f"sources.catalog={inner}"]
     healthy, shown = doctor.examine(str(old.folder / "snow.yaml"), settings, SilentProgress())
     assert (healthy, shown[1]) == (True, "5 entries, 5 years in all: 5 healthy")
+    drivers.register_moved_drivers()
     assert type(intake.open_catalog(str(inner))["forcing"]).__module__ == "moved_grids"
 
 

@@ -17,14 +17,14 @@ import yaml
 import pipeline
 from pipeline import files
 from pipeline.catalog.products import product_name
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, redact_urls
 from pipeline.evaluate.report import maps as report_maps
 from pipeline.evaluate.report import scores as report_scores
 from pipeline.evaluate.report import series, strata, style
 from pipeline.evaluate.report.map_fields import MapFields
 from pipeline.evaluate.report.style import ABSENT, format_count, format_number, format_period
 from pipeline.evaluate.report.style import metric_decimals as style_digits
-from pipeline.experiment.config import SATELLITE_BASELINE, reference_arm
+from pipeline.experiment.config import SATELLITE_BASELINE, reference_arm, shown_settings
 from pipeline.storage import artefacts, ensemble, missing_values, models, schema, tables
 from pipeline.storage.cube import Cube
 
@@ -253,13 +253,18 @@ def _missing_values(manifest: Json) -> list[Json]:
 
 def provenance(experiment: Experiment, workspace: Workspace) -> Json:
     """Return the artefacts with digest, commit and duration; versions; and the experiment."""
-    described = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    described = yaml.safe_dump(shown_settings(experiment), sort_keys=False)
     rows = list(_artefact_rows(experiment, workspace))
     longest = max((row["seconds"] for row in rows), default=0)
     for row in rows:
         row["share"] = round(100 * row["seconds"] / longest, 1) if longest else 0
     versions = {name: _version(name) for name in PACKAGES}
-    return {"artefacts": rows, "versions": versions, "yaml": described, "root": workspace.root}
+    return {
+        "artefacts": rows,
+        "versions": versions,
+        "yaml": described,
+        "root": redact_urls(workspace.root),
+    }
 
 
 def _version(name: str) -> str:

@@ -40,8 +40,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# Of a sensor's file: a century of hours has about 90 MB.
+MAX_MEMBER_BYTES = 256 * 2**20
+# Largest size of the files to that of their zip. Texts of sensors have about 20, made-up zips 1000.
+MAX_EXPANSION = 200
 HEAD_BYTES = 4096  # bytes; a line is shorter than this
 TIME_FORMAT = "%Y/%m/%d %H:%M"
+DOWNLOAD_AGAIN = "download the archive again"
 _DATE_PATTERN = re.compile(r"\d{4}/\d{2}/\d{2}$")
 
 
@@ -242,15 +247,24 @@ def _list_zip(file: Any, place: str) -> dict[str, list[int]]:
     """Return the size and CRC-32 of each sensor's file in a zip."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return {
-                entry.filename: [entry.file_size, entry.CRC]
-                for entry in archive.infolist()
-                if _is_sensor_file(entry.filename)
-            }
+            entries = [e for e in archive.infolist() if _is_sensor_file(e.filename)]
     except zipfile.BadZipFile as error:
         problem = "cannot be read as a zip file; it may be truncated"
         hint = "download the archive again"
         raise DataError(http_errors.format_url(place), problem, remedy=hint) from error
+    problems = [
+        f"{entry.filename}: unpacks to {entry.file_size:,} bytes; at most {MAX_MEMBER_BYTES:,}"
+        for entry in entries
+        if entry.file_size > MAX_MEMBER_BYTES
+    ]
+    packed = file.seek(0, os.SEEK_END)
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > MAX_EXPANSION * packed:
+        problem = f"its {packed:,} bytes unpack to {unpacked:,}, more than {MAX_EXPANSION} times"
+        problems = [f"{problem} as many"]
+    if problems:
+        raise DataError(http_errors.format_url(place), *problems[:8], remedy=DOWNLOAD_AGAIN)
+    return {entry.filename: [entry.file_size, entry.CRC] for entry in entries}
 
 
 def _is_sensor_file(name: str) -> bool:
@@ -270,7 +284,6 @@ FLAGS = (
 BITS = {flag: 1 << i for i, flag in enumerate(FLAGS)}
 HIGHEST_FILL = -999.0  # this and all lower values stand for missing values, such as -9999
 READ_ERRORS = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
-DOWNLOAD_AGAIN = "download the archive again"
 _NAME_PATTERN = re.compile(r"_([A-Za-z][A-Za-z_-]*)_(-?\d+\.\d+)_(-?\d+\.\d+)_(.+)_\d+_\d+\.stm$")
 _DEPTH_TOLERANCE = 1e-6  # m
 
@@ -443,11 +456,20 @@ def _read_sensor(path: str, member: str, parts: NameParts) -> Sensor:
 
 
 def _read_member(path: str, member: str) -> bytes:
-    """Return the content of a file in an archive."""
-    if os.path.isdir(path):
-        return Path(path, member).read_bytes()
+    """Return the content of a file in an archive.
+
+    Raises:
+      DataError: If the file is larger than MAX_MEMBER_BYTES.
+    """
     status = os.stat(path)
-    return _open_zip(path, status.st_mtime_ns, status.st_size).read(member)
+    folder = os.path.isdir(path)
+    archive = None if folder else _open_zip(path, status.st_mtime_ns, status.st_size)
+    with archive.open(member) if archive else Path(path, member).open("rb") as file:
+        data: bytes = file.read(MAX_MEMBER_BYTES + 1)
+    if len(data) > MAX_MEMBER_BYTES:
+        problem = f"is larger than {MAX_MEMBER_BYTES:,} bytes"
+        raise DataError(f"{path}: {member}", problem, remedy=DOWNLOAD_AGAIN)
+    return data
 
 
 @functools.lru_cache(maxsize=1)

@@ -307,6 +307,10 @@ class BlockReader:
         return Window(j * bx * rx, i * by * ry, shape[1] * rx, shape[0] * ry)
 
 
+# Wider fields would fill the memory.
+_TILE_FIELD = re.compile(r"\{(ns|lat|ew|lon|south|west|north|east)(:0?[+-]?\d{1,2}d?)?\}")
+
+
 def format_url(
     pattern: str, day: datetime.datetime | None, corner: Corner | None, tiles: Tiles | None
 ) -> str:
@@ -317,8 +321,15 @@ def format_url(
       day: The day; None if the pattern contains none.
       corner: South-west corner of the tile; None if there are no tiles.
       tiles: Tiles of the mosaic; None for a single raster.
+
+    Raises:
+      DataError: If the pattern has other fields than those of a tile.
     """
     url = pattern
     if corner is not None and tiles is not None:
+        if "{" in _TILE_FIELD.sub("", pattern):
+            problem = "has fields in braces other than ns, lat, ew, lon, south, west, north, east"
+            hint = "such as {lat:02d}, with at most two digits"
+            raise DataError(http_errors.format_url(pattern), problem, remedy=hint)
         url = url.format(**url_fields(corner, tiles.degrees))
     return dates.fill_pattern(url, day) if day else url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +33,26 @@ PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = (
 MAX_BYTES_WITHOUT_RANGES = (
     2 * 2**30
 )  # bytes; limit for reading a whole file if a server sends no parts
+# The file systems that fsspec may be asked for. Others run code, such as `reference`, whose files
+# have templates of their own, or write files, such as `simplecache`.
+PROTOCOLS = frozenset(
+    {
+        *("file", "local", "memory", "http", "https", "ftp", "sftp", "ssh", "s3", "s3a", "gs"),
+        *("gcs", "az", "abfs", "abfss", "adl", "hdfs", "webhdfs", "hf", "github", "zip", "tar"),
+    }
+)
+_PROTOCOL = re.compile(r"[A-Za-z0-9+.-]*$")
 _supports_ranges: dict[str, bool] = {}  # host -> whether it sends parts of files
+
+
+def protocol_problems(url: str) -> list[str]:
+    """Return messages about protocols in a URL that are not accepted."""
+    *outer, last = url.split("::")  # as in zip://a.nc::s3://bucket/a.zip
+    texts = [part.partition("://")[0] for part in [*outer, *([last] if "://" in last else [])]]
+    found = [match[0] for text in texts if (match := _PROTOCOL.search(text))]
+    unknown = {protocol for protocol in found if protocol.lower() not in PROTOCOLS}
+    accepted = ", ".join(sorted(PROTOCOLS))
+    return [f"protocol '{protocol}'; accepted: {accepted}" for protocol in sorted(unknown)]
 
 
 def fsspec_options(
@@ -46,8 +66,11 @@ def fsspec_options(
       login: `earthdata` if the provider requires an Earthdata Login.
 
     Raises:
-      DataError: If there are no credentials for this login.
+      DataError: If the URL has a protocol that is not accepted, or there are no credentials for
+        this login.
     """
+    if problems := protocol_problems(url):
+        raise DataError(format_url(url), *problems, remedy="correct the entry's urlpath")
     result = dict(storage_options)
     if url.startswith(("http://", "https://")):
         result.setdefault("get_client", retrying_client)

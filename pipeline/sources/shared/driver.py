@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from intake.source.base import DataSource
 
 from pipeline import files
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UnreachableError
 from pipeline.sources.shared import access, http_errors, missing_values
 from pipeline.sources.shared.units import are_same_units, linear_conversion
 
@@ -30,6 +31,10 @@ OTHER_FORMATS = {
     b"\x1f\x8b": "compressed with gzip",
     b"PK\x03\x04": "a zip archive",
 }
+
+MAX_DIMENSION = 100_000_000  # length of a dimension of a file
+MAX_CHUNKS = 2_000_000  # of an array; dask makes an object of each
+MAX_PROBLEMS = 8  # problems of a file that a message lists
 
 CORRECT_FILE_HINT = "correct the file, or its entry in the catalog"
 
@@ -161,6 +166,8 @@ class NetcdfSource(Source):
                     file = access.open_file(url, self.storage_options, self.login)
                     stack.callback(file.close)
                 engine = _find_netcdf_engine(file, http_errors.format_url(url))
+                if engine == "h5netcdf":
+                    _check_sizes(file, http_errors.format_url(url))
                 raw = xr.open_dataset(
                     file, engine=engine, chunks=chunks, **missing_values.OPEN_OPTIONS
                 )
@@ -168,6 +175,9 @@ class NetcdfSource(Source):
                 stack.pop_all()
             except FileNotFoundError as error:
                 raise self.absence_error(http_errors.format_url(url), "not found") from error
+            except TimeoutError as error:
+                place, problem = http_errors.format_url(url), http_errors.late_answer()
+                raise UnreachableError(place, problem, remedy="try again later") from error
             except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
                 reason = " ".join(str(error).split())
                 problem = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {reason}"
@@ -216,6 +226,38 @@ def _find_netcdf_engine(file: Any, place: str) -> str:
         hint = "convert it to NetCDF-4, for example with `nccopy -k nc4` or `cdo -f nc4 copy`"
         raise DataError(place, f"is {other}; expected NetCDF-4 or NetCDF-3", remedy=hint)
     return "h5netcdf"
+
+
+def _check_sizes(file: Any, place: str) -> None:
+    """Check that the arrays of a NetCDF-4 file can be handled: a few bytes may declare any size.
+
+    Args:
+      file: A path or an open file.
+      place: The file's URL, for the error.
+
+    Raises:
+      DataError: If an array has too long a dimension or too many chunks.
+    """
+    import h5py
+
+    problems = []
+    with h5py.File(file, "r") as opened:
+        for name in opened:
+            item = opened.get(name)
+            shape = item.shape if isinstance(item, h5py.Dataset) else None
+            if not shape or 0 in shape:
+                continue
+            sizes = zip(shape, item.chunks or shape, strict=True)
+            n_chunks = math.prod(math.ceil(n / size) for n, size in sizes)
+            if max(shape) > MAX_DIMENSION or n_chunks > MAX_CHUNKS:
+                problems.append(
+                    f"{name}: {' x '.join(f'{n:,}' for n in shape)} in {n_chunks:,} chunks; at "
+                    f"most {MAX_DIMENSION:,} along a dimension and {MAX_CHUNKS:,} chunks"
+                )
+    if hasattr(file, "seek"):
+        file.seek(0)
+    if problems:
+        raise DataError(place, *problems[:MAX_PROBLEMS], remedy="divide the file")
 
 
 def read_days(raw: xr.Dataset) -> NDArray[np.datetime64]:

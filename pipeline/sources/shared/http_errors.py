@@ -6,6 +6,7 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
+from pipeline import files
 from pipeline.errors import DataError, UnreachableError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 BUSY_STATUS = {408, 429, 500, 502, 503, 504}  # HTTP status codes
 ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S = 5, 0.5, 30.0
+MAX_RESPONSE_BYTES = 2 * 2**30  # of one answer, after decompression; a server may send for ever
 
 # Error codes of S3 for keys that a server has checked and found invalid.
 WRONG_KEYS = {
@@ -71,9 +73,16 @@ def plain_http_errors(
                 problem = f"the server answers {status}"
             else:
                 problem = f"the server does not answer ({type(error).__name__})"
+                if type(error).__name__ in ("TimeoutError", "FSTimeoutError"):
+                    problem = late_answer()
             problem += f", asked {ATTEMPTS} times" if status in BUSY_STATUS else ""
             raise UnreachableError(place, problem, remedy="try again later") from None
         raise
+
+
+def late_answer() -> str:
+    """Return the problem of a server that sends too slowly."""
+    return f"the server did not send its answer within {files.MAX_HTTP_S:g} s"
 
 
 def _refusal_error(
@@ -111,7 +120,12 @@ def file_name(url: str) -> str:
 
 
 async def retrying_client(**kwargs: Any) -> aiohttp_retry.RetryClient:
-    """Return an HTTP client for fsspec that repeats requests while a server is busy."""
+    """Return an HTTP client for fsspec that repeats requests while a server is busy.
+
+    An answer that takes longer than `files.MAX_HTTP_S` or is larger than MAX_RESPONSE_BYTES is an
+    error.
+    """
+    import aiohttp
     import aiohttp_retry
     from fsspec.implementations.http import get_client
 
@@ -121,9 +135,40 @@ async def retrying_client(**kwargs: Any) -> aiohttp_retry.RetryClient:
         max_timeout=LONGEST_WAIT_S,
         statuses=BUSY_STATUS,
         retry_all_server_errors=False,
-        exceptions=set(_network_errors()),
+        # An answer that was too slow is not asked for again at once.
+        exceptions={aiohttp.ClientConnectionError, aiohttp.ClientPayloadError},
     )
-    return aiohttp_retry.RetryClient(await get_client(**kwargs), retry_options=retry_options)
+    limits = {
+        "timeout": aiohttp.ClientTimeout(total=files.MAX_HTTP_S, sock_connect=30),
+        "response_class": _bounded_response(),
+    }
+    client = await get_client(**{**limits, **kwargs})
+    return aiohttp_retry.RetryClient(client, retry_options=retry_options)
+
+
+@functools.cache
+def _bounded_response() -> Any:
+    """Return a class of answers of aiohttp that read no more than MAX_RESPONSE_BYTES."""
+    import aiohttp
+
+    class BoundedResponse(aiohttp.ClientResponse):
+        """An answer of limited size."""
+
+        async def read(self) -> bytes:
+            if self._body is None:
+                parts, size = [], 0
+                async for part in self.content.iter_any():
+                    parts.append(part)
+                    size += len(part)
+                    if size > MAX_RESPONSE_BYTES:
+                        self.close()
+                        problem = f"the answer is larger than {MAX_RESPONSE_BYTES:,} bytes"
+                        hint = "download the file and set the entry's urlpath to the copy"
+                        raise DataError(format_url(str(self.url)), problem, remedy=hint)
+                self._body = b"".join(parts)
+            return await super().read()
+
+    return BoundedResponse
 
 
 @functools.cache

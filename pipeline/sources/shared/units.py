@@ -5,6 +5,7 @@ Units are converted by pint with the spelling of the CF conventions.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,12 @@ UNIT_SPELLINGS = {
 # Gas constant of dry air over that of water vapour, as in the IFS.
 GAS_RATIO = 287.0597 / 461.5250
 WATER_DENSITY = 1000.0  # kg m-3, density
+
+
+# Pint computes powers of numbers, so that units such as `9**9**9**9 m` would never end.
+MAX_UNITS = 100  # characters
+_POWER = re.compile(r"[\d)]\s*(?:\*\*|\^)")
+_LARGE_POWER = re.compile(r"(?:\*\*|\^)[\s(+-]*\d{3,}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,10 @@ def linear_conversion(units: str, target: str) -> tuple[float, float]:
     """
     if normalize_units(units) == normalize_units(target):
         return 1.0, 0.0
+    for text in (units, target):
+        if len(text) > MAX_UNITS or _LARGE_POWER.search(text) or len(_POWER.findall(text)) > 1:
+            problem = f"have more than {MAX_UNITS} characters, or powers of powers or above 99"
+            raise DataError(f"units '{text[:MAX_UNITS]}'", problem)
     from cf_xarray.units import units as registry
 
     try:

@@ -23,6 +23,7 @@ EMPTY_CELLS = (
     "none",
 )  # cells that are read as empty, in lower case
 
+MAX_HEADER = 100_000  # characters of the header, and of the lines with units below it
 MAX_LINES_NAMED = 5  # largest number of lines that a message names
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -60,17 +61,18 @@ def parse_csv(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     text = data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    header = 0
-    while header < len(lines) and (not lines[header].strip() or lines[header].startswith("#")):
-        header += 1
-    if header == len(lines):
-        return pd.DataFrame(), ["the file is empty: expected a header and rows"]
+    header, problem = _find_header(lines)
+    if problem:
+        return pd.DataFrame(), [problem]
     station, units, header = _parse_logger_header(lines, header)
     separator = max(",;\t", key=lines[header].count)
     width = len(next(csv.reader([lines[header]], delimiter=separator)))
     kept, problems = _drop_long_lines(lines[header:], separator, width, header + 1)
     options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False}
-    raw = pd.read_csv(io.StringIO(kept), skip_blank_lines=False, index_col=False, **options)
+    try:
+        raw = pd.read_csv(io.StringIO(kept), skip_blank_lines=False, index_col=False, **options)
+    except pd.errors.ParserError as error:
+        return pd.DataFrame(), [_explain_parser_error(error, header + 1)]
     raw = raw.fillna("")
     raw.index = pd.RangeIndex(header + 2, header + 2 + len(raw), name="line")
     names = [name.strip() for name in next(csv.reader([lines[header]], delimiter=separator))]
@@ -80,13 +82,34 @@ def parse_csv(data: bytes) -> tuple[pd.DataFrame, list[str]]:
     raw.attrs["twice"] = [name for name, n in _count_repeats(names) if n == 1]
     raw.attrs["station"] = station
     unit_lines = [] if units else _unit_lines(raw)
-    if unit_lines:
-        units = unit_lines[0]
+    units = unit_lines[0] if unit_lines else units
     raw.attrs["units"] = dict(zip(raw.columns, units, strict=False))
     raw.attrs["decimal"] = "." if separator == "," else ","
     blank = (raw == "").all(axis=1)
     blank.iloc[: len(unit_lines)] = True
     return raw[~blank], problems
+
+
+def _find_header(lines: list[str]) -> tuple[int, str]:
+    """Return the index of the first line of the header, and why it cannot be read, if so."""
+    header = 0
+    while header < len(lines) and (not lines[header].strip() or lines[header].startswith("#")):
+        header += 1
+    if header == len(lines):
+        return header, "the file is empty: expected a header and rows"
+    n_head = 4 if "TOA" in lines[header][:8] else 1  # lines that may be of a logger's header
+    if max(map(len, lines[header : header + n_head])) > MAX_HEADER:
+        problem = f"line {header + 1}, the header, or one below it has more than {MAX_HEADER:,}"
+        return header, f"{problem} characters"
+    return header, ""
+
+
+def _explain_parser_error(error: Exception, first: int) -> str:
+    """Return the message for an error of pandas, of a file whose header is in line `first`."""
+    opened = re.search(r"EOF inside string starting at row (\d+)", str(error))
+    if opened is None:
+        return f"the file is no CSV: {' '.join(str(error).split())}"
+    return f"a quotation mark that is opened in line {first + int(opened[1])} is not closed"
 
 
 def _unit_lines(raw: pd.DataFrame) -> list[list[str]]:
@@ -127,6 +150,14 @@ def _count_repeats(names: Sequence[str]) -> list[tuple[str, int]]:
     return [(name, names[:i].count(name)) for i, name in enumerate(names)]
 
 
+def _count_cells(line: str, separator: str) -> int:
+    """Return the number of cells of a line."""
+    try:
+        return len(next(csv.reader([line], delimiter=separator)))
+    except csv.Error:  # a cell of more than 131,072 characters
+        return line.count(separator) + 1
+
+
 def _drop_long_lines(
     lines: Sequence[str], separator: str, width: int, first: int
 ) -> tuple[str, list[str]]:
@@ -142,9 +173,7 @@ def _drop_long_lines(
       The text; and a message about the replaced lines, if any.
     """
     candidates = [i for i, line in enumerate(lines) if line.count(separator) >= width]
-    too_long = [
-        i for i in candidates if len(next(csv.reader([lines[i]], delimiter=separator))) > width
-    ]
+    too_long = [i for i in candidates if _count_cells(lines[i], separator) > width]
     if not too_long:
         return "\n".join(lines).rstrip("\n"), []
     replaced = set(too_long)
