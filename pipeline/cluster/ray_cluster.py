@@ -273,24 +273,13 @@ def run_tasks(
     yield from finished
     if not unfinished:
         return
+    name = (function.func if isinstance(function, partial) else function).__name__
+    resources = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory}
     with connected():
         import ray
 
-        name = (function.func if isinstance(function, partial) else function).__name__
         _check_node_memory(name, memory)
-        options: dict[str, Any] = {
-            "name": name,
-            "num_cpus": cpus,
-            "num_gpus": gpus,
-            "memory": memory,
-            "max_retries": retries,
-            "retry_exceptions": [_StoreFailure],
-            "scheduling_strategy": "SPREAD",
-        }
-        # max_calls=0: a process runs several tasks, on a GPU too.
-        task: Any = ray.remote(max_calls=0)(_run_task).options(**options)
-        wait_s = RETRY_WAIT_S
-        pending = {task.remote(function, item, wait_s): item for item in unfinished}
+        pending = _submit(name, function, unfinished, retries, resources)
         try:
             while pending:
                 (done,), _ = ray.wait([*pending])
@@ -298,6 +287,27 @@ def run_tasks(
         finally:
             for each in pending:
                 ray.cancel(each)
+
+
+def _submit(
+    name: str,
+    function: Callable[[Json], Json],
+    items: list[Json],
+    retries: int,
+    resources: dict[str, Any],
+) -> dict[Any, Json]:
+    """Submit a task for each item; return the items by the references of their tasks."""
+    import ray
+
+    # max_calls=0: a process runs several tasks, on a GPU too.
+    task: Any = ray.remote(max_calls=0)(_run_task).options(
+        name=name,
+        max_retries=retries,
+        retry_exceptions=[_StoreFailure],
+        scheduling_strategy="SPREAD",
+        **resources,
+    )
+    return {task.remote(function, item, RETRY_WAIT_S): item for item in items}
 
 
 class _StoreFailure(Exception):

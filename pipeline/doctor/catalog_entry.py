@@ -67,6 +67,9 @@ def put(catalog: str, name: str, entry: Json) -> str:
         held = (safe_yaml.load(before, catalog) or {}).get("sources") or {}
         after = _edited(before or HEADER, name, entry)
         found = yaml.safe_load(after)["sources"]
+    except ConfigError as error:
+        hint = "name another file, or a new one"
+        raise ConfigError(catalog, *error.problems, remedy=hint) from error
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         told = f"cannot be edited: {' '.join(str(error).split())}"
         raise ConfigError(catalog, told, remedy="name another file, or a new one") from error

@@ -18,7 +18,8 @@ from pipeline.cluster import resources
 from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import config
 from pipeline.prepare import block_task
-from pipeline.prepare.block_task import check_receipts, empty_receipt, run_blocks, write_block
+from pipeline.prepare.block_task import empty_receipt, write_block
+from pipeline.prepare.run_blocks import check_receipts, run_blocks
 from pipeline.storage import artefacts, maps_schema, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.pending_change import PendingChange

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import files
-from pipeline.catalog import experiment_sources, task_memory
+from pipeline.catalog import experiment_sources
 from pipeline.catalog.site_records import find_range_problems
 from pipeline.cluster import ray_cluster
 from pipeline.errors import DataError, SoilweaveError, StoreError, UnreachableError
@@ -24,7 +24,7 @@ from pipeline.sources.shared import access
 from pipeline.storage import missing_values, schema, zarr_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import date
 
     import xarray as xr
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pipeline.catalog.experiment_sources import Sources
     from pipeline.files import Json
     from pipeline.grid.ease import Window
-    from pipeline.progress import Progress
 
     Period = tuple[date, date]
     PackedDays = NDArray[
@@ -43,38 +42,6 @@ if TYPE_CHECKING:
 
 
 _FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"  # kinds of records
-
-
-def run_blocks(
-    blocks: range,
-    task: Callable[[Json], Json],
-    finished_receipt: Callable[[Json], Json | None],
-    experiment: Experiment,
-    n_forcing: int,
-    progress: Progress,
-) -> list[Json]:
-    """Run one task for each block, until a store does not answer; return the receipts.
-
-    Args:
-      blocks: The numbers of the blocks.
-      task: Takes {"block": number of the block} and returns its receipt, as `write_block` does.
-      finished_receipt: Returns the receipt that an interrupted run left for an item, or None.
-      experiment: The experiment.
-      n_forcing: Number of forcing variables.
-      progress: Receives the number of blocks done.
-    """
-    receipts: list[Json] = []
-    memory = task_memory.prepare_task_mb(experiment, n_forcing) * 1e6
-    items = [{"block": block} for block in blocks]
-    try:
-        for _, receipt in ray_cluster.run_tasks(items, task, finished_receipt, memory=memory):
-            receipts.append(receipt)
-            progress.advance()
-            if receipt["outage"]:  # all other blocks would fail too, each after its retries
-                break
-    except StoreError as error:
-        receipts.append(empty_receipt() | {"unwritten": [str(error)], "outage": True})
-    return receipts
 
 
 def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool = False) -> Json:
@@ -128,32 +95,6 @@ def empty_receipt() -> Json:
     """
     failures: Json = {"problems": [], "unread": [], "unwritten": [], "outage": False}
     return {"node": ray_cluster.node_address(), "shards": [], "dropped": {}, **failures}
-
-
-def check_receipts(place: str, receipts: list[Json]) -> None:
-    """Check that all tasks have written their blocks.
-
-    Args:
-      place: What the tasks write, for the message.
-      receipts: The receipts of the tasks.
-
-    Raises:
-      StoreError: If objects could not be written, whatever other problems there are.
-      DataError: If sources cannot be read or have invalid values; it lists all of them.
-    """
-    lines = {
-        key: sorted({line for receipt in receipts for line in receipt[key]})
-        for key in ("unwritten", "unread", "problems")
-    }
-    if lines["unwritten"]:
-        hint = "correct this and run again; finished blocks are kept"
-        raise StoreError(place, *lines["unwritten"], *lines["unread"], remedy=hint)
-    if lines["problems"]:
-        hint = "correct the data, or the variable's range"
-        raise DataError("sources", *lines["problems"], *lines["unread"], remedy=hint)
-    if lines["unread"]:
-        hint = "run again when the sources can be read; finished blocks are kept"
-        raise DataError("sources", *lines["unread"], remedy=hint)
 
 
 class BlockWriter:

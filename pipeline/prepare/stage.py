@@ -15,7 +15,8 @@ from pipeline.errors import DataError, StoreError
 from pipeline.experiment import config
 from pipeline.grid import collocated_sites
 from pipeline.prepare import block_task
-from pipeline.prepare.block_task import check_receipts, empty_receipt, run_blocks, write_block
+from pipeline.prepare.block_task import empty_receipt, write_block
+from pipeline.prepare.run_blocks import check_receipts, run_blocks
 from pipeline.storage import missing_values, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 

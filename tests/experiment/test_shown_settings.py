@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment import config, load
 from pipeline.storage import schema
 from pipeline.storage.artefacts import Workspace
-from pipeline.tracking import mirror
+from pipeline.tracking import contents
 
 SECRET = "s3cr3t-value"
 SETTINGS = (
@@ -52,7 +52,7 @@ def test_mlflow_gets_the_same_settings_whatever_the_secrets(snow, tmp_path):
     for secret in (SECRET, "another-one"):
         settings = [f"sources.catalog=https://me:{secret}@host/c.yaml"]
         experiment = load.load_experiment(str(snow), settings)
-        found = mirror.loggable_digests(experiment, Workspace(str(tmp_path / "w")))
+        found = contents.loggable_digests(experiment, Workspace(str(tmp_path / "w")))
         digests.append(found["logged"]["experiment"])
     assert digests[0] == digests[1]
 

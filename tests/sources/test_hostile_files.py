@@ -9,6 +9,7 @@ import zipfile
 import h5py
 import pytest
 import web
+from fsspec.implementations.http import HTTPFileSystem
 
 from pipeline import files, safe_yaml
 from pipeline.catalog import entries
@@ -56,6 +57,7 @@ def endless(monkeypatch):
     monkeypatch.setattr(files, "MAX_HTTP_S", 1.0)
     monkeypatch.setattr(http_errors, "MAX_RESPONSE_BYTES", 5 * 2**20)
     monkeypatch.setattr(access, "_supports_ranges", {})
+    HTTPFileSystem.clear_instance_cache()  # an instance keeps the limits that it was made with
     Slow.ended.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     server.daemon_threads = True
@@ -66,6 +68,7 @@ def endless(monkeypatch):
     server.shutdown()
     server.server_close()
     thread.join()
+    HTTPFileSystem.clear_instance_cache()
 
 
 def says(action, *parts):
