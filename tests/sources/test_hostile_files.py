@@ -26,6 +26,10 @@ from pipeline.sources.table.text import parse_csv
 MEMBER = "Net/Site/Net_Net_Site_sm_0.050000_0.050000_Probe_20200101_20200102.stm"
 
 
+# Clients with these limits; those of other tests have the limits that they were made with.
+CLIENTS = {}
+
+
 class Slow(http.server.BaseHTTPRequestHandler):
     """Answers GET by a body without end, as fast or as slowly as its path says."""
 
@@ -57,7 +61,7 @@ def endless(monkeypatch):
     monkeypatch.setattr(files, "MAX_HTTP_S", 1.0)
     monkeypatch.setattr(http_errors, "MAX_RESPONSE_BYTES", 5 * 2**20)
     monkeypatch.setattr(access, "_supports_ranges", {})
-    HTTPFileSystem.clear_instance_cache()  # an instance keeps the limits that it was made with
+    monkeypatch.setattr(HTTPFileSystem, "_cache", CLIENTS)
     Slow.ended.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     server.daemon_threads = True
@@ -68,7 +72,6 @@ def endless(monkeypatch):
     server.shutdown()
     server.server_close()
     thread.join()
-    HTTPFileSystem.clear_instance_cache()
 
 
 def says(action, *parts):
