@@ -22,6 +22,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from pipeline.errors import SoilweaveError
 from pipeline.tracking.worker import LiveValues, Worker
 
 if TYPE_CHECKING:
@@ -105,28 +106,37 @@ class Mirror:
         """End the run, log what is missing, and say in one line what became of it.
 
         What is still missing after END_S seconds is left to the next run. A run for which nothing
-        was done or logged is not marked as FAILED.
+        was done or logged is not marked as FAILED. A verb that failed while another driver holds
+        the lease can log nothing, so it ends at once.
 
         Args:
           status: FINISHED or FAILED; RUNNING leaves the run open.
           error: The error that ended the verb, shown as the run's tag `error`.
         """
         worker = self._worker
+        limit_s = 0.0 if status == "FAILED" and self._is_held_by_another() else END_S
         with self._news:
             self._ending = status, error
-            worker.end_by(END_S)
+            worker.end_by(limit_s)
             thread = self._begin()
             self._news.notify()
         try:
-            thread.join(END_S + LAST_ANSWER_S)
+            thread.join(limit_s and limit_s + LAST_ANSWER_S)
         finally:
             worker.abandoned.set()
             if worker.took_lease:
                 self.workspace.lease.release()
-        note = worker.unfinished_line() if thread.is_alive() else worker.note
+        note = worker.unfinished_line() if limit_s and thread.is_alive() else worker.note
         if note and status != "RUNNING":
             self.shown.start("mlflow", 0, "runs")
             self.shown.finish(note)
+
+    def _is_held_by_another(self) -> bool:
+        """Return whether another driver may be working in the workspace."""
+        try:
+            return self.workspace.lease.held_by_another()
+        except SoilweaveError:
+            return False  # the workspace cannot be read, which the verb's own error already says
 
     def _begin(self) -> threading.Thread:
         """Start the thread if it does not run yet, and return it; called with `_news` held."""
