@@ -40,7 +40,8 @@ stages: setup
 test-servers: setup
 	$(BIN)/pytest -m servers $(ARGS)
 
-# Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow.
+# Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow;
+# and other long tests, such as runs that are interrupted.
 test-cluster: setup
 	$(BIN)/pytest -m cluster -o faulthandler_timeout=900 -s $(ARGS)
 

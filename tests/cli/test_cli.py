@@ -256,7 +256,7 @@ def test_sites_outside_the_domain_are_listed_and_spoil_no_median(world, at, scor
     assert medians(summary)["multiscale", "rmse"] is not None
 
 
-@pytest.mark.servers  # it takes half a minute
+@pytest.mark.cluster  # it takes half a minute
 def test_days_beyond_the_experiments_period_are_scored(
     soilweave, scored, snow, tmp_path, local_ray
 ):

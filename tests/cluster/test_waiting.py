@@ -139,7 +139,7 @@ def answers(url):
     return False
 
 
-@pytest.mark.servers
+@pytest.mark.cluster
 def test_a_cluster_that_scales_from_zero_is_asked_and_waited_for(tmp_path):
     before = processes.ours()
     resource = {"CPU": 1, "GPU": 1, "object_store_memory": 100_000_000}
@@ -155,7 +155,7 @@ def test_a_cluster_that_scales_from_zero_is_asked_and_waited_for(tmp_path):
     assert processes.leftovers(before) == []
 
 
-@pytest.mark.servers
+@pytest.mark.cluster
 def test_prepare_on_a_head_without_cpus_says_so_and_ends(tmp_path):
     before = processes.ours()
     path = world.write(tmp_path / "snow")

@@ -325,7 +325,7 @@ DEATHS = (
 )
 
 
-@pytest.mark.servers  # it takes half a minute
+@pytest.mark.cluster  # it takes half a minute
 def test_killed_anywhere_and_run_again_it_is_the_same(mine, tmp_path):
     def rain(dataset):
         dataset["SNOWF"].loc[{"time": "2020-12-04"}] += 0.3
