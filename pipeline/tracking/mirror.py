@@ -114,19 +114,19 @@ class Mirror:
           error: The error that ended the verb, shown as the run's tag `error`.
         """
         worker = self._worker
-        limit_s = 0.0 if status == "FAILED" and self._is_held_by_another() else END_S
+        can_log = status != "FAILED" or not self._is_held_by_another()
         with self._news:
             self._ending = status, error
-            worker.end_by(limit_s)
+            worker.end_by(END_S)
             thread = self._begin()
             self._news.notify()
         try:
-            thread.join(limit_s and limit_s + LAST_ANSWER_S)
+            thread.join(END_S + LAST_ANSWER_S if can_log else 0)
         finally:
             worker.abandoned.set()
             if worker.took_lease:
                 self.workspace.lease.release()
-        note = worker.unfinished_line() if limit_s and thread.is_alive() else worker.note
+        note = worker.unfinished_line() if can_log and thread.is_alive() else worker.note
         if note and status != "RUNNING":
             self.shown.start("mlflow", 0, "runs")
             self.shown.finish(note)

@@ -321,7 +321,8 @@ def test_a_server_behind_a_login_is_logged_in_to(world, guarded, tmp_path, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", LOGIN[0])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", LOGIN[1])
-    assert mirrored(world.experiment, workspace) == [f"mlflow: logged to {guarded}"]
+    (line,) = mirrored(world.experiment, workspace)
+    assert line.startswith(f"mlflow: logged to {guarded}/#/experiments/")
     assert_whole(guarded, workspace, world.experiment)
     assert LOGIN[1] not in Path(workspace.url("mlflow.json")).read_text()
 
