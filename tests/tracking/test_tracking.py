@@ -142,6 +142,7 @@ def server(tmp_path_factory, port):
         patch.setattr(servers, "free_ports", lambda *_: [port])
         backend, artifacts = f"sqlite:///{folder}/server.db", str(folder / "artifacts")
         with servers.mlflow_server(folder, backend, artifacts) as uri:
+            patch.undo()  # other servers have ports of their own
             yield uri
 
 
