@@ -22,6 +22,8 @@ cli.main()
 """
 KEPT = ("cube.zarr", "folds", "models", "experiment.yaml")
 
+pytestmark = pytest.mark.cluster  # each takes half a minute
+
 
 @pytest.fixture(scope="module")
 def proxy(s3):
