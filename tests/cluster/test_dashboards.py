@@ -6,11 +6,11 @@ import contextlib
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import web
 
 from pipeline.cluster import submit
 from pipeline.errors import ConfigError
@@ -42,12 +42,8 @@ def answering(status: int, body: str):
         def log_message(self, *_):
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
+    with web.running(Handler) as url:
+        yield url
 
 
 NO_DASHBOARD = "no Ray dashboard: what answers there does not tell its version of Ray; start one"

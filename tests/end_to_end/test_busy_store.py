@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import busy_s3
 import pytest
+import s3_proxy
 
 from pipeline import files
 from pipeline.storage.artefacts import Workspace
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster  # each takes half a minute
 
 @pytest.fixture(scope="module")
 def proxy(s3):
-    with busy_s3.before(s3.endpoint) as made:
+    with s3_proxy.before(s3.endpoint) as made:
         yield made
 
 

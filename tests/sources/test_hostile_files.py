@@ -63,15 +63,9 @@ def endless(monkeypatch):
     monkeypatch.setattr(access, "_supports_ranges", {})
     monkeypatch.setattr(HTTPFileSystem, "_cache", CLIENTS)
     Slow.ended.clear()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    Slow.ended.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with web.running(Slow) as url:
+        yield url
+        Slow.ended.set()
 
 
 def says(action, *parts):
