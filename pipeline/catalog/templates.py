@@ -232,9 +232,7 @@ def _fill_tree(
         match = _TEMPLATE.fullmatch(tree, mark.start(), mark.end())
         try:
             if match is None:
-                raise ValueError(
-                    "accepted: {{NAME}} of a parameter, {{CATALOG_DIR}}, {{env(NAME)}}"
-                )
+                raise ValueError(ACCEPTED)
             pieces += [tree[end : mark.start()], value_of(match, path)]
         except ValueError as error:
             problems.append(f"{where}: {_quote(mark[0])}: {error}")
