@@ -246,7 +246,7 @@ def _ask_with_token(address: str, parts: SplitResult) -> Answer:
     mode = os.environ.get("RAY_AUTH_MODE")
     origin, token = _own_token()
     if (mode or "").lower() != "token":
-        # With an address, Ray itself sends no token unless it is told to.
+        # With an address, Ray sends no token unless RAY_AUTH_MODE is set.
         problem = f"the cluster wants a token, but RAY_AUTH_MODE is {mode or 'not set'} here"
         known = f"set RAY_AUTH_MODE=token; the token in {origin} is then sent"
         remedy = known if token else TOKEN_REMEDY
@@ -347,7 +347,7 @@ def _temporary_folder() -> tuple[str, str]:
 
 
 def _free_mb(folder: str) -> float:
-    """Return the free space of a folder in MB; infinite if it cannot be told."""
+    """Return the free space of a folder in MB; infinite if it is unknown."""
     try:
         return shutil.disk_usage(folder).free / 2**20
     except OSError:

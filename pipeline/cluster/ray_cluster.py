@@ -367,7 +367,7 @@ def _check_node_memory(name: str, memory: float | None) -> None:
     largest = max((node["Resources"].get("memory", 0) for node in nodes), default=0)
     if memory is not None and memory > largest:
         problem = f"needs {memory / 1e9:.1f} GB of memory; the largest node has {largest / 1e9:.1f}"
-        hint = "use nodes with more memory, or a smaller domain; `soilweave plan` tells the needs"
+        hint = "use nodes with more memory, or a smaller domain; `soilweave plan` estimates it"
         raise ClusterError(f"task {name}", f"{problem} GB for tasks", remedy=hint)
 
 

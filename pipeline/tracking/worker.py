@@ -83,7 +83,7 @@ class Worker:
         self._deadline, self._limit_s, self._retry_at = float("inf"), 0.0, 0.0
 
     def __enter__(self) -> Self:
-        """Do nothing."""
+        """Return this worker; nothing is changed for MLflow yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -219,7 +219,7 @@ class Worker:
         return True
 
     def _record(self, present: Json) -> tuple[Json, bool]:
-        """Return what was logged, and whether what lies in the workspace may be logged.
+        """Return what was logged, and whether what is in the workspace may be logged.
 
         The latter is False if artefacts with other settings are there and nothing was logged with
         these: the next stage refuses these settings, or replaces the artefacts.
