@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 RETRIES = 3  # how often a task runs again after its worker or its store has failed
 RETRY_WAIT_S = 10.0  # seconds before a task runs again after its store has failed
 PROBE_TIMEOUT_S = 60.0  # seconds after which a node that has not answered counts as unreachable
+LAST_REPORT_S = 0.25  # seconds without a report after which, at the end, no more are waited for
 _session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
 
 
@@ -162,7 +163,7 @@ class ProgressQueue:
 def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
     """Start a queue on the driver's node; what workers report to it is passed to the progress.
 
-    Everything that they have reported by the end of the block is passed on.
+    After the end of the block, reports that are still on their way are waited for.
     """
     import ray
     import ray.exceptions
@@ -181,7 +182,7 @@ def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
         while True:
             ending = stopped.is_set()
             try:
-                what, about = reported.queue.get(timeout=0.01 if ending else 0.5)
+                what, about = reported.queue.get(timeout=LAST_REPORT_S if ending else 0.5)
             except Empty:
                 if ending:
                     return
@@ -205,24 +206,19 @@ def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
 
 
 def report_progress(queue: Any, units: int) -> None:
-    """Report units of work from a worker.
+    """Report units of work from a worker. `queue` None reports nothing.
 
-    If the queue is lost with its node, a warning is logged and the work continues. `queue` None
-    reports nothing.
+    It does not wait for an answer: Ray gives the CPU of a task that waits to another task, and
+    starts one more worker for it. If the queue is lost with its node, so is the report.
     """
-    import ray.exceptions
-
     if queue is not None:
-        try:
-            queue.put_nowait((units, node_address()))
-        except ray.exceptions.RayError as error:
-            log.warning("progress not reported: %s", error)
+        queue.actor.put_nowait.remote((units, node_address()))
 
 
 def report_point(queue: Any, key: ModelKey, point: Mapping[str, float]) -> None:
-    """Report a point of a model's training curve from a worker, without waiting for an answer.
+    """Report a point of a model's training curve from a worker, as `report_progress` does.
 
-    If the queue is lost, so is the point; the model's history has it. `queue` None reports nothing.
+    A point that is lost is still in the model's history.
     """
     if queue is not None:
         queue.actor.put_nowait.remote((key, dict(point)))

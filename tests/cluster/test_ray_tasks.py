@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline.cluster.ray_cluster import run_tasks, split_by_receipt
 from pipeline.errors import ClusterError, DamagedError, StoreError
+from pipeline.progress import SilentProgress
 
 ITEMS = [{"block": block, "name": f"b{block}"} for block in range(5)]
 KEPT = {1: {"value": "kept 1"}, 3: {"value": "kept 3", "more": [1.5, None]}}
@@ -52,6 +54,31 @@ def test_a_task_is_given_what_it_declares(local_ray):
 
     receipts = [receipt for _, receipt in run_tasks(ITEMS, task, cpus=2, memory=10e6)]
     assert receipts == [{"CPU": 2.0, "memory": 10e6}] * len(ITEMS)
+
+
+def test_tasks_that_report_progress_do_not_give_their_cpus_to_others(local_ray):
+    from pipeline.cluster import ray_cluster
+
+    class Counted(SilentProgress):
+        units = 0
+
+        def advance(self, units=1):
+            self.units += units
+
+    def task(item, queue):
+        begun = time.time()
+        for _ in range(10):
+            ray_cluster.report_progress(queue, 1)
+            time.sleep(0.05)
+        return {"begun": begun, "ended": time.time()}
+
+    progress, items = Counted(), [{"block": block} for block in range(8)]
+    with ray_cluster.connected(), ray_cluster.progress_queue(progress) as reported:
+        found = [*run_tasks(items, partial(task, queue=reported.queue))]
+    spans = [(receipt["begun"], receipt["ended"]) for _, receipt in found]
+    running = [sum(begun <= at < ended for begun, ended in spans) for at, _ in spans]
+    assert max(running) <= 2  # the CPUs of this Ray
+    assert progress.units == 80
 
 
 def counter(folder: Path):

@@ -26,7 +26,6 @@ class Waiting:
 
     def __init__(self, queue, gate: Path) -> None:
         self.queue, self.gate, self.sent = queue, gate, 0
-        self.put_nowait = queue.put_nowait
 
     @property
     def actor(self):
@@ -34,7 +33,7 @@ class Waiting:
 
     def _send(self, item) -> None:
         self.queue.actor.put_nowait.remote(item)
-        self.sent += 1
+        self.sent += not isinstance(item[0], int)  # points of curves, not units of progress
         end = time.monotonic() + WAIT_S
         while self.sent >= 2 and not self.gate.exists() and time.monotonic() < end:
             time.sleep(0.05)
