@@ -15,8 +15,8 @@ import yaml
 from pipeline import files
 from pipeline.errors import DamagedError, StoreError
 from pipeline.experiment import renamed
+from pipeline.storage import backup, provenance, records, schema
 from pipeline.storage import lease as storage_lease
-from pipeline.storage import provenance, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
 
 # The other artefacts are single files, such as folds.parquet with folds.manifest.json.
-FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/", "maps": "maps/"}
+FOLDERS = records.OWN_FOLDERS | {"maps": "maps/"}
 IDENTITY_KEYS = ("inputs_sha256", "inputs")  # keys of begun.json
 MANIFEST_KEYS = (*IDENTITY_KEYS, "shards", "empty")
 
@@ -97,13 +97,15 @@ class Workspace:
             raise StoreError(url, "not found, so nothing was run here", remedy=hint)
         try:
             return Experiment.model_validate(yaml.safe_load(files.read_bytes(url)))
-        except ValueError as error:
+        except (ValueError, yaml.YAMLError) as error:
             problem = f"is not a valid experiment: {' '.join(str(error).split())}"
-            raise StoreError(url, problem) from error
+            hint = "restore it with: soilweave verify --repair"
+            raise StoreError(url, problem, remedy=hint) from error
 
     def describe(self, experiment: Experiment) -> None:
         """Write `experiment.yaml`, unless the file is already up to date."""
         text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False).encode()
+        text = records.seal_text(text)
         url = self.url("experiment.yaml")
         if not files.exists(url) or files.read_bytes(url) != text:
             files.write_bytes(url, text)
@@ -126,6 +128,11 @@ class Artefact:
     name: str
     prefix: str
     lease: Lease | None = None
+
+    @property
+    def home(self) -> str:
+        """URL of the folder of the experiment."""
+        return self.prefix.rstrip("/.").rpartition("/")[0]
 
     def manifest(self) -> Json | None:
         """Read the manifest; return None if the artefact is not complete.
@@ -187,7 +194,7 @@ class Artefact:
             hint = f"give --name NEW, or make it again with: soilweave {verb} --overwrite"
             problem = f"was made with other settings: {changes}"
             raise StoreError(where, problem, remedy=hint)
-        return str(manifest["inputs_sha256"])
+        return digest_of(manifest)
 
     def changed_settings(self, manifest: Json, experiment: Experiment, ignore: str = "") -> str:
         """Describe the settings of an experiment that differ from those of the artefact.
@@ -274,7 +281,7 @@ class Artefact:
                 return True
         self.remove()
         record = {"inputs_sha256": files.sha256_of_json(inputs), "inputs": inputs, "begun": now}
-        files.write_json(f"{self.prefix}begun.json", record)
+        files.write_json(f"{self.prefix}begun.json", records.seal(record, self.name))
         return False
 
     def commit(self, inputs: Json, shards: Iterable[Json], **extra: Any) -> None:
@@ -301,7 +308,7 @@ class Artefact:
             **extra,
             **_shard_lists(shards),
         }
-        files.write_json(f"{self.prefix}manifest.json", manifest)
+        self._write_manifest(manifest)
         files.remove(f"{self.prefix}begun.json")
 
     def amend(self, shards: Iterable[Json], **changed: Any) -> None:
@@ -318,9 +325,16 @@ class Artefact:
             self.lease.check()
         manifest = self.manifest() or {}
         empty = [{"key": key, "size": 0} for key in manifest["empty"]]
-        records = {record["key"]: record for record in (*manifest["shards"], *empty, *shards)}
-        updated = manifest | changed | _shard_lists(records.values())
-        files.write_json(f"{self.prefix}manifest.json", updated)
+        present = {record["key"]: record for record in (*manifest["shards"], *empty, *shards)}
+        self._write_manifest(manifest | changed | _shard_lists(present.values()))
+
+    def _write_manifest(self, manifest: Json) -> None:
+        """Write the manifest, with records of the metadata that it describes, and its backup."""
+        if metadata := records.metadata_records(self.home, self.name):
+            manifest["metadata"] = metadata
+        manifest = records.seal(manifest, self.name)
+        files.write_json(f"{self.prefix}manifest.json", manifest)
+        backup.write_backup(self.home, self.name, manifest)
 
     def remove(self) -> None:
         """Remove the folder of the artefact; of a single file, remove only the manifest.
@@ -329,6 +343,7 @@ class Artefact:
         interrupted removal is never mistaken for a complete artefact or for finished work.
         """
         files.remove(f"{self.prefix}manifest.json")
+        backup.remove_backup(self.home, self.name)
         if not self.prefix.endswith("/"):
             return
         folder = self.prefix.rstrip("/")
@@ -374,6 +389,11 @@ def shard_record(url: str, key: str) -> Json:
     except FileNotFoundError:
         return {"key": key, "size": 0, "sha256": ""}
     return {"key": key, "size": len(data), "sha256": files.sha256(data)}
+
+
+def digest_of(manifest: Json) -> str:
+    """Return the digest that other artefacts know a complete artefact by."""
+    return str(manifest["inputs_sha256"])
 
 
 def git_commit() -> str | None:

@@ -253,6 +253,12 @@ def ridge_url(root: str, fold: int) -> str:
     return files.join(root, "ridge", f"fold={fold_name(fold)}", "ridge.safetensors")
 
 
+def list_ridges(root: str) -> list[str]:
+    """List the keys of all ridge regressions, relative to the folder of the models."""
+    folds = files.list_folder(files.join(root, "ridge"))
+    return [f"ridge/{fold}/ridge.safetensors" for fold in folds]
+
+
 def save_ridge(root: str, fold: int, ridge: Ridge) -> None:
     """Write the ridge regression of a fold."""
     weights = {"weights": torch.from_numpy(ridge.weights)}
