@@ -29,6 +29,7 @@ from pipeline import files
 from pipeline.catalog import preflight
 from pipeline.cluster import ray_cluster
 from pipeline.errors import SoilweaveError, redact_secrets
+from pipeline.storage import records
 from pipeline.tracking import mirror
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def run(
       SoilweaveError: If something fails that a user can correct; complete artefacts are kept.
     """
     summary = None
-    with _signals_as_exit(), workspace.lease.given_back():
+    with _signals_as_exit(), workspace.lease.given_back(), records.check_once():
         try:
             preflight.check_verb(experiment, workspace, stages)
             with ray_cluster.session(workspace.root):

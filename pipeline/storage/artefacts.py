@@ -175,14 +175,45 @@ class Artefact:
         created = manifest["created"]
         return f"complete, {n} objects, {size / 1e6:.1f} MB, created {created}{last_day}"
 
-    def digest(self, experiment: Experiment | None = None) -> str:
+    def check_objects(self, manifest: Json) -> None:
+        """Check the sizes of all objects and the SHA-256 of the small ones against the manifest.
+
+        Raises:
+          DamagedError: If an object is missing or differs.
+        """
+        if records.was_checked(self.prefix, manifest):
+            return
+        # Models without a lease are those of `models: URL`, which may be a copy of the folder.
+        tables = self.lease is not None
+        differences = records.find_differences(self.home, self.name, manifest, tables)
+        if differences and self._is_changing(manifest):
+            return
+        if differences:
+            some = "; ".join(differences[:3])
+            more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+            where, are = self.prefix.rstrip("./"), "is" if len(differences) == 1 else "are"
+            problem = (
+                f"{len(differences)} of its objects {are} not as the manifest records: {some}{more}"
+            )
+            hint = f"soilweave verify {self.home} names all, and with --repair makes them again"
+            raise DamagedError(where, problem, remedy=hint)
+        records.remember_check(self.prefix, manifest)
+
+    def _is_changing(self, manifest: Json) -> bool:
+        """Return whether an update of the artefact is being put in place, or was a moment ago."""
+        change = files.join(self.home, "update", self.name, "ready.json")
+        return files.exists(change) or self.manifest() != manifest
+
+    def digest(self, experiment: Experiment | None = None, check: bool = True) -> str:
         """Return the digest of the complete artefact.
 
         Args:
           experiment: The experiment whose settings it must have been made with; None accepts any.
+          check: Whether to check its objects, because they will be used.
 
         Raises:
           StoreError: If the artefact is not complete or was made with other settings.
+          DamagedError: If an object is missing or differs from its record.
         """
         manifest = self.manifest()
         verb = COMMANDS.get(self.name, "run")
@@ -194,6 +225,8 @@ class Artefact:
             hint = f"give --name NEW, or make it again with: soilweave {verb} --overwrite"
             problem = f"was made with other settings: {changes}"
             raise StoreError(where, problem, remedy=hint)
+        if check:
+            self.check_objects(manifest)
         return digest_of(manifest)
 
     def changed_settings(self, manifest: Json, experiment: Experiment, ignore: str = "") -> str:
@@ -218,7 +251,8 @@ class Artefact:
 
         Raises:
           StoreError: If `overwrite` is False and the artefact was made from other inputs, its
-            records cannot be read, or its folder contains objects but no record.
+            records cannot be read, its folder contains objects but no record, or an object is
+            missing or differs from its record.
         """
         try:
             record = self.manifest() or self.begun()
@@ -232,13 +266,23 @@ class Artefact:
         updates = [update.get("inputs_sha256") for update in record.get("updated", ())]
         current = schema.as_recorded(inputs, record["inputs"])
         if files.sha256_of_json(current) in (record["inputs_sha256"], *updates):
-            return "shards" in record
+            return "shards" in record and self._is_sound(record, overwrite)
         if overwrite:
             return False
         changes = _describe_changes(record["inputs"], current)
         hint = "keep it and give --name NEW, or replace it with --overwrite"
         where = self.prefix.rstrip("./")
         raise StoreError(where, f"was made with other settings: {changes}", remedy=hint)
+
+    def _is_sound(self, manifest: Json, overwrite: bool) -> bool:
+        """Return whether the objects are as recorded; if not, raise unless they are replaced."""
+        try:
+            self.check_objects(manifest)
+        except DamagedError:
+            if overwrite:
+                return False
+            raise
+        return True
 
     def recorded(self, inputs: Json) -> Json:
         """Return inputs in the form of the artefact's record; unchanged if it has no record."""

@@ -11,14 +11,16 @@ manifest.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from pipeline import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pipeline.files import Json
 
@@ -40,6 +42,7 @@ FILES = {
 
 SEAL = "record_sha256"  # key of the digest of a record's own content
 TEXT_SEAL = "# sha256 of the lines below: "
+_checked: ContextVar[set[tuple[str, str]] | None] = ContextVar("checked", default=None)
 READERS = 16  # objects that are read at a time
 
 
@@ -73,6 +76,29 @@ def text_seal_is_broken(text: bytes) -> bool | None:
     if not first.startswith(TEXT_SEAL.encode()):
         return None
     return first != f"{TEXT_SEAL}{files.sha256(rest)}".encode()
+
+
+@contextlib.contextmanager
+def check_once() -> Iterator[set[tuple[str, str]]]:
+    """Let `remember_check` remember the artefacts that were checked, while the block runs."""
+    token = _checked.set(set())
+    try:
+        yield _checked.get() or set()
+    finally:
+        _checked.reset(token)
+
+
+def was_checked(prefix: str, manifest: Json) -> bool:
+    """Return whether an artefact was already checked within the block of `check_once`."""
+    checked = _checked.get()
+    return checked is not None and (prefix, files.sha256_of_json(manifest)) in checked
+
+
+def remember_check(prefix: str, manifest: Json) -> None:
+    """Remember that an artefact is as its manifest says, within the block of `check_once`."""
+    checked = _checked.get()
+    if checked is not None:
+        checked.add((prefix, files.sha256_of_json(manifest)))
 
 
 def _digest(record: Json) -> str:
@@ -117,6 +143,51 @@ def read_records(root: str, keys: Iterable[str]) -> list[Json]:
 
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(read, keys))
+
+
+def find_differences(root: str, artefact: str, manifest: Json, tables: bool = True) -> list[str]:
+    """Compare an artefact with its manifest, without reading what is large.
+
+    The sizes of all objects are compared, from one listing of each folder. The SHA-256 is compared
+    for all objects but shards and the files of a planet: these are checkpoints, calibration,
+    tables, and metadata.
+
+    Args:
+      root: URL of the experiment's folder.
+      artefact: Name of the artefact.
+      manifest: Its manifest.
+      tables: Whether the tables beside the folder of the models belong to the artefact.
+
+    Returns:
+      `key: what is wrong` for each object that differs.
+    """
+    objects = recorded_objects(artefact, manifest)
+    sizes: dict[str, int] = {}
+    for folder in FOLDERS.get(artefact, ()):
+        listed = files.list_objects(files.join(root, folder.rstrip("/")))
+        sizes |= {f"{folder}{key}": size for key, size in listed.items()}
+    small = {r["key"] for name in ("metadata", "tables") for r in manifest.get(name, ())}
+    small |= {key for key in objects if artefact != "planet" and not array_folder(key)}
+    if not tables:
+        small -= {record["key"] for record in manifest.get("tables", ())}
+    in_folders = {key for key in objects if key.startswith(FOLDERS.get(artefact, ("//",)))}
+    found = {key: {"size": sizes.get(key, 0)} for key in in_folders}
+    read = [key for key in small if key in sizes or key not in in_folders]
+    found |= {record["key"]: record for record in read_records(root, read)}
+    lines = [_describe_difference(key, objects[key], present) for key, present in found.items()]
+    fill = recorded_fill(artefact, manifest) & sizes.keys()
+    lines += [f"{key}: its values should all be fill" for key in fill]
+    return sorted(filter(None, lines))
+
+
+def _describe_difference(key: str, record: Json, found: Json) -> str:
+    """Return what is wrong with an object; "" if it is as recorded."""
+    if not found["size"]:
+        return f"{key}: missing" if record["size"] else ""
+    if found["size"] != record["size"]:
+        return f"{key}: {found['size']} bytes, recorded are {record['size']}"
+    differs = found.get("sha256", record["sha256"]) != record["sha256"]
+    return f"{key}: its SHA-256 differs from the recorded one" if differs else ""
 
 
 def metadata_keys(root: str, keys: Iterable[str]) -> list[str]:
