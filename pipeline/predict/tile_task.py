@@ -102,7 +102,8 @@ class TileInputs:
         first = self.cube.axis_offset
         where = {"time": slice(days.start + first, days.stop + first)}
         field = self.cube.cells[name].isel(where | {"y": self.rows, "x": self.cols})
-        values: NDArray[np.float32] = field.values[:, self.valid].T
+        with zarr_arrays.intact_chunks(f"{self.cube.url}, {name}"):
+            values: NDArray[np.float32] = field.values[:, self.valid].T
         return values
 
 

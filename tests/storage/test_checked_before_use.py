@@ -76,10 +76,9 @@ def test_damage_is_an_error_that_names_the_object_and_what_to_do(copy, world, st
         STAGES[stage].run(world.experiment, copy, SilentProgress())
     copy.lease.release()
     text = str(caught.value)
-    assert f"1 objects are not as the manifest records: {key}: " in text
-    assert text.endswith(
-        f"soilweave verify {copy.root} names all, and with --repair makes them again"
-    )
+    assert f"1 of its objects is not as the manifest records: {key}: " in text
+    hint = f"soilweave verify {copy.root} names all, and with --repair makes them again"
+    assert text.endswith(hint)
     assert "\n" not in text
     assert contents(copy) == before
 
