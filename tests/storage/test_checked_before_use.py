@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from model.recipe import ModelKey
 from pipeline import evaluate, files, predict, prepare, train
 from pipeline.errors import DamagedError
 from pipeline.evaluate import report
 from pipeline.prepare import folds
 from pipeline.progress import SilentProgress
-from pipeline.storage import models, records
+from pipeline.storage import models, records, tables
 from pipeline.storage.artefacts import Workspace
 
 STAGES = {
@@ -129,3 +130,40 @@ def test_a_change_that_is_being_put_in_place_is_no_damage(copy, world):
     truncate(Path(copy.url("maps/insitu.zarr/snow_depth/c/0/0/0")))
     files.write_json(copy.url("update", "maps", "ready.json"), {"of": "", "shards": []})
     copy.artefact("maps").digest()
+
+
+SPOILED = {
+    "empty": b"",
+    "text": b"not JSON",
+    "list": b"[]",
+    "other": b'{"all": {"level": 1}}',
+    "null": b"null",
+    "number": b'{"mean": 1, "std": 1, "sites": 1, "learnt": 1, "all": 1}',
+}
+
+
+@pytest.mark.parametrize("data", SPOILED.values(), ids=SPOILED)
+def test_what_cannot_be_decoded_is_one_line(tmp_path, data):
+    root = str(tmp_path)
+    key = ModelKey("insitu", 0, 0)
+    readers = {
+        models.attributes_url(root): lambda: models.read_attribute_space(root),
+        f"{root}/insitu/calibration.json": lambda: models.read_calibrations(root, "insitu"),
+        models.checkpoint_url(root, key): lambda: models.load_model(root, key),
+        models.ridge_url(root, 0): lambda: models.load_ridge(root, 0),
+        f"{root}/folds.parquet": lambda: tables.read_table(f"{root}/folds.parquet", ["site"]),
+    }
+    for url, read in readers.items():
+        files.write_bytes(url, data)
+        with pytest.raises(DamagedError, match="is damaged") as caught:
+            read()
+        assert str(caught.value).startswith(url)
+        assert "\n" not in str(caught.value)
+
+
+def test_calibrations_and_checkpoints_that_are_missing_are_one_line(tmp_path):
+    with pytest.raises(DamagedError, match=r"calibration\.json: not found; soilweave verify"):
+        models.read_calibrations(str(tmp_path), "insitu")
+    with pytest.raises(DamagedError, match=r"checkpoint\.safetensors: not found; soilweave"):
+        models.load_model(str(tmp_path), ModelKey("insitu", 0, 0))
+    assert models.read_attribute_space(str(tmp_path)) is None  # of models that learn from no site
