@@ -194,7 +194,7 @@ def run(
         try:
             preflight.check_verb(experiment, workspace, stages)
             with ray_cluster.session(workspace.root):
-                modules = _stage_modules()
+                modules = stage_modules()
                 for name in stages:
                     result = modules[name].run(
                         experiment, workspace, progress, overwrite, **options
@@ -209,7 +209,7 @@ def run(
     return summary
 
 
-def _stage_modules() -> dict[str, Any]:
+def stage_modules() -> dict[str, Any]:
     """Return the module of each stage; its function `run` runs the stage.
 
     They are imported here because they load PyTorch and other large packages, which only a verb

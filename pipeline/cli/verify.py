@@ -13,6 +13,7 @@ from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, ou
 
 if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
+    from pipeline.storage.verify import Result
 
 
 TargetArgument = Annotated[
@@ -30,6 +31,11 @@ JsonOption = Annotated[
 ]
 
 
+RepairOption = Annotated[
+    bool, typer.Option("--repair", help="Make what is missing, damaged or stale again.")
+]
+
+
 def add_verify_verb(app: typer.Typer) -> None:
     """Add `verify`."""
     app.command()(verify)
@@ -37,6 +43,7 @@ def add_verify_verb(app: typer.Typer) -> None:
 
 def verify(
     experiment: TargetArgument,
+    repair: RepairOption = False,
     json_: JsonOption = None,
     workspace: WorkspaceOption = "workspace",
     name: NameOption = None,
@@ -52,6 +59,11 @@ def verify(
     Artefacts of earlier versions do not record the metadata and coordinates of Zarr stores, nor a
     digest of the manifest itself; the last line counts what could not be checked.
 
+    With --repair, what is damaged is made again: shards of the cube and of the maps (a whole tile),
+    tables and reports equal the lost ones on the same kind of machine. A model is trained again; if
+    it then differs in rounding, what was made from the models is made again, too. Then everything
+    is verified again. Files that soilweave does not write are left where they are.
+
     Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
     """
     from pipeline.storage import verify as verification
@@ -60,14 +72,26 @@ def verify(
     files.check_writable(json_)
     with run_stages.show_progress() as progress:
         result = verification.verify_workspace(store, progress)
-    for problem in result.problems:
-        out.print(str(problem), markup=False, highlight=False, soft_wrap=True)
-    line = verification.summary_line(result)
-    out.print(f"{store.root}: {line}", markup=False, highlight=False, soft_wrap=True)
+        _print_result(result)
+        if repair and result.problems:
+            from pipeline.cli import repair as repairs
+
+            result = repairs.repair(store, result, progress)
+            out.print("after the repair:")
+            _print_result(result)
     if json_:
         text = json.dumps(result.as_dict(), indent=1)
         files.write_bytes(files.make_absolute(json_), text.encode())
     raise typer.Exit(1 if result.problems else 0)
+
+
+def _print_result(result: Result) -> None:
+    """Print one line for each problem, and the counts."""
+    from pipeline.storage import verify as verification
+
+    lines = [*map(str, result.problems), f"{result.root}: {verification.summary_line(result)}"]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _find_store(experiment: str, workspace: str, name: str | None) -> Workspace:

@@ -231,6 +231,8 @@ class TileWriter:
         self.maps_url = files.join(self.root, "maps", f"{arm}.zarr")
         self.state_url = files.join(self.root, "state", f"{arm}.zarr")
         self.n_days = len(task.cube.days)
+        # The spin-up and the layers of the maps use these days; updates add others.
+        self.described_days = self.n_days
         self.axis_offset = task.cube.axis_offset
         self.n_blocks = -(-(self.axis_offset + self.n_days) // schema.BLOCK_DAYS)
         period = (task.cube.days[0].item(), task.cube.days[-1].item())
@@ -250,7 +252,7 @@ class TileWriter:
 
     def write(self) -> list[Json]:
         """Predict and write all blocks; return the records of the shards."""
-        year = min(SPINUP_DAYS, self.n_days)
+        year = min(SPINUP_DAYS, self.described_days)
         before = self.tile.before(year)
         for predictor in self.predictors:
             predictor.warm_up(before, (self.tile.forcing(days) for days in _block_slices(year)))
@@ -298,8 +300,9 @@ class TileWriter:
         known = np.isfinite(mean)
         mean = np.where(known, mean, np.float32(np.nan))
         std = np.where(known & np.isfinite(std), std, np.float32(np.nan))
-        self.climate.add(forcing)
-        self.variance.add(std**2)
+        described = max(0, self.described_days - days.start)
+        self.climate.add(forcing[:, :described])
+        self.variance.add((std**2)[:, :described])
         flags = self._flags(forcing, frozen, mean)
         step = self.variable.scale_factor
         offset = self.axis_offset - block * schema.BLOCK_DAYS

@@ -46,7 +46,7 @@ _FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"  # kinds of recor
 
 
 def run_blocks(
-    blocks: range,
+    blocks: Sequence[int],
     task: Callable[[Json], Json],
     finished_receipt: Callable[[Json], Json | None],
     experiment: Experiment,

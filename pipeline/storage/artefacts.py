@@ -263,16 +263,21 @@ class Artefact:
             if overwrite:
                 return False
             raise
-        updates = [update.get("inputs_sha256") for update in record.get("updated", ())]
-        current = schema.as_recorded(inputs, record["inputs"])
-        if files.sha256_of_json(current) in (record["inputs_sha256"], *updates):
+        if self.made_from(record, inputs):
             return "shards" in record and self._is_sound(record, overwrite)
         if overwrite:
             return False
-        changes = _describe_changes(record["inputs"], current)
+        changes = _describe_changes(record["inputs"], schema.as_recorded(inputs, record["inputs"]))
         hint = "keep it and give --name NEW, or replace it with --overwrite"
         where = self.prefix.rstrip("./")
         raise StoreError(where, f"was made with other settings: {changes}", remedy=hint)
+
+    @staticmethod
+    def made_from(record: Json, inputs: Json) -> bool:
+        """Return whether a manifest or begun.json is of, or was updated to, these inputs."""
+        updates = [update.get("inputs_sha256") for update in record.get("updated", ())]
+        current = schema.as_recorded(inputs, record["inputs"])
+        return files.sha256_of_json(current) in (record["inputs_sha256"], *updates)
 
     def _is_sound(self, manifest: Json, overwrite: bool) -> bool:
         """Return whether the objects are as recorded; if not, raise unless they are replaced."""
@@ -352,7 +357,7 @@ class Artefact:
             **extra,
             **_shard_lists(shards),
         }
-        self._write_manifest(manifest)
+        self._write_manifest(manifest | _repaired_identity(manifest, begun))
         files.remove(f"{self.prefix}begun.json")
 
     def amend(self, shards: Iterable[Json], **changed: Any) -> None:
@@ -398,6 +403,22 @@ class Artefact:
             files.remove(files.join(folder, name))
         files.remove(folder)
 
+    def reopen(self, damaged: Iterable[str]) -> None:
+        """Make a complete artefact one that was begun, so that its stage makes what is removed.
+
+        Args:
+          damaged: Keys, in the folder of the experiment, of the objects to remove.
+        """
+        manifest = self.manifest() or {}
+        begun = {key: manifest[key] for key in IDENTITY_KEYS}
+        digests = {record["key"]: record["sha256"] for record in manifest["shards"]}
+        begun |= {"begun": manifest.get("begun"), "repairs": digests}
+        begun |= {"identity": manifest["identity"]} if "identity" in manifest else {}
+        files.write_json(f"{self.prefix}begun.json", records.seal(begun, self.name))
+        files.remove(f"{self.prefix}manifest.json")
+        for key in damaged:
+            files.remove(files.join(self.home, key))
+
     def _check_vacant(self, overwrite: bool) -> None:
         """Check that the folder is empty, because `begin` would delete what is in it.
 
@@ -437,7 +458,20 @@ def shard_record(url: str, key: str) -> Json:
 
 def digest_of(manifest: Json) -> str:
     """Return the digest that other artefacts know a complete artefact by."""
-    return str(manifest["inputs_sha256"])
+    return str(manifest.get("identity", manifest["inputs_sha256"]))
+
+
+def _repaired_identity(manifest: Json, begun: Json) -> Json:
+    """Return the identity of an artefact that was repaired; empty if its inputs still identify it.
+
+    Models that were trained again can differ in rounding from those that were lost. Then what was
+    made from the latter must be made again, although the inputs of the models are the same.
+    """
+    before, kept = begun.get("repairs"), {k: begun[k] for k in ("identity",) if k in begun}
+    digests = {record["key"]: record["sha256"] for record in manifest["shards"]}
+    if before is None or before == digests:
+        return kept
+    return {"identity": files.sha256_of_json([manifest["inputs_sha256"], digests])}
 
 
 def git_commit() -> str | None:

@@ -102,12 +102,14 @@ class Result:
         }
 
 
-def verify_workspace(workspace: Workspace, progress: Progress) -> Result:
+def verify_workspace(workspace: Workspace, progress: Progress, read: bool = True) -> Result:
     """Read every object of an experiment and compare it with the records.
 
     Args:
       workspace: The experiment's folder in the workspace.
       progress: Receives the number of objects read.
+      read: Whether to read the objects that manifests record; if not, only the manifests are
+        checked, and what is stale is found.
 
     Raises:
       StoreError: If there is no experiment in the folder, or the store does not respond.
@@ -116,7 +118,7 @@ def verify_workspace(workspace: Workspace, progress: Progress) -> Result:
     if not verification.listed:
         hint = "give an experiment that was run, or the URL of its folder"
         raise StoreError(workspace.root, "there is nothing here to verify", remedy=hint)
-    return verification.run()
+    return verification.run(read)
 
 
 class _Verification:
@@ -130,8 +132,8 @@ class _Verification:
         self.manifests: dict[str, Json] = {}
         self.begun: dict[str, Json] = {}
 
-    def run(self) -> Result:
-        """Check everything."""
+    def run(self, read: bool) -> Result:
+        """Check everything, or only the records."""
         for name in artefacts.ARTEFACTS:
             self._read_records(self.workspace.artefact(name))
         self._check_experiment()
@@ -140,8 +142,9 @@ class _Verification:
             for name, manifest in self.manifests.items()
             for key, record in records.recorded_objects(name, manifest).items()
         }
-        self.progress.start("verify", len(objects), "objects")
-        self._check_objects(objects)
+        if read:
+            self.progress.start("verify", len(objects), "objects")
+            self._check_objects(objects)
         for name in self.manifests:
             self._check_backup(name)
             self._check_origin(name, self.manifests[name])

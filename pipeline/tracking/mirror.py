@@ -29,6 +29,7 @@ from pipeline import files
 from pipeline.errors import SoilweaveError
 from pipeline.experiment import renamed
 from pipeline.storage import models, schema
+from pipeline.storage.artefacts import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -224,7 +225,7 @@ def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
         if not same or any(manifest["inputs"].get(k, d) != d for k, d in digests.items()):
             foreign = True
             break
-        digests[name] = manifest["inputs_sha256"]
+        digests[name] = digest_of(manifest)
         if name == "models":
             logged |= _model_digests(experiment, workspace, manifest)
         elif name in MIRRORED:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pipeline import cli, files
 from pipeline.errors import StoreError
 from pipeline.progress import SilentProgress
-from pipeline.storage import backup, records, verify
+from pipeline.storage import artefacts, backup, records, verify
 from pipeline.storage.artefacts import Workspace
 
 # An object of each kind, and another one of its kind that it is exchanged with.
@@ -186,6 +186,24 @@ def test_what_was_made_from_another_artefact_is_stale(copy, spoiled, source, sta
     made_anew(copy, source, note="made with something else")
     found = {p.key for p in problems(copy) if p.kind == verify.STALE}
     assert stale <= found
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_models_that_are_trained_again_otherwise_make_what_follows_stale(copy, spoiled, same):
+    artefact = copy.artefact("models")
+    manifest, digest = artefact.manifest(), artefact.digest()
+    key = "models/insitu/fold=0/seed=0/checkpoint.safetensors"
+    lost = Path(copy.url(key)).read_bytes()
+    artefact.reopen([key])
+    assert artefact.manifest() is None
+    Path(copy.url(key)).write_bytes(lost if same else lost + b" ")
+    shards = [artefacts.shard_record(copy.url("models"), s["key"]) for s in manifest["shards"]]
+    artefact.commit(manifest["inputs"], shards, tables=manifest["tables"])
+    copy.lease.release()
+    assert (artefact.digest() == digest) is same
+    found = {p.key for p in problems(copy) if p.kind == verify.STALE}
+    made_from_models = {"maps/manifest.json", "scores.manifest.json", "report.manifest.json"}
+    assert found == (set() if same else made_from_models)
 
 
 def test_an_experiment_with_other_settings_makes_artefacts_stale(copy, spoiled, world):
