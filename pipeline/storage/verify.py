@@ -225,7 +225,8 @@ class _Verification:
         for start in range(0, len(all_keys), BATCH):
             keys = all_keys[start : start + BATCH]
             present = [key for key in keys if key in self.listed]
-            found = {r["key"]: r for r in records.read_records(self.workspace.root, present)}
+            read = records.read_records(self.workspace.root, present, self.listed)
+            found = {record["key"]: record for record in read}
             for key in keys:
                 name, record = objects[key]
                 problem = _compare(name, record | {"key": key}, found.get(key), owners)

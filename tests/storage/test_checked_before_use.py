@@ -94,18 +94,18 @@ def test_overwriting_makes_a_damaged_artefact_again(copy, world):
 
 def test_a_complete_run_lists_every_folder_once_and_reads_no_shard(copy, world, monkeypatch):
     listed, read = [], []
-    list_objects, sha256_of_object = files.list_objects, files.sha256_of_object
+    list_objects, read_records = files.list_objects, records.read_records
 
     def count_list(url):
         listed.append(url.removeprefix(copy.root))
         return list_objects(url)
 
-    def count_read(url):
-        read.append(url.removeprefix(copy.root).lstrip("/"))
-        return sha256_of_object(url)
+    def count_read(root, keys, sizes=None):
+        read.extend(keys)
+        return read_records(root, keys, sizes)
 
     monkeypatch.setattr(files, "list_objects", count_list)
-    monkeypatch.setattr(files, "sha256_of_object", count_read)
+    monkeypatch.setattr(records, "read_records", count_read)
     with records.check_once():
         for stage in STAGES.values():
             stage.run(world.experiment, copy, SilentProgress())

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import cli, files
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError, StoreError
 from pipeline.progress import SilentProgress
 from pipeline.storage import artefacts, backup, records, verify
 from pipeline.storage.artefacts import Workspace
@@ -194,6 +194,7 @@ def test_models_that_are_trained_again_otherwise_make_what_follows_stale(copy, s
     manifest, digest = artefact.manifest(), artefact.digest()
     key = "models/insitu/fold=0/seed=0/checkpoint.safetensors"
     lost = Path(copy.url(key)).read_bytes()
+    copy.lease.take(print)
     artefact.reopen([key])
     assert artefact.manifest() is None
     Path(copy.url(key)).write_bytes(lost if same else lost + b" ")
@@ -300,3 +301,27 @@ def test_the_verb_names_each_problem_and_its_exit_status_is_1(copy, spoiled, tmp
 def test_a_folder_without_an_experiment_is_an_error(tmp_path):
     with pytest.raises(StoreError, match="nothing here to verify"):
         problems(Workspace(str(tmp_path)))
+
+
+def test_a_large_object_is_read_in_pieces(copy, monkeypatch):
+    monkeypatch.setattr(files, "HASHED_BYTES", 1000)
+    assert problems(copy) == []
+
+
+def test_verify_in_a_bucket(world, s3):
+    """One request lists the folder, and each object is read once."""
+    bucket = Workspace("s3://soilweave/verified/snow")
+    root = Path(world.workspace.root)
+    for path in (p for p in root.rglob("*") if p.is_file()):
+        files.write_bytes(bucket.url(*path.relative_to(root).parts), path.read_bytes())
+    assert problems(bucket) == []
+    key = "maps/insitu.zarr/snow_depth/c/0/0/0"
+    files.remove(bucket.url(key))
+    files.write_bytes(bucket.url("folds.parquet"), b"other")
+    assert {p.key: p.kind for p in problems(bucket)} == {
+        key: verify.MISSING,
+        "folds.parquet": verify.DAMAGED,
+    }
+    with pytest.raises(DamagedError, match=key):
+        bucket.artefact("maps").digest()
+    artefacts.Artefact("models", f"{bucket.root}/models/").digest()
