@@ -111,10 +111,15 @@ def _restore(workspace: Workspace, problems: list[Problem]) -> bool:
         files.write_bytes(workspace.url(backup.EXPERIMENT), newest[1])
         changed.append(backup.EXPERIMENT)
     for key, problem in keys.items():
-        if problem.kind == UNLISTED and problem.artefact and records.array_folder(key):
+        if problem.kind == UNLISTED and problem.artefact and _is_ours(key):
             files.remove(workspace.url(key))
             changed.append(key)
     return bool(changed)
+
+
+def _is_ours(key: str) -> bool:
+    """Return whether an object is a chunk of an array, or was left by a run that was killed."""
+    return bool(records.array_folder(key)) or "/receipts/" in key or files.PART in key
 
 
 def _remake(

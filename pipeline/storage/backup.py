@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pipeline import files
@@ -40,13 +41,17 @@ def write_backup(root: str, artefact: str, manifest: Json) -> None:
     Raises:
       StoreError: If the copy cannot be written.
     """
-    objects = {}
-    for key in [EXPERIMENT, *(record["key"] for record in manifest.get("metadata", ()))]:
+
+    def encode(key: str) -> str | None:
         try:
-            data = files.read_bytes(files.join(root, key))
+            return base64.b64encode(files.read_bytes(files.join(root, key))).decode()
         except FileNotFoundError:
-            continue
-        objects[key] = base64.b64encode(data).decode()
+            return None
+
+    keys = [EXPERIMENT, *(record["key"] for record in manifest.get("metadata", ()))]
+    with ThreadPoolExecutor(records.READERS) as readers:
+        encoded = dict(zip(keys, readers.map(encode, keys), strict=True))
+    objects = {key: text for key, text in encoded.items() if text is not None}
     backup = records.seal({"manifest": manifest, "objects": objects}, artefact)
     files.write_json(files.join(root, backup_key(artefact)), backup)
 

@@ -149,10 +149,14 @@ def test_files_that_soilweave_does_not_write_are_left(copy, local_ray):
     note.write_text("mine")
     shard.parent.mkdir()
     shard.write_bytes(b"?")
+    receipt = Path(copy.url("maps/receipts/insitu-0-0.json"))
+    receipt.parent.mkdir()
+    receipt.write_text("{}")
     (left,) = mend(copy).problems
     assert (left.key, left.kind) == ("notes.txt", verify.UNLISTED)
     assert note.exists()
     assert not shard.exists()
+    assert not receipt.exists()
 
 
 @pytest.mark.usefixtures("prepared_here")
