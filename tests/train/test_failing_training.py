@@ -337,7 +337,7 @@ def begun_on(world, folder, *settings):
     """An experiment on the small world's cube and folds, with nothing trained yet."""
     chosen = [f"cube={world.workspace.root}", "train.updates=20", *settings]
     workspace = Workspace(str(folder))
-    for name in ("folds.parquet", "folds.manifest.json"):
+    for name in ("folds.parquet", "folds.geojson", "folds.manifest.json"):
         subprocess.run(["cp", f"{world.workspace.root}/{name}", str(folder)], check=True)
     return load.load_experiment(str(world.path), chosen), workspace
 
