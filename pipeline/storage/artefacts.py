@@ -185,7 +185,8 @@ class Artefact:
             return
         # Models without a lease are those of `models: URL`, which may be a copy of the folder.
         tables = self.lease is not None
-        differences = records.find_differences(self.home, self.name, manifest, tables)
+        folder = None if tables else f"{self.prefix.rstrip('/').rpartition('/')[2]}/"
+        differences = records.find_differences(self.home, self.name, manifest, tables, folder)
         if differences and self._is_changing(manifest):
             return
         if differences:

@@ -106,9 +106,15 @@ def _digest(record: Json) -> str:
     return files.sha256_of_json(json.loads(json.dumps(record, default=str)))
 
 
-def recorded_objects(artefact: str, manifest: Json) -> dict[str, Json]:
-    """Return the records of all objects of an artefact, by key in the experiment's folder."""
-    folder = OWN_FOLDERS.get(artefact, "")
+def recorded_objects(artefact: str, manifest: Json, folder: str | None = None) -> dict[str, Json]:
+    """Return the records of all objects of an artefact, by key in the experiment's folder.
+
+    Args:
+      artefact: Name of the artefact.
+      manifest: Its manifest.
+      folder: Its own folder with a final slash, if it has another name, as copied models may.
+    """
+    folder = folder or OWN_FOLDERS.get(artefact, "")
     objects = {f"{folder}{record['key']}": record for record in manifest["shards"]}
     objects |= {record["key"]: record for record in manifest.get("tables", ())}
     return objects | {record["key"]: record for record in manifest.get("metadata", ())}
@@ -153,7 +159,9 @@ def read_records(root: str, keys: Iterable[str], sizes: dict[str, int] | None = 
         return list(readers.map(read, keys))
 
 
-def find_differences(root: str, artefact: str, manifest: Json, tables: bool = True) -> list[str]:
+def find_differences(
+    root: str, artefact: str, manifest: Json, tables: bool = True, folder: str | None = None
+) -> list[str]:
     """Compare an artefact with its manifest, without reading what is large.
 
     The sizes of all objects are compared, from one listing of each folder. The SHA-256 is compared
@@ -165,20 +173,22 @@ def find_differences(root: str, artefact: str, manifest: Json, tables: bool = Tr
       artefact: Name of the artefact.
       manifest: Its manifest.
       tables: Whether the tables beside the folder of the models belong to the artefact.
+      folder: As in `recorded_objects`.
 
     Returns:
       `key: what is wrong` for each object that differs.
     """
-    objects = recorded_objects(artefact, manifest)
+    objects = recorded_objects(artefact, manifest, folder)
+    folders = (folder,) if folder else FOLDERS.get(artefact, ())
     sizes: dict[str, int] = {}
-    for folder in FOLDERS.get(artefact, ()):
-        listed = files.list_objects(files.join(root, folder.rstrip("/")))
-        sizes |= {f"{folder}{key}": size for key, size in listed.items()}
+    for each in folders:
+        listed = files.list_objects(files.join(root, each.rstrip("/")))
+        sizes |= {f"{each}{key}": size for key, size in listed.items()}
     small = {r["key"] for name in ("metadata", "tables") for r in manifest.get(name, ())}
     small |= {key for key in objects if artefact != "planet" and not array_folder(key)}
     if not tables:
         small -= {record["key"] for record in manifest.get("tables", ())}
-    in_folders = {key for key in objects if key.startswith(FOLDERS.get(artefact, ("//",)))}
+    in_folders = {key for key in objects if key.startswith(folders)}
     found = {key: {"size": sizes.get(key, 0)} for key in in_folders}
     read = [key for key in small if key in sizes or key not in in_folders]
     found |= {record["key"]: record for record in read_records(root, read, sizes)}

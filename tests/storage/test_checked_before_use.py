@@ -117,12 +117,13 @@ def test_a_complete_run_lists_every_folder_once_and_reads_no_shard(copy, world, 
 
 
 def test_models_that_were_copied_alone_can_be_used(copy, world, tmp_path):
-    shutil.copytree(copy.url("models"), tmp_path / "elsewhere" / "models")
-    alone = Workspace(str(tmp_path / "elsewhere"))
-    experiment = world.experiment.model_copy(update={"models": alone.url("models")})
+    shutil.copytree(copy.url("models"), tmp_path / "elsewhere" / "borrowed")
+    url = str(tmp_path / "elsewhere" / "borrowed")
+    experiment = world.experiment.model_copy(update={"models": url})
     models.find_models(experiment, copy)
-    flip(tmp_path / "elsewhere" / CHECKPOINT)
-    with pytest.raises(DamagedError, match=CHECKPOINT):
+    key = CHECKPOINT.replace("models", "borrowed")
+    flip(tmp_path / "elsewhere" / key)
+    with pytest.raises(DamagedError, match=key):
         models.find_models(experiment, copy)
 
 
