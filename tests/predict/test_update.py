@@ -279,6 +279,7 @@ def test_a_shared_cube_is_updated_by_its_owner_as_far_as_its_sources_reach(mine)
     root = Path(mine.workspace.root)
     for name in ("maps", "state"):
         shutil.copytree(root / name, root.parent / "variant" / name)
+    shutil.copy(root / "next_probes.csv", root.parent / "variant")
     workspace = Workspace(str(root.parent / "variant"))
     theirs = replace(mine, workspace=workspace, settings=(f"cube={root}",))
     with pytest.raises(StoreError, match=r"ends on 2020-12-20, .* first: soilweave update snow"):
