@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,19 +21,25 @@ from pipeline.storage import artefacts
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def told(seconds):
-    """When, on what and at which commit the table was made, and how long it took."""
-    words = machine.in_words(machine.described())
-    commit = (artefacts.git_commit() or "?")[:12]
-    when = datetime.now(UTC).isoformat(timespec="minutes")
-    return f"{when}, commit {commit}, {seconds / 60:.0f} minutes on {words}."
+def here(seconds):
+    """When, at which commit and on what something was tried, and how long it took."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": (artefacts.git_commit() or "?")[:12],
+        "machine": machine.in_words(machine.described() | {"load_at_start": 0}).replace(
+            "load 0 at the start; ", ""
+        ),
+        "minutes": round(seconds / 60, 1),
+    }
 
 
 def main(
     list_: Annotated[bool, typer.Option("--list", help="Name the rows; try nothing.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Rows of this name, or of a pattern such as killed-*; no page."),
+        typer.Option(
+            help="Rows of this name or pattern, such as killed-*; others stay as they are."
+        ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where the reports of pytest are kept.")] = Path(
         "workspace/faults"
@@ -49,19 +57,18 @@ def main(
         console.print(page.for_terminal(faults))
         return
     begun = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
     cases = trial.run(faults, folder.absolute())
     outcomes = {fault.name: trial.outcome(fault, cases) for fault in faults}
     console.print(page.for_terminal(faults, outcomes))
-    line = page.summary(faults, outcomes)
-    console.print(line)
-    if not only:
-        written = f"{told(time.monotonic() - begun)}\n\n{line}.\n\n"
-        target = docs / "reliability.md"
-        text = placed(
-            target.read_text(), "faults", written + page.for_page(faults, outcomes), "make faults"
-        )
-        target.write_text(text)
-        console.print(str(target))
+    file = folder / "faults.json"
+    kept = json.loads(file.read_text()) if only and file.exists() else {}
+    where = here(time.monotonic() - begun)
+    kept |= {name: {"outcome": asdict(found), "where": where} for name, found in outcomes.items()}
+    file.write_text(json.dumps(kept, indent=1))
+    target = docs / "reliability.md"
+    target.write_text(placed(target.read_text(), "faults", page.written(kept), "make faults"))
+    console.print(f"{page.summary(faults, outcomes)}: {file}, {target}")
     if any(found.broken for found in outcomes.values()):
         raise typer.Exit(1)
 

@@ -31,7 +31,7 @@ import web
 from results import differences, results
 from studies.page import placed
 
-from faults.__main__ import ROOT, told
+from faults.__main__ import ROOT, here
 from faults.plan import draw
 from pipeline import files
 
@@ -251,8 +251,10 @@ def loop(soak, seed, folder, s3, wanted, n_objects):
 def report(soak, seconds):
     """What the loops have shown, for the page and the terminal."""
     kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(soak.kinds.items()))
+    where = here(seconds)
     lines = [
-        told(seconds),
+        f"{where['at']}, commit {where['commit']}, {where['minutes']:g} minutes on "
+        f"{where['machine']}.",
         f"{len(soak.seeds)} loops, seeds {soak.seeds[0]} to {soak.seeds[-1]}, "
         f"{sum(soak.kinds.values())} faults: **{len(soak.wrong)} wrong results**.",
         f"Faults: {kinds}.",

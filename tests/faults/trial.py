@@ -55,10 +55,12 @@ class Outcome:
         return f"held, {self.held} of {self.tried}{left}"
 
 
+UNTRIED = Outcome(0, 0, skipped="not run yet")
+
+
 def run(faults, folder):
     """Run the tests of all rows; the cases, from four sessions of pytest in turn."""
     tests = sorted({test for fault in faults for test in fault.tests})
-    folder.mkdir(parents=True, exist_ok=True)
     cases = []
     for mark in MARKS:
         report = folder / f"{mark}.xml"
