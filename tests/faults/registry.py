@@ -589,7 +589,6 @@ SERVICES = [
     one(
         *("mlflow-dead", MLFLOW, "MLflow", "the server is away, or dies between two calls"),
         f"{GOING_ON}::test_a_server_that_dies_between_gets_the_rest_later",
-        f"{TRACKING}::test_a_server_that_was_away_is_caught_up",
         f"{TRACKING}::test_a_database_that_is_away_is_not_waited_for",
     ),
     one(
