@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test test-servers test-cluster lint units stages scores studies trials bench conus globe growth projection clean
+.PHONY: setup demo test test-servers test-cluster lint units stages scores studies trials bench faults soak conus globe growth projection clean
 
 setup: .venv/ready
 
@@ -72,6 +72,16 @@ bench: .venv/bench
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
 	touch $@
+
+# Every promise under every fault that can break it: table into docs/reliability.md; half an hour.
+# ARGS="--list" names the rows, ARGS="--only NAME" tries some.
+FAULTS := tests:tests/fixtures
+faults: setup
+	PYTHONPATH=$(FAULTS) $(BIN)/python -m faults --folder $(WORKSPACE)/faults $(ARGS)
+
+# The small demo in a loop under random faults; an hour, or ARGS="--minutes N"; ARGS="--seed N".
+soak: setup
+	PYTHONPATH=$(FAULTS) $(BIN)/python -m faults.soak --folder $(WORKSPACE)/soak $(ARGS)
 
 # Large made-up planets through all verbs: time, memory, bytes and objects of every stage, into
 # workspace/bench/conus.json and docs/scaling.md. CONUS at 9 km, two years: about 15 minutes.

@@ -28,6 +28,7 @@ from rich.progress import (
 from pipeline.catalog import preflight
 from pipeline.cluster import ray_cluster
 from pipeline.errors import SoilweaveError, redact_secrets
+from pipeline.storage import records
 from pipeline.tracking import mirror
 
 if TYPE_CHECKING:
@@ -202,11 +203,11 @@ def run(
       SoilweaveError: If something fails that a user can correct; complete artefacts are kept.
     """
     summary, log = None, mirror.Mirror(experiment, workspace, progress)
-    with _signals_as_exit(), workspace.lease.given_back():
+    with _signals_as_exit(), workspace.lease.given_back(), records.check_once():
         try:
             preflight.check_verb(experiment, workspace, stages)
             with ray_cluster.session(workspace.root):
-                modules = _stage_modules()
+                modules = stage_modules()
                 for name in stages:
                     result = modules[name].run(experiment, workspace, log, overwrite, **options)
                     summary = result or summary
@@ -221,7 +222,7 @@ def run(
     return summary
 
 
-def _stage_modules() -> dict[str, Any]:
+def stage_modules() -> dict[str, Any]:
     """Return the module of each stage; its function `run` runs the stage.
 
     They are imported here because they load PyTorch and other large packages, which only a verb

@@ -54,6 +54,7 @@ def run(
     if manifest["inputs_sha256"] != files.sha256_of_json(artefact.recorded(inputs)):
         hint = f"make them again: soilweave predict {experiment.name} --overwrite"
         raise StoreError(maps_url, "were made from another cube or other models", remedy=hint)
+    artefact.check_objects(manifest)
     done = date.fromisoformat(manifest["complete_through"])
     if through is not None and through < done:
         hint = "give a later day, or leave --through out to use all days that the sources have"

@@ -124,8 +124,11 @@ def _map_tiles(
 ) -> list[Json]:
     """Map every tile into the folder of the pending change; return the receipts."""
     for arm, maps_form, state_form in _changed_arrays(experiment, urls[1], change):
-        zarr_arrays.create_group(files.join(pending.folder, "maps", f"{arm}.zarr"), maps_form, {})
-        zarr_arrays.create_group(files.join(pending.folder, "state", f"{arm}.zarr"), state_form, {})
+        for kind, form in (("maps", maps_form), ("state", state_form)):
+            url, old = (
+                files.join(root, kind, f"{arm}.zarr") for root in (pending.folder, pending.place)
+            )
+            zarr_arrays.create_group(url, form, {}, like=old)
     last = date.fromisoformat(change["through"])
     n_blocks = schema.block_range((experiment.period[0], last)).stop - change["begin"]
     tiles = stage.all_tiles(experiment)

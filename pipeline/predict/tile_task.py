@@ -102,7 +102,8 @@ class TileInputs:
         first = self.cube.axis_offset
         where = {"time": slice(days.start + first, days.stop + first)}
         field = self.cube.cells[name].isel(where | {"y": self.rows, "x": self.cols})
-        values: NDArray[np.float32] = field.values[:, self.valid].T
+        with zarr_arrays.intact_chunks(f"{self.cube.url}, {name}"):
+            values: NDArray[np.float32] = field.values[:, self.valid].T
         return values
 
 
@@ -230,6 +231,8 @@ class TileWriter:
         self.maps_url = files.join(self.root, "maps", f"{arm}.zarr")
         self.state_url = files.join(self.root, "state", f"{arm}.zarr")
         self.n_days = len(task.cube.days)
+        # The spin-up and the layers of the maps use these days; updates add others.
+        self.described_days = self.n_days
         self.axis_offset = task.cube.axis_offset
         self.n_blocks = -(-(self.axis_offset + self.n_days) // schema.BLOCK_DAYS)
         period = (task.cube.days[0].item(), task.cube.days[-1].item())
@@ -249,7 +252,7 @@ class TileWriter:
 
     def write(self) -> list[Json]:
         """Predict and write all blocks; return the records of the shards."""
-        year = min(SPINUP_DAYS, self.n_days)
+        year = min(SPINUP_DAYS, self.described_days)
         before = self.tile.before(year)
         for predictor in self.predictors:
             predictor.warm_up(before, (self.tile.forcing(days) for days in _block_slices(year)))
@@ -297,8 +300,9 @@ class TileWriter:
         known = np.isfinite(mean)
         mean = np.where(known, mean, np.float32(np.nan))
         std = np.where(known & np.isfinite(std), std, np.float32(np.nan))
-        self.climate.add(forcing)
-        self.variance.add(std**2)
+        described = max(0, self.described_days - days.start)
+        self.climate.add(forcing[:, :described])
+        self.variance.add((std**2)[:, :described])
         flags = self._flags(forcing, frozen, mean)
         step = self.variable.scale_factor
         offset = self.axis_offset - block * schema.BLOCK_DAYS

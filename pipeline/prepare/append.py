@@ -162,7 +162,8 @@ def _read_blocks(
     Raises:
       SoilweaveError: If a source cannot be read or the folder cannot be written.
     """
-    zarr_arrays.create_group(pending.folder, _forcing_arrays(extended, pending.place), {})
+    arrays = _forcing_arrays(extended, pending.place)
+    zarr_arrays.create_group(pending.folder, arrays, {}, like=pending.place)
     progress.start("update", len(blocks), "blocks of forcing")
     resources.wait_for_cpus(extended.compute, progress)
     task = partial(

@@ -10,7 +10,7 @@ from pipeline.errors import DataError, StoreError
 from pipeline.prepare.block_task import empty_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_blocks(
-    blocks: range,
+    blocks: Sequence[int],
     task: Callable[[Json], Json],
     finished_receipt: Callable[[Json], Json | None],
     experiment: Experiment,

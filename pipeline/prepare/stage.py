@@ -46,7 +46,7 @@ def run(
         progress.finish(f"uses the cube {url}")
         return
     cube = workspace.artefact("cube")
-    inputs = schema.identity(experiment, "cube", **_source_digests(experiment))
+    inputs = schema.identity(experiment, "cube", **source_digests(experiment))
     blocks = schema.block_range(experiment.period)
     progress.start("prepare", len(blocks), "blocks")
     if not cube.claim(inputs, overwrite, progress):
@@ -95,7 +95,7 @@ def _write_contents(
     """
     receipts: list[Json] = []
     if experiment.inputs_from == "own":
-        receipts.append(_write_sites(experiment, sources, url, progress))
+        receipts.append(write_sites(experiment, sources, url, progress))
         _check_written(cube, url, receipts)
         missing = receipts[0].get("missing", {}).get("sites", {})
         inputs = {name: record for name, record in missing.items() if name != experiment.target}
@@ -107,7 +107,7 @@ def _write_contents(
     _check_written(cube, url, receipts)
     receipts.append(_write_mask(experiment, sources, url))
     if experiment.inputs_from == "cell":
-        receipts.append(_write_sites(experiment, sources, url, progress))
+        receipts.append(write_sites(experiment, sources, url, progress))
         _check_written(cube, url, receipts)
     return receipts
 
@@ -144,7 +144,7 @@ def _write_mask(experiment: Experiment, sources: Sources, url: str) -> Json:
     return empty_receipt() | {"node": None, "shards": shards, "missing": missing}
 
 
-def _write_sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
+def write_sites(experiment: Experiment, sources: Sources, url: str, progress: Progress) -> Json:
     """Write the records of the sites and return the receipt."""
     receipt = empty_receipt() | {"node": None}  # the driver does this, not a task on a node
     if (insitu := sources.insitu) is None:
@@ -202,7 +202,7 @@ def _notes_on_records(entry_attrs: dict[str, Json]) -> list[str]:
     return lines
 
 
-def _source_digests(experiment: Experiment) -> dict[str, str]:
+def source_digests(experiment: Experiment) -> dict[str, str]:
     """Return the digest of the content of every source."""
     names = intake_catalog.cube_entries(experiment)
     try:

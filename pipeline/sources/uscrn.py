@@ -21,9 +21,11 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import json
 import re
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fsspec
@@ -241,6 +243,9 @@ def list_files(folder: str, access: Access) -> list[str]:
 def fetch_files(urls: list[str], access: Access) -> dict[str, bytes]:
     """Return {URL: content} of files, several of which are read at the same time.
 
+    A file from a server is kept in this process, so that what `digest` reads is not sent again when
+    the values are read.
+
     Args:
       urls: URLs of the files.
       access: Storage options and login.
@@ -249,11 +254,18 @@ def fetch_files(urls: list[str], access: Access) -> dict[str, bytes]:
       DataError: If a file is missing, access is refused or its server does not answer.
     """
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        return dict(
-            zip(
-                urls, pool.map(lambda url: shared_access.read_file(url, *access), urls), strict=True
-            )
-        )
+        return dict(zip(urls, pool.map(lambda url: _read_file(url, access), urls), strict=True))
+
+
+def _read_file(url: str, access: Access) -> bytes:
+    if not url.startswith(("http://", "https://")):
+        return shared_access.read_file(url, *access)
+    return _download(url, json.dumps(access[0], default=str), access[1])
+
+
+@lru_cache(maxsize=2048)  # a file has about 80 kB
+def _download(url: str, storage_options: str, login: str | None) -> bytes:
+    return shared_access.read_file(url, json.loads(storage_options), login)
 
 
 def read_site(

@@ -15,8 +15,8 @@ import yaml
 from pipeline import files, safe_yaml
 from pipeline.errors import ConfigError, DamagedError, StoreError
 from pipeline.experiment import renamed
+from pipeline.storage import backup, provenance, records, schema
 from pipeline.storage import lease as storage_lease
-from pipeline.storage import provenance, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ARTEFACTS = ("planet", "cube", "folds", "models", "maps", "scores", "report")
 
 # The other artefacts are single files, such as folds.parquet with folds.manifest.json.
-FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/", "maps": "maps/"}
+FOLDERS = records.OWN_FOLDERS | {"maps": "maps/"}
 IDENTITY_KEYS = ("inputs_sha256", "inputs")  # keys of begun.json
 MANIFEST_KEYS = (*IDENTITY_KEYS, "shards", "empty")
 
@@ -100,13 +100,15 @@ class Workspace:
             return Experiment.model_validate(safe_yaml.load(text, url))
         except (ValueError, ConfigError) as error:
             problem = f"is not a valid experiment: {' '.join(str(error).split())}"
-            raise StoreError(url, problem) from error
+            hint = "restore it with: soilweave verify --repair"
+            raise StoreError(url, problem, remedy=hint) from error
 
     def describe(self, experiment: Experiment) -> None:
         """Write `experiment.yaml`, without secrets, unless the file is already up to date."""
         from pipeline.experiment.config import shown_settings
 
         text = yaml.safe_dump(shown_settings(experiment), sort_keys=False).encode()
+        text = records.seal_text(text)
         url = self.url("experiment.yaml")
         if not files.exists(url) or files.read_bytes(url) != text:
             files.write_bytes(url, text)
@@ -129,6 +131,11 @@ class Artefact:
     name: str
     prefix: str
     lease: Lease | None = None
+
+    @property
+    def home(self) -> str:
+        """URL of the folder of the experiment."""
+        return self.prefix.rstrip("/.").rpartition("/")[0]
 
     def manifest(self) -> Json | None:
         """Read the manifest; return None if the artefact is not complete.
@@ -171,14 +178,46 @@ class Artefact:
         created = manifest["created"]
         return f"complete, {n} objects, {size / 1e6:.1f} MB, created {created}{last_day}"
 
-    def digest(self, experiment: Experiment | None = None) -> str:
+    def check_objects(self, manifest: Json) -> None:
+        """Check the sizes of all objects and the SHA-256 of the small ones against the manifest.
+
+        Raises:
+          DamagedError: If an object is missing or differs.
+        """
+        if records.was_checked(self.prefix, manifest):
+            return
+        # Models without a lease are those of `models: URL`, which may be a copy of the folder.
+        tables = self.lease is not None
+        folder = None if tables else f"{self.prefix.rstrip('/').rpartition('/')[2]}/"
+        differences = records.find_differences(self.home, self.name, manifest, tables, folder)
+        if differences and self._is_changing(manifest):
+            return
+        if differences:
+            some = "; ".join(differences[:3])
+            more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+            where, are = self.prefix.rstrip("./"), "is" if len(differences) == 1 else "are"
+            problem = (
+                f"{len(differences)} of its objects {are} not as the manifest records: {some}{more}"
+            )
+            hint = f"soilweave verify {self.home} names all, and with --repair makes them again"
+            raise DamagedError(where, problem, remedy=hint)
+        records.remember_check(self.prefix, manifest)
+
+    def _is_changing(self, manifest: Json) -> bool:
+        """Return whether an update of the artefact is being put in place, or was a moment ago."""
+        change = files.join(self.home, "update", self.name, "ready.json")
+        return files.exists(change) or self.manifest() != manifest
+
+    def digest(self, experiment: Experiment | None = None, check: bool = True) -> str:
         """Return the digest of the complete artefact.
 
         Args:
           experiment: The experiment whose settings it must have been made with; None accepts any.
+          check: Whether to check its objects, because they will be used.
 
         Raises:
           StoreError: If the artefact is not complete or was made with other settings.
+          DamagedError: If an object is missing or differs from its record.
         """
         manifest = self.manifest()
         verb = COMMANDS.get(self.name, "run")
@@ -190,7 +229,9 @@ class Artefact:
             hint = f"give --name NEW, or make it again with: soilweave {verb} --overwrite"
             problem = f"was made with other settings: {changes}"
             raise StoreError(where, problem, remedy=hint)
-        return str(manifest["inputs_sha256"])
+        if check:
+            self.check_objects(manifest)
+        return digest_of(manifest)
 
     def changed_settings(self, manifest: Json, experiment: Experiment, ignore: str = "") -> str:
         """Describe the settings of an experiment that differ from those of the artefact.
@@ -214,7 +255,8 @@ class Artefact:
 
         Raises:
           StoreError: If `overwrite` is False and the artefact was made from other inputs, its
-            records cannot be read, or its folder contains objects but no record.
+            records cannot be read, its folder contains objects but no record, or an object is
+            missing or differs from its record.
         """
         try:
             record = self.manifest() or self.begun()
@@ -225,16 +267,31 @@ class Artefact:
             if overwrite:
                 return False
             raise
-        updates = [update.get("inputs_sha256") for update in record.get("updated", ())]
-        current = schema.as_recorded(inputs, record["inputs"])
-        if files.sha256_of_json(current) in (record["inputs_sha256"], *updates):
-            return "shards" in record
+        if self.made_from(record, inputs):
+            return "shards" in record and self._is_sound(record, overwrite)
         if overwrite:
             return False
-        changes = _describe_changes(record["inputs"], current)
+        changes = _describe_changes(record["inputs"], schema.as_recorded(inputs, record["inputs"]))
         hint = "keep it and give --name NEW, or replace it with --overwrite"
         where = self.prefix.rstrip("./")
         raise StoreError(where, f"was made with other settings: {changes}", remedy=hint)
+
+    @staticmethod
+    def made_from(record: Json, inputs: Json) -> bool:
+        """Return whether a manifest or begun.json is of, or was updated to, these inputs."""
+        updates = [update.get("inputs_sha256") for update in record.get("updated", ())]
+        current = schema.as_recorded(inputs, record["inputs"])
+        return files.sha256_of_json(current) in (record["inputs_sha256"], *updates)
+
+    def _is_sound(self, manifest: Json, overwrite: bool) -> bool:
+        """Return whether the objects are as recorded; if not, raise unless they are replaced."""
+        try:
+            self.check_objects(manifest)
+        except DamagedError:
+            if overwrite:
+                return False
+            raise
+        return True
 
     def recorded(self, inputs: Json) -> Json:
         """Return inputs in the form of the artefact's record; unchanged if it has no record."""
@@ -277,7 +334,7 @@ class Artefact:
                 return True
         self.remove()
         record = {"inputs_sha256": files.sha256_of_json(inputs), "inputs": inputs, "begun": now}
-        files.write_json(f"{self.prefix}begun.json", record)
+        files.write_json(f"{self.prefix}begun.json", records.seal(record, self.name))
         return False
 
     def commit(self, inputs: Json, shards: Iterable[Json], **extra: Any) -> None:
@@ -304,7 +361,7 @@ class Artefact:
             **extra,
             **_shard_lists(shards),
         }
-        files.write_json(f"{self.prefix}manifest.json", manifest)
+        self._write_manifest(manifest | _repaired_identity(manifest, begun))
         files.remove(f"{self.prefix}begun.json")
 
     def amend(self, shards: Iterable[Json], **changed: Any) -> None:
@@ -321,9 +378,16 @@ class Artefact:
             self.lease.check()
         manifest = self.manifest() or {}
         empty = [{"key": key, "size": 0} for key in manifest["empty"]]
-        records = {record["key"]: record for record in (*manifest["shards"], *empty, *shards)}
-        updated = manifest | changed | _shard_lists(records.values())
-        files.write_json(f"{self.prefix}manifest.json", updated)
+        present = {record["key"]: record for record in (*manifest["shards"], *empty, *shards)}
+        self._write_manifest(manifest | changed | _shard_lists(present.values()))
+
+    def _write_manifest(self, manifest: Json) -> None:
+        """Write the manifest, with records of the metadata that it describes, and its backup."""
+        if metadata := records.metadata_records(self.home, self.name):
+            manifest["metadata"] = metadata
+        manifest = records.seal(manifest, self.name)
+        files.write_json(f"{self.prefix}manifest.json", manifest)
+        backup.write_backup(self.home, self.name, manifest)
 
     def remove(self) -> None:
         """Remove the folder of the artefact; of a single file, remove only the manifest.
@@ -332,6 +396,7 @@ class Artefact:
         interrupted removal is never mistaken for a complete artefact or for finished work.
         """
         files.remove(f"{self.prefix}manifest.json")
+        backup.remove_backup(self.home, self.name)
         if not self.prefix.endswith("/"):
             return
         folder = self.prefix.rstrip("/")
@@ -341,6 +406,22 @@ class Artefact:
         for name in names:
             files.remove(files.join(folder, name))
         files.remove(folder)
+
+    def reopen(self, damaged: Iterable[str]) -> None:
+        """Make a complete artefact one that was begun, so that its stage makes what is removed.
+
+        Args:
+          damaged: Keys, in the folder of the experiment, of the objects to remove.
+        """
+        manifest = self.manifest() or {}
+        begun = {key: manifest[key] for key in IDENTITY_KEYS}
+        digests = {record["key"]: record["sha256"] for record in manifest["shards"]}
+        begun |= {"begun": manifest.get("begun"), "repairs": digests}
+        begun |= {"identity": manifest["identity"]} if "identity" in manifest else {}
+        files.write_json(f"{self.prefix}begun.json", records.seal(begun, self.name))
+        files.remove(f"{self.prefix}manifest.json")
+        for key in damaged:
+            files.remove(files.join(self.home, key))
 
     def _check_vacant(self, overwrite: bool) -> None:
         """Check that the folder is empty, because `begin` would delete what is in it.
@@ -377,6 +458,24 @@ def shard_record(url: str, key: str) -> Json:
     except FileNotFoundError:
         return {"key": key, "size": 0, "sha256": ""}
     return {"key": key, "size": len(data), "sha256": files.sha256(data)}
+
+
+def digest_of(manifest: Json) -> str:
+    """Return the digest that other artefacts know a complete artefact by."""
+    return str(manifest.get("identity", manifest["inputs_sha256"]))
+
+
+def _repaired_identity(manifest: Json, begun: Json) -> Json:
+    """Return the identity of an artefact that was repaired; empty if its inputs still identify it.
+
+    Models that were trained again can differ in rounding from those that were lost. Then what was
+    made from the latter must be made again, although the inputs of the models are the same.
+    """
+    before, kept = begun.get("repairs"), {k: begun[k] for k in ("identity",) if k in begun}
+    digests = {record["key"]: record["sha256"] for record in manifest["shards"]}
+    if before is None or before == digests:
+        return kept
+    return {"identity": files.sha256_of_json([manifest["inputs_sha256"], digests])}
 
 
 def git_commit() -> str | None:

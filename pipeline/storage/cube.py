@@ -117,7 +117,8 @@ class Cube:
     def series(self, group: xr.Dataset, name: str) -> NDArray[np.float32]:
         """Read the (day, ...) values of a variable on all days of the period."""
         days = self.days.astype("datetime64[ns]")
-        values: NDArray[np.float32] = group[name].sel(time=slice(days[0], days[-1])).values
+        with zarr_arrays.intact_chunks(f"{self.url}, {name}"):
+            values: NDArray[np.float32] = group[name].sel(time=slice(days[0], days[-1])).values
         return values
 
     def part(self, group: xr.Dataset, name: str, days: slice) -> NDArray[np.float32]:
@@ -130,7 +131,8 @@ class Cube:
         """
         first = self.axis_offset
         on_axis = {"time": slice(first + days.start, first + days.stop)}
-        values: NDArray[np.float32] = group[name].isel(on_axis).values
+        with zarr_arrays.intact_chunks(f"{self.url}, {name}"):
+            values: NDArray[np.float32] = group[name].isel(on_axis).values
         return values
 
     def blocks(self, days: slice) -> Iterator[slice]:

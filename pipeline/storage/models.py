@@ -5,6 +5,7 @@ A model is identified by its arm, fold and seed (`ModelKey`).
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+REPAIR_HINT = "soilweave verify --repair makes it again"
 ALL_SITES = -1  # the fold of a model that is trained on all sites
 
 
@@ -120,13 +122,15 @@ def _read_and_decode(url: str, decode: Callable[[bytes], T]) -> T:
     """Read and decode an object.
 
     Raises:
-      DamagedError: If the object cannot be decoded.
+      DamagedError: If the object does not exist or cannot be decoded.
     """
-    data = files.read_bytes(url)
     try:
-        return decode(data)
-    except ValueError as error:
-        raise DamagedError(url, f"is damaged: {error}", remedy=files.DAMAGED_HINT) from error
+        return decode(files.read_bytes(url))
+    except FileNotFoundError as error:
+        raise DamagedError(url, "not found", remedy=REPAIR_HINT) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedError(url, f"is damaged: {reason}", remedy=files.DAMAGED_HINT) from error
 
 
 def find_models(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
@@ -190,9 +194,19 @@ def load_ensemble(root: str, arm: Arm) -> list[TrainedModel]:
 
 
 def read_calibrations(root: str, arm: str) -> dict[str, Calibration]:
-    """Read the calibrations of an arm, by the name of the fold; empty if there are none."""
-    stored = files.read_json(files.join(root, arm, "calibration.json")) or {}
-    return {fold: Calibration(**values) for fold, values in stored.items()}
+    """Read the calibrations of an arm, by the name of the fold.
+
+    Raises:
+      DamagedError: If they do not exist, cannot be decoded, or lack that of the maps.
+    """
+
+    def decode(data: bytes) -> dict[str, Calibration]:
+        stored = json.loads(data)
+        if fold_name(ALL_SITES) not in stored:
+            raise ValueError(f"it has no {fold_name(ALL_SITES)}")
+        return {fold: Calibration(**values) for fold, values in stored.items()}
+
+    return _read_and_decode(files.join(root, arm, "calibration.json"), decode)
 
 
 def attributes_url(root: str) -> str:
@@ -201,9 +215,15 @@ def attributes_url(root: str) -> str:
 
 
 def read_attribute_space(root: str) -> AttributeSpace | None:
-    """Read the attribute space of the sites; None if the models have none or are too old."""
-    stored = files.read_json(attributes_url(root))
-    return None if stored is None else AttributeSpace.from_dict(stored)
+    """Read the attribute space of the sites; None if the models have none or are too old.
+
+    Raises:
+      DamagedError: If the file exists but cannot be decoded.
+    """
+    url = attributes_url(root)
+    if not files.exists(url):
+        return None
+    return _read_and_decode(url, lambda data: AttributeSpace.from_dict(json.loads(data)))
 
 
 def unfinished_models(root: str, keys: Sequence[ModelKey]) -> list[ModelKey]:
@@ -230,6 +250,12 @@ def trained_heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:
 def ridge_url(root: str, fold: int) -> str:
     """Return the URL of the ridge regression of a fold."""
     return files.join(root, "ridge", f"fold={fold_name(fold)}", "ridge.safetensors")
+
+
+def list_ridges(root: str) -> list[str]:
+    """List the keys of all ridge regressions, relative to the folder of the models."""
+    folds = files.list_folder(files.join(root, "ridge"))
+    return [f"ridge/{fold}/ridge.safetensors" for fold in folds]
 
 
 def save_ridge(root: str, fold: int, ridge: Ridge) -> None:

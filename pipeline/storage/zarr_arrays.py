@@ -25,24 +25,34 @@ if TYPE_CHECKING:
     from pipeline.storage.schema import ArraySpec
 
 
-def create_group(url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json]) -> None:
+ZSTD_LEVEL = 0  # 0 is the default of Zstandard, which is 3
+
+
+def create_group(
+    url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json], like: str | None = None
+) -> None:
     """Create the arrays of a Zarr store, and write the values of its coordinates.
 
     Attributes of existing groups are updated; existing arrays and their shards are kept.
+    Chunks are compressed and have a CRC-32C, so that readers notice if one is damaged.
 
     Args:
       url: URL of the store.
       arrays: All arrays.
       attrs: Attributes by group; "" is the root.
+      like: URL of a store to which shards of the new one will be copied. Arrays that exist there
+        get the same codecs here, because stores of earlier versions have no CRC-32C.
     """
     import zarr
 
     root = zarr.open_group(_open_store(url), mode="a", attributes=attrs.get("", {}))
     for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
         root.require_group(group).attrs.update(attrs.get(group, {}))
+    others = None if like is None else zarr.open_group(_open_store(like), mode="r")
     for array in arrays:
         if array.path not in root:
-            _create_array(root, array)
+            other: Any = None if others is None else others.get(array.path)
+            _create_array(root, array, None if other is None else other.compressors)
 
 
 def extend_group(url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json]) -> None:
@@ -73,14 +83,17 @@ def extend_group(url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json]) 
         (root.require_group(group) if group else root).attrs.update(changes)
 
 
-def _create_array(root: Any, array: ArraySpec) -> None:
+def _create_array(root: Any, array: ArraySpec, compressors: Any = None) -> None:
     """Create an array, and write its values if it has any."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
     created = root.create_array(
         array.path,
         shape=array.shape,
         dtype=array.dtype,
         chunks=array.chunks,
         shards=None if array.values is not None else array.shards,
+        compressors=compressors or (ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()),
         fill_value=array.fill,
         dimension_names=array.dims,
         attributes=array.attrs,
@@ -139,8 +152,24 @@ def read_packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:
     import zarr
 
     array = zarr.open_array(_open_store(url), path=path, mode="r")
-    values: NDArray[Any] = np.array(array[tuple(region)])
+    with intact_chunks(f"{url}/{path}"):
+        values: NDArray[Any] = np.array(array[tuple(region)])
     return values
+
+
+@contextlib.contextmanager
+def intact_chunks(where: str) -> Iterator[None]:
+    """Raise DamagedError if a chunk that is read in the block cannot be decoded.
+
+    Args:
+      where: The array, for the message.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # from the checksum, or from Zstandard
+        problem = f"a chunk is damaged ({error})"
+        hint = "soilweave verify names the object, and with --repair makes it again"
+        raise DamagedError(where, problem, remedy=hint) from error
 
 
 def consolidate(url: str) -> None:

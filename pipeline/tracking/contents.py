@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline import files
 from pipeline.experiment import config, renamed
 from pipeline.storage import models, schema
+from pipeline.storage.artefacts import digest_of
 
 if TYPE_CHECKING:
     from model.recipe import ModelKey
@@ -57,7 +58,7 @@ def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
         if not same or any(manifest["inputs"].get(k, d) != d for k, d in digests.items()):
             foreign = True
             break
-        digests[name] = manifest["inputs_sha256"]
+        digests[name] = digest_of(manifest)
         if name == "models":
             all_models = models.list_workspace_models(workspace, experiment)
             curves = {models.model_folder("models", key): key for key in all_models}

@@ -79,7 +79,8 @@ def run(
     identity = files.sha256_of_json(artefact.recorded(inputs))
     nodes = _train_unfinished(experiment, root, identity, packed, updates, all_models, progress)
     outliers = predict_sites.write_predictions(experiment, workspace, cube, packed)
-    shards = [artefacts.shard_record(root, key) for key in _object_keys(experiment, all_models)]
+    keys = _object_keys(experiment, root, all_models)
+    shards = [artefacts.shard_record(root, key) for key in keys]
     names = predict_sites.PREDICTION_TABLES
     site_tables = [artefacts.shard_record(workspace.root, name) for name in names]
     record = {"features": packed.features.names} | (
@@ -282,11 +283,12 @@ def _worker_error(error: TrainingFailedError) -> Exception:
     return next((e for e in failures if isinstance(e, SoilweaveError)), error)
 
 
-def _object_keys(experiment: Experiment, all_models: list[ModelKey]) -> Iterator[str]:
+def _object_keys(experiment: Experiment, root: str, all_models: list[ModelKey]) -> Iterator[str]:
     """Yield the key of every object of the artefact."""
     for key in all_models:
         folder = models.model_folder("", key).lstrip("/")
         yield f"{folder}/checkpoint.safetensors"
         yield f"{folder}/history.parquet"
     yield from (f"{arm}/calibration.json" for arm in experiment.arms)
+    yield from models.list_ridges(root)
     yield "attributes.json"

@@ -380,7 +380,7 @@ def test_what_is_uploaded_is_little(staged):
         if p.is_file() and "__pycache__" not in p.parts
     }
     assert found.keys() == given | code
-    assert sum(found.values()) < 2e6
+    assert sum(found.values()) < 3e6  # the code, before it is compressed
     assert (staged / "pipeline" / "COMMIT").read_text().strip() == artefacts.git_commit()
 
 

@@ -22,7 +22,7 @@ from pipeline.train import stage as train_stage
 
 def begun_on(world, folder, *settings):
     """An experiment on the small world's cube and folds, with nothing made of them yet."""
-    for name in ("folds.parquet", "folds.manifest.json"):
+    for name in ("folds.parquet", "folds.geojson", "folds.manifest.json"):
         subprocess.run(["cp", f"{world.workspace.root}/{name}", str(folder)], check=True)
     chosen = [f"cube={world.workspace.root}", *settings]
     return load.load_experiment(str(world.path), chosen), Workspace(str(folder))

@@ -217,7 +217,8 @@ def copied(world, root):
     source = Path(world.workspace.root)
     for part in ("cube.zarr", "models"):
         subprocess.run(["cp", "-r", source / part, root], check=True)
-    for name in ("folds.parquet", "folds.manifest.json", "experiment.yaml"):
+    tables = ("folds.parquet", "folds.geojson", "folds.manifest.json", "sites.parquet")
+    for name in (*tables, "experiment.yaml"):
         subprocess.run(["cp", source / name, root], check=True)
     return Workspace(str(root))
 

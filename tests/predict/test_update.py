@@ -15,13 +15,14 @@ import xarray as xr
 import yaml
 
 from pipeline import cli, files, prepare
+from pipeline.cli import repair
 from pipeline.cli import update as cli_update
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.experiment import load
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import SilentProgress
-from pipeline.storage import maps_schema, schema, zarr_arrays
+from pipeline.storage import maps_schema, schema, verify, zarr_arrays
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 from pipeline.storage.pending_change import PendingChange
@@ -278,6 +279,7 @@ def test_a_shared_cube_is_updated_by_its_owner_as_far_as_its_sources_reach(mine)
     root = Path(mine.workspace.root)
     for name in ("maps", "state"):
         shutil.copytree(root / name, root.parent / "variant" / name)
+    shutil.copy(root / "next_probes.csv", root.parent / "variant")
     workspace = Workspace(str(root.parent / "variant"))
     theirs = replace(mine, workspace=workspace, settings=(f"cube={root}",))
     with pytest.raises(StoreError, match=r"ends on 2020-12-20, .* first: soilweave update snow"):
@@ -393,3 +395,29 @@ def test_the_verb_takes_the_experiment_as_it_was_run(mine, monkeypatch, capsys):
             cli.main()
         assert end.value.code == 2
         assert found in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("through", [NEXT, LATER])
+def test_damage_after_an_update_is_repaired_to_the_last_bit(mine, through):
+    mine.update(through)
+    before = content(mine)
+    for name, how in (
+        ("cube.zarr/cells/snowfall/c/12/0/0", "flipped"),
+        ("cube.zarr/cells/snowfall/c/0/0/0", "deleted"),
+        ("cube.zarr/sites/snow_depth/c/12/0", "deleted"),
+        ("cube.zarr/footprints/snow_depth/c/12/0/0", "flipped"),
+        ("maps/insitu.zarr/snow_depth/c/12/0/0", "deleted"),
+        ("maps/insitu.zarr/series/quality_flag/c/0/0/0", "flipped"),
+        ("maps/insitu.zarr/attribute_distance/c/0/0", "flipped"),
+        ("state/insitu.zarr/cell/c/0/0/0/0/0", "deleted"),
+        ("state/insitu.zarr/mean_variance/c/0/0", "deleted"),
+    ):
+        path = Path(mine.workspace.url(name))
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        if how == "deleted":
+            path.unlink()
+    result = verify.verify_workspace(mine.workspace, SilentProgress())
+    assert len(result.problems) == 9
+    assert repair.repair(mine.workspace, result, SilentProgress()).problems == []
+    assert content(mine) == before

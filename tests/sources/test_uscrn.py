@@ -15,6 +15,7 @@ from miniatures_insitu import Row, uscrn_year
 
 from pipeline.catalog import intake_catalog
 from pipeline.errors import DataError
+from pipeline.sources import uscrn
 from pipeline.sources.uscrn import UscrnSource
 
 SOCORRO, MARY = "NM_Socorro_20_N", "MT_St._Mary_1_SSW"
@@ -52,6 +53,7 @@ def daily01(tmp_path):
 @pytest.fixture
 def site(daily01):
     """The same, as the provider serves it, with pages that list the folders."""
+    uscrn._download.cache_clear()  # the port may be that of an earlier server
     with web.serve(daily01.parent) as site:
         site.made.append((r"/$", miniatures_insitu.index(daily01.parent)))
         yield site
@@ -61,6 +63,15 @@ def source(url, period=YEARS, region=None, mapping=MAPPING):
     made = UscrnSource(str(url), mapping)
     made.period, made.region = period, region
     return made
+
+
+def test_what_the_digest_has_downloaded_is_not_downloaded_again(site):
+    made = source(f"{site.url}/daily01")
+    made.digest()
+    files = [path for path in site.paths() if path.endswith(".txt")]
+    assert len(files) == len({*files}) > 0
+    made.to_dask().load()
+    assert [path for path in site.paths() if path.endswith(".txt")] == files
 
 
 def test_values_in_our_units(daily01):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from rerecord import rerecord
 
 from pipeline import doctor, files
 from pipeline.catalog import intake_catalog
@@ -31,7 +32,7 @@ from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import SilentProgress
 from pipeline.sources import drivers
 from pipeline.sources.gridded import GriddedSource
-from pipeline.storage import models, schema, source_copies, tables, version2, zarr_arrays
+from pipeline.storage import models, schema, source_copies, tables, verify, version2, zarr_arrays
 from pipeline.storage.artefacts import Artefact, Workspace
 from pipeline.storage.cube import Cube
 from pipeline.tracking import contents
@@ -111,7 +112,10 @@ class Old:
 def old(tmp_path) -> Old:
     with tarfile.open(ARCHIVE) as packed:
         packed.extractall(tmp_path / "old", filter="data")
-    return Old(tmp_path / "old")
+    old = Old(tmp_path / "old")
+    files.write_bytes(old.workspace.url("report.html"), b"<p>left out of the archive</p>")
+    rerecord(old.workspace, "report")
+    return old
 
 
 @pytest.fixture
@@ -399,3 +403,13 @@ def test_every_published_path_leads_to_a_driver_and_each_has_a_name_of_its_own()
     assert len(set(found.values())) == len(found) == 13
     assert found["GriddedSource"] == GriddedSource.name == "soilweave_gridded"
     assert all(name.startswith("soilweave_") for name in found.values())
+
+
+def test_what_version_2_recorded_is_verified_and_the_rest_is_counted(old):
+    result = verify.verify_workspace(old.workspace, SilentProgress())
+    assert [p for p in result.problems if p.kind != verify.UNLISTED] == []
+    assert not [p for p in result.problems if p.artefact]
+    assert {"experiment.yaml", "cube.zarr/zarr.json", "maps/manifest.json"} <= {*result.unchecked}
+    (Path(old.workspace.root) / "folds.parquet").write_bytes(b"spoiled")
+    found = verify.verify_workspace(old.workspace, SilentProgress()).problems
+    assert ("folds.parquet", verify.DAMAGED) in {(p.key, p.kind) for p in found}

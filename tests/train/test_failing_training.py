@@ -33,7 +33,7 @@ from pipeline.errors import SoilweaveError
 from pipeline.evaluate import report
 from pipeline.experiment import load
 from pipeline.progress import SilentProgress
-from pipeline.storage import ensemble, models
+from pipeline.storage import artefacts, ensemble, models
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 from pipeline.train import training_data, worker
@@ -337,7 +337,7 @@ def begun_on(world, folder, *settings):
     """An experiment on the small world's cube and folds, with nothing trained yet."""
     chosen = [f"cube={world.workspace.root}", "train.updates=20", *settings]
     workspace = Workspace(str(folder))
-    for name in ("folds.parquet", "folds.manifest.json"):
+    for name in ("folds.parquet", "folds.geojson", "folds.manifest.json"):
         subprocess.run(["cp", f"{world.workspace.root}/{name}", str(folder)], check=True)
     return load.load_experiment(str(world.path), chosen), workspace
 
@@ -394,7 +394,12 @@ def test_maps_flag_what_the_models_did_not_predict(world, tmp_path, local_ray):
     lost = models.load_model(str(root), job)
     with torch.no_grad():
         lost.network.output.bias[0] = torch.nan
-    files.write_bytes(models.checkpoint_url(str(root), job), checkpoint.model_to_bytes(lost))
+    url = models.checkpoint_url(str(root), job)
+    files.write_bytes(url, checkpoint.model_to_bytes(lost))
+    manifest = files.read_json(f"{root}/manifest.json")
+    keys = [record["key"] for record in manifest["shards"]]
+    manifest["shards"] = [artefacts.shard_record(str(root), key) for key in keys]
+    files.write_json(f"{root}/manifest.json", manifest)
     settings = [f"models={root}", f"cube={world.workspace.root}", "arms=[insitu, satellite]"]
     workspace = Workspace(str(tmp_path / "mapped"))
     predict.run(load.load_experiment(str(world.path), settings), workspace, SilentProgress())

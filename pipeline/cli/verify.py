@@ -1,0 +1,111 @@
+"""The verb `verify`, which reads every object of an experiment and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline import files
+from pipeline.cli import run_stages
+from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
+
+if TYPE_CHECKING:
+    from pipeline.storage.artefacts import Workspace
+    from pipeline.storage.verify import Result
+
+
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="An experiment that was run: its folder in the workspace, the URL of this folder, or "
+        "the preset or YAML file that it was run from.",
+    ),
+]
+
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the problems and counts to this file."),
+]
+
+
+RepairOption = Annotated[
+    bool, typer.Option("--repair", help="Make what is missing, damaged or stale again.")
+]
+
+
+def add_verify_verb(app: typer.Typer) -> None:
+    """Add `verify`."""
+    app.command()(verify)
+
+
+def verify(
+    experiment: TargetArgument,
+    repair: RepairOption = False,
+    json_: JsonOption = None,
+    workspace: WorkspaceOption = "workspace",
+    name: NameOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Read every object of an experiment and compare it with what the manifests record.
+
+    An object is missing; or damaged: its size or SHA-256 differs; or exchanged: it has the content
+    of another object; or stale: it was made from other artefacts or settings than those that are
+    there; or not listed: no manifest records it. One line names each. The exit status is 1 if there
+    is any, else 0.
+
+    Artefacts of earlier versions do not record the metadata and coordinates of Zarr stores, nor a
+    digest of the manifest itself; the last line counts what could not be checked.
+
+    With --repair, what is damaged is made again: shards of the cube and of the maps (a whole tile),
+    tables and reports equal the lost ones on the same kind of machine. A model is trained again; if
+    it then differs in rounding, what was made from the models is made again, too. Then everything
+    is verified again. Files that soilweave does not write are left where they are.
+
+    Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
+    """
+    from pipeline.storage import verify as verification
+
+    store = _find_store(experiment, workspace, name)
+    files.check_writable(json_)
+    with run_stages.show_progress() as progress:
+        result = verification.verify_workspace(store, progress)
+        _print_result(result)
+        if repair and result.problems:
+            from pipeline.cli import repair as repairs
+
+            result = repairs.repair(store, result, progress)
+            out.print("after the repair:")
+            _print_result(result)
+    if json_:
+        text = json.dumps(result.as_dict(), indent=1)
+        files.write_bytes(files.make_absolute(json_), text.encode())
+    raise typer.Exit(1 if result.problems else 0)
+
+
+def _print_result(result: Result) -> None:
+    """Print one line for each problem, and the counts."""
+    from pipeline.storage import verify as verification
+
+    lines = [*map(str, result.problems), f"{result.root}: {verification.summary_line(result)}"]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
+    """Return the folder of an experiment that was run: by URL, by its name, or as its settings say.
+
+    Raises:
+      ConfigError: If the argument names no folder and no experiment.
+    """
+    from pipeline.storage import artefacts
+
+    candidates = [files.join(files.make_absolute(workspace), name or experiment)]
+    if "/" in experiment:
+        candidates = [files.make_absolute(experiment).rstrip("/")]
+    for url in candidates:
+        if files.list_folder(url):
+            return artefacts.Workspace(url)
+    return run_stages.resolve_named(experiment, workspace, name, None)[1]

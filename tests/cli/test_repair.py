@@ -1,0 +1,171 @@
+"""`verify --repair` mends every kind of object that `verify` finds damaged."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import world as world_module
+
+from pipeline.cli import repair
+from pipeline.errors import SoilweaveError
+from pipeline.progress import SilentProgress
+from pipeline.storage import verify
+from pipeline.storage.artefacts import Workspace
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.fixture
+def copy(world, tmp_path):
+    shutil.copytree(world.workspace.root, tmp_path / "snow")
+    return Workspace(str(tmp_path / "snow"))
+
+
+def contents(workspace):
+    """All objects; records and reports without when they were written."""
+    root = Path(workspace.root)
+    dated = ("manifest.json", "report.html", ".manifest.json", "lease.json", "mlflow.json")
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in root.rglob("*")
+        if p.is_file() and not p.name.endswith(dated) and p.parent.name != "backup"
+    }
+
+
+def mend(workspace):
+    result = verify.verify_workspace(workspace, SilentProgress())
+    assert result.problems
+    return repair.repair(workspace, result, SilentProgress())
+
+
+SHARDS = [
+    ("cube.zarr/cells/snowfall/c/0/0/0", flip),
+    ("cube.zarr/cells/snowfall/c/5/0/0", Path.unlink),
+    ("cube.zarr/cells/elevation/c/0/0", truncate),
+    ("cube.zarr/cells/mask/c/0/0", flip),
+    ("cube.zarr/footprints/snow_depth/c/1/0/0", Path.unlink),
+    ("cube.zarr/sites/snow_depth/c/0/0", flip),
+    ("cube.zarr/sites/air_temperature/c/2/0", Path.unlink),
+]
+MAPS = [
+    ("maps/insitu.zarr/snow_depth/c/0/0/0", Path.unlink),
+    ("maps/satellite.zarr/series/quality_flag/c/0/0/0", flip),
+    ("maps/multiscale.zarr/probe_gain/c/0/0", truncate),
+    ("state/insitu.zarr/hidden/c/0/0/0/0/0", flip),
+    ("state/multiscale.zarr/attributes/c/0/0/0", Path.unlink),
+    ("next_probes.csv", truncate),
+]
+WRITTEN_BACK = [
+    ("cube.zarr/zarr.json", flip),
+    ("cube.zarr/cells/lat/zarr.json", Path.unlink),
+    ("cube.zarr/cells/lat/c/0", flip),
+    ("maps/insitu.zarr/zarr.json", truncate),
+    ("state/insitu.zarr/block/c/0", flip),
+    ("cube.zarr/manifest.json", flip),
+    ("maps/manifest.json", Path.unlink),
+    ("models/manifest.json", truncate),
+    ("folds.manifest.json", flip),
+    ("experiment.yaml", flip),
+    ("backup/report.json", flip),
+    ("backup/scores.json", Path.unlink),
+]
+TABLES = [
+    ("folds.parquet", flip),
+    ("folds.geojson", Path.unlink),
+    ("scores.parquet", truncate),
+    ("summary.json", flip),
+    ("report.html", Path.unlink),
+]
+MODELS = [
+    ("models/insitu/calibration.json", flip),
+    ("models/attributes.json", Path.unlink),
+    ("models/ridge/fold=0/ridge.safetensors", truncate),
+    ("sites.parquet", flip),
+]
+
+
+def spoil(workspace, damages):
+    for key, damage in damages:
+        damage(Path(workspace.url(key)))
+
+
+@pytest.mark.usefixtures("prepared_here", "local_ray")
+@pytest.mark.parametrize(
+    "damages",
+    [SHARDS, WRITTEN_BACK, TABLES, MODELS],
+    ids=["cube", "written back", "tables", "models"],
+)
+def test_repaired_objects_are_those_that_were_lost(copy, damages):
+    before = contents(copy)
+    spoil(copy, damages)
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_repaired_maps_are_those_that_were_lost(copy):
+    before = contents(copy)
+    spoil(copy, MAPS)
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+
+
+@pytest.mark.usefixtures("prepared_here", "trained_here", "local_ray")
+def test_a_model_that_is_trained_again_otherwise_makes_what_follows_anew(copy):
+    """The world was trained by Ray Train; here one process trains one model at a time."""
+    digest = copy.artefact("models").digest()
+    maps = copy.artefact("maps").manifest()["inputs"]["models"]
+    assert maps == digest
+    path = Path(copy.url("models/insitu/fold=all/seed=0/checkpoint.safetensors"))
+    lost = path.read_bytes()
+    path.unlink()
+    result = mend(copy)
+    assert result.problems == []
+    found = copy.artefact("models").digest()
+    assert (found == digest) == (path.read_bytes() == lost)
+    assert copy.artefact("maps").manifest()["inputs"]["models"] == found
+    assert copy.artefact("scores").manifest()["inputs"]["models"] == found
+
+
+@pytest.mark.usefixtures("prepared_here", "local_ray")
+def test_an_artefact_without_any_manifest_is_made_anew(copy):
+    before = contents(copy)
+    for name in ("cube.zarr/manifest.json", "backup/cube.json"):
+        Path(copy.url(name)).unlink()
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+
+
+def test_files_that_soilweave_does_not_write_are_left(copy, local_ray):
+    note, shard = Path(copy.url("notes.txt")), Path(copy.url("cube.zarr/cells/mask/c/9/9"))
+    note.write_text("mine")
+    shard.parent.mkdir()
+    shard.write_bytes(b"?")
+    receipt = Path(copy.url("maps/receipts/insitu-0-0.json"))
+    receipt.parent.mkdir()
+    receipt.write_text("{}")
+    (left,) = mend(copy).problems
+    assert (left.key, left.kind) == ("notes.txt", verify.UNLISTED)
+    assert note.exists()
+    assert not shard.exists()
+    assert not receipt.exists()
+
+
+@pytest.mark.usefixtures("prepared_here")
+def test_a_cube_whose_sources_have_changed_is_not_mended_with_other_values(copy, world, local_ray):
+    world_module.write(world.folder, seed=1)
+    try:
+        Path(copy.url("cube.zarr/cells/snowfall/c/0/0/0")).unlink()
+        with pytest.raises(SoilweaveError, match="have changed since"):
+            mend(copy)
+    finally:
+        world_module.write(world.folder)
+    copy.lease.release()

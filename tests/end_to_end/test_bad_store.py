@@ -1,0 +1,32 @@
+"""The whole demo in a bucket whose server fails now and then: equal to that in a folder."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import processes
+import pytest
+import s3_proxy
+import small_demo
+from results import differences, results
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDS_S = 900
+
+pytestmark = pytest.mark.cluster  # each is a whole run
+
+
+@pytest.mark.parametrize("faults", [("busy", "slow"), ("cut", "lost")], ids="-".join)
+def test_a_whole_run_in_a_bad_store(demo, s3, tmp_path, faults):
+    workspace, log = s3.url("bad", "-".join(faults)), tmp_path / "log"
+    command = [sys.executable, "-m", "pipeline", "run", "demo", "--workspace", workspace]
+    with s3_proxy.before(s3.endpoint) as proxy:
+        proxy.faults, proxy.random = faults, random.Random(0)
+        environment = {"AWS_ENDPOINT_URL": proxy.url, "PYTHONPATH": str(ROOT)}
+        with processes.running([*command, *small_demo.OPTIONS], log, environment) as running:
+            status = running.process.wait(ENDS_S)
+        assert status == 0, log.read_text()
+        assert all(proxy.met[fault] >= 10 for fault in faults)
+    assert differences(results(f"{workspace}/demo"), results(str(demo[0] / "demo"))) == []
