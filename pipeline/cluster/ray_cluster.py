@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 RETRIES = 3  # how often a task runs again after its worker or its store has failed
 RETRY_WAIT_S = 10.0  # seconds before a task runs again after its store has failed
 PROBE_TIMEOUT_S = 60.0  # seconds after which a node that has not answered counts as unreachable
-LAST_REPORT_S = 0.25  # seconds without a report after which, at the end, no more are waited for
+REPORTS_EVERY_S = 0.25  # seconds after which the driver looks for reports of progress again
 _session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
 
 
@@ -167,7 +167,7 @@ def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
     """
     import ray
     import ray.exceptions
-    from ray.util.queue import Empty, Queue
+    from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     on_this_node = NodeAffinitySchedulingStrategy(
@@ -180,20 +180,22 @@ def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
 
     def drain() -> None:
         while True:
-            ending = stopped.is_set()
+            if ending := stopped.wait(REPORTS_EVERY_S):
+                time.sleep(REPORTS_EVERY_S)
             try:
-                what, about = reported.queue.get(timeout=LAST_REPORT_S if ending else 0.5)
-            except Empty:
-                if ending:
-                    return
-                continue
+                # Waiting in the queue would fail at each time-out, which Ray shows as failed tasks.
+                n_reports = reported.queue.qsize()
+                reports = reported.queue.get_nowait_batch(n_reports) if n_reports else []
             except ray.exceptions.RayError:
                 return  # the queue is lost
-            if isinstance(what, int):
-                reported.nodes[about] += what
-                progress.advance(what)
-            else:
-                progress.curve(what, about)
+            for what, about in reports:
+                if isinstance(what, int):
+                    reported.nodes[about] += what
+                    progress.advance(what)
+                else:
+                    progress.curve(what, about)
+            if ending and not reports:
+                return
 
     listener = threading.Thread(target=drain, daemon=True)
     listener.start()
