@@ -134,7 +134,8 @@ class Lease:
           StoreError: If another process has taken the lease, which also interrupts the block.
         """
         try:
-            yield
+            with self._interrupted_if_lost():
+                yield
             if self.lost:
                 self.check()
         except KeyboardInterrupt:
@@ -143,6 +144,27 @@ class Lease:
             raise
         finally:
             self.release()
+
+    @contextlib.contextmanager
+    def _interrupted_if_lost(self) -> Iterator[None]:
+        """Let the loss of the lease interrupt the block also where SIGINT is ignored.
+
+        It is ignored in what a script starts with `&`.
+        """
+        in_main = threading.current_thread() is threading.main_thread()
+        if not in_main or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            yield
+            return
+
+        def interrupt(number: int, frame: object) -> None:
+            if self.lost:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _is_dead(self, content: bytes, say: Callable[[str], None]) -> bool:
         """Return whether the holder is dead; False if it released the lease in the meantime.

@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 ROOT = Path(__file__).resolve().parents[2]
-MARKS = ("units", "stages", "servers", "cluster")  # one session each, as `make` runs them
+SESSIONS = {"quick": "not cluster", "cluster": "cluster"}  # the marks of a session's tests
 SESSION_S = 3600
 
 
@@ -59,13 +59,13 @@ UNTRIED = Outcome(0, 0, skipped="not run yet")
 
 
 def run(faults, folder):
-    """Run the tests of all rows; the cases, from four sessions of pytest in turn."""
+    """Run the tests of all rows; the cases, from one session of pytest after the other."""
     tests = sorted({test for fault in faults for test in fault.tests})
     cases = []
-    for mark in MARKS:
-        report = folder / f"{mark}.xml"
+    for name, marks in SESSIONS.items():
+        report = folder / f"{name}.xml"
         report.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-q", "-m", mark, "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider"]
         command += ["-o", "junit_family=xunit1", f"--junitxml={report}"]
         command += ["-o", "faulthandler_timeout=900", "--durations=0", "--no-header", "-r", "fE"]
         try:
@@ -76,7 +76,7 @@ def run(faults, folder):
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            typer.echo(f"the session of {mark} did not end in {SESSION_S} s")
+            typer.echo(f"the session of {name} did not end in {SESSION_S} s")
         if report.exists():
             cases += read(report)
     return cases

@@ -51,15 +51,14 @@ def suite(tmp_path, monkeypatch):
     """A registry of four rows above a suite of its own, and a page for its table."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_it.py").write_text(SUITE)
-    marks = "\n  ".join(f"{mark}: {mark}" for mark in trial.MARKS)
-    (tmp_path / "pytest.ini").write_text(f"[pytest]\nmarkers =\n  {marks}\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = units: all of it\n")
     marks = "<!-- faults: made by make faults -->\n<!-- end of faults -->"
     (tmp_path / "reliability.md").write_text(marks)
     rows = [row("holds", "test_holds"), row("tells", "test_tells"), row("waits", "test_waits")]
     rows += [row("breaks", "test_breaks"), row("half", "test_breaks", "flipped")]
     monkeypatch.setattr(registry, "FAULTS", [*rows, row("gone", "test_holds", "stale")])
     monkeypatch.setattr(trial, "ROOT", tmp_path)
-    monkeypatch.setattr(trial, "MARKS", ("units",))
+    monkeypatch.setattr(trial, "SESSIONS", {"quick": "units"})
     return tmp_path
 
 

@@ -153,7 +153,15 @@ def test_a_lost_lease_commits_nothing(tmp_path):
     assert b"elsewhere" in files.read_bytes(workspace.url("lease.json"))
 
 
-def test_whoever_loses_it_is_stopped(tmp_path, monkeypatch):
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["default", "ignored"])
+def sigint(request):
+    """What SIGINT does: a script that starts a process with `&` lets it ignore the signal."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
+def test_whoever_loses_it_is_stopped(tmp_path, monkeypatch, sigint):
     monkeypatch.setattr(lease, "RENEW_S", 0.2)
     held = lease.get_lease(str(tmp_path / "lease.json"))
     ended = []
@@ -169,6 +177,7 @@ def test_whoever_loses_it_is_stopped(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="lost to process 1 on elsewhere"):
         work()
     assert not ended  # it did not come to its end first
+    assert signal.getsignal(signal.SIGINT) == sigint
 
 
 def test_a_complete_artefact_needs_no_lease(tmp_path):
