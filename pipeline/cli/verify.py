@@ -10,6 +10,7 @@ import typer
 from pipeline import files
 from pipeline.cli import run_stages
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
@@ -21,7 +22,7 @@ TargetArgument = Annotated[
     typer.Argument(
         metavar="EXPERIMENT",
         help="An experiment that was run: its folder in the workspace, the URL of this folder, or "
-        "the preset or YAML file that it was run from.",
+        "the preset or YAML file that it was run from. Or the URL of a publication.",
     ),
 ]
 
@@ -56,6 +57,8 @@ def verify(
     there; or not listed: no manifest records it. One line names each. The exit status is 1 if there
     is any, else 0.
 
+    Of a publication, the latest release is read; the URL of a release names that one.
+
     Artefacts of earlier versions do not record the metadata and coordinates of Zarr stores, nor a
     digest of the manifest itself; the last line counts what could not be checked.
 
@@ -66,12 +69,20 @@ def verify(
 
     Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
     """
+    from pipeline.storage import publications
     from pipeline.storage import verify as verification
 
-    store = _find_store(experiment, workspace, name)
+    store = find_store(experiment, workspace, name)
+    release = publications.find_release(store.root)
+    if release is not None and repair:
+        hint = "remove the objects that verify names, and publish again: it sends them once more"
+        raise ConfigError("--repair", f"{store.root} is a publication", remedy=hint)
     files.check_writable(json_)
     with run_stages.show_progress() as progress:
-        result = verification.verify_workspace(store, progress)
+        if release is not None:
+            result = publications.verify_release(release, progress)
+        else:
+            result = verification.verify_workspace(store, progress)
         _print_result(result)
         if repair and result.problems:
             from pipeline.cli import repair as repairs
@@ -94,7 +105,7 @@ def _print_result(result: Result) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
+def find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
     """Return the folder of an experiment that was run: by URL, by its name, or as its settings say.
 
     Raises:
