@@ -167,7 +167,7 @@ def _limits(experiment: Experiment, summary: Json) -> list[str]:
             "These maps have no scores of their own: their models come from elsewhere."
         )
     elif summary.get("time") == "seen":
-        sentences.append("The test period lies in the training period; places were held out.")
+        sentences.append("The test period overlaps the training period.")
     if summary.get("place") == "seen":
         sentences.append("No site was held out: the scores are those of fitted sites.")
     if experiment.tuned_on and experiment.planet is None:
@@ -180,22 +180,21 @@ def _limits(experiment: Experiment, summary: Json) -> list[str]:
         sentences.append(f"The period that the statics of {entries} describe is unknown.")
     flags = "; ".join(f"{bit.value}: {meaning}" for bit, meaning in QUALITY_MEANINGS.items())
     sentences.append(f"quality_flag marks values that are less certain ({flags}).")
-    sentences.append("attribute_distance says how unlike a cell is to the sites learnt from.")
+    if {*experiment.arms} != {"satellite"}:
+        sentences.append("attribute_distance says how unlike a cell is to the sites learnt from.")
     return sentences
 
 
 def to_markdown(card: Json) -> str:
     """Return the model card as a page in Markdown."""
     predicts, domain = card["predicts"], card["domain"]
-    depth = predicts["depth_m"]
-    layer = f", {depth[0]:g} to {depth[1]:g} m deep" if depth else ""
     edges = ", ".join(f"{edge} {domain[edge]:g}" for edge in ("west", "south", "east", "north"))
     recipe = card["recipe"]
     updates = f", {recipe['updates']:,} updates a model" if recipe["updates"] else ""
     lines = [
         f"# {card['name']}: {card['title']}",
         "",
-        f"Maps of `{predicts['variable']}` ({predicts['long_name']}, {predicts['units']}{layer}): "
+        f"Maps of `{predicts['variable']}` ({predicts['long_name']}, {predicts['units']}): "
         f"{predicts['what']}.",
         "",
         f"- **Days**: {card['maps'][0]} to {card['maps'][1]}",

@@ -58,8 +58,13 @@ def publish(workspace: Workspace, url: str, progress: Progress, keep: int | None
     """
     url = files.make_absolute(url).rstrip("/")
     _check_target(workspace, url)
-    found = _read_latest(url, workspace.described().name)
-    made = content.collect(workspace)
+    _read_latest(url, workspace.described().name)
+    return publish_content(content.collect(workspace), url, progress, keep)
+
+
+def publish_content(made: Content, url: str, progress: Progress, keep: int | None = None) -> str:
+    """Publish what was collected of an experiment; see `publish`."""
+    found = _read_latest(url, made.experiment.name)
     progress.start("publish", len(made.items), "objects")
     earlier = _latest_release(url, found)
     if earlier is not None and _is_intact(earlier, made) and not _surplus(url, found, keep):
