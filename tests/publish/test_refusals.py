@@ -15,7 +15,6 @@ import s3_proxy
 import web
 from fsspec.implementations.memory import MemoryFileSystem
 from publishing import Said
-from rerecord import rerecord
 from typer.testing import CliRunner
 
 from pipeline import cli, files, publish
@@ -142,11 +141,10 @@ def test_a_place_that_cannot_be_written(workspace, tmp_path):
 
 def test_a_full_disk_changes_nothing_for_readers(workspace, tmp_path):
     url = str(tmp_path / "p")
-    publishing.fill_maps(workspace, 100)
-    publish.publish(workspace, url, SilentProgress())
+    name = publish.publish(workspace, url, SilentProgress())
     before = (tmp_path / "p" / "latest.json").read_bytes()
-    Path(workspace.url("report.html")).write_bytes(b"<p>another report</p>" * 20_000)
-    rerecord(workspace, "report")
+    publishing.fill_maps(workspace, 100)
+    (tmp_path / "p" / "releases" / name / "report.html").unlink()  # so that it is sent again
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:

@@ -1,0 +1,102 @@
+"""Readers in a loop see one release or the other, never parts of both."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import publishing
+import xarray as xr
+from publishing import ARMS, TARGET
+
+from pipeline import files, publish
+from pipeline.progress import SilentProgress
+from pipeline.storage.publications import open_maps
+
+COUNTS = (100, 200, 300)
+
+
+def through_soilweave(url):
+    """The release and all values of all arms, each opened by itself as a user would."""
+    opened = open_maps(url)
+    release = opened.attrs["release"]
+    of_release = files.join(url, "releases", release)
+    groups = [(arm, group) for arm in ARMS for group in ("", "series")]
+    maps = [open_maps(of_release, arm, group) for arm, group in groups]
+    return release, np.unique([np.unique(each[TARGET].values) for each in (opened, *maps)])
+
+
+def through_plain_zarr(url):
+    """The same with no more than JSON and xarray."""
+    latest = json.loads(files.read_bytes(files.join(url, "latest.json")))
+    maps = [
+        xr.open_zarr(files.join(url, latest["path"], "maps", f"{arm}.zarr"), group=group)
+        for arm in ARMS
+        for group in (None, "series")
+    ]
+    return latest["release"], np.unique([np.unique(each[TARGET].values) for each in maps])
+
+
+@contextmanager
+def reading(how, url):
+    """Reads in a loop until the block ends, at least once after it; gives what was seen."""
+    seen, failed, stop = [], [], threading.Event()
+
+    def loop():
+        try:
+            while True:
+                last = stop.is_set()
+                seen.append(how(url))
+                if last:
+                    return
+        except Exception as error:  # noqa: BLE001 - the test shows it
+            failed.append(error)
+
+    reader = threading.Thread(target=loop)
+    reader.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        reader.join()
+    assert failed == []
+
+
+def test_readers_in_a_loop(workspace, url):
+    made, switched = {}, []
+
+    def publish_and_note(**options):
+        name = publish.publish(workspace, url, SilentProgress(), **options)
+        switched.append(name)
+
+    for count in COUNTS[:2]:
+        publishing.fill_maps(workspace, count)
+        publish_and_note()
+        made[switched[-1]] = count
+    with reading(through_soilweave, url) as ours, reading(through_plain_zarr, url) as plain:
+
+        def let_them_read():
+            """Until each reader has begun and ended a reading of what is there now."""
+            wanted = [len(seen) + 2 for seen in (ours, plain)]
+            for seen, n in zip((ours, plain), wanted, strict=True):
+                while len(seen) < n:
+                    threading.Event().wait(0.01)
+
+        switched.append(publish.roll_back(url, SilentProgress()))
+        let_them_read()
+        publishing.fill_maps(workspace, COUNTS[2])
+        publish_and_note()
+        made[switched[-1]] = COUNTS[2]
+        let_them_read()
+        switched.append(publish.roll_back(url, SilentProgress()))
+        publish_and_note()
+    step = 0.01
+    for seen in (ours, plain):
+        for release, values in seen:
+            np.testing.assert_allclose(values, made[release] * step, rtol=1e-6)
+        order = [release for release, _ in itertools.groupby(release for release, _ in seen)]
+        assert {switched[2], switched[3]} <= {*order}
+        assert order[-1] == switched[-1]
