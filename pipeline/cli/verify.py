@@ -13,6 +13,7 @@ from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, ou
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.verify import Result
 
@@ -69,20 +70,10 @@ def verify(
 
     Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
     """
-    from pipeline.storage import publications
-    from pipeline.storage import verify as verification
-
     store = find_store(experiment, workspace, name)
-    release = publications.find_release(store.root)
-    if release is not None and repair:
-        hint = "remove the objects that verify names, and publish again: it sends them once more"
-        raise ConfigError("--repair", f"{store.root} is a publication", remedy=hint)
     files.check_writable(json_)
     with run_stages.show_progress() as progress:
-        if release is not None:
-            result = publications.verify_release(release, progress)
-        else:
-            result = verification.verify_workspace(store, progress)
+        result = _verify(store, repair, progress)
         _print_result(result)
         if repair and result.problems:
             from pipeline.cli import repair as repairs
@@ -94,6 +85,24 @@ def verify(
         text = json.dumps(result.as_dict(), indent=1)
         files.write_bytes(files.make_absolute(json_), text.encode())
     raise typer.Exit(1 if result.problems else 0)
+
+
+def _verify(store: Workspace, repair: bool, progress: Progress) -> Result:
+    """Verify an experiment, or the release at a URL.
+
+    Raises:
+      ConfigError: If a publication is to be repaired.
+    """
+    from pipeline.storage import publications
+    from pipeline.storage import verify as verification
+
+    release = publications.find_release(store.root)
+    if release is None:
+        return verification.verify_workspace(store, progress)
+    if repair:
+        hint = "remove the objects that verify names, and publish again: it sends them once more"
+        raise ConfigError("--repair", f"{store.root} is a publication", remedy=hint)
+    return publications.verify_release(release, progress)
 
 
 def _print_result(result: Result) -> None:

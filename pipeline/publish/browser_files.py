@@ -23,7 +23,7 @@ from pipeline import files
 from pipeline.storage import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.cube import Cube
+    from pipeline.storage.tables import SitePredictions
 
 
 SHOWN_SCORES = ("correlation", "rmse", "ubrmse", "bias")
@@ -56,44 +57,48 @@ def site_files(
     table = tables.read_site_predictions(workspace, *columns)
     folds = tables.read_table(workspace.url("folds.parquet")).set_index("site")
     places = folds.loc[list(table.ids)].to_dict("records")
-    scores = _scores_by_site(tables.read_table(workspace.url("scores.parquet")))
-    test = cube.day_index(experiment.test_period)
+    test, number = cube.day_index(experiment.test_period), _Rounding(experiment)
     satellite = None
     if cube.footprints is not None:
         satellite, _ = cube.satellite_at_sites(test, experiment.judging.max_footprint_km)
-    series = {
-        name: {column: table.values(name, column)[:, test] for column in ("prediction", "std")}
-        for name in table.rows
-    }
-    status = {name: table.values(name, "status")[:, 0] for name in table.rows}
-    observed, number = table.observed[:, test], _Rounding(experiment)
-    features = []
-    for row, site in enumerate(table.ids):
-        place, key = places[row], f"sites/{row:04d}.json"
+    predictions = _predictions_at_sites(workspace, table, test, number)
+    observed, features = table.observed[:, test], []
+    for row, (site, place) in enumerate(zip(table.ids, places, strict=True)):
+        key = f"sites/{row:04d}.json"
         about = {"site": site, "fold": place["fold"], "block": place["block"]}
-        point = [round(float(place[axis]), DEGREE_DECIMALS) for axis in ("lon", "lat")]
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Point", "coordinates": point},
-                "properties": about | {"file": key},
-            }
-        )
-        content = about | {"lat": point[1], "lon": point[0]} | _days(experiment)
+        lon, lat = (round(float(place[axis]), DEGREE_DECIMALS) for axis in ("lon", "lat"))
+        point = {"type": "Point", "coordinates": [lon, lat]}
+        features.append({"type": "Feature", "geometry": point, "properties": about | {"file": key}})
+        content = about | {"lat": lat, "lon": lon} | _days(experiment)
         content["observation"] = number.list(observed[row])
         if satellite is not None:
             content["satellite"] = number.list(satellite[row])
-        content["predictions"] = {
-            name: {
-                "status": str(status[name][row]),
-                "mean": number.list(values["prediction"][row]),
-                "std": number.list(values["std"][row]),
-                "scores": scores.get((name, site), {}),
-            }
-            for name, values in series.items()
-        }
+        content["predictions"] = {name: of_site(row) for name, of_site in predictions.items()}
         yield key, _encode(content)
     yield "sites.geojson", _encode({"type": "FeatureCollection", "features": features})
+
+
+def _predictions_at_sites(
+    workspace: Workspace, table: SitePredictions, test: slice, number: _Rounding
+) -> dict[str, Callable[[int], Json]]:
+    """Return, for each arm and baseline, a function of a site's row that gives its predictions."""
+    scores = _scores_by_site(tables.read_table(workspace.url("scores.parquet")))
+
+    def of_candidate(name: str) -> Callable[[int], Json]:
+        mean, std = (table.values(name, column)[:, test] for column in ("prediction", "std"))
+        status = table.values(name, "status")[:, 0]
+
+        def of_site(row: int) -> Json:
+            return {
+                "status": str(status[row]),
+                "mean": number.list(mean[row]),
+                "std": number.list(std[row]),
+                "scores": scores.get((name, table.ids[row]), {}),
+            }
+
+        return of_site
+
+    return {name: of_candidate(name) for name in table.rows}
 
 
 def footprint_files(

@@ -49,7 +49,7 @@ def card_files(
 
 def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json:
     """Return the content of the model card; see `card_files`."""
-    variable, box = experiment.table[experiment.target], experiment.domain
+    variable = experiment.table[experiment.target]
     maps = workspace.artefact("maps").manifest() or {}
     root, _ = models.find_models(experiment, workspace)
     manifests = (
@@ -86,17 +86,23 @@ def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json
             maps.get("complete_through", str(experiment.period[1])),
         ],
         "days_with_preliminary_forcing": maps.get("preliminary", []),
-        "domain": {
-            "west": box.west_degrees,
-            "south": box.south_degrees,
-            "east": box.east_degrees,
-            "north": box.north_degrees,
-            "grid": f"EASE-Grid 2.0, {FOOTPRINT_KM / box.refinement:g} km",
-        },
+        "domain": _describe_domain(experiment),
         "held_out": experiment.folds.layout,
         "scores": _describe_scores(summary),
         "limits": _limits(experiment, summary),
         "code_commit": maps.get("git_commit"),
+    }
+
+
+def _describe_domain(experiment: Experiment) -> Json:
+    """Return the edges of the region in degrees, and the grid."""
+    box = experiment.domain
+    return {
+        "west": box.west_degrees,
+        "south": box.south_degrees,
+        "east": box.east_degrees,
+        "north": box.north_degrees,
+        "grid": f"EASE-Grid 2.0, {FOOTPRINT_KM / box.refinement:g} km",
     }
 
 
