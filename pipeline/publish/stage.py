@@ -290,7 +290,9 @@ def _surplus(url: str, found: tuple[Json, bytes] | None, keep: int | None) -> li
     if keep is None or found is None:
         return []
     kept = {found[0]["release"], *found[0]["releases"][:keep]}
-    return [name for name in files.list_folder(files.join(url, RELEASES)) if name not in kept]
+    others = [n for n in files.list_folder(files.join(url, RELEASES)) if n not in kept]
+    # Some servers of S3 list a folder although its last object was removed.
+    return [name for name in others if files.list_objects(publications.release_url(url, name))]
 
 
 def _remove_releases(url: str, keep: int | None) -> int:
