@@ -10,6 +10,7 @@ What a publisher that was killed has left is continued if the content is the sam
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from pipeline.storage import publications, records
 from pipeline.storage.publications import LATEST, MANIFEST, RELEASE, RELEASES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.files import Json
     from pipeline.progress import Progress
@@ -71,7 +72,7 @@ def publish_content(made: Content, url: str, progress: Progress, keep: int | Non
         progress.finish(f"unchanged: {earlier.name} is the latest release already")
         return earlier.name
     lease = storage_lease.get_lease(files.join(url, LEASE))
-    with lease.given_back():
+    with lease.given_back(), _as_before(url):
         _take(lease, progress)
         found = _read_latest(url, made.experiment.name)  # another publisher may have been faster
         release = _complete_release(url, made, _latest_release(url, found), progress)
@@ -165,6 +166,19 @@ def _check_target(workspace: Workspace, url: str) -> None:
 def _real(url: str) -> str:
     """Return a URL, or a local path without links, with a final slash."""
     return f"{url if '://' in url else os.path.realpath(url)}/"
+
+
+@contextlib.contextmanager
+def _as_before(url: str) -> Iterator[None]:
+    """Say of an object that cannot be written that readers do not notice, and what to do."""
+    try:
+        yield
+    except StoreError as error:
+        written = error.problems[0].startswith("cannot be written")
+        if not written or not error.place.startswith(url) or error.place == files.join(url, LEASE):
+            raise
+        hint = "the latest release is as before; correct this and publish again, which continues"
+        raise StoreError(error.place, *error.problems, remedy=hint) from error
 
 
 def _take(lease: Lease, progress: Progress) -> None:
