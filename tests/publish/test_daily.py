@@ -44,7 +44,7 @@ def test_what_is_unchanged_is_copied_by_the_server(workspace, s3, tmp_path, monk
     tags = {record["sha256"]: record["tag"] for record in before.objects.values()}
     assert all(r["tag"] == tags[r["sha256"]] for k, r in objects.items() if k not in changed)
     assert publications.verify_release(release, Said()).problems == []
-    assert files.list_folder(f"{url}/releases")[-1] == name
+    assert name > before.name
 
 
 def test_to_and_from_a_bucket(world, s3, tmp_path):

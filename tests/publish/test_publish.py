@@ -214,11 +214,9 @@ def test_old_releases_are_removed_but_never_the_latest(workspace, url):
     assert (name, value(url)) == (names[4], 500)
 
 
-@pytest.mark.parametrize("changed", [False, True], ids=["continues", "cleans up"])
-def test_a_publisher_that_is_killed_changes_nothing(workspace, url, changed):
+def test_a_publisher_that_is_killed_changes_nothing_and_is_continued(workspace, url):
     first, _ = published(workspace, url)
     publishing.fill_maps(workspace, 100)
-    # More than 40 objects are copied: nothing was said after the 40th.
     done = subprocess.run(
         [sys.executable, "-c", KILLED, workspace.root, url],
         cwd=Path(__file__).resolve().parents[2], env=os.environ, timeout=300, check=False,
@@ -228,13 +226,30 @@ def test_a_publisher_that_is_killed_changes_nothing(workspace, url, changed):
     assert latest(url)["release"] == first
     (left,) = releases(url) - {first}
     assert publications.read_release(release_url(url, left)) is None
-    if changed:
-        publishing.fill_maps(workspace, 200)
     name, lines = published(workspace, url)
-    assert (name == left) == (not changed)
-    assert ("kept of an interrupted run" in lines[0]) == (not changed)
+    assert name == left
+    assert "kept of an interrupted run" in lines[0]
     assert releases(url) == {first, name}
-    assert value(url) == (200 if changed else 100)
+    assert value(url) == 100
+
+
+def test_what_is_left_of_other_content_is_removed(workspace, url):
+    first, _ = published(workspace, url)
+    publishing.fill_maps(workspace, 100)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish.publish(workspace, url, Said(40, interrupt))
+    assert latest(url)["release"] == first
+    assert len(releases(url)) == 2
+    assert "lease.json" not in files.list_folder(url)
+    publishing.fill_maps(workspace, 200)
+    name, lines = published(workspace, url)
+    assert "interrupted" not in lines[0]
+    assert releases(url) == {first, name}
+    assert value(url) == 200
 
 
 def test_two_publishers_at_once(workspace, url):

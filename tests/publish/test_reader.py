@@ -10,18 +10,18 @@ from contextlib import contextmanager
 import numpy as np
 import publishing
 import xarray as xr
-from publishing import ARMS, TARGET
+from publishing import TARGET
 
 from pipeline import files, publish
 from pipeline.progress import SilentProgress
 from pipeline.storage.publications import open_maps
 
-COUNTS = (100, 200, 300)
+ARMS, COUNTS = ("insitu", "satellite"), (100, 200, 300)
 
 
 def through_soilweave(url):
     """The release and all values of all arms, each opened by itself as a user would."""
-    opened = open_maps(url)
+    opened = open_maps(url, ARMS[0])
     release = opened.attrs["release"]
     of_release = files.join(url, "releases", release)
     groups = [(arm, group) for arm in ARMS for group in ("", "series")]
@@ -73,7 +73,7 @@ def test_readers_in_a_loop(workspace, url):
         switched.append(name)
 
     for count in COUNTS[:2]:
-        publishing.fill_maps(workspace, count)
+        publishing.fill_maps(workspace, count, ARMS)
         publish_and_note()
         made[switched[-1]] = count
     with reading(through_soilweave, url) as ours, reading(through_plain_zarr, url) as plain:
@@ -87,7 +87,7 @@ def test_readers_in_a_loop(workspace, url):
 
         switched.append(publish.roll_back(url, SilentProgress()))
         let_them_read()
-        publishing.fill_maps(workspace, COUNTS[2])
+        publishing.fill_maps(workspace, COUNTS[2], ARMS)
         publish_and_note()
         made[switched[-1]] = COUNTS[2]
         let_them_read()
