@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,6 +20,11 @@ from pipeline.storage.publications import open_maps
 ARMS, COUNTS = ("insitu", "satellite"), (100, 200, 300)
 
 
+def values_of(*maps):
+    """All values that occur."""
+    return np.unique(np.concatenate([np.unique(each[TARGET].values) for each in maps]))
+
+
 def through_soilweave(url):
     """The release and all values of all arms, each opened by itself as a user would."""
     opened = open_maps(url, ARMS[0])
@@ -26,7 +32,7 @@ def through_soilweave(url):
     of_release = files.join(url, "releases", release)
     groups = [(arm, group) for arm in ARMS for group in ("", "series")]
     maps = [open_maps(of_release, arm, group) for arm, group in groups]
-    return release, np.unique([np.unique(each[TARGET].values) for each in (opened, *maps)])
+    return release, values_of(opened, *maps)
 
 
 def through_plain_zarr(url):
@@ -37,12 +43,12 @@ def through_plain_zarr(url):
         for arm in ARMS
         for group in (None, "series")
     ]
-    return latest["release"], np.unique([np.unique(each[TARGET].values) for each in maps])
+    return latest["release"], values_of(*maps)
 
 
 @contextmanager
 def reading(how, url):
-    """Reads in a loop until the block ends, at least once after it; gives what was seen."""
+    """Reads in a loop until the block ends, and once more; gives what was seen, and the thread."""
     seen, failed, stop = [], [], threading.Event()
 
     def loop():
@@ -58,7 +64,7 @@ def reading(how, url):
     reader = threading.Thread(target=loop)
     reader.start()
     try:
-        yield seen
+        yield seen, reader
     finally:
         stop.set()
         reader.join()
@@ -80,10 +86,10 @@ def test_readers_in_a_loop(workspace, url):
 
         def let_them_read():
             """Until each reader has begun and ended a reading of what is there now."""
-            wanted = [len(seen) + 2 for seen in (ours, plain)]
-            for seen, n in zip((ours, plain), wanted, strict=True):
-                while len(seen) < n:
-                    threading.Event().wait(0.01)
+            wanted = [(len(seen) + 2, seen, reader) for seen, reader in (ours, plain)]
+            for n, seen, reader in wanted:
+                while len(seen) < n and reader.is_alive():
+                    time.sleep(0.01)
 
         switched.append(publish.roll_back(url, SilentProgress()))
         let_them_read()
@@ -94,7 +100,7 @@ def test_readers_in_a_loop(workspace, url):
         switched.append(publish.roll_back(url, SilentProgress()))
         publish_and_note()
     step = 0.01
-    for seen in (ours, plain):
+    for seen, _ in (ours, plain):
         for release, values in seen:
             np.testing.assert_allclose(values, made[release] * step, rtol=1e-6)
         order = [release for release, _ in itertools.groupby(release for release, _ in seen)]
