@@ -67,7 +67,7 @@ studies: setup
 
 # What the machine does beside what it could, and beside others: table into docs/benchmarks.md.
 bench: .venv/bench
-	PYTHONPATH=tests $(BIN)/python -m bench --folder $(WORKSPACE)/bench $(ARGS)
+	PYTHONPATH=tests:tests/fixtures $(BIN)/python -m bench --folder $(WORKSPACE)/bench $(ARGS)
 
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'

@@ -242,15 +242,21 @@ def check_writable(*urls: str | None) -> None:
         remove(trial)
 
 
-def copy(source: str, target: str) -> None:
+def copy(source: str, target: str, link: bool = False) -> None:
     """Copy an object within a store, atomically.
+
+    Args:
+      source: The object.
+      target: The new object.
+      link: Whether a local file may become a hard link, because neither will ever change.
 
     Raises:
       StoreError: If the target cannot be written.
     """
     filesystem, path = _open_filesystem(target)
     if "file" in protocols(filesystem):
-        write_bytes(target, read_bytes(source))
+        if not (link and _link(_open_filesystem(source)[1], path)):
+            write_bytes(target, read_bytes(source))
         return
     try:
         filesystem.cp_file(_open_filesystem(source)[1], path)
@@ -275,6 +281,11 @@ def list_objects(url: str) -> dict[str, int]:
     The result is empty if there is no such folder. On an object store this takes one request for
     each 1000 objects.
     """
+    return {key: int(info.get("size") or 0) for key, info in list_details(url).items()}
+
+
+def list_details(url: str) -> dict[str, Json]:
+    """Return what a listing says of every object below a folder, in the form of fsspec."""
     filesystem, path = _open_filesystem(url)
     folder = f"{path.rstrip('/')}/"
     try:
@@ -283,7 +294,7 @@ def list_objects(url: str) -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return {
-        str(each).removeprefix(folder): int(info.get("size") or 0)
+        str(each).removeprefix(folder): info
         for each, info in found.items()
         if str(each).startswith(folder)
     }
@@ -430,6 +441,15 @@ def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
         options = {"client_kwargs": {"timeout": limits}} | options
     filesystem, path = fsspec.core.url_to_fs(url, **NO_LISTING_CACHE, **with_endpoint(url, options))
     return filesystem, str(path)
+
+
+def _link(source: str, target: str) -> bool:
+    """Make a hard link; return False if the file system has none, or the target exists."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return True
+    return False
 
 
 def _compare_and_swap_local(url: str, path: str, data: bytes, expected: bytes | None) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import run_stages, verbs, verify
+from pipeline.cli import publish, run_stages, verbs, verify
 from pipeline.cli.run_stages import (
     DebugOption,
     ExperimentArgument,
@@ -337,6 +337,9 @@ verbs.add_update_verb(app, _run_stages)
 
 
 verify.add_verify_verb(app)
+
+
+publish.add_publish_verb(app)
 
 
 def main() -> None:

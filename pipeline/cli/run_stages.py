@@ -203,7 +203,7 @@ def run(
       SoilweaveError: If something fails that a user can correct; complete artefacts are kept.
     """
     summary, log = None, mirror.Mirror(experiment, workspace, progress)
-    with _signals_as_exit(), workspace.lease.given_back(), records.check_once():
+    with signals_as_exit(), workspace.lease.given_back(), records.check_once():
         try:
             preflight.check_verb(experiment, workspace, stages)
             with ray_cluster.session(workspace.root):
@@ -256,7 +256,7 @@ def _error_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _signals_as_exit() -> Iterator[None]:
+def signals_as_exit() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into SystemExit.
 
     Schedulers and `ray job stop` end a driver with SIGTERM, and a terminal that is closed sends

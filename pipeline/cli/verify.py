@@ -10,8 +10,10 @@ import typer
 from pipeline import files
 from pipeline.cli import run_stages
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.verify import Result
 
@@ -21,7 +23,7 @@ TargetArgument = Annotated[
     typer.Argument(
         metavar="EXPERIMENT",
         help="An experiment that was run: its folder in the workspace, the URL of this folder, or "
-        "the preset or YAML file that it was run from.",
+        "the preset or YAML file that it was run from. Or the URL of a publication.",
     ),
 ]
 
@@ -56,6 +58,8 @@ def verify(
     there; or not listed: no manifest records it. One line names each. The exit status is 1 if there
     is any, else 0.
 
+    Of a publication, the latest release is read; the URL of a release names that one.
+
     Artefacts of earlier versions do not record the metadata and coordinates of Zarr stores, nor a
     digest of the manifest itself; the last line counts what could not be checked.
 
@@ -66,12 +70,10 @@ def verify(
 
     Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
     """
-    from pipeline.storage import verify as verification
-
-    store = _find_store(experiment, workspace, name)
+    store = find_store(experiment, workspace, name)
     files.check_writable(json_)
     with run_stages.show_progress() as progress:
-        result = verification.verify_workspace(store, progress)
+        result = _verify(store, repair, progress)
         _print_result(result)
         if repair and result.problems:
             from pipeline.cli import repair as repairs
@@ -85,6 +87,24 @@ def verify(
     raise typer.Exit(1 if result.problems else 0)
 
 
+def _verify(store: Workspace, repair: bool, progress: Progress) -> Result:
+    """Verify an experiment, or the release at a URL.
+
+    Raises:
+      ConfigError: If a publication is to be repaired.
+    """
+    from pipeline.storage import publications
+    from pipeline.storage import verify as verification
+
+    release = publications.find_release(store.root)
+    if release is None:
+        return verification.verify_workspace(store, progress)
+    if repair:
+        hint = "remove the objects that verify names, and publish again: it sends them once more"
+        raise ConfigError("--repair", f"{store.root} is a publication", remedy=hint)
+    return publications.verify_release(release, progress)
+
+
 def _print_result(result: Result) -> None:
     """Print one line for each problem, and the counts."""
     from pipeline.storage import verify as verification
@@ -94,7 +114,7 @@ def _print_result(result: Result) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
+def find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
     """Return the folder of an experiment that was run: by URL, by its name, or as its settings say.
 
     Raises:

@@ -390,21 +390,7 @@ def satellite_at_cube_sites(experiment: Experiment, cube: Cube, days: slice) -> 
       cube: a cube with footprints and sites.
       days: the days of the cube to return.
     """
-    assert cube.footprints is not None
-    assert cube.sites is not None
-    values = cube.series(cube.footprints, cube.target)[days]
-    ny, nx = values.shape[1:]
-    lat, lon = np.meshgrid(
-        cube.footprints["lat"].values, cube.footprints["lon"].values, indexing="ij"
-    )
-    fy, fx = cube.sites["fy"].values, cube.sites["fx"].values
-    series, distance = lookup.satellite_at_sites(
-        values.reshape(len(values), ny * nx).T,
-        (lat.ravel(), lon.ravel()),
-        (cube.sites["lat"].values, cube.sites["lon"].values),
-        np.where(fy >= 0, fy.astype(np.int64) * nx + fx, -1),
-        experiment.judging.max_footprint_km,
-    )
+    series, distance = cube.satellite_at_sites(days, experiment.judging.max_footprint_km)
     fold = np.full(len(series), "")
     return Candidate(SATELLITE_BASELINE, False, fold, series, distance_km=distance)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import StoreError
+from pipeline.grid import lookup
 from pipeline.storage import schema, zarr_arrays
 
 if TYPE_CHECKING:
@@ -143,6 +144,36 @@ class Cube:
             stop = (start + shift) // schema.BLOCK_DAYS * schema.BLOCK_DAYS + schema.BLOCK_DAYS
             yield slice(start, min(stop - shift, days.stop))
             start = stop - shift
+
+    def satellite_at_sites(
+        self, days: slice, max_footprint_km: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Return the satellite's values at the sites; the cube must have both.
+
+        They are those of the footprint that contains the site, else of the nearest footprint with
+        data.
+
+        Args:
+          days: The days, counted from the first day of the period.
+          max_footprint_km: Largest distance of a footprint that does not contain the site.
+
+        Returns:
+          (site, day) values, and (site,) distances in km from the centres of the footprints.
+        """
+        assert self.footprints is not None
+        assert self.sites is not None
+        values = self.series(self.footprints, self.target)[days]
+        ny, nx = values.shape[1:]
+        axes = self.footprints["lat"].values, self.footprints["lon"].values
+        lat, lon = np.meshgrid(*axes, indexing="ij")
+        fy, fx = self.sites["fy"].values, self.sites["fx"].values
+        return lookup.satellite_at_sites(
+            values.reshape(len(values), ny * nx).T,
+            (lat.ravel(), lon.ravel()),
+            (self.sites["lat"].values, self.sites["lon"].values),
+            np.where(fy >= 0, fy.astype(np.int64) * nx + fx, -1),
+            max_footprint_km,
+        )
 
     def membership(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Find the usable footprints and their valid cells.

@@ -1,4 +1,4 @@
-"""The Zarr store through which whole shards are written: it hashes what it sends."""
+"""Zarr stores: one that hashes the whole shards that it sends, one that knows what it has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from zarr.abc.store import Store
 from zarr.storage import WrapperStore
 
+from pipeline.errors import StoreError
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
@@ -50,3 +54,64 @@ class WholeShardStore(WrapperStore[Store]):
         """Return `key`, `size` in bytes and `sha256` of a shard that was written or removed."""
         size, digest = self._written[key]
         return {"key": key, "size": size, "sha256": digest}
+
+
+class RecordedStore(WrapperStore[Store]):
+    """Reads a store whose keys are all known: what is recorded but not there is an error.
+
+    Zarr takes an object that is missing for one whose values are all fill. The keys are not
+    listed, and objects that are not recorded are not asked for, so reading takes no other right
+    than to read objects.
+    """
+
+    def __init__(self, store: Store, where: str, keys: frozenset[str]) -> None:
+        """Wrap a store.
+
+        Args:
+          store: The store.
+          where: Its URL, for messages.
+          keys: The keys of all its objects.
+        """
+        super().__init__(store)
+        self._where, self._keys = where, keys
+
+    def _with_store(self, store: Store) -> RecordedStore:
+        return RecordedStore(store, self._where, self._keys)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read an object, or a part of it; None if it is not recorded.
+
+        Raises:
+          StoreError: If it is recorded but not there.
+        """
+        if key not in self._keys:
+            return None
+        found = await super().get(key, prototype, byte_range)
+        if found is None:
+            problem = "is recorded but not there: the release was removed, or it is damaged"
+            hint = "open the latest release; soilweave verify names what is missing"
+            raise StoreError(f"{self._where}/{key}", problem, remedy=hint)
+        return found
+
+    async def exists(self, key: str) -> bool:
+        """Return whether an object is recorded."""
+        return key in self._keys
+
+    def list(self) -> AsyncIterator[str]:
+        """Yield all keys."""
+        return self.list_prefix("")
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the keys that start with a prefix."""
+        for key in sorted(self._keys):
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the names in a folder."""
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        inside = (key.removeprefix(folder) for key in self._keys if key.startswith(folder))
+        for name in sorted({key.partition("/")[0] for key in inside}):
+            yield name

@@ -16,7 +16,7 @@ from pipeline import files
 from pipeline.errors import DamagedError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -200,6 +200,38 @@ def open_group(url: str, group: str) -> xr.Dataset:
         dataset: xr.Dataset = xr.open_zarr(
             _open_store(url), group=group or None, chunks=None, consolidated=False
         )
+    return dataset
+
+
+def open_recorded(url: str, group: str, keys: Iterable[str] | None = None) -> xr.Dataset:
+    """Open one group of a Zarr store lazily, with dask, as `xarray.open_zarr` does.
+
+    Args:
+      url: URL of the store.
+      group: The group; "" is the root.
+      keys: The keys of all its objects, if they are known. Then nothing is listed, and reading an
+        object that has been removed or lost is an error.
+
+    Raises:
+      StoreError: If there is no such group.
+      DamagedError: If the metadata exist but cannot be decoded.
+    """
+    import xarray as xr
+    from zarr.storage import LocalStore
+
+    from pipeline.storage.shard_store import RecordedStore
+
+    store = _open_store(url)
+    if keys is not None:
+        inner = LocalStore(url, read_only=True) if isinstance(store, str) else store
+        store = RecordedStore(inner, url, frozenset(keys))
+    try:
+        with _decodable(url, group):
+            # The metadata are consolidated in the root alone.
+            dataset: xr.Dataset = xr.open_zarr(store, group=group or None, consolidated=not group)
+    except FileNotFoundError as error:
+        hint = "give the URL of a publication, of a release, or of an experiment that has maps"
+        raise StoreError(files.join(url, group), "there are no maps here", remedy=hint) from error
     return dataset
 
 

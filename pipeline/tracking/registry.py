@@ -14,7 +14,7 @@ from model.pyfunc import CALIBRATION_FILE, ProductModel
 from model.recipe import ModelKey
 from pipeline import files
 from pipeline.errors import redact_urls
-from pipeline.storage import artefacts, models
+from pipeline.storage import artefacts, models, product_facts
 from pipeline.tracking.runs import KEY_TAG
 
 if TYPE_CHECKING:
@@ -69,20 +69,16 @@ def register_product(runs: Runs, arm: Any, digest: str, scored: bool) -> None:
 
 def describe_product(runs: Runs, arm: Any, scored: bool) -> str:
     """Return the description of an arm's product: arm, recipe, data and, if known, scores."""
-    experiment, root = runs.experiment, runs.workspace.url("models")
-    sources, target, seeds = experiment.sources, experiment.target, models.list_seeds(root, arm)
-    first = models.load_model(root, ModelKey(arm, models.ALL_SITES, seeds[0]))
-    footprints = [f"footprints: {sources.satellite}"] if arm != "insitu" else []
-    n_sites = len(first.origin["training_sites"])
-    sites = [f"sites: {', '.join(sources.insitu)} ({n_sites})"] if arm != "satellite" else []
-    inputs = ", ".join(dict.fromkeys((*sources.forcing, *sources.static)))
+    experiment, sources = runs.experiment, runs.experiment.sources
+    facts = product_facts.read_facts(experiment, runs.workspace.url("models"), arm)
+    target = experiment.target
     first_day, last_day = experiment.train_period
     lines = [
         f"{experiment.name}: {experiment.title}",
         f"Predicts {target} ({experiment.table[target].units}) daily, with a standard deviation.",
-        f"Arm: {arm}. Recipe: {experiment.recipe}, {len(seeds)} seeds.",
-        f"Data: catalog {sources.catalog}; inputs: {inputs}; "
-        f"learnt from {'; '.join(footprints + sites)}; {first_day} to {last_day}.",
+        f"Arm: {arm}. Recipe: {experiment.recipe}, {len(facts.seeds)} seeds.",
+        f"Data: catalog {sources.catalog}; inputs: {', '.join(facts.inputs)}; "
+        f"learnt from {'; '.join(facts.learnt_from())}; {first_day} to {last_day}.",
     ]
     if scored:
         summary = files.read_json(runs.workspace.url("summary.json")) or {}

@@ -30,6 +30,7 @@ CPU = (
     "windows",
     "preparing",
     "reading",
+    "publishing",
     "fixed",
     "train_parts",
     "sizes",

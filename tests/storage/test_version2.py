@@ -17,7 +17,7 @@ import xarray as xr
 import yaml
 from rerecord import rerecord
 
-from pipeline import doctor, files
+from pipeline import doctor, files, publish
 from pipeline.catalog import intake_catalog
 from pipeline.cli import update
 from pipeline.doctor import recordings
@@ -32,7 +32,16 @@ from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import SilentProgress
 from pipeline.sources import drivers
 from pipeline.sources.gridded import GriddedSource
-from pipeline.storage import models, schema, source_copies, tables, verify, version2, zarr_arrays
+from pipeline.storage import (
+    models,
+    publications,
+    schema,
+    source_copies,
+    tables,
+    verify,
+    version2,
+    zarr_arrays,
+)
 from pipeline.storage.artefacts import Artefact, Workspace
 from pipeline.storage.cube import Cube
 from pipeline.tracking import contents
@@ -413,3 +422,16 @@ def test_what_version_2_recorded_is_verified_and_the_rest_is_counted(old):
     (Path(old.workspace.root) / "folds.parquet").write_bytes(b"spoiled")
     found = verify.verify_workspace(old.workspace, SilentProgress()).problems
     assert ("folds.parquet", verify.DAMAGED) in {(p.key, p.kind) for p in found}
+
+
+def test_what_was_made_in_version_2_is_published(old, tmp_path):
+    before = old.state()
+    publish.publish(old.workspace, str(tmp_path / "p"), SilentProgress())
+    opened = publications.open_maps(str(tmp_path / "p"), group="series")
+    maps = xr.open_zarr(old.workspace.url("maps/multiscale.zarr"), group="series")
+    xr.testing.assert_equal(opened.load(), maps.load())
+    release = publications.find_release(str(tmp_path / "p"))
+    assert verify.summary_line(publications.verify_release(release, SilentProgress())).endswith(
+        "no problem"
+    )
+    assert old.state() == before

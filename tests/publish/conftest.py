@@ -1,0 +1,24 @@
+"""A copy of the finished small experiment, and where it is published to."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from pipeline.storage.artefacts import Workspace
+
+
+@pytest.fixture
+def workspace(world, tmp_path):
+    """A copy of the small experiment, which a test may change."""
+    shutil.copytree(world.workspace.root, tmp_path / "ws" / "snow")
+    return Workspace(str(tmp_path / "ws" / "snow"))
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.servers)])
+def url(request, tmp_path):
+    """Where it is published to."""
+    if request.param == "local":
+        return str(tmp_path / "published")
+    return request.getfixturevalue("s3").url(tmp_path.name, "published")
