@@ -182,7 +182,7 @@ def test_a_store_that_ignores_conditional_writes(workspace):
 def test_a_bucket_that_may_only_be_read(workspace, s3, monkeypatch):
     with s3_proxy.before(s3.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        proxy.refuses = "PUT"
+        proxy.forbidden = "PUT"
         said = refused(workspace, s3.url("readonly"), "lease.json: cannot be written: ")
         assert "give a folder or bucket that you can write to with --to" in said
 

@@ -463,7 +463,7 @@ def test_a_write_that_failed_is_no_loss(s3, losing, tmp_path, monkeypatch):
     """The store refuses the write and answers the question after it: nobody else has written."""
     url = s3.url(tmp_path.name, "object")
     files.write_bytes(url, b"old")
-    losing.refuses = "PUT"
+    losing.forbidden = "PUT"
     with pytest.raises(StoreError, match="cannot be written"):
         files.compare_and_swap(url, b"new", b"old")
     assert files.read_bytes(url) == b"old"
