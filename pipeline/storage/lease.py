@@ -230,9 +230,6 @@ def _read_content(url: str) -> bytes | None:
         return files.read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:  # a local file; `read_bytes` handles URLs
-        problem = f"cannot be read: {error.strerror or error}"
-        raise StoreError(url, problem, remedy="correct this and run again") from error
 
 
 def _parse_record(content: bytes) -> Json:
