@@ -233,6 +233,14 @@ def store_error(url: str, operation: str, error: BaseException) -> StoreError:
     return StoreError(url, f"cannot be {operation}: {found.reason}", remedy=remedy)
 
 
+def read_problem(error: BaseException) -> str:
+    """Return why data cannot be read; an unknown error of a library comes from their content."""
+    found = explain(error)
+    if isinstance(error, ImportError):
+        return found.reason
+    return f"cannot be read{'' if found.known else ', truncated or damaged'}: {found.reason}"
+
+
 def is_silent(error: BaseException) -> bool:
     """Return whether a server has refused a request without saying why, as S3 does for HEAD."""
     return SILENT in explain(error).reason

@@ -423,8 +423,8 @@ def protocols(filesystem: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def storage_exceptions() -> tuple[type[Exception], ...]:
-    """Return the exceptions that file systems raise for failed reads, writes and connections."""
+def storage_exceptions(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the exceptions of file systems for failed reads, writes and connections, and more."""
     # The libraries are imported only if they are in use.
     names = {
         "botocore.exceptions": "BotoCoreError",
@@ -434,7 +434,7 @@ def storage_exceptions() -> tuple[type[Exception], ...]:
         "azure.core.exceptions": "AzureError",
     }
     found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
-    return (OSError, *filter(None, found))
+    return (OSError, *filter(None, found), *more)
 
 
 def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:

@@ -26,8 +26,9 @@ from rich.progress import (
 )
 
 from pipeline.catalog import preflight
+from pipeline.cli import last_resort
 from pipeline.cluster import ray_cluster
-from pipeline.errors import SoilweaveError, redact_secrets
+from pipeline.errors import redact_secrets
 from pipeline.storage import records
 from pipeline.tracking import mirror
 
@@ -247,12 +248,11 @@ def stage_modules() -> dict[str, Any]:
 
 def _error_line(error: BaseException) -> str:
     """Return the error that ended a verb, in one line without secrets."""
+    told = last_resort.as_correctable(error) if isinstance(error, Exception) else None
+    if told is not None:
+        return redact_secrets(" ".join(str(told).split()))
     message = redact_secrets(" ".join(str(error).split()))
-    return (
-        message
-        if isinstance(error, SoilweaveError)
-        else f"{type(error).__name__}: {message}".rstrip(": ")
-    )
+    return f"{type(error).__name__}: {message}".rstrip(": ")
 
 
 @contextlib.contextmanager

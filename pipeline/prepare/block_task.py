@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.catalog import experiment_sources
 from pipeline.catalog.site_records import find_range_problems
 from pipeline.cluster import ray_cluster
@@ -81,8 +81,10 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
         raise  # Ray runs the task again
     except SoilweaveError as error:
         receipt |= {"unread": [str(error)], "outage": isinstance(error, UnreachableError)}
-    except OSError as error:  # a damaged file raises this when its chunks are read
-        receipt["unread"] = [f"a source cannot be read, truncated or damaged: {error}"]
+    except files.storage_exceptions(ImportError) as error:
+        # A damaged file raises OSError when its chunks are read, and so does an outage.
+        passing = failures.explain(error).passing
+        receipt |= {"unread": [f"a source {failures.read_problem(error)}"], "outage": passing}
     return receipt
 
 

@@ -1,0 +1,98 @@
+"""What the command line says of an exception that no other place has translated.
+
+A package that cannot be imported, a full disk or a cluster that has failed is a problem of the
+environment. Everything else is a fault of soilweave: its traceback is kept in a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import traceback
+from typing import TYPE_CHECKING
+
+from pipeline import failures, files
+from pipeline.errors import ClusterError, SoilweaveError, redact_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+CORRECTABLE, FAULT = 2, 70  # exit status; 70 is EX_SOFTWARE of sysexits.h
+OWN_PACKAGES = ("pipeline", "model", "catalogs")
+
+# Libraries that log tracebacks of what they raise as well. They stay silent where nobody has set
+# up logging.
+LOGGERS = ("asyncio", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3")
+
+
+def keep_libraries_quiet() -> None:
+    """Let libraries log nothing to the terminal, where logging is not set up."""
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """Return one line for an exception, and the exit status of the command.
+
+    The traceback of a fault of soilweave is written to a temporary file.
+    """
+    correctable = as_correctable(error)
+    if correctable is not None:
+        return str(correctable), CORRECTABLE
+    origin = _innermost(error)
+    what = redact_secrets(failures.own_text(origin))
+    name = type(origin).__name__
+    what = what if what.startswith(name) else f"{name}: {what}"
+    return f"this is a fault of soilweave ({what}); {_keep_traceback(error)}", FAULT
+
+
+def as_correctable(error: Exception) -> SoilweaveError | None:
+    """Return an exception as an error that a user can correct, or None if it is a fault."""
+    for link in _causes(error):
+        if isinstance(link, SoilweaveError):
+            return link
+    origin = _innermost(error)
+    if isinstance(origin, ImportError) and str(origin.name).partition(".")[0] in OWN_PACKAGES:
+        return None
+    found = failures.explain(origin)
+    if isinstance(origin, files.storage_exceptions(ImportError, MemoryError)) and found.known:
+        filename = getattr(origin, "filename", None)
+        named = filename if isinstance(filename, str) and filename not in found.reason else ""
+        return SoilweaveError(named or "this machine", found.reason, remedy=found.remedy)
+    if type(origin).__module__.startswith("ray."):
+        reason = failures.own_text(origin)
+        hint = "run again to continue; `ray status` and the logs of the cluster say more"
+        return ClusterError("Ray", reason, remedy=hint)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and what it says was its cause: in a task of Ray, or by `from`."""
+    following: BaseException | None = error
+    seen: list[BaseException] = []
+    while isinstance(following, BaseException) and following not in seen:
+        yield following
+        seen.append(following)
+        following = getattr(following, "cause", None) or following.__cause__
+
+
+def _innermost(error: Exception) -> BaseException:
+    """Return the exception that a task of Ray raised, or else the exception itself."""
+    origin: BaseException = error
+    while isinstance(cause := getattr(origin, "cause", None), BaseException):
+        origin = cause
+    return origin
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Write a traceback to a file, and return where it is."""
+    text = redact_secrets("".join(traceback.format_exception(error)))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="soilweave-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except OSError:
+        return "please report it with its traceback, which --debug shows"
+    return f"please report it with its traceback, which is in {file.name}"
