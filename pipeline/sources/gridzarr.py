@@ -397,10 +397,12 @@ def icechunk_session(url: str, version: IcechunkVersion, options: str) -> tuple[
         text = " ".join(str(error).split())
         if "doesn't exist" in text or "not found" in text:
             raise FileNotFoundError(url) from error
-        refused = any(
-            word in text for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")
-        )
-        raise (PermissionError if refused else ConnectionError)(url) from error
+        if any(word in text for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")):
+            raise PermissionError(url) from error
+        if any(word in text.lower() for word in ("dispatch", "timeout", "timed out", "connect")):
+            raise ConnectionError(url) from error
+        place, problem = http_errors.format_url(url), f"cannot be opened by Icechunk: {text[:300]}"
+        raise DataError(place, problem, remedy="report it to the provider") from error
     return session, str(session.snapshot_id)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from intake.source.base import DataSource
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.errors import DataError, UnreachableError
 from pipeline.sources.shared import access, http_errors, missing_values
 from pipeline.sources.shared.units import are_same_units, linear_conversion
@@ -179,11 +179,13 @@ class NetcdfSource(Source):
                 place, problem = http_errors.format_url(url), http_errors.late_answer()
                 raise UnreachableError(place, problem, remedy="try again later") from error
             except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
+                place, found = http_errors.format_url(url), failures.explain(error, url)
+                if isinstance(error, OSError) and found.known:  # of the system or the server
+                    with http_errors.plain_http_errors(url, self.login):
+                        raise
                 reason = " ".join(str(error).split())
                 problem = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {reason}"
-                raise DataError(
-                    http_errors.format_url(url), problem, remedy="fetch it again"
-                ) from error
+                raise DataError(place, problem, remedy="fetch it again") from error
         return dataset
 
     def _decode(self, raw: xr.Dataset, url: str) -> xr.Dataset:

@@ -105,7 +105,7 @@ def _unreachable(
 
 def _told_by_s3(url: str, error: Exception, options: dict[str, Any] | None) -> Exception:
     """Return the error of S3 that says why it refuses, which its answers to HEAD do not."""
-    if options is None or not url.startswith(files.S3_PREFIXES) or not failures.is_silent(error):
+    if options is None or not url.startswith(failures.S3_PREFIXES) or not failures.is_silent(error):
         return error
     filesystem, path = fsspec.core.url_to_fs(url, **files.with_endpoint(url, options))
     return failures.ask_s3(error, filesystem, path)
