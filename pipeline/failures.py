@@ -365,10 +365,16 @@ def _tls(link: BaseException, links: Links) -> Explanation | None:
     if isinstance(link, ssl.SSLCertVerificationError):
         remedy = "for a private authority, set AWS_CA_BUNDLE or SSL_CERT_FILE to its certificate"
         return Explanation(
-            f"the certificate of the server is not accepted: {link.verify_message}", remedy
+            f"the certificate of the server is not accepted: {_ssl_text(link)}", remedy
         )
-    reason = f"no secure connection: {str(link.reason or link).replace('_', ' ').lower()}"
+    reason = f"no secure connection: {_ssl_text(link)}"
     return Explanation(reason, "correct the address: https:// only for servers that speak TLS")
+
+
+def _ssl_text(link: ssl.SSLError) -> str:
+    """Return what OpenSSL says; the attributes are missing in errors that it has not raised."""
+    text = getattr(link, "verify_message", "") or getattr(link, "reason", "") or own_text(link)
+    return str(text).replace("_", " ").lower()
 
 
 def _host(link: BaseException, links: Links) -> Explanation | None:
@@ -441,6 +447,9 @@ def _name(link: BaseException, links: Links) -> Explanation | None:
     for part, found in NAMES.items():
         if part in name:
             return found
+    if isinstance(link, ValueError) and str(link).startswith("Protocol not known"):
+        reason = " ".join(str(link).split()).replace("Protocol not known", "unknown protocol")
+        return Explanation(reason, "give a path, or a URL such as s3://BUCKET/FOLDER")
     if isinstance(link, RecursionError):
         reason = "the client does not come to an end (RecursionError), as that of S3 if a server "
         return Explanation(f"{reason}redirects it to a region without naming it", REGION)

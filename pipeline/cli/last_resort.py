@@ -47,12 +47,12 @@ def describe(error: Exception) -> tuple[str, int]:
     return f"this is a fault of soilweave ({what}); {_keep_traceback(error)}", FAULT
 
 
-def as_correctable(error: Exception) -> SoilweaveError | None:
+def as_correctable(error: BaseException) -> SoilweaveError | None:
     """Return an exception as an error that a user can correct, or None if it is a fault."""
-    for link in _causes(error):
+    origin = _innermost(error)
+    for link in _causes(origin):
         if isinstance(link, SoilweaveError):
             return link
-    origin = _innermost(error)
     if isinstance(origin, ImportError) and str(origin.name).partition(".")[0] in OWN_PACKAGES:
         return None
     found = failures.explain(origin)
@@ -68,17 +68,18 @@ def as_correctable(error: Exception) -> SoilweaveError | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception, and what it says was its cause: in a task of Ray, or by `from`."""
+    """Yield an exception, and those that it was raised from."""
     following: BaseException | None = error
-    seen: list[BaseException] = []
-    while isinstance(following, BaseException) and following not in seen:
+    while following is not None:
         yield following
-        seen.append(following)
-        following = getattr(following, "cause", None) or following.__cause__
+        following = following.__cause__
 
 
 def _innermost(error: Exception) -> BaseException:
-    """Return the exception that a task of Ray raised, or else the exception itself."""
+    """Return the exception that a task of Ray raised, or else the exception itself.
+
+    Ray's own is an instance of the same class, but its text is the worker's traceback.
+    """
     origin: BaseException = error
     while isinstance(cause := getattr(origin, "cause", None), BaseException):
         origin = cause

@@ -232,10 +232,11 @@ def stage_modules() -> dict[str, Any]:
     from pipeline import evaluate, planet, predict, prepare, train
     from pipeline.cli import update
     from pipeline.evaluate import report
-    from pipeline.prepare import folds
+    from pipeline.prepare import copy_sources, folds
 
     return {
         "planet": planet,
+        "stage": copy_sources,
         "prepare": prepare,
         "folds": folds,
         "train": train,

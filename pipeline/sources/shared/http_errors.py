@@ -99,7 +99,7 @@ def _unreachable(
         kind = UnreachableError if "://" not in place or not found.known else DataError
         return kind(place, f"cannot be read: {found.reason}", remedy=found.remedy or "try again")
     else:
-        problem = f"the server does not answer ({name}: {found.reason})"
+        problem = f"the server does not answer ({found.reason})"
     return UnreachableError(place, problem, remedy="try again later")
 
 
