@@ -282,13 +282,18 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         link = queue.pop(0)
         if any(link is other for other in seen):
             continue
+        if seen and link is error.__context__ and isinstance(link, SoilweaveError):
+            continue  # told already, before the next attempt
         seen.append(link)
         yield link
-        # `cause` is Ray's, with the exception of a task; groups are of tasks of asyncio.
-        followers = (getattr(link, "cause", None), link.__cause__)
+        # `cause` is Ray's, with the exception of a task, and `kwargs` botocore's.
+        kwargs = getattr(link, "kwargs", None)
+        inner = kwargs.get("error") if isinstance(kwargs, dict) else None
+        followers = [getattr(link, "cause", None), link.__cause__, inner]
+        # An error of Python itself may have been raised while an unrelated one was handled.
+        if link.__cause__ is None and type(link).__module__ != "builtins":
+            followers += [] if link.__suppress_context__ else [link.__context__]
         queue += [each for each in followers if isinstance(each, BaseException)]
-        if link.__cause__ is None and not link.__suppress_context__ and link.__context__:
-            queue.append(link.__context__)
         if isinstance(link, BaseExceptionGroup):
             queue += link.exceptions
 

@@ -75,15 +75,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__
 
 
-def _innermost(error: Exception) -> BaseException:
+def _innermost(error: BaseException) -> BaseException:
     """Return the exception that a task of Ray raised, or else the exception itself.
 
     Ray's own is an instance of the same class, but its text is the worker's traceback.
     """
-    origin: BaseException = error
-    while isinstance(cause := getattr(origin, "cause", None), BaseException):
-        origin = cause
-    return origin
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    return error
 
 
 def _keep_traceback(error: Exception) -> str:

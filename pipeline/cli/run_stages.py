@@ -249,7 +249,7 @@ def stage_modules() -> dict[str, Any]:
 
 def _error_line(error: BaseException) -> str:
     """Return the error that ended a verb, in one line without secrets."""
-    told = last_resort.as_correctable(error) if isinstance(error, Exception) else None
+    told = last_resort.as_correctable(error)
     if told is not None:
         return redact_secrets(" ".join(str(told).split()))
     message = redact_secrets(" ".join(str(error).split()))

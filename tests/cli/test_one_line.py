@@ -91,9 +91,11 @@ def test_an_answer_of_s3_is_told_with_the_operation_and_the_object(store, code):
     status, reason, remedy = ANSWERS[code]
     with answering.always(status, answering.s3_error(code)) as url:
         store(url)
-        for operation, run in OPERATIONS.items():
+        # Every client takes a while, so the other codes are told to two operations.
+        operations = OPERATIONS if code in ("ExpiredToken", "AccessDenied") else ("read", "listed")
+        for operation in operations:
             with pytest.raises(StoreError) as caught:
-                run("s3://bucket/ws/a.json")
+                OPERATIONS[operation]("s3://bucket/ws/a.json")
             text = str(caught.value)
             assert is_one_line(text), text
             assert text.startswith(f"s3://bucket/ws/a.json: cannot be {operation}"), text
@@ -303,8 +305,8 @@ DRIVERS = {
     "ismn": ("ismn.IsmnSource", "a.zip", {}),
     "earthaccess": (
         "smap.SmapL3Source",
-        "https://data.earthdata.nasa.gov/SMAP_L3_SM_P_%Y%m%d_R1_001.h5",
-        {},
+        "https://data.earthdata.nasa.gov/SMAP_L3_SM_P_20191212_R19240_001.h5",
+        {"login": "earthdata"},
     ),
     "aiohttp_retry": ("points.PointsSource", "http://127.0.0.1:9/a.nc", {"place": "cell"}),
 }

@@ -106,8 +106,9 @@ class Source(DataSource):  # type: ignore[misc]
 
     def absence_error(self, url: str, problem: str) -> DataError:
         """Return the error for a file that does not exist, with a hint where to get it."""
-        origin = (self.metadata or {}).get("origin", "see the catalog's README")
-        return DataError(url, problem, remedy=f"get it from {origin}")
+        origin = (self.metadata or {}).get("origin")
+        remedy = f"get it from {origin}" if origin else "see the catalog's README"
+        return DataError(url, problem, remedy=remedy)
 
     def variable_problems(self, raw: xr.Dataset, others: tuple[str, ...] = ()) -> list[str]:
         """Return messages about variables that are missing or have other units.
