@@ -6,6 +6,7 @@ give the mask of valid cells. Only then can missing values be distinguished from
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 import zlib
@@ -84,7 +85,8 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
     except files.storage_exceptions(ImportError) as error:
         # A damaged file raises OSError when its chunks are read, and so does an outage.
         passing = failures.explain(error).passing
-        receipt |= {"unread": [f"a source {failures.read_problem(error)}"], "outage": passing}
+        what = next(iter(getattr(error, "__notes__", ())), "a source")  # from `_naming`
+        receipt |= {"unread": [f"{what} {failures.read_problem(error)}"], "outage": passing}
     return receipt
 
 
@@ -153,9 +155,10 @@ class BlockWriter:
     def _footprints(self, satellite: xr.Dataset) -> None:
         """Write the satellite's values that pass quality control."""
         target = self.experiment.target
-        values, flag = experiment_sources.read_footprints(
-            self.experiment, satellite, self.days[self.inside]
-        )
+        with _naming(satellite, target):
+            values, flag = experiment_sources.read_footprints(
+                self.experiment, satellite, self.days[self.inside]
+            )
         self.presence.drop_infinite(target, values)
         self.presence.record("satellite", target, self._on_all_days(values))
         dropped = experiment_sources.screen_footprints(self.experiment, values, flag)
@@ -182,7 +185,8 @@ class BlockWriter:
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
         """Read the block's values, (day, ...); NaN if missing, infinite or outside the period."""
-        values = remap.read_days(dataset, name, self.days)
+        with _naming(dataset, name):
+            values = remap.read_days(dataset, name, self.days)
         values[~self.inside] = np.nan
         self.presence.drop_infinite(name, values)
         return values
@@ -207,6 +211,16 @@ class BlockWriter:
         if not constant:
             region[0] = self.time
         self.receipt["shards"] += zarr_arrays.write_shards(self.url, path, region, values)
+
+
+@contextlib.contextmanager
+def _naming(source: xr.Dataset, variable: str) -> Iterator[None]:
+    """Note in the error of a library what was read, whose values come only now."""
+    try:
+        yield
+    except files.storage_exceptions(ImportError) as error:
+        error.add_note(f"catalog entry {source.attrs['entry']}: {variable}")
+        raise
 
 
 def _site_cells(url: str) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:

@@ -107,8 +107,7 @@ class Lease:
                 _describe_holder(_read_content(self.url)) if files.exists(self.url) else "nobody"
             )
             problem = (
-                f"lost to {holder}, because this process did not renew it in time; "
-                "nothing was committed"
+                f"lost to {holder}, so this process must not write any more; nothing was committed"
             )
             raise StoreError(self.url, problem, remedy="run the command again")
 

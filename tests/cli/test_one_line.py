@@ -28,7 +28,7 @@ from pipeline.cluster import ray_cluster
 from pipeline.errors import ClusterError, DataError, SoilweaveError, StoreError
 from pipeline.experiment import load
 from pipeline.sources.shared import access, http_errors
-from pipeline.storage import zarr_arrays
+from pipeline.storage import schema, zarr_arrays
 from pipeline.storage.schema import ArraySpec
 
 ROOT = Path(__file__).parents[2]
@@ -384,6 +384,29 @@ def test_what_a_task_raises_is_one_of_our_errors(monkeypatch, error, kind, says)
     ours = caught.value if kind else caught.value.args[0]
     assert says in str(ours)
     assert is_one_line(str(ours))
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_source_that_fails_in_a_worker_is_named(snow, tmp_path, monkeypatch, status):
+    """Its metadata were read; the values of a variable are refused when the task reads them."""
+    from pipeline.prepare import block_task
+
+    experiment = load.load_experiment(str(snow))
+
+    def fail(*_args):
+        info = aiohttp.RequestInfo(None, "GET", None, None)
+        raise aiohttp.ClientResponseError(info, (), status=status)
+
+    monkeypatch.setattr("pipeline.grid.remap.read_days", fail)
+    monkeypatch.setattr(block_task, "empty_receipt", lambda: {"unread": [], "outage": False})
+    monkeypatch.setattr(block_task, "_site_cells", lambda url: None)
+    block = schema.block_range(experiment.period).start
+    url = str(tmp_path / "cube.zarr")
+    receipt = block_task.write_block({"block": block}, experiment.model_dump_json(), url, True)
+    [line] = receipt["unread"]
+    assert is_one_line(line)
+    assert line.startswith("catalog entry cells: ")
+    assert f"({status})" in line
 
 
 # What nobody expected.

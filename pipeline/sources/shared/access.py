@@ -218,7 +218,7 @@ def retry_read(read: Callable[[], T]) -> T:
     for wait in WAITS_S:
         try:
             return read()
-        except (UnreachableError, OSError) as error:
+        except files.storage_exceptions(UnreachableError) as error:
             log.warning("reading again in %g s: %s", wait, redact_secrets(str(error)))
             time.sleep(wait)
     return read()
