@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from pipeline.errors import DamagedError, StoreError
+from pipeline import failures
+from pipeline.errors import DamagedError, SoilweaveError, StoreError
+from pipeline.failures import S3_PREFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,20 +31,12 @@ MAX_HTTP_S = 300.0  # for an HTTP request with its answer, however slowly the se
 
 # Other processes write to the same folders, so listings must not be cached.
 NO_LISTING_CACHE = {"use_listings_cache": False}
-S3_PREFIXES = ("s3://", "s3a://")
 HTTP_PREFIXES = ("http://", "https://")
-ENDPOINT_VARIABLES = (
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ENDPOINT_URL",
-)  # in the order in which botocore reads them
+# In the order in which botocore reads them.
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 PART = ".part-"  # in the name of a local file while it is being written
 HASHED_BYTES = 16 * 2**20  # that are read at a time to hash an object; few are larger
 DAMAGED_HINT = "restore it from a backup, or run again with --overwrite to rebuild it"
-
-S3_HINT = (
-    "the endpoint and keys are read from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY"
-)
 
 
 def join(url: str, *parts: str) -> str:
@@ -58,10 +52,27 @@ def make_absolute(url: str) -> str:
 
 
 def exists(url: str) -> bool:
-    """Return whether a file or folder exists."""
-    filesystem, path = _open_filesystem(url)
-    with _store_errors(url):
+    """Return whether a file or folder exists.
+
+    Raises:
+      StoreError: If that cannot be found out.
+    """
+    with accessing(url):
+        return _exists(url, *_open_filesystem(url))
+
+
+def _exists(url: str, filesystem: Any, path: str) -> bool:
+    try:
+        # fsspec's `exists` takes whatever fails over HTTP, and forbidden folders, for absence.
+        if "file" in protocols(filesystem):
+            return bool(os.lstat(path))
+        if url.startswith(HTTP_PREFIXES):
+            return bool(filesystem.info(path))
         return bool(filesystem.exists(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not failures.is_absence(error):
+            raise
+        return False
 
 
 def read_bytes(url: str) -> bytes:
@@ -72,7 +83,7 @@ def read_bytes(url: str) -> bytes:
       StoreError: If the object store does not respond or denies access.
     """
     filesystem, path = _open_filesystem(url)
-    with _store_errors(url):
+    with accessing(url):
         return bytes(filesystem.cat_file(path))
 
 
@@ -91,7 +102,7 @@ def read_limited(url: str, max_bytes: int) -> bytes:
     # Over HTTP one request, whose answer is read as it arrives.
     options = {"block_size": 0, "size": 1} if url.startswith(HTTP_PREFIXES) else {}
     data = bytearray()
-    with _store_errors(url), filesystem.open(path, "rb", **options) as file:
+    with accessing(url), filesystem.open(path, "rb", **options) as file:
         while len(data) <= max_bytes and (part := file.read(max_bytes + 1 - len(data))):
             data += part
     if len(data) > max_bytes:
@@ -118,9 +129,9 @@ def read_json(url: str, remedy: str = DAMAGED_HINT, max_bytes: int | None = None
         data = read_bytes(url) if max_bytes is None else read_limited(url, max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:  # a local file; `read_bytes` handles URLs
-        problem = f"cannot be read: {_reason(error)}"
-        raise StoreError(url, problem, remedy="correct this and run again") from error
+    if data.lstrip()[:1] == b"<":
+        problem = "cannot be read: there is a web page (HTML or XML), not JSON"
+        raise DamagedError(url, problem, remedy=f"correct the address of the server; {remedy}")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
@@ -156,20 +167,19 @@ def write_bytes(url: str, data: bytes) -> None:
       StoreError: If the object cannot be written.
     """
     filesystem, path = _open_filesystem(url)
-    try:
-        if "file" in protocols(filesystem):
-            filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-            part = f"{path}{PART}{uuid.uuid4().hex}"
-            try:
-                filesystem.pipe_file(part, data)
-                filesystem.mv(part, path)
-            except OSError:
-                remove(part)
-                raise
-        else:
+    with accessing(url, "written"):
+        if "file" not in protocols(filesystem):
             filesystem.pipe_file(path, data)
-    except storage_exceptions() as error:
-        raise _write_error(url, error) from error
+            return
+        filesystem.makedirs(filesystem._parent(path), exist_ok=True)
+        part = f"{path}{PART}{uuid.uuid4().hex}"
+        try:
+            filesystem.pipe_file(part, data)
+            filesystem.mv(part, path)
+        except OSError:
+            with contextlib.suppress(StoreError):
+                remove(part)
+            raise
 
 
 def write_json(url: str, value: Json) -> None:
@@ -195,29 +205,30 @@ def compare_and_swap(url: str, data: bytes, expected: bytes | None) -> bool:
       StoreError: If the object cannot be written.
     """
     filesystem, path = _open_filesystem(url)
-    try:
+    with accessing(url, "written"):
         if "file" in protocols(filesystem):
             return _compare_and_swap_local(url, path, data, expected)
         options: Json = {"mode": "create"}
-        if expected is not None:
-            info = filesystem.info(path)
-            if filesystem.cat_file(path) != expected:
-                return False
-            options = {"IfMatch": info["ETag"]} if "s3" in protocols(filesystem) else {}
-        filesystem.pipe_file(path, data, **options)
-    except FileNotFoundError as error:
-        if expected is None:
-            raise _write_error(url, error) from error
-        return False
-    except storage_exceptions() as error:
         try:
-            content = filesystem.cat_file(path)
-        except storage_exceptions():
-            raise _write_error(url, error) from error
-        if content == expected:
-            raise _write_error(url, error) from error
-        # A retried put is refused if the first attempt succeeded but its response was lost.
-        return bool(content == data)
+            if expected is not None:
+                info = filesystem.info(path)
+                if filesystem.cat_file(path) != expected:
+                    return False
+                options = {"IfMatch": info["ETag"]} if "s3" in protocols(filesystem) else {}
+            filesystem.pipe_file(path, data, **options)
+        except FileNotFoundError as error:
+            if expected is None or not failures.is_absence(error):
+                raise
+            return False
+        except storage_exceptions() as error:
+            try:
+                content = filesystem.cat_file(path)
+            except storage_exceptions():
+                raise error from error.__cause__
+            if content == expected:
+                raise
+            # A retried put is refused if the first attempt succeeded but its response was lost.
+            return bool(content == data)
     return True
 
 
@@ -232,7 +243,7 @@ def check_writable(*urls: str | None) -> None:
     """
     for url in map(make_absolute, filter(None, urls)):
         filesystem, path = _open_filesystem(url)
-        with _store_errors(url):
+        with accessing(url):
             if filesystem.isdir(path):
                 raise StoreError(
                     url, "is a folder; expected a file", remedy="give the name of a file"
@@ -258,17 +269,15 @@ def copy(source: str, target: str, link: bool = False) -> None:
         if not (link and _link(_open_filesystem(source)[1], path)):
             write_bytes(target, read_bytes(source))
         return
-    try:
+    with accessing(source, f"copied to {target}"):
         filesystem.cp_file(_open_filesystem(source)[1], path)
-    except storage_exceptions() as error:
-        raise _write_error(target, error) from error
 
 
 def list_folder(url: str) -> list[str]:
     """Return the names in a folder, sorted; an empty list if there is no such folder."""
     filesystem, path = _open_filesystem(url)
     try:
-        with _store_errors(url):
+        with accessing(url, "listed"):
             paths = filesystem.ls(path, detail=False, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -289,7 +298,7 @@ def list_details(url: str) -> dict[str, Json]:
     filesystem, path = _open_filesystem(url)
     folder = f"{path.rstrip('/')}/"
     try:
-        with _store_errors(url):
+        with accessing(url, "listed"):
             found = filesystem.find(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -317,8 +326,9 @@ def expand_glob(url: str, **options: Any) -> list[str]:
 def remove(url: str) -> None:
     """Remove an object, or a folder with its content; do nothing if it does not exist."""
     filesystem, path = _open_filesystem(url)
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
+    with accessing(url, "removed"):
+        if _exists(url, filesystem, path):
+            filesystem.rm(path, recursive=True)
 
 
 def remove_parts(url: str) -> None:
@@ -326,9 +336,8 @@ def remove_parts(url: str) -> None:
 
     No other process may be writing to the folder at the same time.
     """
-    for name in list_folder(url):
-        if PART in name:
-            remove(join(url, name))
+    for name in filter(lambda name: PART in name, list_folder(url)):
+        remove(join(url, name))
 
 
 def sha256(data: bytes) -> str:
@@ -345,7 +354,7 @@ def sha256_of_object(url: str) -> tuple[int, str]:
     """
     filesystem, path = _open_filesystem(url)
     digest, size = hashlib.sha256(), 0
-    with _store_errors(url), filesystem.open(path, "rb", block_size=HASHED_BYTES) as file:
+    with accessing(url), filesystem.open(path, "rb", block_size=HASHED_BYTES) as file:
         while piece := file.read(HASHED_BYTES):
             digest.update(piece)
             size += len(piece)
@@ -425,12 +434,18 @@ def protocols(filesystem: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def storage_exceptions() -> tuple[type[Exception], ...]:
-    """Return the exceptions that file systems raise for failed reads, writes and connections."""
-    # Both libraries are imported only if they are in use.
-    botocore, aiohttp = map(sys.modules.get, ("botocore.exceptions", "aiohttp"))
-    libraries = (botocore and botocore.BotoCoreError, aiohttp and aiohttp.ClientError)
-    return (OSError, *filter(None, libraries))
+def storage_exceptions(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the exceptions of file systems for failed reads, writes and connections, and more."""
+    # The libraries are imported only if they are in use.
+    names = {
+        "botocore.exceptions": "BotoCoreError",
+        "aiohttp": "ClientError",
+        "gcsfs.retry": "HttpError",
+        "google.auth.exceptions": "GoogleAuthError",
+        "azure.core.exceptions": "AzureError",
+    }
+    found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
+    return (OSError, *filter(None, found), *more)
 
 
 def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
@@ -439,7 +454,10 @@ def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
 
         limits = aiohttp.ClientTimeout(total=MAX_HTTP_S)
         options = {"client_kwargs": {"timeout": limits}} | options
-    filesystem, path = fsspec.core.url_to_fs(url, **NO_LISTING_CACHE, **with_endpoint(url, options))
+    with accessing(url, "opened"):
+        filesystem, path = fsspec.core.url_to_fs(
+            url, **NO_LISTING_CACHE, **with_endpoint(url, options)
+        )
     return filesystem, str(path)
 
 
@@ -470,30 +488,28 @@ def _compare_and_swap_local(url: str, path: str, data: bytes, expected: bytes | 
 
 
 @contextlib.contextmanager
-def _store_errors(url: str) -> Iterator[None]:
-    """Raise a StoreError if an object store fails or denies access, but not if nothing is there."""
+def accessing(url: str, operation: str = "read") -> Iterator[None]:
+    """Raise a StoreError if a file system or a library fails in the block.
+
+    Args:
+      url: The object, for the message.
+      operation: `opened`, `read`, `listed`, `written`, `removed` or `copied to ...`.
+
+    Raises:
+      StoreError: If access is denied, the disk is full, the server does not answer, and so on.
+      FileNotFoundError: If there is no such object to be read or listed.
+    """
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError):
+    except SoilweaveError:
         raise
-    except storage_exceptions() as error:
-        if "://" not in url:
+    except Exception as error:
+        if operation in ("read", "listed", "opened") and failures.is_absence(error):
             raise
-        if url.startswith(HTTP_PREFIXES):
-            late = f"the server did not send it within {MAX_HTTP_S:g} s"
-            reason = late if isinstance(error, TimeoutError) else _reason(error)
-            hint = "correct the URL, or try again later"
-            raise StoreError(url, f"cannot be read: {reason}", remedy=hint) from error
-        raise StoreError(url, f"cannot be read: {_reason(error)}", remedy=S3_HINT) from error
-
-
-def _write_error(url: str, error: Exception) -> StoreError:
-    hint = "give a writable workspace with --workspace"
-    if "://" in url:
-        hint += f"; {S3_HINT}"
-    return StoreError(url, f"cannot be written: {_reason(error)}", remedy=hint)
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(reason.split())
+        if url.startswith(HTTP_PREFIXES) and isinstance(error, TimeoutError) and not error.errno:
+            late = f"cannot be {operation}: the server did not send it within {MAX_HTTP_S:g} s"
+            raise StoreError(url, late, remedy=failures.AGAIN) from error
+        told = error
+        if url.startswith(S3_PREFIXES) and failures.is_silent(error):
+            told = failures.ask_s3(error, *_open_filesystem(url))
+        raise failures.store_error(url, operation, told) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import files, safe_yaml
+from pipeline import failures, files, safe_yaml
 from pipeline.catalog import templates
 from pipeline.errors import ConfigError, redact_urls
 from pipeline.sources import drivers
@@ -67,7 +67,12 @@ def make_driver(entry: CatalogEntry, values: dict[str, str], parents: tuple[str,
     metadata["catalog_dir"] = redact_urls(f"{templates.catalog_folder(entry.catalog)}/")
     try:
         driver = drivers.driver_class(entry.spec["driver"])(**arguments, metadata=metadata)
-    except (AttributeError, ImportError, LookupError, TypeError, ValueError) as error:
+    except ImportError as error:
+        found = failures.explain(error)
+        place = f"catalog {entry.catalog}, entry {entry.name}"
+        problem = f"cannot be opened: {found.reason}"
+        raise ConfigError(place, problem, remedy=found.remedy) from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         reason = str(error.args[0] if isinstance(error, LookupError) and error.args else error)
         problem = f"cannot be opened: {' '.join(reason.split())}"
         raise ConfigError(f"catalog {entry.catalog}, entry {entry.name}", problem) from error

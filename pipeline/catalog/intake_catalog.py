@@ -12,10 +12,10 @@ import math
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.catalog import templates
 from pipeline.catalog.entries import CatalogEntry, make_driver, read_entries
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, UnreachableError
 from pipeline.experiment import config
 from pipeline.sources import drivers
 from pipeline.sources.shared.units import are_same_units, linear_conversion
@@ -104,13 +104,25 @@ def open_source(
     if _is_staged(experiment, entry, url):
         return source_copies.open_copy(str(experiment.sources.staged), entry)
     driver = driver_of_entry(experiment, entry, url, period)
-    dataset: xr.Dataset = driver.to_dask()
+    try:
+        dataset: xr.Dataset = driver.to_dask()
+    except files.storage_exceptions(ImportError) as error:
+        raise _unreadable(entry, driver, error) from error
     problems = table_problems(dataset, experiment.table)
     if problems:
         hint = "correct the entry's mapping, or add to the table with the experiment's `variables:`"
         raise DataError(f"catalog entry {entry}", *problems, remedy=hint)
     dataset = _reduce_static_series(dataset, entry, experiment.table)
     return dataset.assign_attrs(entry=entry, **(driver.metadata or {}))
+
+
+def _unreadable(entry: str, driver: Any, error: Exception) -> DataError:
+    """Return the error for an entry that a library or the system could not read."""
+    found = failures.explain(error, str(driver.urlpath))
+    remedy = found.remedy or "correct the entry's urlpath, or the permissions of the file"
+    kind = UnreachableError if found.passing else DataError
+    what = found.reason if isinstance(error, ImportError) else f"cannot be read: {found.reason}"
+    return kind(f"catalog entry {entry}", what, remedy=remedy)
 
 
 def entry_digest(
@@ -139,10 +151,8 @@ def entry_digest(
     except IsADirectoryError as error:
         hint = "name a file in it, or files by date, such as FOLDER/%Y%m%d.nc"
         raise DataError(f"catalog entry {entry}", "urlpath is a folder", remedy=hint) from error
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
-        hint = "correct the entry's urlpath, or the permissions of the file"
-        raise DataError(f"catalog entry {entry}", problem, remedy=hint) from error
+    except files.storage_exceptions(ImportError) as error:
+        raise _unreadable(entry, driver, error) from error
     path = drivers.published_path(spec["driver"])
     version2 = files.sha256_of_json([path, arguments, content])
     return Digest(files.sha256_of_json([drivers.driver_name(driver), arguments, content]), version2)

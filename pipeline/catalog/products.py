@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from pipeline import failures, files
 from pipeline.catalog import intake_catalog, quality_control
 from pipeline.errors import ConfigError, DataError, SoilweaveError
 from pipeline.grid import lookup
@@ -127,8 +128,8 @@ def _for_each_product(experiment: Experiment, make: Callable[[str], T]) -> dict[
             results[product_name(entry)] = make(entry)
         except SoilweaveError as error:
             errors.append(error)
-        except OSError as error:  # a damaged file raises this when its chunks are read
-            problem = f"cannot be read, truncated or damaged: {error}"
+        except files.storage_exceptions(ImportError) as error:
+            problem = failures.read_problem(error)
             errors.append(DataError(f"catalog entry {entry}", problem, remedy="fetch it again"))
     if len(errors) == 1:
         raise errors[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline import failures, files
 from pipeline.catalog import quality_control
 from pipeline.errors import DataError
 from pipeline.grid import collocated_sites
@@ -98,9 +99,9 @@ def screen_source(
     margin = np.timedelta64(experiment.qc.stuck_days or 0, "D")
     try:
         around = source.sel(time=slice(days[0] - margin, days[-1] + margin)).load()
-    except OSError as error:
+    except files.storage_exceptions(ImportError) as error:
         place = f"catalog entry {source.attrs['entry']}"
-        problem = f"cannot be read, truncated or damaged: {error}"
+        problem = failures.read_problem(error)
         raise DataError(place, problem, remedy="fetch it again") from error
     variable = experiment.table[target]
     values, rejects = quality_control.screen_sites(around, target, variable, experiment.qc)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import publish, run_stages, verbs, verify
+from pipeline.cli import last_resort, publish, run_stages, verbs, verify
 from pipeline.cli.run_stages import (
     DebugOption,
     ExperimentArgument,
@@ -25,7 +25,7 @@ from pipeline.cli.run_stages import (
     resolve_named,
 )
 from pipeline.cluster import malloc
-from pipeline.errors import ConfigError, SoilweaveError
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.experiment.config import Experiment
@@ -343,17 +343,22 @@ publish.add_publish_verb(app)
 
 
 def main() -> None:
-    """Run the command line; an error that a user can correct is one message and exit code 2."""
+    """Run the command line.
+
+    An error that a user can correct is one message and exit code 2. A fault of soilweave is one
+    line that says where its traceback is, and exit code 70.
+    """
     malloc.keep_freed_memory()
+    last_resort.keep_libraries_quiet()
     try:
         app()
-    except SoilweaveError as error:
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
-        err.print(
-            f"soilweave {sys.argv[1]}: {error}", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(2)
+        message, status = last_resort.describe(error)
+        verb = " ".join(["soilweave", *sys.argv[1:2]])
+        err.print(f"{verb}: {message}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(status)
 
 
 def _print_outputs(resolved: Experiment, store: Workspace) -> None:

@@ -26,8 +26,9 @@ from rich.progress import (
 )
 
 from pipeline.catalog import preflight
+from pipeline.cli import last_resort
 from pipeline.cluster import ray_cluster
-from pipeline.errors import SoilweaveError, redact_secrets
+from pipeline.errors import redact_secrets
 from pipeline.storage import records
 from pipeline.tracking import mirror
 
@@ -231,10 +232,11 @@ def stage_modules() -> dict[str, Any]:
     from pipeline import evaluate, planet, predict, prepare, train
     from pipeline.cli import update
     from pipeline.evaluate import report
-    from pipeline.prepare import folds
+    from pipeline.prepare import copy_sources, folds
 
     return {
         "planet": planet,
+        "stage": copy_sources,
         "prepare": prepare,
         "folds": folds,
         "train": train,
@@ -247,12 +249,11 @@ def stage_modules() -> dict[str, Any]:
 
 def _error_line(error: BaseException) -> str:
     """Return the error that ended a verb, in one line without secrets."""
+    told = last_resort.as_correctable(error)
+    if told is not None:
+        return redact_secrets(" ".join(str(told).split()))
     message = redact_secrets(" ".join(str(error).split()))
-    return (
-        message
-        if isinstance(error, SoilweaveError)
-        else f"{type(error).__name__}: {message}".rstrip(": ")
-    )
+    return f"{type(error).__name__}: {message}".rstrip(": ")
 
 
 @contextlib.contextmanager

@@ -123,7 +123,9 @@ def find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
     from pipeline.storage import artefacts
 
     candidates = [files.join(files.make_absolute(workspace), name or experiment)]
-    if "/" in experiment:
+    if experiment.endswith((".yaml", ".yml")):
+        candidates = []
+    elif "/" in experiment:
         candidates = [files.make_absolute(experiment).rstrip("/")]
     for url in candidates:
         if files.list_folder(url):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.cluster import connect
 from pipeline.errors import ClusterError, DamagedError, SoilweaveError, StoreError
 
@@ -128,7 +128,7 @@ def _try_storage(folder: str, node_id: str) -> str:
     except SoilweaveError as error:
         return error.problems[0]
     except files.storage_exceptions() as error:
-        return f"cannot be read: {' '.join(str(error).split())}"
+        return f"cannot be read: {failures.explain(error, folder).reason}"
     return ""
 
 
@@ -323,9 +323,15 @@ def _run_task(function: Callable[[Json], Json], item: Json, wait_s: float) -> Js
         if isinstance(error, DamagedError) or "://" not in error.place:
             raise
         failure = error
+    except ImportError as error:
+        found = failures.explain(error)
+        node = f"node {node_address()}"
+        raise ClusterError(node, found.reason, remedy=found.remedy) from error
     except files.storage_exceptions() as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        failure = StoreError("storage", f"cannot be read or written: {text}")
+        found = failures.explain(error)
+        place = str(getattr(error, "filename", None) or "storage")
+        problem = f"cannot be read or written: {found.reason}"
+        failure = StoreError(place, problem, remedy=found.remedy)
     log.warning("running again in %g s: %s", wait_s, failure)
     time.sleep(wait_s)  # the store may answer again by then
     raise _StoreFailure(failure) from failure
@@ -346,7 +352,7 @@ def _result(task: Any, name: str, retries: int) -> Json:
             raise cause from None
         raise
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         times = f"{retries + 1} times" if isinstance(error, WorkerCrashedError) else "for good"
         hint = "run again to continue; if memory ran out, use nodes with more of it"
         raise ClusterError(f"task {name}", f"was lost {times}: {reason}", remedy=hint) from error

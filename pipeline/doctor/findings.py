@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline import failures
 from pipeline.errors import SoilweaveError, redact_secrets
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ def findings_from_error(error: Exception) -> list[Finding]:
     Secrets are removed, and long messages are shortened.
     """
     if not isinstance(error, SoilweaveError):
+        found = failures.explain(error)
+        if found.known:
+            message = _shorten(failures.read_problem(error))
+            return [Finding("opening", message, _shorten(found.remedy) or _DAMAGED_HINT)]
         text = " ".join(str(error).split()) or "no details given"
         message = _shorten(f"cannot be read: {type(error).__name__}: {text}")
         check = "time axis" if re.search(r"\btime\b", text) else "opening"

@@ -313,8 +313,9 @@ def _read_in_process(gateway_url: str, request: ReadRequest) -> tuple[Json, list
         try:
             return pool.submit(_read_through_gateway, gateway_url, request, environment).result()
         except BrokenProcessPool:
-            message = "the process that read it was killed, perhaps because it ran out of memory"
-            return {}, [Finding("opening", message, "run it on a machine with more memory")]
+            message = "the process that read it was ended before it was done"
+            hint = "see the system's log; if memory ran out, use a machine with more of it"
+            return {}, [Finding("opening", message, hint)]
 
 
 def _read_through_gateway(

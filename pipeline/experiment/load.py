@@ -127,7 +127,7 @@ def read_settings(kind: str, name: str) -> Settings:
     if looks_like_path and files.exists(name):
         try:
             return _parse_yaml(name, files.read_limited(name, safe_yaml.MAX_BYTES).decode())
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise ConfigError(name, f"is not a text file: {error}") from error
     close = difflib.get_close_matches(name, list_presets(kind), 1)
     suggestion = f"; did you mean '{close[0]}'?" if close else ""

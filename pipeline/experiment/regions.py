@@ -123,9 +123,8 @@ def _read_features(url: str, where: str) -> list[Any]:
     hint = "give the path or URL of a GeoJSON file with polygons"
     try:
         stored = files.read_json(url, max_bytes=MAX_GEOJSON_BYTES)
-    except (DamagedError, IsADirectoryError) as error:
-        problem = error.problems[0] if isinstance(error, DamagedError) else "a folder"
-        raise ConfigError(where, f"is not GeoJSON: {problem}", remedy=hint) from error
+    except DamagedError as error:
+        raise ConfigError(where, f"is not GeoJSON: {error.problems[0]}", remedy=hint) from error
     if stored is None:
         raise ConfigError(where, "not found", remedy=hint)
     features = stored.get("features", [stored])

@@ -6,6 +6,7 @@ give the mask of valid cells. Only then can missing values be distinguished from
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.catalog import experiment_sources
 from pipeline.catalog.site_records import find_range_problems
 from pipeline.cluster import ray_cluster
@@ -81,8 +82,11 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
         raise  # Ray runs the task again
     except SoilweaveError as error:
         receipt |= {"unread": [str(error)], "outage": isinstance(error, UnreachableError)}
-    except OSError as error:  # a damaged file raises this when its chunks are read
-        receipt["unread"] = [f"a source cannot be read, truncated or damaged: {error}"]
+    except files.storage_exceptions(ImportError) as error:
+        # A damaged file raises OSError when its chunks are read, and so does an outage.
+        passing = failures.explain(error).passing
+        what = next(iter(getattr(error, "__notes__", ())), "a source")  # from `_naming`
+        receipt |= {"unread": [f"{what} {failures.read_problem(error)}"], "outage": passing}
     return receipt
 
 
@@ -151,9 +155,10 @@ class BlockWriter:
     def _footprints(self, satellite: xr.Dataset) -> None:
         """Write the satellite's values that pass quality control."""
         target = self.experiment.target
-        values, flag = experiment_sources.read_footprints(
-            self.experiment, satellite, self.days[self.inside]
-        )
+        with _naming(satellite, target):
+            values, flag = experiment_sources.read_footprints(
+                self.experiment, satellite, self.days[self.inside]
+            )
         self.presence.drop_infinite(target, values)
         self.presence.record("satellite", target, self._on_all_days(values))
         dropped = experiment_sources.screen_footprints(self.experiment, values, flag)
@@ -180,7 +185,8 @@ class BlockWriter:
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
         """Read the block's values, (day, ...); NaN if missing, infinite or outside the period."""
-        values = remap.read_days(dataset, name, self.days)
+        with _naming(dataset, name):
+            values = remap.read_days(dataset, name, self.days)
         values[~self.inside] = np.nan
         self.presence.drop_infinite(name, values)
         return values
@@ -205,6 +211,16 @@ class BlockWriter:
         if not constant:
             region[0] = self.time
         self.receipt["shards"] += zarr_arrays.write_shards(self.url, path, region, values)
+
+
+@contextlib.contextmanager
+def _naming(source: xr.Dataset, variable: str) -> Iterator[None]:
+    """Note in the error of a library what was read, whose values come only now."""
+    try:
+        yield
+    except files.storage_exceptions(ImportError) as error:
+        error.add_note(f"catalog entry {source.attrs['entry']}: {variable}")
+        raise
 
 
 def _site_cells(url: str) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.catalog import experiment_sources, intake_catalog
 from pipeline.cluster import ray_cluster, resources
 from pipeline.errors import DataError, SoilweaveError
@@ -118,8 +118,8 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
         files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
     except SoilweaveError as error:
         receipt["problem"] = str(error)
-    except OSError as error:
-        receipt["problem"] = f"catalog entry {entry}: cannot be read ({type(error).__name__})"
+    except files.storage_exceptions(ImportError) as error:
+        receipt["problem"] = f"catalog entry {entry}: {failures.read_problem(error)}"
     return receipt
 
 

@@ -249,6 +249,7 @@ class GridZarrSource(GridSource):
             if refused is not None and not digests:
                 raise refused
         if not digests:
+            _refuse_other_files(url)
             raise self.absence_error(http_errors.format_url(url), "not found")
         return digests
 
@@ -295,13 +296,23 @@ def _options_as_json(options: dict[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, default=str)
 
 
+def _refuse_other_files(url: str) -> None:
+    """Raise an error if a local path exists, but is not a store."""
+    if os.path.exists(url):
+        what = "a folder that is no Zarr store" if os.path.isdir(url) else "a file"
+        problem = f"is {what}; expected the folder of a Zarr store"
+        raise DataError(url, problem, remedy="correct the entry's urlpath")
+
+
 @contextlib.contextmanager
 def _opening_store(url: str, login: str | None) -> Iterator[None]:
     """Turn errors on opening a store into a `DataError` that names the store."""
     with http_errors.plain_http_errors(url, login):
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.isfile(url):
+                _refuse_other_files(url)
             raise
         except DAMAGE_ERRORS as error:
             problem = f"cannot be opened: {' '.join(str(error).split())[:300]}"
@@ -397,10 +408,12 @@ def icechunk_session(url: str, version: IcechunkVersion, options: str) -> tuple[
         text = " ".join(str(error).split())
         if "doesn't exist" in text or "not found" in text:
             raise FileNotFoundError(url) from error
-        refused = any(
-            word in text for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")
-        )
-        raise (PermissionError if refused else ConnectionError)(url) from error
+        if any(word in text for word in ("AccessDenied", "403", "Forbidden", "InvalidAccess")):
+            raise PermissionError(url) from error
+        if any(word in text.lower() for word in ("dispatch", "timeout", "timed out", "connect")):
+            raise ConnectionError(url) from error
+        place, problem = http_errors.format_url(url), f"cannot be opened by Icechunk: {text[:300]}"
+        raise DataError(place, problem, remedy="report it to the provider") from error
     return session, str(session.snapshot_id)
 
 

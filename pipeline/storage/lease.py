@@ -107,8 +107,7 @@ class Lease:
                 _describe_holder(_read_content(self.url)) if files.exists(self.url) else "nobody"
             )
             problem = (
-                f"lost to {holder}, because this process did not renew it in time; "
-                "nothing was committed"
+                f"lost to {holder}, so this process must not write any more; nothing was committed"
             )
             raise StoreError(self.url, problem, remedy="run the command again")
 
@@ -252,9 +251,6 @@ def _read_content(url: str) -> bytes | None:
         return files.read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:  # a local file; `read_bytes` handles URLs
-        problem = f"cannot be read: {error.strerror or error}"
-        raise StoreError(url, problem, remedy="correct this and run again") from error
 
 
 def _parse_record(content: bytes) -> Json:

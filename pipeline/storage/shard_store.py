@@ -1,13 +1,14 @@
-"""Zarr stores: one that hashes the whole shards that it sends, one that knows what it has."""
+"""Zarr stores that name the object that fails, hash the shards they send, or know what they have."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import Store
-from zarr.storage import WrapperStore
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
+from pipeline import files
 from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -17,6 +18,72 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
     from pipeline.files import Json
+
+
+class _NamingStore(Store):
+    """Raises a StoreError that names the object if a file system fails, whoever reads or writes.
+
+    xarray and Ray's tasks read values long after a store was opened, so this is the one place
+    through which all of it passes.
+    """
+
+    def _url(self, key: str = "") -> str:
+        """Return the URL of an object."""
+        raise NotImplementedError
+
+    async def _open(self, **kwargs: Any) -> None:
+        with files.accessing(self._url(), "read" if self.read_only else "written"):
+            await super()._open(**kwargs)
+
+    async def get(self, key: str, *args: Any, **kwargs: Any) -> Buffer | None:
+        """Read an object."""
+        with files.accessing(self._url(key)):
+            return await super().get(key, *args, **kwargs)  # type: ignore[safe-super]
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Any
+    ) -> list[Buffer | None]:
+        """Read parts of objects, such as chunks of a shard."""
+        ranges = list(key_ranges)
+        with files.accessing(self._url(ranges[0][0] if ranges else "")):
+            return await super().get_partial_values(prototype, ranges)  # type: ignore[safe-super]
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is an object."""
+        with files.accessing(self._url(key)):
+            return await super().exists(key)  # type: ignore[safe-super]
+
+    async def set(self, key: str, value: Buffer, *args: Any, **kwargs: Any) -> None:
+        """Write an object."""
+        with files.accessing(self._url(key), "written"):
+            await super().set(key, value, *args, **kwargs)  # type: ignore[safe-super]
+
+    async def delete(self, key: str) -> None:
+        """Remove an object."""
+        with files.accessing(self._url(key), "removed"):
+            await super().delete(key)  # type: ignore[safe-super]
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """List a folder."""
+        with files.accessing(self._url(prefix), "listed"):
+            names = [name async for name in super().list_dir(prefix)]  # type: ignore[safe-super]
+        for name in names:
+            yield name
+
+
+class LocalZarr(_NamingStore, LocalStore):
+    """A store in a local folder."""
+
+    def _url(self, key: str = "") -> str:
+        return files.join(str(self.root), key) if key else str(self.root)
+
+
+class RemoteZarr(_NamingStore, FsspecStore):
+    """A store at a URL."""
+
+    def _url(self, key: str = "") -> str:
+        url = str(self.fs.unstrip_protocol(self.path))
+        return files.join(url, key) if key else url
 
 
 class WholeShardStore(WrapperStore[Store]):

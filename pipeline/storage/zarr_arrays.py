@@ -48,7 +48,7 @@ def create_group(
     root = zarr.open_group(_open_store(url), mode="a", attributes=attrs.get("", {}))
     for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
         root.require_group(group).attrs.update(attrs.get(group, {}))
-    others = None if like is None else zarr.open_group(_open_store(like), mode="r")
+    others = None if like is None else zarr.open_group(_open_store(like, False), mode="r")
     for array in arrays:
         if array.path not in root:
             other: Any = None if others is None else others.get(array.path)
@@ -121,12 +121,10 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
         store cannot be written.
     """
     import zarr
-    from zarr.storage import LocalStore
 
     from pipeline.storage.shard_store import WholeShardStore
 
-    opened = _open_store(url)
-    store = WholeShardStore(LocalStore(url) if isinstance(opened, str) else opened)
+    store = WholeShardStore(_open_store(url))
     array = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
     shards = array.shards or array.chunks
     aligned = zip(region, shards, array.shape, strict=True)
@@ -137,8 +135,8 @@ def write_shards(url: str, path: str, region: Sequence[slice], values: NDArray[A
             raise StoreError(f"{url}/{path}", problem, remedy="write whole shards only")
     try:
         array[tuple(region)] = values
-    except files.storage_exceptions() as error:
-        raise StoreError(f"{url}/{path}", f"cannot be written: {error}") from error
+    except StoreError as error:  # of one shard
+        raise StoreError(f"{url}/{path}", *error.problems, remedy=error.remedy) from error
     counts = [
         range(part.start // shard, -(-part.stop // shard))
         for part, shard in zip(region, shards, strict=True)
@@ -151,7 +149,7 @@ def read_packed(url: str, path: str, region: Sequence[slice]) -> NDArray[Any]:
     """Read a region of one array as stored, without applying scale factor or fill value."""
     import zarr
 
-    array = zarr.open_array(_open_store(url), path=path, mode="r")
+    array = zarr.open_array(_open_store(url, False), path=path, mode="r")
     with intact_chunks(f"{url}/{path}"):
         values: NDArray[Any] = np.array(array[tuple(region)])
     return values
@@ -198,7 +196,7 @@ def open_group(url: str, group: str) -> xr.Dataset:
 
     with _decodable(url, group):
         dataset: xr.Dataset = xr.open_zarr(
-            _open_store(url), group=group or None, chunks=None, consolidated=False
+            _open_store(url, False), group=group or None, chunks=None, consolidated=False
         )
     return dataset
 
@@ -245,7 +243,7 @@ def read_attributes(url: str, group: str = "") -> Json:
 
     try:
         with _decodable(url, group):
-            return dict(zarr.open_group(_open_store(url), path=group, mode="r").attrs)
+            return dict(zarr.open_group(_open_store(url, False), path=group, mode="r").attrs)
     except FileNotFoundError:
         return {}
 
@@ -261,12 +259,15 @@ def _decodable(url: str, group: str) -> Iterator[None]:
         raise DamagedError(where, problem, remedy=files.DAMAGED_HINT) from error
 
 
-def _open_store(url: str) -> Any:
-    """Return what zarr opens: a local path, or an object store without a cache of its listings."""
-    if "://" not in url:
-        return url
-    from zarr.storage import FsspecStore
+def _open_store(url: str, writable: bool = True) -> Any:
+    """Return the Zarr store at a path or URL, without a cache of its listings.
 
-    return FsspecStore.from_url(
-        url, storage_options=files.with_endpoint(url, files.NO_LISTING_CACHE)
-    )
+    To open a local one that is writable creates its folder.
+    """
+    from pipeline.storage.shard_store import LocalZarr, RemoteZarr
+
+    if "://" not in url:
+        return LocalZarr(url, read_only=not writable)
+    options = files.with_endpoint(url, files.NO_LISTING_CACHE)
+    with files.accessing(url, "opened"):
+        return RemoteZarr.from_url(url, storage_options=options, read_only=not writable)

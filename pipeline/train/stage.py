@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from model import stacked_trainer
-from pipeline import files
+from pipeline import failures, files
 from pipeline.catalog import preflight
 from pipeline.cluster import ray_cluster, resources, turns
 from pipeline.errors import ConfigError, SoilweaveError, TrainingError
@@ -278,9 +278,18 @@ def sigint_as_interrupt() -> Iterator[None]:
 
 
 def _worker_error(error: TrainingFailedError) -> Exception:
-    """Return the worker's own error if a user can correct it, else Ray Train's error."""
-    failures = getattr(error, "worker_failures", {}).values()
-    return next((e for e in failures if isinstance(e, SoilweaveError)), error)
+    """Return the error of a worker, as one of ours if a user can correct it."""
+    raised = [*getattr(error, "worker_failures", {}).values()]
+    raised += [e] if (e := getattr(error, "controller_failure", None)) is not None else []
+    for each in raised:
+        for link in failures.chain(each):
+            if isinstance(link, SoilweaveError):
+                return link
+    for each in raised:
+        found = failures.explain(each)
+        if found.known:
+            return TrainingError("a worker of Ray Train", found.reason, remedy=found.remedy)
+    return raised[0] if raised else error
 
 
 def _object_keys(experiment: Experiment, root: str, all_models: list[ModelKey]) -> Iterator[str]:

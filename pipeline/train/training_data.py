@@ -19,6 +19,7 @@ from model import scaling
 from model.features import Features, slow_features
 from model.sampling import Places, TrainingData, as_tensor
 from model.scaling import Scale, Scaler, fit_plain_scale, fit_sampled_scale, fit_trimmed_scale
+from pipeline import failures
 from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import config
 from pipeline.grid import collocated_sites, lookup, spatial_blocks
@@ -160,7 +161,8 @@ def _file_backed_array(shape: tuple[int, ...]) -> NDArray[np.float16]:
                 file.fileno(), 0, size
             )  # or else a full disk kills the process later
         except OSError as error:
-            problem = f"no room for {size / 1e9:.1f} GB of training data: {error}"
+            found = failures.explain(error)
+            problem = f"cannot hold {size / 1e9:.1f} GB of training data: {found.reason}"
             hint = "name another folder with TMPDIR, or set train.max_footprints"
             raise StoreError(tempfile.gettempdir(), problem, remedy=hint) from error
         return np.asarray(np.memmap(file, np.float16, "r+", shape=shape))

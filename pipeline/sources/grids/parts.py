@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pipeline import failures
 from pipeline.errors import DataError
 from pipeline.sources.grids import days, variables
 from pipeline.sources.shared import access, dates, http_errors, missing_values, time_steps
@@ -267,7 +268,11 @@ def _reading_variable(url: str, name: str) -> Iterator[None]:
         # HDF5 starts its own errors, which are of the type OSError, with "Can't".
         if isinstance(error, OSError) and not is_local and not str(error).startswith("Can't"):
             raise
-        problem = f"{name}: cannot be read, damaged: {' '.join(str(error).split())}"
+        found = failures.explain(error)
+        reason = f"cannot be read, damaged: {' '.join(str(error).split())}"
+        if isinstance(error, OSError) and found.known:
+            reason = f"cannot be read: {found.reason}"
+        problem = f"{name}: {reason}"
         raise DataError(http_errors.format_url(url), problem, remedy="fetch it again") from error
 
 

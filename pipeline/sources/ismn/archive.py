@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import fsspec
 import numpy as np
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.errors import DataError
 from pipeline.sources.shared import access, http_errors
 from pipeline.sources.shared.time_steps import SensorRecord
@@ -367,8 +367,8 @@ def find_sensors(
             continue
         try:
             matching.append(_read_sensor(path, member, parts))
-        except READ_ERRORS:
-            problems.append(f"{member}: cannot be read, truncated or damaged")
+        except READ_ERRORS as error:
+            problems.append(f"{member}: {failures.read_problem(error)}")
     if problems:
         raise DataError(path, *sorted(problems), remedy=DOWNLOAD_AGAIN)
     return matching, sorted(others)
@@ -391,7 +391,7 @@ def read_hours(path: str, member: str) -> SensorRecord:
         frame = read_columns(data, layout)
         times = line_times(frame["date"] + " " + frame["time"])
     except READ_ERRORS as error:
-        problem = f"cannot be read, truncated or damaged ({type(error).__name__})"
+        problem = failures.read_problem(error)
         raise DataError(place, problem, remedy=DOWNLOAD_AGAIN) from error
     incomplete = np.flatnonzero(frame["value"].isna() | frame["flag"].isna())
     if incomplete.size:

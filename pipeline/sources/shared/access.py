@@ -102,7 +102,7 @@ def read_file(
     Raises:
       DataError: If the file does not exist or is refused, or its server does not answer.
     """
-    with plain_http_errors(url, login):
+    with plain_http_errors(url, login, options=storage_options or {}):
         filesystem, path = fsspec.core.url_to_fs(
             url, **fsspec_options(url, storage_options or {}, login)
         )
@@ -126,7 +126,7 @@ def open_file(
       DataError: If the file does not exist or is refused, its server does not answer, or its
         server sends no parts and the file is larger than 2 GiB.
     """
-    with plain_http_errors(url, login):
+    with plain_http_errors(url, login, options=storage_options or {}):
         if url.startswith(("http://", "https://")) and not supports_ranges(
             url, storage_options, login
         ):
@@ -147,7 +147,7 @@ def read_without_ranges(
     Raises:
       DataError: If the file does not exist, is refused, or is larger than 2 GiB.
     """
-    with plain_http_errors(url, login):
+    with plain_http_errors(url, login, options=storage_options or {}):
         filesystem, path = fsspec.core.url_to_fs(
             url, **fsspec_options(url, storage_options or {}, login)
         )
@@ -177,7 +177,7 @@ def supports_ranges(
     """
     host = url.split("/", 3)[2]
     if host not in _supports_ranges:
-        with plain_http_errors(url, login):
+        with plain_http_errors(url, login, options=storage_options or {}):
             filesystem, path = fsspec.core.url_to_fs(
                 url, **fsspec_options(url, storage_options or {}, login)
             )
@@ -218,7 +218,7 @@ def retry_read(read: Callable[[], T]) -> T:
     for wait in WAITS_S:
         try:
             return read()
-        except (UnreachableError, OSError) as error:
+        except files.storage_exceptions(UnreachableError) as error:
             log.warning("reading again in %g s: %s", wait, redact_secrets(str(error)))
             time.sleep(wait)
     return read()

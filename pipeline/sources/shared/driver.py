@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from intake.source.base import DataSource
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.errors import DataError, UnreachableError
 from pipeline.sources.shared import access, http_errors, missing_values
 from pipeline.sources.shared.units import are_same_units, linear_conversion
@@ -106,8 +106,9 @@ class Source(DataSource):  # type: ignore[misc]
 
     def absence_error(self, url: str, problem: str) -> DataError:
         """Return the error for a file that does not exist, with a hint where to get it."""
-        origin = (self.metadata or {}).get("origin", "see the catalog's README")
-        return DataError(url, problem, remedy=f"get it from {origin}")
+        origin = (self.metadata or {}).get("origin")
+        remedy = f"get it from {origin}" if origin else "see the catalog's README"
+        return DataError(url, problem, remedy=remedy)
 
     def variable_problems(self, raw: xr.Dataset, others: tuple[str, ...] = ()) -> list[str]:
         """Return messages about variables that are missing or have other units.
@@ -179,11 +180,13 @@ class NetcdfSource(Source):
                 place, problem = http_errors.format_url(url), http_errors.late_answer()
                 raise UnreachableError(place, problem, remedy="try again later") from error
             except (OSError, ValueError, TypeError, IndexError, AssertionError) as error:
+                place, found = http_errors.format_url(url), failures.explain(error, url)
+                if isinstance(error, OSError) and found.known:  # of the system or the server
+                    with http_errors.plain_http_errors(url, self.login):
+                        raise
                 reason = " ".join(str(error).split())
                 problem = f"cannot be read, truncated or no NetCDF-4 or NetCDF-3: {reason}"
-                raise DataError(
-                    http_errors.format_url(url), problem, remedy="fetch it again"
-                ) from error
+                raise DataError(place, problem, remedy="fetch it again") from error
         return dataset
 
     def _decode(self, raw: xr.Dataset, url: str) -> xr.Dataset:

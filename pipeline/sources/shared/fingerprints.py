@@ -102,7 +102,7 @@ def _list_folder(
     folder: str, storage_options: dict[str, Any], login: str | None
 ) -> dict[str, FileInfo] | None:
     """Return {name: information} of the files in a folder; None if listing is refused."""
-    with http_errors.plain_http_errors(folder, login):
+    with http_errors.plain_http_errors(folder, login, options=storage_options):
         filesystem, path = _open_filesystem(folder, storage_options, login)
         try:
             entries = filesystem.ls(path, detail=True)
@@ -127,7 +127,7 @@ def file_info(
       DataError: If the store refuses or does not answer.
     """
     try:
-        with http_errors.plain_http_errors(url, login):
+        with http_errors.plain_http_errors(url, login, options=storage_options):
             filesystem, path = _open_filesystem(url, storage_options, login)
             return dict(filesystem.info(path))
     except DataError as error:
@@ -146,7 +146,7 @@ def _hash_content(
     url: str, storage_options: dict[str, Any], login: str | None, algorithm: str
 ) -> str:
     """Return the digest of the content of a file."""
-    with http_errors.plain_http_errors(url, login):
+    with http_errors.plain_http_errors(url, login, options=storage_options):
         filesystem, path = _open_filesystem(url, storage_options, login)
         with filesystem.open(path, "rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()

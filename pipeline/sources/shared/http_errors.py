@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
-from pipeline.errors import DataError, UnreachableError
+import fsspec
+
+from pipeline import failures, files
+from pipeline.errors import DataError, SoilweaveError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +41,10 @@ LOGIN_HINTS = {
 
 @contextlib.contextmanager
 def plain_http_errors(
-    url: str, login: str | None = None, origin: str | None = None
+    url: str,
+    login: str | None = None,
+    origin: str | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Iterator[None]:
     """Turn errors of fsspec and its file systems into a `DataError` without secrets.
 
@@ -48,36 +54,70 @@ def plain_http_errors(
       url: The file.
       login: `earthdata` or `token`, the login that the provider requires.
       origin: Where the file can be obtained, for the hint if it is not found.
+      options: Storage options of the entry. With them, S3 is asked why it refuses a request.
 
     Raises:
-      DataError: If the file does not exist or is refused; an `UnreachableError` if the server is
-        busy or does not answer. Errors of other kinds are not changed.
+      DataError: If the file does not exist or is refused, or a package is missing; an
+        `UnreachableError` if the server is busy or does not answer. Errors of other kinds are not
+        changed.
     """
     place = format_url(url)
     try:
         yield
-    except DataError:
+    except SoilweaveError:
         raise
     except Exception as error:
-        status = _http_status(error)
-        # fsspec 2026 raises FileNotFoundError for other answers, too.
-        is_absent = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
-        if is_absent and status in (None, 404, 410):
+        told = _told_by_s3(url, error, options)
+        status = _http_status(told)
+        if failures.is_absence(error) and status in (None, 404, 410):
             hint = "has it moved? correct the entry's urlpath"
             hint = f"get it from {origin}" if origin else hint
             raise DataError(place, "not found", remedy=hint) from error
-        if status in (401, 403) or isinstance(error, PermissionError):
-            raise _refusal_error(place, error, status, login) from None
-        if status is not None or _is_network_error(error):
-            if status:
-                problem = f"the server answers {status}"
-            else:
-                problem = f"the server does not answer ({type(error).__name__})"
-                if type(error).__name__ in ("TimeoutError", "FSTimeoutError"):
-                    problem = late_answer()
-            problem += f", asked {ATTEMPTS} times" if status in BUSY_STATUS else ""
-            raise UnreachableError(place, problem, remedy="try again later") from None
+        found = failures.explain(told, url)
+        if isinstance(told, ImportError):
+            raise DataError(place, found.reason, remedy=found.remedy) from error
+        if _s3_error_code(told) == "RequestTimeTooSkewed" or _is_other_region(told):
+            raise DataError(place, f"refused: {found.reason}", remedy=found.remedy) from None
+        if status in (401, 403) or _s3_error_code(told) in WRONG_KEYS or _is_refusal(told):
+            raise _refusal_error(place, told, status, login) from None
+        if status is not None or _is_network_error(told):
+            raise _unreachable(place, told, status, found) from None
         raise
+
+
+def _unreachable(
+    place: str, error: Exception, status: int | None, found: failures.Explanation
+) -> DataError:
+    """Return the error for a server that fails, or for a file that the system cannot read."""
+    name = type(error).__name__
+    if status:
+        problem = f"the server answers {status}"
+        problem += f", asked {ATTEMPTS} times" if status in BUSY_STATUS else ""
+    elif name in ("TimeoutError", "FSTimeoutError"):
+        problem = late_answer()
+    elif "://" not in place or not found.passing:
+        kind = UnreachableError if "://" not in place or not found.known else DataError
+        return kind(place, f"cannot be read: {found.reason}", remedy=found.remedy or "try again")
+    else:
+        problem = f"the server does not answer ({found.reason})"
+    return UnreachableError(place, problem, remedy="try again later")
+
+
+def _told_by_s3(url: str, error: Exception, options: dict[str, Any] | None) -> Exception:
+    """Return the error of S3 that says why it refuses, which its answers to HEAD do not."""
+    if options is None or not url.startswith(failures.S3_PREFIXES) or not failures.is_silent(error):
+        return error
+    filesystem, path = fsspec.core.url_to_fs(url, **files.with_endpoint(url, options))
+    return failures.ask_s3(error, filesystem, path)
+
+
+def _is_other_region(error: Exception) -> bool:
+    return failures.explain(error).remedy == failures.REGION
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether access was denied, by a server or by the permissions of a file."""
+    return isinstance(error, PermissionError) and getattr(error, "errno", None) != errno.EROFS
 
 
 def late_answer() -> str:

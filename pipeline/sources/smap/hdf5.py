@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import failures
 from pipeline.errors import DataError
 from pipeline.grid import ease
 from pipeline.grid.ease import Window
@@ -160,7 +161,8 @@ def open_hdf5(url: str, options: dict[str, Any], login: str | None) -> Iterator[
             try:
                 yield stack.enter_context(h5py.File(file, "r"))
             except OSError as error:
-                if type(error) is not OSError:  # a subclass: an error of the network or the path
+                # A subclass, or one with a number: an error of the network or the system.
+                if type(error) is not OSError or failures.explain(error).known:
                     raise
                 problem = f"cannot be read, truncated or not an HDF5 file: {error}"
                 raise DataError(place, problem, remedy="fetch it again") from error
