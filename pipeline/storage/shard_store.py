@@ -1,4 +1,4 @@
-"""Zarr stores that name the object that fails, hash the shards they send, or know what they have."""
+"""Zarr stores that name the object that fails, hash what they send, or know what they have."""
 
 from __future__ import annotations
 
