@@ -131,7 +131,8 @@ def read_json(url: str, remedy: str = DAMAGED_HINT, max_bytes: int | None = None
         return None
     if data.lstrip()[:1] == b"<":
         problem = "cannot be read: there is a web page (HTML or XML), not JSON"
-        raise DamagedError(url, problem, remedy=f"correct the address of the server; {remedy}")
+        hint = "correct the URL, or AWS_ENDPOINT_URL if the server is meant to be one of S3"
+        raise DamagedError(url, problem, remedy=hint)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
