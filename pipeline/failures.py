@@ -13,6 +13,7 @@ import importlib.util
 import os
 import socket
 import ssl
+import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -212,6 +213,20 @@ def explain(error: BaseException, url: str = "") -> Explanation:
     if found.account and hint:
         return replace(found, remedy="; ".join(filter(None, (found.remedy, hint))))
     return found
+
+
+def storage_exceptions(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the exceptions of file systems for failed reads, writes and connections, and more."""
+    # The libraries are imported only if they are in use.
+    names = {
+        "botocore.exceptions": "BotoCoreError",
+        "aiohttp": "ClientError",
+        "gcsfs.retry": "HttpError",
+        "google.auth.exceptions": "GoogleAuthError",
+        "azure.core.exceptions": "AzureError",
+    }
+    found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
+    return (OSError, *filter(None, found), *more)
 
 
 def store_error(url: str, operation: str, error: BaseException) -> StoreError:

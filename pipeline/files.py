@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,7 @@ MAX_HTTP_S = 300.0  # for an HTTP request with its answer, however slowly the se
 # Other processes write to the same folders, so listings must not be cached.
 NO_LISTING_CACHE = {"use_listings_cache": False}
 HTTP_PREFIXES = ("http://", "https://")
-# In the order in which botocore reads them.
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # in the order of botocore
 PART = ".part-"  # in the name of a local file while it is being written
 HASHED_BYTES = 16 * 2**20  # that are read at a time to hash an object; few are larger
 DAMAGED_HINT = "restore it from a backup, or run again with --overwrite to rebuild it"
@@ -221,10 +219,10 @@ def compare_and_swap(url: str, data: bytes, expected: bytes | None) -> bool:
             if expected is None or not failures.is_absence(error):
                 raise
             return False
-        except storage_exceptions() as error:
+        except failures.storage_exceptions() as error:
             try:
                 content = filesystem.cat_file(path)
-            except storage_exceptions():
+            except failures.storage_exceptions():
                 raise error from error.__cause__
             if content == expected:
                 raise
@@ -433,20 +431,6 @@ def protocols(filesystem: Any) -> tuple[str, ...]:
     """Return the protocols of an fsspec file system, such as ("file", "local") or ("s3",)."""
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-def storage_exceptions(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the exceptions of file systems for failed reads, writes and connections, and more."""
-    # The libraries are imported only if they are in use.
-    names = {
-        "botocore.exceptions": "BotoCoreError",
-        "aiohttp": "ClientError",
-        "gcsfs.retry": "HttpError",
-        "google.auth.exceptions": "GoogleAuthError",
-        "azure.core.exceptions": "AzureError",
-    }
-    found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
-    return (OSError, *filter(None, found), *more)
 
 
 def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:

@@ -106,7 +106,7 @@ def open_source(
     driver = driver_of_entry(experiment, entry, url, period)
     try:
         dataset: xr.Dataset = driver.to_dask()
-    except files.storage_exceptions(ImportError) as error:
+    except failures.storage_exceptions(ImportError) as error:
         raise _unreadable(entry, driver, error) from error
     problems = table_problems(dataset, experiment.table)
     if problems:
@@ -151,7 +151,7 @@ def entry_digest(
     except IsADirectoryError as error:
         hint = "name a file in it, or files by date, such as FOLDER/%Y%m%d.nc"
         raise DataError(f"catalog entry {entry}", "urlpath is a folder", remedy=hint) from error
-    except files.storage_exceptions(ImportError) as error:
+    except failures.storage_exceptions(ImportError) as error:
         raise _unreadable(entry, driver, error) from error
     path = drivers.published_path(spec["driver"])
     version2 = files.sha256_of_json([path, arguments, content])

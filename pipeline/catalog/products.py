@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pipeline import failures, files
+from pipeline import failures
 from pipeline.catalog import intake_catalog, quality_control
 from pipeline.errors import ConfigError, DataError, SoilweaveError
 from pipeline.grid import lookup
@@ -128,7 +128,7 @@ def _for_each_product(experiment: Experiment, make: Callable[[str], T]) -> dict[
             results[product_name(entry)] = make(entry)
         except SoilweaveError as error:
             errors.append(error)
-        except files.storage_exceptions(ImportError) as error:
+        except failures.storage_exceptions(ImportError) as error:
             problem = failures.read_problem(error)
             errors.append(DataError(f"catalog entry {entry}", problem, remedy="fetch it again"))
     if len(errors) == 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline import failures, files
+from pipeline import failures
 from pipeline.catalog import quality_control
 from pipeline.errors import DataError
 from pipeline.grid import collocated_sites
@@ -99,7 +99,7 @@ def screen_source(
     margin = np.timedelta64(experiment.qc.stuck_days or 0, "D")
     try:
         around = source.sel(time=slice(days[0] - margin, days[-1] + margin)).load()
-    except files.storage_exceptions(ImportError) as error:
+    except failures.storage_exceptions(ImportError) as error:
         place = f"catalog entry {source.attrs['entry']}"
         problem = failures.read_problem(error)
         raise DataError(place, problem, remedy="fetch it again") from error

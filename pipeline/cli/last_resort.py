@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from typing import TYPE_CHECKING
 
-from pipeline import failures, files
+from pipeline import failures
 from pipeline.errors import ClusterError, SoilweaveError, redact_secrets
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def as_correctable(error: BaseException) -> SoilweaveError | None:
     if isinstance(origin, ImportError) and str(origin.name).partition(".")[0] in OWN_PACKAGES:
         return None
     found = failures.explain(origin)
-    if isinstance(origin, files.storage_exceptions(ImportError, MemoryError)) and found.known:
+    if isinstance(origin, failures.storage_exceptions(ImportError, MemoryError)) and found.known:
         filename = getattr(origin, "filename", None)
         named = filename if isinstance(filename, str) and filename not in found.reason else ""
         return SoilweaveError(named or "this machine", found.reason, remedy=found.remedy)

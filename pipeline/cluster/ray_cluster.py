@@ -127,7 +127,7 @@ def _try_storage(folder: str, node_id: str) -> str:
         return "does not see the file that the driver wrote"
     except SoilweaveError as error:
         return error.problems[0]
-    except files.storage_exceptions() as error:
+    except failures.storage_exceptions() as error:
         return f"cannot be read: {failures.explain(error, folder).reason}"
     return ""
 
@@ -327,7 +327,7 @@ def _run_task(function: Callable[[Json], Json], item: Json, wait_s: float) -> Js
         found = failures.explain(error)
         node = f"node {node_address()}"
         raise ClusterError(node, found.reason, remedy=found.remedy) from error
-    except files.storage_exceptions() as error:
+    except failures.storage_exceptions() as error:
         found = failures.explain(error)
         place = str(getattr(error, "filename", None) or "storage")
         problem = f"cannot be read or written: {found.reason}"

@@ -82,7 +82,7 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
         raise  # Ray runs the task again
     except SoilweaveError as error:
         receipt |= {"unread": [str(error)], "outage": isinstance(error, UnreachableError)}
-    except files.storage_exceptions(ImportError) as error:
+    except failures.storage_exceptions(ImportError) as error:
         # A damaged file raises OSError when its chunks are read, and so does an outage.
         passing = failures.explain(error).passing
         what = next(iter(getattr(error, "__notes__", ())), "a source")  # from `_naming`
@@ -218,7 +218,7 @@ def _naming(source: xr.Dataset, variable: str) -> Iterator[None]:
     """Note in the error of a library what was read, whose values come only now."""
     try:
         yield
-    except files.storage_exceptions(ImportError) as error:
+    except failures.storage_exceptions(ImportError) as error:
         error.add_note(f"catalog entry {source.attrs['entry']}: {variable}")
         raise
 

@@ -118,7 +118,7 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
         files.write_json(files.join(url, "receipts", f"{block}.json"), receipt)
     except SoilweaveError as error:
         receipt["problem"] = str(error)
-    except files.storage_exceptions(ImportError) as error:
+    except failures.storage_exceptions(ImportError) as error:
         receipt["problem"] = f"catalog entry {entry}: {failures.read_problem(error)}"
     return receipt
 

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Lease:
         If the store does not respond, the lease becomes stale by itself.
         """
         self._stop.set()
-        with self._lock, contextlib.suppress(StoreError, *files.storage_exceptions()):
+        with self._lock, contextlib.suppress(StoreError, *failures.storage_exceptions()):
             # A record of this process may be there although `take` did not return: a signal came
             # first, or the store's response was lost.
             if self._since and self._is_own(_read_content(self.url)):

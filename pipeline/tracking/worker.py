@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.errors import SoilweaveError, redact_urls
 from pipeline.tracking import server
 from pipeline.tracking.contents import loggable_digests
@@ -142,7 +142,7 @@ class Worker:
         except Exception as failure:  # noqa: BLE001  # errors of MLflow, its database, a file system
             self._runs = None
             self._retry_at = time.monotonic() + RETRY_S
-            if isinstance(failure, (SoilweaveError, *files.storage_exceptions())):
+            if isinstance(failure, (SoilweaveError, *failures.storage_exceptions())):
                 self.note = f"not logged: {failure}"
                 return
             uri = str(self._uri)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
-from pipeline import files
+from pipeline import failures, files
 from pipeline.errors import DataError, UnreachableError, redact_secrets
 from pipeline.sources.shared import earthdata
 from pipeline.sources.shared.http_errors import format_url, plain_http_errors, retrying_client
@@ -218,7 +218,7 @@ def retry_read(read: Callable[[], T]) -> T:
     for wait in WAITS_S:
         try:
             return read()
-        except files.storage_exceptions(UnreachableError) as error:
+        except failures.storage_exceptions(UnreachableError) as error:
             log.warning("reading again in %g s: %s", wait, redact_secrets(str(error)))
             time.sleep(wait)
     return read()
