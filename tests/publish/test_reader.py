@@ -21,8 +21,8 @@ ARMS, COUNTS = ("insitu", "satellite"), (100, 200, 300)
 
 
 def values_of(*maps):
-    """All values that occur."""
-    return np.unique(np.concatenate([np.unique(each[TARGET].values) for each in maps]))
+    """All values that occur on some days, of which each lies in another shard."""
+    return np.unique(np.concatenate([np.unique(each[TARGET][::40].values) for each in maps]))
 
 
 def through_soilweave(url):

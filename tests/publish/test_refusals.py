@@ -258,5 +258,5 @@ def test_maps_open_over_http_without_a_listing(workspace, tmp_path):
     with web.serve(tmp_path / "p") as site:
         for group in ("", "series"):
             opened = open_maps(site.url, "insitu", group)
-            assert float(opened.snow_depth.max()) == pytest.approx(1.0)  # 100 steps of 0.01 m
+            assert float(opened.snow_depth[5].max()) == pytest.approx(1.0)  # 100 steps of 0.01 m
         assert not [path for path in site.paths() if path.endswith("/")]
