@@ -73,7 +73,7 @@ bench: .venv/bench
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
 	touch $@
 
-# Every promise under every fault that can break it: table into docs/reliability.md; half an hour.
+# Every promise under every fault that can break it: table into docs/reliability.md.
 # ARGS="--list" names the rows, ARGS="--only NAME" tries some.
 FAULTS := tests:tests/fixtures
 faults: setup

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import typer
 import zarr
 from faults import __main__, page, plan, registry, soak, trial
@@ -160,9 +161,9 @@ def test_what_differs_between_two_workspaces_is_named(tmp_path):
 
 
 def test_the_soak_damages_what_its_plan_says_and_never_a_model(tmp_path):
-    for name in ("a.json", "b.json", "c.json", "models/checkpoint.safetensors"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("a.json", "b.json", "c.json"):
         (tmp_path / name).write_text(f"{name}: twenty bytes")
+    safetensors.numpy.save_file({"bias": np.ones(2)}, tmp_path / "checkpoint.safetensors")
     damages = (("flipped", 0.0), ("exchanged", 0.9), ("deleted", 0.4))
     wanted = results(str(tmp_path))
     found = soak.damage(str(tmp_path), plan.Plan(1, False, (), "as usual", (), damages))
