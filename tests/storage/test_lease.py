@@ -291,7 +291,7 @@ def test_a_record_that_cannot_be_read_is_one_line_and_becomes_stale(
     assert mine.held
     assert told == ["waiting up to 0 s to see whether a process whose record is damaged is alive"]
     files.write_bytes(url, content)
-    with pytest.raises(StoreError, match="lost to a process whose record is damaged, because"):
+    with pytest.raises(StoreError, match="lost to a process whose record is damaged, so"):
         mine.check()
 
 
