@@ -112,7 +112,7 @@ def test_an_interrupted_copy_goes_on(snow, tmp_path, local_ray, monkeypatch):
         patch.setattr(ray_cluster, "run_tasks", here)
         patch.setattr(intake_catalog, "cube_entries", lambda experiment: ["footprints"])
         with pytest.raises(
-            DataError, match="entry footprints: cannot be read, .*: the line was cut"
+            DataError, match=r"entry footprints: cannot be read, .*: the line was cut"
         ):
             copy_sources.run(staged, workspace, Heard())
     url = Path(source_copies.copy_url(f"{tmp_path}/copies", "footprints"))
