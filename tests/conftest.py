@@ -47,6 +47,7 @@ settings.load_profile("deterministic")
 
 # The kind of a test that uses a fixture; the first that applies counts, and the others are units.
 KINDS = {
+    "places": "cluster",  # a whole run on SeaweedFS, in test_buckets.py, for minutes
     "s3": "servers",  # SeaweedFS
     "started": "servers",  # SeaweedFS, PostgreSQL and MLflow, in test_servers.py
     "server": "servers",  # MLflow, in test_tracking.py

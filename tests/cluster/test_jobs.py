@@ -101,6 +101,7 @@ def test_a_failing_job_gives_its_status_and_its_error(failing):
     assert out.splitlines()[-1].endswith("failed with exit code 2")
 
 
+@pytest.mark.cluster  # it takes a third of a minute
 def test_an_interrupted_client_leaves_the_job_alone_and_a_stopped_job_has_a_status(cluster):
     job = cluster.start("echo begun; sleep 60")
     with cluster.client("--follow", job) as client:
