@@ -16,7 +16,8 @@ def workspace(world, tmp_path):
     return Workspace(str(tmp_path / "ws" / "snow"))
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.servers)])
+# In a bucket they take two minutes; test_daily.py publishes to one among the tests of servers.
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.cluster)])
 def url(request, tmp_path):
     """Where it is published to."""
     if request.param == "local":
