@@ -238,17 +238,6 @@ def _s3_error_code(error: Exception) -> str:
 
 
 def _http_status(error: Exception) -> int | None:
-    """Return the HTTP status in an error of aiohttp, botocore or requests, or in its causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        status = getattr(cause, "status", None)
-        if isinstance(status, int):
-            return status
-        answer = getattr(cause, "response", None)
-        if isinstance(answer, dict):
-            return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
-        code = getattr(answer, "status_code", None)
-        if isinstance(code, int):
-            return code
-        cause = cause.__cause__
-    return None
+    """Return the HTTP status in an error of a client library, or in its causes."""
+    statuses = map(failures.http_status, failures.chain(error))
+    return next(filter(None, statuses), None)
