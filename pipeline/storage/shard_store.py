@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import Store
@@ -27,9 +28,14 @@ class _NamingStore(Store):
     through which all of it passes.
     """
 
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """URL of the store."""
+
     def _url(self, key: str = "") -> str:
-        """Return the URL of an object."""
-        raise NotImplementedError
+        """Return the URL of an object, or of the store."""
+        return files.join(self.place, key) if key else self.place
 
     async def _open(self, **kwargs: Any) -> None:
         with files.accessing(self._url(), "read" if self.read_only else "written"):
@@ -74,16 +80,19 @@ class _NamingStore(Store):
 class LocalZarr(_NamingStore, LocalStore):
     """A store in a local folder."""
 
-    def _url(self, key: str = "") -> str:
-        return files.join(str(self.root), key) if key else str(self.root)
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self.root)
 
 
 class RemoteZarr(_NamingStore, FsspecStore):
     """A store at a URL."""
 
-    def _url(self, key: str = "") -> str:
-        url = str(self.fs.unstrip_protocol(self.path))
-        return files.join(url, key) if key else url
+    @property
+    def place(self) -> str:
+        """URL of the store."""
+        return str(self.fs.unstrip_protocol(self.path))
 
 
 class WholeShardStore(WrapperStore[Store]):
