@@ -6,22 +6,16 @@ from pathlib import Path
 import pytest
 
 from model.recipe import ModelKey
-from pipeline import evaluate, files, predict, prepare, train
+from pipeline import files
+from pipeline.cli.run_stages import stage_modules
 from pipeline.errors import DamagedError
-from pipeline.evaluate import report
 from pipeline.prepare import folds
 from pipeline.progress import SilentProgress
 from pipeline.storage import models, records, tables
 from pipeline.storage.artefacts import Workspace
 
-STAGES = {
-    "prepare": prepare,
-    "folds": folds,
-    "train": train,
-    "predict": predict,
-    "evaluate": evaluate,
-    "report": report,
-}
+ORDER = ("prepare", "folds", "train", "predict", "evaluate", "report")
+STAGES = {name: stage_modules()[name] for name in ORDER}
 CHECKPOINT = "models/insitu/fold=0/seed=0/checkpoint.safetensors"
 SHARD = "cube.zarr/cells/snowfall/c/0/0/0"
 
