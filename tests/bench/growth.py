@@ -88,7 +88,11 @@ def _keep(stored: dict[str, Any], results: Path, docs: Path | None) -> None:
     results.write_text(json.dumps(stored, indent=1))
     written = growth_page.page(stored)
     typer.echo(written)
-    if docs is not None:
+    if docs is not None and (lacking := sorted(RUNS.keys() - stored.keys())):
+        typer.echo(
+            f"{docs / 'scaling.md'} is unchanged, as {', '.join(lacking)} are not in {results}"
+        )
+    elif docs is not None:
         page = docs / "scaling.md"
         page.write_text(placed(page.read_text(), "growth", written, "make conus globe growth"))
 

@@ -67,8 +67,15 @@ def main(
     kept |= {name: {"outcome": asdict(found), "where": where} for name, found in outcomes.items()}
     file.write_text(json.dumps(kept, indent=1))
     target = docs / "reliability.md"
-    target.write_text(placed(target.read_text(), "faults", page.written(kept), "make faults"))
-    console.print(f"{page.summary(faults, outcomes)}: {file}, {target}")
+    untried_here = {
+        fault.name for fault in registry.FAULTS
+    } - kept.keys()  # the page may have outcomes of theirs
+    if not untried_here:
+        target.write_text(placed(target.read_text(), "faults", page.written(kept), "make faults"))
+    unchanged = (
+        f" is unchanged: {len(untried_here)} rows were not tried here" if untried_here else ""
+    )
+    console.print(f"{page.summary(faults, outcomes)}: {file}, {target}{unchanged}")
     if any(found.broken for found in outcomes.values()):
         raise typer.Exit(1)
 
