@@ -57,7 +57,7 @@ def publish(
 ) -> None:
     """Publish maps, scores, report, series at sites and a model card as a release.
 
-    A release lies in URL/releases/ID and never changes. Once it is complete and verified there,
+    A release is stored in URL/releases/ID and never changes. Once it is complete and verified,
     URL/latest.json is switched to it, so that a reader sees the release before or this one, and
     nothing in between. What the release before has already is copied on the server: after an
     `update`, only what has changed is sent. If nothing has changed, nothing is written.

@@ -31,7 +31,7 @@ OWN_FOLDERS = {"planet": "planet/", "cube": "cube.zarr/", "models": "models/"}
 # Every folder in which an artefact has objects.
 FOLDERS = {name: (folder,) for name, folder in OWN_FOLDERS.items()} | {"maps": ("maps/", "state/")}
 
-# The objects of artefacts that lie in the folder of the experiment itself.
+# The objects of artefacts that are in the folder of the experiment itself.
 FILES = {
     "folds": ("folds.parquet", "folds.geojson"),
     "models": ("sites.parquet", "footprints.parquet"),

@@ -284,7 +284,7 @@ class _Verification:
                 self._report(Problem(name, key, STALE, detail))
 
     def _present_digest(self, name: str) -> str | None:
-        """Return the digest of an artefact; None if it is not complete, which is told elsewhere."""
+        """Return the digest of an artefact; None if it is not complete."""
         if name in self.manifests:
             return artefacts.digest_of(self.manifests[name])
         experiment = self._experiment

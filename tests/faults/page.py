@@ -40,7 +40,7 @@ def summary(faults, outcomes):
 
 
 def written(kept):
-    """All that stands on the page, from what is kept of each row that was tried."""
+    """All that is on the page, from what is kept of each row that was tried."""
     outcomes = {name: trial.Outcome(**each["outcome"]) for name, each in kept.items()}
     places = {tuple(each["where"].items()): each["where"] for each in kept.values()}
     lines = [

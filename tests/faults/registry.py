@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass, replace
 
-GOES_ON = "a run that is stopped goes on, and its results are those of an undisturbed run"
+GOES_ON = "a stopped run continues, and its results equal those of an undisturbed run"
 FOUND = "a damaged object is found, named and never used"
 MENDED = "what is damaged is made again, equal to what was lost"
 KEPT = "nothing is deleted or taken for absent because it cannot be read"
@@ -18,9 +18,9 @@ ALONE = "two drivers never write to one workspace, and a dead one blocks nobody"
 WAITED = "a store, a service or a node that fails for a while is waited for"
 ONE_LINE = "what a user can correct ends in one line, and nothing half-written stays"
 SOUND = "values that cannot be right are not learned from, and not published as data"
-DATA = "catalogs and experiments are data: they run no code and tell no secret"
+DATA = "catalogs and experiments are data: they run no code and reveal no secret"
 MLFLOW = "MLflow never stops a run, and has everything in the end"
-JOB = "a job does not depend on the client that follows it, and its end is told as it was"
+JOB = "a job does not depend on the client that follows it, and its exit status is reported"
 
 PROMISES = (
     *(GOES_ON, FOUND, MENDED, KEPT, WHOLE, ALONE),
