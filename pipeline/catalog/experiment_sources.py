@@ -101,8 +101,9 @@ def open_sources(
     sources, window = experiment.sources, config.experiment_window(experiment)
     names, period, static = intake_catalog.cube_entries(experiment), None, sources.static
     if block is not None:
-        period = clip_to_period(experiment, days_of_block(block))
-        static = static if block == schema.block_range(experiment.period).start else ()
+        days = schema.block_days(experiment.period, block)
+        period = (days[0].astype("datetime64[D]").item(), days[-1].astype("datetime64[D]").item())
+        static = static if block == 0 else ()
         static = () if forcing_only else static
         names = [*dict.fromkeys([*sources.forcing, *static])]
         names += [sources.satellite] if sources.satellite and not forcing_only else []
@@ -281,19 +282,6 @@ def check_static_periods(experiment: Experiment) -> list[str]:
         hint = "name statics of the training period or earlier, or choose other periods"
         raise ConfigError("sources.static", *problems, remedy=hint)
     return unknown
-
-
-def days_of_block(block: int) -> NDArray[np.datetime64]:
-    """Return the 32 days of a block, (day,) datetime64[ns]."""
-    first = block * schema.BLOCK_DAYS
-    days = np.arange(first, first + schema.BLOCK_DAYS).astype("datetime64[D]")
-    return days.astype("datetime64[ns]")
-
-
-def clip_to_period(experiment: Experiment, days: NDArray[np.datetime64]) -> tuple[date, date]:
-    """Clip the first and last of some days to the experiment's period."""
-    first, last = (day.astype("datetime64[D]").item() for day in days[[0, -1]])
-    return max(first, experiment.period[0]), min(last, experiment.period[1])
 
 
 def _open_entries(

@@ -20,7 +20,7 @@ from pipeline.experiment import config
 from pipeline.sources import drivers
 from pipeline.sources.shared.units import are_same_units, linear_conversion
 from pipeline.storage import schema, source_copies
-from pipeline.storage.version2 import Digest
+from pipeline.storage.earlier_versions import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -172,7 +172,7 @@ def write_records(
       DataError: If an input has values outside its range.
     """
     data, table = records.data, experiment.table
-    axis = schema.time_axis(experiment.period).astype("datetime64[D]").astype("datetime64[ns]")
+    axis = schema.period_days(experiment.period)
     names = [experiment.target]
     if experiment.inputs_from == "own":
         attrs = zarr_arrays.read_attributes(url)

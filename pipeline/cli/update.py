@@ -13,7 +13,7 @@ from pipeline import files
 from pipeline.errors import ConfigError, StoreError
 from pipeline.predict import resume
 from pipeline.prepare import append
-from pipeline.storage import models, schema
+from pipeline.storage import earlier_versions, models, schema
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def run(
         hint = f"make them again: soilweave predict {experiment.name} --overwrite"
         raise StoreError(maps_url, "were made from another cube or other models", remedy=hint)
     artefact.check_objects(manifest)
+    for url, record in ((maps_url, manifest), (cube_url, Cube.manifest(experiment, workspace))):
+        hint = f"make them again, then update: soilweave run {experiment.name} --overwrite"
+        earlier_versions.check_same_blocks(url, record, "it cannot be continued", hint)
     done = date.fromisoformat(manifest["complete_through"])
     if through is not None and through < done:
         hint = "give a later day, or leave --through out to use all days that the sources have"

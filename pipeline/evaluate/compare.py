@@ -198,7 +198,7 @@ def _score_baselines(first: PastRun, aligned: PastRun, sites: Sites) -> Json:
     if "ridge" in aligned.predictions:
         candidates.append(Candidate("ridge", False, no_folds, aligned.predictions["ridge"]))
     if first.experiment.sources.satellite is not None:
-        cube = Cube.open(Cube.source(first.experiment, first.workspace)[0])
+        cube = Cube.of(first.experiment, first.workspace)
         test = cube.day_index(first.experiment.test_period)
         satellite = scoring.satellite_at_cube_sites(first.experiment, cube, test)
         # Put the satellite's series in the place of predictions, to restrict it in the same way.

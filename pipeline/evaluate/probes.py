@@ -283,7 +283,7 @@ def score_probes(
     Raises:
       SoilweaveError: If there are no complete models, or the file is not as its catalog entry says.
     """
-    cube = Cube.open(Cube.source(experiment, workspace)[0])
+    cube = Cube.of(experiment, workspace)
     for name in ("folds", "models"):
         workspace.artefact(name).digest(experiment)
     root = workspace.url("models")

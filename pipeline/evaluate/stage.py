@@ -63,11 +63,10 @@ def run(
     if not artefact.claim(inputs, overwrite, progress):
         progress.finish("scores complete")
         return files.read_json(workspace.url("summary.json")) or {}
-    datasets, unknown = (
-        products.open_products(experiment),
-        experiment_sources.check_static_periods(experiment),
-    )
-    _check_has_reference(experiment, cube := Cube.open(cube_url))
+    datasets = products.open_products(experiment)
+    unknown = experiment_sources.check_static_periods(experiment)
+    cube = Cube.open(cube_url).within(experiment.period)
+    _check_has_reference(experiment, cube)
     artefact.begin(inputs)
     workspace.describe(experiment)
     parts: list[pd.DataFrame] = []

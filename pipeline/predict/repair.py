@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline import files
 from pipeline.predict import stage
 from pipeline.predict.tile_task import MapSpec, MapTile, TileInputs, TileWriter
-from pipeline.storage import maps_schema, models, schema
+from pipeline.storage import earlier_versions, maps_schema, models, schema
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def repair(
       SoilweaveError: If cube or models cannot be read, or a tile cannot be mapped.
     """
     manifest = workspace.artefact("maps").manifest() or {}
+    hint = "make other maps with: soilweave predict --overwrite"
+    what = "their shards cannot be made again"
+    earlier_versions.check_same_blocks(workspace.url("maps"), manifest, what, hint)
     cube_url, _ = Cube.source(experiment, workspace)
     models_root, members = models.load_ensembles(experiment, workspace)
     tiles = damaged_tiles(keys)

@@ -104,7 +104,7 @@ def _plan_change(
     change: Json = {"through": str(last_day), "revised": revised, "preliminary": spans}
     change |= {"cube_updates": len(updates), "changed": days[0] if days else None}
     if days:
-        block = schema.epoch_day(date.fromisoformat(days[0])) // schema.BLOCK_DAYS
+        block = schema.block_of_day(experiment.period, date.fromisoformat(days[0]))
         begin = max((b for b in common if b <= block), default=common[0])
         state_blocks = maps_schema.state_blocks((experiment.period[0], last_day))
         slots = {
@@ -257,15 +257,14 @@ class _ResumedTileWriter(TileWriter):
         """Prepare to continue a tile; nothing is read yet."""
         super().__init__(task, arm, tile, members)
         spec = task.spec
-        self.begin = spec.begin - self.first_block
+        self.begin = spec.begin
         self.old_maps = files.join(spec.before, "maps", f"{arm}.zarr")
         self.old_state = files.join(spec.before, "state", f"{arm}.zarr")
         self.state_blocks = [*dict(spec.slots)[arm]]
         # Days before the record are the first year of what the maps were begun with.
         first_day, last_day = task.experiment.period
         self.spinup_days = min(SPINUP_DAYS, (last_day - first_day).days + 1)
-        changed = schema.epoch_day(date.fromisoformat(spec.changed))
-        self.n_unchanged = changed - self.first_block * schema.BLOCK_DAYS  # days of the axis
+        self.n_unchanged = (date.fromisoformat(spec.changed) - first_day).days
 
     def write(self) -> list[Json]:
         """Predict and write the blocks; return the records of the shards."""
@@ -291,9 +290,8 @@ class _ResumedTileWriter(TileWriter):
     def _restore(self) -> None:
         """Restore the saved state of every member."""
         state = zarr_arrays.open_group(self.old_state, "")
-        slot = state["block"].values.tolist().index(self.first_block + self.begin)
-        day = max(0, self.begin * schema.BLOCK_DAYS - self.axis_offset)
-        before = self.tile.before(self.spinup_days, day)
+        slot = state["block"].values.tolist().index(self.begin)
+        before = self.tile.before(self.spinup_days, self.begin * schema.BLOCK_DAYS)
         for member, predictor in enumerate(self.predictors):
             hidden, cell = (
                 state[name][slot, member, self.tile.rows, self.tile.cols].values
@@ -320,7 +318,7 @@ class _ResumedTileWriter(TileWriter):
         return fields
 
     def _read_old_block(self, block: int) -> dict[str, NDArray[Any]]:
-        """Return a block of the old maps: packed fields (day, y, x) by name."""
+        """Return the days of a block that the old maps have: packed fields (day, y, x) by name."""
         start = block * schema.BLOCK_DAYS
         region = [slice(start, start + schema.BLOCK_DAYS), self.tile.rows, self.tile.cols]
         names = (self.target, f"{self.target}_std", "quality_flag")

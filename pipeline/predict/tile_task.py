@@ -165,7 +165,7 @@ class MapTile:
         self.spec = spec
         self._ensembles: dict[str, list[TrainedModel]] = {}
         self.experiment = Experiment.model_validate_json(spec.experiment_json)
-        self.cube = Cube.open(spec.cube)
+        self.cube = Cube.open(spec.cube).within(self.experiment.period)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(self.experiment.compute.cpus_per_worker)
 
@@ -233,13 +233,10 @@ class TileWriter:
         self.n_days = len(task.cube.days)
         # The spin-up and the layers of the maps use these days; updates add others.
         self.described_days = self.n_days
-        self.axis_offset = task.cube.axis_offset
-        self.n_blocks = -(-(self.axis_offset + self.n_days) // schema.BLOCK_DAYS)
-        period = (task.cube.days[0].item(), task.cube.days[-1].item())
-        self.first_block = schema.block_range(period).start
-        self.state_blocks: list[int] = [
-            *maps_schema.state_blocks(period)
-        ]  # the block of each slot of the state
+        self.period = (task.cube.days[0].item(), task.cube.days[-1].item())
+        self.n_blocks = len(schema.block_range(self.period))
+        # The block of each slot of the state.
+        self.state_blocks: list[int] = [*maps_schema.state_blocks(self.period)]
         self.predictors = [
             StatefulPredictor(member, tile.static, task.device) for member in members
         ]
@@ -279,20 +276,14 @@ class TileWriter:
             self._write_layers(self.space)
         return self.shards
 
-    def days(self, block: int) -> slice:
-        """Return the days of a block, counted along the period; empty after the period's end."""
-        start = block * schema.BLOCK_DAYS
-        edges = np.array([start, start + schema.BLOCK_DAYS]) - self.axis_offset
-        return slice(*np.clip(edges, 0, self.n_days).tolist())
-
     def read_block(self, block: int) -> Inputs:
         """Return forcing (cell, day, forcing) and frozen days (cell, day) of a block."""
-        days = self.days(block)
+        days = schema.block_slice(self.period, block)
         return self.tile.forcing(days), self.tile.frozen(days)
 
     def predict_block(self, block: int, inputs: Inputs) -> dict[str, NDArray[Any]]:
         """Predict the next block; return packed fields (day, y, x) by name."""
-        days, (forcing, frozen) = self.days(block), inputs
+        days, (forcing, frozen) = schema.block_slice(self.period, block), inputs
         self.steps += forcing.shape[1]
         members = [predictor.advance(forcing) for predictor in self.predictors]
         mean, raw = combine_members(members, self.heads, self.calibration.level_weight)
@@ -304,17 +295,11 @@ class TileWriter:
         self.climate.add(forcing[:, :described])
         self.variance.add((std**2)[:, :described])
         flags = self._flags(forcing, frozen, mean)
-        step = self.variable.scale_factor
-        offset = self.axis_offset - block * schema.BLOCK_DAYS
-        inside = slice(days.start + offset, days.stop + offset)
+        step, fill = self.variable.scale_factor, maps_schema.VALUE_FILL
         return {
-            self.target: self._field(
-                maps_schema.pack_values(mean, step), maps_schema.VALUE_FILL, inside
-            ),
-            f"{self.target}_std": self._field(
-                maps_schema.pack_values(std, step), maps_schema.VALUE_FILL, inside
-            ),
-            "quality_flag": self._field(flags, maps_schema.FLAG_FILL, inside, Quality.NO_INPUTS),
+            self.target: self._field(maps_schema.pack_values(mean, step), fill),
+            f"{self.target}_std": self._field(maps_schema.pack_values(std, step), fill),
+            "quality_flag": self._field(flags, Quality.NO_INPUTS),
         }
 
     def write_root(self, block: int, fields: dict[str, NDArray[Any]]) -> None:
@@ -339,28 +324,17 @@ class TileWriter:
         flags = flags + (0 if self.calibration.calibrated else Quality.UNCALIBRATED)
         return np.asarray(flags, np.uint8)
 
-    def _field(
-        self, values: NDArray[Any], fill: int, inside: slice, elsewhere: int | None = None
-    ) -> NDArray[Any]:
-        """Return a field (32 days, y, x) with values (cell, day) in some of the block's days.
-
-        Args:
-          values: (cell, day) values of the valid cells.
-          fill: Value of all other cells and days.
-          inside: The days of the block that the values are of.
-          elsewhere: Value of cells without inputs on these days; None for `fill`.
-        """
-        field = np.full((schema.BLOCK_DAYS, *self.tile.valid.shape), fill, values.dtype)
-        if elsewhere is not None:
-            field[inside] = elsewhere
-        field[inside, self.tile.valid] = values.T
+    def _field(self, values: NDArray[Any], fill: int) -> NDArray[Any]:
+        """Return a field (day, y, x) with the values (cell, day) of the valid cells."""
+        field = np.full((values.shape[1], *self.tile.valid.shape), fill, values.dtype)
+        field[:, self.tile.valid] = values.T
         return field
 
     def write_state(self, block: int) -> None:
         """Write the state before a block, if it is one of those that are kept."""
-        if self.first_block + block not in self.state_blocks:
+        if block not in self.state_blocks:
             return
-        slot = self.state_blocks.index(self.first_block + block)
+        slot = self.state_blocks.index(block)
         for member, predictor in enumerate(self.predictors):
             for name, values in zip(("hidden", "cell"), predictor.state(), strict=True):
                 field = np.full((*self.tile.valid.shape, values.shape[1]), np.nan, np.float32)

@@ -6,7 +6,7 @@ to a folder of their own, compared with the cube, and then moved into the cube a
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pipeline.catalog import intake_catalog
 from pipeline.cluster import resources
 from pipeline.errors import ConfigError, StoreError
 from pipeline.experiment import config
+from pipeline.experiment.config import Experiment
 from pipeline.prepare import block_task
 from pipeline.prepare.block_task import empty_receipt, write_block
 from pipeline.prepare.run_blocks import check_receipts, run_blocks
@@ -27,7 +28,6 @@ from pipeline.storage.pending_change import PendingChange
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.experiment.config import Experiment
     from pipeline.files import Json
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
@@ -56,7 +56,7 @@ def run(
     done = date.fromisoformat(manifest["complete_through"])
     last, notes = _last_common_day(experiment, done, through)
     oldest = maps_schema.oldest_state_block(experiment, workspace)
-    first = max(schema.date_of_epoch_day(oldest * schema.BLOCK_DAYS), experiment.period[0])
+    first = experiment.period[0] + timedelta(oldest * schema.BLOCK_DAYS)
     extended = extend_period(experiment, last)
     recorded = _recorded_digests(manifest, experiment)
     forcing = experiment.sources.forcing
@@ -203,23 +203,23 @@ def compare_block(item: Json, experiment_json: str, folder: str, cube_url: str, 
     receipt = write_block(item, experiment_json, folder, forcing_only=True)
     if receipt["problems"] or receipt["unread"] or receipt["unwritten"]:
         return receipt
-    first = int(item["block"]) * schema.BLOCK_DAYS
-    days = np.arange(first, first + schema.BLOCK_DAYS)
-    days = days[days <= schema.epoch_day(date.fromisoformat(done))]
+    period = Experiment.model_validate_json(experiment_json).period
+    days = schema.block_days(period, int(item["block"])).astype("datetime64[D]")
+    days = days[days <= np.datetime64(done)]
     changed = np.zeros(len(days), bool)
     for name in map(str, zarr_arrays.read_attributes(cube_url)["forcing"]) if len(days) else ():
         new, old = (_read_days(url, name, days) for url in (folder, cube_url))
         changed |= ~((new == old) | (np.isnan(new) & np.isnan(old))).all((1, 2))
-    receipt["revised"] = [str(day.astype("datetime64[D]")) for day in days[changed]]
+    receipt["revised"] = [str(day) for day in days[changed]]
     name = f"{item['block']}.compared.json"
     files.write_json(files.join(folder, "receipts", name), receipt)
     return receipt
 
 
-def _read_days(url: str, name: str, days: NDArray[np.int64]) -> NDArray[np.float32]:
+def _read_days(url: str, name: str, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
     """Read the values (day, y, x) of consecutive days of a block."""
     cells = zarr_arrays.open_group(url, "cells")
-    first, last = days[[0, -1]].astype("datetime64[D]").astype("datetime64[ns]")
+    first, last = days[[0, -1]].astype("datetime64[ns]")
     values: NDArray[np.float32] = cells[name].sel(time=slice(first, last)).values
     return values
 

@@ -25,7 +25,7 @@ from pipeline.sources.shared import access
 from pipeline.storage import missing_values, schema, zarr_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import date
 
     import xarray as xr
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 _FORCING, _STATIC, _INFINITE = "forcing", "static", "infinite"  # kinds of records
 
 
-def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool = False) -> Json:
+def write_block(
+    item: Json, experiment_json: str, url: str, forcing_only: bool = False, extended_days: int = 0
+) -> Json:
     """Write all arrays of one block (a Ray task).
 
     The receipt, and the records of `ValuePresence` next to it, are written too.
@@ -55,6 +57,8 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
       experiment_json: The experiment as JSON.
       url: The cube.
       forcing_only: Write only the forcing of the cells, without statics, satellite and sites.
+      extended_days: Number of days of the cells, if updates have added some. Their forcing is
+        missing afterwards, in a block that has days of both.
 
     Returns:
       The receipt, in the form of `empty_receipt`, with the shards written, the number of values
@@ -68,7 +72,7 @@ def write_block(item: Json, experiment_json: str, url: str, forcing_only: bool =
     def write() -> Json:
         receipt = empty_receipt()
         sources = experiment_sources.open_sources(experiment, block, forcing_only)
-        writer = BlockWriter(experiment, sources, block, url, receipt, forcing_only)
+        writer = BlockWriter(experiment, sources, block, url, receipt, forcing_only, extended_days)
         writer.write()
         writer.presence.save(url, block)
         return receipt
@@ -105,8 +109,9 @@ class BlockWriter:
     """Writes the arrays of one block of 32 days into the cube.
 
     Attributes:
-      days: (day,) datetime64[ns], the 32 days.
-      inside: (day,) which days are in the period of the experiment.
+      days: (day,) datetime64[ns], the days of the block.
+      time: Where they are on the time axis of the cube.
+      n_added: Number of days of the block that updates have added to the cells.
       presence: Where the sources have values.
       receipt: The receipt of the task, which `write` adds to.
     """
@@ -119,15 +124,14 @@ class BlockWriter:
         url: str,
         receipt: Json,
         forcing_only: bool = False,
+        extended_days: int = 0,
     ) -> None:
         self.experiment, self.sources, self.url, self.receipt = experiment, sources, url, receipt
-        self.days = experiment_sources.days_of_block(block)
-        blocks = schema.block_range(experiment.period)
-        self.writes_statics = not forcing_only and block == blocks.start
-        start = (block - blocks.start) * schema.BLOCK_DAYS
-        self.time = slice(start, start + schema.BLOCK_DAYS)
-        first, last = (np.datetime64(day, "ns") for day in experiment.period)
-        self.inside = (self.days >= first) & (self.days <= last)
+        self.days = schema.block_days(experiment.period, block)
+        self.time = schema.block_slice(experiment.period, block)
+        stop = max(self.time.stop, min(self.time.start + schema.BLOCK_DAYS, extended_days))
+        self.n_added = stop - self.time.stop
+        self.writes_statics = not forcing_only and block == 0
         self.presence = ValuePresence()
         self.sites = None
         if experiment.inputs_from == "cell" and not forcing_only:
@@ -149,28 +153,20 @@ class BlockWriter:
         """Write a forcing on the cells and return it, (day, y, x)."""
         dataset = self.sources.forcing[name]
         field = self._field(name, dataset, self._values(dataset, name))
-        self._put(f"cells/{name}", field)
+        added = np.full((self.n_added, *field.shape[1:]), np.nan, np.float32)
+        self._put(f"cells/{name}", np.concatenate([field, added]) if self.n_added else field)
         return field
 
     def _footprints(self, satellite: xr.Dataset) -> None:
         """Write the satellite's values that pass quality control."""
         target = self.experiment.target
         with _naming(satellite, target):
-            values, flag = experiment_sources.read_footprints(
-                self.experiment, satellite, self.days[self.inside]
-            )
+            values, flag = experiment_sources.read_footprints(self.experiment, satellite, self.days)
         self.presence.drop_infinite(target, values)
-        self.presence.record("satellite", target, self._on_all_days(values))
+        self.presence.record("satellite", target, self.sources.on_footprints(values))
         dropped = experiment_sources.screen_footprints(self.experiment, values, flag)
         self.receipt["dropped"] |= {f"satellite: {rule}": n for rule, n in dropped.items()}
-        self._put(f"footprints/{target}", self._on_all_days(values))
-
-    def _on_all_days(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Put the satellite's values on the footprints and all 32 days; NaN outside the period."""
-        on_footprints = self.sources.on_footprints(values)
-        result = np.full((len(self.days), *on_footprints.shape[1:]), np.nan, np.float32)
-        result[self.inside] = on_footprints
-        return result
+        self._put(f"footprints/{target}", self.sources.on_footprints(values))
 
     def _constants(self) -> None:
         """Write the statics."""
@@ -184,10 +180,9 @@ class BlockWriter:
                 self._put(f"sites/{name}", field[self.sites], constant=True)
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
-        """Read the block's values, (day, ...); NaN if missing, infinite or outside the period."""
+        """Read the block's values, (day, ...); NaN if missing or infinite."""
         with _naming(dataset, name):
             values = remap.read_days(dataset, name, self.days)
-        values[~self.inside] = np.nan
         self.presence.drop_infinite(name, values)
         return values
 
@@ -209,7 +204,7 @@ class BlockWriter:
         """Write an array of the cube, on the days of the block unless it is constant."""
         region = [slice(0, size) for size in values.shape]
         if not constant:
-            region[0] = self.time
+            region[0] = slice(self.time.start, self.time.start + len(values))
         self.receipt["shards"] += zarr_arrays.write_shards(self.url, path, region, values)
 
 
@@ -267,7 +262,7 @@ class ValuePresence:
         Args:
           kind: forcing, static or satellite.
           name: The name of the variable.
-          values: (day, y, x) on the 32 days of the block, or (y, x) for a static; NaN if missing.
+          values: (day, y, x) on the days of the block, or (y, x) for a static; NaN if missing.
         """
         present = ~np.isnan(values)
         self._arrays[f"{kind}/{name}"] = (
@@ -354,7 +349,7 @@ def count_appended(
     mask = zarr_arrays.open_group(cube_url, "cells")["mask"].values.astype(bool)
     names = [str(name) for name in zarr_arrays.read_attributes(cube_url)["forcing"]]
     first = schema.epoch_day(extended.period[0])
-    days = range(first, max(first, blocks.start * schema.BLOCK_DAYS))
+    days = range(first, first + blocks.start * schema.BLOCK_DAYS)
     complete = missing_values.MissingCounts(", ".join(extended.sources.forcing), 0).record()
     counts = {
         name: missing_values.MissingCounts.until(before.get(name, complete), int(mask.sum()), days)
@@ -443,7 +438,7 @@ def _count_missing(
     """Add the missing values of blocks to `counts`, for each variable in the expected cells."""
     for block in blocks:
         arrays = dict(_load_presence(url, block))
-        days = missing_values.days_of_block(period, block)
+        days = schema.time_axis(period)[schema.block_slice(period, block)]
         for key, array in arrays.items():
             kind, _, name = key.partition("/")
             if kind == _INFINITE or name not in expected:
@@ -452,19 +447,18 @@ def _count_missing(
             if kind == _STATIC:
                 counts[name].add_constant(int((expected[name] & ~array).sum()), infinite)
             else:
-                n_missing = _missing_per_day(array, expected[name], [*days])
-                counts[name].add(np.array([*days.values()]), n_missing, infinite)
+                counts[name].add(days, _missing_per_day(array, expected[name], len(days)), infinite)
 
 
-def _missing_per_day(bits: PackedDays, cells: Mask, days: Sequence[int]) -> NDArray[np.int64]:
-    """Return the number of cells without a value, (day,), on some days of a block.
+def _missing_per_day(bits: PackedDays, cells: Mask, n_days: int) -> NDArray[np.int64]:
+    """Return the number of cells without a value, (day,), on the days of a block.
 
     Args:
       bits: Where the block has values.
       cells: (y, x) the cells to count.
-      days: The positions of the days in the block, 0 to 31.
+      n_days: Number of days of the block.
     """
-    present = [((bits[day // 8] >> (7 - day % 8)) & 1)[cells].sum() for day in days]
+    present = [((bits[day // 8] >> (7 - day % 8)) & 1)[cells].sum() for day in range(n_days)]
     return int(cells.sum()) - np.array(present, np.int64)
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeline import failures, files
-from pipeline.catalog import experiment_sources, intake_catalog
+from pipeline.catalog import intake_catalog
 from pipeline.cluster import ray_cluster, resources
 from pipeline.errors import DataError, SoilweaveError
 from pipeline.experiment import config
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Artefact, Workspace
-    from pipeline.storage.version2 import Digest
+    from pipeline.storage.earlier_versions import Digest
 
 
 MAX_BLOCKS_PER_TASK = 12  # of one task, which has all of them in memory
@@ -103,15 +101,13 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
     entry, block = str(item["entry"]), int(item["block"])
     url = source_copies.copy_url(folder, entry)
     receipt: Json = {"shards": [], "problem": None}
-    blocks = range(block, block + int(item["n"]))
-    days = np.concatenate([experiment_sources.days_of_block(number) for number in blocks])
-    start = (block - schema.block_range(experiment.period).start) * schema.BLOCK_DAYS
+    start = block * schema.BLOCK_DAYS
+    days = schema.period_days(experiment.period)[start : start + int(item["n"]) * schema.BLOCK_DAYS]
+    period = (days[0].astype("datetime64[D]").item(), days[-1].astype("datetime64[D]").item())
     try:
 
         def write() -> list[Json]:
-            dataset = _open_window(
-                experiment, entry, experiment_sources.clip_to_period(experiment, days)
-            )
+            dataset = _open_window(experiment, entry, period)
             return source_copies.write_days(dataset, url, days, start, constants=start == 0)
 
         receipt["shards"] = access.retry_read(write)

@@ -18,7 +18,7 @@ from pipeline.errors import StoreError
 from pipeline.prepare import append, stage
 from pipeline.prepare.block_task import write_block
 from pipeline.prepare.run_blocks import check_receipts, run_blocks
-from pipeline.storage import schema, zarr_arrays
+from pipeline.storage import earlier_versions, schema, zarr_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,15 +52,16 @@ def repair(
         problem = "its sources or settings have changed since, so its shards cannot be made again"
         hint = "restore the sources, or make another cube with: soilweave prepare --overwrite"
         raise StoreError(url, problem, remedy=hint)
+    hint = "make another cube with: soilweave prepare --overwrite"
+    earlier_versions.check_same_blocks(url, manifest, "its shards cannot be made again", hint)
     arrays = [_array_and_index(key) for key in keys if "/c/" in key]
     sources = experiment_sources.open_sources(experiment)
     statics = {*sources.static}
-    first = schema.block_range(experiment.period).start
     sites = [name for group, name, _ in arrays if group == "sites"]
     own = {experiment.target} if experiment.inputs_from == "cell" else {*sites}
     # Sites that have own records, and the mask, are no part of a block.
     of_blocks = {
-        (group, first + (0 if name in statics else index))
+        (group, 0 if name in statics else index)
         for group, name, index in arrays
         if name != "mask" and not (group == "sites" and name in own)
     }
@@ -96,6 +97,7 @@ def _write_blocks(
     """Write blocks again: all groups as at first, then the forcing of cells as updates left it."""
     period = schema.block_range(experiment.period)
     every = sorted({block for _, block in of_blocks})
+    n_days = zarr_arrays.open_group(url, "cells").sizes["time"]
     passes = [(experiment, [block for block in every if block in period], False)]
     if updated is not None:
         passes.append((updated, every, True))
@@ -106,6 +108,7 @@ def _write_blocks(
             experiment_json=settings.model_dump_json(),
             url=url,
             forcing_only=forcing_only,
+            extended_days=n_days,
         )
         receipts = run_blocks(blocks, task, _no_receipt, settings, n_forcing, progress)
         check_receipts(url, receipts)

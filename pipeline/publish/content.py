@@ -146,7 +146,7 @@ def collect(workspace: Workspace) -> Content:
         for key, record in _recorded(workspace, name, manifest).items()
         if not key.startswith("state/")
     ]
-    cube = Cube.open(Cube.source(experiment, workspace)[0]) if experiment.models is None else None
+    cube = Cube.of(experiment, workspace) if experiment.models is None else None
     items += [
         Item(key, len(data), files.sha256(data), data=data)
         for key, data in _made_files(experiment, workspace, cube, [*present])

@@ -15,11 +15,11 @@ import yaml
 from pipeline import files, safe_yaml
 from pipeline.errors import ConfigError, DamagedError, StoreError
 from pipeline.experiment import renamed
-from pipeline.storage import backup, provenance, records, schema
+from pipeline.storage import backup, earlier_versions, provenance, records, schema
 from pipeline.storage import lease as storage_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
@@ -196,9 +196,8 @@ class Artefact:
             some = "; ".join(differences[:3])
             more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
             where, are = self.prefix.rstrip("./"), "is" if len(differences) == 1 else "are"
-            problem = (
-                f"{len(differences)} of its objects {are} not as the manifest records: {some}{more}"
-            )
+            which = f"{len(differences)} of its objects {are}"
+            problem = f"{which} not as the manifest records: {some}{more}"
             hint = f"soilweave verify {self.home} names all, and with --repair makes them again"
             raise DamagedError(where, problem, remedy=hint)
         records.remember_check(self.prefix, manifest)
@@ -233,13 +232,15 @@ class Artefact:
             self.check_objects(manifest)
         return digest_of(manifest)
 
-    def changed_settings(self, manifest: Json, experiment: Experiment, ignore: str = "") -> str:
+    def changed_settings(
+        self, manifest: Json, experiment: Experiment, ignore: Collection[str] = ()
+    ) -> str:
         """Describe the settings of an experiment that differ from those of the artefact.
 
         Args:
           manifest: The manifest of the artefact.
           experiment: The experiment to compare with.
-          ignore: A setting that may differ.
+          ignore: Settings that may differ.
 
         Returns:
           `setting old -> new`, separated by commas; "" if no setting differs.
@@ -248,7 +249,7 @@ class Artefact:
         inputs = manifest["inputs"].items()
         recorded = {k: v for k, v in inputs if renamed.new_name(k).split(".")[0] in sections}
         current = schema.as_recorded(schema.identity(experiment, self.name), recorded)
-        return _describe_changes(recorded | {ignore: None}, current | {ignore: None})
+        return _describe_changes(recorded | (same := dict.fromkeys(ignore)), current | same)
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
         """Return whether the artefact is complete and was made from, or updated to, these inputs.
@@ -320,17 +321,17 @@ class Artefact:
     def begin(self, inputs: Json) -> bool:
         """Mark the artefact as begun.
 
-        An artefact of other inputs is removed first. An artefact that was begun under an earlier
-        schema version is completed in that version.
+        An artefact of other inputs is removed first, and so are blocks of an earlier schema version
+        that are counted differently. Others of an earlier version are completed in that version.
 
         Returns:
-          Whether the artefact was already begun from the same inputs, so that its finished parts
-          can be kept.
+          Whether it was already begun from the same inputs, so that finished parts can be kept.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if begun := files.read_receipt(f"{self.prefix}begun.json", *IDENTITY_KEYS):
             current = schema.as_recorded(inputs, begun["inputs"])
-            if begun["inputs_sha256"] == files.sha256_of_json(current):
+            other = earlier_versions.has_other_blocks(self.name, begun)
+            if begun["inputs_sha256"] == files.sha256_of_json(current) and not other:
                 return True
         self.remove()
         record = {"inputs_sha256": files.sha256_of_json(inputs), "inputs": inputs, "begun": now}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import files
 from pipeline.errors import StoreError
 from pipeline.grid import lookup
 from pipeline.storage import schema, zarr_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import date
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -48,9 +49,13 @@ class Cube:
     def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
         """Return the URL and the digest of an experiment's cube: its own one, or `cube: URL`.
 
+        A cube of another experiment may have a longer period. The digest then covers the period of
+        this experiment too, because what is made from a part of a cube differs from what is made
+        from the whole.
+
         Raises:
-          StoreError: If there is no complete cube, or the cube or the planet in its workspace was
-            made with other settings.
+          StoreError: If there is no complete cube, the cube or the planet in its workspace was
+            made with other settings, or the period is no part of that of the cube.
         """
         owner = workspace.prepared(experiment)
         url, artefact = owner.url("cube.zarr"), owner.artefact("cube")
@@ -60,14 +65,28 @@ class Cube:
             hint = "give the URL of a complete cube, or omit cube and run: soilweave prepare"
             raise StoreError(url, "no complete cube here", remedy=hint)
         # The truth is not part of the cube, so it may differ.
-        changes = [artefact.changed_settings(manifest, experiment, ignore="sources.truth")]
+        ignore = ("period", "sources.truth")
+        changes = [artefact.changed_settings(manifest, experiment, ignore)]
         planet = owner.artefact("planet")
         if experiment.planet and (planet_manifest := planet.manifest()):
-            changes.append(planet.changed_settings(planet_manifest, experiment))
-        if problems := [f"was made with other settings: {text}" for text in changes if text]:
+            changes.append(planet.changed_settings(planet_manifest, experiment, ignore))
+        problems = [f"was made with other settings: {text}" for text in changes if text]
+        recorded = manifest["inputs"]["period"]
+        problems += _check_part(experiment.period, recorded)
+        if problems:
             hint = "use the settings of the cube, or omit cube and prepare another one"
             raise StoreError(url, *problems, remedy=hint)
-        return url, artefact.digest()
+        digest, period = artefact.digest(), [str(day) for day in experiment.period]
+        return url, digest if period == recorded else files.sha256_of_json([digest, period])
+
+    @classmethod
+    def of(cls, experiment: Experiment, workspace: Workspace) -> Cube:
+        """Open an experiment's cube, on the days of its period.
+
+        Raises:
+          StoreError: If there is no complete cube that fits the experiment.
+        """
+        return cls.open(cls.source(experiment, workspace)[0]).within(experiment.period)
 
     @staticmethod
     def manifest(experiment: Experiment, workspace: Workspace) -> Json:
@@ -88,6 +107,10 @@ class Cube:
             zarr_arrays.open_group(url, "sites") if ids else None,
             ids,
         )
+
+    def within(self, period: tuple[date, date]) -> Cube:
+        """Return the cube with another period, whose days it has."""
+        return replace(self, attrs=self.attrs | {"period": [str(day) for day in period]})
 
     def until(self, day: date) -> Cube:
         """Return the cube with another last day, such as that of its cells after an update."""
@@ -203,3 +226,27 @@ class Cube:
         first = schema.epoch_day(np.datetime64(self.attrs["period"][0], "D").item())
         begin, end = (schema.epoch_day(day) - first for day in period)
         return slice(begin, end + 1)
+
+
+def _check_part(period: tuple[date, date], recorded: list[str]) -> list[str]:
+    """Check that a period is a part of a cube's period that begins with one of its blocks.
+
+    Args:
+      period: The period.
+      recorded: First and last day of the cube, without days that updates added: they are not
+        observed.
+
+    Returns:
+      The problem, or nothing.
+    """
+    first, last = map(date.fromisoformat, recorded)
+    wanted = f"period {period[0]} to {period[1]}"
+    if period[0] < first or period[1] > last:
+        return [f"has the days {first} to {last}, which do not hold the {wanted}"]
+    days = (period[0] - first).days
+    before = first + timedelta(days // schema.BLOCK_DAYS * schema.BLOCK_DAYS)
+    if period[0] == before:
+        return []
+    after = before + timedelta(schema.BLOCK_DAYS)
+    problem = f"the {wanted} does not begin with a block of {schema.BLOCK_DAYS} days of the cube"
+    return [f"{problem}: begin it on {before} or {after}"]

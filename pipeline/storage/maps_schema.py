@@ -2,14 +2,15 @@
 
 maps/{arm}.zarr is in Zarr v3 format and follows the CF conventions:
   `{target}`, `{target}_std` int16 and `quality_flag` uint8, each (time, y, x): in the root with one
-    day per chunk, and in the group `series` with chunks that are long in time.
+    day per chunk, and in the group `series` with chunks that are long in time. A flag that was
+    never written reads as `no_inputs`.
   `input_status` uint8 (time): whether the forcing of the day was preliminary.
   `attribute_distance`, `probe_gain` float32 (y, x), in the root, if the arm is trained on sites.
   Coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`.
 state/{arm}.zarr:
   `hidden`, `cell` float32 (block, member, y, x, unit): the LSTM's state before the first day of
     each of the last blocks, up to the block with the day after the maps.
-  `block`: number of the block, counted in 32 days from 1970-01-01, in any order.
+  `block`: number of the block, counted in 32 days from the first day of the maps, in any order.
   `site_level`, `satellite_level` float32 (member, y, x): mean of each head in the spin-up.
   `attributes` (attribute, y, x), `mean_variance` (y, x), float32: what `attribute_distance` and
     `probe_gain` are calculated from; they exist if these do.
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-VALUE_FILL, FLAG_FILL = -32768, 255  # of int16 values, and of `quality_flag`
+VALUE_FILL = -32768  # of int16 values
 
 # A chunk of the group `series`: so many blocks of 32 days, so many cells along y and x.
 SERIES_BLOCKS, SERIES_CHUNK = 12, 16
@@ -236,14 +237,14 @@ def _describe_variables(
         "flag_masks": [bit.value for bit in Quality],
         "flag_meanings": " ".join(str(bit.name).lower() for bit in Quality),
         "comment": "; ".join(f"{str(b.name).lower()}: {QUALITY_MEANINGS[b]}" for b in Quality),
-        "_FillValue": FLAG_FILL,
         "grid_mapping": "crs",
         "coordinates": common["coordinates"],
     }
     return [
         (target, "<i2", VALUE_FILL, mean),
         (f"{target}_std", "<i2", VALUE_FILL, std),
-        ("quality_flag", "|u1", FLAG_FILL, flag),
+        # Without the attribute `_FillValue`, for which readers would convert the bits to floats.
+        ("quality_flag", "|u1", Quality.NO_INPUTS.value, flag),
     ]
 
 
@@ -281,7 +282,6 @@ def _degree_attributes(name: str, towards: str) -> dict[str, str]:
 def _group_attributes(experiment: Experiment, window: Window, arm: str, members: int) -> Json:
     left, bottom, right, top = window.bounds
     size = (right - left) / window.cell_shape[1]
-    conventions = [{"name": "proj:"}, {"name": "spatial:"}]
     return {
         "Conventions": "CF-1.11, ACDD-1.3",
         "keywords": f"{experiment.target}, daily, EASE-Grid 2.0",
@@ -299,7 +299,6 @@ def _group_attributes(experiment: Experiment, window: Window, arm: str, members:
         "geospatial_lat_max": float(window.cell_lat[0]),
         "geospatial_lon_min": float(window.cell_lon[0]),
         "geospatial_lon_max": float(window.cell_lon[-1]),
-        "zarr_conventions": conventions,
         "proj:code": "EPSG:6933",
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": list(window.cell_shape),

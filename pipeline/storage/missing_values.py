@@ -5,6 +5,7 @@ The counts of a variable are a record in the cube's manifest; `Counts.record` de
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,6 @@ from pipeline.storage import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import date
 
     from numpy.typing import NDArray
 
@@ -53,10 +53,10 @@ def check_limits(experiment: Experiment, records: dict[str, Json], url: str = ""
     problems = {name: describe_excess(experiment, name, record) for name, record in records.items()}
     rejected = [name for name, text in problems.items() if text]
     if rejected:
-        first = schema.block_range(experiment.period).start
         for name in rejected if url else ():
-            starts = [_epoch_day(day) for day in records[name]["blocks"] if day != CONSTANT]
-            forget_receipts(url, [day // schema.BLOCK_DAYS for day in starts] or [first])
+            starts = [date.fromisoformat(day) for day in records[name]["blocks"] if day != CONSTANT]
+            blocks = [schema.block_of_day(experiment.period, day) for day in starts]
+            forget_receipts(url, blocks or [0])
         raise missing_values_error([problems[name] for name in rejected])
 
 
@@ -142,10 +142,10 @@ def count_at_sites(experiment: Experiment, entry: str, values: NDArray[np.float3
     if values.ndim == 1:
         counts.add_constant(int(n_missing), int(n_infinite))
         return counts.record()
-    first = schema.epoch_day(experiment.period[0])
+    axis = schema.time_axis(experiment.period)
     for block in schema.block_range(experiment.period):
-        days = np.array([*days_of_block(experiment.period, block).values()])
-        counts.add(days, n_missing[days - first], int(n_infinite[days - first].sum()))
+        days = schema.block_slice(experiment.period, block)
+        counts.add(axis[days], n_missing[days], int(n_infinite[days].sum()))
     return counts.record()
 
 
@@ -172,7 +172,7 @@ class MissingCounts:
         Args:
           record: The earlier record.
           n_places: Number of places that should have a value.
-          days: The days to keep, since 1970-01-01; whole blocks, except for the first one.
+          days: The days to keep, since 1970-01-01, in whole blocks.
         """
         counts = cls(str(record["entry"]), n_places)
         counts.n_days = len(days)
@@ -182,7 +182,7 @@ class MissingCounts:
         counts.incomplete = [day for span in spans for day in span if day in days]
         return counts
 
-    def add(self, days: NDArray[np.int64], missing: NDArray[np.int64], infinite: int = 0) -> None:
+    def add(self, days: NDArray[np.int32], missing: NDArray[np.int64], infinite: int = 0) -> None:
         """Add a block.
 
         Args:
@@ -235,18 +235,6 @@ def forget_receipts(url: str, blocks: Iterable[int]) -> None:
     for block in blocks:
         for kind in ("json", "compared.json"):
             files.remove(files.join(url, "receipts", f"{block}.{kind}"))
-
-
-def days_of_block(period: Period, block: int) -> dict[int, int]:
-    """Return the days of a block that are in the period.
-
-    Returns:
-      Days since 1970-01-01, by their index in the block.
-    """
-    first, last = map(schema.epoch_day, period)
-    start = block * schema.BLOCK_DAYS
-    days = range(max(first, start), min(last, start + schema.BLOCK_DAYS - 1) + 1)
-    return {day - start: day for day in days}
 
 
 def _format_share(record: Json) -> str:

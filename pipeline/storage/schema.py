@@ -6,9 +6,13 @@ cube.zarr is in Zarr v3 format, with one group per kind of place:
   footprints: target (time, fy, fx) float32.
   sites: target and forcing (time, site) float32; static attributes (site) float32; y, x, fy, fx
     (site) int32, the cell and the footprint that contain the site, -1 outside the domain.
-The coordinate time is int32, days since 1970-01-01 (UTC days), in whole blocks of 32 days; the
-others are y, x, lat and lon. Values are NaN where missing and on days outside of `period`, an
-attribute of the root.
+The coordinate time is int32, days since 1970-01-01 (UTC days), and has exactly the days of the
+experiment's period, to which `update` adds those after it. A shard has one block of 32 days, and
+blocks are counted from the first day, so the last one may be shorter. The other coordinates are y,
+x, lat and lon. Values are NaN where missing.
+
+In versions 2 and 3 blocks were counted from 1970-01-01, so that the time axis began and ended with
+days outside of the period; such cubes can still be read.
 
 Days with preliminary forcing are recorded as spans in manifests and as `input_status` in maps. A
 span is [first day, last day] as ISO dates; the spans of a manifest are in order of time.
@@ -17,7 +21,7 @@ span is [first day, last day] as ISO dates; the spans of a manifest are in order
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +30,7 @@ import numpy as np
 from pipeline.dates import runs_of_days
 from pipeline.experiment import renamed
 from pipeline.experiment.config import REGIONS, shown_settings
-from pipeline.storage import version2
+from pipeline.storage import earlier_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +44,10 @@ if TYPE_CHECKING:
 
 
 EPOCH = date(1970, 1, 1)
-SCHEMA_VERSION = 3  # of the schema; part of every identity
+SCHEMA_VERSION = 4  # of the schema; part of every identity
 
 # Length of shards and chunks: days along time, cells, footprints or sites along other dimensions.
 BLOCK_DAYS, SHARD, CHUNK = 32, 256, 64
-STATUS_FILL = 255  # of `input_status`, on days outside of the period
 
 # The settings in the identity of each artefact. Digests of what it reads are added to them.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -125,27 +128,37 @@ def epoch_day(day: date) -> int:
     return day.toordinal() - EPOCH.toordinal()
 
 
-def date_of_epoch_day(epoch_day: int) -> date:
-    """Return the day that is `epoch_day` days after 1970-01-01."""
-    return EPOCH + timedelta(days=epoch_day)
-
-
 def split_into_blocks(days: NDArray[np.datetime64]) -> list[NDArray[np.datetime64]]:
     """Split days into pieces of 32 days, counted from the first one, as datetime64[ns]."""
     edges = range(BLOCK_DAYS, len(days), BLOCK_DAYS)
     return np.split(days.astype("datetime64[ns]"), list(edges))
 
 
-def block_range(period: tuple[date, date]) -> range:
-    """Return the numbers of the 32-day blocks, counted from 1970-01-01, that overlap a period."""
-    first, last = (epoch_day(day) // BLOCK_DAYS for day in period)
-    return range(first, last + 1)
-
-
 def time_axis(period: tuple[date, date]) -> NDArray[np.int32]:
-    """Return all days, since 1970-01-01, of the 32-day blocks that overlap a period."""
-    blocks = block_range(period)
-    return np.arange(blocks.start * BLOCK_DAYS, blocks.stop * BLOCK_DAYS, dtype=np.int32)
+    """Return the days of a period, since 1970-01-01."""
+    first, last = map(epoch_day, period)
+    return np.arange(first, last + 1, dtype=np.int32)
+
+
+def block_range(period: tuple[date, date]) -> range:
+    """Return the numbers of the blocks of 32 days of a period: from 0, for its first day."""
+    return range(block_of_day(period, period[1]) + 1)
+
+
+def block_of_day(period: tuple[date, date], day: date) -> int:
+    """Return the number of the block that has a day, which may be after the period."""
+    return (day - period[0]).days // BLOCK_DAYS
+
+
+def block_slice(period: tuple[date, date], block: int) -> slice:
+    """Return the days of a block along the time axis of a period; the last block may be shorter."""
+    start, n_days = block * BLOCK_DAYS, (period[1] - period[0]).days + 1
+    return slice(start, min(start + BLOCK_DAYS, n_days))
+
+
+def block_days(period: tuple[date, date], block: int) -> NDArray[np.datetime64]:
+    """Return the days of a block as datetime64[ns]; the last block may have less than 32 days."""
+    return period_days(period)[block_slice(period, block)]
 
 
 def coordinate(
@@ -242,7 +255,7 @@ def as_recorded(inputs: dict[str, Any], recorded: dict[str, Any]) -> dict[str, A
       recorded: The inputs in the record.
     """
     named = {renamed.recorded_name(key, recorded): value for key, value in inputs.items()}
-    return version2.in_version2_form(named, recorded)
+    return earlier_versions.in_recorded_form(named, recorded)
 
 
 def changed_settings(first: Experiment, other: Experiment) -> dict[str, Any]:
@@ -313,24 +326,21 @@ def input_status_array(group: str, period: tuple[date, date], preliminary: Spans
 
     Args:
       group: The group; "" is the root.
-      period: First and last day with a status; other days have the fill value.
+      period: First and last day.
       preliminary: Spans of days with preliminary forcing.
     """
     days = time_axis(period)
     values = np.full(len(days), InputStatus.FINAL.value, np.uint8)
     values[np.isin(days, _days_of_spans(preliminary))] = InputStatus.PRELIMINARY.value
-    begin, end = map(epoch_day, period)
-    values[(days < begin) | (days > end)] = STATUS_FILL
     attrs = {
         "long_name": "status of the forcing when the day was made",
         "standard_name": "status_flag",
         "flag_values": [status.value for status in InputStatus],
         "flag_meanings": " ".join(status.name.lower() for status in InputStatus),
-        "_FillValue": STATUS_FILL,
     }
     path = f"{group}/input_status" if group else "input_status"
-    shape = values.shape
-    return ArraySpec(path, ("time",), shape, "|u1", shape, shape, attrs, values, STATUS_FILL)
+    shape, fill = values.shape, InputStatus.PRELIMINARY.value
+    return ArraySpec(path, ("time",), shape, "|u1", shape, shape, attrs, values, fill)
 
 
 def clip_spans(preliminary: Spans, period: tuple[date, date]) -> Spans:

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import DamagedError, DataError
 from pipeline.storage import schema, zarr_arrays
-from pipeline.storage.version2 import Digest
+from pipeline.storage.earlier_versions import Digest
 
 if TYPE_CHECKING:
     from datetime import date

@@ -68,7 +68,7 @@ def run(
         progress.finish(f"{len(all_models)} models complete")
         return
     preflight.check_judging(experiment)
-    cube = Cube.open(url)
+    cube = Cube.open(url).within(experiment.period)
     fold_table = tables.read_table(workspace.url("folds.parquet"))
     packed = training_data.pack_data(experiment, cube, fold_table)
     _check_trainable(experiment, packed, all_models)

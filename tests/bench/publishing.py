@@ -76,7 +76,7 @@ class Maps:
         make = zarr_arrays.extend_group if before else zarr_arrays.create_group
         make(url, form, attrs)
         made = Fields(window.cell_shape)
-        first = schema.block_range(self.experiment.period)[0] * schema.BLOCK_DAYS
+        first = schema.epoch_day(self.experiment.period[0])
         shift = schema.epoch_day(self.experiment.period[0]) - first
         for array in form:
             if array.values is None and len(array.shape) == 3:

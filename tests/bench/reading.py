@@ -40,7 +40,7 @@ def rows(context):
     n_days = len(schema.time_axis(experiment.period))
     fill(url, made, n_days)
     zarr_arrays.consolidate(url)
-    first = schema.block_range(experiment.period)[0] * schema.BLOCK_DAYS
+    first = schema.epoch_day(experiment.period[0])
     yield from read(context, folder, url, first, n_days)
 
 

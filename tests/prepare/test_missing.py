@@ -53,8 +53,8 @@ def test_a_refused_run_goes_on_with_a_higher_limit_and_keeps_whole_blocks(snow, 
     text, _, _ = prepared(snow, *STORE)
     assert "precipitation of weather is missing on 20 of 92 days" in text
     receipts = snow.parent / "workspace" / "cube.zarr" / "receipts"
-    # Days 20 to 39 are the first 20 days of the second block: the sources begin 20 days before it.
-    assert sorted(int(p.stem) for p in receipts.glob("*.json")) == [569, 571, 572]
+    # Days 20 to 39 are in the first two blocks of 32 days.
+    assert sorted(int(p.stem) for p in receipts.glob("*.json")) == [2]
     lenient = "qc.max_missing={precipitation: 0.3}"
     text, _, manifest = prepared(snow, *STORE, lenient)
     assert text == ""
@@ -90,7 +90,7 @@ def test_one_missing_hour_is_counted_and_stops_nothing(snow, prepared_here):
     assert text == ""
     cells = counted(manifest, "cells")
     assert cells == {"precipitation": (N_CELLS, 0), "air_temperature": (0, 0), "elevation": (0, 0)}
-    assert manifest["missing"]["cells"]["precipitation"]["blocks"] == {"2019-12-10": N_CELLS}
+    assert manifest["missing"]["cells"]["precipitation"]["blocks"] == {day(32): N_CELLS}
     assert manifest["missing"]["cells"]["precipitation"]["days"] == [[day(33), day(33)]]
     assert f"missing: precipitation {N_CELLS} values on 1 of 92 days" in line
 

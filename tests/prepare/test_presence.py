@@ -28,17 +28,13 @@ SHAPE = (4, 6)
 
 def noted(url, fields, statics, period=PERIOD):
     """Note fields (day, y, x) of the period, block by block, as the tasks of prepare do."""
-    first = schema.epoch_day(period[0])
     for block in schema.block_range(period):
         found = block_task.ValuePresence()
-        days = block * 32 + np.arange(32) - first
-        inside = (days >= 0) & (days < N_DAYS)
         for name, field in fields.items():
-            values = np.full((32, *SHAPE), np.nan, np.float32)
-            values[inside] = field[days[inside]]
+            values = field[schema.block_slice(period, block)].copy()
             found.drop_infinite(name, values)
             found.record("forcing", name, values)
-        for name, field in statics.items() if block == schema.block_range(period).start else ():
+        for name, field in statics.items() if block == 0 else ():
             found.record("static", name, field)
         found.save(url, block)
 

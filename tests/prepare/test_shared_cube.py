@@ -1,9 +1,13 @@
 """An experiment that names another's cube: nothing is prepared, everything else is its own."""
 
+import re
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 from pipeline import files, planet, prepare
@@ -11,6 +15,7 @@ from pipeline.cli import app
 from pipeline.cluster import submit
 from pipeline.errors import StoreError
 from pipeline.experiment import load
+from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.progress import SilentProgress
 from pipeline.storage import schema, tables
@@ -65,6 +70,62 @@ def test_a_cube_of_other_settings_is_refused_with_all_that_differ(world, tmp_pat
     assert said.startswith(f"{url}/cube.zarr: was made with other settings: ")
     assert "domain.refinement 4 -> 2, qc.min_days 0 -> 50" in said
     assert "omit cube and prepare another one" in said
+    assert not (tmp_path / "mine").exists()
+
+
+def part_of_the_cube(world, first, last):
+    """The world with a part of its period, on its cube and with its models."""
+    period = f"[{first}, {last}]"
+    settings = [f"{key}={period}" for key in ("period", "train_period", "test_period")]
+    root = world.workspace.root
+    settings += [f"cube={root}", f"models={root}/models"]
+    return load.load_experiment(str(world.path), settings)
+
+
+def day_of(world, number):
+    return world.experiment.period[0] + timedelta(number)
+
+
+def test_maps_of_a_part_of_a_shared_cube_are_those_of_a_cube_of_that_part(
+    world, tmp_path, prepared_here, local_ray
+):
+    period = day_of(world, 32), day_of(world, 32 + 69)
+    shared = part_of_the_cube(world, *period)
+    own = shared.model_copy(update={"cube": None})
+    cubes, maps = [], []
+    for name, experiment in (("shared", shared), ("own", own)):
+        workspace = Workspace(str(tmp_path / name))
+        prepare.run(experiment, workspace, SilentProgress())
+        predict_stage.run(experiment, workspace, SilentProgress())
+        workspace.lease.release()
+        cubes.append(Cube.of(experiment, workspace))
+        url = workspace.url("maps", "multiscale.zarr")
+        maps.append(xr.open_zarr(url, mask_and_scale=False).load())
+    for group in ("cells", "footprints", "sites"):
+        name = "snowfall" if group == "cells" else cubes[0].target
+        here, there = (cube.series(getattr(cube, group), name) for cube in cubes)
+        np.testing.assert_array_equal(here, there)
+    xr.testing.assert_equal(*maps)
+    assert maps[0].sizes["time"] == 70
+    whole = part_of_the_cube(world, *world.experiment.period)
+    assert Cube.source(whole, workspace)[1] != Cube.source(shared, workspace)[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        (33, 100, "does not begin with a block of 32 days of the cube: begin it on {32} or {64}"),
+        (32, 160, "has the days {0} to {159}, which do not hold the period {32} to {160}"),
+        (-32, 100, "has the days {0} to {159}, which do not hold the period {-32} to {100}"),
+    ],
+)
+def test_a_period_that_is_no_part_of_a_shared_cube_is_refused_with_dates(
+    world, tmp_path, first, last, said
+):
+    experiment = part_of_the_cube(world, day_of(world, first), day_of(world, last))
+    said = re.sub(r"\{(-?\d+)\}", lambda day: str(day_of(world, int(day[1]))), said)
+    with pytest.raises(StoreError, match=said):
+        prepare.run(experiment, Workspace(str(tmp_path / "mine")), SilentProgress())
     assert not (tmp_path / "mine").exists()
 
 

@@ -13,7 +13,7 @@ from pipeline.storage import models, tables
 
 FORCING, STATIC, TARGET = ["air_temperature", "snowfall"], ["elevation"], "snow_depth"
 UNITS = {"air_temperature": "K", "snowfall": "kg m-2 day-1", "elevation": "m", "snow_depth": "m"}
-SIZES = {"time": 192, "y": 12, "x": 16, "fy": 3, "fx": 4, "site": 24}
+SIZES = {"time": 160, "y": 12, "x": 16, "fy": 3, "fx": 4, "site": 24}
 DIMS = {"cells": ("y", "x"), "footprints": ("fy", "fx"), "sites": ("site",)}
 VARYING = {"cells": FORCING, "footprints": [TARGET], "sites": [TARGET, *FORCING]}
 CONSTANT = {"cells": STATIC, "footprints": [], "sites": STATIC}
@@ -109,11 +109,11 @@ def test_maps_and_state(world):
         for name, dtype in fields.items():
             array = group[name]
             assert (array.metadata.dimension_names, array.dtype.str) == (("time", "y", "x"), dtype)
-            assert (array.shape, array.chunks) == ((192, 12, 16), chunks)
+            assert (array.shape, array.chunks) == ((160, 12, 16), chunks)
         assert group["time"].attrs["bounds"] == "time_bnds"
         status = group["input_status"]
         assert (status.metadata.dimension_names, status.dtype.str) == (("time",), "|u1")
-        assert (status.fill_value, status.attrs["flag_meanings"]) == (255, "final preliminary")
+        assert (status.fill_value, status.attrs["flag_meanings"]) == (1, "final preliminary")
     for array in (maps[name] for name in layers):
         form = (array.metadata.dimension_names, array.shape, array.dtype.str)
         assert form == (("y", "x"), (12, 16), "<f4")
@@ -251,7 +251,7 @@ def test_manifests(world, name, extra):
     always |= {"shards", "empty", "artefact", "record_sha256"}
     always |= {"metadata"} if name in ("cube", "maps") else set()
     assert manifest.keys() == always | extra
-    assert manifest["inputs"]["schema"] == 3
+    assert manifest["inputs"]["schema"] == 4
     assert manifest["inputs_sha256"] == files.sha256_of_json(manifest["inputs"])
     own = artefact.prefix.endswith("/") and name != "maps"  # maps and state lie side by side
     root = artefact.prefix if own else world.workspace.root

@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 
 from pipeline import files
 from pipeline.errors import StoreError
-from pipeline.storage import zarr_arrays
+from pipeline.storage import schema, zarr_arrays
 from pipeline.storage.artefacts import Artefact, Workspace
-from pipeline.storage.schema import BLOCK_DAYS, ArraySpec, block_range, epoch_day, time_axis
+from pipeline.storage.schema import (
+    BLOCK_DAYS,
+    ArraySpec,
+    block_days,
+    block_of_day,
+    block_range,
+    epoch_day,
+    time_axis,
+)
 
 INPUTS = {"schema": 1, "period": ["2020-01-01", "2020-02-01"], "qc.stuck_days": 30}
 N_BLOCKS, N_Y, N_X, SHARD = 4, 7, 5, 4  # sizes differ, and the last shards are cut by the end
@@ -190,13 +198,18 @@ def test_blocks_written_in_any_order_and_grouping_give_the_same_array(data, seed
 
 
 @given(day=st.dates(date(1900, 1, 1), date(2100, 1, 1)), n_days=st.integers(0, 900))
-def test_the_time_axis_is_whole_blocks_counted_from_1970(day, n_days):
+def test_the_time_axis_is_the_period_in_blocks_counted_from_its_first_day(day, n_days):
     last = date.fromordinal(day.toordinal() + n_days)
-    axis = time_axis((day, last))
-    assert axis[0] % BLOCK_DAYS == 0
-    assert len(axis) == BLOCK_DAYS * len(block_range((day, last)))
-    assert axis[0] <= epoch_day(day) < axis[0] + BLOCK_DAYS
-    assert axis[-1] - BLOCK_DAYS < epoch_day(last) <= axis[-1]
+    period = (day, last)
+    axis, blocks = time_axis(period), block_range(period)
+    assert (axis[0], axis[-1], len(axis)) == (epoch_day(day), epoch_day(last), n_days + 1)
+    parts = [axis[schema.block_slice(period, block)] for block in blocks]
+    np.testing.assert_array_equal(np.concatenate(parts), axis)
+    assert {len(part) for part in parts[:-1]} <= {BLOCK_DAYS}
+    assert 1 <= len(parts[-1]) <= BLOCK_DAYS
+    assert block_of_day(period, last) == blocks[-1] == len(blocks) - 1
+    days = block_days(period, blocks[-1]).astype("datetime64[D]").astype(int)
+    np.testing.assert_array_equal(days, parts[-1])
     assert np.datetime64(epoch_day(day), "D") == np.datetime64(day)
 
 

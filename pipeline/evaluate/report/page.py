@@ -78,7 +78,7 @@ def _page_content(experiment: Experiment, workspace: Workspace, has_maps: bool) 
     if summary is None:
         hint = "write it again with: soilweave evaluate --overwrite"
         raise StoreError(workspace.url("summary.json"), "not found", remedy=hint)
-    cube = Cube.open(Cube.source(experiment, workspace)[0])
+    cube = Cube.of(experiment, workspace)
     scores = tables.read_table(workspace.url("scores.parquet"))
     unit = style.format_units(experiment.table[experiment.target].units)
     region = report_maps.map_frame(experiment, cube)

@@ -1,4 +1,4 @@
-"""Make workspace.tar.gz with soilweave at commit f22735c, whose artefacts have schema version 2.
+"""Make a small workspace with an earlier version of soilweave, and pack it.
 
 The README beside this file has the command. Sources are random numbers with a fixed seed, on two
 by two footprints of four by four cells: one entry for each driver that reads local files without
@@ -18,9 +18,14 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from pipeline import cli, grid
+from pipeline import cli
 
-WINDOW = grid.Window(row=60, col=180, height=2, width=2, refinement=4)
+try:
+    from pipeline.grid.ease import Window
+except ImportError:  # of schema version 2
+    from pipeline.grid import Window
+
+WINDOW = Window(row=60, col=180, height=2, width=2, refinement=4)
 DAYS = np.arange(np.datetime64("2020-01-01"), np.datetime64("2020-03-06")).astype("datetime64[ns]")
 PERIOD = ["2020-01-01", "2020-02-20"]  # the sources of forcing go on, for `update`
 N_SITES = 8
@@ -149,7 +154,7 @@ def experiment() -> dict:
 
     return {
         "name": "snow",
-        "title": "random snow of schema version 2",
+        "title": "random snow of an earlier version",
         "target": "snow_depth",
         "variables": {
             "snow_depth": variable("target", "depth of snow", "m", 20),
