@@ -176,10 +176,13 @@ def _apply_change(
     change = pending.ready()
     assert change is not None
     pending.put(change["shards"])
-    period = [str(experiment.period[0]), change["through"]]
-    attrs = {"period": period, "time_coverage_end": period[1]}
+    period = (experiment.period[0], date.fromisoformat(change["through"]))
     for arm, maps_form, state_form in _changed_arrays(experiment, root, change):
         url, state_url = (workspace.url(kind, f"{arm}.zarr") for kind in ("maps", "state"))
+        attrs = maps_schema.coverage_attributes(period) | {"date_modified": change["made"]}
+        history = str(zarr_arrays.read_attributes(url).get("history", ""))
+        line = f"{change['made']}: soilweave update to {change['through']}"
+        attrs["history"] = history if line in history else f"{history}\n{line}".strip()
         zarr_arrays.extend_group(url, maps_form, {"": attrs, "series": attrs})
         zarr_arrays.consolidate(url)
         if state_form:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from model import probe_gain
-from pipeline import files
+from pipeline import __version__, files
 from pipeline.catalog import task_memory
 from pipeline.cluster import ray_cluster, resources
 from pipeline.errors import StoreError
@@ -79,6 +80,7 @@ def run(
         files.remove(workspace.url(maps_schema.NEXT_PROBES))
     workspace.describe(experiment)
     origin = {"cube_sha256": cube_digest, "models_sha256": models_digest}
+    origin |= _describe_origin(experiment, workspace)
     space = models.read_attribute_space(models_root)
     forcing_state = _forcing_state(experiment, workspace)
     site_arms = [
@@ -124,14 +126,32 @@ def _create_arrays(
     arrays, attrs = maps_schema.maps_template(
         experiment, window, arm, len(ensemble), n_attributes > 0, forcing_state["preliminary"]
     )
-    attrs[""] |= origin | {"code_commit": artefacts.git_commit()}
+    attrs[""] |= origin
+    attrs["series"] |= origin
     zarr_arrays.create_group(workspace.url("maps", f"{arm}.zarr"), arrays, attrs)
     blocks = maps_schema.state_blocks(experiment.period)
     units = ensemble[0].network.config.hidden_size
     state_arrays = maps_schema.state_template(window, blocks, len(ensemble), units, n_attributes)
+    digests = {key: origin[key] for key in ("cube_sha256", "models_sha256")}
     zarr_arrays.create_group(
-        workspace.url("state", f"{arm}.zarr"), state_arrays, {"": {"arm": arm} | origin}
+        workspace.url("state", f"{arm}.zarr"), state_arrays, {"": {"arm": arm} | digests}
     )
+
+
+def _describe_origin(experiment: Experiment, workspace: Workspace) -> Json:
+    """Return attributes of the maps that say when and with what they were made."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    inputs = Cube.manifest(experiment, workspace)["inputs"]
+    sources = {key: digest for key, digest in inputs.items() if key.startswith("source ")}
+    run = (files.read_json(workspace.url("mlflow.json")) or {}).get("parent")
+    return {
+        "date_created": now,
+        "history": f"{now}: soilweave {__version__}, predict",
+        "soilweave_version": __version__,
+        "code_commit": artefacts.git_commit(),
+        "sources_sha256": files.sha256_of_json(sources),
+        "mlflow_run": run or "not recorded",
+    }
 
 
 def all_tiles(experiment: Experiment) -> list[Json]:
@@ -252,8 +272,8 @@ def _rank_probes(
     table = pd.DataFrame(
         {
             "rank": np.arange(1, len(index) + 1),
-            "lat": maps["lat"].values[y],
-            "lon": maps["lon"].values[x],
+            "lat": maps["lat"].values[y, x],
+            "lon": maps["lon"].values[y, x],
             "std": np.sqrt(variance[y, x]),
             "attribute_distance": distance[sampled][index],
             "gain": gain,

@@ -6,7 +6,9 @@ maps/{arm}.zarr is in Zarr v3 format and follows the CF conventions:
     never written reads as `no_inputs`.
   `input_status` uint8 (time): whether the forcing of the day was preliminary.
   `attribute_distance`, `probe_gain` float32 (y, x), in the root, if the arm is trained on sites.
-  Coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`.
+  Coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. In the root lat and lon
+    are (y, x), as software that reprojects maps expects; in `series` they are (y) and (x), so that
+    they can be indexes.
 state/{arm}.zarr:
   `hidden`, `cell` float32 (block, member, y, x, unit): the LSTM's state before the first day of
     each of the last blocks, up to the block with the day after the maps.
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyproj
 
+from model.calibration import interval_half_width
 from pipeline.errors import StoreError
 from pipeline.storage import schema, zarr_arrays
 from pipeline.storage.schema import BLOCK_DAYS, SHARD, ArraySpec
@@ -73,6 +76,20 @@ QUALITY_MEANINGS = {
     Quality.UNCALIBRATED: "the standard deviation was not scaled on unseen sites",
     Quality.NOT_PREDICTED: "the models gave no finite value although the cell has inputs",
 }
+
+# The comment of the standard deviation, for arms that learn from sites and for arm satellite.
+STD_OF_POINTS = (
+    "error of the value as the reading of a probe at a point of the cell, scaled on sites that the "
+    "models had not seen: value +- interval_factor_50 (interval_factor_90) standard deviations "
+    "holds 50 % (90 %) of such readings; it covers how a point differs from its cell, so it is too "
+    "large for the mean of the cell"
+)
+STD_OF_CELLS = (
+    "error of the value as the satellite would see the cell, from the models alone and not scaled "
+    "on sites: value +- interval_factor_50 (interval_factor_90) standard deviations would hold "
+    "50 % (90 %) of such values"
+)
+STANDARD_NAMES = "CF Standard Name Table v92"
 
 # Layers of the root that exist if the arm is trained on sites.
 SITE_LAYERS = {
@@ -215,6 +232,7 @@ def _describe_variables(
     common: Json = {"units": variable.units, "scale_factor": step, "add_offset": 0.0}
     common |= {"_FillValue": VALUE_FILL, "grid_mapping": "crs", "coordinates": "lat lon"}
     methods = "time: mean area: mean"
+    of_points = arm != "satellite"
     if variable.depth_m is not None:
         common["coordinates"] += " depth"
         methods += " depth: mean"
@@ -224,10 +242,16 @@ def _describe_variables(
         "ancillary_variables": f"{target}_std quality_flag input_status",
         "valid_range": [round(variable.minimum / step), round(variable.maximum / step)],
         "comment": "what a probe at a typical point of the cell would read"
-        if arm != "satellite"
+        if of_points
         else "what the satellite would see, were its footprint the cell",
     }
-    std: Json = common | {"long_name": f"standard deviation of the error of {variable.long_name}"}
+    std: Json = common | {
+        "long_name": f"standard deviation of the error of {variable.long_name}",
+        "comment": STD_OF_POINTS if of_points else STD_OF_CELLS,
+        "interval_factor_50": round(interval_half_width(0.5), 4),
+        "interval_factor_90": round(interval_half_width(0.9), 4),
+        "uncertainty_of_cell_mean": "unknown",
+    }
     if variable.standard_name:
         mean["standard_name"] = variable.standard_name
         std["standard_name"] = f"{variable.standard_name} standard_error"
@@ -255,14 +279,20 @@ def _coordinates(
         return schema.coordinate(group, dims, name, values, **attrs)
 
     days = schema.time_axis(period)
+    lat, lon = window.cell_lat, window.cell_lon
+    lat_dims: tuple[str, ...] = ("y",)
+    lon_dims: tuple[str, ...] = ("x",)
+    if not group:
+        lat, lon = np.meshgrid(lat, lon, indexing="ij")
+        lat_dims = lon_dims = DIMS[1:]
     y_name, x_name = "projection_y_coordinate", "projection_x_coordinate"
     arrays = [
         schema.time_coordinate(group, period, bounds="time_bnds"),
         coordinate(("time", "bnds"), "time_bnds", np.stack([days, days + 1], 1)),
         coordinate(("y",), "y", window.cell_y, units="m", standard_name=y_name),
         coordinate(("x",), "x", window.cell_x, units="m", standard_name=x_name),
-        coordinate(("y",), "lat", window.cell_lat, **_degree_attributes("latitude", "north")),
-        coordinate(("x",), "lon", window.cell_lon, **_degree_attributes("longitude", "east")),
+        coordinate(lat_dims, "lat", lat, **_degree_attributes("latitude", "north")),
+        coordinate(lon_dims, "lon", lon, **_degree_attributes("longitude", "east")),
         coordinate((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf()),
     ]
     if variable.depth_m is not None:
@@ -279,9 +309,28 @@ def _degree_attributes(name: str, towards: str) -> dict[str, str]:
     return {"units": f"degrees_{towards}", "standard_name": name, "long_name": long_name}
 
 
+def coverage_attributes(period: tuple[date, date]) -> Json:
+    """Return the attributes of maps that change when days are added."""
+    first, last = map(str, period)
+    return {
+        "period": [first, last],
+        "time_coverage_start": first,
+        "time_coverage_end": last,
+        "time_coverage_duration": f"P{(period[1] - period[0]).days + 1}D",
+        "time_coverage_resolution": "P1D",
+    }
+
+
 def _group_attributes(experiment: Experiment, window: Window, arm: str, members: int) -> Json:
     left, bottom, right, top = window.bounds
     size = (right - left) / window.cell_shape[1]
+    lat, lon = window.cell_edges
+    product, depth = experiment.product, experiment.table[experiment.target].depth_m
+    stated = {
+        "creator_url": product.creator_url,
+        "doi": product.doi,
+        "references": "; ".join(product.references),
+    }
     return {
         "Conventions": "CF-1.11, ACDD-1.3",
         "keywords": f"{experiment.target}, daily, EASE-Grid 2.0",
@@ -292,13 +341,19 @@ def _group_attributes(experiment: Experiment, window: Window, arm: str, members:
         "arm": arm,
         "experiment": experiment.name,
         "recipe": experiment.recipe,
-        "period": [str(day) for day in experiment.period],
-        "time_coverage_start": str(experiment.period[0]),
-        "time_coverage_end": str(experiment.period[1]),
-        "geospatial_lat_min": float(window.cell_lat[-1]),
-        "geospatial_lat_max": float(window.cell_lat[0]),
-        "geospatial_lon_min": float(window.cell_lon[0]),
-        "geospatial_lon_max": float(window.cell_lon[-1]),
+        "id": f"{experiment.name}/{arm}",
+        "license": product.stated_license,
+        "creator_name": product.stated_creator,
+        **{name: text for name, text in stated.items() if text},
+        "standard_name_vocabulary": STANDARD_NAMES,
+        # xarray then reads them as coordinates, where rioxarray finds the reference system.
+        "coordinates": "crs time_bnds" + ("" if depth is None else " depth_bnds"),
+        **coverage_attributes(experiment.period),
+        "geospatial_lat_min": float(lat[-1]),
+        "geospatial_lat_max": float(lat[0]),
+        "geospatial_lon_min": float(lon[0]),
+        "geospatial_lon_max": float(lon[-1]),
+        "geospatial_bounds_crs": "EPSG:6933",
         "proj:code": "EPSG:6933",
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": list(window.cell_shape),
