@@ -17,6 +17,7 @@ from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
 from pipeline.dates import period_as_text
 from pipeline.errors import redact_tree
 from pipeline.experiment import renamed
+from pipeline.experiment.product import ProductConfig
 from pipeline.experiment.variables import VARIABLES, Layer, Variable
 from pipeline.grid.collocated_sites import Twins, cell_numbers, find_twins, label_places
 from pipeline.grid.ease import Window
@@ -368,6 +369,7 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     train: TrainConfig
     judging: JudgingConfig = Field(default_factory=lambda: JudgingConfig())
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig())
+    product: ProductConfig = Field(default_factory=lambda: ProductConfig())
 
     @model_validator(mode="before")
     @classmethod

@@ -75,7 +75,7 @@ LATER_DEFAULTS = {
 }
 
 # Settings of an experiment that `changed` ignores, because they do not change results.
-IGNORED_SETTINGS = ("name", "title", "tuned_on", "cube", "compute")
+IGNORED_SETTINGS = ("name", "title", "tuned_on", "cube", "compute", "product")
 Spans = list[list[str]]
 
 

@@ -249,3 +249,21 @@ def test_a_recipe_of_ones_own_says_what_it_was_chosen_on(tmp_path):
     summary = scoring.summary_header(experiment, experiment.test_period)
     assert any("were chosen on my own sites" in note for note in page.notes(experiment, summary))
     assert "tuned_on" not in storage_schema.identity(experiment, "models")
+
+
+def test_the_product_is_not_stated_by_default_and_changes_no_artefact():
+    plain = load.load_experiment("demo")
+    assert (plain.product.stated_license, plain.product.stated_creator) == ("not stated",) * 2
+    settings = ("license=CC-BY-4.0", "creator='A. Group'", "doi=https://doi.org/10.5281/zenodo.1")
+    told = load.load_experiment("demo", [f"product.{setting}" for setting in settings])
+    assert (told.product.stated_license, told.product.stated_creator) == ("CC-BY-4.0", "A. Group")
+    assert told.product.doi == "10.5281/zenodo.1"
+    for artefact in storage_schema.SECTIONS:
+        assert storage_schema.identity(told, artefact) == storage_schema.identity(plain, artefact)
+    assert storage_schema.changed_settings(plain, told) == {}
+
+
+@pytest.mark.parametrize("setting", ["doi=zenodo.1", "license='of my own'", "creator_url=here"])
+def test_what_a_catalog_could_not_say_is_refused(setting):
+    (problem,) = problems("demo", [f"product.{setting}"]).problems
+    assert problem.startswith(f"product.{setting.partition('=')[0]}: found ")
