@@ -70,6 +70,9 @@ Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
 REFERENCE_ARM = "multiscale"  # compared with all other arms and baselines, and shown first
 SATELLITE_BASELINE = "footprint"  # name of the satellite's own values among the baselines
 
+# Settings that change no artefact; a run in MLflow is the same whatever they are.
+NOT_OF_THE_RUN = ("compute", "product")
+
 # Values of folds.by that are not a GeoJSON file.
 REGIONS = ("longitude", "network", "continent")
 

@@ -37,7 +37,7 @@ def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
         item; `products`, the digest of each arm's product; `models`, the identity of the models;
         `foreign`, whether there is an artefact with other settings.
     """
-    settings = config.shown_settings(experiment, exclude={"compute"})
+    settings = config.shown_settings(experiment, exclude={*config.NOT_OF_THE_RUN})
     digest = files.sha256_of_json(renamed.with_original_names(settings))
     logged = {"experiment kind": "", "experiment": digest, "experiment.yaml": digest}
     digests: dict[str, str] = {}

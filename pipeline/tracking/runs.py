@@ -207,12 +207,12 @@ class Runs:
 
     def log_settings(self) -> None:
         """Log the resolved settings as parameters of the parent run."""
-        settings = config.shown_settings(self.experiment, exclude={"compute"})
+        settings = config.shown_settings(self.experiment, exclude={*config.NOT_OF_THE_RUN})
         self._log_params(self.parent, dict(_flatten(settings)))
 
     def upload_settings(self) -> None:
         """Log the resolved settings as experiment.yaml."""
-        settings = config.shown_settings(self.experiment, exclude={"compute"})
+        settings = config.shown_settings(self.experiment, exclude={*config.NOT_OF_THE_RUN})
         self.upload("experiment.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
 
     def log_curves(self, key: ModelKey, there: Collection[str]) -> None:
