@@ -44,13 +44,13 @@ Python (packages xarray and zarr):
 
     import xarray as xr
     maps = xr.open_zarr("HERE/maps/{arm}.zarr")
-    print(maps["{target}"].sel(time="{through}").mean())
+    mean = float(maps["{target}"].sel(time="{through}").mean())
 
 R (package reticulate, with a Python that has xarray and zarr):
 
     xr <- reticulate::import("xarray")
     maps <- xr$open_zarr("HERE/maps/{arm}.zarr")
-    summary(c(maps$get("{target}")$sel(time = "{through}")$values))
+    summary(unlist(maps$get("{target}")$sel(time = "{through}")$to_dict()$data))
 
 A series of one cell is faster from the group `series` of the same store: group="series".
 collection.json describes the release in STAC; intake.yaml opens the maps with Intake.

@@ -211,7 +211,7 @@ def _add_datacube(
     }
     dimensions = {"time": {"type": "temporal", "extent": days, "step": "P1D"}} | horizontal
     variables: dict[str, datacube.Variable] = {}
-    for name, found in zarr_arrays.open_group(url, "").variables.items():
+    for name, found in sorted(zarr_arrays.open_group(url, "").variables.items()):
         if name in dimensions or not found.dims or not {*found.dims} <= dimensions.keys():
             continue
         kind = "data" if {"y", "x"} <= {*found.dims} else "auxiliary"
