@@ -11,7 +11,7 @@ from model.calibration import interval_half_width
 from pipeline.errors import ConfigError
 from pipeline.explain.subject import format_place
 from pipeline.grid.lookup import great_circle_km
-from pipeline.storage import publications
+from pipeline.storage import publications, zarr_arrays
 from pipeline.storage.maps_schema import QUALITY_MEANINGS, SITE_LAYERS, Quality
 from pipeline.storage.schema import InputStatus
 
@@ -42,6 +42,9 @@ def read_value(subject: Subject) -> Json:
     experiment, target = subject.experiment, subject.experiment.target
     maps = publications.open_maps(subject.home.root, subject.arm, "series")
     at_cell = maps.isel(y=subject.row, x=subject.col).sel(time=np.datetime64(subject.day))
+    names = [target, f"{target}_std", "quality_flag", *({"input_status"} & {*maps})]
+    with zarr_arrays.intact_chunks(f"{subject.home.root}, maps of {subject.arm}"):
+        at_cell = at_cell[names].load()
     bits = as_bits(at_cell["quality_flag"].values)
     if int(bits) & Quality.NO_INPUTS:
         raise _no_inputs(subject)
@@ -60,7 +63,7 @@ def read_value(subject: Subject) -> Json:
     set_bits = [bit for bit in Quality if int(bits) & bit]
     found["calibrated"] = not int(bits) & Quality.UNCALIBRATED
     found["flags"] = {str(bit.name).lower(): QUALITY_MEANINGS[bit] for bit in set_bits}
-    status = _number(at_cell["input_status"].values) if "input_status" in maps else None
+    status = _number(at_cell["input_status"].values) if "input_status" in at_cell else None
     known = {each.value: each.name.lower() for each in InputStatus}
     found["forcing"] = "unknown" if status is None else known.get(int(status), "unknown")
     return found | {"layers": _read_layers(subject)}
