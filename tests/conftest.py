@@ -17,10 +17,11 @@ import small_demo
 import world as world_module
 from hypothesis import settings
 
-from pipeline import evaluate
+from pipeline import evaluate, publish
 from pipeline.cluster import malloc, ray_cluster
 from pipeline.evaluate import report
 from pipeline.experiment import load
+from pipeline.experiment.product import ProductConfig
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
@@ -166,6 +167,16 @@ def demo(tmp_path_factory, local_ray):
     """The small demo: its workspace's folder, and the exit code of `run`."""
     folder = tmp_path_factory.mktemp("demo")
     return folder, small_demo.run(folder)
+
+
+@pytest.fixture(scope="session")
+def published(demo, tmp_path_factory) -> str:
+    """The URL of a publication of the small demo, whose licence and creator are stated."""
+    url = str(tmp_path_factory.mktemp("published"))
+    made = {"license": "CC-BY-4.0", "creator": "A. Group", "creator_url": "https://example.org"}
+    product = ProductConfig(**made, doi="10.5281/zenodo.1", references=("A paper",))
+    publish.publish(Workspace(str(demo[0] / "demo")), url, SilentProgress(), product=product)
+    return url
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,9 @@ def publish(
     A publisher that was interrupted changes nothing for readers, and the same command continues.
     Of two publishers at once, one is told that the other is at work.
 
+    Licence, creator, DOI and references are the settings `product` of the experiment. Given a YAML
+    file, its own are stated, also if the experiment was run before they were known.
+
     `soilweave verify URL` reads the latest release and compares it with its manifest.
     `pipeline.storage.publications.open_maps(URL)` opens its maps; any reader of Zarr can open them
     at the path that latest.json names.
@@ -84,6 +87,9 @@ def publish(
             release = publishing.roll_back(to, progress)
         else:
             store = verify.find_store(experiment, workspace, name)
-            release = publishing.publish(store, to, progress, keep)
+            product = None
+            if experiment.endswith((".yaml", ".yml")):
+                product = run_stages.resolve_named(experiment, workspace, name, None)[0].product
+            release = publishing.publish(store, to, progress, keep, product)
     out.print(f"Release: {publications.release_url(to, release)}", soft_wrap=True, highlight=False)
     out.print(f'  maps: open_maps("{to}")', soft_wrap=True, highlight=False)

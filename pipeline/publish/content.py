@@ -6,6 +6,8 @@
   sites.geojson, sites/*.json, footprints.json, footprints/*.json: see browser_files.
   card.md, card.json: see model_card.
   experiment.yaml: the settings, without secrets.
+  README.txt, intake.yaml: see reading_files.
+  collection.json, items/{arm}.json: the release in STAC, see stac.
 
 What is made from an experiment depends on its artefacts alone, so that an unchanged experiment has
 the same content.
@@ -22,7 +24,7 @@ from pipeline import files
 from pipeline.errors import DamagedError, StoreError
 from pipeline.experiment.config import shown_settings
 from pipeline.progress import SilentProgress
-from pipeline.publish import browser_files, model_card
+from pipeline.publish import browser_files, model_card, reading_files, stac
 from pipeline.storage import artefacts, records, verify
 from pipeline.storage.cube import Cube
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.experiment.config import Experiment
+    from pipeline.experiment.product import ProductConfig
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
 
@@ -131,13 +134,19 @@ def check_publishable(workspace: Workspace) -> Experiment:
     return experiment
 
 
-def collect(workspace: Workspace) -> Content:
+def collect(workspace: Workspace, product: ProductConfig | None = None) -> Content:
     """Return the content of a release of an experiment that is complete.
+
+    Args:
+      workspace: The experiment's folder in the workspace.
+      product: Licence, creator and DOI to state; None for what was stated when it was run.
 
     Raises:
       StoreError: If the experiment is not complete, or something cannot be read.
     """
     experiment = check_publishable(workspace)
+    if product is not None:
+        experiment = experiment.model_copy(update={"product": product})
     manifests = {name: workspace.artefact(name).manifest() for name in PUBLISHED}
     present = {name: manifest for name, manifest in manifests.items() if manifest is not None}
     items = [
@@ -147,12 +156,17 @@ def collect(workspace: Workspace) -> Content:
         if not key.startswith("state/")
     ]
     cube = Cube.of(experiment, workspace) if experiment.models is None else None
-    items += [
-        Item(key, len(data), files.sha256(data), data=data)
-        for key, data in _made_files(experiment, workspace, cube, [*present])
-    ]
     through = str(present["maps"].get("complete_through", experiment.period[1]))
+    items += _made(_made_files(experiment, workspace, cube, [*present]))
+    items += _made(reading_files.reading_files(experiment, workspace, through))
+    keys = [item.key for item in items]
+    items += _made(stac.stac_files(experiment, workspace, through, keys))
     return Content(experiment, tuple(sorted(items, key=lambda item: item.key)), through)
+
+
+def _made(made: Iterator[tuple[str, bytes]]) -> list[Item]:
+    """Return the items of files that are made for a release."""
+    return [Item(key, len(data), files.sha256(data), data=data) for key, data in made]
 
 
 def _recorded(workspace: Workspace, name: str, manifest: Json) -> dict[str, Json]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import redact_tree
-from pipeline.storage import models, product_facts
+from pipeline.storage import models, origins, product_facts
 from pipeline.storage.maps_schema import QUALITY_MEANINGS
 
 if TYPE_CHECKING:
@@ -52,10 +52,8 @@ def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json
     variable = experiment.table[experiment.target]
     maps = workspace.artefact("maps").manifest() or {}
     root, _ = models.find_models(experiment, workspace)
-    manifests = (
-        workspace.prepared(experiment).artefact("cube").manifest() or {},
-        workspace.artefact("scores").manifest() or {},
-    )
+    chain = origins.read_chain(experiment, workspace)
+    manifests = (chain.get("cube", {}), workspace.artefact("scores").manifest() or {})
     summary = (files.read_json(workspace.url("summary.json")) or {}) if scored else {}
     return {
         "name": experiment.name,
@@ -67,7 +65,11 @@ def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json
             "depth_m": variable.depth_m and [*variable.depth_m],
             "what": "daily means, with the standard deviation of the error and a quality flag",
         },
-        "arms": {arm: _describe_arm(experiment, root, arm) for arm in experiment.arms},
+        "arms": {
+            arm: _describe_arm(experiment, root, arm)
+            | {"checkpoints": origins.list_members(chain, arm)}
+            for arm in experiment.arms
+        },
         "recipe": {
             "name": experiment.recipe,
             "updates": models.recorded_updates(experiment, workspace),
@@ -91,6 +93,7 @@ def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json
         "scores": _describe_scores(summary),
         "limits": _limits(experiment, summary),
         "code_commit": maps.get("git_commit"),
+        "made_from": origins.describe_chain(chain),
     }
 
 

@@ -21,11 +21,12 @@ from pipeline.errors import ConfigError, DamagedError, StoreError
 from pipeline.publish import content, transfer
 from pipeline.storage import lease as storage_lease
 from pipeline.storage import publications, records
-from pipeline.storage.publications import LATEST, MANIFEST, RELEASE, RELEASES
+from pipeline.storage.publications import COLLECTION, LATEST, MANIFEST, RELEASE, RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pipeline.experiment.product import ProductConfig
     from pipeline.files import Json
     from pipeline.progress import Progress
     from pipeline.publish.content import Content
@@ -35,10 +36,17 @@ if TYPE_CHECKING:
 
 
 LEASE = "lease.json"
+STAC_VERSION = "1.1.0"  # of latest.json
 OWN_NAMES = {LATEST, RELEASES, LEASE}  # what a publication consists of
 
 
-def publish(workspace: Workspace, url: str, progress: Progress, keep: int | None = None) -> str:
+def publish(
+    workspace: Workspace,
+    url: str,
+    progress: Progress,
+    keep: int | None = None,
+    product: ProductConfig | None = None,
+) -> str:
     """Publish an experiment, and make it the latest release.
 
     If the latest release has the same content and is intact, nothing is written.
@@ -48,6 +56,7 @@ def publish(workspace: Workspace, url: str, progress: Progress, keep: int | None
       url: Where to publish: a folder, or a prefix of a bucket, for this experiment alone.
       progress: Receives the progress.
       keep: The number of releases to keep, the latest among them; None keeps all.
+      product: Licence, creator and DOI to state; None for what was stated when it was run.
 
     Returns:
       The id of the release.
@@ -60,7 +69,7 @@ def publish(workspace: Workspace, url: str, progress: Progress, keep: int | None
     url = files.make_absolute(url).rstrip("/")
     _check_target(workspace, url)
     _read_latest(url, workspace.described().name)
-    return publish_content(content.collect(workspace), url, progress, keep)
+    return publish_content(content.collect(workspace, product), url, progress, keep)
 
 
 def publish_content(made: Content, url: str, progress: Progress, keep: int | None = None) -> str:
@@ -289,6 +298,7 @@ def _switch(
         "complete_through": release.manifest["complete_through"],
         "published": _now(),
         "releases": before,
+        **_catalog_fields(release),
     }
     where, data = files.join(url, LATEST), json.dumps(latest, indent=1).encode()
     lease.check()
@@ -297,6 +307,24 @@ def _switch(
             f"another publisher has switched it meanwhile, so {release.name} is not the latest"
         )
         raise StoreError(where, problem, remedy="look at what it has published, then publish again")
+
+
+def _catalog_fields(release: Release) -> Json:
+    """Return the fields that make latest.json a STAC catalog with the release as its child."""
+    json_type = {"type": "application/json"}
+    links = [{"rel": "root", "href": f"./{LATEST}"} | json_type]
+    if COLLECTION in release.objects:  # releases of earlier versions have none
+        href = f"./{RELEASES}/{release.name}/{COLLECTION}"
+        links.append({"rel": "child", "href": href} | json_type)
+    title = release.manifest["title"]
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": f"{release.manifest['experiment']}-latest",
+        "title": title,
+        "description": f"The latest release of: {title}",
+        "links": links,
+    }
 
 
 def _surplus(url: str, found: tuple[Json, bytes] | None, keep: int | None) -> list[str]:

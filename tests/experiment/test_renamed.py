@@ -168,6 +168,9 @@ def test_mlflow_is_asked_for_the_run_of_the_settings_by_their_first_names(tmp_pa
     tree["planet"]["without"] = tree["planet"].pop("omit_errors")
     logged = contents.loggable_digests(experiment, Workspace(str(tmp_path)))["logged"]
     assert logged["experiment"] == files.sha256_of_json(tree)
+    stated = load.load_experiment("demo", ["product.doi=10.5281/zenodo.1"])  # is the same run
+    again = contents.loggable_digests(stated, Workspace(str(tmp_path)))["logged"]
+    assert again == logged
 
 
 def test_a_section_may_be_renamed_with_all_that_is_in_it(monkeypatch):

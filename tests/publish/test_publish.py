@@ -79,7 +79,8 @@ def test_a_release_has_everything_and_its_maps_open(workspace, url):
     assert {f"maps/{arm}.zarr/zarr.json" for arm in ARMS} < keys
     assert {"scores.parquet", "summary.json", "report.html", "folds.parquet", "folds.geojson",
             "next_probes.csv", "card.md", "card.json", "experiment.yaml", "sites.geojson",
-            "footprints.json"} < keys  # fmt: skip
+            "footprints.json", "collection.json", "items/insitu.json", "intake.yaml", "README.txt",
+            } < keys  # fmt: skip
     assert not [key for key in keys if key.startswith(("state", "models", "cube", "backup"))]
     assert set(files.list_objects(release.url)) == keys | {"manifest.json"}
     for group in (None, "series"):
