@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup demo test test-servers test-cluster lint units stages scores studies trials bench faults soak conus globe growth projection clean
+.PHONY: setup browser demo test test-servers test-cluster lint units stages scores studies trials bench faults soak conus globe growth projection clean
 
 setup: .venv/ready
 
@@ -36,8 +36,15 @@ units: setup
 stages: setup
 	$(BIN)/pytest -m stages $(ARGS)
 
-# Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs.
-test-servers: setup
+# What tests in a browser need: packages of npm. Chromium is that of the system: apt install chromium.
+browser: tests/browser/node_modules/.ready
+
+tests/browser/node_modules/.ready: tests/browser/package.json
+	cd tests/browser && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	touch $@
+
+# Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs, web servers.
+test-servers: setup $(if $(shell command -v npm),browser)
 	$(BIN)/pytest -m servers $(ARGS)
 
 # Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow;

@@ -162,7 +162,9 @@ def _scores(table: pd.DataFrame, arm: str, site: str) -> Json:
 def _open_cube(subject: Subject) -> Cube | None:
     """Open the cube of an experiment; None if there is no complete one."""
     owner = subject.home.prepared(subject.experiment)
-    return None if owner.artefact("cube").manifest() is None else Cube.open(owner.url("cube.zarr"))
+    if owner.artefact("cube").manifest() is None:
+        return None
+    return Cube.open(owner.url("cube.zarr")).within(subject.experiment.period)
 
 
 def _rounded(value: float) -> float | None:

@@ -185,6 +185,7 @@ def maps_template(
             )
     for name, layer in SITE_LAYERS.items() if sites else ():
         about = {"units": "1", "grid_mapping": "crs", "coordinates": "lat lon"} | layer
+        about["coverage_content_type"] = "auxiliaryInformation"
         plane, shard = window.cell_shape, (SHARD, SHARD)
         arrays.append(ArraySpec(name, DIMS[1:], plane, "<f4", shard, shard, about))
     attrs = _group_attributes(experiment, window, arm, members)
@@ -239,6 +240,7 @@ def _describe_variables(
     mean: Json = common | {
         "long_name": variable.long_name,
         "cell_methods": methods,
+        "coverage_content_type": "modelResult",
         "ancillary_variables": f"{target}_std quality_flag input_status",
         "valid_range": [round(variable.minimum / step), round(variable.maximum / step)],
         "comment": "what a probe at a typical point of the cell would read"
@@ -247,6 +249,7 @@ def _describe_variables(
     }
     std: Json = common | {
         "long_name": f"standard deviation of the error of {variable.long_name}",
+        "coverage_content_type": "qualityInformation",
         "comment": STD_OF_POINTS if of_points else STD_OF_CELLS,
         "interval_factor_50": round(interval_half_width(0.5), 4),
         "interval_factor_90": round(interval_half_width(0.9), 4),
@@ -258,6 +261,7 @@ def _describe_variables(
     flag: Json = {
         "long_name": "quality of the value",
         "standard_name": "quality_flag",
+        "coverage_content_type": "qualityInformation",
         "flag_masks": [bit.value for bit in Quality],
         "flag_meanings": " ".join(str(bit.name).lower() for bit in Quality),
         "comment": "; ".join(f"{str(b.name).lower()}: {QUALITY_MEANINGS[b]}" for b in Quality),
@@ -285,15 +289,16 @@ def _coordinates(
     if not group:
         lat, lon = np.meshgrid(lat, lon, indexing="ij")
         lat_dims = lon_dims = DIMS[1:]
+    grid = "WGS 84 / NSIDC EASE-Grid 2.0 Global, EPSG:6933"
     y_name, x_name = "projection_y_coordinate", "projection_x_coordinate"
     arrays = [
         schema.time_coordinate(group, period, bounds="time_bnds"),
         coordinate(("time", "bnds"), "time_bnds", np.stack([days, days + 1], 1)),
-        coordinate(("y",), "y", window.cell_y, units="m", standard_name=y_name),
-        coordinate(("x",), "x", window.cell_x, units="m", standard_name=x_name),
+        coordinate(("y",), "y", window.cell_y, units="m", standard_name=y_name, axis="Y"),
+        coordinate(("x",), "x", window.cell_x, units="m", standard_name=x_name, axis="X"),
         coordinate(lat_dims, "lat", lat, **_degree_attributes("latitude", "north")),
         coordinate(lon_dims, "lon", lon, **_degree_attributes("longitude", "east")),
-        coordinate((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf()),
+        coordinate((), "crs", np.int32(0), **pyproj.CRS.from_epsg(6933).to_cf(), long_name=grid),
     ]
     if variable.depth_m is not None:
         attrs = {"units": "m", "standard_name": "depth", "long_name": "depth", "positive": "down"}
@@ -321,10 +326,29 @@ def coverage_attributes(period: tuple[date, date]) -> Json:
     }
 
 
+def _spatial_coverage(window: Window, depth: tuple[float, float] | None) -> Json:
+    """Return the attributes that say where the maps are: the centres and edges of the cells."""
+    lat_edges, lon_edges = window.cell_edges
+    north, south, west, east = lat_edges[0], lat_edges[-1], lon_edges[0], lon_edges[-1]
+    corners = ((north, west), (north, east), (south, east), (south, west), (north, west))
+    lat, lon = window.cell_lat, window.cell_lon
+    attrs: Json = {
+        "geospatial_lat_min": float(lat[-1]),
+        "geospatial_lat_max": float(lat[0]),
+        "geospatial_lon_min": float(lon[0]),
+        "geospatial_lon_max": float(lon[-1]),
+        "geospatial_bounds": f"POLYGON (({', '.join(f'{y:.5f} {x:.5f}' for y, x in corners)}))",
+        "geospatial_bounds_crs": "EPSG:4326",
+    }
+    if depth is not None:
+        attrs |= {"geospatial_vertical_min": depth[0], "geospatial_vertical_max": depth[1]}
+        attrs["geospatial_vertical_positive"] = "down"
+    return attrs
+
+
 def _group_attributes(experiment: Experiment, window: Window, arm: str, members: int) -> Json:
     left, bottom, right, top = window.bounds
     size = (right - left) / window.cell_shape[1]
-    lat, lon = window.cell_edges
     product, depth = experiment.product, experiment.table[experiment.target].depth_m
     stated = {
         "creator_url": product.creator_url,
@@ -349,11 +373,7 @@ def _group_attributes(experiment: Experiment, window: Window, arm: str, members:
         # xarray then reads them as coordinates, where rioxarray finds the reference system.
         "coordinates": "crs time_bnds" + ("" if depth is None else " depth_bnds"),
         **coverage_attributes(experiment.period),
-        "geospatial_lat_min": float(lat[-1]),
-        "geospatial_lat_max": float(lat[0]),
-        "geospatial_lon_min": float(lon[0]),
-        "geospatial_lon_max": float(lon[-1]),
-        "geospatial_bounds_crs": "EPSG:6933",
+        **_spatial_coverage(window, depth),
         "proj:code": "EPSG:6933",
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": list(window.cell_shape),

@@ -188,6 +188,8 @@ def time_coordinate(group: str, period: tuple[date, date], **attrs: Any) -> Arra
         calendar="proleptic_gregorian",
         standard_name="time",
         long_name="UTC day",
+        units_metadata="leap_seconds: none",
+        axis="T",
         **attrs,
     )
 

@@ -48,8 +48,8 @@ def copy(home, tmp_path):
 def in_the_cell(dataset):
     """The cell that is nearest to the place, found without the grid's arithmetic."""
     return dataset.isel(
-        y=int(np.abs(dataset.lat.values - LAT).argmin()),
-        x=int(np.abs(dataset.lon.values - LON).argmin()),
+        y=int(np.abs(dataset.lat.values[:, 0] - LAT).argmin()),
+        x=int(np.abs(dataset.lon.values[0] - LON).argmin()),
     )
 
 

@@ -78,7 +78,12 @@ def test_readers_find_coordinates_units_bounds_and_the_grid(opened, world, cube)
     assert opened[TARGET].attrs["units"] == "m"
     assert opened[TARGET].encoding["dtype"] == np.int16
     assert {"lat", "lon"} <= set(opened[TARGET].coords)
-    np.testing.assert_array_equal(opened.lat, cube.cells["lat"])
+    np.testing.assert_array_equal(opened.lat[:, 0], cube.cells["lat"])
+    np.testing.assert_array_equal(opened.lon[0], cube.cells["lon"])
+    assert (opened.lat.dims, opened.lon.dims) == (("y", "x"), ("y", "x"))
+    series = xr.open_zarr(world.workspace.url("maps/multiscale.zarr"), group="series")
+    one = series.swap_dims(y="lat", x="lon").sel(lat=44.5, lon=0, method="nearest")
+    assert one[TARGET].dims == ("time",)
     np.testing.assert_array_equal(opened.x, cube.cells["x"])
     width = opened.time_bnds.values[:, 1] - opened.time_bnds.values[:, 0]
     assert (width == np.timedelta64(1, "D")).all()
@@ -202,7 +207,7 @@ def test_the_first_of_the_next_probes_stands_where_the_gain_is_highest(world, op
     gain = opened.probe_gain
     best = gain.where(gain == gain.max(), drop=True)
     assert table.gain[0] == pytest.approx(float(gain.max()), abs=1e-6)
-    where = (float(best.lat[0]), float(best.lon[0]))
+    where = (float(best.lat[0, 0]), float(best.lon[0, 0]))
     assert (table.lat[0], table.lon[0]) == pytest.approx(where, abs=1e-6)
     assert (np.diff(table.gain) <= 1e-9).all()
     assert table.gain.sum() < 1
