@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import last_resort, publish, run_stages, verbs, verify
+from pipeline.cli import export, last_resort, publish, run_stages, verbs, verify
 from pipeline.cli.run_stages import (
     DebugOption,
     ExperimentArgument,
@@ -340,6 +340,9 @@ verify.add_verify_verb(app)
 
 
 publish.add_publish_verb(app)
+
+
+export.add_export_verb(app)
 
 
 def main() -> None:
