@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -102,16 +103,16 @@ class Maps:
         wanted = (period or "..").split("..")
         try:
             first, last = (
-                np.datetime64(day.strip() or end, "D")
+                date.fromisoformat(day.strip() or end)
                 for day, end in zip(wanted, (first_day, last_day), strict=True)
             )
         except ValueError as error:
             accepted = "expected FIRST..LAST, such as 2018-01-01..2018-06-30, or 2018-01-01.."
             raise ConfigError(f"--period {period}", accepted) from error
-        if not np.datetime64(first_day) <= first <= last <= np.datetime64(last_day):
+        if not first_day <= str(first) <= str(last) <= last_day:
             problem = f"the maps have the days {first_day}..{last_day}"
             raise ConfigError(f"--period {period}", problem, remedy="give days of theirs, in order")
-        start, stop = np.searchsorted(self.days, [first, last])
+        start, stop = np.searchsorted(self.days, np.array([first, last], "datetime64[D]"))
         return range(int(start), int(stop) + 1)
 
     @property

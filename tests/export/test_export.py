@@ -177,6 +177,7 @@ REFUSALS = [
     (Options("csv", places="/nowhere.csv"), "/nowhere.csv: not found; correct the path or URL"),
     (Options("cog", "satellite"), "arm 'satellite': "),
     (Options("cog", period="2016"), "--period 2016: expected FIRST..LAST, such as"),
+    (Options("cog", period="2016..2017"), "--period 2016..2017: expected FIRST..LAST"),
     (Options("cog", period="2016-12-01.."), "the maps have the days 2016-12-20..2017-02-10"),
     (Options("cog", period="2017-01-02..2017-01-01"), "give days of theirs, in order"),
     (Options("cog", period="2017-01-01..2017-02-11"), "the maps have the days 2016-12-20"),
