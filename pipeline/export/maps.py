@@ -136,7 +136,7 @@ class Maps:
           group: "" or "series"; whichever has better chunks for the part.
         """
         dataset = self.series if group else self.root
-        with zarr_arrays.intact_chunks(files.join(self.url, group, name)):
+        with zarr_arrays.intact_chunks(files.join(self.url, *filter(None, (group, name)))):
             values: NDArray[Any] = dataset[name].isel(time=time, y=y, x=x).values
         if name == FLAG:
             values = np.where(values == FLAG_FILL, values.dtype.type(Quality.NO_INPUTS), values)

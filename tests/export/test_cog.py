@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import rioxarray
-from conftest import TARGET, WINDOW
+from made_maps import TARGET, WINDOW, Said
 from pyproj import Transformer
 from rasterio.windows import Window as Part
 from rio_cogeo import cog_validate
@@ -23,8 +23,6 @@ DAY, MONTH = "2016-12-31", "2017-01"
 @pytest.fixture(scope="module")
 def exported(made, tmp_path_factory):
     """A day and two months in the grid of the maps, and a day in degrees."""
-    from conftest import Said
-
     folder = tmp_path_factory.mktemp("cog")
     for place, options in {
         "day": Options("cog", period=f"{DAY}..{DAY}"),

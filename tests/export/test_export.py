@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TARGET, Said
+from made_maps import TARGET, Said
 
 from pipeline import cli, files
 from pipeline.errors import SoilweaveError, StoreError

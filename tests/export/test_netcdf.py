@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import FIRST, TARGET, Said
+from made_maps import FIRST, TARGET, Said
 
 from pipeline.export import Options, export
 

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 import rasterio
+import web
 import xarray as xr
-from conftest import TARGET, Said
+from made_maps import TARGET, Said
 
 from pipeline import files, publish
 from pipeline.export import Options, export
@@ -41,6 +42,12 @@ def test_a_publication_gives_what_the_experiment_gives(world, tmp_path, said):
     export(str(tmp_path / "published"), str(tmp_path / "a"), options, said)
     assert said.line.startswith(f"0 files written, {len(names)} were there already")
     assert len(names) == 2 * 5
+    with web.serve(tmp_path / "published") as site:
+        export(site.url, str(tmp_path / "a"), options, said)
+        assert said.line.startswith(f"0 files written, {len(names)} were there already")
+        export(site.url, str(tmp_path / "c"), options, said)
+    for name in names:
+        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_from_and_to_a_bucket(made, s3, tmp_path, said):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import FIRST, LAST, TARGET, WINDOW
+from made_maps import FIRST, LAST, TARGET, WINDOW
 
 from pipeline.errors import SoilweaveError
 from pipeline.export import Options, export
