@@ -41,7 +41,7 @@ def test_a_publication_gives_what_the_experiment_gives(world, tmp_path, said):
     # They are the same maps, so nothing is to be written.
     export(str(tmp_path / "published"), str(tmp_path / "a"), options, said)
     assert said.line.startswith(f"0 files written, {len(names)} were there already")
-    assert len(names) == 2 * 5
+    assert len(names) == 2 * 6
     with web.serve(tmp_path / "published") as site:
         export(site.url, str(tmp_path / "a"), options, said)
         assert said.line.startswith(f"0 files written, {len(names)} were there already")
