@@ -9,14 +9,16 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from pipeline import failures
+from pipeline import failures, local_files
 from pipeline.errors import DamagedError, SoilweaveError, StoreError
 from pipeline.failures import S3_PREFIXES
+from pipeline.local_files import PART
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +34,6 @@ MAX_HTTP_S = 300.0  # for an HTTP request with its answer, however slowly the se
 NO_LISTING_CACHE = {"use_listings_cache": False}
 HTTP_PREFIXES = ("http://", "https://")
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # in the order of botocore
-PART = ".part-"  # in the name of a local file while it is being written
 HASHED_BYTES = 16 * 2**20  # that are read at a time to hash an object; few are larger
 DAMAGED_HINT = "restore it from a backup, or run again with --overwrite to rebuild it"
 
@@ -170,15 +171,31 @@ def write_bytes(url: str, data: bytes) -> None:
         if "file" not in protocols(filesystem):
             filesystem.pipe_file(path, data)
             return
-        filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-        part = f"{path}{PART}{uuid.uuid4().hex}"
-        try:
+        with local_files.replacing(path) as part:
             filesystem.pipe_file(part, data)
-            filesystem.mv(part, path)
-        except OSError:
-            with contextlib.suppress(StoreError):
-                remove(part)
-            raise
+
+
+@contextlib.contextmanager
+def written_whole(url: str) -> Iterator[str]:
+    """Yield the path of a local file to write, which is at the URL, whole, after the block.
+
+    What was there before stays until then, and also if the block or the upload fails.
+
+    Raises:
+      StoreError: If the file cannot be written or uploaded.
+    """
+    filesystem, path = _open_filesystem(url)
+    try:
+        if "file" in protocols(filesystem):
+            with local_files.replacing(path) as part:
+                yield part
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            part = os.path.join(folder, os.path.basename(path))
+            yield part
+            filesystem.put_file(part, path)
+    except failures.storage_exceptions() as error:
+        raise failures.store_error(url, "written", error) from error
 
 
 def write_json(url: str, value: Json) -> None:
@@ -206,7 +223,7 @@ def compare_and_swap(url: str, data: bytes, expected: bytes | None) -> bool:
     filesystem, path = _open_filesystem(url)
     with accessing(url, "written"):
         if "file" in protocols(filesystem):
-            return _compare_and_swap_local(url, path, data, expected)
+            return local_files.compare_and_swap(path, data, expected)
         options: Json = {"mode": "create"}
         try:
             if expected is not None:
@@ -265,7 +282,7 @@ def copy(source: str, target: str, link: bool = False) -> None:
     """
     filesystem, path = _open_filesystem(target)
     if "file" in protocols(filesystem):
-        if not (link and _link(_open_filesystem(source)[1], path)):
+        if not (link and local_files.link(_open_filesystem(source)[1], path)):
             write_bytes(target, read_bytes(source))
         return
     with accessing(source, f"copied to {target}"):
@@ -444,32 +461,6 @@ def _open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
             url, **NO_LISTING_CACHE, **with_endpoint(url, options)
         )
     return filesystem, str(path)
-
-
-def _link(source: str, target: str) -> bool:
-    """Make a hard link; return False if the file system has none, or the target exists."""
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with contextlib.suppress(OSError):
-        os.link(source, target)
-        return True
-    return False
-
-
-def _compare_and_swap_local(url: str, path: str, data: bytes, expected: bytes | None) -> bool:
-    import fcntl
-
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        content = read_bytes(url) if os.path.exists(path) else None
-        if content != expected:
-            return False
-        write_bytes(url, data)
-        return True
-    finally:
-        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
+from pipeline import files, local_files
 from pipeline.cluster import ray_cluster
 from pipeline.experiment import load
 from pipeline.storage import artefacts, backup, records, verify
@@ -119,7 +119,7 @@ def _restore(workspace: Workspace, problems: list[Problem]) -> bool:
 
 def _is_ours(key: str) -> bool:
     """Return whether an object is a chunk of an array, or was left by a run that was killed."""
-    return bool(records.array_folder(key)) or "/receipts/" in key or files.PART in key
+    return bool(records.array_folder(key)) or "/receipts/" in key or local_files.PART in key
 
 
 def _remake(

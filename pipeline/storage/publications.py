@@ -134,7 +134,9 @@ def find_release(url: str) -> Release | None:
     return None
 
 
-def open_maps(url: str, arm: str | None = None, group: str = "") -> xr.Dataset:
+def open_maps(
+    url: str, arm: str | None = None, group: str = "", packed: bool = False
+) -> xr.Dataset:
     """Open the maps of an arm, of a publication or of an experiment in a workspace.
 
     Of a publication, all values come from one release, also if others are published meanwhile; an
@@ -146,6 +148,7 @@ def open_maps(url: str, arm: str | None = None, group: str = "") -> xr.Dataset:
         an experiment. With HTTP, publications and releases need no listing.
       arm: The arm; by default `multiscale`, or else the first.
       group: "" for maps of a day, or "series" for the series of a cell.
+      packed: Leave values and attributes as they are stored, and do without dask.
 
     Returns:
       The maps, opened lazily.
@@ -161,10 +164,12 @@ def open_maps(url: str, arm: str | None = None, group: str = "") -> xr.Dataset:
     if arm not in arms:
         raise ConfigError(f"arm '{arm}'", f"{url} has the arms {', '.join(arms)}")
     if release is None:
-        return zarr_arrays.open_recorded(files.join(url, "maps", f"{arm}.zarr"), group)
+        store = files.join(url, "maps", f"{arm}.zarr")
+        return zarr_arrays.open_recorded(store, group, packed=packed)
     folder = f"maps/{arm}.zarr/"
     keys = {key.removeprefix(folder) for key in release.objects if key.startswith(folder)}
-    opened = zarr_arrays.open_recorded(files.join(release.url, folder.rstrip("/")), group, keys)
+    store = files.join(release.url, folder.rstrip("/"))
+    opened = zarr_arrays.open_recorded(store, group, keys, packed)
     return opened.assign_attrs(release=release.name)
 
 

@@ -201,7 +201,9 @@ def open_group(url: str, group: str) -> xr.Dataset:
     return dataset
 
 
-def open_recorded(url: str, group: str, keys: Iterable[str] | None = None) -> xr.Dataset:
+def open_recorded(
+    url: str, group: str, keys: Iterable[str] | None = None, packed: bool = False
+) -> xr.Dataset:
     """Open one group of a Zarr store lazily, with dask, as `xarray.open_zarr` does.
 
     Args:
@@ -209,6 +211,7 @@ def open_recorded(url: str, group: str, keys: Iterable[str] | None = None) -> xr
       group: The group; "" is the root.
       keys: The keys of all its objects, if they are known. Then nothing is listed, and reading an
         object that has been removed or lost is an error.
+      packed: Leave values and attributes as they are stored, and do without dask.
 
     Raises:
       StoreError: If there is no such group.
@@ -226,7 +229,9 @@ def open_recorded(url: str, group: str, keys: Iterable[str] | None = None) -> xr
     try:
         with _decodable(url, group):
             # The metadata are consolidated in the root alone.
-            dataset: xr.Dataset = xr.open_zarr(store, group=group or None, consolidated=not group)
+            options: Json = {"decode_cf": False, "chunks": None} if packed else {}
+            options |= {"group": group or None, "consolidated": not group}
+            dataset: xr.Dataset = xr.open_zarr(store, **options)
     except FileNotFoundError as error:
         hint = "give the URL of a publication, of a release, or of an experiment that has maps"
         raise StoreError(files.join(url, group), "there are no maps here", remedy=hint) from error

@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "Score arms and baselines (scores.parquet",
     "update": "Append new days to the maps of an experiment that was run",
     "score": "Test trained models on probes of your own; trains nothing",
+    "export": "Write maps as GeoTIFF, NetCDF or a table",
     "submit": "Run a verb as a job on a Ray cluster and follow it",
     "ls": "List presets; or the artefacts of an experiment",
 }

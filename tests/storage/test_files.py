@@ -1,8 +1,10 @@
 """URLs: an object is written whole or not at all, and a digest follows its content."""
 
+import errno
+import os
 import threading
+from pathlib import Path
 
-import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,10 +53,10 @@ def test_a_write_that_fails_leaves_the_old_object_and_no_part(tmp_path, monkeypa
     url = str(tmp_path / "object.bin")
     files.write_bytes(url, b"old")
 
-    def full(self, *_args, **_kwargs):
+    def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(fsspec.filesystem("file")), "mv", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StoreError, match="No space left on device"):
         files.write_bytes(url, b"new")
     assert files.read_bytes(url) == b"old"
@@ -120,3 +122,21 @@ def test_a_damaged_receipt_means_that_its_work_is_done_again(tmp_path):
     for data in (b"", b"{half", b"[]", b"null"):
         files.write_bytes(str(tmp_path / "1.json"), data)
         assert files.read_receipt(str(tmp_path / "1.json")) is None
+
+
+def test_a_file_written_in_place_is_whole_or_as_before(tmp_path):
+    url = str(tmp_path / "new" / "a.nc")
+
+    def write(content, error=None):
+        with files.written_whole(url) as path:
+            Path(path).write_text(content)
+            if error:
+                raise error
+
+    write("first")
+    with pytest.raises(KeyError):
+        write("half", KeyError("of the writer"))
+    with pytest.raises(StoreError, match=r"a\.nc: cannot be written: No space left on device"):
+        write("half", OSError(errno.ENOSPC, "No space left on device"))
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.nc"]
+    assert Path(url).read_text() == "first"
