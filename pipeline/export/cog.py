@@ -21,7 +21,7 @@ from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.export.maps import FLAG
 from pipeline.export.pieces import Piece, split_days, write_bytes
-from pipeline.storage.maps_schema import FLAG_FILL, VALUE_FILL
+from pipeline.storage.maps_schema import VALUE_FILL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 GRID_CRS = "EPSG:6933"
 CRS = (GRID_CRS, "EPSG:4326")
+FLAG_NODATA = 255  # bits that no flag has
 UNITS = {"day": "D", "month": "M"}
 CREATION = {"COMPRESS": "DEFLATE", "PREDICTOR": "YES", "BIGTIFF": "IF_SAFER"}
 MONTHLY = {
@@ -97,7 +98,7 @@ def _write(
     first, last = str(maps.days[days.start]), str(maps.days[days.stop - 1])
     tags = maps.attrs | {"time_coverage_start": first, "time_coverage_end": last}
     written: dict[str, Json] = {}
-    for name, bands, fill in zip(names, (values, flags), (VALUE_FILL, FLAG_FILL), strict=True):
+    for name, bands, fill in zip(names, (values, flags), (VALUE_FILL, FLAG_NODATA), strict=True):
         written |= write_bytes(url, name, encode(bands, fill, maps.transform, crs, tags))
     return written
 
@@ -162,7 +163,7 @@ def encode(
     stack, affine = _place(np.stack([band.values for band in bands]), fill, transform, crs)
     count, height, width = stack.shape
     form = {"count": count, "height": height, "width": width, "dtype": stack.dtype.name}
-    options = CREATION | {"OVERVIEW_RESAMPLING": "NEAREST" if fill == FLAG_FILL else "AVERAGE"}
+    options = CREATION | {"OVERVIEW_RESAMPLING": "NEAREST" if fill == FLAG_NODATA else "AVERAGE"}
     with MemoryFile() as raw, MemoryFile() as made:
         with raw.open(driver="GTiff", crs=crs, transform=affine, nodata=fill, **form) as out:
             out.write(stack)

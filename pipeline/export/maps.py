@@ -13,7 +13,7 @@ from pipeline import files
 from pipeline.errors import ConfigError, StoreError
 from pipeline.storage import publications, zarr_arrays
 from pipeline.storage.artefacts import Workspace
-from pipeline.storage.maps_schema import DIMS, FLAG_FILL, Quality
+from pipeline.storage.maps_schema import DIMS, Quality
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FLAG, STATUS = "quality_flag", "input_status"
 STORE, GROUPS = ".zarr", ("", "series")
+NOT_WRITTEN = 255  # fill value of `quality_flag` in maps of schema versions 2 and 3
 WHOLE = slice(None)
 
 # Attributes of the maps that describe the Zarr store, or that say the same as arrays in a file.
@@ -139,7 +140,7 @@ class Maps:
         with zarr_arrays.intact_chunks(files.join(self.url, *filter(None, (group, name)))):
             values: NDArray[Any] = dataset[name].isel(time=time, y=y, x=x).values
         if name == FLAG:
-            values = np.where(values == FLAG_FILL, values.dtype.type(Quality.NO_INPUTS), values)
+            values = np.where(values == NOT_WRITTEN, values.dtype.type(Quality.NO_INPUTS), values)
         return values
 
     def identity(self, days: range) -> str | None:

@@ -211,7 +211,7 @@ def test_maps_that_are_not_there_are_told(own, tmp_path, said):
 def test_a_full_disk_leaves_no_part(made, tmp_path, said, format_):
     points = tmp_path / "points.csv"
     points.write_text(
-        "lat,lon\n" + f"{made.opened().lat.values[0]},{made.opened().lon.values[0]}\n"
+        "lat,lon\n" + f"{made.opened().lat.values[0, 0]},{made.opened().lon.values[0, 0]}\n"
     )
     options = Options(format_, places=str(points) if format_ == "csv" else None)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -108,7 +108,9 @@ def test_parts_and_holes_count_by_their_area(made, tmp_path, said):
 def test_points_have_the_values_of_their_cells(made, tmp_path, said):
     maps = made.opened()
     cells = {"north": (0, 5), "south": (7, 519), "x, y": (3, 300)}
-    lines = [f'{maps.lat.values[y]};{maps.lon.values[x]};"{n}"' for n, (y, x) in cells.items()]
+    lines = [
+        f'{maps.lat.values[y, 0]};{maps.lon.values[0, x]};"{n}"' for n, (y, x) in cells.items()
+    ]
     rows = table(made, tmp_path, "mine.csv", "\n".join(["Latitude;Longitude;ID", *lines]), said)
     for name, (y, x) in cells.items():
         found, cell = rows[rows.id == name], maps.isel(y=y, x=x)
@@ -118,7 +120,7 @@ def test_points_have_the_values_of_their_cells(made, tmp_path, said):
         np.testing.assert_array_equal(found.quality_flag, cell.quality_flag)
         np.testing.assert_array_equal(found.cells, cell[TARGET].notnull())
         np.testing.assert_array_equal(found.coverage, cell[TARGET].notnull())
-    unnamed = f"lon,lat\n{maps.lon.values[2]},{maps.lat.values[1]}\n"
+    unnamed = f"lon,lat\n{maps.lon.values[0, 2]},{maps.lat.values[1, 0]}\n"
     assert set(table(made, tmp_path, "unnamed.csv", unnamed, said).id) == {1}
 
 
