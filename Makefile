@@ -37,10 +37,12 @@ stages: setup
 	$(BIN)/pytest -m stages $(ARGS)
 
 # What tests in a browser need: packages of npm. Chromium is that of the system: apt install chromium.
-browser: tests/browser/node_modules/.ready
+browser: .venv/browser/.ready
 
-tests/browser/node_modules/.ready: tests/browser/package.json
-	cd tests/browser && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+.venv/browser/.ready: tests/browser/package.json .venv/ready
+	mkdir -p .venv/browser
+	cp $< .venv/browser
+	cd .venv/browser && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@
 
 # Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs, web servers.

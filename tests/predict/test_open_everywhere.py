@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ import zarr_cm
 from compliance_checker.runner import CheckSuite, ComplianceChecker
 
 BROWSER = Path(__file__).resolve().parents[1] / "browser"
+PACKAGES = Path(sys.prefix) / "browser" / "node_modules"  # where `make browser` installs them
 PAGE = '<!doctype html><meta charset="utf-8"><script src="bundle.js"></script>'
 
 # What the checkers say although it is right or cannot be otherwise, by the reason.
@@ -111,6 +114,7 @@ def _in_one_line(name: str, message: str) -> str:
 
 # netCDF4 warns for every array whose type states its byte order, as those of Zarr do.
 @pytest.mark.filterwarnings("ignore:endian-ness of dtype")
+@pytest.mark.filterwarnings("ignore:Passing the dataset to every:DeprecationWarning")
 def test_a_netcdf_file_of_xarray_passes_the_checkers(opened, tmp_path):
     opened.to_netcdf(tmp_path / "maps.nc")
     with xr.open_dataset(tmp_path / "maps.nc") as again:
@@ -147,7 +151,7 @@ def test_attributes_say_what_a_value_means_and_where_it_comes_from(opened, demo)
 @pytest.fixture
 def chromium():
     found = shutil.which("chromium")
-    if found is None or not (BROWSER / "node_modules" / "ol").is_dir():
+    if found is None or not (PACKAGES / "ol").is_dir():
         pytest.skip("needs chromium and the packages that `make browser` installs with npm")
     return found
 
@@ -156,11 +160,10 @@ def chromium():
 def test_openlayers_reads_a_map_in_a_browser(maps_url, chromium, tmp_path):
     shutil.copytree(maps_url, tmp_path / "maps.zarr")
     (tmp_path / "page.html").write_text(PAGE)
-    esbuild = BROWSER / "node_modules" / ".bin" / "esbuild"
-    bundle = f"--outfile={tmp_path / 'bundle.js'}"
-    subprocess.run(
-        [esbuild, BROWSER / "geozarr.js", "--bundle", "--log-level=error", bundle], check=True
-    )
+    bundle = ["--bundle", "--log-level=error", f"--outfile={tmp_path / 'bundle.js'}"]
+    environment = os.environ | {"NODE_PATH": str(PACKAGES)}
+    command = [PACKAGES / ".bin" / "esbuild", BROWSER / "geozarr.js", *bundle]
+    subprocess.run(command, check=True, env=environment)
     wanted = xr.open_zarr(maps_url, mask_and_scale=False)
     asked = {"path": "maps.zarr", "time": 100, "shape": list(wanted.soil_moisture.shape[1:])}
     with web.serve(tmp_path) as site, tempfile.TemporaryDirectory() as profile:
