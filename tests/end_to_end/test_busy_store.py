@@ -22,7 +22,7 @@ cli.main()
 """
 KEPT = ("cube.zarr", "folds", "models", "experiment.yaml")
 
-pytestmark = pytest.mark.cluster  # each takes half a minute
+pytestmark = pytest.mark.runs  # each takes half a minute
 
 
 @pytest.fixture(scope="module")
