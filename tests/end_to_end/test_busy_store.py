@@ -20,7 +20,7 @@ ray_cluster.RETRY_WAIT_S = 0.1
 from pipeline import cli
 cli.main()
 """
-KEPT = ("cube.zarr", "folds", "models", "experiment.yaml")
+KEPT = ("cube.zarr", "folds", "models", "sites.parquet", "experiment.yaml")
 
 pytestmark = pytest.mark.runs  # each takes half a minute
 

@@ -133,8 +133,10 @@ def content(ran):
             if path.is_file() and path.name != "manifest.json":
                 found[str(path.relative_to(ran.workspace.root))] = path.read_bytes()
     for name in ("cube", "maps"):
-        text = json.dumps(ran.manifest(name))
-        made = [u["made"] for u in ran.manifest(name).get("updated", [])]
+        manifest = ran.manifest(name)
+        del manifest["record_sha256"]  # it is that of the rest, with the times
+        text = json.dumps(manifest)
+        made = [u["made"] for u in manifest.get("updated", [])]
         for when in made:
             text = text.replace(when, "")
         found[f"{name} manifest"] = text
