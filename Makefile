@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser demo test test-servers test-cluster lint units stages scores studies trials bench faults soak conus globe growth projection clean
+.PHONY: setup browser demo test test-servers test-cluster test-runs lint units stages scores studies trials bench faults soak conus globe growth projection clean
 
 setup: .venv/ready
 
@@ -49,10 +49,13 @@ browser: .venv/browser/.ready
 test-servers: setup $(if $(shell command -v npm),browser)
 	$(BIN)/pytest -m servers $(ARGS)
 
-# Jobs on a head and two workers with addresses of their own, nodes killed on the way; S3, MLflow;
-# and other long tests, such as runs that are interrupted.
+# Jobs on a head and two workers with addresses of their own, and nodes killed on the way.
 test-cluster: setup
 	$(BIN)/pytest -m cluster -o faulthandler_timeout=900 -s $(ARGS)
+
+# Whole runs: interrupted, in bad stores, on S3, over many kinds of sources; and other long tests.
+test-runs: setup
+	$(BIN)/pytest -m runs -o faulthandler_timeout=900 $(ARGS)
 
 # The results on real sites of docs/results.md; needs SOILWEAVE_DATA; an hour on 2 cores.
 CUBE := --set cube=$(WORKSPACE)/scan/cube.zarr

@@ -48,7 +48,7 @@ settings.load_profile("deterministic")
 
 # The kind of a test that uses a fixture; the first that applies counts, and the others are units.
 KINDS = {
-    "places": "cluster",  # a whole run on SeaweedFS, in test_buckets.py, for minutes
+    "places": "runs",  # a whole run on SeaweedFS, in test_buckets.py, for minutes
     "s3": "servers",  # SeaweedFS
     "started": "servers",  # SeaweedFS, PostgreSQL and MLflow, in test_servers.py
     "server": "servers",  # MLflow, in test_tracking.py
@@ -58,7 +58,7 @@ KINDS = {
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test by what it needs: `units`, `stages`, `servers` or `cluster`."""
+    """Mark every test by what it needs: `units`, `stages`, `servers`, `cluster` or `runs`."""
     marked = {"cluster", *KINDS.values()}
     for item in items:
         if not any(mark.name in marked for mark in item.iter_markers()):

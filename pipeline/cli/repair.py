@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files, local_files
+from pipeline.cli.run_stages import stage_modules
 from pipeline.cluster import ray_cluster
 from pipeline.experiment import load
 from pipeline.storage import artefacts, backup, records, verify
@@ -37,7 +38,7 @@ MAKERS = {
 
 
 def repair(workspace: Workspace, result: Result, progress: Progress) -> Result:
-    """Repair the problems of a verification, and verify again.
+    """Repair the problems of a verification, finish interrupted repairs, and verify again.
 
     What was made from an artefact whose content has changed by its repair is made anew, too.
 
@@ -52,7 +53,8 @@ def repair(workspace: Workspace, result: Result, progress: Progress) -> Result:
     Raises:
       SoilweaveError: If something cannot be made again; what is repaired by then is kept.
     """
-    if not result.problems:
+    unfinished = unfinished_repairs(workspace, result)
+    if not result.problems and not unfinished:
         return result
     with workspace.lease.given_back(), ray_cluster.session(workspace.root):
         workspace.lease.take(progress.note)
@@ -62,6 +64,8 @@ def repair(workspace: Workspace, result: Result, progress: Progress) -> Result:
                 result = verify.verify_workspace(workspace, progress)
         experiment = _experiment(workspace)
         for name in artefacts.ARTEFACTS:
+            if name in unfinished:
+                stage_modules()[MAKERS[name]].run(experiment, workspace, progress)
             damaged = [p for p in result.problems if p.artefact == name and p.kind != STALE]
             # An artefact before this one may have become another by its repair, or as before.
             records_now = verify.verify_workspace(workspace, progress, read=False).problems
@@ -71,6 +75,12 @@ def repair(workspace: Workspace, result: Result, progress: Progress) -> Result:
             _renew_backup(workspace, name)
         workspace.lease.check()
     return verify.verify_workspace(workspace, progress)
+
+
+def unfinished_repairs(workspace: Workspace, result: Result) -> list[str]:
+    """Return the names of the artefacts whose repair was interrupted, as after SIGKILL."""
+    begun = {name: workspace.artefact(name).begun() or {} for name in result.incomplete}
+    return [name for name, record in begun.items() if "repairs" in record]
 
 
 def _experiment(workspace: Workspace) -> Experiment:
@@ -130,7 +140,6 @@ def _remake(
     problems: list[Problem],
 ) -> None:
     """Make the damaged objects of one artefact again."""
-    from pipeline.cli.run_stages import stage_modules
     from pipeline.predict import repair as predict_repair
     from pipeline.prepare import repair as prepare_repair
 

@@ -75,12 +75,14 @@ def verify(
     with run_stages.show_progress() as progress:
         result = _verify(store, repair, progress)
         _print_result(result)
-        if repair and result.problems:
+        if repair:
             from pipeline.cli import repair as repairs
 
-            result = repairs.repair(store, result, progress)
-            out.print("after the repair:")
-            _print_result(result)
+            repaired = repairs.repair(store, result, progress)
+            if repaired is not result:
+                result = repaired
+                out.print("after the repair:")
+                _print_result(result)
     if json_:
         text = json.dumps(result.as_dict(), indent=1)
         files.write_bytes(files.make_absolute(json_), text.encode())

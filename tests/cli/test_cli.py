@@ -153,6 +153,19 @@ def test_a_second_run_starts_no_ray_and_touches_no_file(world, at):
     assert mtimes(world) == before
 
 
+def test_verify_takes_the_file_of_an_experiment(soilweave, at):
+    code, out, _ = soilweave("verify", *at)
+    assert (code, "no problem" in out) == (0, True), out
+
+
+def test_prepare_copies_the_sources_before_it_reads_them(soilweave, snow, tmp_path, local_ray):
+    command = ["prepare", snow, *TINY_SET, "--workspace", tmp_path / "new"]
+    code, _, said = soilweave(*command, "--stage-to", tmp_path / "copies")
+    assert code == 0, said
+    assert {path.stem for path in (tmp_path / "copies").glob("*.zarr")} >= {"cells", "sites"}
+    assert (tmp_path / "new" / "snow" / "cube.zarr" / "manifest.json").exists()
+
+
 def test_ls_lists_presets_artefacts_and_the_schema(soilweave, world, at):
     code, out, _ = soilweave("ls")
     assert code == 0
@@ -257,7 +270,7 @@ def test_sites_outside_the_domain_are_listed_and_spoil_no_median(world, at, scor
     assert medians(summary)["multiscale", "rmse"] is not None
 
 
-@pytest.mark.cluster  # it takes half a minute
+@pytest.mark.runs  # it takes half a minute
 def test_days_beyond_the_experiments_period_are_scored(
     soilweave, scored, snow, tmp_path, local_ray
 ):

@@ -292,7 +292,7 @@ run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, SilentProgre
 """
 
 
-@pytest.mark.cluster  # each waits for a process of its own
+@pytest.mark.runs  # each waits for a process of its own
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_driver_that_is_told_to_end_leaves_no_run_running(kept, tmp_path, how):
     """SIGTERM, as of `ray job stop` and of schedulers, Ctrl-C, and a terminal that is closed."""
@@ -331,7 +331,7 @@ run_stages.run(run_stages.STAGES["prepare"], experiment, workspace, Told())
 """
 
 
-@pytest.mark.cluster  # each waits for a process of its own
+@pytest.mark.runs  # each waits for a process of its own
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_a_driver_that_is_told_to_end_while_it_waits_ends_and_takes_nothing(kept, tmp_path, how):
     path, workspace = kept
@@ -346,7 +346,7 @@ def test_a_driver_that_is_told_to_end_while_it_waits_ends_and_takes_nothing(kept
     assert held.read_bytes() == before
 
 
-@pytest.mark.cluster  # each waits for a process of its own
+@pytest.mark.runs  # each waits for a process of its own
 def test_a_driver_below_nohup_survives_a_closed_terminal(kept, tmp_path):
     path, workspace = kept
     begun = tmp_path / "begun"

@@ -59,7 +59,7 @@ def root(tmp_path_factory):
     return folder / "ws" / "snow"
 
 
-@pytest.mark.cluster
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("begun", "send", "status"),
     [

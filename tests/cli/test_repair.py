@@ -144,6 +144,16 @@ def test_an_artefact_without_any_manifest_is_made_anew(copy):
     assert contents(copy) == before
 
 
+def test_a_repair_that_was_killed_is_finished_by_the_next(copy):
+    wanted = contents(copy)
+    copy.artefact("scores").reopen(["summary.json"])  # killed before the stage wrote it again
+    found = verify.verify_workspace(copy, SilentProgress())
+    assert (found.problems, found.incomplete) == ([], ["scores"])
+    mended = repair.repair(copy, found, SilentProgress())
+    assert (mended.problems, mended.incomplete) == ([], [])
+    assert contents(copy) == wanted
+
+
 def test_files_that_soilweave_does_not_write_are_left(copy, local_ray):
     note, shard = Path(copy.url("notes.txt")), Path(copy.url("cube.zarr/cells/mask/c/9/9"))
     note.write_text("mine")

@@ -20,9 +20,9 @@ ray_cluster.RETRY_WAIT_S = 0.1
 from pipeline import cli
 cli.main()
 """
-KEPT = ("cube.zarr", "folds", "models", "experiment.yaml")
+KEPT = ("cube.zarr", "folds", "models", "sites.parquet", "experiment.yaml")
 
-pytestmark = pytest.mark.cluster  # each takes half a minute
+pytestmark = pytest.mark.runs  # each takes half a minute
 
 
 @pytest.fixture(scope="module")

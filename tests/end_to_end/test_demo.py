@@ -84,7 +84,7 @@ def test_scores_against_the_truth_are_those_of_plain_xarray(place):
     }
 
 
-@pytest.mark.cluster  # it takes a quarter of a minute
+@pytest.mark.runs  # it takes a quarter of a minute
 def test_a_planet_made_elsewhere_is_used_as_it_is(place, tmp_path, local_ray):
     from pipeline import planet, prepare
     from pipeline.errors import StoreError

@@ -20,7 +20,7 @@ from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 from pipeline.train import stage as train_stage
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.runs
 PERIOD = "[2018-06-01, 2018-07-29]"
 
 SETTINGS = (

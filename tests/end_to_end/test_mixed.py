@@ -30,7 +30,7 @@ from pipeline import files
 from pipeline.grid import ease
 from pipeline.storage import zarr_arrays
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.runs
 BOX = (-104.0, 39.0, -102.4, 40.3)  # west, south, east, north
 FIRST, LAST = "2016-12-01", "2017-01-25"
 WINDOW = ease.Window.from_bbox(*BOX, 4)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from rich.table import Table
 
 from faults import registry, trial
+from pipeline.cli.run_stages import RUN
 
 HEAD = ("stage", "promise", "fault and mechanism", "tried", "outcome", "shown by")
 
 
 def by_stage(faults):
-    """Rows in the order of stages, as the registry first names them."""
-    order = list(dict.fromkeys(fault.stage for fault in faults))
+    """Rows in the order of the stages of `run`, then of others as the registry first names them."""
+    order = [*RUN, *dict.fromkeys(fault.stage for fault in faults)]
     return sorted(faults, key=lambda fault: order.index(fault.stage))
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import typer
 
 ROOT = Path(__file__).resolve().parents[2]
-SESSIONS = {"quick": "not cluster", "cluster": "cluster"}  # the marks of a session's tests
+# The marks of a session's tests.
+SESSIONS = {"quick": "not cluster and not runs", "runs": "runs", "cluster": "cluster"}
 SESSION_S = 3600
 
 

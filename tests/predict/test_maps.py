@@ -233,7 +233,7 @@ def copied(world, root):
     return Workspace(str(root))
 
 
-@pytest.mark.cluster  # it takes half a minute
+@pytest.mark.runs  # it takes half a minute
 def test_killed_in_the_middle_predict_finishes_and_maps_are_equal(world, tmp_path, local_ray):
     root = tmp_path / "snow"
     root.mkdir()

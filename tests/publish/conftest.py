@@ -17,7 +17,7 @@ def workspace(world, tmp_path):
 
 
 # In a bucket they take two minutes; test_daily.py publishes to one among the tests of servers.
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.cluster)])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.runs)])
 def url(request, tmp_path):
     """Where it is published to."""
     if request.param == "local":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import publishing
 import pytest
@@ -16,8 +17,12 @@ from publishing import ARMS, TARGET, Said
 
 from pipeline import files, publish
 from pipeline.errors import ConfigError, StoreError
+from pipeline.experiment import load
+from pipeline.predict import stage as predict_stage
+from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import SilentProgress
 from pipeline.storage import publications, tables
+from pipeline.storage.artefacts import Workspace
 from pipeline.storage.publications import open_maps, release_url
 
 STEP = 0.01  # of the stored values, in m
@@ -150,6 +155,26 @@ def test_the_model_card_says_what_how_good_and_where_not(workspace, tmp_path):
         *card["limits"],
     ):
         assert text in page, text
+
+
+def test_maps_by_models_of_another_experiment_are_published_without_scores(world, tmp_path):
+    settings = [f"models={world.workspace.url('models')}", "arms=[insitu]", "sources.insitu=[]"]
+    settings.append("sources.satellite=null")
+    experiment = load.load_experiment(str(world.path), settings, "elsewhere")
+    workspace = Workspace(str(tmp_path / "ws" / "elsewhere"))
+    with in_process.preparing():
+        prepare_stage.run(experiment, workspace, SilentProgress())
+    predict_stage.run(experiment, workspace, SilentProgress())
+    workspace.lease.release()
+    url = str(tmp_path / "p")
+    published(workspace, url)
+    release = publications.find_release(url)
+    assert {"maps/insitu.zarr/zarr.json", "card.md", "experiment.yaml"} < set(release.objects)
+    assert not [key for key in release.objects if key.startswith(("scores", "summary", "report"))]
+    card = files.read_bytes(files.join(release.url, "card.md")).decode()
+    assert "These maps have no scores of their own: their models come from elsewhere." in card
+    there = xr.open_zarr(workspace.url("maps/insitu.zarr"))
+    xr.testing.assert_equal(open_maps(url, "insitu").load(), there.load())
 
 
 def test_unchanged_is_not_published_again(workspace, tmp_path):

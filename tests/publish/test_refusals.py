@@ -187,6 +187,28 @@ def test_a_bucket_that_may_only_be_read(workspace, s3, monkeypatch):
         assert "give a folder or bucket that you can write to with --to" in said
 
 
+@pytest.mark.servers
+def test_a_bucket_that_may_not_be_listed(workspace, s3, tmp_path, monkeypatch):
+    """Publishing is refused before anything is sent; reading needs no listing."""
+    url = s3.url(tmp_path.name, "published")
+    publishing.fill_maps(workspace, 100)
+    publish.publish(workspace, url, SilentProgress())
+    before = files.list_objects(url)
+    publishing.fill_maps(workspace, 200)
+    with s3_proxy.before(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.unlisted = True
+        for place in (url, s3.url(tmp_path.name, "new")):
+            said = refused(workspace, place, "cannot be listed: the server refuses")
+            assert "allow s3:ListBucket" in said
+        for group in ("", "series"):
+            opened = open_maps(url, "insitu", group)
+            assert float(opened.snow_depth[5].max()) == pytest.approx(1.0)  # 100 steps of 0.01 m
+        assert {request.method for request in proxy.counted} <= {"GET", "HEAD"}
+    monkeypatch.undo()
+    assert files.list_objects(url) == before
+
+
 def test_the_command_line(workspace, tmp_path):
     url, folder = str(tmp_path / "p"), str(Path(workspace.root).parent)
     run = CliRunner().invoke

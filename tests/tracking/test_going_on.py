@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import threading
 from pathlib import Path
@@ -168,6 +169,29 @@ def test_a_server_that_dies_between_gets_the_rest_later(begun, server, proxy, mo
     mirrored(experiment, workspace)
     assert artifacts_of(server, experiment.name) == {"experiment.yaml", "folds.geojson"}
     (parent,), _ = runs_of(server, experiment.name)
+    assert parent.info.status == "FINISHED"
+
+
+def test_a_full_disk_stops_nothing_and_has_the_rest_later(begun, tmp_path, monkeypatch):
+    """The system refuses that the database beside the workspace grows."""
+    experiment, workspace = begun
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    database = tmp_path / "mlflow.db"
+    mirrored(experiment.model_copy(update={"name": "before"}), workspace)
+    (Path(workspace.root) / "mlflow.json").unlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (database.stat().st_size, limits[1]))
+    try:
+        said = mirrored(experiment, workspace)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(said) == 1
+    assert "the next run" in said[0], said
+    assert "\n" not in said[0]
+    mirrored(experiment, workspace)
+    assert set(record_of(workspace)["logged"]) == SETTINGS
+    assert params_of(f"sqlite:///{database}", experiment.name)["train.updates"] == "60"
+    (parent,), _ = runs_of(f"sqlite:///{database}", experiment.name)
     assert parent.info.status == "FINISHED"
 
 

@@ -316,7 +316,7 @@ def guarded(tmp_path_factory):
         yield uri
 
 
-@pytest.mark.cluster  # it takes a minute
+@pytest.mark.runs  # it takes a minute
 def test_a_server_behind_a_login_is_logged_in_to(world, guarded, tmp_path, monkeypatch):
     workspace = copied(world, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded)
