@@ -89,7 +89,7 @@ STD_OF_CELLS = (
     "on sites: value +- interval_factor_50 (interval_factor_90) standard deviations would hold "
     "50 % (90 %) of such values"
 )
-STANDARD_NAMES = "CF Standard Name Table"
+STANDARD_NAMES = "CF Standard Name Table v93"
 
 # Layers of the root that exist if the arm is trained on sites.
 SITE_LAYERS = {

@@ -114,6 +114,7 @@ def _in_one_line(name: str, message: str) -> str:
 
 # netCDF4 warns for every array whose type states its byte order, as those of Zarr do.
 @pytest.mark.filterwarnings("ignore:endian-ness of dtype")
+@pytest.mark.filterwarnings("ignore:Problem fetching standard name table")  # no network
 @pytest.mark.filterwarnings("ignore:Passing the dataset to every:DeprecationWarning")
 def test_a_netcdf_file_of_xarray_passes_the_checkers(opened, tmp_path):
     opened.to_netcdf(tmp_path / "maps.nc")
