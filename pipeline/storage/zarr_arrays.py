@@ -202,16 +202,21 @@ def open_group(url: str, group: str) -> xr.Dataset:
 
 
 def open_recorded(
-    url: str, group: str, keys: Iterable[str] | None = None, packed: bool = False
+    url: str,
+    group: str,
+    keys: Iterable[str] | None = None,
+    packed: bool = False,
+    chunks: Json | None = None,
 ) -> xr.Dataset:
-    """Open one group of a Zarr store lazily, with dask, as `xarray.open_zarr` does.
+    """Open one group of a Zarr store lazily.
 
     Args:
       url: URL of the store.
       group: The group; "" is the root.
       keys: The keys of all its objects, if they are known. Then nothing is listed, and reading an
         object that has been removed or lost is an error.
-      packed: Leave values and attributes as they are stored, and do without dask.
+      packed: Leave values and attributes as they are stored.
+      chunks: The chunks of dask, as in `xarray.open_zarr`; None does without dask.
 
     Raises:
       StoreError: If there is no such group.
@@ -229,8 +234,8 @@ def open_recorded(
     try:
         with _decodable(url, group):
             # The metadata are consolidated in the root alone.
-            options: Json = {"decode_cf": False, "chunks": None} if packed else {}
-            options |= {"group": group or None, "consolidated": not group}
+            options: Json = {"group": group or None, "consolidated": not group}
+            options |= {"decode_cf": not packed, "chunks": chunks}
             dataset: xr.Dataset = xr.open_zarr(store, **options)
     except FileNotFoundError as error:
         hint = "give the URL of a publication, of a release, or of an experiment that has maps"

@@ -1,17 +1,24 @@
 """Maps of CONUS: a block written, a day and a cell's ten years read as a user reads them.
 
 The store has the form that `predict` writes (its template, its shards); only the part that is read
-here is there. Before each reading the system forgets the files, so they come from the disk.
+here is there. It is read from the disk, whose files the system forgets before each reading, and
+from an S3 server on this machine: by zarr alone, by xarray, and by xarray with dask.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 import warnings
 from functools import partial
+from unittest import mock
 
+import fsspec
 import numpy as np
+import servers
 import xarray as xr
+import zarr
 
 from bench import machine
 from bench.measure import in_turn, per_second
@@ -21,7 +28,7 @@ from pipeline.storage import maps_schema, schema, zarr_arrays
 
 SECTION = "maps of CONUS, 284 x 628 cells"
 PERIOD = "[2010-01-01, 2019-12-31]"
-DAY_MS, SERIES_MS = 25.0, 50.0
+DAY_MS, SERIES_MS = 10.0, 20.0
 TARGET = "soil_moisture"
 
 
@@ -40,8 +47,14 @@ def rows(context):
     n_days = len(schema.time_axis(experiment.period))
     fill(url, made, n_days)
     zarr_arrays.consolidate(url)
-    first = schema.epoch_day(experiment.period[0])
-    yield from read(context, folder, url, first, n_days)
+    files = [path for path in (folder / "multiscale.zarr").rglob("*") if path.is_file()]
+    yield from read(context, "from disk", url, n_days, files)
+    with contextlib.ExitStack() as stack:
+        s3 = stack.enter_context(servers.seaweed(folder))
+        stack.enter_context(mock.patch.dict(os.environ, s3.environment))
+        there = s3.url("maps", "multiscale.zarr")
+        fsspec.filesystem("s3").put(url, there, recursive=True)
+        yield from read(context, "from S3 on this machine", there, n_days)
 
 
 class Fields:
@@ -108,12 +121,17 @@ def fill(url, made, n_days):
         )
 
 
-def read(context, folder, url, first, n_days):
-    """A day of the whole region, and ten years of a cell, each opened anew or not."""
+def read(context, place, url, n_days, files=()):
+    """A day of the whole region, and ten years of a cell, by each reader.
+
+    Args:
+      context: The context of the section.
+      place: Where the store is, in words.
+      url: URL of the store.
+      n_days: Number of days of the store.
+      files: Files that the system forgets before each reading.
+    """
     rng = np.random.default_rng(1)
-    store = folder / "multiscale.zarr"
-    files = [path for path in store.rglob("*") if path.is_file()]
-    opened = {group: xr.open_zarr(url, group=group) for group in (None, "series")}
 
     def cold(action):
         for path in files:
@@ -122,47 +140,59 @@ def read(context, folder, url, first, n_days):
         action()
         return time.perf_counter() - begun
 
-    def day(dataset):
-        when = np.datetime64(first + int(rng.integers(0, 3 * schema.BLOCK_DAYS)), "D")
-        return dataset()[TARGET].sel(time=when.astype("datetime64[ns]")).values
+    def day(array):
+        return np.asarray(array[int(rng.integers(0, 3 * schema.BLOCK_DAYS))])
 
-    def cell(dataset):
+    def cell(array):
         y, x = rng.integers(0, schema.SHARD, 2)
-        return dataset()[TARGET][:, int(y), int(x)].values
+        return np.asarray(array[:, int(y), int(x)])
 
-    def anew(group):
-        return partial(xr.open_zarr, url, group=group)
-
-    there = {group: partial(opened.get, group) for group in opened}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert np.isfinite(day(there[None])).all()
-        assert np.isfinite(cell(there["series"])).all()
-        actions = {
-            "day": lambda: cold(lambda: day(there[None])),
-            "day anew": lambda: cold(lambda: day(anew(None))),
-            "day warm": lambda: day(there[None]),
-            "cell": lambda: cold(lambda: cell(there["series"])),
-            "cell anew": lambda: cold(lambda: cell(anew("series"))),
-            "cell warm": lambda: cell(there["series"]),
-        }
+        kinds = {"day": ("", day), "cell": ("series", cell)}
+        actions = {}
+        for kind, (group, take) in kinds.items():
+            arrays = opened(url, group)
+            assert np.isfinite(take(arrays["xarray"])).all()
+            for reader, array in arrays.items():
+                actions[kind, reader] = partial(cold, partial(take, array))
+            actions[kind, "anew"] = partial(cold, partial(opened_and_taken, url, group, take))
         taken = in_turn(
-            actions, context.rounds(15, 50), told=lambda text: context.told("read", text)
+            actions, context.rounds(15, 50), told=lambda text: context.told(place, str(text))
         )
-    for name, what, most in (
+    for kind, what, most in (
         ("day", "a day's map", DAY_MS),
         ("cell", f"a cell's ten years, {n_days} days", SERIES_MS),
     ):
-        for kind, told, aim in (
-            (name, "from disk, the store opened before", Aim(most, least=False, of_ratio=False)),
-            (f"{name} warm", "files in memory", None),
-            (f"{name} anew", "from disk, opening the store counted", None),
+        aimed = Aim(most, least=False, of_ratio=False)
+        for reader, how, aim in (
+            ("xarray", "by xarray, as open_maps does", aimed if files else None),
+            ("dask", "by xarray with dask, the default of open_zarr", None),
+            ("anew", "by xarray, opening counted", None),
         ):
             yield Row(
                 SECTION,
-                f"{what} read: {told}",
+                f"{what} {place}, {how}",
                 "ms",
-                [1e3 * s for s in taken[kind]],
+                [1e3 * s for s in taken[kind, reader]],
+                beside="zarr alone",
+                beside_samples=[1e3 * s for s in taken[kind, "zarr"]],
                 aim=aim,
-                way="reading and decoding of chunks, one after the other, in xarray and dask",
+                way="reading and decoding of chunks",
             )
+
+
+def opened(url, group):
+    """The array of values, by reader."""
+    options = {"group": group or None, "consolidated": not group}
+    return {
+        "zarr": zarr.open_group(url, mode="r")[f"{group}/{TARGET}".lstrip("/")],
+        "xarray": xr.open_zarr(url, chunks=None, **options)[TARGET],
+        "dask": xr.open_zarr(url, **options)[TARGET],
+    }
+
+
+def opened_and_taken(url, group, take):
+    """What is taken from a store that is opened for it."""
+    options = {"group": group or None, "consolidated": not group}
+    return take(xr.open_zarr(url, chunks=None, **options)[TARGET])
