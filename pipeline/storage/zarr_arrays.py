@@ -33,7 +33,9 @@ def create_group(
 ) -> None:
     """Create the arrays of a Zarr store, and write the values of its coordinates.
 
-    Attributes of existing groups are updated; existing arrays and their shards are kept.
+    Attributes of existing groups are updated; existing arrays and their shards are kept. The values
+    of coordinates are written in any case, because a run that was killed may have created the array
+    and not written them.
     Chunks are compressed and have a CRC-32C, so that readers notice if one is damaged.
 
     Args:
@@ -53,6 +55,10 @@ def create_group(
         if array.path not in root:
             other: Any = None if others is None else others.get(array.path)
             _create_array(root, array, None if other is None else other.compressors)
+            continue
+        stored: Any = root[array.path]
+        if array.values is not None and stored.shape == array.shape:
+            stored[...] = array.values
 
 
 def extend_group(url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json]) -> None:

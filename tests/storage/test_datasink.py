@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import zarr
 
 from pipeline import files
@@ -133,3 +135,24 @@ def test_a_row_is_flat():
     row = shard_row(STORE, ARRAY, (0, 0, 8), values)
     assert {type(value) for value in row.values()} == {str, bytes}
     np.testing.assert_array_equal(np.frombuffer(row["values"], row["dtype"]), values.ravel())
+
+
+@pytest.mark.parametrize("n", range(3))
+def test_coordinates_that_a_killed_run_has_left_empty_are_written_by_the_next(tmp_path, n):
+    """An array and its values are two writes; a run was killed between those of one coordinate."""
+    url, size = str(tmp_path / "a.zarr"), 4
+    coordinates = [
+        schema.ArraySpec(
+            f"cells/{name}", (name,), (size,), "<i4", (size,), (size,), {}, np.arange(size)
+        )
+        for name in ("time", "y", "x")
+    ]
+    field = schema.ArraySpec("cells/rain", ("time",), (size,), "<f4", (size,), (size,))
+    left = [dataclasses.replace(coordinates[n], values=None), *coordinates[:n]]
+    zarr_arrays.create_group(url, [*left, field], {})
+    zarr_arrays.write_shards(url, "cells/rain", [slice(0, size)], np.ones(size, np.float32))
+    zarr_arrays.create_group(url, [*coordinates, field], {})
+    opened = zarr_arrays.open_group(url, "cells")
+    for name in ("time", "y", "x"):
+        assert opened[name].values.tolist() == [0, 1, 2, 3]
+    assert (opened["rain"].values == 1).all()
