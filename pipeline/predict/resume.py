@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
+UPDATE_LINE = "soilweave, update to"  # in the attribute `history`
 UPDATED_STATE = ("block", "hidden", "cell")  # arrays of the state that an update changes
 
 
@@ -180,9 +181,11 @@ def _apply_change(
     for arm, maps_form, state_form in _changed_arrays(experiment, root, change):
         url, state_url = (workspace.url(kind, f"{arm}.zarr") for kind in ("maps", "state"))
         attrs = maps_schema.coverage_attributes(period) | {"date_modified": change["made"]}
-        history = str(zarr_arrays.read_attributes(url).get("history", ""))
-        line = f"{change['made']}: soilweave update to {change['through']}"
-        attrs["history"] = history if line in history else f"{history}\n{line}".strip()
+        # All updates are in the manifest; the attribute would grow from day to day.
+        history = str(zarr_arrays.read_attributes(url).get("history", "")).splitlines()
+        kept = [line for line in history if UPDATE_LINE not in line]
+        last = f"{change['made']}: {UPDATE_LINE} {change['through']}"
+        attrs["history"] = "\n".join([*kept, last])
         zarr_arrays.extend_group(url, maps_form, {"": attrs, "series": attrs})
         zarr_arrays.consolidate(url)
         if state_form:

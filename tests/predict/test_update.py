@@ -14,7 +14,7 @@ import world as world_module
 import xarray as xr
 import yaml
 
-from pipeline import cli, files, prepare
+from pipeline import __version__, cli, files, prepare
 from pipeline.cli import repair
 from pipeline.cli import update as cli_update
 from pipeline.errors import ConfigError, DataError, StoreError
@@ -204,6 +204,9 @@ def is_what_the_whole_period_gives(mine, fresh):
         ours, theirs = (r.maps(group) for r in (mine, fresh))
         same(ours, theirs)
         assert ours.attrs["time_coverage_end"] == LATER
+        made, updated = ours.attrs["history"].splitlines()
+        assert made == f"{ours.attrs['date_created']}: soilweave {__version__}, predict"
+        assert updated == f"{ours.attrs['date_modified']}: soilweave, update to {LATER}"
         np.testing.assert_array_equal(ours.time_bnds, theirs.time_bnds)
         np.testing.assert_array_equal(ours.time, theirs.time)
     url = "state/insitu.zarr"
