@@ -47,10 +47,10 @@ def copy(home, tmp_path):
 
 def in_the_cell(dataset):
     """The cell that is nearest to the place, found without the grid's arithmetic."""
-    return dataset.isel(
-        y=int(np.abs(dataset.lat.values[:, 0] - LAT).argmin()),
-        x=int(np.abs(dataset.lon.values[0] - LON).argmin()),
-    )
+    lat, lon = dataset.lat.values, dataset.lon.values
+    if lat.ndim > 1:  # in the root of the maps, not in the cube
+        lat, lon = lat[:, 0], lon[0]
+    return dataset.isel(y=int(np.abs(lat - LAT).argmin()), x=int(np.abs(lon - LON).argmin()))
 
 
 def manifest(folder, name):
