@@ -282,11 +282,13 @@ def test_the_verb_tells_it_in_words(home, answer, tmp_path, monkeypatch, capsys)
         "Flags      none",
         "Nearest sites",
         "precipitation",
+        "kg m-2 day-1",
         "licence CC0-1.0",
         answer["origin"]["artefacts"]["cube"]["digest"][:12],
         "The digests agree",
     ):
         assert text in told, text
+    assert "…" not in told  # no number is cut off, although the screen has 80 columns
     assert json.loads(out.read_text()) == answer
     assert run(monkeypatch, str(home), *asked, "--arm", "satellite") == 0
     told = capsys.readouterr().out
