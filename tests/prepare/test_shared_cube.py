@@ -15,6 +15,7 @@ from pipeline.cli import app
 from pipeline.cluster import submit
 from pipeline.errors import StoreError
 from pipeline.experiment import load
+from pipeline.predict import resume
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.progress import SilentProgress
@@ -136,6 +137,15 @@ def test_models_of_a_part_of_a_cube_are_made_from_that_part(world, tmp_path, tra
     assert not logged["foreign"]
     assert {"folds", "models/insitu"} <= logged["logged"].keys()
     assert origins.find_stale(experiment, origins.read_chain(experiment, workspace)) == []
+
+
+def test_an_update_of_days_before_the_part_changes_no_maps(world, monkeypatch):
+    experiment = part_of_the_cube(world, day_of(world, 32), day_of(world, 100))
+    last, before = str(world.experiment.period[1]), str(day_of(world, 31))
+    updated = {"complete_through": last, "updated": [{"revised": [before]}]}
+    monkeypatch.setattr(Cube, "manifest", staticmethod(lambda *_: updated))
+    said = resume.run(experiment, world.workspace, SilentProgress(), ("", ""), None)
+    assert said == [f"nothing new, maps reach {last}"]
 
 
 @pytest.mark.parametrize(
