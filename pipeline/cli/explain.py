@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 
 from pipeline import files
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DIGEST = 12  # characters of a digest that are shown
 SATELLITE_ARM = "satellite"
+MAX_TABLE_WIDTH = 400  # characters
 
 LatOption = Annotated[float, typer.Option("--lat", help="Latitude in degrees north.")]
 LonOption = Annotated[float, typer.Option("--lon", help="Longitude in degrees east.")]
@@ -75,7 +77,11 @@ def explain(
     url = experiment if "://" in experiment else verify.find_store(experiment, workspace, name).root
     answer = explaining.explain(url, lat, lon, _parse_day(day), arm)
     for part in _as_text(answer):
-        out.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+        if isinstance(part, Table):
+            # Rich would cut numbers off on a narrow screen, or where there is none.
+            wide = out.options.update_width(MAX_TABLE_WIDTH)
+            part.width = Measurement.get(out, wide, part).maximum
+        out.print(part, markup=False, highlight=False, soft_wrap=True)
     if json_:
         text = json.dumps(answer, indent=1, ensure_ascii=False)
         files.write_bytes(files.make_absolute(json_), text.encode())

@@ -55,8 +55,10 @@ def run(
         hint = f"make them again: soilweave predict {experiment.name} --overwrite"
         raise StoreError(maps_url, "were made from another cube or other models", remedy=hint)
     artefact.check_objects(manifest)
-    for url, record in ((maps_url, manifest), (cube_url, Cube.manifest(experiment, workspace))):
-        hint = f"make them again, then update: soilweave run {experiment.name} --overwrite"
+    cube = Cube.manifest(experiment, workspace)
+    owner = workspace.prepared(experiment).root.rpartition("/")[2]
+    for url, record, name in ((maps_url, manifest, experiment.name), (cube_url, cube, owner)):
+        hint = f"make them again, then update: soilweave run {name} --overwrite"
         earlier_versions.check_same_blocks(url, record, "it cannot be continued", hint)
     done = date.fromisoformat(manifest["complete_through"])
     if through is not None and through < done:

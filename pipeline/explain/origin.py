@@ -32,7 +32,7 @@ def describe_origin(subject: Subject) -> Json:
     return {
         "artefacts": origins.describe_chain(manifests),
         "updates": manifests["maps"].get("updated", []),
-        "stale": origins.find_stale(manifests),
+        "stale": origins.find_stale(subject.experiment, manifests),
         "models": origins.list_members(manifests, subject.arm),
         "catalog": subject.experiment.sources.catalog,
         "entries": _entries(manifests.get("cube", {}).get("entries", {})),

@@ -11,6 +11,7 @@ centre lies in: nothing is interpolated, so they belong together.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ def _place(
 ) -> tuple[NDArray[Any], Any]:
     """Return bands (band, y, x) in a coordinate reference system, and the transform of pixels."""
     from rasterio import warp
-    from rasterio.transform import Affine, array_bounds
+    from rasterio.transform import Affine, array_bounds, from_bounds
 
     size, left, top = transform
     affine = Affine(size, 0.0, left, 0.0, -size, top)
@@ -192,6 +193,10 @@ def _place(
     count, height, width = stack.shape
     bounds = array_bounds(height, width, affine)
     target, columns, rows = warp.calculate_default_transform(GRID_CRS, crs, width, height, *bounds)
+    # Its resolution, but with the edges of the maps: those that it finds lack a part of a globe.
+    west, south, east, north = warp.transform_bounds(GRID_CRS, crs, *bounds)
+    columns, rows = (math.ceil(n / target.a) for n in (east - west, north - south))
+    target = from_bounds(west, south, east, north, columns, rows)
     placed = np.full((count, rows, columns), fill, stack.dtype)
     warp.reproject(
         stack,

@@ -118,18 +118,48 @@ def _parse(url: str, data: bytes) -> list[tuple[str, Any]]:
     if repeated:
         problem = f"has several places of one id: {', '.join(repeated[:SHOWN])}"
         raise DataError(url, problem, remedy="give each an id of its own")
-    beyond = [name for name, geometry in shapes if not _is_in_degrees(geometry)]
-    if beyond:
-        problem = f"has places that are not in degrees: {', '.join(beyond[:SHOWN])}"
-        hint = "give latitudes from -90 to 90, and longitudes from -180 to 180"
-        raise DataError(url, problem, remedy=hint)
+    for is_wrong, problem, hint in CHECKS:
+        if wrong := [name for name, geometry in shapes if is_wrong(geometry)]:
+            raise DataError(url, f"{problem}: {', '.join(wrong[:SHOWN])}", remedy=hint)
     return shapes
 
 
-def _is_in_degrees(geometry: Any) -> bool:
-    """Return whether a geometry has coordinates, and all can be longitude and latitude."""
+def _may_cross_180(geometry: Any) -> bool:
+    """Return whether an edge is so long that it was probably meant to go the other way around.
+
+    An edge of 360 degrees, as of a box around the Earth, can only go one way.
+    """
+    parts = shapely.get_parts(geometry)
+    rings = shapely.get_rings(parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON])
+    edges = (np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])) for ring in rings)
+    return any(((length > 180) & (length < 360)).any() for length in edges)
+
+
+def _has_no_area(geometry: Any) -> bool:
+    """Return whether a polygon is a line or a point."""
+    return geometry.geom_type in POLYGONS and shapely.make_valid(geometry).area == 0
+
+
+def _is_not_in_degrees(geometry: Any) -> bool:
+    """Return whether a geometry has coordinates that cannot be longitude and latitude, or none."""
     west, south, east, north = geometry.bounds  # NaN if there are none
-    return bool(-180 <= west <= east <= 180 and -90 <= south <= north <= 90)
+    return not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90)
+
+
+CHECKS = (
+    (
+        _is_not_in_degrees,
+        "has places that are not in degrees",
+        "give latitudes from -90 to 90, and longitudes from -180 to 180",
+    ),
+    (
+        _may_cross_180,
+        "has polygons with an edge over 180 degrees long",
+        "cut a polygon that crosses the meridian of 180 degrees into two there, as RFC 7946 says, "
+        "and divide a long edge by a point on it",
+    ),
+    (_has_no_area, "has polygons without area", "correct them or leave them out"),
+)
 
 
 def _table(text: str) -> Iterator[tuple[str, Any]]:
@@ -138,7 +168,7 @@ def _table(text: str) -> Iterator[tuple[str, Any]]:
     names = {str(name).strip().lower(): name for name in rows.fieldnames or ()}
     lat, lon, name = (_first(names, known) for known in (LAT, LON, ID))
     if lat is None or lon is None:
-        raise ValueError(f"its columns are {', '.join(names)}")
+        raise ValueError(f"its columns are {', '.join(names) or 'none'}")
     for number, row in enumerate(rows, 1):
         try:
             y, x = float(row[lat]), float(row[lon])

@@ -95,7 +95,8 @@ def _plan_change(
     updates = cube.get("updated", [])
     seen = manifest.get("cube_updates", 0)
     revised_days = {day for update in updates[seen:] for day in update["revised"]}
-    revised = sorted(day for day in revised_days if day <= str(done))
+    # A shared cube may have begun earlier, with days that these maps were not made from.
+    revised = sorted(day for day in revised_days if str(experiment.period[0]) <= day <= str(done))
     spans = schema.clip_spans(cube.get("preliminary", []), (experiment.period[0], last_day))
     days = [*revised[:1], *([str(done + timedelta(1))] if last_day > done else [])]
     if not days and spans == manifest.get("preliminary", []):

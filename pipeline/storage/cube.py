@@ -11,7 +11,7 @@ import numpy as np
 from pipeline import files
 from pipeline.errors import StoreError
 from pipeline.grid import lookup
-from pipeline.storage import schema, zarr_arrays
+from pipeline.storage import artefacts, schema, zarr_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,8 @@ class Cube:
     sites: xr.Dataset | None
     site_ids: tuple[str, ...]
 
-    @staticmethod
-    def source(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
+    @classmethod
+    def source(cls, experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
         """Return the URL and the digest of an experiment's cube: its own one, or `cube: URL`.
 
         A cube of another experiment may have a longer period. The digest then covers the period of
@@ -76,8 +76,21 @@ class Cube:
         if problems:
             hint = "use the settings of the cube, or omit cube and prepare another one"
             raise StoreError(url, *problems, remedy=hint)
-        digest, period = artefact.digest(), [str(day) for day in experiment.period]
-        return url, digest if period == recorded else files.sha256_of_json([digest, period])
+        artefact.check_objects(manifest)
+        return url, cls.digest(manifest, experiment)
+
+    @staticmethod
+    def digest(manifest: Json, experiment: Experiment) -> str:
+        """Return the digest that what is made from a cube records.
+
+        Args:
+          manifest: The manifest of the cube, which may have a longer period than the experiment.
+          experiment: The experiment that uses the cube.
+        """
+        digest, period = artefacts.digest_of(manifest), [str(day) for day in experiment.period]
+        if period == manifest["inputs"]["period"]:
+            return digest
+        return files.sha256_of_json([digest, period])
 
     @classmethod
     def of(cls, experiment: Experiment, workspace: Workspace) -> Cube:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline import files
 from pipeline.storage import artefacts
 from pipeline.storage.artefacts import Artefact
+from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
     from pipeline.experiment.config import Experiment
@@ -27,7 +28,8 @@ def read_chain(experiment: Experiment, workspace: Workspace) -> dict[str, Json]:
       workspace: Its folder in the workspace.
 
     Returns:
-      The manifests of the complete artefacts, by the names in CHAIN.
+      The manifests of the complete artefacts, by the names in CHAIN. The `identity` of the cube is
+        that of the part of it that the experiment uses.
 
     Raises:
       DamagedError: If a manifest cannot be decoded.
@@ -38,7 +40,10 @@ def read_chain(experiment: Experiment, workspace: Workspace) -> dict[str, Json]:
         url = files.make_absolute(experiment.models).rstrip("/")
         holders["models"] = Artefact("models", f"{url}/")
     manifests = {name: artefact.manifest() for name, artefact in holders.items()}
-    return {name: manifest for name, manifest in manifests.items() if manifest is not None}
+    found = {name: manifest for name, manifest in manifests.items() if manifest is not None}
+    if cube := found.get("cube"):
+        found["cube"] = cube | {"identity": Cube.digest(cube, experiment)}
+    return found
 
 
 def describe_chain(manifests: dict[str, Json]) -> dict[str, Json]:
@@ -53,10 +58,20 @@ def describe_chain(manifests: dict[str, Json]) -> dict[str, Json]:
     }
 
 
-def find_stale(manifests: dict[str, Json]) -> list[str]:
-    """Return a sentence for each artefact that was not made from those that are there."""
+def find_stale(experiment: Experiment, manifests: dict[str, Json]) -> list[str]:
+    """Return a sentence for each artefact that was not made from those that are there.
+
+    The models of another experiment have folds and a cube of their own, which are not here.
+
+    Args:
+      experiment: The experiment.
+      manifests: Its manifests, as returned by `read_chain`.
+    """
     problems = []
+    borrowed = ("models",) if experiment.models is not None else ()
     for name, manifest in manifests.items():
+        if name in borrowed:
+            continue
         for source in CHAIN:
             recorded = manifest["inputs"].get(source, "none")
             if recorded == "none":

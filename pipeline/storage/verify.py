@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline import files
 from pipeline.errors import DamagedError, StoreError
 from pipeline.storage import artefacts, backup, records
+from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -293,10 +294,10 @@ class _Verification:
             return None
         try:
             if name == "cube":
-                manifest = self.workspace.prepared(experiment).artefact("cube").manifest()
-            else:
-                url = files.make_absolute(str(experiment.models)).rstrip("/")
-                manifest = artefacts.Artefact("models", f"{url}/").manifest()
+                cube = Cube.manifest(experiment, self.workspace)
+                return Cube.digest(cube, experiment) if cube else None
+            url = files.make_absolute(str(experiment.models)).rstrip("/")
+            manifest = artefacts.Artefact("models", f"{url}/").manifest()
         except StoreError:
             return None
         return None if manifest is None else artefacts.digest_of(manifest)

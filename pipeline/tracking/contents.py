@@ -8,6 +8,7 @@ from pipeline import files
 from pipeline.experiment import config, renamed
 from pipeline.storage import models, schema
 from pipeline.storage.artefacts import digest_of
+from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
     from model.recipe import ModelKey
@@ -58,7 +59,7 @@ def loggable_digests(experiment: Experiment, workspace: Workspace) -> Json:
         if not same or any(manifest["inputs"].get(k, d) != d for k, d in digests.items()):
             foreign = True
             break
-        digests[name] = digest_of(manifest)
+        digests[name] = Cube.digest(manifest, experiment) if name == "cube" else digest_of(manifest)
         if name == "models":
             all_models = models.list_workspace_models(workspace, experiment)
             curves = {models.model_folder("models", key): key for key in all_models}

@@ -47,10 +47,10 @@ def copy(home, tmp_path):
 
 def in_the_cell(dataset):
     """The cell that is nearest to the place, found without the grid's arithmetic."""
-    return dataset.isel(
-        y=int(np.abs(dataset.lat.values[:, 0] - LAT).argmin()),
-        x=int(np.abs(dataset.lon.values[0] - LON).argmin()),
-    )
+    lat, lon = dataset.lat.values, dataset.lon.values
+    if lat.ndim > 1:  # in the root of the maps, not in the cube
+        lat, lon = lat[:, 0], lon[0]
+    return dataset.isel(y=int(np.abs(lat - LAT).argmin()), x=int(np.abs(lon - LON).argmin()))
 
 
 def manifest(folder, name):
@@ -282,11 +282,13 @@ def test_the_verb_tells_it_in_words(home, answer, tmp_path, monkeypatch, capsys)
         "Flags      none",
         "Nearest sites",
         "precipitation",
+        "kg m-2 day-1",
         "licence CC0-1.0",
         answer["origin"]["artefacts"]["cube"]["digest"][:12],
         "The digests agree",
     ):
         assert text in told, text
+    assert "…" not in told  # no number is cut off, although the screen has 80 columns
     assert json.loads(out.read_text()) == answer
     assert run(monkeypatch, str(home), *asked, "--arm", "satellite") == 0
     told = capsys.readouterr().out

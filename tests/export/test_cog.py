@@ -12,10 +12,12 @@ import rasterio
 import rioxarray
 from made_maps import TARGET, WINDOW, Said
 from pyproj import Transformer
+from rasterio.io import MemoryFile
 from rasterio.windows import Window as Part
 from rio_cogeo import cog_validate
 
-from pipeline.export import Options, export
+from pipeline.export import Options, cog, export
+from pipeline.grid import ease
 
 DAY, MONTH = "2016-12-31", "2017-01"
 
@@ -128,6 +130,23 @@ def test_in_degrees_a_pixel_has_value_deviation_and_flags_of_its_cell(exported, 
             np.testing.assert_array_equal(found, expected[y, x][inside])
         np.testing.assert_array_equal(flags.read(1)[inside], day.quality_flag.values[y, x][inside])
         assert (flags.read(1)[(y < 0) | (x < 0)] == 255).all()
+
+
+def test_maps_of_the_globe_in_degrees_reach_from_180_to_180():
+    globe = ease.Window(0, 0, 406, 964, refinement=1)
+    left, bottom, _, top = globe.bounds
+    columns = np.broadcast_to(np.arange(964, dtype=np.int16), globe.cell_shape)
+    size = (top - bottom) / 406
+    tags = {"time_coverage_start": DAY}
+    bands = [cog.Band("column", columns, {})]
+    data = cog.encode(bands, -1, (size, left, top), "EPSG:4326", tags)
+    with MemoryFile(data) as raw, raw.open() as file:
+        bounds, values = file.bounds, file.read(1)
+    lats, lons = globe.cell_edges
+    np.testing.assert_allclose(bounds, [lons[0], lats[-1], lons[-1], lats[0]], atol=1e-6)
+    assert (values[:, 0] == 0).all()
+    assert (values[:, -1] == 963).all()
+    assert (values >= 0).all()
 
 
 def values_size(made) -> float:

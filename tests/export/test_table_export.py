@@ -142,6 +142,17 @@ def test_points_have_the_values_of_their_cells(made, tmp_path, said):
         ("p.geojson", collection(feature("far", [[0, 0], [1, 0], [1, 1], [0, 0]])), "1: far;"),
         ("p.geojson", collection(feature("x", [[0, 0], [1, 0]])), "cannot be read as places"),
         ("p.geojson", {"type": "FeatureCollection", "features": [3]}, "cannot be read as places"),
+        (
+            "p.geojson",
+            collection(feature("fiji", [[179, 0], [-179, 0], [-179, 1], [179, 1], [179, 0]])),
+            "has polygons with an edge over 180 degrees long: fiji; cut a polygon that crosses",
+        ),
+        (
+            "p.geojson",
+            collection(feature("line", [[0, 0], [1, 1], [0, 0], [0, 0]])),
+            "has polygons without area: line",
+        ),
+        ("p.csv", "", "its columns are none; expected a CSV file"),
     ],
 )
 def test_places_that_cannot_be_used_are_told_in_one_line(made, tmp_path, said, name, text, says):

@@ -10,18 +10,19 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from pipeline import files, planet, prepare
+from pipeline import explain, files, planet, prepare, train
 from pipeline.cli import app
 from pipeline.cluster import submit
 from pipeline.errors import StoreError
 from pipeline.experiment import load
+from pipeline.predict import resume
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.progress import SilentProgress
-from pipeline.storage import schema, tables
+from pipeline.storage import origins, schema, tables, verify
 from pipeline.storage.artefacts import Artefact, Workspace
 from pipeline.storage.cube import Cube
-from pipeline.tracking import mirror
+from pipeline.tracking import contents, mirror
 
 
 class Told(SilentProgress):
@@ -109,6 +110,42 @@ def test_maps_of_a_part_of_a_shared_cube_are_those_of_a_cube_of_that_part(
     assert maps[0].sizes["time"] == 70
     whole = part_of_the_cube(world, *world.experiment.period)
     assert Cube.source(whole, workspace)[1] != Cube.source(shared, workspace)[1]
+    for name in ("shared", "own"):
+        assert_nothing_is_stale(Workspace(str(tmp_path / name)), world, period[0])
+
+
+def assert_nothing_is_stale(workspace, world, day):
+    """Neither `verify` nor `explain` calls maps stale that were made from what is there."""
+    assert verify.verify_workspace(workspace, SilentProgress()).problems == []
+    site = tables.read_table(world.workspace.url("folds.parquet")).iloc[0]
+    origin = explain.explain(workspace.root, site.lat, site.lon, day)["origin"]
+    assert origin["artefacts"].keys() == {"maps", "models", "cube"}
+    assert origin["stale"] == []
+
+
+def test_models_of_a_part_of_a_cube_are_made_from_that_part(world, tmp_path, trained_here):
+    period = f"[{day_of(world, 32)}, {day_of(world, 130)}]"
+    settings = [f"{key}={period}" for key in ("period", "train_period", "test_period")]
+    settings += [f"cube={world.workspace.root}", "arms=[insitu]", "train.updates=2"]
+    experiment = load.load_experiment(str(world.path), settings, "part")
+    workspace = Workspace(str(tmp_path / "part"))
+    for stage in (folds, train):
+        stage.run(experiment, workspace, SilentProgress())
+    workspace.lease.release()
+    assert verify.verify_workspace(workspace, SilentProgress()).problems == []
+    logged = contents.loggable_digests(experiment, workspace)
+    assert not logged["foreign"]
+    assert {"folds", "models/insitu"} <= logged["logged"].keys()
+    assert origins.find_stale(experiment, origins.read_chain(experiment, workspace)) == []
+
+
+def test_an_update_of_days_before_the_part_changes_no_maps(world, monkeypatch):
+    experiment = part_of_the_cube(world, day_of(world, 32), day_of(world, 100))
+    last, before = str(world.experiment.period[1]), str(day_of(world, 31))
+    updated = {"complete_through": last, "updated": [{"revised": [before]}]}
+    monkeypatch.setattr(Cube, "manifest", staticmethod(lambda *_: updated))
+    said = resume.run(experiment, world.workspace, SilentProgress(), ("", ""), None)
+    assert said == [f"nothing new, maps reach {last}"]
 
 
 @pytest.mark.parametrize(

@@ -361,6 +361,25 @@ def test_an_update_of_earlier_maps_says_what_to_do_instead(earlier):
     assert earlier.state() == before
 
 
+def test_maps_of_today_are_made_from_an_earlier_cube_and_cannot_be_updated(
+    earlier, tmp_path, local_ray
+):
+    theirs = earlier.workspace.root
+    experiment = earlier.experiment(f"cube={theirs}", f"models={theirs}/models")
+    workspace = Workspace(str(tmp_path / "mine"))
+    predict_stage.run(experiment, workspace, SilentProgress())
+    mine, old = (
+        xr.open_zarr(f"{root}/maps/multiscale.zarr", mask_and_scale=False).load()
+        for root in (workspace.root, theirs)
+    )
+    for name in (experiment.target, f"{experiment.target}_std"):
+        np.testing.assert_array_equal(mine[name], old[name].sel(time=mine.time))
+    with pytest.raises(StoreError, match="then update: soilweave run snow --overwrite") as caught:
+        update.run(experiment.model_copy(update={"name": "mine"}), workspace, SilentProgress())
+    assert str(caught.value).startswith(f"{theirs}/cube.zarr: has schema version")
+    workspace.lease.release()
+
+
 @pytest.mark.parametrize("name", ["cube", "maps"])
 def test_a_damaged_shard_of_an_earlier_version_is_not_made_again(earlier, name):
     workspace, makers = earlier.workspace, {"cube": prepare_repair, "maps": predict_repair}
