@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 SERIES_DAYS = maps_schema.SERIES_BLOCKS * schema.BLOCK_DAYS  # days of a shard of `series`
-TOGETHER = (
-    4  # shards that are compared before they are written; the reference is read for each time
-)
-ROWS, COLS = maps_schema.SERIES_CHUNK, 4 * maps_schema.SERIES_CHUNK  # cells that are read at a time
+# Shards that are compared together, so that the reference is read less often. They need less memory
+# than the first pass.
+TOGETHER = 3
+
+# Cells that are read at a time, in whole chunks.
+ROWS, COLS = maps_schema.SERIES_CHUNK, 4 * maps_schema.SERIES_CHUNK
 
 
 @dataclass(frozen=True)
