@@ -361,10 +361,10 @@ def _train_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWork:
 def _predict_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWork:
     n_arms, columns = len(experiment.arms), _count_tiles(sizes)
     days = sizes.blocks * schema.BLOCK_DAYS
-    # Mean and spread in two bytes, flags in one, and if there are percentiles and anomalies those
-    # in one and two; written twice.
-    compared = climatology.reference_period(experiment) is not None
-    n_bytes, layers = (8, 5) if compared else (5, 3)
+    # Mean and spread in two bytes, flags in one; percentile and anomaly in two, if there are any;
+    # written twice.
+    layers = 3 if climatology.reference_period(experiment) is None else 5
+    n_bytes = HALF_BYTES * (layers - 1) + 1
     written_mb = n_arms * sizes.cells * days * 2 * n_bytes / 1e6
     cell_days = n_arms * experiment.n_seeds * sizes.cells * (sizes.days + min(sizes.days, 366))
     hours = cell_days / speed.cell_days_per_s / speed.side_by_side / 3600

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 SERIES_DAYS = maps_schema.SERIES_BLOCKS * schema.BLOCK_DAYS  # days of a shard of `series`
-# Shards that are compared together, so that the reference is read less often. They need less memory
-# than the first pass.
-TOGETHER = 3
+# Shards that are compared together, so that the reference is read less often. Both layers of them
+# need no more memory than the first pass.
+TOGETHER = 2
 
 # Cells that are read at a time, in whole chunks.
 ROWS, COLS = maps_schema.SERIES_CHUNK, 4 * maps_schema.SERIES_CHUNK
@@ -59,7 +59,7 @@ class TileClimatology:
     frozen_days: slice | None
     frozen: NDArray[np.int16] | None
 
-    def compared(self, first: int, n_days: int) -> Iterator[tuple[str, int, NDArray[Any]]]:
+    def compared(self, first: int, n_days: int) -> Iterator[tuple[str, int, NDArray[np.int16]]]:
         """Compare days with their season, and yield what is to be written, as whole shards.
 
         Args:
@@ -83,13 +83,12 @@ class TileClimatology:
             return self.frozen
         return self._read(self.maps, self.target, self.frozen_days, self.rows, self.cols)
 
-    def _compare(self, start: int, first: int, stop: int) -> dict[str, NDArray[Any]]:
+    def _compare(self, start: int, first: int, stop: int) -> dict[str, NDArray[np.int16]]:
         """Return the packed layers (day, y, x) of the days from `start` to before `stop`."""
-        percentile, anomaly = climatology.layer_names(self.target)
         shape = (stop - start, *self.valid.shape)
-        fields: dict[str, NDArray[Any]] = {
-            percentile: np.full(shape, climatology.PERCENTILE_FILL, np.uint8),
-            anomaly: np.full(shape, maps_schema.VALUE_FILL, np.int16),
+        fields = {
+            name: np.full(shape, maps_schema.VALUE_FILL, np.int16)
+            for name in climatology.layer_names(self.target)
         }
         if start < first:
             kept = slice(start, first)
@@ -114,7 +113,7 @@ class TileClimatology:
 
     def _compare_cells(
         self, days: slice, rows: slice, cols: slice, valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
         """Return percentile and anomaly (day, valid cell) of a piece of the tile, packed."""
         begin, end = ((day - self.first_day).days for day in self.reference)
         y, x = (
@@ -131,9 +130,8 @@ class TileClimatology:
         for i, row in enumerate(values):
             day = self.first_day + timedelta(days.start + i)
             percentile[i], anomaly[i] = reference.compare(day, row)
-        steps = np.round(percentile / climatology.PERCENTILE_STEP)
-        steps = np.where(np.isnan(steps), climatology.PERCENTILE_FILL, steps)
-        return steps.astype(np.uint8), maps_schema.pack_values(anomaly, 1.0)
+        step = climatology.PERCENTILE_STEP
+        return maps_schema.pack_values(percentile, step), maps_schema.pack_values(anomaly, 1.0)
 
     def _read(self, url: str, name: str, days: slice, y: slice, x: slice) -> NDArray[np.int16]:
         """Read a part of a layer of the group `series`, as it is stored."""

@@ -2,7 +2,7 @@
 
 They are variables (time, y, x) of maps/{arm}.zarr, in the root and in `series`, if the reference
 period has at least three years:
-  `{target}_percentile` uint8, in steps of 0.5 %: where the value lies among those of its season.
+  `{target}_percentile` int16, in steps of 0.1 %: where the value lies among those of its season.
   `{target}_anomaly` int16, packed as the value: its difference from their mean.
 The attribute `reference_period` of the root names the period, or says why there are no such layers.
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ATTRIBUTE = "reference_period"  # of the root
 PERCENTILE, ANOMALY = "percentile", "anomaly"  # what the names end with, after that of the target
-PERCENTILE_STEP, PERCENTILE_FILL = 0.5, 255
+PERCENTILE_STEP = 0.1  # in %
 NO_LAYERS = "no percentiles and anomalies"
 
 
@@ -98,15 +98,14 @@ def describe_variables(experiment: Experiment, common: Json) -> list[tuple[str, 
         "long_name": f"percentile of {long_name} for the season",
         "units": "%",
         "scale_factor": PERCENTILE_STEP,
-        "_FillValue": PERCENTILE_FILL,
-        "valid_range": [0, round(100 / PERCENTILE_STEP)],
         "comment": f"share of {season} that are smaller, equal ones counted half; {missing}",
     }
     difference: Json = common | {
         "long_name": f"anomaly of {long_name} from the mean of the season",
         "comment": f"value minus the mean of {season}; {missing}",
     }
+    fill = common["_FillValue"]
     return [
-        (percentile, "|u1", PERCENTILE_FILL, share | about),
-        (anomaly, "<i2", common["_FillValue"], difference | about),
+        (percentile, "<i2", fill, share | about),
+        (anomaly, "<i2", fill, difference | about),
     ]
