@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline.catalog import intake_catalog, task_memory
 from pipeline.catalog.task_memory import FLOAT_BYTES, HALF_BYTES, WORKER_MB
 from pipeline.experiment import config
-from pipeline.storage import maps_schema, models, schema
+from pipeline.storage import climatology, maps_schema, models, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -361,11 +361,14 @@ def _train_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWork:
 def _predict_work(experiment: Experiment, sizes: Sizes, speed: Pace) -> StageWork:
     n_arms, columns = len(experiment.arms), _count_tiles(sizes)
     days = sizes.blocks * schema.BLOCK_DAYS
-    # Mean and spread in two bytes, flags in one; written twice.
-    written_mb = n_arms * sizes.cells * days * 2 * (HALF_BYTES + HALF_BYTES + 1) / 1e6
+    # Mean and spread in two bytes, flags in one; percentile and anomaly in two, if there are any;
+    # written twice.
+    layers = 3 if climatology.reference_period(experiment) is None else 5
+    n_bytes = HALF_BYTES * (layers - 1) + 1
+    written_mb = n_arms * sizes.cells * days * 2 * n_bytes / 1e6
     cell_days = n_arms * experiment.n_seeds * sizes.cells * (sizes.days + min(sizes.days, 366))
     hours = cell_days / speed.cell_days_per_s / speed.side_by_side / 3600
-    per_block = 3 * columns * n_arms
+    per_block = layers * columns * n_arms
     objects = per_block * sizes.blocks + per_block * math.ceil(
         sizes.blocks / maps_schema.SERIES_BLOCKS
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from model.climatology import is_long_enough
 from model.loss import LossConfig
 from model.network import NetworkConfig
 from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
@@ -70,8 +71,8 @@ Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
 REFERENCE_ARM = "multiscale"  # compared with all other arms and baselines, and shown first
 SATELLITE_BASELINE = "footprint"  # name of the satellite's own values among the baselines
 
-# Settings that change no artefact; a run in MLflow is the same whatever they are.
-NOT_OF_THE_RUN = ("compute", "product")
+# Settings that change nothing that MLflow has; a run there is the same whatever they are.
+NOT_OF_THE_RUN = ("compute", "product", "reference_period")
 
 # Values of folds.by that are not a GeoJSON file.
 REGIONS = ("longitude", "network", "continent")
@@ -354,6 +355,11 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     period: Period = Field(description="first and last day of the cube (UTC days)")
     train_period: Period = Field(description="first and last day that models are trained on")
     test_period: Period = Field(description="first and last day that is scored")
+    reference_period: Period | None = Field(
+        None,
+        description="at least three years that percentiles and anomalies of the maps refer to; "
+        "null refers to `period`, if it is as long",
+    )
     inputs_from: Literal["cell", "own"] = Field(
         description="where a site takes its inputs from: the cell that contains it (cell), or the "
         "in-situ source itself (own)"
@@ -386,9 +392,12 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             for key, period in (
                 ("train_period", self.train_period),
                 ("test_period", self.test_period),
+                ("reference_period", self.reference_period or self.period),
             )
             if period[0] < self.period[0] or period[1] > self.period[1]
         ]
+        if self.reference_period and not is_long_enough(self.reference_period):
+            problems.append("reference_period has less than three years")
         if self.target not in self.table:
             known = [name for name, v in self.table.items() if v.kind == "target"]
             problems.append(f"target '{self.target}' is not a variable; accepted: {known}")

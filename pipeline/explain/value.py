@@ -11,7 +11,7 @@ from model.calibration import interval_half_width
 from pipeline.errors import ConfigError
 from pipeline.explain.subject import format_place
 from pipeline.grid.lookup import great_circle_km
-from pipeline.storage import publications, zarr_arrays
+from pipeline.storage import climatology, publications, zarr_arrays
 from pipeline.storage.maps_schema import QUALITY_MEANINGS, SITE_LAYERS, Quality
 from pipeline.storage.schema import InputStatus
 
@@ -34,7 +34,8 @@ def read_value(subject: Subject) -> Json:
       `mean` and `std` in `units`, None if there is none; `intervals`, the bounds by level, for the
       reading of a probe (the satellite's, for arm satellite); `calibrated`, whether the standard
       deviation was scaled on unseen sites; `flags`, the names and meanings of the bits that are
-      set; `forcing`, whether it was final or preliminary; and the layers of the cell, by name.
+      set; `forcing`, whether it was final or preliminary; and `layers`, by name: the percentile and
+      the anomaly of the day, if the maps have them, and the layers of the cell.
 
     Raises:
       ConfigError: If the cell has no inputs, hence no value.
@@ -42,7 +43,8 @@ def read_value(subject: Subject) -> Json:
     experiment, target = subject.experiment, subject.experiment.target
     maps = publications.open_maps(subject.home.root, subject.arm, "series")
     at_cell = maps.isel(y=subject.row, x=subject.col).sel(time=np.datetime64(subject.day))
-    names = [target, f"{target}_std", "quality_flag", *({"input_status"} & {*maps})]
+    compared = [name for name in climatology.layer_names(target) if name in maps]
+    names = [target, f"{target}_std", "quality_flag", *compared, *({"input_status"} & {*maps})]
     with zarr_arrays.intact_chunks(f"{subject.home.root}, maps of {subject.arm}"):
         at_cell = at_cell[names].load()
     bits = as_bits(at_cell["quality_flag"].values)
@@ -66,7 +68,8 @@ def read_value(subject: Subject) -> Json:
     status = _number(at_cell["input_status"].values) if "input_status" in at_cell else None
     known = {each.value: each.name.lower() for each in InputStatus}
     found["forcing"] = "unknown" if status is None else known.get(int(status), "unknown")
-    return found | {"layers": _read_layers(subject)}
+    layers = {name: _describe_comparison(at_cell[name]) for name in compared}
+    return found | {"layers": layers | _read_layers(subject)}
 
 
 def as_bits(flags: NDArray[Any]) -> NDArray[np.uint8]:
@@ -77,6 +80,12 @@ def as_bits(flags: NDArray[Any]) -> NDArray[np.uint8]:
     """
     values = np.nan_to_num(np.asarray(flags, np.float64), nan=float(Quality.NO_INPUTS))
     return values.astype(np.uint8)
+
+
+def _describe_comparison(value: xr.DataArray) -> Json:
+    """Return a percentile or an anomaly of the day in the form of a layer of the cell."""
+    unit = f"{value.attrs['units']}, reference period {value.attrs[climatology.ATTRIBUTE]}"
+    return {"value": _number(value.values), "is": value.attrs["long_name"], "unit": unit}
 
 
 def _read_layers(subject: Subject) -> Json:

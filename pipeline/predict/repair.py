@@ -120,4 +120,5 @@ class RepairTile(MapTile):
         writing = TileWriter(self, arm, tile, members)
         writing.state_blocks = [*dict(self.spec.slots)[arm]]
         writing.described_days = self.n_days_before_updates
+        writing.old_state = writing.state_url  # it has the reference as first mapped
         return {"shards": writing.write(), "steps": writing.steps}

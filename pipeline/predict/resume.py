@@ -19,7 +19,7 @@ from pipeline.cluster import ray_cluster
 from pipeline.experiment import config
 from pipeline.predict import stage
 from pipeline.predict.tile_task import MapSpec, MapTile, TileWriter
-from pipeline.storage import artefacts, maps_schema, models, schema, zarr_arrays
+from pipeline.storage import artefacts, climatology, maps_schema, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import stored_state_blocks
 from pipeline.storage.pending_change import PendingChange
@@ -125,7 +125,7 @@ def _map_tiles(
     progress: Progress,
 ) -> list[Json]:
     """Map every tile into the folder of the pending change; return the receipts."""
-    for arm, maps_form, state_form in _changed_arrays(experiment, urls[1], change):
+    for arm, maps_form, state_form in _changed_arrays(experiment, pending.place, urls[1], change):
         for kind, form in (("maps", maps_form), ("state", state_form)):
             url, old = (
                 files.join(root, kind, f"{arm}.zarr") for root in (pending.folder, pending.place)
@@ -149,14 +149,13 @@ def _map_tiles(
 
 
 def _changed_arrays(
-    experiment: Experiment, root: str, change: Json
+    experiment: Experiment, place: str, root: str, change: Json
 ) -> list[tuple[str, list[schema.ArraySpec], list[schema.ArraySpec]]]:
-    """Return the arrays of the maps and of the state that change, by arm."""
+    """Return the arrays of the maps and of the state in a folder that change, by arm."""
     period = (experiment.period[0], date.fromisoformat(change["through"]))
-    extended, window = (
-        experiment.model_copy(update={"period": period}),
-        config.experiment_window(experiment),
-    )
+    reference = experiment.reference_period or experiment.period
+    extended = experiment.model_copy(update={"period": period, "reference_period": reference})
+    window = config.experiment_window(experiment)
     forms: list[tuple[str, list[schema.ArraySpec], list[schema.ArraySpec]]] = []
     for arm in experiment.arms:
         members = models.load_ensemble(root, arm)
@@ -167,6 +166,9 @@ def _changed_arrays(
         units = members[0].network.config.hidden_size
         state = maps_schema.state_template(window, slots, len(members), units) if slots else []
         timed = [array for array in form if "time" in array.dims]
+        if climatology.stored_reference(files.join(place, "maps", f"{arm}.zarr")) is None:
+            without = climatology.layer_names(experiment.target)  # older maps stay as they are
+            timed = [array for array in timed if not array.path.endswith(without)]
         forms.append((arm, timed, [array for array in state if array.path in UPDATED_STATE]))
     return forms
 
@@ -179,7 +181,7 @@ def _apply_change(
     assert change is not None
     pending.put(change["shards"])
     period = (experiment.period[0], date.fromisoformat(change["through"]))
-    for arm, maps_form, state_form in _changed_arrays(experiment, root, change):
+    for arm, maps_form, state_form in _changed_arrays(experiment, workspace.root, root, change):
         url, state_url = (workspace.url(kind, f"{arm}.zarr") for kind in ("maps", "state"))
         attrs = maps_schema.coverage_attributes(period) | {"date_modified": change["made"]}
         # All updates are in the manifest; the attribute would grow from day to day.
@@ -281,6 +283,7 @@ class _ResumedTileWriter(TileWriter):
             blocks = range(first, min(first + n_together, self.n_blocks))
             self.write_series(first, [self._update_block(block) for block in blocks])
         self.write_state(self.n_blocks)
+        self.write_climatology(max(self.n_unchanged, self.begin * schema.BLOCK_DAYS))
         return self.shards
 
     def _update_block(self, block: int) -> dict[str, NDArray[Any]]:

@@ -32,7 +32,7 @@ from pipeline.errors import StoreError
 from pipeline.experiment import config
 from pipeline.experiment.config import Experiment, reference_arm
 from pipeline.predict import tile_task
-from pipeline.storage import artefacts, maps_schema, models, schema, zarr_arrays
+from pipeline.storage import artefacts, climatology, maps_schema, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import NEXT_PROBES
 
@@ -132,6 +132,8 @@ def _create_arrays(
     blocks = maps_schema.state_blocks(experiment.period)
     units = ensemble[0].network.config.hidden_size
     state_arrays = maps_schema.state_template(window, blocks, len(ensemble), units, n_attributes)
+    days = maps_schema.revisable_days(experiment.period, climatology.reference_period(experiment))
+    state_arrays += maps_schema.reference_array(window, days)
     digests = {key: origin[key] for key in ("cube_sha256", "models_sha256")}
     zarr_arrays.create_group(
         workspace.url("state", f"{arm}.zarr"), state_arrays, {"": {"arm": arm} | digests}

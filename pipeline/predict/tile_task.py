@@ -23,7 +23,8 @@ from pipeline import files
 from pipeline.cluster import ray_cluster
 from pipeline.errors import DamagedError
 from pipeline.experiment.config import Experiment
-from pipeline.storage import maps_schema, models, schema, zarr_arrays
+from pipeline.predict.tile_climatology import TileClimatology
+from pipeline.storage import climatology, maps_schema, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import Quality
 
@@ -246,6 +247,9 @@ class TileWriter:
             models.read_attribute_space(task.spec.models_root) if "site" in self.heads else None
         )
         self.climate, self.variance = RunningSum(), RunningSum()
+        self.first_period = task.experiment.period  # without the days that updates have added
+        # Maps with the reference period, and the state that keeps values of it, "" for none yet.
+        self.old_maps, self.old_state = self.maps_url, ""
 
     def write(self) -> list[Json]:
         """Predict and write all blocks; return the records of the shards."""
@@ -274,6 +278,7 @@ class TileWriter:
         self.write_state(self.n_blocks)
         if self.space is not None:
             self._write_layers(self.space)
+        self.write_climatology(0)
         return self.shards
 
     def read_block(self, block: int) -> Inputs:
@@ -305,13 +310,42 @@ class TileWriter:
     def write_root(self, block: int, fields: dict[str, NDArray[Any]]) -> None:
         """Write a block of fields to the root group, which is chunked for maps."""
         for name, field in fields.items():
-            self._write_days(self.maps_url, name, block * schema.BLOCK_DAYS, field)
+            self.write_days(self.maps_url, name, block * schema.BLOCK_DAYS, field)
 
     def write_series(self, first: int, blocks: list[dict[str, NDArray[Any]]]) -> None:
         """Write consecutive blocks to the group `series`, as whole shards."""
         for name in blocks[0]:
             series = np.concatenate([fields[name] for fields in blocks])
-            self._write_days(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, series)
+            self.write_days(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, series)
+
+    def write_climatology(self, first: int) -> None:
+        """Write percentile and anomaly of the days from `first` on, if the maps have them."""
+        reference = climatology.stored_reference(self.old_maps)
+        if reference is None:
+            return
+        frozen, days = None, maps_schema.revisable_days(self.first_period, reference)
+        rows, cols = self.tile.rows, self.tile.cols
+        if self.old_state and days:
+            region = [slice(0, days.stop - days.start), rows, cols]
+            frozen = zarr_arrays.read_packed(self.old_state, "reference", region)
+            if (frozen == maps_schema.VALUE_FILL).all():  # it was lost, and is made again
+                frozen = None
+        comparison = TileClimatology(
+            self.target,
+            self.period[0],
+            reference,
+            self.maps_url,
+            self.old_maps,
+            rows,
+            cols,
+            self.tile.valid,
+            days,
+            frozen,
+        )
+        for path, start, values in comparison.compared(first, self.n_days):
+            self.write_days(self.maps_url, path, start, values)
+        if first == 0 and days:
+            self.write_days(self.state_url, "reference", 0, comparison.values_to_freeze())
 
     def _flags(
         self, forcing: NDArray[np.float16], frozen: NDArray[np.bool_], mean: NDArray[np.float32]
@@ -341,7 +375,7 @@ class TileWriter:
                 field[self.tile.valid] = values
                 region = [slice(slot, slot + 1), slice(member, member + 1)]
                 region += [self.tile.rows, self.tile.cols, slice(0, values.shape[1])]
-                self.shards += self._write_array(self.state_url, name, region, field[None, None])
+                self.shards += self.write_array(self.state_url, name, region, field[None, None])
 
     def _write_levels(self) -> None:
         """Write the mean of each head's predictions in the first year, of every member."""
@@ -352,7 +386,7 @@ class TileWriter:
                 field = np.full(self.tile.valid.shape, np.nan, np.float32)
                 field[self.tile.valid] = values
                 region = [slice(member, member + 1), self.tile.rows, self.tile.cols]
-                self.shards += self._write_array(self.state_url, name, region, field[None])
+                self.shards += self.write_array(self.state_url, name, region, field[None])
 
     def _write_layers(self, space: AttributeSpace) -> None:
         """Write the cells' attributes, their distance to those of sites, and the mean variance."""
@@ -366,14 +400,14 @@ class TileWriter:
             region = [*(slice(0, n) for n in values.shape[:-1]), *cells]
             field = np.full((*values.shape[:-1], *self.tile.valid.shape), np.nan, np.float32)
             field[..., self.tile.valid] = values
-            self.shards += self._write_array(url, name, region, field)
+            self.shards += self.write_array(url, name, region, field)
 
-    def _write_days(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
+    def write_days(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
         """Write some days of a field."""
         region = [slice(start, start + len(values)), self.tile.rows, self.tile.cols]
-        self.shards += self._write_array(url, path, region, values)
+        self.shards += self.write_array(url, path, region, values)
 
-    def _write_array(
+    def write_array(
         self, url: str, path: str, region: list[slice], values: NDArray[Any]
     ) -> list[Json]:
         """Write an array; return the records of its shards, by their keys in the workspace."""

@@ -4,6 +4,8 @@ maps/{arm}.zarr is in Zarr v3 format and follows the CF conventions:
   `{target}`, `{target}_std` int16 and `quality_flag` uint8, each (time, y, x): in the root with one
     day per chunk, and in the group `series` with chunks that are long in time. A flag that was
     never written reads as `no_inputs`.
+  `{target}_percentile`, `{target}_anomaly`, also in both groups, if the reference period has at
+    least three years; see `climatology.py`.
   `input_status` uint8 (time): whether the forcing of the day was preliminary.
   `attribute_distance`, `probe_gain` float32 (y, x), in the root, if the arm is trained on sites.
   Coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. In the root lat and lon
@@ -14,6 +16,7 @@ state/{arm}.zarr:
     each of the last blocks, up to the block with the day after the maps.
   `block`: number of the block, counted in 32 days from the first day of the maps, in any order.
   `site_level`, `satellite_level` float32 (member, y, x): mean of each head in the spin-up.
+  `reference` int16 (time, y, x), if the maps have percentiles; see `climatology.py`.
   `attributes` (attribute, y, x), `mean_variance` (y, x), float32: what `attribute_distance` and
     `probe_gain` are calculated from; they exist if these do.
 """
@@ -29,7 +32,7 @@ import pyproj
 
 from model.calibration import interval_half_width
 from pipeline.errors import StoreError
-from pipeline.storage import schema, zarr_arrays
+from pipeline.storage import climatology, schema, zarr_arrays
 from pipeline.storage.schema import BLOCK_DAYS, SHARD, ArraySpec
 
 if TYPE_CHECKING:
@@ -178,7 +181,7 @@ def maps_template(
     for group, (shards, chunks) in (("", root), ("series", series)):
         arrays += _coordinates(group, window, period, variable)
         arrays.append(schema.input_status_array(group, period, preliminary or []))
-        for name, dtype, fill, attrs in _describe_variables(experiment.target, variable, arm):
+        for name, dtype, fill, attrs in _describe_variables(experiment, arm):
             path = f"{group}/{name}" if group else name
             arrays.append(
                 ArraySpec(path, DIMS, shape, dtype, shards, chunks, attrs, fill_value=fill)
@@ -190,6 +193,33 @@ def maps_template(
         arrays.append(ArraySpec(name, DIMS[1:], plane, "<f4", shard, shard, about))
     attrs = _group_attributes(experiment, window, arm, members)
     return arrays, {"": attrs, "series": attrs | {"summary": "The root, chunked for series."}}
+
+
+def revisable_days(period: tuple[date, date], reference: tuple[date, date] | None) -> slice | None:
+    """Return the days of a reference period that updates may revise, as the state of them is kept.
+
+    Args:
+      period: First and last day of the first maps.
+      reference: First and last day of the reference period; None if there is none.
+
+    Returns:
+      The days, counted from the first day of the maps; None if there are none.
+    """
+    if reference is None:
+        return None
+    first, last = ((day - period[0]).days for day in reference)
+    start = max(first, state_blocks(period)[0] * BLOCK_DAYS)
+    return slice(start, last + 1) if start <= last else None
+
+
+def reference_array(window: Window, days: slice | None) -> list[ArraySpec]:
+    """Describe `reference` of the state: the values on some days; nothing if there are none."""
+    if days is None:
+        return []
+    n_days = days.stop - days.start
+    shape, shard = (n_days, *window.cell_shape), (n_days, SHARD, SHARD)
+    chunk = (n_days, STATE_CHUNK, STATE_CHUNK)
+    return [ArraySpec("reference", DIMS, shape, "<i2", shard, chunk, fill_value=VALUE_FILL)]
 
 
 def state_template(
@@ -225,10 +255,9 @@ def state_template(
     return arrays + levels
 
 
-def _describe_variables(
-    target: str, variable: Variable, arm: str
-) -> list[tuple[str, str, int, Json]]:
+def _describe_variables(experiment: Experiment, arm: str) -> list[tuple[str, str, int, Json]]:
     """Return the name, dtype, fill value and attributes of each variable of the maps."""
+    target, variable = experiment.target, experiment.table[experiment.target]
     step = variable.scale_factor
     common: Json = {"units": variable.units, "scale_factor": step, "add_offset": 0.0}
     common |= {"_FillValue": VALUE_FILL, "grid_mapping": "crs", "coordinates": "lat lon"}
@@ -273,6 +302,7 @@ def _describe_variables(
         (f"{target}_std", "<i2", VALUE_FILL, std),
         # Without the attribute `_FillValue`, for which readers would convert the bits to floats.
         ("quality_flag", "|u1", Quality.NO_INPUTS.value, flag),
+        *climatology.describe_variables(experiment, common | {"cell_methods": methods}),
     ]
 
 
@@ -372,6 +402,7 @@ def _group_attributes(experiment: Experiment, window: Window, arm: str, members:
         "standard_name_vocabulary": STANDARD_NAMES,
         # xarray then reads them as coordinates, where rioxarray finds the reference system.
         "coordinates": "crs time_bnds" + ("" if depth is None else " depth_bnds"),
+        climatology.ATTRIBUTE: climatology.describe_period(experiment),
         **coverage_attributes(experiment.period),
         **_spatial_coverage(window, depth),
         "proj:code": "EPSG:6933",

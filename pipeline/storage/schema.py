@@ -63,7 +63,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "n_seeds",
     ),
     "planet": ("planet", "domain", "period", "target"),
-    "maps": (),
+    "maps": ("reference_period",),
     "scores": ("judging", "baselines"),
     "report": (),
 }
@@ -75,6 +75,7 @@ LATER_DEFAULTS = {
     "planet.ocean_share": 0.0,
     "planet.forcing_degrees": 0.125,
     "qc.unchecked": "keep",
+    "reference_period": None,
 }
 
 # Settings of an experiment that `changed` ignores, because they do not change results.

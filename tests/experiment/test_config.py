@@ -238,6 +238,11 @@ def test_settings_that_came_later_leave_what_was_made_before_as_it_is():
     assert {"train.max_footprints", "planet.ocean_share", "planet.forcing_degrees"}.isdisjoint(
         keys("models") | keys("planet")
     )
+    assert "reference_period" not in keys("maps")
+    given = "reference_period=[2016-01-01, 2018-12-31]"
+    assert keys("maps", given)["reference_period"] == ["2016-01-01", "2018-12-31"]
+    for artefact in {*storage_schema.SECTIONS} - {"maps"}:
+        assert keys(artefact, given) == keys(artefact)
     assert keys("models", "train.max_footprints=9")["train.max_footprints"] == 9
     assert keys("planet", "planet.ocean_share=0.5")["planet.ocean_share"] == 0.5
 

@@ -50,6 +50,7 @@ ALLOWED = {
     ),
     "there is no standard name for them": (
         r'^variable "(attribute_distance|probe_gain)" missing .*: standard_name$',
+        r'^variable "soil_moisture_(percentile|anomaly)" missing .*: standard_name$',
     ),
     "recommended, and only their maker could say": (
         r"^(acknowledgment/acknowledgement|comment|institution|naming_authority|project) not pres",
