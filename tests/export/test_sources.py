@@ -24,6 +24,7 @@ def contents(url):
     return {k: files.read_bytes(files.join(url, k)) for k in keys if k.endswith((".tif", ".csv"))}
 
 
+@pytest.mark.runs  # it takes a quarter of a minute
 def test_a_publication_gives_what_the_experiment_gives(world, tmp_path, said):
     publish.publish(world.workspace, str(tmp_path / "published"), SilentProgress())
     options = Options("cog", every="month", arm="insitu")

@@ -148,6 +148,7 @@ def test_attributes_name_the_reference_and_what_is_missing(mapped):
 
 
 # netCDF4 warns for every array whose type states its byte order, as those of Zarr do.
+@pytest.mark.runs
 @pytest.mark.filterwarnings("ignore:endian-ness of dtype")
 @pytest.mark.filterwarnings("ignore:Problem fetching standard name table")  # no network
 @pytest.mark.filterwarnings("ignore:Passing the dataset to every:DeprecationWarning")
@@ -164,6 +165,7 @@ def test_checkers_say_no_more_of_maps_with_them(mapped, tmp_path):
     }
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_an_update_compares_its_days_with_the_same_reference_and_changes_no_others(mine):
     old = mine.opened(mask_and_scale=False)
     mine.update("2023-06-03")
@@ -224,6 +226,7 @@ def is_repaired_to_the_last_bit(mine):
             assert after[key] == before[key], key
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_explain_tells_both_for_a_day(mapped):
     cell = mapped.opened().isel(y=7, x=9).sel(time="2022-02-01")
     place = float(cell.lat), float(cell.lon), date(2022, 2, 1)
@@ -233,6 +236,7 @@ def test_explain_tells_both_for_a_day(mapped):
     assert layers[PERCENTILE]["unit"] == f"%, reference period {REFERENCE}"
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_a_lost_reference_is_made_again_from_the_maps(mine):
     before = mine.files()
     key = "state/insitu.zarr/reference/c/0/0/0"
@@ -243,6 +247,7 @@ def test_a_lost_reference_is_made_again_from_the_maps(mine):
     assert mine.files() == before
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_pieces_of_any_size_give_the_same(mapped, monkeypatch):
     """In one piece and in many, with a reference that ends before the maps do."""
     maps = mapped.workspace.url("maps/insitu.zarr")

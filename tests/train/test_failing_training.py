@@ -342,6 +342,7 @@ def begun_on(world, folder, *settings):
     return load.load_experiment(str(world.path), chosen), workspace
 
 
+@pytest.mark.runs  # it takes a quarter of a minute
 def test_a_run_whose_training_fails_names_every_model_and_what_to_do(world, tmp_path, local_ray):
     experiment, workspace = begun_on(
         world, tmp_path, "arms=[insitu]", "train.learning_rate=1e6", "train.weight_decay=1"
