@@ -34,8 +34,8 @@ def create_group(
     """Create the arrays of a Zarr store, and write the values of its coordinates.
 
     Attributes of existing groups are updated; existing arrays and their shards are kept. The values
-    of coordinates are written in any case, because a run that was killed may have created the array
-    and not written them.
+    of existing coordinates are written if they differ, because a run that was killed may have
+    created the array and not written them.
     Chunks are compressed and have a CRC-32C, so that readers notice if one is damaged.
 
     Args:
@@ -57,7 +57,9 @@ def create_group(
             _create_array(root, array, None if other is None else other.compressors)
             continue
         stored: Any = root[array.path]
-        if array.values is not None and stored.shape == array.shape:
+        if array.values is None or stored.shape != array.shape:
+            continue
+        if not np.array_equal(stored[...], array.values):  # a run was killed before it wrote them
             stored[...] = array.values
 
 

@@ -171,6 +171,7 @@ def own_inputs(snow, ids, lat, lon):
     path.write_text(yaml.safe_dump(tree))
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_block_folds_deal_twins_on_both_sides_of_a_border_together(snow, tmp_path):
     """A pair of sites 0.4 km apart, the border of two blocks between them, in each row."""
     south, north = WINDOW.footprint_lat[1], WINDOW.footprint_lat[0]

@@ -48,7 +48,7 @@ def mend(workspace):
 
 SHARDS = [
     ("cube.zarr/cells/snowfall/c/0/0/0", flip),
-    ("cube.zarr/cells/snowfall/c/5/0/0", Path.unlink),
+    ("cube.zarr/cells/snowfall/c/4/0/0", Path.unlink),
     ("cube.zarr/cells/elevation/c/0/0", truncate),
     ("cube.zarr/cells/mask/c/0/0", flip),
     ("cube.zarr/footprints/snow_depth/c/1/0/0", Path.unlink),

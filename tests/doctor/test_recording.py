@@ -366,6 +366,7 @@ def test_an_entry_that_has_changed_is_not_verified(recorded, tmp_path):
     assert "verified:" not in output
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_an_answer_that_proves_nothing_is_kept_and_not_proven(tmp_path):
     """A provider's new unit: the recording shows it to who mends the entry, offline."""
     folder = tmp_path / "served"

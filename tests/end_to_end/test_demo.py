@@ -115,8 +115,8 @@ def test_the_readme_reads_a_value_and_plots_a_series(demo, capsys, monkeypatch):
     plt.close(figure)
 
     maps = xr.open_zarr(demo[0] / "demo" / "maps" / "multiscale.zarr")
-    y = int(abs(maps.lat.values - 39.12).argmin())
-    x = int(abs(maps.lon.values + 101.35).argmin())
+    y = int(abs(maps.lat.values[:, 0] - 39.12).argmin())
+    x = int(abs(maps.lon.values[0] + 101.35).argmin())
     np.testing.assert_array_equal(line.get_ydata(), maps.soil_moisture.values[:, y, x])
     day = maps.time.values == np.datetime64("2016-09-22")
     mean, std = (maps[name].values[day, y, x][0] for name in ("soil_moisture", "soil_moisture_std"))

@@ -132,6 +132,7 @@ def test_they_are_what_xarray_says_of_the_days_of_the_season_of_all_years(mapped
     assert abs(float(maps[ANOMALY].mean())) < 0.05
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_attributes_name_the_reference_and_what_is_missing(mapped):
     maps = mapped.opened(mask_and_scale=False)
     assert maps.attrs["reference_period"] == REFERENCE

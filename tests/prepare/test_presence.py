@@ -187,7 +187,7 @@ def test_what_is_accepted_does_not_make_another_cube(experiment, local_ray, tmp_
     made = workspace.artefact("cube").manifest()["missing"]["cells"]["snowfall"]
     assert made["n"] == 30 * int(world._land().sum())
     assert made["days"] == [["2020-01-19", "2020-02-17"]]
-    assert made["blocks"] == {"2020-01-11": 24 * 162, "2020-02-12": 6 * 162}
+    assert made["blocks"] == {"2019-12-22": 4 * 162, "2020-01-23": 26 * 162}
     workspace.lease.release()
 
 

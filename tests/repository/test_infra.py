@@ -286,6 +286,7 @@ def test_urls_of_compose_lead_to_a_service():
                 assert key != "MLFLOW_TRACKING_URI" or f"{host}:{port}" in allowed[0]
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_the_options_of_the_servers_exist():
     """Of the installed versions, as their own help says."""
     bin_ = Path(sys.executable).parent

@@ -283,6 +283,7 @@ def assert_served(world, uri: str, name: str, folder: Path) -> None:
     )
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_the_product_is_loaded_without_soilweave(world, filed, tmp_path):
     assert_served(world, filed[1], "snow-multiscale", tmp_path)
 
