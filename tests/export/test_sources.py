@@ -69,7 +69,7 @@ def test_from_and_to_a_bucket(made, s3, tmp_path, said):
         maps = made.opened().sel(time=year.time)
         np.testing.assert_array_equal(year[TARGET].values, maps[TARGET].values)
 
-    lat, lon = (float(made.opened()[name].values[3]) for name in ("lat", "lon"))
+    lat, lon = (float(made.opened()[name].values[3, 3]) for name in ("lat", "lon"))
     places = s3.url(tmp_path.name, "points.csv")
     files.write_bytes(places, f"lat,lon\n{lat},{lon}\n".encode())
     export(root, to, Options("csv", places=places), said)
