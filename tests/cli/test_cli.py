@@ -158,6 +158,7 @@ def test_verify_takes_the_file_of_an_experiment(soilweave, at):
     assert (code, "no problem" in out) == (0, True), out
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_prepare_copies_the_sources_before_it_reads_them(soilweave, snow, tmp_path, local_ray):
     command = ["prepare", snow, *TINY_SET, "--workspace", tmp_path / "new"]
     code, _, said = soilweave(*command, "--stage-to", tmp_path / "copies")

@@ -120,6 +120,7 @@ def is_of_the_season(maps, reference, day):
 DAYS = ("2019-12-10", "2020-02-29", "2021-03-01", "2022-01-02", "2022-12-31", "2023-05-30")
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_they_are_what_xarray_says_of_the_days_of_the_season_of_all_years(mapped):
     maps, series = mapped.opened(), mapped.opened("series")
     for day in DAYS:

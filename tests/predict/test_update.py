@@ -167,6 +167,7 @@ def fresh(ran, tmp_path_factory) -> Ran:
     return made
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_days_are_appended_and_old_ones_stay_and_steps_are_few(mine, fresh):
     old, cube = mine.maps(), Cube.open(mine.workspace.url("cube.zarr"))
     snow = cube.series(cube.cells, "snowfall")
@@ -404,6 +405,7 @@ def test_the_verb_takes_the_experiment_as_it_was_run(mine, monkeypatch, capsys):
         assert found in capsys.readouterr().err
 
 
+@pytest.mark.runs  # it takes some seconds
 @pytest.mark.parametrize("through", [NEXT, LATER])
 def test_damage_after_an_update_is_repaired_to_the_last_bit(mine, through):
     mine.update(through)

@@ -87,6 +87,7 @@ def day_of(world, number):
     return world.experiment.period[0] + timedelta(number)
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_maps_of_a_part_of_a_shared_cube_are_those_of_a_cube_of_that_part(
     world, tmp_path, prepared_here, local_ray
 ):

@@ -120,6 +120,7 @@ def test_a_row_whose_check_fails_is_broken_and_the_exit_status_is_1(suite):
     assert "3 rows held, 2 broken, 1 not tried" in written
 
 
+@pytest.mark.runs  # it takes some seconds
 def test_rows_that_hold_end_with_0_and_leave_the_others_as_they_are(suite):
     before = (suite / "reliability.md").read_text()
     assert called(suite, "--only", "holds").exit_code == 0

@@ -250,6 +250,7 @@ def test_months_named_by_date_have_steps_of_their_own(tmp_path):
 HOURS = (0.5, 1, 2, 3, 4, 6, 8, 12, 24)
 
 
+@pytest.mark.runs  # it takes some seconds
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(HOURS), st.integers(3, 4)), min_size=1, max_size=4),
