@@ -45,8 +45,8 @@ browser: .venv/browser/.ready
 	cd .venv/browser && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@
 
-# Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs, web servers.
-test-servers: setup $(if $(shell command -v npm),browser)
+# Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs.
+test-servers: setup
 	$(BIN)/pytest -m servers $(ARGS)
 
 # Jobs on a head and two workers with addresses of their own, and nodes killed on the way.
@@ -54,7 +54,7 @@ test-cluster: setup
 	$(BIN)/pytest -m cluster -o faulthandler_timeout=900 -s $(ARGS)
 
 # Whole runs: interrupted, in bad stores, on S3, over many kinds of sources; and other long tests.
-test-runs: setup
+test-runs: setup $(if $(shell command -v npm),browser)
 	$(BIN)/pytest -m runs -o faulthandler_timeout=900 $(ARGS)
 
 # The results on real sites of docs/results.md; needs SOILWEAVE_DATA; an hour on 2 cores.

@@ -256,6 +256,7 @@ def test_a_publication_on_a_web_server_says_the_same(published, answer):
     same_of_release(found, answer, name)
 
 
+@pytest.mark.runs  # it needs the whole demo
 def test_a_publication_in_a_bucket_says_the_same(home, answer, s3, tmp_path):
     url = s3.url(tmp_path.name)
     name = publish.publish(Workspace(str(home)), url, SilentProgress())

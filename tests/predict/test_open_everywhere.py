@@ -158,7 +158,7 @@ def chromium():
     return found
 
 
-@pytest.mark.servers
+@pytest.mark.runs  # it needs the whole demo
 def test_openlayers_reads_a_map_in_a_browser(maps_url, chromium, tmp_path):
     shutil.copytree(maps_url, tmp_path / "maps.zarr")
     (tmp_path / "page.html").write_text(PAGE)
