@@ -174,9 +174,10 @@ def maps_template(
     """
     variable, period = experiment.table[experiment.target], experiment.period
     shape = (len(schema.time_axis(period)), *window.cell_shape)
-    root = ((BLOCK_DAYS, SHARD, SHARD), (1, SHARD, SHARD))
+    plane = _shard_of_plane(window, SERIES_CHUNK)
+    root = ((BLOCK_DAYS, *plane), (1, *plane))
     length = BLOCK_DAYS * SERIES_BLOCKS
-    series = ((length, SHARD, SHARD), (length, SERIES_CHUNK, SERIES_CHUNK))
+    series = ((length, *plane), (length, SERIES_CHUNK, SERIES_CHUNK))
     arrays = []
     for group, (shards, chunks) in (("", root), ("series", series)):
         arrays += _coordinates(group, window, period, variable)
@@ -189,8 +190,7 @@ def maps_template(
     for name, layer in SITE_LAYERS.items() if sites else ():
         about = {"units": "1", "grid_mapping": "crs", "coordinates": "lat lon"} | layer
         about["coverage_content_type"] = "auxiliaryInformation"
-        plane, shard = window.cell_shape, (SHARD, SHARD)
-        arrays.append(ArraySpec(name, DIMS[1:], plane, "<f4", shard, shard, about))
+        arrays.append(ArraySpec(name, DIMS[1:], shape[1:], "<f4", plane, plane, about))
     attrs = _group_attributes(experiment, window, arm, members)
     return arrays, {"": attrs, "series": attrs | {"summary": "The root, chunked for series."}}
 
@@ -217,7 +217,7 @@ def reference_array(window: Window, days: slice | None) -> list[ArraySpec]:
     if days is None:
         return []
     n_days = days.stop - days.start
-    shape, shard = (n_days, *window.cell_shape), (n_days, SHARD, SHARD)
+    shape, shard = (n_days, *window.cell_shape), (n_days, *_shard_of_plane(window, STATE_CHUNK))
     chunk = (n_days, STATE_CHUNK, STATE_CHUNK)
     return [ArraySpec("reference", DIMS, shape, "<i2", shard, chunk, fill_value=VALUE_FILL)]
 
@@ -234,7 +234,8 @@ def state_template(
       units: Number of hidden units of the LSTM.
       attributes: Number of site attributes; 0 if the arm is not trained on sites.
     """
-    space, coarse, fine = window.cell_shape, (SHARD, SHARD), (STATE_CHUNK, STATE_CHUNK)
+    space, coarse = window.cell_shape, _shard_of_plane(window, STATE_CHUNK)
+    fine = (STATE_CHUNK, STATE_CHUNK)
     arrays = [schema.coordinate("", ("block",), "block", np.array(blocks, np.int32), units="1")]
     for name in ("hidden", "cell"):
         shape = (len(blocks), members, *space, units)
@@ -253,6 +254,15 @@ def state_template(
         levels.append(ArraySpec("attributes", dims, sizes, "<f4", shard, chunk))
         levels.append(ArraySpec("mean_variance", dims[1:], space, "<f4", coarse, fine))
     return arrays + levels
+
+
+def _shard_of_plane(window: Window, chunk: int) -> tuple[int, int]:
+    """Return the cells of a shard along y and x: whole chunks, no more than the domain needs.
+
+    To encode and decode the empty part of a shard would take most of the time in small domains.
+    """
+    ny, nx = (min(SHARD, -(-n_cells // chunk) * chunk) for n_cells in window.cell_shape)
+    return ny, nx
 
 
 def _describe_variables(experiment: Experiment, arm: str) -> list[tuple[str, str, int, Json]]:

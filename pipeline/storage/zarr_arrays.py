@@ -43,7 +43,7 @@ def create_group(
       arrays: All arrays.
       attrs: Attributes by group; "" is the root.
       like: URL of a store to which shards of the new one will be copied. Arrays that exist there
-        get the same codecs here, because stores of earlier versions have no CRC-32C.
+        get the same codecs, chunks and shards here, because earlier stores may have others.
     """
     import zarr
 
@@ -53,8 +53,7 @@ def create_group(
     others = None if like is None else zarr.open_group(_open_store(like, False), mode="r")
     for array in arrays:
         if array.path not in root:
-            other: Any = None if others is None else others.get(array.path)
-            _create_array(root, array, None if other is None else other.compressors)
+            _create_array(root, array, None if others is None else others.get(array.path))
             continue
         stored: Any = root[array.path]
         if array.values is None or stored.shape != array.shape:
@@ -91,17 +90,23 @@ def extend_group(url: str, arrays: Sequence[ArraySpec], attrs: dict[str, Json]) 
         (root.require_group(group) if group else root).attrs.update(changes)
 
 
-def _create_array(root: Any, array: ArraySpec, compressors: Any = None) -> None:
-    """Create an array, and write its values if it has any."""
+def _create_array(root: Any, array: ArraySpec, like: Any = None) -> None:
+    """Create an array, encoded like another one if there is one, and write its values if any."""
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
+    chunks, shards = array.chunks, None if array.values is not None else array.shards
+    compressors = (ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec())
+    if like is not None:
+        compressors = like.compressors
+    if like is not None and array.values is None:
+        chunks, shards = like.chunks, like.shards
     created = root.create_array(
         array.path,
         shape=array.shape,
         dtype=array.dtype,
-        chunks=array.chunks,
-        shards=None if array.values is not None else array.shards,
-        compressors=compressors or (ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()),
+        chunks=chunks,
+        shards=shards,
+        compressors=compressors,
         fill_value=array.fill,
         dimension_names=array.dims,
         attributes=array.attrs,

@@ -120,7 +120,7 @@ def test_the_days_are_those_of_the_period_and_unwritten_ones_would_be_missing(op
         assert opened[name].dtype == np.uint8
     array = maps[TARGET]
     assert (array.fill_value, array.attrs["_FillValue"]) == (-32768, -32768)
-    assert (array.shards, array.chunks) == ((32, 256, 256), (1, 256, 256))
+    assert (array.shards, array.chunks) == ((32, 16, 16), (1, 16, 16))
 
 
 def test_the_series_group_says_the_same_in_another_chunking(world):
@@ -129,7 +129,7 @@ def test_the_series_group_says_the_same_in_another_chunking(world):
             values(world, "insitu", name), values(world, "insitu", name, "series")
         )
     array = zarr.open_group(world.workspace.url("maps/insitu.zarr"), mode="r")[f"series/{TARGET}"]
-    assert (array.shards, array.chunks) == ((384, 256, 256), (384, 16, 16))
+    assert (array.shards, array.chunks) == ((384, 16, 16), (384, 16, 16))
 
 
 def test_quality_flags(world, cube):

@@ -103,7 +103,7 @@ def test_maps_and_state(world):
     coordinates = {"time", "time_bnds", "y", "x", "lat", "lon", "crs", "input_status"}
     fields = {TARGET: "<i2", f"{TARGET}_std": "<i2", "quality_flag": "|u1"}
     layers = {"attribute_distance", "probe_gain"}
-    for group, chunks in ((maps, (1, 256, 256)), (maps["series"], (384, 16, 16))):
+    for group, chunks in ((maps, (1, 16, 16)), (maps["series"], (384, 16, 16))):
         beside = set() if group is not maps else layers
         assert {name for name, _ in group.arrays()} == coordinates | fields.keys() | beside
         for name, dtype in fields.items():
