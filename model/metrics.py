@@ -149,10 +149,14 @@ def pearson(x: Floats, y: Floats, valid: Bools, x_threshold: Floats, y_threshold
 def _anomaly(values: Floats, valid: Bools, day: NDArray[np.int64]) -> Floats:
     """Return values minus their mean over valid times in ANOMALY_WINDOW; zero elsewhere."""
     margin, offset = ANOMALY_WINDOW // 2, day - day[:1]
-    daily = np.zeros((2, len(values), offset.max(initial=0) + 1 + 2 * margin))
-    daily[:, :, offset + margin] = np.where(valid, values, 0.0), valid
-    total, n = sliding_window_view(daily, ANOMALY_WINDOW, axis=-1).sum(axis=-1)[:, :, offset]
-    return np.where(valid, values - total / np.maximum(n, 1.0), 0.0)
+    n_days = offset.max(initial=0) + 1 + 2 * margin
+    daily, present = np.zeros((len(values), n_days)), np.zeros((len(values), n_days + 1), np.int32)
+    daily[:, offset + margin] = np.where(valid, values, 0.0)
+    present[:, offset + margin + 1] = valid
+    total = sliding_window_view(daily, ANOMALY_WINDOW, axis=-1).sum(axis=-1)[:, offset]
+    cumulative = present.cumsum(axis=1)  # exact for counts; for sums of values it would round
+    n = cumulative[:, offset + ANOMALY_WINDOW] - cumulative[:, offset]
+    return np.where(valid, values - total / np.maximum(n, 1), 0.0)
 
 
 def block_bootstrap(
@@ -186,8 +190,9 @@ def block_bootstrap(
     if (k := len(names)) < 2:
         return np.nan, np.nan
     drawn = np.random.default_rng(seed).multinomial(k, [1 / k] * k, size=n_draws)
-    weight = drawn[:, block]  # (draw, place): how often each draw takes each place
-    cumulative = weight.cumsum(axis=1)
+    # (draw, place): how often each draw takes each place.
+    weight = drawn.astype(np.int32)[:, block]
+    cumulative = weight.cumsum(axis=1, dtype=np.int32)
     n = cumulative[:, -1:]
     middle = [v[(cumulative > i).argmax(axis=1)] for i in ((n - 1) // 2, n // 2)]
     draws = {"median": np.mean(middle, axis=0), "mean": weight @ v / n[:, 0]}[statistic]

@@ -16,8 +16,9 @@ The module also reads the satellite product as a baseline: at the sites of a cub
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from pipeline.experiment.config import REFERENCE_ARM, SATELLITE_BASELINE
 from pipeline.grid import ease, lookup, remap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import date
 
     from numpy.typing import NDArray
@@ -50,6 +52,10 @@ PAIRED_METRICS = (
 )  # paired differences
 STRATUM_METRICS = ("bias", "rmse", "ubrmse", "correlation")  # scores by stratum
 COVERAGE_LEVELS = (0.5, 0.9)  # prediction intervals whose coverage is reported
+SCORED_AT_ONCE = 4  # candidates, or pairs of them, which bounds the memory
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -150,9 +156,17 @@ def score_candidates(
     Returns:
       The scores table; and `n_sites`, `arms`, `baselines` and `paired` of a summary.
     """
-    scored = {c.name: _score_with_intervals(sites, c, judging) for c in candidates}
-    tables = [score_rows("site", sites.ids, c.name, c.fold, scored[c.name]) for c in candidates]
-    described = {c.name: _describe(sites, c, scored[c.name], judging) for c in candidates}
+
+    def score(c: Candidate) -> tuple[metrics.Scores, Json]:
+        scored = _score_with_intervals(sites, c, judging)
+        return scored, _describe(sites, c, scored, judging)
+
+    results = _map_in_threads(score, candidates)
+    tables = [
+        score_rows("site", sites.ids, c.name, c.fold, scored)
+        for c, (scored, _) in zip(candidates, results, strict=True)
+    ]
+    described = {c.name: about for c, (_, about) in zip(candidates, results, strict=True)}
     summary = _split_arms_and_baselines(candidates, described) | {
         "paired": _paired_differences(sites, candidates, judging)
     }
@@ -348,12 +362,17 @@ def _paired_differences(
     """
     arms = [c for c in candidates if c.is_arm]
     references = [c for c in arms if c.name == REFERENCE_ARM] or arms[:1]
-    return {
-        f"{a.name}-{b.name}": _paired_difference(sites, a, b, judging, names)
-        for a in references
-        for b in candidates
-        if a is not b
-    }
+    pairs = [(a, b) for a in references for b in candidates if a is not b]
+    differences = _map_in_threads(
+        lambda pair: _paired_difference(sites, *pair, judging, names), pairs
+    )
+    return {f"{a.name}-{b.name}": of for (a, b), of in zip(pairs, differences, strict=True)}
+
+
+def _map_in_threads(function: Callable[[T], U], items: list[T]) -> list[U]:
+    """Apply a function to every item, some at once: NumPy releases the GIL most of the time."""
+    with ThreadPoolExecutor(SCORED_AT_ONCE) as pool:
+        return list(pool.map(function, items))
 
 
 def _paired_difference(

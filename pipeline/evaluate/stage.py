@@ -23,7 +23,7 @@ from pipeline.evaluate.scoring import Candidate, Sites
 from pipeline.experiment import config
 from pipeline.experiment.config import SATELLITE_BASELINE
 from pipeline.grid import spatial_blocks
-from pipeline.storage import artefacts, models, schema, tables, zarr_arrays
+from pipeline.storage import artefacts, maps_schema, models, schema, tables, zarr_arrays
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
@@ -362,15 +362,16 @@ def _read_arm_map(
     days: NDArray[np.datetime64],
 ) -> Candidate:
     """Read the map of an arm at some cells (cell, 2)."""
-    mapped = zarr_arrays.open_group(workspace.url("maps", f"{arm}.zarr"), "")
-    y, x = cells.T
-    series = {
-        name: np.concatenate(
-            [mapped[name].sel(time=part).values[:, y, x] for part in schema.split_into_blocks(days)]
-        ).T.astype(np.float32)
-        for name in (experiment.target, f"{experiment.target}_std")
-    }
-    mean, std = series.values()
+    mapped = zarr_arrays.open_group(workspace.url("maps", f"{arm}.zarr"), "series")
+    mean, std = np.full((2, len(cells), len(days)), np.nan, np.float32)
+    for start in range(0, mapped.sizes["y"], maps_schema.SERIES_CHUNK):
+        rows = slice(start, start + maps_schema.SERIES_CHUNK)
+        inside = (cells[:, 0] >= rows.start) & (cells[:, 0] < rows.stop)
+        if inside.any():
+            y, x = cells[inside].T
+            part = mapped.isel(y=rows).sel(time=days)
+            for series, name in ((mean, experiment.target), (std, f"{experiment.target}_std")):
+                series[inside] = part[name].values[:, y - start, x].T
     root, _ = models.find_models(experiment, workspace)
     scale = models.read_calibrations(root, arm)[models.fold_name(models.ALL_SITES)].width_scale
     fold = np.full(len(cells), models.fold_name(models.ALL_SITES))
