@@ -101,8 +101,7 @@ def open_sources(
     sources, window = experiment.sources, config.experiment_window(experiment)
     names, period, static = intake_catalog.cube_entries(experiment), None, sources.static
     if block is not None:
-        days = schema.block_days(experiment.period, block)
-        period = (days[0].astype("datetime64[D]").item(), days[-1].astype("datetime64[D]").item())
+        period = schema.block_period(experiment.period, block)
         static = static if block == 0 else ()
         static = () if forcing_only else static
         names = [*dict.fromkeys([*sources.forcing, *static])]

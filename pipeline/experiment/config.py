@@ -18,7 +18,7 @@ from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
 from pipeline.dates import period_as_text
 from pipeline.errors import redact_tree
 from pipeline.experiment import renamed
-from pipeline.experiment.product import ProductConfig
+from pipeline.experiment.product import ProductConfig, as_tuple
 from pipeline.experiment.variables import VARIABLES, Layer, Variable
 from pipeline.grid.collocated_sites import Twins, cell_numbers, find_twins, label_places
 from pipeline.grid.ease import Window
@@ -51,14 +51,7 @@ ErrorName = Literal[
 ]
 
 
-def _as_tuple(value: object) -> object:
-    """Convert a single name to a tuple with that name, and None to an empty tuple."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

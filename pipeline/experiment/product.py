@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 NOT_STATED = "not stated"
 
 
-def _as_tuple(value: object) -> object:
-    """Convert a single reference to a tuple with it, and None to an empty tuple."""
+def as_tuple(value: object) -> object:
+    """Convert a single text to a tuple with it, and None to an empty tuple."""
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else value
@@ -49,7 +49,7 @@ class ProductConfig(BaseModel, frozen=True, extra="forbid"):
     doi: Doi | None = Field(
         None, description="DOI of the maps, such as 10.5281/zenodo.123; null: not stated"
     )
-    references: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = Field(
+    references: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
         (), description="publications and pages that describe the maps or the method"
     )
 

@@ -266,7 +266,8 @@ class TileWriter:
             for block in range(self.n_blocks):
                 self.write_state(block)
                 inputs = next_inputs.result()
-                next_inputs = reader.submit(self.read_block, block + 1)
+                if block + 1 < self.n_blocks:
+                    next_inputs = reader.submit(self.read_block, block + 1)
                 pending.append(self.predict_block(block, inputs))
                 last_write.result()
                 last_write = writer.submit(self.write_root, block, pending[-1])
@@ -310,13 +311,13 @@ class TileWriter:
     def write_root(self, block: int, fields: dict[str, NDArray[Any]]) -> None:
         """Write a block of fields to the root group, which is chunked for maps."""
         for name, field in fields.items():
-            self.write_days(self.maps_url, name, block * schema.BLOCK_DAYS, field)
+            self._write_days(self.maps_url, name, block * schema.BLOCK_DAYS, field)
 
     def write_series(self, first: int, blocks: list[dict[str, NDArray[Any]]]) -> None:
         """Write consecutive blocks to the group `series`, as whole shards."""
         for name in blocks[0]:
             series = np.concatenate([fields[name] for fields in blocks])
-            self.write_days(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, series)
+            self._write_days(self.maps_url, f"series/{name}", first * schema.BLOCK_DAYS, series)
 
     def write_climatology(self, first: int) -> None:
         """Write percentile and anomaly of the days from `first` on, if the maps have them."""
@@ -343,9 +344,9 @@ class TileWriter:
             frozen,
         )
         for path, start, values in comparison.compared(first, self.n_days):
-            self.write_days(self.maps_url, path, start, values)
+            self._write_days(self.maps_url, path, start, values)
         if first == 0 and days:
-            self.write_days(self.state_url, "reference", 0, comparison.values_to_freeze())
+            self._write_days(self.state_url, "reference", 0, comparison.values_to_freeze())
 
     def _flags(
         self, forcing: NDArray[np.float16], frozen: NDArray[np.bool_], mean: NDArray[np.float32]
@@ -375,7 +376,7 @@ class TileWriter:
                 field[self.tile.valid] = values
                 region = [slice(slot, slot + 1), slice(member, member + 1)]
                 region += [self.tile.rows, self.tile.cols, slice(0, values.shape[1])]
-                self.shards += self.write_array(self.state_url, name, region, field[None, None])
+                self.shards += self._write_array(self.state_url, name, region, field[None, None])
 
     def _write_levels(self) -> None:
         """Write the mean of each head's predictions in the first year, of every member."""
@@ -386,7 +387,7 @@ class TileWriter:
                 field = np.full(self.tile.valid.shape, np.nan, np.float32)
                 field[self.tile.valid] = values
                 region = [slice(member, member + 1), self.tile.rows, self.tile.cols]
-                self.shards += self.write_array(self.state_url, name, region, field[None])
+                self.shards += self._write_array(self.state_url, name, region, field[None])
 
     def _write_layers(self, space: AttributeSpace) -> None:
         """Write the cells' attributes, their distance to those of sites, and the mean variance."""
@@ -400,14 +401,14 @@ class TileWriter:
             region = [*(slice(0, n) for n in values.shape[:-1]), *cells]
             field = np.full((*values.shape[:-1], *self.tile.valid.shape), np.nan, np.float32)
             field[..., self.tile.valid] = values
-            self.shards += self.write_array(url, name, region, field)
+            self.shards += self._write_array(url, name, region, field)
 
-    def write_days(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
+    def _write_days(self, url: str, path: str, start: int, values: NDArray[Any]) -> None:
         """Write some days of a field."""
         region = [slice(start, start + len(values)), self.tile.rows, self.tile.cols]
-        self.shards += self.write_array(url, path, region, values)
+        self.shards += self._write_array(url, path, region, values)
 
-    def write_array(
+    def _write_array(
         self, url: str, path: str, region: list[slice], values: NDArray[Any]
     ) -> list[Json]:
         """Write an array; return the records of its shards, by their keys in the workspace."""

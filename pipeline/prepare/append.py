@@ -6,7 +6,7 @@ to a folder of their own, compared with the cube, and then moved into the cube a
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def run(
     done = date.fromisoformat(manifest["complete_through"])
     last, notes = _last_common_day(experiment, done, through)
     oldest = maps_schema.oldest_state_block(experiment, workspace)
-    first = experiment.period[0] + timedelta(oldest * schema.BLOCK_DAYS)
+    first, _ = schema.block_period(experiment.period, oldest)
     extended = extend_period(experiment, last)
     recorded = _recorded_digests(manifest, experiment)
     forcing = experiment.sources.forcing

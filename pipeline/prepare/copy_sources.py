@@ -102,8 +102,8 @@ def copy_block(item: Json, experiment_json: str, folder: str) -> Json:
     url = source_copies.copy_url(folder, entry)
     receipt: Json = {"shards": [], "problem": None}
     start = block * schema.BLOCK_DAYS
-    days = schema.period_days(experiment.period)[start : start + int(item["n"]) * schema.BLOCK_DAYS]
-    period = (days[0].astype("datetime64[D]").item(), days[-1].astype("datetime64[D]").item())
+    period = schema.block_period(experiment.period, block, int(item["n"]))
+    days = schema.period_days(period)
     try:
 
         def write() -> list[Json]:

@@ -219,8 +219,7 @@ class Artefact:
           DamagedError: If an object is missing or differs from its record.
         """
         manifest = self.manifest()
-        verb = COMMANDS.get(self.name, "run")
-        where = self.prefix.rstrip("./")
+        verb, where = COMMANDS.get(self.name, "run"), self.prefix.rstrip("./")
         if manifest is None:
             hint = f"make it with: soilweave {verb}"
             raise StoreError(where, f"no complete {self.name} here", remedy=hint)
@@ -249,7 +248,7 @@ class Artefact:
         inputs = manifest["inputs"].items()
         recorded = {k: v for k, v in inputs if renamed.new_name(k).split(".")[0] in sections}
         current = schema.as_recorded(schema.identity(experiment, self.name), recorded)
-        return _describe_changes(recorded | (same := dict.fromkeys(ignore)), current | same)
+        return _describe_changes(recorded, current, ignore)
 
     def complete(self, inputs: Json, overwrite: bool = False) -> bool:
         """Return whether the artefact is complete and was made from, or updated to, these inputs.
@@ -484,9 +483,10 @@ def git_commit() -> str | None:
     return provenance.code_commit()
 
 
-def _describe_changes(before: Json, after: Json) -> str:
+def _describe_changes(before: Json, after: Json, ignore: Collection[str] = ()) -> str:
     """Describe the keys whose values differ: `setting old -> new`, separated by commas."""
-    keys = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    compared = (before.keys() | after.keys()) - {*ignore}
+    keys = sorted(key for key in compared if before.get(key) != after.get(key))
     return ", ".join(
         f"{renamed.new_name(key)} {_shorten_digest(before.get(key))} -> "
         f"{_shorten_digest(after.get(key))}"
@@ -496,5 +496,4 @@ def _describe_changes(before: Json, after: Json) -> str:
 
 def _shorten_digest(value: Any) -> Any:
     """Return the first 12 characters of a digest; return any other value unchanged."""
-    is_digest = isinstance(value, str) and len(value) == 64
-    return value[:12] if is_digest else value
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value

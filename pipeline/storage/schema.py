@@ -21,7 +21,7 @@ span is [first day, last day] as ISO dates; the spans of a manifest are in order
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -157,9 +157,15 @@ def block_slice(period: tuple[date, date], block: int) -> slice:
     return slice(start, min(start + BLOCK_DAYS, n_days))
 
 
+def block_period(period: tuple[date, date], block: int, n: int = 1) -> tuple[date, date]:
+    """Return the first and last day of `n` blocks of a period, from a block on."""
+    first = period[0] + timedelta(block * BLOCK_DAYS)
+    return first, min(first + timedelta(n * BLOCK_DAYS - 1), period[1])
+
+
 def block_days(period: tuple[date, date], block: int) -> NDArray[np.datetime64]:
     """Return the days of a block as datetime64[ns]; the last block may have less than 32 days."""
-    return period_days(period)[block_slice(period, block)]
+    return period_days(block_period(period, block))
 
 
 def coordinate(
