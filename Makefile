@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser demo test test-servers test-cluster test-runs lint units stages scores studies trials bench faults soak conus globe growth projection clean
+.PHONY: setup browser demo test test-servers test-cluster test-runs lint units stages scores sparse studies trials bench faults soak conus globe growth projection clean
 
 setup: .venv/ready
 
@@ -72,6 +72,11 @@ scores: setup
 # Changes of the recipe, one at a time, each arm under each: tables into docs/experiments.md.
 trials: setup
 	PYTHONPATH=tests $(BIN)/python -m studies.trials --folder $(WORKSPACE)/trials
+
+# How many sites the satellite is worth, on real sites: table and figure into docs/results; about 80
+# minutes on 2 cores. ARGS=--full for 20 draws of sites and 12 members, which wants a GPU or a day.
+sparse: setup
+	PYTHONPATH=tests $(BIN)/python -m studies.sparse --folder $(WORKSPACE)/sparse $(ARGS)
 
 # What planets whose truth is known say: tables into docs/studies.md, figures beside it; about an hour.
 studies: setup

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.catalog import experiment_sources, intake_catalog, products
 from pipeline.errors import ConfigError, SoilweaveError
 from pipeline.experiment import regions
-from pipeline.experiment.config import REGIONS
+from pipeline.experiment.folds_config import REGIONS
 from pipeline.storage import source_copies
 from pipeline.storage.cube import Cube
 from pipeline.storage.models import load_ensembles

@@ -12,7 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.experiment.config import SATELLITE_BASELINE, FoldsConfig
+from pipeline.experiment.config import SATELLITE_BASELINE
+from pipeline.experiment.folds_config import FoldsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

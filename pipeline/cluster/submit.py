@@ -32,7 +32,7 @@ from pipeline.catalog import intake_catalog
 from pipeline.cluster import connect, malloc
 from pipeline.errors import ConfigError
 from pipeline.experiment import load
-from pipeline.experiment.config import REGIONS
+from pipeline.experiment.folds_config import REGIONS
 from pipeline.storage import artefacts, provenance
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ them. Unknown keys and values out of range are errors.
 
 from __future__ import annotations
 
-from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from model.climatology import is_long_enough
 from model.loss import LossConfig
@@ -18,7 +17,19 @@ from model.recipe import Arm, InputsConfig, Recipe, TrainConfig
 from pipeline.dates import period_as_text
 from pipeline.errors import redact_tree
 from pipeline.experiment import renamed
-from pipeline.experiment.product import ProductConfig, as_tuple
+from pipeline.experiment.field_types import (
+    Bits,
+    Celsius,
+    Count,
+    Days,
+    Km,
+    Names,
+    Period,
+    Seed,
+    Share,
+)
+from pipeline.experiment.folds_config import FoldsConfig
+from pipeline.experiment.product import ProductConfig
 from pipeline.experiment.variables import VARIABLES, Layer, Variable
 from pipeline.grid.collocated_sites import Twins, cell_numbers, find_twins, label_places
 from pipeline.grid.ease import Window
@@ -27,14 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.grid.ease import FloatArray, IntArray
-
-
-def _in_order(period: tuple[date, date]) -> tuple[date, date]:
-    """Check that a period does not end before it begins."""
-    if period[1] < period[0]:
-        msg = f"last day {period[1]} is before first day {period[0]}"
-        raise ValueError(msg)
-    return period
 
 
 ErrorName = Literal[
@@ -51,24 +54,11 @@ ErrorName = Literal[
 ]
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(le=1_000_000)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Days = Annotated[int, Field(le=36_600)]
-Km = Annotated[float, Field(ge=0, le=40_000)]
-Celsius = Annotated[float, Field(ge=-100, le=100)]
-Bits = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Shift = Annotated[int, Field(ge=-10_000, le=10_000)]
-Period = Annotated[tuple[date, date], AfterValidator(_in_order)]
 REFERENCE_ARM = "multiscale"  # compared with all other arms and baselines, and shown first
 SATELLITE_BASELINE = "footprint"  # name of the satellite's own values among the baselines
 
 # Settings that change nothing that MLflow has; a run there is the same whatever they are.
 NOT_OF_THE_RUN = ("compute", "product", "reference_period")
-
-# Values of folds.by that are not a GeoJSON file.
-REGIONS = ("longitude", "network", "continent")
 
 
 def reference_arm(arms: Sequence[str]) -> str:
@@ -191,70 +181,6 @@ class QcConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         "the valid cells have no value (default 0.001, but at least two dates). For static: share "
         "of the valid cells without a value (default 0.1)",
     )
-
-
-class FoldsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """How sites are assigned to the folds of spatial cross-validation."""
-
-    kind: Literal["block", "random", "region", "none"] = Field(
-        "block",
-        description="what is held out: square blocks of footprints, random single places, whole "
-        "regions, or none; sites at the same place are always in the same fold",
-    )
-    by: str = Field(
-        "longitude",
-        description="the regions: longitude (bands with about equal numbers of sites), network, "
-        "continent, or path or URL of a GeoJSON file with polygons; sites in no polygon are one "
-        "further region",
-    )
-    n_folds: Count = Field(
-        5,
-        ge=2,
-        description="number of folds; ignored for networks, continents and polygons, where each "
-        "region is a fold",
-    )
-    block_km: Km = Field(
-        400.0, gt=0, description="side of a block in km, rounded to whole 36 km footprints"
-    )
-    block_offset_footprints: tuple[Shift, Shift] = Field(
-        (0, 0), description="shift of the blocks in footprints, along rows and columns"
-    )
-    seed: Seed = Field(0, description="seed of the assignment")
-    buffer_km: Km = Field(
-        0.0,
-        ge=0,
-        description="leave out training sites that are nearer than this, in km, to a held-out site",
-    )
-    drop_footprints: bool = Field(
-        False,
-        description="leave out of a fold's training the footprints that contain its held-out "
-        "sites, or whose values are used for them",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> FoldsConfig:
-        if self.by not in REGIONS and not self.by.endswith((".json", ".geojson")):
-            msg = f"by '{self.by}': expected {', '.join(REGIONS)} or a .geojson file"
-            raise ValueError(msg)
-        if self.drop_footprints and self.kind == "none":
-            msg = "drop_footprints needs held-out sites, but kind is none"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def layout(self) -> str:
-        """Short description of how sites are held out."""
-        regions = {
-            "longitude": f"{self.n_folds} held-out bands of longitude",
-            "network": "held-out networks",
-            "continent": "held-out continents",
-        }
-        return {
-            "none": "no held-out sites",
-            "random": f"{self.n_folds} folds of single sites",
-            "block": f"{self.n_folds} folds of {self.block_km:g} km blocks",
-            "region": regions.get(self.by, f"held-out regions of {self.by.rpartition('/')[2]}"),
-        }[self.kind]
 
 
 class JudgingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):

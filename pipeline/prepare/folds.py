@@ -22,7 +22,7 @@ import pandas as pd
 from pipeline import files
 from pipeline.errors import ConfigError
 from pipeline.experiment import config, regions
-from pipeline.experiment.config import REGIONS
+from pipeline.experiment.folds_config import REGIONS
 from pipeline.grid import collocated_sites, spatial_blocks
 from pipeline.storage import artefacts, schema, tables, zarr_arrays
 from pipeline.storage.cube import Cube
@@ -30,7 +30,8 @@ from pipeline.storage.cube import Cube
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.experiment.config import Experiment, FoldsConfig
+    from pipeline.experiment.config import Experiment
+    from pipeline.experiment.folds_config import FoldsConfig
     from pipeline.files import Json
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace

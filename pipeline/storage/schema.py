@@ -29,7 +29,8 @@ import numpy as np
 
 from pipeline.dates import runs_of_days
 from pipeline.experiment import renamed
-from pipeline.experiment.config import REGIONS, shown_settings
+from pipeline.experiment.config import shown_settings
+from pipeline.experiment.folds_config import REGIONS
 from pipeline.storage import earlier_versions
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ LATER_DEFAULTS = {
     "planet.forcing_degrees": 0.125,
     "qc.unchecked": "keep",
     "reference_period": None,
+    "folds.train_sites": None,
+    "folds.train_sites_seed": 0,
 }
 
 # Settings of an experiment that `changed` ignores, because they do not change results.

@@ -328,7 +328,7 @@ def pack_data(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed
         site_forcing,
         site_static,
         insitu,
-        _keep_days(insitu, train),
+        _keep_sites(_keep_days(insitu, train), experiment),
         cube.site_ids,
         lat,
         lon,
@@ -336,6 +336,28 @@ def pack_data(experiment: Experiment, cube: Cube, folds: pd.DataFrame) -> Packed
         dropped,
         config.label_experiment_places(experiment, lat, lon),
     )
+
+
+def _keep_sites(observed: NDArray[np.float32], experiment: Experiment) -> NDArray[np.float32]:
+    """Return observations (site, day) of `folds.train_sites` random sites, NaN at all others.
+
+    Raises:
+      ConfigError: If fewer sites have enough values.
+    """
+    n, seed = experiment.folds.train_sites, experiment.folds.train_sites_seed
+    if n is None:
+        return observed
+    usable = np.flatnonzero(np.isfinite(observed).sum(1) >= MIN_SITE_VALUES)
+    if n > len(usable):
+        problem = (
+            f"folds.train_sites {n}: only {len(usable)} sites have at least {MIN_SITE_VALUES} "
+            "values in train_period"
+        )
+        remedy = f"set folds.train_sites to {len(usable)} or fewer"
+        raise ConfigError(f"experiment {experiment.name}", problem, remedy=remedy)
+    chosen = np.zeros(len(observed), bool)
+    chosen[np.random.default_rng(seed).permutation(usable)[:n]] = True
+    return np.where(chosen[:, None], observed, np.float32(np.nan))
 
 
 def resolve_features(experiment: Experiment, cube: Cube) -> Features:

@@ -32,7 +32,7 @@ def arms(found, names, path):
         for row, shown in zip(axes, (names, names[1:]), strict=True):
             row[0].set_yticks(range(len(shown)), [style.label(name) for name in shown])
             row[0].set_ylim(len(shown) - 0.5, -0.5)
-        _save(figure, axes, path)
+        save(figure, axes, path)
 
 
 def sites(found, path):
@@ -53,7 +53,7 @@ def sites(found, path):
             panel.minorticks_off()
             panel.set_xlabel("sites")
         _legend(figure, (*learnt, "satellite", "footprint"))
-        _save(figure, axes, path)
+        save(figure, axes, path)
 
 
 def bias(found, path):
@@ -69,7 +69,7 @@ def bias(found, path):
             panel.set_xticks(sizes, ["none", "once", "twice"])
             panel.set_xlabel("satellite bias")
         _legend(figure, names)
-        _save(figure, axes, path)
+        save(figure, axes, path)
 
 
 def refinement(found, path):
@@ -92,7 +92,7 @@ def refinement(found, path):
         axes[1].plot([], [], linestyle=(0, (2, 1.5)), color=style.INK, label="of the own cell")
         axes[1].legend(fontsize=7.5)
         _legend(figure, names)
-        _save(figure, axes, path)
+        save(figure, axes, path)
 
 
 def _series(panel, where, found, names, metric):
@@ -126,7 +126,7 @@ def _legend(figure, names):
     figure.legend(handles=handles, loc="outside upper center", ncols=len(names))
 
 
-def _save(figure, axes, path):
+def save(figure, axes, path):
     for panel in np.ravel(axes):
         panel.grid(True)
     path.write_bytes(style.figure_bytes(figure))

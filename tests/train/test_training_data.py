@@ -6,7 +6,8 @@ import pytest
 from model import scaling
 from model.features import Features
 from model.scaling import fit_trimmed_scale
-from pipeline.storage import tables
+from pipeline.errors import ConfigError
+from pipeline.storage import schema, tables
 from pipeline.storage.cube import Cube
 from pipeline.train import training_data
 
@@ -87,3 +88,49 @@ def test_footprints_left_out_of_a_fold_are_the_same_of_fewer(world, cube):
             assert some.footprints[found].tolist() == place
         else:
             assert found == -1
+
+
+def choosing(world, n, seed=0):
+    table = tables.read_table(world.workspace.url("folds.parquet"))
+    folds = world.experiment.folds.model_copy(update={"train_sites": n, "train_sites_seed": seed})
+    return world.experiment.model_copy(update={"folds": folds}), table
+
+
+def test_a_random_choice_of_sites_is_learnt_from_and_all_are_scored(world, cube):
+    every = packed(world, cube)
+    usable = set(every.training_sites(-1, 0.0).tolist())
+    few, more = (
+        training_data.pack_data(experiment, cube, table)
+        for experiment, table in (choosing(world, n) for n in (2, 4))
+    )
+    learnt = [set(p.training_sites(-1, 0.0).tolist()) for p in (few, more)]
+    assert [len(sites) for sites in learnt] == [2, 4]
+    assert learnt[0] < learnt[1] <= usable
+    for fold in np.unique(every.fold).tolist():  # of these, the fold's own are held out
+        held_out = {int(i) for i in np.flatnonzero(every.fold == fold)}
+        assert set(more.training_sites(fold, 0.0).tolist()) == learnt[1] - held_out
+    # Calibration and the ridge regression read these values, the scores read all of them.
+    chosen = np.isfinite(more.learn_insitu).any(1)
+    assert set(np.flatnonzero(chosen).tolist()) == learnt[1]
+    np.testing.assert_array_equal(more.insitu, every.insitu)
+    others = [
+        frozenset(training_data.pack_data(e, cube, t).training_sites(-1, 0.0).tolist())
+        for e, t in (choosing(world, 2, seed) for seed in range(1, 6))
+    ]
+    assert len({frozenset(learnt[0]), *others}) > 1
+
+
+def test_more_training_sites_than_there_are_is_refused(world, cube):
+    experiment, table = choosing(world, 999)
+    with pytest.raises(ConfigError, match=r"folds.train_sites 999: only \d+ sites have at least"):
+        training_data.pack_data(experiment, cube, table)
+
+
+def test_models_of_all_sites_keep_the_identity_that_they_had(world):
+    plain = schema.identity(world.experiment, "folds")
+    assert not [key for key in plain if "train_sites" in key]
+    some = schema.identity(choosing(world, 2, 1)[0], "folds")
+    assert {key for key in some if key not in plain} == {
+        "folds.train_sites",
+        "folds.train_sites_seed",
+    }
