@@ -15,10 +15,12 @@ REGIONS = ("longitude", "network", "continent")
 class FoldsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How sites are assigned to the folds of spatial cross-validation."""
 
-    kind: Literal["block", "random", "region", "none"] = Field(
+    kind: Literal["block", "random", "region", "knndm", "none"] = Field(
         "block",
         description="what is held out: square blocks of footprints, random single places, whole "
-        "regions, or none; sites at the same place are always in the same fold",
+        "regions, clusters as far from the other sites as the map's cells are from sites (knndm: "
+        "nearest neighbour distance matching), or none; sites at the same place are always in the "
+        "same fold",
     )
     by: str = Field(
         "longitude",
@@ -81,5 +83,6 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             "none": "no held-out sites",
             "random": f"{self.n_folds} folds of single sites",
             "block": f"{self.n_folds} folds of {self.block_km:g} km blocks",
+            "knndm": f"{self.n_folds} folds that match the distances from cells to sites",
             "region": regions.get(self.by, f"held-out regions of {self.by.rpartition('/')[2]}"),
         }[self.kind]

@@ -82,7 +82,7 @@ def find_nearest(
     if not candidates.size or not np.isfinite(places).all() or not np.isfinite(candidates).all():
         counts = f"{places.shape[1]} places and {candidates.shape[1]} candidates"
         raise ValueError(f"{counts}: expected at least one candidate, and finite coordinates")
-    tree, vectors = KDTree(_unit_vectors(*candidates)), _unit_vectors(*places)
+    tree, vectors = KDTree(unit_vectors(*candidates)), unit_vectors(*places)
     # If there is only one candidate, the chord to the second one is infinite.
     chord, nearest = (np.asarray(result) for result in tree.query(vectors, k=2))
     index = nearest[:, 0].astype(np.int64)
@@ -110,13 +110,13 @@ def pairs_within(km: float, lat: npt.ArrayLike, lon: npt.ArrayLike) -> IntArray:
     places = np.array([lat, lon], float)
     known = np.flatnonzero(np.isfinite(places).all(0))
     chord = 2 * np.sin(km / EARTH_RADIUS_KM / 2) + _ROUNDING
-    tree = KDTree(_unit_vectors(*places[:, known]))
+    tree = KDTree(unit_vectors(*places[:, known]))
     pair = np.sort(known[tree.query_pairs(chord, output_type="ndarray").reshape(-1, 2)], axis=1)
     distance = great_circle_km(*places[:, pair[:, 0]], *places[:, pair[:, 1]])
     return np.asarray(pair[distance < km], np.int64)
 
 
-def _unit_vectors(lat: FloatArray, lon: FloatArray) -> FloatArray:
+def unit_vectors(lat: FloatArray, lon: FloatArray) -> FloatArray:
     """Return (place, 3) unit vectors from the centre of the Earth to places in degrees."""
     phi, lam = np.radians(lat), np.radians(lon)
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1)

@@ -23,7 +23,7 @@ from pipeline import files
 from pipeline.errors import ConfigError
 from pipeline.experiment import config, regions
 from pipeline.experiment.folds_config import REGIONS
-from pipeline.grid import collocated_sites, spatial_blocks
+from pipeline.grid import collocated_sites, distance_matching, spatial_blocks
 from pipeline.storage import artefacts, schema, tables, zarr_arrays
 from pipeline.storage.cube import Cube
 
@@ -114,6 +114,13 @@ def _assign_folds(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list
             fold = spatial_blocks.assign_blocks(block, folds.n_folds, folds.seed)
         elif folds.kind == "random":
             fold = spatial_blocks.assign_random_folds(len(ids), folds.n_folds, folds.seed, place)
+        elif folds.kind == "knndm":
+            grid = zarr_arrays.open_group(cube, "cells")
+            mapped = (grid[name].values for name in ("mask", "lat", "lon"))
+            cells = distance_matching.sample_cells(*mapped)
+            fold = distance_matching.match_distances(
+                (lat, lon), cells, folds.n_folds, folds.seed, place
+            )
         elif folds.kind == "none":
             fold = np.full(len(ids), -1)
         elif folds.by == "longitude":

@@ -126,6 +126,13 @@ def test_random_folds_deal_the_stations_of_two_sources_together(snow, tmp_path, 
     assert parted(table, "block") == []  # which intervals resample
 
 
+def test_matched_folds_deal_the_stations_of_two_sources_together(snow, tmp_path):
+    add_source(snow, "twins", renamed("twin", 0.4))
+    _, _, table, _ = dealt(snow, tmp_path / "w", "folds.kind=knndm", "folds.n_folds=3")
+    assert parted(table) == []
+    assert set(table.fold) == {0, 1, 2}
+
+
 def test_sites_of_own_inputs_are_dealt_together_in_chains_within_a_kilometre(snow, tmp_path):
     """0.9 km from one to the next, 1.8 km from end to end; more than 1 km between the chains."""
     steps = np.array([0.0, 0.9, 1.8, 2.9, 3.8, 4.9, 5.8])
