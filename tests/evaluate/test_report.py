@@ -95,6 +95,7 @@ def test_has_every_section_and_loads_nothing(made):
     workspace, page = made
     assert page.sections == SECTIONS + ALWAYS
     assert all(uri.startswith("data:image/") for uri in page.loaded)
+    assert "Distances of held-out sites, and of cells, from sites" in page.alt
     assert all(link.startswith(("#", "https://doi.org/")) for link in page.links)
     assert page.scripts == 0
     assert all(page.alt)

@@ -21,13 +21,14 @@ from pipeline.evaluate.report import map_fields, style
 from pipeline.evaluate.report.map_fields import Frame, Scale
 from pipeline.experiment import config
 from pipeline.experiment.config import REFERENCE_ARM, reference_arm
-from pipeline.grid import ease, spatial_blocks
+from pipeline.grid import distance_matching, ease, lookup, spatial_blocks
 from pipeline.storage import maps_schema, zarr_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.evaluate.report.map_fields import Line, MapFields
+    from pipeline.evaluate.report.style import Picture
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
@@ -198,7 +199,43 @@ def sites_section(experiment: Experiment, scores: pd.DataFrame, cube: Cube, regi
         picture = map_fields.draw_site_values(region, values, blocks, scale, alt)
         panels.append({"title": name, "picture": picture, "bar": map_fields.draw_colour_bar(scale)})
     has_blocks = experiment.folds.kind == "block"
-    return {"panels": panels, "first": style.label(first), "blocks": has_blocks}
+    fold = rows[rows.metric == "rmse"].set_index("id").fold.reindex(list(cube.site_ids))
+    return {
+        "panels": panels,
+        "first": style.label(first),
+        "blocks": has_blocks,
+        "distances": _draw_distances(cube, fold.to_numpy()) if fold.nunique() > 1 else None,
+    }
+
+
+def _draw_distances(cube: Cube, fold: NDArray[Any]) -> Picture:
+    """Draw how far held-out sites are from training sites, and the map's cells from sites.
+
+    Args:
+      cube: the cube.
+      fold: (site,) name of the fold that holds out each site, null for none.
+    """
+    assert cube.sites is not None
+    known = ~pd.isna(fold)
+    lat, lon = (cube.sites[name].values[known] for name in ("lat", "lon"))
+    cells = distance_matching.sample_cells(
+        *(cube.cells[name].values for name in ("mask", "lat", "lon"))
+    )
+    curves = {
+        "held-out site to training site": distance_matching.distances_to_others(
+            lat, lon, fold[known]
+        ),
+        "cell of the map to site": lookup.find_nearest(*cells, lat, lon)[1],
+    }
+    with style.canvas(3.6, 2.4) as figure:
+        axes = figure.subplots()
+        for (name, distance), line in zip(curves.items(), ("-", (0, (4, 2))), strict=True):
+            axes.ecdf(distance, label=name, color=style.INK, linestyle=line, linewidth=1.4)
+        axes.set_xlabel("distance to the nearest [km]")
+        axes.set_ylabel("share")
+        axes.set_xlim(left=0)
+        axes.legend(fontsize=7, loc="lower right")
+        return style.embed_figure(figure, "Distances of held-out sites, and of cells, from sites")
 
 
 def _block_parity(experiment: Experiment) -> NDArray[np.int64]:
