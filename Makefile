@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser demo test test-servers test-cluster test-runs lint units stages scores sparse studies trials bench faults soak conus globe growth projection clean
+.PHONY: setup browser demo test test-servers test-cluster test-runs lint units stages scores sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
 
 setup: .venv/ready
 
@@ -117,6 +117,17 @@ growth: setup
 # CONUS and the Earth over ten years, from what bench and conus have measured: docs/scaling.md.
 projection: setup
 	PYTHONPATH=tests $(BIN)/python -m bench.projection --folder $(WORKSPACE)/bench
+
+# The versions that images have: infra/constraints.txt, as pip resolves them today.
+constraints: setup
+	$(BIN)/python infra/constraints.py
+
+# What an image installs, in a virtual environment of its own: the same script and versions.
+image-venv:
+	$(PYTHON) -m venv --clear $(WORKSPACE)/image-venv
+	PATH="$(abspath $(WORKSPACE))/image-venv/bin:$$PATH" infra/install.sh dependencies
+	PATH="$(abspath $(WORKSPACE))/image-venv/bin:$$PATH" infra/install.sh package
+	$(WORKSPACE)/image-venv/bin/soilweave plan conus
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -44,8 +44,12 @@ def ray_pods(name: str, spec: dict) -> dict[str, dict]:
 def all_pods() -> dict[str, dict]:
     """Every pod that the manifests make, by a name."""
     found = {}
-    for value in documents("RayCluster", "RayJob", "StatefulSet", "Deployment"):
+    kinds = ("RayCluster", "RayJob", "RayCronJob", "StatefulSet", "Deployment")
+    for value in documents(*kinds):
         name, spec = value["metadata"]["name"], value["spec"]
+        if value["kind"] == "RayCronJob":
+            found[f"{name} submitter"] = spec["jobTemplate"]["submitterPodTemplate"]
+            continue
         if value["kind"] == "RayJob":
             found[f"{name} submitter"] = spec["submitterPodTemplate"]
             spec = spec["rayClusterSpec"]
@@ -65,8 +69,9 @@ CONTAINERS = {
 
 
 def test_every_pod_is_looked_at():
-    assert len(PODS) == 10  # head, CPU and GPU workers, twice; submitter, Redis, MLflow, PostgreSQL
-    assert len(CONTAINERS) == 12  # and the autoscaler, twice
+    # Head, CPU and GPU workers, twice; two submitters, Redis, MLflow, PostgreSQL.
+    assert len(PODS) == 11
+    assert len(CONTAINERS) == 13  # and the autoscaler, twice
 
 
 # What a container may do
@@ -167,7 +172,7 @@ def test_mlflow_asks_for_the_login_that_nodes_have():
     (own,) = PODS["soilweave-mlflow"]["spec"]["containers"]
     compose = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
     assert "--app-name=basic-auth" in own["command"]
-    assert "--app-name=basic-auth" in compose["mlflow"]["command"]
+    assert "--app-name=basic-auth" in compose["mlflow"]["entrypoint"]
     given = {each["name"]: each.get("valueFrom") or each["value"] for each in own["env"]}
     for part in ("USERNAME", "PASSWORD"):
         reference = given[f"MLFLOW_AUTH_ADMIN_{part}"]["secretKeyRef"]

