@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -64,6 +65,12 @@ def pytest_collection_modifyitems(items):
         if not any(mark.name in marked for mark in item.iter_markers()):
             kinds = [kind for name, kind in KINDS.items() if name in item.fixturenames]
             item.add_marker([*kinds, "units"][0])
+
+
+def pytest_collection_finish():
+    """Leave imported modules out of the search for garbage, which takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
