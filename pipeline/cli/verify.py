@@ -122,14 +122,14 @@ def find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
     Raises:
       ConfigError: If the argument names no folder and no experiment.
     """
-    from pipeline.storage import artefacts
+    from pipeline.storage import artefacts, publications
 
-    candidates = [files.join(files.make_absolute(workspace), name or experiment)]
-    if experiment.endswith((".yaml", ".yml")):
-        candidates = []
-    elif "/" in experiment:
-        candidates = [files.make_absolute(experiment).rstrip("/")]
-    for url in candidates:
+    if not experiment.endswith((".yaml", ".yml")):
+        here = files.make_absolute(experiment).rstrip("/")
+        in_workspace = files.join(files.make_absolute(workspace), name or experiment)
+        url = here if "/" in experiment else in_workspace
         if files.list_folder(url):
             return artefacts.Workspace(url)
+        if files.exists(files.join(here, publications.LATEST)):  # named without a slash
+            return artefacts.Workspace(here)
     return run_stages.resolve_named(experiment, workspace, name, None)[1]
