@@ -73,7 +73,8 @@ def assign_blocks(labels: npt.ArrayLike, n_folds: int, seed: int) -> ease.IntArr
     if not 1 <= n_folds <= len(blocks):
         raise ValueError(
             f"n_folds {n_folds} with {len(blocks)} blocks that contain sites, expected "
-            f"1 <= n_folds <= {len(blocks)}: choose a smaller block_km or a smaller n_folds"
+            f"1 <= n_folds <= {len(blocks)}: choose a smaller block_km or a smaller n_folds, as "
+            "with --set folds.block_km=36, or single places: --set folds.kind=random"
         )
     shuffled = np.random.default_rng(seed).permutation(len(blocks))
     return _assign_evenly(shuffled, sizes, n_folds)[block_of_site]
