@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline import files
-from pipeline.cli import run_stages, verify
+from pipeline.cli import manners, run_stages, verify
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
 from pipeline.errors import ConfigError
 
@@ -117,6 +117,7 @@ def export(
     with run_stages.signals_as_exit(), run_stages.show_progress() as progress:
         url = exporting.export(source, to or _own_folder(source), options, progress)
     out.print(f"Files: {url}", markup=False, highlight=False, soft_wrap=True)
+    manners.write_json({"url": url})
 
 
 def _own_folder(source: str) -> str:

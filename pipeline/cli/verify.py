@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import files
-from pipeline.cli import run_stages
+from pipeline.cli import manners, run_stages
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
 from pipeline.errors import ConfigError
 
@@ -27,12 +26,6 @@ TargetArgument = Annotated[
     ),
 ]
 
-JsonOption = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Write the problems and counts to this file."),
-]
-
-
 RepairOption = Annotated[
     bool, typer.Option("--repair", help="Make what is missing, damaged or stale again.")
 ]
@@ -46,7 +39,6 @@ def add_verify_verb(app: typer.Typer) -> None:
 def verify(
     experiment: TargetArgument,
     repair: RepairOption = False,
-    json_: JsonOption = None,
     workspace: WorkspaceOption = "workspace",
     name: NameOption = None,
     debug: DebugOption = False,
@@ -71,7 +63,6 @@ def verify(
     Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
     """
     store = find_store(experiment, workspace, name)
-    files.check_writable(json_)
     with run_stages.show_progress() as progress:
         result = _verify(store, repair, progress)
         _print_result(result)
@@ -83,9 +74,7 @@ def verify(
                 result = repaired
                 out.print("after the repair:")
                 _print_result(result)
-    if json_:
-        text = json.dumps(result.as_dict(), indent=1)
-        files.write_bytes(files.make_absolute(json_), text.encode())
+    manners.write_json(result.as_dict())
     raise typer.Exit(1 if result.problems else 0)
 
 

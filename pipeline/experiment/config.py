@@ -53,12 +53,12 @@ ErrorName = Literal[
 
 def _as_tuple(value: object) -> object:
     """Convert a single name to a tuple with that name, and None to an empty tuple."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str) else (() if value is None else value)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...])
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
