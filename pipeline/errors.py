@@ -57,6 +57,14 @@ class StoreError(SoilweaveError):
     """A workspace, or an artefact in it, that cannot be read, written or resumed."""
 
 
+class UnwritableError(StoreError):
+    """An object that could not be written: access is denied, the disk is full, and so on."""
+
+
+class HeldError(StoreError):
+    """A lease that another process, which is alive, holds."""
+
+
 class DamagedError(StoreError):
     """An object in a workspace that exists but cannot be decoded."""
 

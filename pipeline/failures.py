@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import SoilweaveError, StoreError
+from pipeline.errors import SoilweaveError, StoreError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,7 +245,8 @@ def store_error(url: str, operation: str, error: BaseException) -> StoreError:
     elif url.startswith(("http://", "https://")) and not found.remedy:
         remedies.append("correct the URL, or try again later")
     remedy = "; ".join(filter(None, remedies)).removeprefix("or ")
-    return StoreError(url, f"cannot be {operation}: {found.reason}", remedy=remedy)
+    kind = UnwritableError if operation == "written" else StoreError
+    return kind(url, f"cannot be {operation}: {found.reason}", remedy=remedy)
 
 
 def read_problem(error: BaseException) -> str:

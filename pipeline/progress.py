@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from model.recipe import ModelKey
+
+
+PATIENCE_S = 10.0  # seconds without a word
 
 
 class Progress(Protocol):
@@ -49,3 +54,20 @@ class SilentProgress:
 
     def curve(self, key: ModelKey, point: Mapping[str, float]) -> None:
         """Do nothing."""
+
+
+@contextlib.contextmanager
+def waiting(progress: Progress, what: str) -> Iterator[None]:
+    """Say what is waited for if the block takes longer than PATIENCE_S seconds.
+
+    Args:
+      progress: Receives the line.
+      what: What is waited for, such as "the sources to open".
+    """
+    timer = threading.Timer(PATIENCE_S, progress.note, (f"waiting for {what}",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -6,13 +6,24 @@ the verbs, so that `--help` and mistakes in the arguments answer at once.
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import explain, export, last_resort, publish, run_stages, verbs, verify
+from pipeline.cli import (
+    explain,
+    export,
+    init,
+    last_resort,
+    ls,
+    manners,
+    publish,
+    run_stages,
+    verbs,
+    verify,
+)
 from pipeline.cli.run_stages import (
     DebugOption,
     ExperimentArgument,
@@ -34,12 +45,30 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
+    cls=manners.Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Learn soil moisture from satellite footprints and point sensors at once.",
     epilog="Start with `soilweave ls`, then `soilweave run demo`. Every verb has --help.",
 )
+
+
+@app.callback()
+def _soilweave(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=manners.show_version,
+            is_eager=True,
+            expose_value=False,
+            help="Print the version and end.",
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a verb."""
+
 
 SitesOption = Annotated[
     str,
@@ -111,7 +140,7 @@ def _run_stages(
         summary = run_stages.run(stages, resolved, store, progress, overwrite, **options)
     if summary:
         _print_summary(summary)
-    _print_outputs(resolved, store)
+    manners.write_json(_print_outputs(resolved, store) | {"summary": summary})
 
 
 for _name, _text in STAGE_VERBS.items():
@@ -206,12 +235,6 @@ def score(
     sites: SitesOption,
     workspace: WorkspaceOption = "workspace",
     name: NameOption = None,
-    json_: Annotated[
-        str | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write the scores to this file, as in summary.json."
-        ),
-    ] = None,
     adjust: Annotated[
         bool,
         typer.Option(
@@ -237,12 +260,14 @@ def score(
     if figure and not adjust:
         raise ConfigError("--figure", "shows the result of --adjust", remedy="add --adjust")
     resolved, store = resolve_named(experiment, workspace, name, set_)
-    files.check_writable(json_, figure)
+    files.check_writable(figure)
+    if not re.search(r"\.ya?ml:[^/]+$", sites):
+        hint = f"give your probes: soilweave score {experiment} --sites FILE.csv"
+        run_stages.check_exists(sites, hint)
     with run_stages.show_progress() as progress:
         summary = probes.score_probes(resolved, store, progress, files.make_absolute(sites), adjust)
     _print_scores(summary)
-    if json_:
-        files.write_bytes(files.make_absolute(json_), json.dumps(summary, indent=1).encode())
+    manners.write_json(summary)
     if figure:
         _draw_adjustment(figure, summary, resolved)
 
@@ -320,6 +345,7 @@ def submit(
         message = f"job {job} continues; follow it with: {follow_again}; stop it with: {stop}"
         err.print(message, markup=False, highlight=False, soft_wrap=True)
         code = 130
+    manners.write_json({"job": job, "exit_status": code})
     raise typer.Exit(code)
 
 
@@ -327,6 +353,8 @@ def _print_line(text: str) -> None:
     out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+init.add_init_verb(app)
+ls.add_ls_verb(app)
 verbs.add_inspect_verbs(app)
 
 
@@ -365,16 +393,20 @@ def main() -> None:
         sys.exit(status)
 
 
-def _print_outputs(resolved: Experiment, store: Workspace) -> None:
-    """Print where the outputs are, and how to open them."""
+def _print_outputs(resolved: Experiment, store: Workspace) -> Json:
+    """Print where the outputs are, and how to open them; return the URLs of those that exist."""
     from pipeline import files
 
+    found = {"url": store.root}
     out.print(f"Outputs: {store.root}", soft_wrap=True, highlight=False)
     maps, report = store.url("maps", f"{resolved.arms[0]}.zarr"), store.url("report.html")
     if files.exists(maps):
+        found["maps"] = maps
         out.print(f'  maps: xarray.open_zarr("{maps}")', soft_wrap=True, highlight=False)
     if files.exists(report):
+        found["report"] = report
         out.print(f"  report: {report}", soft_wrap=True, highlight=False)
+    return found
 
 
 def _print_summary(summary: Json) -> None:

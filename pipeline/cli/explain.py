@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,7 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from pipeline import files
-from pipeline.cli import verify
+from pipeline.cli import manners, verify
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
 from pipeline.cli.tables import METRIC_HEADINGS
 from pipeline.errors import ConfigError
@@ -36,13 +34,6 @@ ArmOption = Annotated[
     typer.Option(help="The arm whose maps are read; by default multiscale, or else the first."),
 ]
 
-JsonOption = Annotated[
-    str | None,
-    typer.Option(
-        "--json", metavar="FILE", help="Write all of it to this file, as for the page of a map."
-    ),
-]
-
 
 def add_explain_verb(app: typer.Typer) -> None:
     """Add `explain`."""
@@ -55,7 +46,6 @@ def explain(
     lon: LonOption,
     day: DateOption,
     arm: ArmOption = None,
-    json_: JsonOption = None,
     workspace: WorkspaceOption = "workspace",
     name: NameOption = None,
     debug: DebugOption = False,
@@ -73,7 +63,6 @@ def explain(
     """
     from pipeline import explain as explaining
 
-    files.check_writable(json_)
     url = experiment if "://" in experiment else verify.find_store(experiment, workspace, name).root
     answer = explaining.explain(url, lat, lon, _parse_day(day), arm)
     for part in _as_text(answer):
@@ -82,9 +71,7 @@ def explain(
             wide = out.options.update_width(MAX_TABLE_WIDTH)
             part.width = Measurement.get(out, wide, part).maximum
         out.print(part, markup=False, highlight=False, soft_wrap=True)
-    if json_:
-        text = json.dumps(answer, indent=1, ensure_ascii=False)
-        files.write_bytes(files.make_absolute(json_), text.encode())
+    manners.write_json(answer)
 
 
 def _parse_day(text: str) -> date:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from pipeline import files
-from pipeline.cli import run_stages, verify
+from pipeline.cli import manners, run_stages, verify
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
+from pipeline.errors import ConfigError
 
 SourceArgument = Annotated[
     str,
@@ -23,7 +24,13 @@ SourceArgument = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", help="cog, netcdf or csv.")]
 
 ToOption = Annotated[
-    str, typer.Option("--to", metavar="URL", help="Folder, or prefix of a bucket, for the files.")
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="URL",
+        help="Folder, or prefix of a bucket, for the files; by default export/ in the experiment's "
+        "folder, which `verify` checks and of which `publish` takes GeoTIFF and NetCDF.",
+    ),
 ]
 
 ArmOption = Annotated[
@@ -34,8 +41,8 @@ PeriodOption = Annotated[
     str | None,
     typer.Option(
         metavar="FIRST..LAST",
-        help="Days to export, such as 2018-01-01..2018-06-30, or 2018-01-01.. for all from then "
-        "on; by default all.",
+        help="Days to export, such as 2018-01-01..2018-06-30, 2018-01-01.. for all from then "
+        "on, or 2018-01-01 for one; by default all.",
     ),
 ]
 
@@ -71,7 +78,7 @@ def add_export_verb(app: typer.Typer) -> None:
 def export(
     experiment: SourceArgument,
     format_: FormatOption,
-    to: ToOption,
+    to: ToOption = None,
     places: PlacesOption = None,
     every: EveryOption = None,
     crs: CrsOption = None,
@@ -95,7 +102,7 @@ def export(
     were revised since, by `update` or otherwise; so the same command continues an export that was
     interrupted, and adds new days.
 
-    Example: soilweave export demo --format cog --every month --to maps-as-tiff;
+    Example: soilweave export demo --format cog --every month;
     soilweave export s3://bucket/demo --format csv --places fields.geojson --to s3://bucket/tables
     """
     from pipeline import export as exporting
@@ -108,5 +115,21 @@ def export(
     else:
         source = verify.find_store(experiment, workspace, name).root
     with run_stages.signals_as_exit(), run_stages.show_progress() as progress:
-        url = exporting.export(source, to, options, progress)
+        url = exporting.export(source, to or _own_folder(source), options, progress)
     out.print(f"Files: {url}", markup=False, highlight=False, soft_wrap=True)
+    manners.write_json({"url": url})
+
+
+def _own_folder(source: str) -> str:
+    """Return the folder of an experiment for what is exported of it.
+
+    Raises:
+      ConfigError: If the maps are not those of an experiment in a workspace.
+    """
+    from pipeline.storage import exports, publications
+
+    folder, _ = publications.split_store(source.rstrip("/"))
+    if publications.find_release(folder) is not None or folder.endswith(publications.STORE):
+        problem = "is needed: only the maps of an experiment in a workspace have a folder for it"
+        raise ConfigError("--to", problem, remedy="add --to URL, a folder or a prefix of a bucket")
+    return files.join(folder, exports.FOLDER)

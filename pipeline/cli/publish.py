@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import run_stages, verify
+from pipeline.cli import manners, run_stages, verify
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
 from pipeline.errors import ConfigError
 
@@ -69,8 +69,8 @@ def publish(
     file, its own are stated, also if the experiment was run before they were known.
 
     `soilweave verify URL` reads the latest release and compares it with its manifest.
-    `pipeline.storage.publications.open_maps(URL)` opens its maps; any reader of Zarr can open them
-    at the path that latest.json names.
+    `pipeline.api.open_maps(URL)` opens its maps; any reader of Zarr can open them at the path that
+    latest.json names.
 
     Example: soilweave publish demo --to s3://bucket/demo --keep 7;
     soilweave publish --to s3://bucket/demo --rollback
@@ -92,4 +92,5 @@ def publish(
                 product = run_stages.resolve_named(experiment, workspace, name, None)[0].product
             release = publishing.publish(store, to, progress, keep, product)
     out.print(f"Release: {publications.release_url(to, release)}", soft_wrap=True, highlight=False)
-    out.print(f'  maps: open_maps("{to}")', soft_wrap=True, highlight=False)
+    out.print(f'  maps: pipeline.api.open_maps("{to}")', soft_wrap=True, highlight=False)
+    manners.write_json({"release": release, "url": publications.release_url(to, release)})

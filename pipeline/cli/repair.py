@@ -15,7 +15,7 @@ from pipeline.cli.run_stages import stage_modules
 from pipeline.cluster import ray_cluster
 from pipeline.experiment import load
 from pipeline.storage import artefacts, backup, records, verify
-from pipeline.storage.verify import STALE, UNLISTED
+from pipeline.storage.verify import EXPORT, STALE, UNLISTED
 
 if TYPE_CHECKING:
     from pipeline.experiment.config import Experiment
@@ -54,8 +54,8 @@ def repair(workspace: Workspace, result: Result, progress: Progress) -> Result:
       SoilweaveError: If something cannot be made again; what is repaired by then is kept.
     """
     unfinished = unfinished_repairs(workspace, result)
-    if not result.problems and not unfinished:
-        return result
+    if all(problem.artefact == EXPORT for problem in result.problems) and not unfinished:
+        return result  # `export` makes its files again, which nothing else is made from
     with workspace.lease.given_back(), ray_cluster.session(workspace.root):
         workspace.lease.take(progress.note)
         # With a manifest that is written back, the objects that it records can be checked.

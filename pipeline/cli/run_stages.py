@@ -28,7 +28,8 @@ from rich.progress import (
 from pipeline.catalog import preflight
 from pipeline.cli import last_resort
 from pipeline.cluster import ray_cluster
-from pipeline.errors import redact_secrets
+from pipeline.errors import ConfigError, redact_secrets
+from pipeline.progress import waiting
 from pipeline.storage import records
 from pipeline.tracking import mirror
 
@@ -83,7 +84,8 @@ class SafeConsole(Console):
         super().print(*shown, **options)
 
 
-out, err = SafeConsole(), SafeConsole(stderr=True)
+# Results, errors, and what is said of the progress; `manners` silences the first and the last.
+out, err, notes = SafeConsole(), SafeConsole(stderr=True), SafeConsole(stderr=True)
 LOG_EVERY_S = 20.0  # seconds between progress lines where there is no terminal
 RUN = ("planet", "prepare", "folds", "train", "predict", "evaluate", "report")
 
@@ -120,6 +122,23 @@ def resolve_named(
     return store.place(resolved), store
 
 
+def check_exists(path: str, hint: str) -> None:
+    """Check that a local file that an argument names is there.
+
+    Args:
+      path: A path; URLs and templates are not checked.
+      hint: What to type instead.
+
+    Raises:
+      ConfigError: If there is no such file.
+    """
+    from pipeline import files
+
+    is_template = "://" in path or {*path} & {*"*%{"}
+    if not is_template and not files.exists(files.make_absolute(path)):
+        raise ConfigError(files.make_absolute(path), "not found", remedy=hint)
+
+
 @contextlib.contextmanager
 def show_progress() -> Iterator[StageProgress]:
     """Show one progress bar per stage, with rate and remaining time, while the block runs."""
@@ -132,9 +151,9 @@ def show_progress() -> Iterator[StageProgress]:
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=err,
+        console=notes,
         transient=True,
-        disable=not err.is_terminal,
+        disable=notes.quiet or not notes.is_terminal,
     )
     with bar:
         yield StageProgress(bar)
@@ -173,7 +192,8 @@ class StageProgress:
 
     def note(self, text: str) -> None:
         """Print a line that stays above the bar."""
-        err.print(f"{self.stage}: {text}", highlight=False, soft_wrap=True, markup=False)
+        line = f"{self.stage}: {text}" if self.stage else text
+        notes.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def curve(self, key: ModelKey, point: Mapping[str, float]) -> None:
         """Do nothing: curves are seen in MLflow."""
@@ -207,7 +227,9 @@ def run(
     with signals_as_exit(), workspace.lease.given_back(), records.check_once():
         try:
             preflight.check_verb(experiment, workspace, stages)
-            with ray_cluster.session(workspace.root):
+            with contextlib.ExitStack() as session:
+                with waiting(progress, "the Ray cluster, and its nodes to read the workspace"):
+                    session.enter_context(ray_cluster.session(workspace.root))
                 modules = stage_modules()
                 for name in stages:
                     result = modules[name].run(experiment, workspace, log, overwrite, **options)

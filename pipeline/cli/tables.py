@@ -16,7 +16,7 @@ from pipeline.experiment.config import SATELLITE_BASELINE
 from pipeline.experiment.folds_config import FoldsConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pipeline.files import Json
 
@@ -285,3 +285,29 @@ def _format_interval(value: float | None, bounds: list[float | None], sign: str 
 def _format_number(value: float | None, sign: str = "") -> str:
     """Return a number with four decimals and no leading zero, "-" for None."""
     return "-" if value is None else f"{value:{sign}.4f}".replace("0.", ".", 1)
+
+
+def as_json(parts: Iterable[str | Table]) -> Json:
+    """Return lines and tables as JSON values.
+
+    Returns:
+      `lines`; and `tables`, each with a `title` and its `rows`, which have text by column.
+    """
+    parts, lines, tables = [*parts], [], []
+    for part in parts:
+        if isinstance(part, Table):
+            names = [
+                _plain(column.header) or f"column {i}" for i, column in enumerate(part.columns)
+            ]
+            columns = ([_plain(cell) for cell in column.cells] for column in part.columns)
+            rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+            tables.append({"title": _plain(part.title or ""), "rows": rows})
+        else:
+            lines.append(_plain(part))
+    return {"lines": lines, "tables": tables}
+
+
+def _plain(text: object) -> str:
+    """Return text without markup, on one line."""
+    found = text if isinstance(text, Text) else Text.from_markup(str(text))
+    return " ".join(found.plain.split())

@@ -1,15 +1,14 @@
-"""Verbs that do more, or less, than run stages: `ls`, `plan`, `doctor`, `evaluate` and `update`."""
+"""Verbs that do more, or less, than run stages: `plan`, `doctor`, `evaluate` and `update`."""
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline import files
-from pipeline.cli import run_stages
+from pipeline.cli import manners, run_stages, tables
 from pipeline.cli.run_stages import (
     DebugOption,
     ExperimentArgument,
@@ -64,51 +63,9 @@ DifferencesOption = Annotated[
 
 
 def add_inspect_verbs(app: typer.Typer) -> None:
-    """Add `ls`, `plan` and `doctor`, which compute nothing."""
-    for verb in (ls, plan, doctor):
+    """Add `plan` and `doctor`, which compute nothing."""
+    for verb in (plan, doctor):
         app.command()(verb)
-
-
-def ls(
-    experiment: Annotated[
-        str | None,
-        typer.Argument(help="Show the artefacts of this experiment; by default, list presets."),
-    ] = None,
-    workspace: WorkspaceOption = "workspace",
-    name: NameOption = None,
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of experiment files.")
-    ] = False,
-    debug: DebugOption = False,
-) -> None:
-    """List presets; or the artefacts of an experiment; or the JSON schema of experiment files.
-
-    An artefact is absent, begun or complete. An editor can check experiment files with the schema.
-
-    Example: soilweave ls demo
-    """
-    from pipeline.experiment import load
-    from pipeline.experiment.config import Experiment
-    from pipeline.storage import artefacts
-
-    if schema:
-        out.print_json(json.dumps(Experiment.model_json_schema()))
-    elif experiment is None:
-        for kind in ("experiments", "recipes"):
-            out.print(f"[bold]{kind}[/bold]")
-            for preset in load.list_presets(kind):
-                out.print(
-                    f"  {preset:12} {load.read_settings(kind, preset)['title']}", soft_wrap=True
-                )
-    else:
-        resolved, store = resolve_named(experiment, workspace, name, None)
-        for artefact in artefacts.ARTEFACTS:
-            if artefact == "planet" and resolved.planet is None:
-                continue
-            shared = resolved.cube is not None and artefact in ("planet", "cube")
-            holder = store.prepared(resolved) if shared else store
-            where = f", in {holder.root}" if shared else ""
-            out.print(f"{artefact:8} {holder.artefact(artefact).state()}{where}", soft_wrap=True)
 
 
 def plan(
@@ -125,8 +82,10 @@ def plan(
     from pipeline.doctor import plan
 
     resolved, _ = resolve_named(experiment, workspace, name, set_)
-    for table in plan.plan_tables(resolved):
+    parts = list(plan.plan_tables(resolved))
+    for table in parts:
         out.print(table)
+    manners.write_json(tables.as_json(parts))
 
 
 def doctor(
@@ -170,6 +129,7 @@ def doctor(
         healthy, parts = _examine(target, write, plots, record, set_ or [], progress)
     for part in parts:
         out.print(part, soft_wrap=isinstance(part, str), highlight=False)
+    manners.write_json({"healthy": healthy} | tables.as_json(parts))
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -185,6 +145,7 @@ def _examine(
     if target.endswith(".csv"):
         from pipeline.doctor import probe_file
 
+        run_stages.check_exists(target, "give a CSV file of probes: soilweave doctor FILE.csv")
         if record is not None:
             problem = f"{target} is a file, not an entry that is read from a server"
             raise ConfigError("--record", problem, remedy="name an experiment or a catalog")
@@ -209,10 +170,6 @@ def add_evaluate_verb(app: typer.Typer, run: Callable[..., None]) -> None:
     @app.command()
     def evaluate(
         experiments: ExperimentsArgument,
-        json_: Annotated[
-            str | None,
-            typer.Option("--json", metavar="FILE", help="Write the comparison to this file."),
-        ] = None,
         figure: DifferencesOption = None,
         workspace: WorkspaceOption = "workspace",
         name: NameOption = None,
@@ -232,9 +189,9 @@ def add_evaluate_verb(app: typer.Typer, run: Callable[..., None]) -> None:
         --set network.hidden_size=256; then: soilweave evaluate scan wide --figure wide.png
         """
         if len(experiments) == 1:
-            if json_ or figure:
+            if figure:
                 hint = "name two experiments or more"
-                raise ConfigError("--json, --figure", "apply to a comparison", remedy=hint)
+                raise ConfigError("--figure", "applies to a comparison", remedy=hint)
             from pipeline.cli.run_stages import STAGES
 
             resolved = resolve_named(experiments[0], workspace, name, set_)
@@ -243,21 +200,18 @@ def add_evaluate_verb(app: typer.Typer, run: Callable[..., None]) -> None:
         if name or set_ or overwrite:
             problem = "apply to one experiment; several are compared as they were run"
             raise ConfigError("--name, --set, --overwrite", problem)
-        _compare(experiments, workspace, json_, figure)
+        _compare(experiments, workspace, figure)
 
 
-def _compare(
-    experiments: Sequence[str], workspace: str, json_file: str | None, figure: str | None
-) -> None:
+def _compare(experiments: Sequence[str], workspace: str, figure: str | None) -> None:
     """Compare experiments, print the tables, and write the files that the options name."""
-    from pipeline.cli import tables
     from pipeline.evaluate import compare
     from pipeline.evaluate.report import comparison
 
     image_format = "" if figure is None else figure.rpartition(".")[2].lower()
     if figure is not None and image_format not in comparison.FIGURE_FORMATS:
         raise ConfigError(f"--figure {figure}", "expected FILE.png or FILE.svg")
-    files.check_writable(json_file, figure)
+    files.check_writable(figure)
     stores = [_find_store(name, workspace) for name in experiments]
     roots = [store.root for store in stores]
     if twice := sorted({root.rpartition("/")[2] for root in roots if roots.count(root) > 1}):
@@ -270,8 +224,7 @@ def _compare(
         out.print(table)
     for note in result["notes"]:
         out.print(f"note: {note}", soft_wrap=True, highlight=False)
-    if json_file:
-        files.write_bytes(files.make_absolute(json_file), json.dumps(result, indent=1).encode())
+    manners.write_json(result)
     if figure:
         files.write_bytes(
             files.make_absolute(figure), comparison.draw_comparison(result, image_format)

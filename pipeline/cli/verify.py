@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import files
-from pipeline.cli import run_stages
+from pipeline.cli import manners, run_stages
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
 from pipeline.errors import ConfigError
 
@@ -27,12 +26,6 @@ TargetArgument = Annotated[
     ),
 ]
 
-JsonOption = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Write the problems and counts to this file."),
-]
-
-
 RepairOption = Annotated[
     bool, typer.Option("--repair", help="Make what is missing, damaged or stale again.")
 ]
@@ -46,7 +39,6 @@ def add_verify_verb(app: typer.Typer) -> None:
 def verify(
     experiment: TargetArgument,
     repair: RepairOption = False,
-    json_: JsonOption = None,
     workspace: WorkspaceOption = "workspace",
     name: NameOption = None,
     debug: DebugOption = False,
@@ -71,7 +63,6 @@ def verify(
     Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
     """
     store = find_store(experiment, workspace, name)
-    files.check_writable(json_)
     with run_stages.show_progress() as progress:
         result = _verify(store, repair, progress)
         _print_result(result)
@@ -83,9 +74,7 @@ def verify(
                 result = repaired
                 out.print("after the repair:")
                 _print_result(result)
-    if json_:
-        text = json.dumps(result.as_dict(), indent=1)
-        files.write_bytes(files.make_absolute(json_), text.encode())
+    manners.write_json(result.as_dict())
     raise typer.Exit(1 if result.problems else 0)
 
 
@@ -122,14 +111,14 @@ def find_store(experiment: str, workspace: str, name: str | None) -> Workspace:
     Raises:
       ConfigError: If the argument names no folder and no experiment.
     """
-    from pipeline.storage import artefacts
+    from pipeline.storage import artefacts, publications
 
-    candidates = [files.join(files.make_absolute(workspace), name or experiment)]
-    if experiment.endswith((".yaml", ".yml")):
-        candidates = []
-    elif "/" in experiment:
-        candidates = [files.make_absolute(experiment).rstrip("/")]
-    for url in candidates:
+    if not experiment.endswith((".yaml", ".yml")):
+        here = files.make_absolute(experiment).rstrip("/")
+        in_workspace = files.join(files.make_absolute(workspace), name or experiment)
+        url = here if "/" in experiment else in_workspace
         if files.list_folder(url):
             return artefacts.Workspace(url)
+        if files.exists(files.join(here, publications.LATEST)):  # named without a slash
+            return artefacts.Workspace(here)
     return run_stages.resolve_named(experiment, workspace, name, None)[1]

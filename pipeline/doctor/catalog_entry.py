@@ -9,6 +9,7 @@ Write a catalog entry for a table of probes.
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import numpy as np
 import yaml
 
 from pipeline import files, safe_yaml
+from pipeline.catalog import templates
 from pipeline.errors import ConfigError
 from pipeline.probes.columns import TARGET
 from pipeline.sources.shared import http_errors
@@ -141,7 +143,8 @@ def write_probe_entry(
         raise ConfigError(
             http_errors.format_url(table.url), problem, remedy="give a plain URL, or a file"
         )
-    action = put(catalog, name, _make_entry(table, data, license_))
+    where = _from_catalog(table.url, catalog)
+    action = put(catalog, name, _make_entry(table, data, license_, where))
     note = (
         ""
         if license_ != DEFAULT_LICENSE
@@ -153,8 +156,16 @@ def write_probe_entry(
     )
 
 
-def _make_entry(table: ProbeTable, data: xr.Dataset, license_: str) -> Json:
-    """Return the complete entry of a table."""
+def _from_catalog(url: str, catalog: str) -> str:
+    """Return the path of a table from its catalog on, so that both can be moved together."""
+    if "://" in url or "://" in catalog:
+        return url
+    folder = templates.catalog_folder(catalog)
+    return f"{{{{CATALOG_DIR}}}}/{os.path.relpath(url, folder)}"
+
+
+def _make_entry(table: ProbeTable, data: xr.Dataset, license_: str, where: str) -> Json:
+    """Return the complete entry of a table, which is read from `where`."""
     lat, lon = data.lat.values, data.lon.values
     days = data.time.values[np.isfinite(data[TARGET].values).any(1)].astype("datetime64[D]")
     mapping = table.guess.args["mapping"]
@@ -162,7 +173,7 @@ def _make_entry(table: ProbeTable, data: xr.Dataset, license_: str) -> Json:
     return {
         "driver": "pipeline.sources.table.TableSource",
         "description": f"own probes of {table.url.rpartition('/')[2]}, {len(lat)} sites",
-        "args": {"urlpath": table.url, **table.guess.args},
+        "args": {"urlpath": where, **table.guess.args},
         "metadata": {
             "support": "site",
             "license": license_,
@@ -173,8 +184,7 @@ def _make_entry(table: ProbeTable, data: xr.Dataset, license_: str) -> Json:
             "native_units": ", ".join(f"{column_names(s)} {s['units']}" for s in mapping.values()),
             "time_convention": data.time_convention,
             "period": f"{days[0]}..{days[-1]}",
-            "origin": table.url,
-            "verified": True,
+            "origin": table.url if "://" in table.url else table.url.rpartition("/")[2],
             "volume": {
                 "days": int((days[-1] - days[0]).astype(int)) + 1,
                 "per": "all",

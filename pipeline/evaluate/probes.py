@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.recipe import ModelKey
-from model.sampling import Places
 from pipeline import files
 from pipeline.catalog import experiment_sources, intake_catalog, quality_control
 from pipeline.errors import DataError
@@ -311,20 +310,13 @@ def score_probes(
     return summary
 
 
-def _scale_inputs(probes: Probes, trained: TrainedModel) -> Places:
-    """Scale the inputs of the probes as a model expects them."""
-    mean, std = trained.scaler.arrays(trained.features.forcing)
-    forcing = ((probes.forcing - mean) / std).astype(np.float16)
-    mean, std = trained.scaler.arrays(trained.features.static)
-    return Places.from_arrays(forcing, ((probes.static - mean) / std).astype(np.float32), "cpu")
-
-
 def _predict_arm(
     experiment: Experiment, root: str, arm: str, probes: Probes, trained: TrainedModel
 ) -> Candidate:
     """Predict every site with the ensemble of an arm, by the models of the site's fold."""
     fold = ensemble.evaluation_folds(experiment, arm, probes.fold)
-    members = ensemble.predict_members(experiment, root, arm, _scale_inputs(probes, trained), fold)
+    places = ensemble.scale_inputs(trained, probes.forcing, probes.static)
+    members = ensemble.predict_members(experiment, root, arm, places, fold)
     calibrations = models.read_calibrations(root, arm)
     heads = models.trained_heads(experiment, arm)
     series = ensemble.combine_calibrated(members, heads, fold, calibrations)
@@ -335,7 +327,7 @@ def _predict_arm(
 
 def _predict_ridge(root: str, probes: Probes, trained: TrainedModel) -> Candidate:
     """Predict every site with the ridge regression of the site's fold."""
-    places = _scale_inputs(probes, trained)
+    places = ensemble.scale_inputs(trained, probes.forcing, probes.static)
     series = np.empty(probes.sites.observed.shape, np.float32)
     for fold in np.unique(probes.fold).tolist():
         in_fold = probes.fold == fold

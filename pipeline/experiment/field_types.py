@@ -18,7 +18,9 @@ def _in_order(period: tuple[date, date]) -> tuple[date, date]:
     return period
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(as_tuple, json_schema_input_type=str | tuple[str, ...])
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

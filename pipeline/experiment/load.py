@@ -9,6 +9,7 @@ import difflib
 import importlib.resources
 import types
 import typing
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -159,6 +160,20 @@ def settings_for_mapping(models: str | None, bbox: str | None, period: str | Non
             raise ConfigError("--bbox, --period", problem, remedy=hint)
         return []
     settings = [f"models={models}", "sources.satellite=null", "sources.insitu=[]"]
+    return settings + settings_for_region(bbox, period)
+
+
+def settings_for_region(bbox: str | None, period: str | None) -> list[str]:
+    """Return the settings, as `key=value`, of a region and a period.
+
+    Args:
+      bbox: `west,south,east,north` in degrees; None for no setting.
+      period: `first..last` day; None for no setting.
+
+    Raises:
+      ConfigError: If an argument is malformed.
+    """
+    settings = []
     if bbox:
         sides = ("west_degrees", "south_degrees", "east_degrees", "north_degrees")
         edges = bbox.split(",")
@@ -166,13 +181,31 @@ def settings_for_mapping(models: str | None, bbox: str | None, period: str | Non
             raise ConfigError(f"--bbox {bbox}", "expected west,south,east,north in degrees")
         settings += [f"domain.{s}={edge}" for s, edge in zip(sides, edges, strict=True)]
     if period:
-        days = period.split("..")
-        if len(days) != 2:
+        days = [day.strip() for day in period.split("..")]
+        if len(days) != 2 or not all(map(_is_day, days)):
             accepted = "expected first..last, such as 2018-01-01..2018-06-30"
             raise ConfigError(f"--period {period}", accepted)
         keys = ("period", "train_period", "test_period")
         settings += [f"{key}=[{days[0]}, {days[1]}]" for key in keys]
     return settings
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def file_schema() -> Settings:
+    """Return the JSON schema of experiment files, in which what recipes give may be left out."""
+    schema = Experiment.model_json_schema()
+    given = {*Recipe.model_fields, "n_seeds"}
+    schema["required"] = [key for key in schema["required"] if key not in given]
+    for key in given & schema["properties"].keys():
+        for section in _branches(schema["properties"][key], schema):
+            section.pop("required", None)
+    return schema
 
 
 def _parse_yaml(name: str, text: str) -> Settings:
@@ -250,6 +283,10 @@ def _explain_error(item: Any) -> str:
     if item["type"] in OUT_OF_RANGE_ERRORS and (accepted := _accepted_range(path)):
         return f"{where}: found {item['input']!r}; accepted: {accepted}"
     value = "" if isinstance(item["input"], dict) else f"found {item['input']!r}; "
+    if path[-1:] and path[-1].endswith("period") and item["type"] == "tuple_type":
+        return (
+            f"{where}: {value}expected two days, such as --set '{where}=[2016-01-01, 2016-12-31]'"
+        )
     limits = _accepted_range(path) if item["type"].startswith(("int_", "float_")) else ""
     accepted = f"; accepted: {limits}" if limits else ""
     return f"{where}: {value}{item['msg'].removeprefix('Value error, ')}{accepted}"

@@ -18,8 +18,8 @@ def explain(url: str, lat: float, lon: float, day: date, arm: str | None = None)
     """Explain the value of the maps at a place on a day.
 
     Args:
-      url: URL of an experiment's folder, of a publication, whose latest release is read, or of a
-        release.
+      url: URL of an experiment's folder; of a publication, whose latest release is read; of a
+        release; or of the maps of an arm in one of them (maps/ARM.zarr).
       lat: Degrees north.
       lon: Degrees east.
       day: The day.

@@ -58,7 +58,8 @@ def find_subject(url: str, lat: float, lon: float, day: date, arm: str | None) -
     """Find the maps at a URL, and the cell at a place.
 
     Args:
-      url: URL of an experiment's folder, of a publication or of a release.
+      url: URL of an experiment's folder, of a publication or of a release, or of the maps of an arm
+        in one of them (maps/ARM.zarr).
       lat: Degrees north.
       lon: Degrees east.
       day: The day.
@@ -68,7 +69,7 @@ def find_subject(url: str, lat: float, lon: float, day: date, arm: str | None) -
       StoreError: If there are no complete maps at the URL.
       ConfigError: If the arm, the place or the day is not in the maps; it names all problems.
     """
-    url = files.make_absolute(url).rstrip("/")
+    url, arm = _split(files.make_absolute(url).rstrip("/"), arm)
     release = publications.find_release(url)
     home = Workspace(url if release is None else release.url)
     experiment = home.described()
@@ -76,7 +77,7 @@ def find_subject(url: str, lat: float, lon: float, day: date, arm: str | None) -
     experiment = experiment if release else home.place(experiment)
     window = experiment_window(experiment)
     first, last = experiment.period[0], date.fromisoformat(through)
-    row, col = (int(index) for index in window.cells_of(lat, lon))
+    row, col = window.cell_at(lat, lon)
     problems = []
     if arm is not None and arm not in experiment.arms:
         problems.append(f"arm {arm}: the maps have the arms {', '.join(experiment.arms)}")
@@ -92,6 +93,22 @@ def find_subject(url: str, lat: float, lon: float, day: date, arm: str | None) -
         raise ConfigError(url, *problems)
     chosen = arm or reference_arm(experiment.arms)
     return Subject(home, release, experiment, window, chosen, lat, lon, day, row, col)
+
+
+def _split(url: str, arm: str | None) -> tuple[str, str | None]:
+    """Return the folder that maps are in, and the arm.
+
+    Raises:
+      ConfigError: If the URL is that of maps alone, or of those of another arm.
+    """
+    folder, found = publications.split_store(url)
+    if found is None and url.endswith(publications.STORE):
+        problem = "maps alone do not say what they were made from"
+        hint = "give the experiment's folder in its workspace, or the URL of a publication"
+        raise ConfigError(url, problem, remedy=hint)
+    if found is not None and arm not in (None, found):
+        raise ConfigError(f"--arm {arm}", f"{url} has the maps of {found}")
+    return folder, found or arm
 
 
 def _complete_through(home: Workspace) -> str:

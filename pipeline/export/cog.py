@@ -100,7 +100,9 @@ def _write(
     tags = maps.attrs | {"time_coverage_start": first, "time_coverage_end": last}
     written: dict[str, Json] = {}
     for name, bands, fill in zip(names, (values, flags), (VALUE_FILL, FLAG_NODATA), strict=True):
-        written |= write_bytes(url, name, encode(bands, fill, maps.transform, crs, tags))
+        data, form = encode(bands, fill, maps.transform, crs, tags)
+        record = write_bytes(url, name, data)
+        written |= {name: about | form for name, about in record.items()}
     return written
 
 
@@ -148,8 +150,8 @@ def _monthly_band(maps: Maps, name: str, kind: str, values: NDArray[Any]) -> Ban
 
 def encode(
     bands: list[Band], fill: int, transform: tuple[float, float, float], crs: str, tags: Json
-) -> bytes:
-    """Return bands as a Cloud-Optimised GeoTIFF.
+) -> tuple[bytes, Json]:
+    """Return bands as a Cloud-Optimised GeoTIFF, and its form.
 
     Args:
       bands: The bands, all of one type.
@@ -157,6 +159,10 @@ def encode(
       transform: Side of a cell, left edge and upper edge in metres of EPSG:6933.
       crs: One of CRS.
       tags: Tags of the file.
+
+    Returns:
+      The file, and the names of its `layers`, the `shape` (rows, columns) of its pixels, and their
+      affine `transform`, six numbers as in STAC.
     """
     import rasterio.shutil
     from rasterio.io import MemoryFile
@@ -176,7 +182,9 @@ def encode(
             for number, band in enumerate(bands, 1):
                 out.update_tags(number, **_tags(band.attrs))
         rasterio.shutil.copy(raw.name, made.name, driver="COG", **options)
-        return bytes(made.read())
+        layers = [band.name for band in bands]
+        about = {"layers": layers, "shape": [height, width], "transform": [*affine][:6]}
+        return bytes(made.read()), about
 
 
 def _place(

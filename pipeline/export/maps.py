@@ -13,7 +13,9 @@ from pipeline import files
 from pipeline.errors import ConfigError, StoreError
 from pipeline.storage import publications, zarr_arrays
 from pipeline.storage.artefacts import Workspace
-from pipeline.storage.maps_schema import DIMS, Quality
+from pipeline.storage.exports import Content, digests_of
+from pipeline.storage.maps_schema import Quality
+from pipeline.storage.publications import STORE
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,44 +24,23 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-FLAG, STATUS = "quality_flag", "input_status"
-STORE, GROUPS = ".zarr", ("", "series")
+FLAG = "quality_flag"
+GROUPS = ("", "series")
 NOT_WRITTEN = 255  # fill value of `quality_flag` in maps of schema versions 2 and 3
 WHOLE = slice(None)
 
-# Attributes of the maps that describe the Zarr store, or that say the same as arrays in a file.
-STORE_ATTRIBUTES = ("proj:", "spatial:", "zarr_conventions", "period", "Conventions")
-
-# Those that `update` changes: days that stay as they were need not be exported again for them.
-CHANGING_ATTRIBUTES = ("time_coverage", "date_", "history", "release", "cube_sha256")
-
 
 @dataclass(frozen=True)
-class Maps:
-    """The maps of an arm, as they are stored.
+class Maps(Content):
+    """The maps of an arm, as they are stored; their root is chunked by day.
 
     Attributes:
+      series: The group `series`, the same values, chunked by cell.
       url: URL of the Zarr store.
-      root: Its root, not decoded, chunked by day.
-      series: Its group `series`, the same values, chunked by cell.
-      digests: A digest of each object by its key in the store; empty if they are unknown.
     """
 
-    url: str
-    root: xr.Dataset
     series: xr.Dataset
-    digests: dict[str, str]
-
-    @property
-    def attrs(self) -> Json:
-        """The attributes of the maps that hold for every file, as text and numbers."""
-        kept = {k: v for k, v in self.root.attrs.items() if not k.startswith(STORE_ATTRIBUTES)}
-        return {k: v for k, v in kept.items() if isinstance(v, str | int | float)}
-
-    @cached_property
-    def layers(self) -> list[str]:
-        """The names of all variables (time, y, x)."""
-        return sorted(str(k) for k, v in self.root.data_vars.items() if v.dims == DIMS)
+    url: str
 
     @cached_property
     def target(self) -> str:
@@ -77,11 +58,6 @@ class Maps:
         named = [self.root.attrs.get(key) for key in ("experiment", "arm")]
         return "_".join([*map(str, filter(None, named)), self.target])
 
-    @cached_property
-    def days(self) -> NDArray[np.datetime64]:
-        """(time,) the days of the axis."""
-        return np.asarray(self.root["time"].values.astype("datetime64[D]"))
-
     @property
     def _mapped(self) -> tuple[str, str]:
         """The first and last mapped day; the axis of older maps goes on to the edges of blocks."""
@@ -95,20 +71,24 @@ class Maps:
         """Return the positions on the axis of the days of a period.
 
         Args:
-          period: `FIRST..LAST`, of which either may be left out; None for all mapped days.
+          period: `FIRST..LAST`, of which either may be left out, or one day; None for all mapped
+            days.
 
         Raises:
           ConfigError: If the maps do not have all of these days.
         """
         first_day, last_day = self._mapped
         wanted = (period or "..").split("..")
+        if len(wanted) == 1:
+            wanted = [wanted[0].strip() or "none"] * 2
         try:
             first, last = (
                 date.fromisoformat(day.strip() or end)
                 for day, end in zip(wanted, (first_day, last_day), strict=True)
             )
         except ValueError as error:
-            accepted = "expected FIRST..LAST, such as 2018-01-01..2018-06-30, or 2018-01-01.."
+            accepted = "expected FIRST..LAST, such as 2018-01-01..2018-06-30, 2018-01-01.. for all "
+            accepted += "from then on, or one day, such as 2018-01-01"
             raise ConfigError(f"--period {period}", accepted) from error
         if not first_day <= str(first) <= str(last) <= last_day:
             problem = f"the maps have the days {first_day}..{last_day}"
@@ -143,50 +123,6 @@ class Maps:
             values = np.where(values == NOT_WRITTEN, values.dtype.type(Quality.NO_INPUTS), values)
         return values
 
-    def identity(self, days: range) -> str | None:
-        """Return a digest of all that a file with some days depends on in the maps.
-
-        It follows from the digests of the shards that have these days, so nothing is read.
-
-        Args:
-          days: Positions on the axis.
-
-        Returns:
-          The digest; None if the objects of the maps are unknown, so that nobody can tell.
-        """
-        if not self.digests:
-            return None
-        shards = []
-        for name in self.layers:
-            chunks = self.root[name].encoding
-            length = (chunks.get("shards") or chunks["chunks"])[0]
-            blocks = range(days.start // length, (days.stop - 1) // length + 1)
-            shards += [self._shards.get(f"{name}/c/{block}", []) for block in blocks]
-        status = self._status[days.start : days.stop]
-        dates = [str(self.days[days.start]), str(self.days[days.stop - 1])]
-        return files.sha256_of_json([self._description, dates, shards, status])
-
-    @cached_property
-    def _shards(self) -> dict[str, list[list[str]]]:
-        """Key and digest of the shards of each variable and block of days."""
-        found: dict[str, list[list[str]]] = {}
-        for key, digest in sorted(self.digests.items()):
-            found.setdefault("/".join(key.split("/")[:3]), []).append([key, digest])
-        return found
-
-    @cached_property
-    def _status(self) -> list[int]:
-        """The status of the forcing of each day of the axis; empty if there is none."""
-        return list(self.root[STATUS].values.tolist()) if STATUS in self.root else []
-
-    @cached_property
-    def _description(self) -> str:
-        """A digest of what holds for all days: grid and attributes."""
-        attrs = {k: v for k, v in self.attrs.items() if not k.startswith(CHANGING_ATTRIBUTES)}
-        grid = {name: self.root[name].values.tolist() for name in ("y", "x")}
-        layers = {name: self.root[name].attrs for name in self.layers}
-        return files.sha256_of_json([attrs, grid, layers])
-
 
 def open_maps(url: str, arm: str | None) -> Maps:
     """Open maps to export.
@@ -202,41 +138,36 @@ def open_maps(url: str, arm: str | None) -> Maps:
     """
     url = files.make_absolute(url).rstrip("/")
     if url.endswith(STORE):
-        folder, _, name = url.removesuffix(STORE).rpartition("/")
+        folder, name = publications.split_store(url)
         if arm not in (None, name):
             raise ConfigError(f"--arm {arm}", f"{url} has the maps of another arm")
-        described = folder.endswith("/maps") and _objects(folder.removesuffix("/maps"))
-        if not described:
+        if name is None or not _objects(folder):
             root, series = (zarr_arrays.open_recorded(url, g, packed=True) for g in GROUPS)
-            return Maps(url, root, series, _listed(url))
-        url, arm = folder.removesuffix("/maps"), name
+            return Maps(root, _listed(url), series, url)
+        url, arm = folder, name
     found = _objects(url)
     if found is None:
         Workspace(url).described()  # raises if nothing was run here
         hint = "make them with: soilweave predict"
         raise StoreError(files.join(url, "maps"), "there are no complete maps here", remedy=hint)
-    url, digests = found
+    url, records = found
     root, series = (publications.open_maps(url, arm, group, packed=True) for group in GROUPS)
-    store = f"maps/{root.attrs['arm']}{STORE}"
-    inside = {
-        key.removeprefix(f"{store}/"): digest
-        for key, digest in digests.items()
-        if key.startswith(f"{store}/")
-    }
-    return Maps(files.join(url, store), root, series, inside)
+    arm = str(root.attrs["arm"])
+    store = files.join(url, "maps", f"{arm}{STORE}")
+    return Maps(root, digests_of(records, arm), series, store)
 
 
-def _objects(url: str) -> tuple[str, dict[str, str]] | None:
-    """Return the folder and the SHA-256 of all objects of a release, or of maps in a workspace."""
+def _objects(url: str) -> tuple[str, list[Json]] | None:
+    """Return the folder and the records of the objects of a release, or of maps in a workspace."""
     release = publications.find_release(url)
     if release is not None:
-        return release.url, {key: str(r["sha256"]) for key, r in release.objects.items()}
+        return release.url, list(release.objects.values())
     maps = Workspace(url).artefact("maps")
     manifest = maps.manifest()
     if manifest is None:
         return None
     maps.check_objects(manifest)
-    return url, {str(r["key"]): str(r["sha256"]) for r in manifest["shards"]}
+    return url, list(manifest["shards"])
 
 
 def _listed(url: str) -> dict[str, str]:

@@ -211,8 +211,10 @@ def _cells(geometry: Any, transform: Transform, shape: tuple[int, int]) -> Cells
     if geometry.geom_type == "Point":
         x, y = ease.project(geometry.y, geometry.x)
         position = np.array([[(top - y) / size], [(x - left) / size]]).round(POSITION_DECIMALS)
-        cell = np.floor(position).astype(np.int64)
-        row, col = cell[:, ((cell >= 0) & (cell < np.array([shape]).T)).all(0)]
+        n_cells = np.array([shape]).T
+        # A point on the southern or eastern edge of the maps is in their last row or column.
+        cell = np.where(position == n_cells, n_cells - 1, np.floor(position)).astype(np.int64)
+        row, col = cell[:, ((cell >= 0) & (cell < n_cells)).all(0)]
         return row, col, np.ones(len(row)), 1.0
     polygon = _project(geometry)
     west, south, east, north = polygon.bounds

@@ -1,13 +1,9 @@
 """Export maps as files: what is to be written, what is there already, and the record of both.
 
-The folder that is exported to has the files and `export.json`:
-
-  `files`: by name of file its `size`, `sha256`, `format`, `experiment`, `arm`, `first` and `last`
-    day, and `made_from`, the digest of the maps and options that it was made from.
-
-A file is written under another name and then put in place, so it is complete or absent. It is
-written anew if it is not as recorded, or if `made_from` would be another, because its days were
-revised or the options are others.
+`storage/exports.py` describes the record, `export.json` beside the files. A file is written under
+another name and then put in place, so it is complete or absent. It is written anew if it is not as
+recorded, or if `made_from` would be another, because its days were revised or the options are
+others.
 """
 
 from __future__ import annotations
@@ -19,11 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, HeldError, StoreError, UnwritableError
 from pipeline.export import cog, netcdf, table
 from pipeline.export.maps import open_maps
 from pipeline.local_files import PART
 from pipeline.storage import lease as storage_lease
+from pipeline.storage.exports import LEASE, RECORD, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     Pieces = list[tuple[Piece, str | None]]  # with the digest of what each is made from
 
 
-RECORD, LEASE = "export.json", "lease.json"
 RECORD_EVERY_S = 1.0  # seconds; what was written since is written again after a kill
 FORMAT_VERSION = 1  # of the files; part of `made_from`
 FORMATS = ("cog", "netcdf", "csv")
@@ -51,7 +47,7 @@ class Options:
     Attributes:
       format: One of FORMATS.
       arm: The arm; None for `multiscale`, or else the first.
-      period: `FIRST..LAST`, of which either may be left out; None for all days.
+      period: `FIRST..LAST`, of which either may be left out, or one day; None for all days.
       every: For cog: "day" or "month"; None for days.
       crs: For cog: one of `cog.CRS`; None for that of the maps.
       places: For csv: URL of the points or polygons.
@@ -87,16 +83,18 @@ def export(source: str, to: str, options: Options, progress: Progress) -> str:
     planned = _plan(maps, maps.positions(options.period), options)
     pieces = [(piece, _made_from(maps, piece)) for piece in planned]
     progress.start("export", sum(len(piece.days) for piece, _ in pieces), "days")
-    n_written = 0
-    if _Record(to).lacking(pieces):
+    n_written, record = 0, _Record(to)
+    record.check_places(pieces)
+    if record.lacking(pieces):
         lease = storage_lease.get_lease(files.join(to, LEASE))
         with _named(to), lease.given_back():
             _take(lease, progress)
             _remove_parts(to, maps)
             n_written = _write(maps, pieces, to, progress)
     n_kept = sum(len(piece.names) for piece, _ in pieces) - n_written
-    kept = f", {n_kept} were there already" if n_kept else ""
-    progress.finish(f"{n_written} files written{kept}: {to}")
+    kept = f", {n_kept} {'was' if n_kept == 1 else 'were'} there already" if n_kept else ""
+    written = f"{n_written} file{'s' * (n_written != 1)} written"
+    progress.finish(f"{written}{kept}: {to}")
     return to
 
 
@@ -150,8 +148,7 @@ class _Record:
     def __init__(self, to: str) -> None:
         """Read it, if it is there, and which files are."""
         self.url, self.to = files.join(to, RECORD), to
-        record = files.read_receipt(self.url, "files") or {}
-        self.files: dict[str, Json] = dict(record.get("files", {}))
+        self.files = read_record(to)
         self._saved, self._changed = 0.0, False
 
     def lacking(self, pieces: Pieces) -> Pieces:
@@ -161,20 +158,37 @@ class _Record:
         def is_there(piece: Piece, made_from: str | None) -> bool:
             found = [(name, self.files.get(name, {})) for name in piece.names]
             return made_from is not None and all(
-                record.get("made_from") == made_from and sizes.get(name) == record.get("size")
+                record.get("made_from") == made_from
+                and "maps" in record  # versions before 0.2 did not record it
+                and sizes.get(name) == record.get("size")
                 for name, record in found
             )
 
         return [each for each in pieces if not is_there(*each)]
+
+    def check_places(self, pieces: Pieces) -> None:
+        """Check that no table replaces that of another file of places.
+
+        Raises:
+          ConfigError: If one would.
+        """
+        for piece, _ in pieces:
+            for name in piece.names:
+                before, url = self.files.get(name, {}).get("places"), files.join(self.to, name)
+                if before not in (None, piece.made_from.get("places")) and files.exists(url):
+                    problem = "was made at other places: those of another file of this name, or of "
+                    problem += "this one before it was changed"
+                    hint = "remove it, or rename the file of places, or give another --to"
+                    raise ConfigError(url, problem, remedy=hint)
 
     def add(
         self, maps: Maps, piece: Piece, made_from: str | None, written: dict[str, Json]
     ) -> None:
         """Record the files of a piece that was written."""
         first, last = (str(maps.days[day]) for day in (piece.days.start, piece.days.stop - 1))
-        about = {"format": piece.made_from["format"], "first": first, "last": last}
+        about = piece.made_from | {"first": first, "last": last, "made_from": made_from}
         about |= {key: maps.root.attrs.get(key) for key in ("experiment", "arm")}
-        about["made_from"] = made_from
+        about["maps"] = maps.digest(piece.days)
         self.files |= {name: record | about for name, record in written.items()}
         self._changed = True
         if time.monotonic() - self._saved > RECORD_EVERY_S:
@@ -196,10 +210,8 @@ class _Record:
 
 def _made_from(maps: Maps, piece: Piece) -> str | None:
     """Return the digest of what a piece is made from; None if that cannot be known."""
-    identity = maps.identity(piece.days)
-    if identity is None:
-        return None
-    return files.sha256_of_json([FORMAT_VERSION, identity, piece.made_from])
+    digest = maps.digest(piece.days)
+    return digest and files.sha256_of_json([FORMAT_VERSION, digest, piece.made_from])
 
 
 @contextlib.contextmanager
@@ -207,8 +219,8 @@ def _named(to: str) -> Iterator[None]:
     """Say of what cannot be written what to do."""
     try:
         yield
-    except StoreError as error:
-        if not error.problems[0].startswith("cannot be written") or not error.place.startswith(to):
+    except UnwritableError as error:
+        if not error.place.startswith(to):
             raise
         hint = "correct this, or give another place with --to; the same command continues"
         raise StoreError(error.place, *error.problems, remedy=hint) from error
@@ -229,8 +241,6 @@ def _take(lease: Lease, progress: Progress) -> None:
     """
     try:
         lease.take(progress.note)
-    except StoreError as error:
-        if not error.problems[0].startswith("held by"):
-            raise
+    except HeldError as error:
         hint = "another export to this place is at work; wait for it to end, or export elsewhere"
         raise StoreError(error.place, *error.problems, remedy=hint) from error

@@ -211,6 +211,24 @@ class Window:
         x = np.floor((col - self.col) * self.refinement)
         return np.where(inside, y, -1).astype(np.int64), np.where(inside, x, -1).astype(np.int64)
 
+    def cell_at(self, lat: float, lon: float) -> tuple[int, int]:
+        """Find the cell that contains a place, which may lie on any edge of the window.
+
+        Args:
+          lat: Degrees north.
+          lon: Degrees east.
+
+        Returns:
+          y and x of the cell, as `cells_of`, but a place on the southern or eastern edge of the
+          window is in its last row or column.
+        """
+        row, col = footprint_position(lat, lon)
+        down, right = float(row) - self.row, (float(col) - self.col) % FOOTPRINT_COLS
+        if not (0 <= down <= self.height and 0 <= right <= self.width):
+            return -1, -1
+        ny, nx = self.cell_shape
+        return min(int(down * self.refinement), ny - 1), min(int(right * self.refinement), nx - 1)
+
     def footprints_of(self, lat: npt.ArrayLike, lon: npt.ArrayLike) -> tuple[IntArray, IntArray]:
         """Find the footprint that contains each place: fy and fx, each (...), as `cells_of`."""
         y, x = self.cells_of(lat, lon)

@@ -71,9 +71,12 @@ def assign_blocks(labels: npt.ArrayLike, n_folds: int, seed: int) -> ease.IntArr
         np.asarray(labels), return_inverse=True, return_counts=True
     )
     if not 1 <= n_folds <= len(blocks):
+        several = f"{len(blocks)} blocks that contain sites"
+        found = "all sites in one block" if len(blocks) == 1 else several
         raise ValueError(
-            f"n_folds {n_folds} with {len(blocks)} blocks that contain sites, expected "
-            f"1 <= n_folds <= {len(blocks)}: choose a smaller block_km or a smaller n_folds"
+            f"n_folds {n_folds} with {found}, expected "
+            f"1 <= n_folds <= {len(blocks)}: choose a smaller block_km or a smaller n_folds, as "
+            "with --set folds.block_km=36, or single places: --set folds.kind=random"
         )
     shuffled = np.random.default_rng(seed).permutation(len(blocks))
     return _assign_evenly(shuffled, sizes, n_folds)[block_of_site]

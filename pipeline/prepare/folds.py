@@ -96,7 +96,6 @@ def _polygons_digest(folds: FoldsConfig) -> dict[str, str]:
 
 def _assign_folds(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the table of sites with their block and fold, and the names of the folds, if any."""
-    folds = experiment.folds
     attrs = zarr_arrays.read_attributes(cube, "sites")
     ids = attrs.get("id", [])
     if not ids:
@@ -105,6 +104,36 @@ def _assign_folds(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list
         return table.astype({"site": str, "lat": float, "lon": float}), []
     sites = zarr_arrays.open_group(cube, "sites")
     lat, lon = sites["lat"].values, sites["lon"].values
+    mask = zarr_arrays.open_group(cube, "cells")["mask"].values.astype(bool)
+    block, fold, names = assign_sites(experiment, lat, lon, attrs.get("network"), mask)
+    columns = {"site": ids, "lat": lat, "lon": lon, "block": block, "fold": fold}
+    return pd.DataFrame(columns), names
+
+
+def assign_sites(
+    experiment: Experiment,
+    lat: NDArray[np.float64],
+    lon: NDArray[np.float64],
+    network: list[str] | None,
+    mask: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """Assign sites to folds.
+
+    Args:
+      experiment: The experiment, for its settings `folds`.
+      lat: (site,) degrees north.
+      lon: (site,) degrees east.
+      network: (site,) the name of each site's network; None if it is unknown.
+      mask: (y, x) whether a cell is mapped; None if that is not known yet, and for all cells.
+
+    Returns:
+      (site,) block and (site,) fold; and the names of the folds, if they have names.
+
+    Raises:
+      ConfigError: If the sites cannot be assigned as the settings require, as when all of them are
+        in one block.
+    """
+    folds = experiment.folds
     place = config.label_experiment_places(experiment, lat, lon)
     block = spatial_blocks.block_labels(lat, lon, folds.block_km, folds.block_offset_footprints)
     block = spatial_blocks.merge_blocks(block, place)
@@ -113,26 +142,23 @@ def _assign_folds(experiment: Experiment, cube: str) -> tuple[pd.DataFrame, list
         if folds.kind == "block":
             fold = spatial_blocks.assign_blocks(block, folds.n_folds, folds.seed)
         elif folds.kind == "random":
-            fold = spatial_blocks.assign_random_folds(len(ids), folds.n_folds, folds.seed, place)
+            fold = spatial_blocks.assign_random_folds(len(lat), folds.n_folds, folds.seed, place)
         elif folds.kind == "knndm":
-            grid = zarr_arrays.open_group(cube, "cells")
-            mapped = (grid[name].values for name in ("mask", "lat", "lon"))
-            cells = distance_matching.sample_cells(*mapped)
+            window = config.experiment_window(experiment)
+            all_cells = np.ones(window.cell_shape, bool) if mask is None else mask
+            cells = distance_matching.sample_cells(all_cells, window.cell_lat, window.cell_lon)
             fold = distance_matching.match_distances(
                 (lat, lon), cells, folds.n_folds, folds.seed, place
             )
         elif folds.kind == "none":
-            fold = np.full(len(ids), -1)
+            fold = np.full(len(lat), -1)
         elif folds.by == "longitude":
             fold = regions.divide_by_longitude(lon, folds.n_folds)
         else:
-            fold, names = regions.number_regions(
-                _region_of_sites(folds.by, lat, lon, attrs.get("network"))
-            )
+            fold, names = regions.number_regions(_region_of_sites(folds.by, lat, lon, network))
     except ValueError as error:
         raise ConfigError("folds", str(error)) from error
-    columns = {"site": ids, "lat": lat, "lon": lon, "block": block, "fold": fold}
-    return pd.DataFrame(columns), names
+    return block, fold, names
 
 
 def _region_of_sites(

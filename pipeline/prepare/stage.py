@@ -14,9 +14,10 @@ from pipeline.cluster import resources
 from pipeline.errors import DataError, StoreError
 from pipeline.experiment import config
 from pipeline.grid import collocated_sites
-from pipeline.prepare import block_task
+from pipeline.prepare import block_task, folds
 from pipeline.prepare.block_task import empty_receipt, write_block
 from pipeline.prepare.run_blocks import check_receipts, run_blocks
+from pipeline.progress import waiting
 from pipeline.storage import missing_values, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 
@@ -52,7 +53,7 @@ def run(
     if not cube.claim(inputs, overwrite, progress):
         progress.finish("cube complete")
         return
-    sources = experiment_sources.open_sources(experiment)
+    sources = _open_sources(experiment, progress)
     _check_before_work(experiment, workspace, sources)
     resources.wait_for_cpus(experiment.compute, progress)
     cube.begin(inputs)
@@ -79,6 +80,12 @@ def run(
     parts += [f"{len(pairs)} pairs of sites at one place"] if pairs else []
     parts += [missing_values.summarise_missing(missing, experiment.table)]
     progress.finish(f"cube of {len(blocks)} blocks, {'; '.join(parts)}")
+
+
+def _open_sources(experiment: Experiment, progress: Progress) -> Sources:
+    """Open all sources, which may take minutes where they are far away."""
+    with waiting(progress, f"{', '.join(intake_catalog.cube_entries(experiment))} to open"):
+        return experiment_sources.open_sources(experiment)
 
 
 def _write_contents(
@@ -271,12 +278,17 @@ def _check_before_work(experiment: Experiment, workspace: Workspace, sources: So
     """Check before the work what would otherwise fail only after hours.
 
     Raises:
-      SoilweaveError: If products, the truth, models or the records of sites cannot be used.
+      SoilweaveError: If products, the truth, models or the records of sites cannot be used, or the
+        sites cannot be assigned to folds, as when all of them are in one block.
     """
     preflight.check_judging(experiment)
     if experiment.models is not None:
         root, members = models.load_ensembles(experiment, workspace)
         models.check_inputs(root, members, sources.forcing, sources.static)
+    elif sources.insitu is not None:
+        sites = sources.insitu.data
+        networks = [str(network) for network in sites.network.values]
+        folds.assign_sites(experiment, sites.lat.values, sites.lon.values, networks)
     _check_own_inputs(experiment, sources)
     _check_any_observation(experiment, sources)
 

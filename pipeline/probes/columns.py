@@ -224,9 +224,9 @@ def recognise_header(
     variables = {"value": TARGET, "temperature": TEMPERATURE}
     header.columns = {variables.get(role, role): column for role, column in given.items()}
     absent = [c for c in header.columns.values() if c not in raw]
-    header.problems += [
-        f"column '{c}' missing; the header has {', '.join(raw.columns)}" for c in absent
-    ]
+    if absent:
+        names = ", ".join(f"'{column}'" for column in absent)
+        header.problems.append(f"column {names} missing; the header has {', '.join(raw.columns)}")
     header.columns = {role: c for role, c in header.columns.items() if c in raw}
     free = [c for c in raw.columns if c not in header.columns.values()]
     for role, words in COLUMN_NAMES.items():

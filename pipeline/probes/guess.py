@@ -208,10 +208,14 @@ def guess_arguments(raw: pd.DataFrame, given: dict[str, Any]) -> Guess:
             f"id {station['id']}, from the logger's header; --set id=NAME changes it"
         )
     used = {*header.columns.values(), *(c for depths in header.depths.values() for c in depths)}
-    if unused := [name for name in raw.columns if name not in used]:
-        result.notes.append(f"columns not used: {', '.join(unused)}")
+    unused = ", ".join(name for name in raw.columns if name not in used)
     absent = [n for n in (*REQUIRED_ROLES, TARGET) if n not in result.columns and n not in station]
-    result.problems += [_describe_missing_column(raw, name) for name in absent]
+    missing = [_describe_missing_column(name) for name in absent]
+    if unused and missing:  # a header may be long, so it is told once
+        missing[0] += f"; columns not used: {unused}"
+    elif unused:
+        result.notes.append(f"columns not used: {unused}")
+    result.problems += missing
     has_depth = "depth" in given or {"depth", "depth_from"} & result.columns.keys()
     if "depth" in given and header.depths:
         _use_stated_depth(header, result)
@@ -262,12 +266,11 @@ def _single_station(raw: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:
     return station if "id" in columns else {"id": name, **station}
 
 
-def _describe_missing_column(raw: pd.DataFrame, name: str) -> str:
+def _describe_missing_column(name: str) -> str:
     """Say that a required column is missing, and what to do."""
     role = "value" if name == TARGET else name
     examples = ", ".join(COLUMN_NAMES[name].split()[:4])
-    header = ", ".join(raw.columns)
-    absent = f"no column for {role} (such as {examples}); the header has {header}"
+    absent = f"no column for {role} (such as {examples})"
     station = f"; for a single station, --set {role}=..." if role in ("id", "lat", "lon") else ""
     return f"{absent}: rename a column, or --set columns.{role}=NAME{station}"
 

@@ -3,6 +3,8 @@
   maps/{arm}.zarr, next_probes.csv: as `predict` and `update` have written them.
   scores.parquet, summary.json, report.html, folds.parquet, folds.geojson: as `evaluate` and
     `prepare` have written them.
+  export/*: GeoTIFF and NetCDF that `export` has made in the experiment's folder, if they show
+    the maps as they are.
   sites.geojson, sites/*.json, footprints.json, footprints/*.json: see browser_files.
   card.md, card.json: see model_card.
   experiment.yaml: the settings, without secrets.
@@ -25,7 +27,7 @@ from pipeline.errors import DamagedError, StoreError
 from pipeline.experiment.config import shown_settings
 from pipeline.progress import SilentProgress
 from pipeline.publish import browser_files, model_card, reading_files, stac
-from pipeline.storage import artefacts, records, verify
+from pipeline.storage import artefacts, exports, records, verify
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.experiment.product import ProductConfig
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
+    from pipeline.storage.exports import Exported
 
 
 PUBLISHED = ("folds", "maps", "scores", "report")  # artefacts whose objects are published
@@ -123,7 +126,9 @@ def check_publishable(workspace: Workspace) -> Experiment:
         problem = f"is not complete: there is no complete {', '.join(missing)}"
         raise StoreError(workspace.root, problem, remedy=hint)
     found = verify.verify_workspace(workspace, SilentProgress(), read=False)
-    problems = [str(p) for p in found.problems if p.kind != verify.UNLISTED]
+    # Exported files that are missing or stale are not published.
+    ours = (p for p in found.problems if p.artefact != verify.EXPORT)
+    problems = [str(p) for p in ours if p.kind != verify.UNLISTED]
     if problems:
         some = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
         hint = f"make it again with: soilweave verify {name} --repair"
@@ -160,8 +165,25 @@ def collect(workspace: Workspace, product: ProductConfig | None = None) -> Conte
     items += _made(_made_files(experiment, workspace, cube, [*present]))
     items += _made(reading_files.reading_files(experiment, workspace, through))
     keys = [item.key for item in items]
-    items += _made(stac.stac_files(experiment, workspace, through, keys))
+    exported = _exports(workspace)
+    items += [
+        Item(each.key, each.record["size"], each.record["sha256"], workspace.url(each.key))
+        for each in exported
+    ]
+    items += _made(stac.stac_files(experiment, workspace, through, keys, exported))
     return Content(experiment, tuple(sorted(items, key=lambda item: item.key)), through)
+
+
+def _exports(workspace: Workspace) -> list[Exported]:
+    """Return the files in `export/` to publish: maps as they are, not tables at a user's places."""
+    there = files.list_folder(workspace.url(exports.FOLDER))
+    return [
+        each
+        for each in exports.list_exports(workspace)
+        if each.is_current
+        and each.record["format"] in stac.EXPORT_TYPES
+        and each.key.rpartition("/")[2] in there
+    ]
 
 
 def _made(made: Iterator[tuple[str, bytes]]) -> list[Item]:

@@ -2,8 +2,8 @@
 
   collection.json: the experiment: extent, licence, creator, how to cite it; report, scores, model
     card and tables as assets.
-  items/{arm}.json: the maps of an arm, as a data cube over all of its days; the Zarr store and its
-    group `series` as assets.
+  items/{arm}.json: the maps of an arm, as a data cube over all of its days; the Zarr store, its
+    group `series`, and the files that `export` has made of them as assets.
 
 All links are relative, and none leads out of the release, so a copy of its folder is complete.
 `latest.json` of a publication is a STAC catalog whose only child is the collection of the latest
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.grid.ease import Window
     from pipeline.storage.artefacts import Workspace
+    from pipeline.storage.exports import Exported
 
 
 ZARR_EXTENSION = "https://stac-extensions.github.io/zarr/v1.0.0/schema.json"
@@ -43,6 +44,8 @@ PARQUET, CSV, MARKDOWN, YAML = (
     "text/markdown",
     "application/yaml",
 )
+EXPORT_TYPES = {"cog": pystac.MediaType.COG, "netcdf": "application/netcdf"}  # by format
+QUALITY_FLAG = "quality_flag"
 GRID_EPSG = 6933
 DEGREE_DECIMALS = 6
 ROOT = "/release"  # stands for the release's folder, which only relative links are made from
@@ -64,7 +67,11 @@ ASSETS = (
 
 
 def stac_files(
-    experiment: Experiment, workspace: Workspace, through: str, keys: Sequence[str]
+    experiment: Experiment,
+    workspace: Workspace,
+    through: str,
+    keys: Sequence[str],
+    exported: Sequence[Exported] = (),
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the key and content of the collection and of its items.
 
@@ -73,8 +80,12 @@ def stac_files(
       workspace: Its folder in the workspace, with complete maps.
       through: The last day of the maps.
       keys: The keys of all other objects of the release.
+      exported: Those that `export` has made.
     """
     items = [_item(experiment, workspace, arm, through) for arm in experiment.arms]
+    for item, arm in zip(items, experiment.arms, strict=True):
+        for file in (file for file in exported if file.record["arm"] == arm):
+            item.add_asset(file.key.rpartition("/")[2], _exported_asset(file))
     collection = _collection(experiment, items)
     collection.add_items(items)
     collection.set_self_href(f"{ROOT}/{publications.COLLECTION}")
@@ -183,6 +194,36 @@ def _zarr_asset(href: str, title: str, consolidated: bool) -> pystac.Asset:
     return pystac.Asset(href, title, media_type=ZARR, roles=["data"], extra_fields=fields)
 
 
+def _exported_asset(exported: Exported) -> pystac.Asset:
+    """Return the asset of a file that `export` has made, with its days and its own grid."""
+    record = exported.record
+    layers = record.get("layers", [])
+    first, last = (date.fromisoformat(record[key]) for key in ("first", "last"))
+    days = str(first) if first == last else f"{first} to {last}"
+    what = "quality flags" if QUALITY_FLAG in layers else "maps"
+    fields: Json = {
+        "start_datetime": _stamp(datetime.combine(first, time(), UTC)),
+        "end_datetime": _stamp(datetime.combine(last, time(23, 59, 59), UTC)),
+    }
+    if "transform" in record:
+        size_x, _, left, _, size_y, top = record["transform"]
+        rows, columns = record["shape"]
+        fields |= {
+            "proj:code": record["crs"],
+            "proj:shape": [rows, columns],
+            "proj:transform": record["transform"],
+            "proj:bbox": [left, top + rows * size_y, left + columns * size_x, top],
+            "bands": [{"name": layer} for layer in layers],
+        }
+    return pystac.Asset(
+        f"../{exported.key}",
+        f"{'GeoTIFF' if layers else 'NetCDF'}, {what}, {days}",
+        media_type=EXPORT_TYPES[record["format"]],
+        roles=["data-mask" if QUALITY_FLAG in layers else "data"],
+        extra_fields=fields,
+    )
+
+
 def _add_projection(item: pystac.Item, window: Window) -> None:
     left, _, _, top = window.bounds
     size = _cell_size(window)
@@ -233,7 +274,10 @@ def _cell_size(window: Window) -> float:
 
 def _utc(stamp: str) -> str:
     """Return a time stamp in the form of STAC, with a final Z."""
-    found = datetime.fromisoformat(stamp).astimezone(UTC)
+    return _stamp(datetime.fromisoformat(stamp).astimezone(UTC))
+
+
+def _stamp(found: datetime) -> str:
     return found.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

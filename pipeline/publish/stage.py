@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import ConfigError, DamagedError, StoreError
+from pipeline.errors import ConfigError, DamagedError, HeldError, StoreError, UnwritableError
 from pipeline.publish import content, transfer
 from pipeline.storage import lease as storage_lease
 from pipeline.storage import publications, records
@@ -182,9 +182,8 @@ def _as_before(url: str) -> Iterator[None]:
     """Say of an object that cannot be written that readers do not notice, and what to do."""
     try:
         yield
-    except StoreError as error:
-        written = error.problems[0].startswith("cannot be written")
-        if not written or not error.place.startswith(url) or error.place == files.join(url, LEASE):
+    except UnwritableError as error:
+        if not error.place.startswith(url) or error.place == files.join(url, LEASE):
             raise
         hint = "the latest release is as before; correct this and publish again, which continues"
         raise StoreError(error.place, *error.problems, remedy=hint) from error
@@ -202,7 +201,7 @@ def _take(lease: Lease, progress: Progress) -> None:
         ignored = files.compare_and_swap(lease.url, b"{}", None)
     except StoreError as error:
         hint = "give a folder or bucket that you can write to with --to"
-        if error.problems[0].startswith("held by"):
+        if isinstance(error, HeldError):
             hint = "another publisher is at work; wait for it to end, then publish again"
         raise StoreError(error.place, *error.problems, remedy=hint) from error
     if ignored:

@@ -221,7 +221,7 @@ class Artefact:
         manifest = self.manifest()
         verb, where = COMMANDS.get(self.name, "run"), self.prefix.rstrip("./")
         if manifest is None:
-            hint = f"make it with: soilweave {verb}"
+            hint = f"make it with: soilweave {verb} {self.home.rpartition('/')[2]}"
             raise StoreError(where, f"no complete {self.name} here", remedy=hint)
         if experiment is not None and (changes := self.changed_settings(manifest, experiment)):
             hint = f"give --name NEW, or make it again with: soilweave {verb} --overwrite"

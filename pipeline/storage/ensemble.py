@@ -13,6 +13,7 @@ import numpy as np
 from model import ensemble
 from model.ensemble import OUTLIER_FACTOR, Prediction, combine_members
 from model.recipe import ModelKey
+from model.sampling import Places
 from pipeline.errors import TrainingError
 from pipeline.storage import models
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from model.calibration import Calibration
     from model.checkpoint import TrainedModel
     from model.recipe import TrainConfig
-    from model.sampling import Places, TrainingData
+    from model.sampling import TrainingData
     from pipeline.experiment.config import Experiment
 
 
@@ -138,6 +139,23 @@ def evaluation_folds(
       fold: (site,) the fold that holds out each site.
     """
     return fold if models.has_folds(experiment, arm) else np.full_like(fold, models.ALL_SITES)
+
+
+def scale_inputs(
+    trained: TrainedModel, forcing: NDArray[np.float32], static: NDArray[np.float32]
+) -> Places:
+    """Scale the inputs of places as a model expects them.
+
+    Args:
+      trained: The model.
+      forcing: (place, day, forcing) in physical units, in the order of the model's features; NaN
+        where missing.
+      static: (place, static) likewise.
+    """
+    mean, std = trained.scaler.arrays(trained.features.forcing)
+    scaled = ((forcing - mean) / std).astype(np.float16)
+    mean, std = trained.scaler.arrays(trained.features.static)
+    return Places.from_arrays(scaled, ((static - mean) / std).astype(np.float32), "cpu")
 
 
 def predict_members(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import failures, files
-from pipeline.errors import StoreError
+from pipeline.errors import HeldError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,8 @@ class Lease:
           say: Called with a message if this process must wait to see whether the holder is alive.
 
         Raises:
-          StoreError: If a living process holds the lease, or `lease.json` cannot be written.
+          HeldError: If a living process holds the lease.
+          StoreError: If `lease.json` cannot be read or written.
         """
         with self._taking:  # a stage and the mirror in MLflow may take it at the same time
             while not self.held:
@@ -169,7 +170,7 @@ class Lease:
         """Return whether the holder is dead; False if it released the lease in the meantime.
 
         Raises:
-          StoreError: If the holder is alive.
+          HeldError: If the holder is alive.
         """
         alive = _is_alive(_parse_record(content))
         hint = "wait for it to end, or use another workspace with --name NEW"
@@ -189,7 +190,7 @@ class Lease:
                     break
             else:
                 return True
-        raise StoreError(self.url, f"held by {_describe_holder(content)}", remedy=hint)
+        raise HeldError(self.url, f"held by {_describe_holder(content)}", remedy=hint)
 
     def _record(self) -> bytes:
         return json.dumps(

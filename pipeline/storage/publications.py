@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LATEST, RELEASES, MANIFEST = "latest.json", "releases", "manifest.json"
 COLLECTION = "collection.json"  # of a release, in STAC
+STORE = ".zarr"
 RELEASE = "release"  # stands for the name of an artefact in a release's manifest
 LATEST_KEYS = ("experiment", "release", "path", "releases")
 NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}")  # when it was begun, and a digest of its content
@@ -132,6 +133,19 @@ def find_release(url: str) -> Release | None:
             raise StoreError(where, problem, remedy="publish again, or use publish --rollback")
         seen = content  # it may have been removed since; then latest.json has changed
     return None
+
+
+def split_store(url: str) -> tuple[str, str | None]:
+    """Split the URL of the maps of an arm, `FOLDER/maps/ARM.zarr`.
+
+    Returns:
+      The folder of the experiment or release and the arm; or the URL and None if it has not this
+      form.
+    """
+    folder, _, name = url.removesuffix(STORE).rpartition("/")
+    if url.endswith(STORE) and folder.endswith("/maps"):
+        return folder.removesuffix("/maps"), name
+    return url, None
 
 
 def open_maps(

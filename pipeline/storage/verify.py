@@ -3,7 +3,9 @@
 What is checked: the objects that a manifest records (shards, checkpoints, tables, the files of a
 planet, and the metadata and coordinates of Zarr stores), the manifests and `begun.json` themselves,
 their backups, `experiment.yaml`, and that no artefact was made from others than those that are
-there. Manifests of earlier versions do not record everything; what cannot be checked is counted.
+there. Files in `export/` are checked in the same way, although nothing is made from them, so that
+they are no artefact. Manifests of earlier versions do not record everything; what cannot be checked
+is counted.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import DamagedError, StoreError
-from pipeline.storage import artefacts, backup, records
+from pipeline.storage import artefacts, backup, exports, records
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
@@ -36,9 +38,11 @@ MISSING, DAMAGED, EXCHANGED, STALE, UNLISTED = KINDS = (
 )
 
 # Objects that are no part of an artefact, and folders that no artefact has.
-OTHER_OBJECTS = ("experiment.yaml", "mlflow.json", "lease.json")
+OTHER_OBJECTS = ("experiment.yaml", "mlflow.json", "lease.json", *exports.OWN_KEYS)
 OTHER_FOLDERS = ("update/", f"{backup.FOLDER}/")
 
+EXPORT = exports.FOLDER  # stands for the name of an artefact
+EXPORT_HINT = "the same soilweave export writes it anew"
 BATCH = 1024  # objects that are read before their problems are reported
 
 
@@ -47,7 +51,8 @@ class Problem:
     """One object that is not as it should be.
 
     Attributes:
-      artefact: Name of its artefact; "" for `experiment.yaml` and objects of no artefact.
+      artefact: Name of its artefact; EXPORT for what `export` has made; "" for `experiment.yaml`
+        and objects of no artefact.
       key: Its key in the folder of the experiment.
       kind: One of KINDS.
       detail: What was found.
@@ -143,6 +148,9 @@ class _Verification:
             for name, manifest in self.manifests.items()
             for key, record in records.recorded_objects(name, manifest).items()
         }
+        recorded = exports.OWN_KEYS[0] in self.listed
+        exported = exports.list_exports(self.workspace) if recorded else []
+        objects |= {each.key: (EXPORT, each.record) for each in exported}
         if read:
             self.progress.start("verify", len(objects), "objects")
             self._check_objects(objects)
@@ -151,6 +159,11 @@ class _Verification:
             self._check_origin(name, self.manifests[name])
         for name, record in self.begun.items():
             self._check_origin(name, record)
+        damaged = {p.artefact for p in self.result.problems if p.kind in (MISSING, DAMAGED)}
+        if "maps" in self.manifests and "maps" not in damaged:
+            for each in (each for each in exported if not each.is_current):
+                detail = f"made from other maps than those here; {EXPORT_HINT}"
+                self._report(Problem(EXPORT, each.key, STALE, detail))
         self._check_unlisted(objects)
         return self.result
 
@@ -341,8 +354,9 @@ def _compare(name: str, record: Json, found: Json | None, owners: dict[str, str]
       found: The record of what is there; None if nothing is.
       owners: The key of an object by its digest, for all recorded objects.
     """
+    hint = EXPORT_HINT if name == EXPORT else ""
     if found is None or not found["sha256"]:
-        return Problem(name, record["key"], MISSING)
+        return Problem(name, record["key"], MISSING, hint)
     if found["sha256"] == record["sha256"]:
         return None
     owner = owners.get(found["sha256"])
@@ -352,7 +366,7 @@ def _compare(name: str, record: Json, found: Json | None, owners: dict[str, str]
         detail = f"{found['size']} bytes, recorded are {record['size']}"
     else:
         detail = "its SHA-256 differs from the recorded one"
-    return Problem(name, record["key"], DAMAGED, detail)
+    return Problem(name, record["key"], DAMAGED, f"{detail}; remove it: {hint}" if hint else detail)
 
 
 def summary_line(result: Result) -> str:

@@ -23,6 +23,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pipeline.errors import SoilweaveError
+from pipeline.progress import waiting
 from pipeline.tracking.worker import LiveValues, Worker
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class Mirror:
             thread = self._begin()
             self._news.notify()
         try:
-            thread.join(END_S + LAST_ANSWER_S if can_log else 0)
+            with waiting(self.shown, f"MLflow, for at most {END_S:.0f} s"):
+                thread.join(END_S + LAST_ANSWER_S if can_log else 0)
         finally:
             worker.abandoned.set()
             if worker.took_lease:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from pipeline import cli, files
 from pipeline.cli import run_stages
-from pipeline.experiment.config import Experiment
+from pipeline.experiment import load
 from pipeline.grid import lookup
 from pipeline.storage import artefacts, zarr_arrays
 
@@ -27,7 +27,8 @@ VERBS = {
     "score": "Test trained models on probes of your own; trains nothing",
     "export": "Write maps as GeoTIFF, NetCDF or a table",
     "submit": "Run a verb as a job on a Ray cluster and follow it",
-    "ls": "List presets; or the artefacts of an experiment",
+    "init": "Write an experiment file of your own",
+    "ls": "List the experiments of a workspace and presets",
 }
 
 SHORT = "[2019-12-05, 2020-03-10]"  # the sources go on until 27 April
@@ -93,7 +94,7 @@ def test_help_says_what_a_verb_does(soilweave, verb):
         (["train", "{snow}", "--workspace", "{tmp}/file/mine"], "soilweave prepare"),
         (["prepare", "{snow}", "--workspace", "{tmp}/file/mine"], "{tmp}/file/mine"),
         (["evaluate", "{snow}", "--workspace", "{tmp}/new"], "no complete cube"),
-        (["score", "{snow}", "--sites", "x.nc", "--workspace", "{tmp}/new"], "no complete"),
+        (["score", "{snow}", "--sites", "{tmp}/file", "--workspace", "{tmp}/new"], "no complete"),
         (["ls", "scam"], "did you mean 'scan'"),
     ],
 )
@@ -178,7 +179,7 @@ def test_ls_lists_presets_artefacts_and_the_schema(soilweave, world, at):
     ]
     _, out, _ = soilweave("ls", world.path, "--workspace", world.folder)
     assert out.count("absent") == 6
-    assert json.loads(soilweave("ls", "--schema")[1]) == Experiment.model_json_schema()
+    assert json.loads(soilweave("ls", "--schema")[1]) == load.file_schema()
 
 
 @pytest.fixture

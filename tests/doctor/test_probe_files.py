@@ -100,7 +100,34 @@ def test_what_is_written_opens_anywhere(doctor, tmp_path):
     wanted = "support license doi auth region native_grid native_units time_convention period"
     assert set(wanted.split()) < metadata.keys()
     args = yaml.safe_load(catalog.read_text())["sources"]["mine"]["args"]
-    assert args["urlpath"] == str(tmp_path / "mine.csv")
+    assert args["urlpath"] == "{{CATALOG_DIR}}/mine.csv"
+    assert metadata["origin"] == "mine.csv"
+    assert "verified" not in metadata  # nobody has read it at a live place
+
+
+def test_what_is_written_is_found_from_the_catalog_on(doctor, tmp_path):
+    """The folder with both can be moved."""
+    (tmp_path / "home" / "catalogs").mkdir(parents=True)
+    (tmp_path / "home" / "data").mkdir()
+    table = tmp_path / "home" / "data" / "probes.csv"
+    table.write_text(HEALTHY)
+    catalog = tmp_path / "home" / "catalogs" / "my.yaml"
+    healthy, _ = probe_file.examine_probes(str(table), f"{catalog}:mine", SilentProgress())
+    assert healthy
+    assert str(tmp_path) not in catalog.read_text()
+    (tmp_path / "home").rename(tmp_path / "elsewhere")
+    moved = tmp_path / "elsewhere" / "catalogs" / "my.yaml"
+    assert "{{CATALOG_DIR}}/../data/probes.csv" in moved.read_text()
+    data = intake.open_catalog(str(moved))["mine"].to_dask()
+    assert data.place.values.tolist() == ["A", "B", "C"]
+
+
+def test_a_long_header_is_told_once(doctor):
+    names = [f"sensor_{i}_of_a_logger_with_many_columns" for i in range(20)]
+    _, told = doctor(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    assert told.count("problem: no column for") == 5
+    for name in names:
+        assert told.count(name) == 1, name
 
 
 def test_a_table_with_faults_is_written_nowhere(doctor, tmp_path):

@@ -249,6 +249,38 @@ def test_a_publication_says_the_same(published, answer):
     assert named == found
 
 
+def test_the_maps_of_an_arm_are_explained_by_their_url(home, published):
+    asked = (LAT, LON, date.fromisoformat(DAY))
+    insitu = explain(str(home), *asked, "insitu")
+    assert explain(str(home / "maps" / "insitu.zarr"), *asked) == insitu
+    with pytest.raises(ConfigError, match=r"--arm satellite: .*insitu.zarr has the maps of insitu"):
+        explain(str(home / "maps" / "insitu.zarr"), *asked, "satellite")
+    with pytest.raises(
+        ConfigError, match=r"maps alone do not say .*; give the experiment's folder"
+    ):
+        explain(str(home / "insitu.zarr"), *asked)
+
+
+def test_a_place_on_an_edge_of_the_maps_is_in_the_outer_cell(home, answer):
+    window = experiment_window(Workspace(str(home)).described())
+    lat, lon = window.cell_edges
+    ny, nx = window.cell_shape
+    places = {(lat[-1], LON): (ny - 1, answer["cell"]["column"])}
+    places |= {(LAT, lon[-1]): (answer["cell"]["row"], nx - 1)}
+    places |= {(lat[0], lon[0]): (0, 0), (lat[-1], lon[-1]): (ny - 1, nx - 1)}
+    for (north, east), cell in places.items():
+        found = explain(str(home), float(north), float(east), date.fromisoformat(DAY))
+        assert (found["cell"]["row"], found["cell"]["column"]) == cell
+
+
+def test_a_publication_is_found_by_a_name_without_a_slash(published, monkeypatch, capsys):
+    monkeypatch.chdir(Path(published).parent)
+    asked = ("--lat", str(LAT), "--lon", str(LON), "--date", DAY)
+    assert run(monkeypatch, Path(published).name, *asked) == 0
+    assert "Release    " in capsys.readouterr().out
+    assert run(monkeypatch, f"{Path(published).name}-not", *asked) == 2
+
+
 def test_a_publication_on_a_web_server_says_the_same(published, answer):
     with web.serve(Path(published)) as site:
         found = explain(site.url, LAT, LON, date.fromisoformat(DAY))

@@ -139,7 +139,7 @@ def test_maps_of_the_globe_in_degrees_reach_from_180_to_180():
     size = (top - bottom) / 406
     tags = {"time_coverage_start": DAY}
     bands = [cog.Band("column", columns, {})]
-    data = cog.encode(bands, -1, (size, left, top), "EPSG:4326", tags)
+    data, _ = cog.encode(bands, -1, (size, left, top), "EPSG:4326", tags)
     with MemoryFile(data) as raw, raw.open() as file:
         bounds, values = file.bounds, file.read(1)
     lats, lons = globe.cell_edges

@@ -108,6 +108,16 @@ def test_what_was_written_before_the_end_is_recorded(made, tmp_path, kind, monke
     assert said.line.startswith("4 files written, 2 were there already")
 
 
+def test_one_day_is_a_period_and_one_file_is_not_files(made, tmp_path, said):
+    export(made.root, str(tmp_path), Options("cog", period="2017-01-31"), said)
+    names = [f"demo_insitu_{TARGET}{flag}_2017-01-31.tif" for flag in ("", "_quality_flag")]
+    assert sorted(mtimes(tmp_path)) == names
+    export(made.root, str(tmp_path), Options("netcdf", period="2017-01-31"), said)
+    assert said.line.startswith("1 file written: ")
+    export(made.root, str(tmp_path), Options("netcdf", period="2017-01-31"), said)
+    assert said.line.startswith("0 files written, 1 was there already: ")
+
+
 def test_files_of_revised_days_are_written_anew(own, tmp_path, said):
     to = tmp_path / "out"
     options = Options("cog", every="month")
@@ -177,6 +187,7 @@ REFUSALS = [
     (Options("csv", places="/nowhere.csv"), "/nowhere.csv: not found; correct the path or URL"),
     (Options("cog", "satellite"), "arm 'satellite': "),
     (Options("cog", period="2016"), "--period 2016: expected FIRST..LAST, such as"),
+    (Options("cog", period=" "), "or one day, such as 2018-01-01"),
     (Options("cog", period="2016..2017"), "--period 2016..2017: expected FIRST..LAST"),
     (Options("cog", period="2016-12-01.."), "the maps have the days 2016-12-20..2017-02-10"),
     (Options("cog", period="2017-01-02..2017-01-01"), "give days of theirs, in order"),

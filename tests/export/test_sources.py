@@ -93,5 +93,5 @@ def test_an_upload_that_fails_leaves_nothing(made, s3, tmp_path):
     assert {*files.list_objects(to)} == {first, "export.json"}
     said = Said()
     export(made.root, to, Options("netcdf"), said)
-    assert said.line.startswith("1 files written, 1 were there already")
+    assert said.line.startswith("1 file written, 1 was there already")
     assert second in files.list_objects(to)

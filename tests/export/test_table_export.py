@@ -124,6 +124,32 @@ def test_points_have_the_values_of_their_cells(made, tmp_path, said):
     assert set(table(made, tmp_path, "unnamed.csv", unnamed, said).id) == {1}
 
 
+def test_points_on_the_edges_of_the_maps_are_in_their_outer_cells(made, tmp_path, said):
+    ny, nx = WINDOW.cell_shape
+    corners = box((0, ny), (0, nx))[:4]
+    lines = [f"{lat!r},{lon!r}" for lon, lat in corners]
+    rows = table(made, tmp_path, "corners.csv", "\n".join(["lat,lon", *lines]), said)
+    cells = [(0, 0), (0, nx - 1), (ny - 1, nx - 1), (ny - 1, 0)]
+    for number, (y, x) in enumerate(cells, 1):
+        found = rows[rows.id == number]
+        np.testing.assert_allclose(found[TARGET], made.opened()[TARGET][:, y, x], atol=1e-6)
+
+
+def test_a_table_at_other_places_is_not_replaced(made, tmp_path, said):
+    """Two files of places have one stem: the table of the first stays as it is."""
+    (lon, lat), (lon_2, lat_2) = box((0.5, 3.5), (0.5, 9.5))[0:3:2]
+    table(made, tmp_path, "fields.csv", f"lat,lon\n{lat},{lon}\n", said)
+    written = tmp_path / "out" / f"demo_insitu_{TARGET}_fields.csv"
+    before = written.read_bytes()
+    other = {"type": "Point", "coordinates": [lon_2, lat_2]}
+    with pytest.raises(SoilweaveError, match=r"was made at other places: .*; remove it, or rename"):
+        table(made, tmp_path, "fields.geojson", other, said)
+    assert written.read_bytes() == before
+    written.unlink()
+    table(made, tmp_path, "fields.geojson", other, said)
+    assert written.read_bytes() != before
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [

@@ -188,6 +188,28 @@ def test_an_edge_belongs_to_the_cell_south_and_east_of_it():
     assert whole.cells_of([first_lat, -first_lat], 0.0)[0].tolist() == [0, -1]
 
 
+@given(window=windows(), lat=LATS, lon=LONS)
+def test_a_place_and_many_places_are_in_the_same_cells(window, lat, lon):
+    inside = window.cells_of(lat, lon)
+    if min(inside) >= 0:
+        assert window.cell_at(lat, lon) == inside
+    centre = window.cell_lat[-1], window.cell_lon[0]
+    assert window.cell_at(*centre) == window.cells_of(*centre)
+
+
+@given(window=windows())
+def test_the_outer_edges_of_a_window_belong_to_its_outer_cells(window):
+    (lat, lon), (ny, nx) = window.cell_edges, window.cell_shape
+    assert window.cell_at(lat[0], lon[0]) == (0, 0)
+    assert window.cell_at(lat[-1], lon[0]) == (ny - 1, 0)
+    assert window.cell_at(lat[0], lon[-1]) == (0, nx - 1)
+    assert window.cell_at(lat[-1], lon[-1]) == (ny - 1, nx - 1)
+    assert window.cell_at(np.nan, 0.0) == (-1, -1)
+    if window.row + window.height < 406:
+        south = ease.unproject(0.0, window.cell_y[-1] - ease.FOOTPRINT_SIZE_M)[0]
+        assert window.cell_at(float(south), lon[0]) == (-1, -1)
+
+
 def test_the_antimeridian_is_one_place_in_the_first_column():
     whole = Window(0, 0, 406, 964, 4)
     y, x = whole.cells_of(10.0, [180.0, -180.0, 179.99, -179.99, 190.0, -170.0])

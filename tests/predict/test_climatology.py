@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -226,6 +229,33 @@ def is_repaired_to_the_last_bit(mine):
     for key in before:
         if not any(name in key for name in of_climate):
             assert after[key] == before[key], key
+
+
+@pytest.mark.runs  # it maps twice
+@pytest.mark.parametrize("array", [f"series/{PERCENTILE}", ANOMALY])
+def test_maps_are_the_same_if_predict_was_killed_while_it_wrote_them(mine, tmp_path, array):
+    before = chunks(mine)
+    assert any(f"insitu.zarr/{array}/c/" in key for key in before)
+    for kind in ("maps", "state"):
+        shutil.rmtree(mine.workspace.url(kind))
+    described = tmp_path / "experiment.json"
+    described.write_text(mine.experiment.model_dump_json())
+    script = Path(__file__).parents[1] / "fixtures" / "killed_prediction.py"
+    command = [sys.executable, str(script), str(described), mine.workspace.root, array]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = {key for key in chunks(mine) if f"insitu.zarr/{array}/c/" in key}
+    assert 0 < len(left) < sum(f"insitu.zarr/{array}/c/" in key for key in before)
+    assert mine.workspace.artefact("maps").manifest() is None
+    mine.make()
+    assert chunks(mine) == before
+    assert verify.verify_workspace(mine.workspace, SilentProgress()).problems == []
+
+
+def chunks(mapped):
+    """The values; attributes say when the maps were made."""
+    found = mapped.files()
+    return {key: data for key, data in found.items() if not key.endswith("zarr.json")}
 
 
 @pytest.mark.runs  # it takes some seconds

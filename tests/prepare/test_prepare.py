@@ -190,7 +190,9 @@ def test_sites_in_no_cell_with_data_are_left_out_counted_and_told(snow, local_ra
 
 def test_no_site_in_a_cell_with_data_is_refused(snow, local_ray):
     def drown(sites):
-        sites.lat.values[:], sites.lon.values[:] = WINDOW.cell_lat[0], WINDOW.cell_lon[0]
+        seas = np.array([(0, 0), (1, 4), (4, 0)])  # in three footprints, for three folds
+        y, x = np.resize(seas, (sites.sizes["station"], 2)).T
+        sites.lat.values[:], sites.lon.values[:] = WINDOW.cell_lat[y], WINDOW.cell_lon[x]
 
     text = refused(*spoil(snow, "sites.nc", drown))
     assert "none of its 24 sites is in a cell with data" in text
@@ -271,3 +273,12 @@ def test_what_cannot_be_written_is_told_and_can_be_gone_on_with(snow, tmp_path, 
     obstacle.unlink()
     prepare.run(experiment, workspace, SilentProgress())
     assert workspace.artefact("cube").state().startswith("complete")
+
+
+def test_sites_that_cannot_be_held_out_are_told_before_anything_is_written(snow, tmp_path):
+    experiment = load.load_experiment(str(snow), ["folds.block_km=20000"])
+    workspace = Workspace(str(tmp_path / "ws" / "snow"))
+    said = r"all sites in one block, expected .* --set folds.kind=random"
+    with workspace.lease.given_back(), pytest.raises(SoilweaveError, match=said):
+        prepare_stage.run(experiment, workspace, SilentProgress())
+    assert not (tmp_path / "ws" / "snow" / "cube.zarr").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+
+# Intake 2.0.9 says this of every parameter of an entry that is text.
+warnings.filterwarnings("ignore", "Shell command not executed", UserWarning)
 
 EntryMapping = dict[str, dict[str, Any]]
 
