@@ -10,6 +10,7 @@ float32.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,6 @@ TRITON_CAPABILITY = (8, 0)  # bf16 and TF32 came with this generation of GPUs
 ALIGNED = 8  # numbers of columns that tensor cores take are a multiple of it
 NARROW = 64  # columns up to which a gradient of weights is summed over days in a second step
 
-# With dropout, the weights are new tensors in every update, and cuDNN has to join them each time.
-warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
-
 
 def lstm(
     x: Tensor, state: LSTMState, weights: Sequence[Tensor], training: bool
@@ -48,7 +46,10 @@ def lstm(
     Returns:
       (day, sequence, unit) hidden states, and the state after the last day.
     """
-    hidden, h, c = torch.lstm(x, state, [*weights], True, 1, 0.0, training, False, False)
+    with warnings.catch_warnings() if x.is_cuda else contextlib.nullcontext():
+        if x.is_cuda:  # with dropout, the weights are new tensors, which cuDNN joins in every call
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single")
+        hidden, h, c = torch.lstm(x, state, [*weights], True, 1, 0.0, training, False, False)
     return hidden, (h, c)
 
 

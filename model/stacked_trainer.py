@@ -69,8 +69,8 @@ class StackedTrainer:
         weights = {n: tensors[f"network.{n}"] for n, _ in first.network.named_parameters()}
         # The gain relates the satellite head to the site head.
         trained = [name for name in weights if name != "gain" or self.weight < 1]
-        half = torch.bfloat16 if self.recipe.train.precision == "bf16" else torch.float32
-        self.network = StackedNetwork(first.network, weights, trained, half)
+        precision = torch.bfloat16 if self.recipe.train.precision == "bf16" else torch.float32
+        self.network = StackedNetwork(first.network, weights, trained, precision)
         self.optimiser = StackedOptimiser(
             self.network, self.recipe.train, self.updates, tensors, states[0][1]
         )
