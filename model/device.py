@@ -61,13 +61,13 @@ def bytes_per_model(recipe: Recipe, arm: Arm, cells_per_footprint: float) -> flo
     return units * BYTES_PER_UNIT[recipe.train.precision]
 
 
-def models_side_by_side(model_bytes: float, device: str = "") -> int:
+def models_side_by_side(model_bytes: float, device: str | None = None) -> int:
     """Return how many models can be trained side by side, at least one.
 
     Args:
       model_bytes: estimated memory of a model.
-      device: "cuda" for what this GPU has free now; otherwise `GROUP_BYTES` are counted on, so that
-        the answer is the same everywhere.
+      device: "cuda" for as many as this GPU has room for now. Otherwise `GROUP_BYTES` are counted
+        on, so that the answer is the same everywhere.
     """
     room = GROUP_BYTES
     if device == "cuda":

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from model import checkpoint
 from model.checkpoint import TrainedModel
 from model.device import models_side_by_side
@@ -75,7 +77,6 @@ def train_groups(
     """
     import ray
     import ray.train
-    import torch
     from ray.train.collective import broadcast_from_rank_zero
 
     torch.set_num_threads(spec.experiment.compute.cpus_per_worker)
@@ -134,12 +135,10 @@ def train_models(
         trainers[-1].on_point = partial(ray_cluster.report_point, spec.queue)
         _restore_progress(trainers[-1], _progress_url(spec, model_key))
     trainers.sort(key=lambda trainer: trainer.step)
-    most = len(trainers)
-    if device == "cuda":
-        most = models_side_by_side(packed.model_bytes(recipe, team[0].arm), device)
+    most = models_side_by_side(packed.model_bytes(recipe, team[0].arm), device)
     for _, same_step in itertools.groupby(trainers, lambda trainer: trainer.step):
         for together in models.split_evenly(list(same_step), most):
-            for trainer in _train_to_end(spec, together, packed):
+            for trainer in _train_or_split(spec, together, packed):
                 _save_model(spec, trainer, packed)
     assert like is not None
     return like
@@ -158,6 +157,22 @@ def _restore_progress(trainer: Trainer, progress_url: str) -> None:
 def _progress_url(spec: TrainSpec, key: ModelKey) -> str:
     """Return the URL of the state that an unfinished model continues from."""
     return files.join(models.model_folder(spec.root, key), "progress.safetensors")
+
+
+def _train_or_split(spec: TrainSpec, trainers: list[Trainer], packed: PackedData) -> list[Trainer]:
+    """Train models that are at the same step, half of them at a time if memory does not suffice.
+
+    Returns those that reach their last update.
+    """
+    try:
+        return _train_to_end(spec, trainers, packed)
+    except torch.OutOfMemoryError:
+        if len(trainers) == 1:
+            raise
+    # The error is gone here, and with it what it held on the GPU.
+    log.warning("%d models do not fit into the GPU's memory; half at a time", len(trainers))
+    halves = models.split_evenly(trainers, -(-len(trainers) // 2))
+    return [trainer for half in halves for trainer in _train_or_split(spec, half, packed)]
 
 
 def _train_to_end(spec: TrainSpec, trainers: list[Trainer], packed: PackedData) -> list[Trainer]:

@@ -11,9 +11,11 @@ from threading import Event
 import pytest
 import ray
 import tiny
+import torch
 from test_failing_training import experiment_of, packed_of
 
 from model.recipe import ModelKey
+from model.stacked_trainer import StackedTrainer
 from pipeline import files
 from pipeline.cluster import turns
 from pipeline.storage import models
@@ -118,6 +120,39 @@ def test_models_of_a_group_that_are_finished_are_skipped(tmp_path, monkeypatch):
     worker.train_from_queue(spec, packed, lambda: next(handed), "cpu")
     assert trained == [[KEYS[0], KEYS[2]]]
     assert files.read_bytes(models.checkpoint_url(str(tmp_path), KEYS[1])) == before
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(100, [3]), (2.5, [1, 2]), (0.5, [1, 1, 1])])
+def test_a_worker_trains_as_many_at_once_as_memory_allows(tmp_path, monkeypatch, room, sizes):
+    experiment, packed = experiment_of(), packed_of()
+    spec = worker.TrainSpec(experiment, str(tmp_path), "", experiment.train.updates, None)
+    model_bytes = packed.model_bytes(experiment.recipe_sections, "insitu")
+    monkeypatch.setattr("model.device.GROUP_BYTES", room * model_bytes)
+    together, kept = [], worker._train_to_end
+    monkeypatch.setattr(worker, "_train_to_end", lambda *a: together.append(len(a[1])) or kept(*a))
+    with tiny.one_thread():
+        worker.train_models(spec, KEYS, packed, "cpu")
+    assert together == sizes
+    assert not models.unfinished_models(str(tmp_path), KEYS)
+
+
+def test_a_group_that_memory_does_not_suffice_for_is_halved(tmp_path, monkeypatch):
+    experiment, packed = experiment_of(), packed_of()
+    spec = worker.TrainSpec(experiment, str(tmp_path), "", experiment.train.updates, None)
+    tried, kept = [], StackedTrainer.advance
+
+    def advance(self, n_steps):
+        tried.append(len(self.trainers))
+        if len(self.trainers) > 2:
+            raise torch.OutOfMemoryError
+        kept(self, n_steps)
+
+    monkeypatch.setattr(StackedTrainer, "advance", advance)
+    with tiny.one_thread():
+        worker.train_models(spec, KEYS, packed, "cpu")
+    assert tried[0] == 3
+    assert set(tried[1:]) == {2}
+    assert not models.unfinished_models(str(tmp_path), KEYS)
 
 
 def test_a_slow_worker_holds_nobody_up(tmp_path, monkeypatch):
