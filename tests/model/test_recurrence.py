@@ -97,7 +97,7 @@ def test_kernels(check):
     """On a CPU: their results in Triton's interpreter, and their compilation for GPUs."""
     pytest.importorskip("triton", reason="Triton is not installed: extra [gpu]")
     # In a process of its own, because Triton looks for TRITON_INTERPRET when it is imported.
-    change = {"PYTHONPATH": str(ROOT)}
+    change = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     change |= {"TRITON_INTERPRET": "1"} if check == "interpreted" else {}
     command = [sys.executable, kernel_check.__file__, check]
     done = subprocess.run(command, env=os.environ | change, capture_output=True, text=True)
