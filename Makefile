@@ -45,6 +45,11 @@ browser: .venv/browser/.ready
 	cd .venv/browser && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@
 
+# Kernels for GPUs are tested with Triton's interpreter.
+.venv/gpu: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[test,gpu]'
+	touch $@
+
 # Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs.
 test-servers: setup
 	$(BIN)/pytest -m servers $(ARGS)
@@ -54,7 +59,7 @@ test-cluster: setup
 	$(BIN)/pytest -m cluster -o faulthandler_timeout=900 -s $(ARGS)
 
 # Whole runs: interrupted, in bad stores, on S3, over many kinds of sources; and other long tests.
-test-runs: setup $(if $(shell command -v npm),browser)
+test-runs: .venv/gpu $(if $(shell command -v npm),browser)
 	$(BIN)/pytest -m runs -o faulthandler_timeout=900 $(ARGS)
 
 # The results on real sites of docs/results.md; needs SOILWEAVE_DATA; an hour on 2 cores.

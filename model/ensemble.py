@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from model.device import places_per_pass, tf32
 from model.features import assemble_input
 from model.sampling import SPINUP_DAYS
 
@@ -20,14 +21,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model.checkpoint import TrainedModel
-    from model.network import Heads, LSTMState
+    from model.network import Heads
+    from model.recurrence import LSTMState
     from model.sampling import Places
 
 
-DAYS_PER_PASS, PLACES_PER_PASS = (
-    365,
-    512,
-)  # days and places per forward pass, which bound the memory
+DAYS_PER_PASS = 365  # days per forward pass, which bound the memory as `places_per_pass` does
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Prediction:
     satellite_level: NDArray[np.float32]
 
 
+@tf32(False)
 def predict_series(trained: TrainedModel, places: Places) -> Prediction:
     """Predict all days at every place.
 
@@ -56,7 +56,8 @@ def predict_series(trained: TrainedModel, places: Places) -> Prediction:
     """
     trained.network.eval()
     with torch.inference_mode():
-        parts = [_predict_arrays(trained, part) for part in places.split(PLACES_PER_PASS)]
+        n = places_per_pass(places.static.device.type)
+        parts = [_predict_arrays(trained, part) for part in places.split(n)]
     return Prediction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 

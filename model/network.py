@@ -11,13 +11,15 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from model.recurrence import lstm, stacked_linear, stacked_lstm
 from model.seeds import hash_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from model.recurrence import LSTMState
 
 
-LSTMState = tuple[Tensor, Tensor]
 MINIMUM_WIDTH = 1e-3  # keeps the Laplace likelihood finite, in scaled units
 
 
@@ -88,20 +90,26 @@ class Network(nn.Module):
         Returns:
           The outputs, and the state after the last day.
         """
-        # The LSTM works on days first inside; this order avoids a copy of its large output.
-        x = x.transpose(0, 1)
-        if self.input is not None:
-            x = torch.relu(self.input(x))
+        x = self._inputs(x)
         if state is None:
             zero = x.new_zeros(1, x.shape[1], self.config.hidden_size)
             state = (zero, zero)
-        hidden, state = self._lstm(x, state, self._weights(generator))
-        return self._heads(self.output(hidden).float().transpose(0, 1)), state
+        hidden, state = lstm(x, state, self._weights(generator), self.training)
+        return self._outputs(hidden), state
 
-    def _lstm(self, x: Tensor, state: LSTMState, weights: list[Tensor]) -> tuple[Tensor, LSTMState]:
-        """Return the (time, batch, unit) outputs and the last state."""
-        hidden, h, c = torch.lstm(x, state, weights, True, 1, 0.0, self.training, False, False)
-        return hidden, (h, c)
+    def _inputs(self, x: Tensor) -> Tensor:
+        """Return the (..., time, batch, feature) inputs of the LSTM."""
+        # The LSTM works on days first inside; this order avoids a copy of its large output.
+        x = x.transpose(-3, -2)
+        return x if self.input is None else torch.relu(self._linear(self.input, x))
+
+    def _outputs(self, hidden: Tensor) -> Heads:
+        """Return the heads of (..., time, batch, unit) hidden states."""
+        return self._heads(self._linear(self.output, hidden).float().transpose(-3, -2))
+
+    def _linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        result: Tensor = layer(x)
+        return result
 
     def _weights(self, generator: torch.Generator | None) -> list[Tensor]:
         """Return the LSTM's weights, with one fresh dropout mask each on W_ih and W_hh."""
@@ -116,18 +124,99 @@ class Network(nn.Module):
     def _heads(self, out: Tensor) -> Heads:
         satellite = out[..., 1] if self.config.heads == "two" else out[..., 0]
         if self.gain is not None:
-            satellite = self.gain[0] * satellite + self.gain[1]
+            gain, offset = self._gain(self.gain)
+            satellite = gain * satellite + offset
         width = nn.functional.softplus(out[..., -1]) + MINIMUM_WIDTH if self.likelihood else None
         return Heads(out[..., 0], satellite, width)
 
+    def _gain(self, gain: Tensor) -> Sequence[Tensor]:
+        return gain[0], gain[1]
+
+
+class StackedNetwork(Network):
+    """Several networks of one architecture as one: every weight has a leading dimension of models.
+
+    The trained weights are views of one array, so that a gradient is clipped and an update is made
+    in a few operations. Dropout is drawn into buffers before a pass, so that the pass itself can be
+    recorded as a CUDA graph.
+
+    Attributes:
+      trained: names of the weights that are trained, in the order of the parameters.
+      flat: (model, weight) the values of these weights.
+      precision: dtype of the operands of products.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, Tensor],
+        trained: Sequence[str],
+        precision: torch.dtype,
+    ) -> None:
+        """Stack networks like `network`, whose (model, ...) weights are given by name."""
+        with torch.device("meta"):  # without weights of its own
+            super().__init__(network.config, network.n_features, network.likelihood)
+        self.precision, self.trained = precision, tuple(trained)
+        self.flat = torch.cat([weights[name].flatten(1) for name in trained], 1)
+        self._shapes = [weights[name].shape for name in trained]
+        views = self.views(self.flat)
+        for name, weight in weights.items():
+            module, _, own = name.rpartition(".")
+            values = nn.Parameter(views.get(name, weight), requires_grad=name in views)
+            setattr(self.get_submodule(module), own, values)
+        w_ih, w_hh, *_ = self.lstm.all_weights[0]
+        self._uniform = [torch.zeros_like(w, requires_grad=False) for w in (w_ih, w_hh)]
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return views (model, ...) of an array like `flat`, by the names of the weights."""
+        sizes = [shape[1:].numel() for shape in self._shapes]
+        parts = zip(torch.split(flat, sizes, 1), self._shapes, strict=True)
+        return dict(zip(self.trained, (part.view(shape) for part, shape in parts), strict=True))
+
+    def run(self, x: Tensor) -> Heads:
+        """Run the days in order from zero state, under the dropout that was drawn last.
+
+        Args:
+          x: (model, batch, time, feature) scaled inputs without NaN.
+
+        Returns:
+          The outputs, (model, batch, time) each.
+        """
+        return self._outputs(stacked_lstm(self._inputs(x).to(self.precision), self._weights(None)))
+
+    def draw_dropout(self, generators: Iterable[torch.Generator]) -> None:
+        """Draw the dropout of the next pass, from one generator for each model."""
+        for i, generator in enumerate(generators):
+            for uniform in self._uniform:
+                torch.rand(uniform.shape[1:], generator=generator, out=uniform[i])
+
+    def _linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        is_last = layer is self.output
+        return stacked_linear(x.to(self.precision), layer.weight, layer.bias, wide=is_last)
+
+    def _weights(self, generator: torch.Generator | None) -> list[Tensor]:
+        """Return the LSTM's weights under the dropout that was drawn last."""
+        w_ih, w_hh, b_ih, b_hh = self.lstm.all_weights[0]
+        rate = self.config.weight_dropout
+        if rate == 0:
+            return [w_ih, w_hh, b_ih, b_hh]
+        masks = [kept_weights(uniform, rate) for uniform in self._uniform]
+        return [w_ih * masks[0], w_hh * masks[1], b_ih, b_hh]
+
+    def _gain(self, gain: Tensor) -> Sequence[Tensor]:
+        return gain[:, 0, None, None], gain[:, 1, None, None]
+
 
 def dropout_mask(shape: torch.Size, rate: float, generator: torch.Generator) -> Tensor:
-    """Return a mask of inverted dropout: 1 / (1 - rate) where a value is kept, 0 elsewhere.
+    """Return a mask of inverted dropout, on the generator's device.
 
-    Applied to weights, this is DropConnect (Wan et al. 2013). The mask is on the generator's
-    device.
+    Applied to weights, this is DropConnect (Wan et al. 2013).
     """
-    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    return kept_weights(torch.rand(shape, generator=generator, device=generator.device), rate)
+
+
+def kept_weights(uniform: Tensor, rate: float) -> Tensor:
+    """Return 1 / (1 - rate) where a uniform number in [0, 1) keeps a value, 0 elsewhere."""
     return (uniform < 1.0 - rate) / (1.0 - rate)
 
 

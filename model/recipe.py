@@ -95,6 +95,13 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         """Return the weight of the in-situ loss in an arm, from 0 to 1."""
         return {"multiscale": self.loss.insitu_weight, "insitu": 1.0, "satellite": 0.0}[arm]
 
+    def sequences(self, arm: Arm, cells_per_footprint: float) -> float:
+        """Return the number of sequences that an update of an arm runs, on average."""
+        train, weight = self.train, self.insitu_weight(arm)
+        cells = 1.0 if train.footprint_operator == "inputs" else cells_per_footprint
+        footprints = train.footprints_per_step * cells if weight < 1 else 0.0
+        return footprints + (train.sites_per_step if weight > 0 else 0)
+
     def likelihood(self, arm: Arm) -> bool:
         """Return whether an arm learns the width of its site head."""
         return self.loss.likelihood == "laplace" and self.insitu_weight(arm) > 0

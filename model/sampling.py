@@ -237,8 +237,12 @@ def draw_batch(recipe: Recipe, job: ModelKey, data: TrainingData, step: int) -> 
 
 def seeded_generator(job: ModelKey, step: int, stream: int, device: str = "cpu") -> torch.Generator:
     """Return a generator of a device that depends on (seed, fold, step, stream) only."""
-    seed = hash_seed((job.seed, job.fold + 1, step, stream))
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(device).manual_seed(stream_seed(job, step, stream))
+
+
+def stream_seed(job: ModelKey, step: int, stream: int) -> int:
+    """Return the seed of a generator that depends on (seed, fold, step, stream) only."""
+    return hash_seed((job.seed, job.fold + 1, step, stream))
 
 
 def _draw_footprints(

@@ -1,11 +1,10 @@
-"""The network as plain operations day by day, which `torch.vmap` can batch over models.
+"""Train several models of one arm together, which uses a GPU efficiently.
 
-Train several models of one arm together, which uses a GPU efficiently.
-
-The models share their data. Their weights are stacked to (model, ...), and one day of all LSTMs is
-one batched product. On a GPU, the forward and backward passes are CUDA graphs, and the indexes of
-several steps are moved to the device at once, so that no step waits for the host. The random draws
-are those of separate training; results differ from it by rounding only.
+The models share their data. Their weights are stacked to (model, ...), and the forward pass, the
+backward pass and the update are operations on arrays of all models (`StackedNetwork`,
+`StackedOptimiser`). On a GPU, a whole step is one CUDA graph, and what is drawn for several steps
+is moved to the device at once, so that no step waits for the host. The random draws are those of
+separate training; results differ from it by rounding only.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.func import functional_call
 
+from model.device import tf32
 from model.loss import source_loss
-from model.network import Network, dropout_mask
+from model.network import StackedNetwork
+from model.recorded_step import RecordedStep
 from model.sampling import (
     DROPOUT_STREAM,
     FOOTPRINT_NOISE_STREAM,
@@ -28,70 +28,21 @@ from model.sampling import (
     draw_windows,
     gather_inputs,
     gather_targets,
-    seeded_generator,
+    stream_seed,
 )
-from model.trainer import (
-    DivergedError,
-    FiniteMonitor,
-    NonFinite,
-    all_finite,
-    is_curve_point,
-    load_optimiser_state,
-    make_optimiser,
-    optimiser_state,
-)
+from model.stacked_optimiser import StackedOptimiser, clip_gradients
+from model.trainer import DivergedError, FiniteMonitor, NonFinite, all_finite, is_curve_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from model.network import LSTMState
     from model.trainer import Trainer
 
 
-class UnrolledNetwork(Network):
-    """The same network with the same weights; dropout masks are buffers, which can be stacked."""
-
-    mask_ih: Tensor
-    mask_hh: Tensor
-    precision: torch.dtype
-
-    @classmethod
-    def from_network(cls, network: Network, precision: torch.dtype) -> UnrolledNetwork:
-        """Build a network of the same architecture; recurrent products have the given precision."""
-        unrolled = cls(network.config, network.n_features, network.likelihood)
-        unrolled.precision = precision
-        for name in ("mask_ih", "mask_hh"):
-            unrolled.register_buffer(name, torch.ones(()))
-        return unrolled
-
-    def _weights(self, generator: torch.Generator | None) -> list[Tensor]:
-        w_ih, w_hh, b_ih, b_hh = self.lstm.all_weights[0]
-        return [w_ih * self.mask_ih, w_hh * self.mask_hh, b_ih, b_hh]
-
-    def _lstm(self, x: Tensor, state: LSTMState, weights: list[Tensor]) -> tuple[Tensor, LSTMState]:
-        w_ih, w_hh, b_ih, b_hh = weights
-        recurrent = w_hh.T.to(self.precision)
-        projected = x.to(self.precision) @ w_ih.T.to(self.precision) + (b_ih + b_hh).to(
-            self.precision
-        )
-        h, c = state[0][0], state[1][0]
-        days = []
-        for day in projected.unbind(0):
-            i, f, g, o = (day + h.to(self.precision) @ recurrent).chunk(4, -1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            days.append(h)
-        return torch.stack(days), (h[None], c[None])
-
-
-MAX_STACKED_MODELS = (
-    8  # models trained together; the memory of their states grows with their number
-)
-
-STEPS_AHEAD = 32  # steps whose indexes are moved to the device at once
+STEPS_AHEAD = 32  # steps whose draws are moved to the device at once
 
 
 class StackedTrainer:
@@ -101,7 +52,11 @@ class StackedTrainer:
       trainers: the single models, which receive their states back after `advance`.
       step: number of updates made.
       faults: first fault of each model that has one, by its index.
+      loss, norm: (model,) loss and norm of the gradient in the last step.
     """
+
+    loss: Tensor
+    norm: Tensor
 
     def __init__(self, trainers: Sequence[Trainer]) -> None:
         """Take over the state of models that have made the same number of updates."""
@@ -111,21 +66,25 @@ class StackedTrainer:
         self.weight = first.recipe.insitu_weight(first.job.arm)
         states = [trainer.state() for trainer in trainers]
         tensors = {k: _stack_tensors([t[k] for t, _ in states]) for k in states[0][0]}
-        half = torch.bfloat16 if self.recipe.train.precision == "bf16" else torch.float32
-        self.network = UnrolledNetwork.from_network(first.network, half).to(self.device)
-        named = [name for name, _ in first.network.named_parameters()]
-        self.weights = {n: tensors[f"network.{n}"].clone().requires_grad_() for n in named}
-        self.optimiser, self.schedule = make_optimiser(
-            self.weights.values(), self.recipe.train, self.updates
+        weights = {n: tensors[f"network.{n}"] for n, _ in first.network.named_parameters()}
+        # The gain relates the satellite head to the site head.
+        trained = [name for name in weights if name != "gain" or self.weight < 1]
+        precision = torch.bfloat16 if self.recipe.train.precision == "bf16" else torch.float32
+        self.network = StackedNetwork(first.network, weights, trained, precision)
+        self.optimiser = StackedOptimiser(
+            self.network, self.recipe.train, self.updates, tensors, states[0][1]
         )
-        load_optimiser_state(self.optimiser, self.schedule, tensors, states[0][1])
         self.sums = tensors["sums"]
         scales = [(f.data.target.mean, f.data.target.std) for f in trainers]
         self.mean, self.std = torch.tensor(scales, device=self.device).T[..., None, None]
         self.watch, self.faults = FiniteMonitor(), dict[int, NonFinite]()  # faults by model
-        self.keys: tuple[str, ...] = ()
-        self.graphed: Callable[..., Any] | None = None
+        # Draws of the next steps by name, (step, ...), and the number of the step among them.
+        self.draws: dict[str, Tensor] = {}
+        self.at = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.record = RecordedStep(self.device)
+        self.generators = [torch.Generator(self.device) for _ in trainers]
 
+    @tf32(True)
     def advance(self, n_steps: int) -> None:
         """Make up to `n_steps` further updates of every model, and write their states back.
 
@@ -135,11 +94,13 @@ class StackedTrainer:
         """
         last = min(self.step + n_steps, self.updates)
         while self.step < last:
-            for drawn in self._ahead(min(STEPS_AHEAD, last - self.step)):
-                self._update(drawn | self._masks())
+            for learning_rate in self._draw_ahead(min(STEPS_AHEAD, last - self.step)):
+                self._draw_dropout()
+                self.record(self._update)
+                self._count(learning_rate)
         self._examine()
         for i in range(len(self.trainers)):
-            if i not in self.faults and not all_finite(w[i] for w in self.weights.values()):
+            if i not in self.faults and not all_finite([self.network.flat[i]]):
                 self.faults[i] = NonFinite(self.step, "weights")
         self._hand_back()
         if self.faults:
@@ -154,11 +115,20 @@ class StackedTrainer:
             if fault is not None:
                 self.faults.setdefault(i, fault)
 
-    def _ahead(self, n: int) -> list[dict[str, Tensor]]:
-        """Draw the next n steps and move their (model, ...) draws to the device together."""
-        steps = [self._drawn(step) for step in range(self.step, self.step + n)]
-        moved = {k: self.data.put(np.stack([arrays[k] for arrays in steps])) for k in steps[0]}
-        return [{k: values[i] for k, values in moved.items()} for i in range(n)]
+    def _draw_ahead(self, n: int) -> list[float]:
+        """Draw the next n steps, move all draws to the device, and return the learning rates."""
+        learning_rates, steps = [], []
+        for step in range(self.step, self.step + n):
+            learning_rates.append(self.optimiser.learning_rate)
+            rates = np.array(self.optimiser.next_rates(), np.float32)
+            steps.append(self._drawn(step) | {"rates": rates})
+        for name in steps[0]:
+            drawn = self.data.put(np.stack([arrays[name] for arrays in steps]))
+            if name not in self.draws:
+                self.draws[name] = drawn.new_zeros(STEPS_AHEAD, *drawn.shape[1:])
+            self.draws[name][:n] = drawn
+        self.at.zero_()
+        return learning_rates
 
     def _drawn(self, step: int) -> dict[str, NDArray[Any]]:
         """Return places, first days and noise of a step, drawn as `draw_batch` draws them."""
@@ -182,78 +152,47 @@ class StackedTrainer:
             if first is not None
         }
 
-    def _masks(self) -> dict[str, Tensor]:
-        """Draw the dropout masks of every model as separate training does."""
-        rate, (w_ih, w_hh, *_) = (
-            self.network.config.weight_dropout,
-            self.network.lstm.all_weights[0],
-        )
-        if rate == 0:
-            return {}
-        generators = [
-            seeded_generator(f.job, self.step, DROPOUT_STREAM, self.device) for f in self.trainers
-        ]
-        pairs = [
-            [dropout_mask(w.shape, rate, random) for w in (w_ih, w_hh)] for random in generators
-        ]
-        ih, hh = (torch.stack(masks) for masks in zip(*pairs, strict=True))
-        return {"mask_ih": ih, "mask_hh": hh}
+    def _draw_dropout(self) -> None:
+        """Draw the dropout of every model as separate training does."""
+        if self.network.config.weight_dropout > 0:
+            for trainer, generator in zip(self.trainers, self.generators, strict=True):
+                generator.manual_seed(stream_seed(trainer.job, self.step, DROPOUT_STREAM))
+            self.network.draw_dropout(self.generators)
 
-    def _update(self, drawn: dict[str, Tensor]) -> None:
-        arguments = (*drawn.values(), *self.weights.values())
-        self.keys = tuple(drawn)
-        if self.device == "cuda" and self.graphed is None:
-            example = (*(v.clone() for v in drawn.values()), *self.weights.values())
-            self.graphed = torch.cuda.make_graphed_callables(
-                self._losses, example, allow_unused_input=True
-            )
-        satellite, insitu, empty = (self.graphed or self._losses)(*arguments)
-        self.optimiser.zero_grad()
+    def _update(self) -> None:
+        """Make one update of all models, of which nothing depends on the host: a CUDA graph."""
+        drawn = {name: values.index_select(0, self.at)[0] for name, values in self.draws.items()}
+        satellite, insitu, empty = self._losses(drawn)
         loss = (1 - self.weight) * satellite + self.weight * insitu
-        torch.autograd.backward(loss.sum())
-        self.watch.add(loss, self._clip())
-        self.optimiser.step()
+        weights = [w for w in self.network.parameters() if w.requires_grad]
+        gradients = torch.autograd.grad(loss.sum(), weights)
+        gradient, self.norm = clip_gradients(gradients, self.recipe.train.gradient_clip)
+        self.optimiser.update(gradient, drawn["rates"])
         self.sums[:, :2] += torch.stack([satellite, insitu], 1).detach()
         self.sums[:, 2:] += empty
+        self.at += 1
+        self.loss = loss.detach()
+
+    def _count(self, learning_rate: float) -> None:
+        """Count an update, and add its point to the training curves if there is one."""
+        self.watch.add(self.loss, self.norm)
         self.step += 1
         if is_curve_point(self.step, self.updates):
             self._examine()
             for trainer, sums in zip(self.trainers, self.sums, strict=True):
-                trainer.add_point(self.step, sums, self.optimiser)
+                trainer.add_point(self.step, sums, learning_rate)
             self.sums.zero_()
-        if self.schedule:
-            self.schedule.step()
 
-    def _clip(self) -> Tensor:
-        """Clip the gradient of each model, as `clip_grad_norm_` does for a single one.
-
-        Returns:
-          (model,) norms before clipping.
-        """
-        limit = self.recipe.train.gradient_clip
-        gradients = [w.grad for w in self.weights.values() if w.grad is not None]
-        norm: Tensor = torch.stack(
-            [gradient.flatten(1).norm(dim=1) for gradient in gradients]
-        ).norm(dim=0)
-        if limit is not None:
-            factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-            for gradient in gradients:
-                gradient *= factor.reshape(-1, *[1] * (gradient.ndim - 1))
-        return norm
-
-    def _losses(self, *arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _losses(self, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the losses of all models for one batch each.
 
         Args:
-          arguments: the drawn arrays in the order of `keys`, then the weights.
+          drawn: (model, ...) draws of the step by name.
 
         Returns:
           (model,) losses of footprints, (model,) losses of sites, and (model, 2) whether the batch
             of a source had no observation.
         """
-        drawn = dict(zip(self.keys, arguments, strict=False))
-        parameters = dict(zip(self.weights, arguments[len(self.keys) :], strict=True))
-        parameters |= {k: v for k, v in drawn.items() if k.startswith("mask")}
         n, warmup = 0, self.recipe.train.warmup_days
         parts = []
         if self.weight < 1:
@@ -262,27 +201,22 @@ class StackedTrainer:
             parts.append(x)
         if self.weight > 0:
             parts.append(self._at_sites(drawn))
-        site, satellite, width = torch.vmap(self._forward)(parameters, torch.cat(parts, 1))
-        losses = [site.new_zeros(len(site)), site.new_zeros(len(site))]
-        empty = site.new_zeros(len(site), 2)
+        heads = self.network.run(torch.cat(parts, 1))
+        losses = [heads.site.new_zeros(len(heads.site)) for _ in range(2)]
+        empty = heads.site.new_zeros(len(heads.site), 2)
         if self.weight < 1:
-            footprints = _footprint_means(satellite[:, :n, warmup:], share)
+            footprints = _footprint_means(heads.satellite[:, :n, warmup:], share)
             observed = self._observed(self.data.satellite, drawn["footprint"], drawn["begin"])
             losses[0] = torch.vmap(self._judge)(footprints, observed)
             empty[:, 0] = ~torch.isfinite(observed).flatten(1).any(1)
         if self.weight > 0:
             observed = self._observed(self.data.insitu, drawn["site"], drawn["site_begin"])
-            site_arguments = site[:, n:, warmup:], observed, width[:, n:, warmup:]
-            losses[1] = torch.vmap(self._judge)(
-                *site_arguments[: 3 if self.network.likelihood else 2]
-            )
+            site_arguments = [heads.site[:, n:, warmup:], observed]
+            if heads.width is not None:
+                site_arguments.append(heads.width[:, n:, warmup:])
+            losses[1] = torch.vmap(self._judge)(*site_arguments)
             empty[:, 1] = ~torch.isfinite(observed).flatten(1).any(1)
         return losses[0], losses[1], empty
-
-    def _forward(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return site head, satellite head and width of one model; the site head for no width."""
-        heads, _ = functional_call(self.network, parameters, (x,))
-        return heads.site, heads.satellite, heads.site if heads.width is None else heads.width
 
     def _judge(self, prediction: Tensor, observed: Tensor, width: Tensor | None = None) -> Tensor:
         return source_loss(prediction, observed, width, self.recipe.loss)
@@ -333,8 +267,8 @@ class StackedTrainer:
 
     def _hand_back(self) -> None:
         """Write weights, optimiser, sums and step back into the single models."""
-        slots, values = optimiser_state(self.optimiser, self.schedule)
-        tensors = slots | {f"network.{n}": w.detach() for n, w in self.weights.items()}
+        slots, values = self.optimiser.state()
+        tensors = slots | {f"network.{n}": w.detach() for n, w in self.network.named_parameters()}
         for i, trainer in enumerate(self.trainers):
             own_tensors = {k: (v[i] if v.ndim else v).clone() for k, v in tensors.items()}
             own_values = values | {"step": self.step, "history": trainer.history}

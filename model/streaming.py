@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from model.ensemble import PLACES_PER_PASS, Prediction, run_network
+from model.device import places_per_pass, tf32
+from model.ensemble import Prediction, run_network
 from model.sampling import Places, as_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from model.checkpoint import TrainedModel
-    from model.network import LSTMState
+    from model.recurrence import LSTMState
 
 
 class StatefulPredictor:
@@ -36,9 +37,9 @@ class StatefulPredictor:
         self.trained, self.device = trained, device
         trained.network.to(device)
         self.static = as_tensor(static, device)
-        self.states: list[LSTMState | None] = [None] * len(
-            torch.split(self.static, PLACES_PER_PASS)
-        )
+        self._n_places = places_per_pass(device)  # of a part, which is run at a time
+        n_parts = len(torch.split(self.static, self._n_places))
+        self.states: list[LSTMState | None] = [None] * n_parts
         self.before = torch.zeros(0)
         self.levels = np.zeros((2, len(static)), np.float32)
 
@@ -51,14 +52,7 @@ class StatefulPredictor:
           before: the last days of that year, as many as the model looks back on.
           year: blocks of that year.
         """
-        self.before = as_tensor(before, self.device)
-        total, n_days = np.zeros((2, len(self.static))), 0
-        for block in year:
-            prediction = self.advance(block)
-            total += [prediction.site.sum(1, np.float64), prediction.satellite.sum(1, np.float64)]
-            n_days += block.shape[1]
-        self.levels = (total / n_days).astype(np.float32)
-        self.before = as_tensor(before, self.device)  # the record follows its repeated first year
+        warm_up([self], before, year)
 
     def restore(
         self,
@@ -74,9 +68,10 @@ class StatefulPredictor:
           levels: (2, place) levels of the warm-up.
         """
         self.before, self.levels = as_tensor(before, self.device), levels
-        hidden, cell = (torch.split(as_tensor(a, self.device), PLACES_PER_PASS) for a in state)
+        hidden, cell = (torch.split(as_tensor(a, self.device), self._n_places) for a in state)
         self.states = [(h[None], c[None]) for h, c in zip(hidden, cell, strict=True)]
 
+    @tf32(False)
     def advance(self, block: NDArray[np.float16]) -> Prediction:
         """Predict the days of the next block, (place, day) in the target's unit."""
         forcing = torch.cat([self.before, as_tensor(block, self.device)], 1)
@@ -86,7 +81,7 @@ class StatefulPredictor:
         self.trained.network.eval()
         arrays = []
         with torch.inference_mode():
-            for i, part in enumerate(Places(forcing, self.static).split(PLACES_PER_PASS)):
+            for i, part in enumerate(Places(forcing, self.static).split(self._n_places)):
                 heads, self.states[i] = run_network(
                     self.trained, part, lead, n_days, self.states[i]
                 )
@@ -103,3 +98,28 @@ class StatefulPredictor:
         joined = (torch.cat([s[k][0] for s in self.states if s], 0).cpu() for k in (0, 1))
         hidden, cell = (tensor.numpy() for tensor in joined)
         return hidden, cell
+
+
+def warm_up(
+    predictors: Sequence[StatefulPredictor],
+    before: NDArray[np.float16],
+    year: Iterable[NDArray[np.float16]],
+) -> None:
+    """Run several models over their first year together, so that it is read once.
+
+    Args:
+      predictors: the models, at the same places and with the same inputs.
+      before: the last days of that year, as many as the models look back on.
+      year: blocks of that year.
+    """
+    for predictor in predictors:
+        predictor.before = as_tensor(before, predictor.device)
+    totals, n_days = [np.zeros_like(predictor.levels, np.float64) for predictor in predictors], 0
+    for block in year:
+        for predictor, total in zip(predictors, totals, strict=True):
+            prediction = predictor.advance(block)
+            total += [prediction.site.sum(1, np.float64), prediction.satellite.sum(1, np.float64)]
+        n_days += block.shape[1]
+    for predictor, total in zip(predictors, totals, strict=True):
+        predictor.levels = (total / n_days).astype(np.float32)
+        predictor.before = as_tensor(before, predictor.device)  # the first year is repeated

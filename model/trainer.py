@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
+from model.device import tf32
 from model.loss import footprint_mean, source_loss
 from model.network import Heads, seeded_network
 from model.sampling import (
@@ -195,6 +196,7 @@ class Trainer:
         """Return whether all updates have been made."""
         return self.step >= self.updates
 
+    @tf32(True)
     def advance(self, n_steps: int) -> None:
         """Make up to `n_steps` further updates.
 
@@ -208,7 +210,7 @@ class Trainer:
             self.step += 1
             if is_curve_point(self.step, self.updates):
                 self._examine()
-                self.add_point(self.step, self._sums, self.optimiser)
+                self.add_point(self.step, self._sums, self.optimiser.param_groups[0]["lr"])
                 self._sums.zero_()
             if self.schedule:
                 self.schedule.step()
@@ -216,9 +218,9 @@ class Trainer:
         if not all_finite(self.network.parameters()):
             raise DivergedError(self.divergence(NonFinite(self.step, "weights")))
 
-    def add_point(self, step: int, sums: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    def add_point(self, step: int, sums: Tensor, learning_rate: float) -> None:
         """Add a point to the training curve, from what `curve_point` takes, and report it."""
-        self.history.append(curve_point(self.history, step, sums, optimiser))
+        self.history.append(curve_point(self.history, step, sums, learning_rate))
         if self.on_point is not None:
             self.on_point(self.job, self.history[-1])
 
@@ -296,7 +298,7 @@ def is_curve_point(step: int, updates: int) -> bool:
 
 
 def curve_point(
-    history: list[dict[str, float]], step: int, sums: Tensor, optimiser: torch.optim.Optimizer
+    history: list[dict[str, float]], step: int, sums: Tensor, learning_rate: float
 ) -> dict[str, float]:
     """Return one point of a training curve.
 
@@ -305,7 +307,7 @@ def curve_point(
       step: number of updates made.
       sums: (4,) sums of the satellite and the in-situ loss since the last point, and the numbers of
         batches without an observation.
-      optimiser: gives its learning rate.
+      learning_rate: the learning rate of the last update.
 
     Returns:
       The step, the mean losses since the last point, the numbers of empty batches, the learning
@@ -319,7 +321,7 @@ def curve_point(
         "loss_insitu": losses[1] / n,
         "empty_satellite": losses[2],
         "empty_insitu": losses[3],
-        "learning_rate": optimiser.param_groups[0]["lr"],
+        "learning_rate": learning_rate,
     }
 
 

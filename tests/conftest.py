@@ -15,6 +15,7 @@ import pytest
 import ray
 import servers
 import small_demo
+import torch
 import world as world_module
 from hypothesis import settings
 
@@ -58,10 +59,15 @@ KINDS = {
 }
 
 
+NO_GPU = "marked cuda: torch sees no CUDA device here"
+
+
 def pytest_collection_modifyitems(items):
     """Mark every test by what it needs: `units`, `stages`, `servers`, `cluster` or `runs`."""
     marked = {"cluster", *KINDS.values()}
     for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU))
         if not any(mark.name in marked for mark in item.iter_markers()):
             kinds = [kind for name, kind in KINDS.items() if name in item.fixturenames]
             item.add_marker([*kinds, "units"][0])

@@ -188,7 +188,7 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
         network = network.to(device)
         days = train.window_days + train.warmup_days
         x = torch.randn(TIMED_PLACES, days, n_features, device=device)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
         train_s = _median_seconds(
             lambda: _train_step(network, x, generator, train.precision == "bf16"), gpu
         )

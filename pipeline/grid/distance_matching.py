@@ -78,7 +78,6 @@ def match_distances(
       ValueError: If there are fewer places than folds, or if no clusters fit into the folds.
     """
     from scipy import stats
-    from scipy.cluster.hierarchy import fcluster, linkage
 
     random = spatial_blocks.assign_random_folds(len(place), n_folds, seed, place)
     _, first, place_of_site = np.unique(place, return_index=True, return_inverse=True)
@@ -89,26 +88,42 @@ def match_distances(
     test = stats.ks_2samp(between_sites, wanted, alternative="greater")
     if test.pvalue >= SIGNIFICANCE:
         return random
-    vectors = lookup.unit_vectors(lat, lon)
-    tree = linkage(vectors, "ward")
-    most = max(0.5, 1.5 / n_folds)  # share of the sites in one fold
-    best, smallest = None, np.inf
-    for n_clusters in _numbers_of_clusters(n_folds, len(lat)):
+    candidates = _clustered_folds(lookup.unit_vectors(lat, lon), n_folds)
+    differences = [
+        stats.wasserstein_distance(distances_to_others(lat, lon, fold), wanted)
+        for fold in candidates
+    ]
+    if not candidates:
+        msg = (
+            f"n_folds {n_folds}: no clusters of {len(lat)} places can be dealt so that no fold has "
+            f"more than {_largest_share(n_folds):.0%} of them; choose more folds, or another kind"
+        )
+        raise ValueError(msg)
+    return candidates[int(np.argmin(differences))][place_of_site]
+
+
+def _largest_share(n_folds: int) -> float:
+    """Return the largest share of the places that may be in one fold."""
+    return max(0.5, 1.5 / n_folds)
+
+
+def _clustered_folds(vectors: FloatArray, n_folds: int) -> list[IntArray]:
+    """Return folds (place,) of clusters, for each number of clusters that fits into the folds.
+
+    Args:
+      vectors: (place, 3) unit vectors of the places.
+      n_folds: Number of folds.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    tree, found = linkage(vectors, "ward"), []
+    for n_clusters in _numbers_of_clusters(n_folds, len(vectors)):
         cluster = fcluster(tree, n_clusters, "maxclust").astype(np.int64)
         fold = _deal_clusters(vectors, cluster, n_folds)
         sizes = np.bincount(fold, minlength=n_folds)
-        if sizes.min() == 0 or sizes.max() > most * len(lat):
-            continue
-        difference = stats.wasserstein_distance(distances_to_others(lat, lon, fold), wanted)
-        if difference < smallest:
-            best, smallest = fold, difference
-    if best is None:
-        msg = (
-            f"n_folds {n_folds}: no clusters of {len(lat)} sites can be dealt so that no fold has "
-            f"more than {most:.0%} of them; choose more folds, or another kind"
-        )
-        raise ValueError(msg)
-    return best[place_of_site]
+        if sizes.min() > 0 and sizes.max() <= _largest_share(n_folds) * len(vectors):
+            found.append(fold)
+    return found
 
 
 def _numbers_of_clusters(n_folds: int, n_places: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,19 +18,17 @@ from pipeline import files
 from pipeline.cluster import ray_cluster
 from pipeline.experiment import config
 from pipeline.predict import stage
-from pipeline.predict.tile_task import MapSpec, MapTile, TileWriter
+from pipeline.predict.tile_task import BlockInputs, MapSpec, MapTile, TileWriter
 from pipeline.storage import artefacts, climatology, maps_schema, models, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import stored_state_blocks
 from pipeline.storage.pending_change import PendingChange
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from model.checkpoint import TrainedModel
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
-    from pipeline.predict.tile_task import TileInputs
+    from pipeline.predict.tile_task import Fields, TileInputs
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
 
@@ -279,23 +277,40 @@ class _ResumedTileWriter(TileWriter):
         """Predict and write the blocks; return the records of the shards."""
         self._restore()
         n_together = maps_schema.SERIES_BLOCKS
-        for first in range(self.begin // n_together * n_together, self.n_blocks, n_together):
-            blocks = range(first, min(first + n_together, self.n_blocks))
-            self.write_series(first, [self._update_block(block) for block in blocks])
+        self.write_blocks(self.begin // n_together * n_together)
         self.write_state(self.n_blocks)
         self.write_climatology(max(self.n_unchanged, self.begin * schema.BLOCK_DAYS))
         return self.shards
 
-    def _update_block(self, block: int) -> dict[str, NDArray[Any]]:
-        """Return the packed fields (day, y, x) of a block by name, and write it if it is new."""
+    def read_block(self, block: int) -> BlockInputs:
+        """Read what a block is mapped from; its days before the change are those of the old maps.
+
+        So they stay the same to the last bit, whatever machine computes the update.
+        """
+        kept = {}
+        if block * schema.BLOCK_DAYS < self.n_unchanged:
+            kept = self._read_old_block(block)
         if block < self.begin:
-            return self._read_old_block(block)
+            return BlockInputs(np.empty((0, 0, 0), np.float16), np.empty((0, 0), bool), kept)
+        return super().read_block(block)._replace(kept=kept)
+
+    def map_block(self, block: int, inputs: BlockInputs) -> Fields:
+        """Return the packed fields (day, y, x) of a block, predicted or from the old maps."""
+        if block < self.begin:
+            return inputs.kept
         if block > self.begin:
             self.write_state(block)
-        fields = self._keep_unchanged(block, self.predict_block(block, self.read_block(block)))
-        self.write_root(block, fields)
+        fields = self.predict_block(block, inputs)
+        n_days = self.n_unchanged - block * schema.BLOCK_DAYS
+        for name, values in inputs.kept.items():
+            fields[name][:n_days] = values[:n_days]
         ray_cluster.report_progress(self.queue, 1)
         return fields
+
+    def write_root(self, block: int, fields: Fields) -> None:
+        """Write a block of fields to the root group, if it is new or has changed."""
+        if block >= self.begin:
+            super().write_root(block, fields)
 
     def _restore(self) -> None:
         """Restore the saved state of every member."""
@@ -314,20 +329,7 @@ class _ResumedTileWriter(TileWriter):
             valid = self.tile.valid
             predictor.restore(before, (hidden[valid], cell[valid]), np.stack(levels))
 
-    def _keep_unchanged(
-        self, block: int, fields: dict[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
-        """Replace the days of a block whose forcing has not changed by those of the old maps.
-
-        So they stay the same to the last bit, whatever machine computes the update.
-        """
-        n_days = self.n_unchanged - block * schema.BLOCK_DAYS
-        if n_days > 0:
-            for name, values in self._read_old_block(block).items():
-                fields[name][:n_days] = values[:n_days]
-        return fields
-
-    def _read_old_block(self, block: int) -> dict[str, NDArray[Any]]:
+    def _read_old_block(self, block: int) -> Fields:
         """Return the days of a block that the old maps have: packed fields (day, y, x) by name."""
         start = block * schema.BLOCK_DAYS
         region = [slice(start, start + schema.BLOCK_DAYS), self.tile.rows, self.tile.cols]

@@ -7,10 +7,11 @@ slow features look back on are kept, so memory does not grow with the length of 
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ import torch
 from model.attribute_space import RunningSum
 from model.ensemble import combine_members
 from model.sampling import SPINUP_DAYS
-from model.streaming import StatefulPredictor
+from model.streaming import StatefulPredictor, warm_up
 from pipeline import files
 from pipeline.cluster import ray_cluster
 from pipeline.errors import DamagedError
@@ -29,7 +30,8 @@ from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import Quality
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
 
     from numpy.typing import NDArray
 
@@ -37,7 +39,24 @@ if TYPE_CHECKING:
     from model.checkpoint import TrainedModel
     from pipeline.files import Json
 
-    Inputs = tuple[NDArray[np.float16], NDArray[np.bool_]]
+    Fields = dict[str, NDArray[Any]]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class BlockInputs(NamedTuple):
+    """What a block of days of a tile is mapped from.
+
+    Attributes:
+      forcing: (cell, day, forcing) scaled forcing.
+      frozen: (cell, day) whether the day is frozen.
+      kept: (day, y, x) packed fields by name, of whose first days an update changes nothing.
+    """
+
+    forcing: NDArray[np.float16]
+    frozen: NDArray[np.bool_]
+    kept: Fields = {}  # noqa: RUF012  # nobody changes it
 
 
 class TileInputs:
@@ -255,41 +274,52 @@ class TileWriter:
         """Predict and write all blocks; return the records of the shards."""
         year = min(SPINUP_DAYS, self.described_days)
         before = self.tile.before(year)
-        for predictor in self.predictors:
-            predictor.warm_up(before, (self.tile.forcing(days) for days in _block_slices(year)))
+        with ThreadPoolExecutor(1) as reader:
+            warm_up(self.predictors, before, _read_ahead(reader, self.tile.forcing, _pieces(year)))
         self.steps += year
         self._write_levels()
-        pending: list[dict[str, NDArray[Any]]] = []
-        # The next block is read and the last one written while this one is computed.
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            next_inputs, last_write = reader.submit(self.read_block, 0), writer.submit(lambda: None)
-            for block in range(self.n_blocks):
-                self.write_state(block)
-                inputs = next_inputs.result()
-                if block + 1 < self.n_blocks:
-                    next_inputs = reader.submit(self.read_block, block + 1)
-                pending.append(self.predict_block(block, inputs))
-                last_write.result()
-                last_write = writer.submit(self.write_root, block, pending[-1])
-                if len(pending) == maps_schema.SERIES_BLOCKS or block + 1 == self.n_blocks:
-                    last_write.result()
-                    self.write_series(block + 1 - len(pending), pending)
-                    pending = []
-                ray_cluster.report_progress(self.queue, 1)
+        self.write_blocks(0)
         self.write_state(self.n_blocks)
         if self.space is not None:
             self._write_layers(self.space)
         self.write_climatology(0)
         return self.shards
 
-    def read_block(self, block: int) -> Inputs:
-        """Return forcing (cell, day, forcing) and frozen days (cell, day) of a block."""
-        days = schema.block_slice(self.period, block)
-        return self.tile.forcing(days), self.tile.frozen(days)
+    def write_blocks(self, first: int) -> None:
+        """Predict and write the blocks from `first` on, which begins a shard of the series.
 
-    def predict_block(self, block: int, inputs: Inputs) -> dict[str, NDArray[Any]]:
+        The next block is read, and those before are written, while one is computed.
+        """
+        pending: list[Fields] = []
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            last_write = writer.submit(lambda: None)
+            blocks = range(first, self.n_blocks)
+            read = _read_ahead(reader, self.read_block, blocks)
+            for block, inputs in zip(blocks, read, strict=True):
+                pending.append(self.map_block(block, inputs))
+                last_write.result()
+                last_write = writer.submit(self.write_root, block, pending[-1])
+                if len(pending) == maps_schema.SERIES_BLOCKS or block + 1 == self.n_blocks:
+                    last_write.result()
+                    last_write = writer.submit(self.write_series, block + 1 - len(pending), pending)
+                    pending = []
+            last_write.result()
+
+    def read_block(self, block: int) -> BlockInputs:
+        """Read what a block is mapped from."""
+        days = schema.block_slice(self.period, block)
+        return BlockInputs(self.tile.forcing(days), self.tile.frozen(days))
+
+    def map_block(self, block: int, inputs: BlockInputs) -> Fields:
+        """Write the state before the next block, if it is kept, and predict the block."""
+        self.write_state(block)
+        fields = self.predict_block(block, inputs)
+        ray_cluster.report_progress(self.queue, 1)
+        return fields
+
+    def predict_block(self, block: int, inputs: BlockInputs) -> Fields:
         """Predict the next block; return packed fields (day, y, x) by name."""
-        days, (forcing, frozen) = schema.block_slice(self.period, block), inputs
+        days, forcing = schema.block_slice(self.period, block), inputs.forcing
         self.steps += forcing.shape[1]
         members = [predictor.advance(forcing) for predictor in self.predictors]
         mean, raw = combine_members(members, self.heads, self.calibration.level_weight)
@@ -300,7 +330,7 @@ class TileWriter:
         described = max(0, self.described_days - days.start)
         self.climate.add(forcing[:, :described])
         self.variance.add((std**2)[:, :described])
-        flags = self._flags(forcing, frozen, mean)
+        flags = self._flags(forcing, inputs.frozen, mean)
         step, fill = self.variable.scale_factor, maps_schema.VALUE_FILL
         return {
             self.target: self._field(maps_schema.pack_values(mean, step), fill),
@@ -308,12 +338,12 @@ class TileWriter:
             "quality_flag": self._field(flags, Quality.NO_INPUTS),
         }
 
-    def write_root(self, block: int, fields: dict[str, NDArray[Any]]) -> None:
+    def write_root(self, block: int, fields: Fields) -> None:
         """Write a block of fields to the root group, which is chunked for maps."""
         for name, field in fields.items():
             self._write_days(self.maps_url, name, block * schema.BLOCK_DAYS, field)
 
-    def write_series(self, first: int, blocks: list[dict[str, NDArray[Any]]]) -> None:
+    def write_series(self, first: int, blocks: list[Fields]) -> None:
         """Write consecutive blocks to the group `series`, as whole shards."""
         for name in blocks[0]:
             series = np.concatenate([fields[name] for fields in blocks])
@@ -417,7 +447,19 @@ class TileWriter:
         return [record | {"key": f"{folder}/{record['key']}"} for record in records]
 
 
-def _block_slices(n_days: int) -> Iterator[slice]:
-    """Yield the first `n_days` days in pieces of one block."""
-    for start in range(0, n_days, schema.BLOCK_DAYS):
-        yield slice(start, min(start + schema.BLOCK_DAYS, n_days))
+def _pieces(n_days: int) -> list[slice]:
+    """Return the first `n_days` days in pieces of one block."""
+    starts = range(0, n_days, schema.BLOCK_DAYS)
+    return [slice(start, min(start + schema.BLOCK_DAYS, n_days)) for start in starts]
+
+
+def _read_ahead(
+    reader: Executor, read: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result]:
+    """Yield what `read` returns for each item; the next one is read while one is used."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(reader.submit(read, item))
+        if len(waiting) > 1:
+            yield waiting.popleft().result()
+    yield from (future.result() for future in waiting)

@@ -231,13 +231,11 @@ def unfinished_models(root: str, keys: Sequence[ModelKey]) -> list[ModelKey]:
     return [key for key in keys if not files.exists(checkpoint_url(root, key))]
 
 
-def group_models(keys: Sequence[ModelKey], most: int) -> Iterator[list[ModelKey]]:
-    """Split models into groups of one arm, of at most `most` models and of nearly equal sizes."""
-    for arm in dict.fromkeys(key.arm for key in keys):
-        of_arm = [key for key in keys if key.arm == arm]
-        n_groups = -(-len(of_arm) // most)
-        ends = [len(of_arm) * i // n_groups for i in range(n_groups + 1)]
-        yield from (of_arm[first:last] for first, last in pairwise(ends))
+def split_evenly(items: Sequence[T], most: int) -> Iterator[list[T]]:
+    """Split a sequence into as few parts of at most `most` as possible, of nearly equal sizes."""
+    n_parts = -(-len(items) // most)
+    ends = [len(items) * i // n_parts for i in range(n_parts + 1)]
+    yield from ([*items[first:last]] for first, last in pairwise(ends))
 
 
 def trained_heads(experiment: Experiment, arm: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
-from model import stacked_trainer
+from model.device import models_side_by_side
 from pipeline import failures, files
 from pipeline.catalog import preflight
 from pipeline.cluster import ray_cluster, resources, turns
@@ -158,26 +158,26 @@ def list_groups(experiment: Experiment, packed: PackedData, device: str) -> list
     """List the groups of models that a worker trains together, the most expensive ones first.
 
     They follow from the experiment and the kind of device alone, and not from the number of workers
-    or from what is finished: on a GPU up to MAX_STACKED_MODELS models of an arm, on a CPU a single
-    model.
+    or from what is finished: on a CPU a single model, on a GPU as many models of an arm as its
+    memory allows, but with groups enough for all GPUs that the experiment declares.
     """
     all_models = models.list_models(experiment, packed.fold)
-    most = stacked_trainer.MAX_STACKED_MODELS if device == "cuda" else 1
     costs = update_costs(experiment, packed)
-    groups = models.group_models(all_models, most)
+    groups: list[list[ModelKey]] = []
+    for arm in experiment.arms:
+        of_arm, most = [key for key in all_models if key.arm == arm], 1
+        if device == "cuda":
+            most = models_side_by_side(packed.model_bytes(experiment.recipe_sections, arm))
+            n_groups = -(-(experiment.compute.gpus or 1) // len(experiment.arms))  # at least
+            most = min(most, -(-len(of_arm) // n_groups))
+        groups += models.split_evenly(of_arm, most)
     return sorted(groups, key=lambda group: -len(group) * costs[group[0].arm])
 
 
 def update_costs(experiment: Experiment, packed: PackedData) -> dict[str, float]:
     """Return the relative cost of an update, by arm: the number of sequences that it runs."""
-    sampling = experiment.train
-    cells = 1.0 if sampling.footprint_operator == "inputs" else (packed.members >= 0).sum(1).mean()
-    satellite = sampling.footprints_per_step * float(cells)
-    return {
-        "multiscale": satellite + sampling.sites_per_step,
-        "insitu": float(sampling.sites_per_step),
-        "satellite": satellite,
-    }
+    recipe, cells = experiment.recipe_sections, packed.cells_per_footprint
+    return {arm: recipe.sequences(arm, cells) for arm in experiment.arms}
 
 
 def run_workers(

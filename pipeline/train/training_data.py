@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from model import scaling
+from model.device import bytes_per_model
 from model.features import Features, slow_features
 from model.sampling import Places, TrainingData, as_tensor
 from model.scaling import Scale, Scaler, fit_plain_scale, fit_sampled_scale, fit_trimmed_scale
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from model.recipe import ModelKey
+    from model.recipe import Arm, ModelKey, Recipe
     from pipeline.experiment.config import Experiment
     from pipeline.storage.cube import Cube
 
@@ -224,6 +225,15 @@ class PackedData:
     def elsewhere(self, fold: int) -> NDArray[np.bool_]:
         """Return whether each site (site,) is in another fold, and at no place of `fold`."""
         return collocated_sites.select_elsewhere(self.place, self.fold, fold)
+
+    @property
+    def cells_per_footprint(self) -> float:
+        """Return the mean number of cells of a footprint; 1 if there is no footprint."""
+        return float((self.members >= 0).sum(1).mean()) if len(self.members) else 1.0
+
+    def model_bytes(self, recipe: Recipe, arm: Arm) -> float:
+        """Estimate the memory on a GPU of a model of an arm that is trained beside others."""
+        return bytes_per_model(recipe, arm, self.cells_per_footprint)
 
     def training_footprints(self, fold: int) -> NDArray[np.int64]:
         """Return the footprints (footprint,) that a model which leaves out a fold may learn from.

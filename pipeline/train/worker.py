@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from model import checkpoint
 from model.checkpoint import TrainedModel
+from model.device import models_side_by_side
 from model.ridge import fit_ridge
 from model.stacked_trainer import StackedTrainer
 from model.trainer import DivergedError, Trainer
@@ -74,7 +77,6 @@ def train_groups(
     """
     import ray
     import ray.train
-    import torch
     from ray.train.collective import broadcast_from_rank_zero
 
     torch.set_num_threads(spec.experiment.compute.cpus_per_worker)
@@ -112,8 +114,8 @@ def train_models(
 ) -> TrainingData:
     """Train models of one arm from where they stopped, and save them.
 
-    Several models are trained side by side, which is faster on a GPU; on a CPU, each worker trains
-    one at a time. A model that diverges, or predicts nothing, is not saved;
+    Models are trained side by side, as many as this GPU has memory for; on a CPU, each worker
+    trains one at a time. A model that diverges, or predicts nothing, is not saved;
     `models.read_failures` says why.
 
     Args:
@@ -126,17 +128,18 @@ def train_models(
     Returns:
       The data of the last model, to share arrays with the next team.
     """
-    trainers = []
+    trainers, recipe = [], spec.experiment.recipe_sections
     for model_key in team:
         like = packed.data(model_key, spec.experiment.folds.buffer_km, device, like)
-        recipe = spec.experiment.recipe_sections
         trainers.append(Trainer(recipe, model_key, like, spec.updates))
         trainers[-1].on_point = partial(ray_cluster.report_point, spec.queue)
         _restore_progress(trainers[-1], _progress_url(spec, model_key))
     trainers.sort(key=lambda trainer: trainer.step)
+    most = models_side_by_side(packed.model_bytes(recipe, team[0].arm), device)
     for _, same_step in itertools.groupby(trainers, lambda trainer: trainer.step):
-        for trainer in _train_to_end(spec, list(same_step), packed):
-            _save_model(spec, trainer, packed)
+        for together in models.split_evenly(list(same_step), most):
+            for trainer in _train_or_split(spec, together, packed):
+                _save_model(spec, trainer, packed)
     assert like is not None
     return like
 
@@ -156,6 +159,22 @@ def _progress_url(spec: TrainSpec, key: ModelKey) -> str:
     return files.join(models.model_folder(spec.root, key), "progress.safetensors")
 
 
+def _train_or_split(spec: TrainSpec, trainers: list[Trainer], packed: PackedData) -> list[Trainer]:
+    """Train models that are at the same step, half of them at a time if memory does not suffice.
+
+    Returns those that reach their last update.
+    """
+    try:
+        return _train_to_end(spec, trainers, packed)
+    except torch.OutOfMemoryError:
+        if len(trainers) == 1:
+            raise
+    # The error is gone here, and with it what it held on the GPU.
+    log.warning("%d models do not fit into the GPU's memory; half at a time", len(trainers))
+    halves = models.split_evenly(trainers, -(-len(trainers) // 2))
+    return [trainer for half in halves for trainer in _train_or_split(spec, half, packed)]
+
+
 def _train_to_end(spec: TrainSpec, trainers: list[Trainer], packed: PackedData) -> list[Trainer]:
     """Train models that are at the same step; return those that reach their last update."""
     while trainers and not trainers[0].done:
@@ -172,7 +191,9 @@ def _train_until_divergence(
     """
     first, healthy = trainers[0], trainers
     diverged: set[ModelKey] = set()
-    stacked = StackedTrainer(trainers) if len(trainers) > 1 else first
+    # On a GPU, a single model too is trained faster as a group of one.
+    alone = len(trainers) == 1 and first.device != "cuda"
+    stacked = first if alone else StackedTrainer(trainers)
     while not first.done and not diverged:
         before = first.step
         try:

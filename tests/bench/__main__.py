@@ -36,7 +36,7 @@ CPU = (
     "sizes",
 )
 
-GPU = ("gpu",)
+GPU = ("gpu", "gpu_prediction", "gpu_stages")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -104,8 +104,10 @@ def main(
         "workspace/bench"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: under 10 minutes.")] = False,
-    gpu: Annotated[bool, typer.Option("--gpu", help="The section that needs CUDA, alone.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(CPU)}.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="The sections that need CUDA, alone.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(CPU)}; with --gpu of {', '.join(GPU)}.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of what is compared, not those of each section.")
     ] = None,

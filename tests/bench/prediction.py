@@ -14,7 +14,7 @@ from bench import data, machine
 from bench.measure import fastest, in_turn, per_second
 from bench.rows import Aim, Row
 from model.checkpoint import TrainedModel
-from model.ensemble import PLACES_PER_PASS
+from model.device import places_per_pass
 from model.recipe import ModelKey
 from model.streaming import StatefulPredictor
 from model.trainer import Trainer
@@ -58,7 +58,8 @@ def _rate(context, name, bf16_is_good):
     block = np.ascontiguousarray(forcing[:, BLOCK_DAYS : 2 * BLOCK_DAYS])
     inside = hidden if of.network.input_layer else len(held.features.names)
     bare = {}
-    for places in (PLACES_PER_PASS, 4 * PLACES_PER_PASS, n):
+    own = places_per_pass("cpu")
+    for places in (own, 4 * own, n):
         bare[f"fp32, {places} cells at a time"] = bare_lstm(inside, hidden, n, places, False)
         if bf16_is_good:
             bare[f"bf16, {places} cells at a time"] = bare_lstm(inside, hidden, n, places, True)
@@ -68,7 +69,7 @@ def _rate(context, name, bf16_is_good):
     actions = {
         "walk": lambda: walk.advance(block),
         "bare": bare[chosen],
-        "gemm": machine.gemm(PLACES_PER_PASS, hidden, 4 * hidden, dtype),
+        "gemm": machine.gemm(own, hidden, 4 * hidden, dtype),
     }
     taken = in_turn(actions, context.rounds(10, 40), told=told)
     work = n * BLOCK_DAYS
@@ -87,11 +88,11 @@ def _rate(context, name, bf16_is_good):
     )
 
 
-def bare_lstm(inside, hidden, n, places, bf16):
+def bare_lstm(inside, hidden, n, places, bf16, device="cpu"):
     """An action: a block of days of n cells through nn.LSTM and nothing else."""
     torch.manual_seed(0)
-    lstm = nn.LSTM(inside, hidden, batch_first=True).eval()
-    x = torch.randn(n, BLOCK_DAYS, inside)
+    lstm = nn.LSTM(inside, hidden, batch_first=True).eval().to(device)
+    x = torch.randn(n, BLOCK_DAYS, inside, device=device)
     if bf16:
         lstm, x = lstm.bfloat16(), x.bfloat16()
 

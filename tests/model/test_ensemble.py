@@ -60,7 +60,7 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch, days, places):
     trained, where = tiny.trained(), tiny.places(5, 23)
     whole = ensemble.predict_series(trained, where)
     monkeypatch.setattr(ensemble, "DAYS_PER_PASS", days)
-    monkeypatch.setattr(ensemble, "PLACES_PER_PASS", places)
+    monkeypatch.setattr(ensemble, "places_per_pass", lambda device: places)
     for name, values in vars(ensemble.predict_series(trained, where)).items():
         close(values, getattr(whole, name))
 

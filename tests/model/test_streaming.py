@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from model import ensemble
-from model.streaming import StatefulPredictor
+from model.streaming import StatefulPredictor, warm_up
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_the_state_is_that_of_every_place(monkeypatch):
     forcing, before = where.forcing.numpy(), last_days(where.forcing.numpy(), 4)
     walks = []
     for places in (512, 2):
-        monkeypatch.setattr("model.streaming.PLACES_PER_PASS", places)
+        monkeypatch.setattr("model.streaming.places_per_pass", lambda device, n=places: n)
         walk = StatefulPredictor(trained, where.static.numpy(), "cpu")
         walk.warm_up(before, [forcing])
         walks.append(walk)
@@ -54,3 +54,20 @@ def test_the_state_is_that_of_every_place(monkeypatch):
         assert one.shape == (5, tiny.NETWORK["hidden_size"])
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     assert np.abs(walks[0].state()[0]).max() > 0.01
+
+
+def test_models_that_are_warmed_up_together_read_the_year_once():
+    members, where = [tiny.trained(seed) for seed in (0, 1, 2)], tiny.places(4, 30)
+    forcing, before = where.forcing.numpy(), last_days(where.forcing.numpy(), 4)
+    alone, together = (
+        [StatefulPredictor(member, where.static.numpy(), "cpu") for member in members]
+        for _ in range(2)
+    )
+    for walk in alone:
+        walk.warm_up(before, np.array_split(forcing, 3, axis=1))
+    warm_up(together, before, iter(np.array_split(forcing, 3, axis=1)))  # can be read only once
+    for one, other in zip(alone, together, strict=True):
+        for mine, expected in zip(
+            (*one.state(), one.levels), (*other.state(), other.levels), strict=True
+        ):
+            np.testing.assert_array_equal(mine, expected)

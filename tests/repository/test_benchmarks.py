@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from bench import __main__, data, gpu, sizes, training
+from bench import __main__, data, gpu, gpu_prediction, gpu_stages, sizes, training
 from bench.aside import Aside
 from bench.measure import fastest, in_turn, ratio, spread
 from bench.rows import Aim, Row
@@ -126,14 +127,25 @@ def test_sections_are_kept_and_the_page_is_filled(tmp_path):
     assert not [*sizes.rows(__main__.Context(tmp_path, None, True))]
 
 
-def test_both_footprint_operators_are_measured_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(gpu, "ROUNDS", 1)
+def test_sections_for_a_gpu_on_tiny_sizes(monkeypatch):
+    for section in (gpu, gpu_prediction):
+        monkeypatch.setattr(section, "ROUNDS", 1)
     context = __main__.Context(None, None, True)
     context.told = lambda *text: None
-    rows = [*gpu.rows(context, "cpu", TINY | {"n_sites": 10}, steps=1, settings=SMALL)]
-    assert [len(each.samples) for each in rows] == [1] * 6
-    assert [each.aim is not None for each in rows] == [True, False, False] * 2
+    monkeypatch.setattr(gpu, "GROUPS", [replace(g, n_models=2) for g in gpu.GROUPS])
+    small = (*SMALL, "train.window_days=3", "train.warmup_days=1")
+    rows = [*gpu.rows(context, "cpu", TINY, steps=1, settings=small)]
+    assert [len(each.samples) for each in rows] == [1] * 11
+    aims = [None if each.aim is None else each.aim.number for each in rows]
+    assert aims == [275, None, None, 560, *[None] * 5, 100, pytest.approx(83.3, 1e-2)]
     assert "projected, not run: 40 epochs" in rows[0].note
+    assert "fp32 with TF32" in rows[6].what
+    rows = [*gpu_prediction.rows(context, "cpu", cells=64, settings=SMALL)]
+    assert [(len(each.samples), each.aim.number) for each in rows] == [(1, 0.7)] * 2
+    parts = gpu_stages.start("cpu", TINY, small)
+    before = ["the device", "data", "networks", "networks", "first update"]
+    assert [name.startswith(part) for name, part in zip(parts, before, strict=False)] == [True] * 5
+    assert parts["all"] == pytest.approx(sum([*parts.values()][:5]))
 
 
 def test_without_a_gpu_its_section_is_refused_in_one_line(monkeypatch):

@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from threading import Event
 
+import pytest
 import ray
 import tiny
+import torch
 from test_failing_training import experiment_of, packed_of
 
 from model.recipe import ModelKey
-from model.stacked_trainer import MAX_STACKED_MODELS
+from model.stacked_trainer import StackedTrainer
 from pipeline import files
 from pipeline.cluster import turns
 from pipeline.storage import models
@@ -22,14 +24,35 @@ from pipeline.train import stage, worker
 KEYS = [ModelKey("insitu", fold, 0) for fold in range(3)]
 
 
-def test_a_group_has_one_arm_and_groups_of_an_arm_have_nearly_equal_sizes():
-    keys = [ModelKey("multiscale", fold, seed) for fold in range(3) for seed in range(7)]
-    keys += [ModelKey("satellite", models.ALL_SITES, seed) for seed in range(7)]
-    groups = list(models.group_models(keys, 8))
-    assert [len(group) for group in groups] == [7, 7, 7, 7]
-    assert [key for group in groups for key in group] == keys
-    assert all(len({key.arm for key in group}) == 1 for group in groups)
-    assert [len(group) for group in models.group_models(keys[:10], 8)] == [5, 5]
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [(20, [18]), (17, [9, 9]), (8, [6, 6, 6]), (4, [3, 4, 3, 4, 4]), (1, [1] * 18)],
+)
+def test_models_are_dealt_evenly(most, sizes):
+    keys = [ModelKey("multiscale", fold, seed) for fold in range(6) for seed in range(3)]
+    parts = list(models.split_evenly(keys, most))
+    assert [len(part) for part in parts] == sizes
+    assert [key for part in parts for key in part] == keys
+
+
+def test_a_group_on_a_gpu_has_one_arm_and_as_many_models_as_memory_allows(monkeypatch):
+    experiment, packed = experiment_of("n_seeds=5"), packed_of()
+    every = models.list_models(experiment, packed.fold)
+
+    def sizes(*settings):
+        groups = stage.list_groups(experiment_of("n_seeds=5", *settings), packed, "cuda")
+        assert all(len({key.arm for key in group}) == 1 for group in groups)
+        return {arm: sorted(len(g) for g in groups if g[0].arm == arm) for arm in experiment.arms}
+
+    of_arm = {arm: sum(key.arm == arm for key in every) for arm in experiment.arms}
+    assert sizes() == {arm: [n] for arm, n in of_arm.items()}
+    # As many groups as GPUs that the experiment declares.
+    declared = sizes(f"compute.gpus={2 * len(of_arm)}")
+    assert declared == {arm: [n // 2, n - n // 2] for arm, n in of_arm.items()}
+    model_bytes = packed.model_bytes(experiment.recipe_sections, "insitu")
+    monkeypatch.setattr("model.device.GROUP_BYTES", 4.5 * model_bytes)
+    assert max(sizes()["insitu"]) == 4
+    assert sum(sizes()["insitu"]) == of_arm["insitu"]
 
 
 def test_groups_are_the_same_whatever_is_finished_and_the_most_expensive_come_first(tmp_path):
@@ -41,7 +64,6 @@ def test_groups_are_the_same_whatever_is_finished_and_the_most_expensive_come_fi
         (costs[group[0].arm] for group in alone), reverse=True
     )
     together = stage.list_groups(experiment, packed, "cuda")
-    assert max(len(group) for group in together) <= MAX_STACKED_MODELS
     every = models.list_models(experiment, packed.fold)
     for groups in (alone, together):
         assert sorted(key for group in groups for key in group) == sorted(every)
@@ -98,6 +120,39 @@ def test_models_of_a_group_that_are_finished_are_skipped(tmp_path, monkeypatch):
     worker.train_from_queue(spec, packed, lambda: next(handed), "cpu")
     assert trained == [[KEYS[0], KEYS[2]]]
     assert files.read_bytes(models.checkpoint_url(str(tmp_path), KEYS[1])) == before
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(100, [3]), (2.5, [1, 2]), (0.5, [1, 1, 1])])
+def test_a_worker_trains_as_many_at_once_as_memory_allows(tmp_path, monkeypatch, room, sizes):
+    experiment, packed = experiment_of(), packed_of()
+    spec = worker.TrainSpec(experiment, str(tmp_path), "", experiment.train.updates, None)
+    model_bytes = packed.model_bytes(experiment.recipe_sections, "insitu")
+    monkeypatch.setattr("model.device.GROUP_BYTES", room * model_bytes)
+    together, kept = [], worker._train_to_end
+    monkeypatch.setattr(worker, "_train_to_end", lambda *a: together.append(len(a[1])) or kept(*a))
+    with tiny.one_thread():
+        worker.train_models(spec, KEYS, packed, "cpu")
+    assert together == sizes
+    assert not models.unfinished_models(str(tmp_path), KEYS)
+
+
+def test_a_group_that_memory_does_not_suffice_for_is_halved(tmp_path, monkeypatch):
+    experiment, packed = experiment_of(), packed_of()
+    spec = worker.TrainSpec(experiment, str(tmp_path), "", experiment.train.updates, None)
+    tried, kept = [], StackedTrainer.advance
+
+    def advance(self, n_steps):
+        tried.append(len(self.trainers))
+        if len(self.trainers) > 2:
+            raise torch.OutOfMemoryError
+        kept(self, n_steps)
+
+    monkeypatch.setattr(StackedTrainer, "advance", advance)
+    with tiny.one_thread():
+        worker.train_models(spec, KEYS, packed, "cpu")
+    assert tried[0] == 3
+    assert set(tried[1:]) == {2}
+    assert not models.unfinished_models(str(tmp_path), KEYS)
 
 
 def test_a_slow_worker_holds_nobody_up(tmp_path, monkeypatch):
