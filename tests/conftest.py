@@ -58,8 +58,8 @@ KINDS = {
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test by what it needs: `units`, `stages`, `servers`, `cluster` or `runs`."""
-    marked = {"cluster", *KINDS.values()}
+    """Mark every test by what it needs: `units`, `stages`, `servers`, or what it is marked."""
+    marked = {"cluster", "viewer", *KINDS.values()}
     for item in items:
         if not any(mark.name in marked for mark in item.iter_markers()):
             kinds = [kind for name, kind in KINDS.items() if name in item.fixturenames]

@@ -1,0 +1,95 @@
+/** Colour scales: perceptually uniform, and told apart without seeing red or green. */
+
+const ANCHORS = {
+  // viridis of matplotlib, backwards: from dry (yellow) to wet (violet)
+  moisture: 'fde725d5e21aaadc3281d34d5cc8633dbc7427ad811f9f8821908d26818e2c718e33628d3b518b423f85472c7a481769440154',
+  // magma of matplotlib, backwards
+  amount: 'fcfdbffde0a1fec287fea571fb8761f4695ce55064cf4070b5367a9b2e7f812581681c814f127b3410691c1044090720000004',
+  // BrBG of ColorBrewer, brown for dry
+  difference: '543005774508995d13b97b29cfa256e2c787f1dfb3f6edd7f4f5f5d7eeebb4e2db87d0c558b0a72d8f870c716901554b003c30',
+  // plasma of matplotlib, for scores of sites
+  score: '0d08873105974c02a16600a77e03a89511a1aa2395bc3587cc4778da5a6ae66c5cf0804ef89540fdac33fdc527f8df25f0f921',
+} as const;
+
+export type ScaleName = keyof typeof ANCHORS;
+export type Colour = [number, number, number];
+
+export const STEPS = 256;
+export const NO_DATA: Colour = [201, 204, 209];
+
+/** The colours of a scale: STEPS of them, red, green and blue of each. */
+export function colours(name: ScaleName): Colour[] {
+  const anchors = ANCHORS[name].match(/.{6}/g)!.map(parse);
+  return Array.from({length: STEPS}, (_, step) => {
+    const place = (step / (STEPS - 1)) * (anchors.length - 1);
+    const [low, high] = [anchors[Math.floor(place)]!, anchors[Math.ceil(place)]!];
+    const share = place - Math.floor(place);
+    return low.map((value, i) => Math.round(value + share * (high[i]! - value))) as Colour;
+  });
+}
+
+function parse(hex: string): Colour {
+  return [0, 2, 4].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)) as Colour;
+}
+
+/** The number of the colour of a value; values beyond the range have the colours of its ends. */
+export function step(value: number, range: [number, number]): number {
+  const share = (value - range[0]) / (range[1] - range[0]);
+  return Math.max(0, Math.min(STEPS - 1, Math.round(share * (STEPS - 1))));
+}
+
+export function css([red, green, blue]: Colour): string {
+  return `rgb(${red}, ${green}, ${blue})`;
+}
+
+/** A gradient of CSS with all colours of a scale. */
+export function gradient(name: ScaleName): string {
+  const all = colours(name);
+  const some = Array.from({length: 17}, (_, i) => css(all[Math.round((i * (STEPS - 1)) / 16)]!));
+  return `linear-gradient(to right, ${some.join(', ')})`;
+}
+
+/**
+ * The colours of the cells of a tile as RGBA, and 255 where a cell is marked.
+ *
+ * `stored` are the numbers of the layer, `flags` those of the quality flag or undefined.
+ */
+export interface Painted {
+  rgba: Uint8ClampedArray<ArrayBuffer>;
+  marked: Uint8ClampedArray<ArrayBuffer>;
+  anyMarked: boolean;
+}
+
+export interface Cells {
+  data: ArrayLike<number>;
+  offset: number;
+  width: number;
+  rows: number;
+  cols: number;
+}
+
+export function paint(
+  layer: Cells,
+  flags: Cells | undefined,
+  scale: {factor: number; fill: number | undefined; range: [number, number]; colours: Colour[]},
+  ignoredFlags: number,
+): Painted {
+  const n = layer.rows * layer.cols;
+  const rgba = new Uint8ClampedArray(4 * n);
+  const marked = new Uint8ClampedArray(4 * n);
+  let anyMarked = false;
+  for (let i = 0; i < n; i++) {
+    const [row, col] = [Math.floor(i / layer.cols), i % layer.cols];
+    const stored = layer.data[layer.offset + row * layer.width + col]!;
+    const missing = stored === scale.fill || Number.isNaN(stored);
+    const colour = missing ? NO_DATA : scale.colours[step(stored * scale.factor, scale.range)]!;
+    rgba.set(colour, 4 * i);
+    rgba[4 * i + 3] = 255;
+    if (!flags || missing) continue;
+    const flag = flags.data[flags.offset + row * flags.width + col]!;
+    if ((flag & ~ignoredFlags) === 0) continue;
+    marked[4 * i + 3] = 255;
+    anyMarked = true;
+  }
+  return {rgba, marked, anyMarked};
+}
