@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import explain, export, last_resort, publish, run_stages, verbs, verify
+from pipeline.cli import explain, export, last_resort, publish, run_stages, verbs, verify, view
 from pipeline.cli.run_stages import (
     DebugOption,
     ExperimentArgument,
@@ -344,6 +344,7 @@ publish.add_publish_verb(app)
 
 explain.add_explain_verb(app)
 export.add_export_verb(app)
+view.add_view_verb(app)
 
 
 def main() -> None:
