@@ -100,7 +100,7 @@ bench: .venv/bench
 	PYTHONPATH=tests:tests/fixtures $(BIN)/python -m bench --folder $(WORKSPACE)/bench $(ARGS)
 
 .venv/bench: .venv/ready
-	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench,viewer]'
 	touch $@
 
 # Every promise under every fault that can break it: table into docs/reliability.md.

@@ -6,7 +6,10 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from pipeline.viewer import built
 
@@ -61,3 +64,12 @@ def test_sources_stay_small_and_the_lock_names_no_host():
     assert len(code) > 15
     assert [p for p in code if len((SOURCES / p).read_text().splitlines()) > MAX_LINES] == []
     assert '"resolved"' not in (SOURCES / "package-lock.json").read_text()
+
+
+@pytest.mark.viewer
+def test_building_anew_gives_the_committed_files(tmp_path):
+    for command in (["node", "scripts/outlines.mjs"], ["npx", "vite", "build"]):
+        options = [f"--outDir={tmp_path}"] if "build" in command else []
+        subprocess.run([*command, *options], cwd=SOURCES, check=True, stdout=subprocess.DEVNULL)
+    made = {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in tmp_path.rglob("*.*")}
+    assert made == dict(built.built_files())

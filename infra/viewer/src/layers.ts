@@ -1,6 +1,6 @@
 /** The layers that can be shown, their colours and ranges, and numbers as text. */
 import type {ScaleName} from './colours';
-import type {Maps, Variable} from './maps';
+import {decode, type Maps, type Variable} from './maps';
 
 export interface Layer {
   /** Its name in the address of the page. */
@@ -50,6 +50,33 @@ function neutral(layer: Layer, maps: Maps): Layer {
     anomaly: ['less than usual', 'more'],
   };
   return {...layer, ends: ends[layer.id] ?? layer.ends};
+}
+
+/**
+ * Set the ranges of value, uncertainty and anomaly by one map, of other variables than moisture,
+ * whose limits say little about what occurs.
+ */
+export async function fitRanges(maps: Maps, layers: Layer[], day: number): Promise<void> {
+  if (isVolumetric(maps.variable(maps.target))) return;
+  const of = (id: string) => layers.find((layer) => layer.id === id);
+  const [value, uncertainty, anomaly] = [of('value'), of('uncertainty'), of('anomaly')];
+  const [low, high] = await usual(maps, maps.target, day);
+  if (!(high > low)) return;
+  if (value) value.range = [Math.min(0, low), high];
+  if (uncertainty) uncertainty.range = [0, (await usual(maps, uncertainty.name, day))[1]];
+  if (anomaly) anomaly.range = [(low - high) / 2, (high - low) / 2];
+}
+
+/** What 1 % and 99 % of the values of a tile in the middle of a map are smaller than. */
+async function usual(maps: Maps, name: string, day: number): Promise<[number, number]> {
+  const [height, width] = maps.tileShape(name);
+  const {rows, cols} = maps.grid;
+  const at = {row: Math.floor(rows / 2 / height), col: Math.floor(cols / 2 / width)};
+  const {data} = await maps.tile(name, day, at);
+  const variable = maps.variable(name);
+  const values = Array.from(data, (stored: number) => decode(variable, stored)).filter((v) => v !== undefined);
+  values.sort((a, b) => a - b);
+  return [0.01, 0.99].map((share) => values[Math.floor(share * values.length)] ?? 0) as [number, number];
 }
 
 /** The range of the colours: the same for all days, so that days can be compared. */

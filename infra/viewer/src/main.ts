@@ -8,7 +8,7 @@ import {dayText} from './days';
 import {Frames} from './frames';
 import type {Cell} from './grid';
 import {drawLegend} from './legend';
-import {type Layer, layersOf} from './layers';
+import {fitRanges, type Layer, layersOf} from './layers';
 import {Maps} from './maps';
 import {MapView} from './map_view';
 import {complain, element, fillSelect, Latest, tell} from './page';
@@ -42,6 +42,8 @@ class App {
   }
 
   async start(): Promise<void> {
+    this.describe(); // first, as it takes room from the map
+    await this.fitRanges();
     this.view = new MapView(element('map'), this.maps.grid, {
       hover: (cell) => this.panel.hover(cell),
       choose: (cell) => void this.choose(cell),
@@ -52,7 +54,6 @@ class App {
     const observations = new Observations(this.release.store);
     this.panel = new CellPanel(this.release, observations, (day) => void this.time.goTo(day));
     this.panel.use(this.maps, this.arm, this.layer);
-    this.describe();
     this.connect();
     await this.shown.ask(this.day);
     performance.mark('first-map');
@@ -81,6 +82,12 @@ class App {
     drawLegend(maps, this.layer);
   }
 
+  /** Choose the colours of a variable without a range of its own by the map that is shown first. */
+  private async fitRanges(): Promise<void> {
+    await fitRanges(this.maps, this.layers, this.day);
+    drawLegend(this.maps, this.layer);
+  }
+
   private async showDay(day: number): Promise<void> {
     const step = Math.sign(day - this.day) || 1;
     this.day = day;
@@ -92,7 +99,7 @@ class App {
       [map.dataset['day'], map.dataset['layer'], map.dataset['arm']] = [dayText(day), layer.id, this.arm];
       this.readAhead(day, step, visible);
     }
-    await this.panel.showDay(day);
+    void this.panel.showDay(day);
     this.keepAddress();
   }
 
@@ -119,13 +126,16 @@ class App {
 
   private drawSites(): void {
     this.view.setDots(dotsOf(this.sites, this.arm));
-    element('legend-sites').hidden = !this.sites.length;
+    element('legend-sites').hidden = element('site-choice').hidden = !this.sites.length;
+    const names = this.sites.map((site, index): [string, string] => [String(index), site.name]);
+    fillSelect(element('site-list'), [['', 'choose one'], ...names], '');
   }
 
   private async changeArm(arm: string): Promise<void> {
     const maps = await Maps.open(this.release.store, arm);
     this.arm = arm;
     this.useMaps(maps);
+    await this.fitRanges();
     this.panel.use(maps, arm, this.layer);
     this.drawSites();
     await this.shown.ask(this.day);
@@ -149,6 +159,7 @@ class App {
     on<HTMLInputElement>('opacity', 'input', ({value}) => this.view.setOpacity(Number(value) / 100));
     on<HTMLInputElement>('marks', 'change', ({checked}) => this.view.cells.showMarks(checked));
     on<HTMLInputElement>('sites', 'change', ({checked}) => this.view.showDots(checked));
+    on<HTMLSelectElement>('site-list', 'change', ({value}) => value && this.chooseSite(Number(value)));
     on('fit', 'click', () => this.view.fit());
     element('go').addEventListener('submit', (event) => {
       event.preventDefault();
