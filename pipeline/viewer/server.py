@@ -78,7 +78,7 @@ class _Answers:
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
-        self._lasting_size = functools.lru_cache(KNOWN_SIZES)(files.size_of)
+        self._lasting_size = functools.lru_cache(KNOWN_SIZES)(_size_of)
 
     def find(self, key: str) -> Served | None:
         return self._shown.find(key)
@@ -86,12 +86,17 @@ class _Answers:
     def size(self, found: Served) -> int:
         if not found.url:
             return len(found.data)
-        return self._lasting_size(found.url) if found.immutable else files.size_of(found.url)
+        return self._lasting_size(found.url) if found.immutable else _size_of(found.url)
 
-    def read(self, found: Served, part: range) -> bytes:
+    def read(self, found: Served, part: range | None = None) -> bytes:
         if not found.url:
-            return found.data[part.start : part.stop]
-        return files.read_bytes(found.url, part.start, part.stop)
+            return found.data if part is None else found.data[part.start : part.stop]
+        return files.read_bytes(found.url, *((part.start, part.stop) if part else ()))
+
+
+def _size_of(url: str) -> int:
+    """Return the size of an object; one whose server does not say it is read for it."""
+    return files.size_of(url) or len(files.read_bytes(url))
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -138,11 +143,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if found is None:
             raise FileNotFoundError(key)
         keep = built.FOR_EVER if found.immutable else built.ASK_AGAIN
+        asked = RANGE.fullmatch(self.headers.get("Range", ""))
+        if asked is None or asked.groups() == ("", ""):  # servers may ignore what they do not know
+            self._send(HTTPStatus.OK, key, self.answers.read(found), keep)
+            return
         size = self.answers.size(found)
-        part = _part(self.headers.get("Range"), size)
-        if part is None:
-            self._send(HTTPStatus.OK, key, self.answers.read(found, range(size)), keep)
-        elif not part:
+        part = _part(asked[1], asked[2], size)
+        if not part:
             self._fail(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"{key} has {size} bytes",
                        {"Content-Range": f"bytes */{size}"})  # fmt: skip
         else:
@@ -177,15 +184,8 @@ def _is_denied(error: StoreError) -> bool:
     return any(isinstance(e, PermissionError) or failures.http_status(e) == DENIED for e in links)
 
 
-def _part(asked: str | None, size: int) -> range | None:
-    """Return the bytes that a header `Range` asks for; empty if there are none of them.
-
-    None if it asks for none, for several ranges, or in another way, which servers may ignore.
-    """
-    found = RANGE.fullmatch(asked or "")
-    if found is None or found.groups() == ("", ""):
-        return None
-    first, last = found.groups()
+def _part(first: str, last: str, size: int) -> range:
+    """Return the bytes from the first to the last, or the last ones; empty if there are none."""
     if not first:
         return range(max(0, size - int(last)), size)
     return range(int(first), min(size, int(last) + 1) if last else size)
