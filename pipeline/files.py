@@ -83,7 +83,7 @@ def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> b
     """
     filesystem, path = _open_filesystem(url)
     with accessing(url):
-        return bytes(filesystem.cat_file(path, start, stop))
+        return bytes(filesystem.cat_file(path, start=start, end=stop))
 
 
 def size_of(url: str) -> int:

@@ -34,6 +34,7 @@ KEY = re.compile(r"[\w=+-][\w.=+-]*(?:/[\w=+-][\w.=+-]*)*", re.ASCII)
 FOLDER = "experiment"  # stands for the folder of a release
 SITES, FOOTPRINTS = "sites", "footprints"  # how the keys of the series begin
 INDEX = "sites.geojson"
+SCORES = "scores.parquet"  # without them there are no series of sites
 COPIED = ("report.html",)  # of an experiment, beside its maps
 
 
@@ -159,7 +160,8 @@ class ShownExperiment:
 
     def _collection(self) -> bytes:
         present = [name for name in COPIED if files.exists(self._workspace.url(name))]
-        present += [INDEX] if self._made[SITES].read(INDEX) else []
+        if self._experiment.models is None and files.exists(self._workspace.url(SCORES)):
+            present.append(INDEX)
         made = stac.stac_files(self._experiment, self._workspace, self._through, present)
         return dict(made)[COLLECTION]
 

@@ -209,3 +209,19 @@ def test_the_verb_serves_until_it_is_interrupted(made):
             assert json.load(answer)["source"] == made.root
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+def test_ranges_of_a_bucket_are_parts_of_its_objects(publication, made, s3):
+    folder, release = publication
+    url = s3.url("published")
+    for key in files.list_objects(str(folder)):
+        files.write_bytes(files.join(url, key), files.read_bytes(files.join(str(folder), key)))
+    server = viewer.Server(viewer.find_shown(url, Workspace(url)))
+    try:
+        whole = files.read_bytes(made.workspace.url(SHARD))
+        for asks, part in (("bytes=-9", slice(-9, None)), ("bytes=5-8", slice(5, 9))):
+            status, _, body = asked(server.url, f"/releases/{release}/{SHARD}", Range=asks)
+            assert (status, body) == (206, whole[part])
+        assert asked(server.url, f"/releases/{release}/maps/none", Range="bytes=-9")[0] == 404
+    finally:
+        server.close()

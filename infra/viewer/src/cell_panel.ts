@@ -74,8 +74,8 @@ export class CellPanel {
   async choose(cell: Cell, site?: Site): Promise<void> {
     [this.chosen, this.asked] = [cell, site];
     const {lat, lon} = this.maps.grid.centre(cell);
-    element<HTMLInputElement>('lat').value = lat.toFixed(4);
-    element<HTMLInputElement>('lon').value = lon.toFixed(4);
+    element<HTMLInputElement>('lat').value = lat.toFixed(3);
+    element<HTMLInputElement>('lon').value = lon.toFixed(3);
     await Promise.all([this.tell(), this.showSeries(cell)]);
   }
 

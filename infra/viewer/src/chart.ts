@@ -23,7 +23,7 @@ export class Chart {
   draw(series: Series, factor: number, unit: string): void {
     this.plot?.destroy();
     const scaled = (values: (number | null)[]) => values.map((v) => (v === null ? null : v * factor));
-    const parts = [series.low, series.high, series.mean, series.satellite, series.site, series.heldOut];
+    const parts = [series.low, series.high, series.satellite, series.site, series.heldOut, series.mean];
     const data = [series.days.map((day) => day * DAY_S), ...parts.map(scaled)] as uPlot.AlignedData;
     this.plot = new uPlot(this.options(unit), data, this.home);
     this.plot.over.addEventListener('click', () => {
@@ -51,7 +51,7 @@ export class Chart {
     const points = (stroke: string): uPlot.Series => ({
       stroke,
       paths: () => null,
-      points: {show: true, size: 4, fill: stroke, width: 0},
+      points: {show: true, size: 3, fill: stroke, width: 0},
     });
     return {
       width: this.width,
@@ -65,10 +65,10 @@ export class Chart {
         {},
         {stroke: 'transparent', points: {show: false}},
         {stroke: 'transparent', points: {show: false}},
-        {stroke: MEAN, width: 1.5, points: {show: false}},
         points(SERIES_COLOURS.satellite),
         points(SERIES_COLOURS.site),
         {stroke: SERIES_COLOURS.heldOut, width: 1.5, dash: [5, 3], points: {show: false}},
+        {stroke: MEAN, width: 1.5, points: {show: false}},
       ],
       bands: [{series: [2, 1], fill: BAND}],
       hooks: {draw: [(plot) => this.drawDay(plot)]},

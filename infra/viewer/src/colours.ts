@@ -7,8 +7,8 @@ const ANCHORS = {
   amount: 'fcfdbffde0a1fec287fea571fb8761f4695ce55064cf4070b5367a9b2e7f812581681c814f127b3410691c1044090720000004',
   // BrBG of ColorBrewer, brown for dry
   difference: '543005774508995d13b97b29cfa256e2c787f1dfb3f6edd7f4f5f5d7eeebb4e2db87d0c558b0a72d8f870c716901554b003c30',
-  // plasma of matplotlib, for scores of sites
-  score: '0d08873105974c02a16600a77e03a89511a1aa2395bc3587cc4778da5a6ae66c5cf0804ef89540fdac33fdc527f8df25f0f921',
+  // OrRd of ColorBrewer, for scores of sites, to be seen on all others
+  score: 'fff7ecfeefdafee8c8fddeb3fdd49efdc791fdba83fca36efc8c59f57850ef6447e24933d62f1ec4170fb200009700007f0000',
 } as const;
 
 export type ScaleName = keyof typeof ANCHORS;

@@ -17,10 +17,11 @@ export function drawLegend(maps: Maps, layer: Layer): void {
   const unit = unitsInWords(variable.units);
   const rows = volumetric ? [['%', 100] as const, [unit, 1] as const] : [[unit, 1] as const];
   element('legend-ticks').replaceChildren(
-    ...rows.map(([name, factor]) => {
+    ...rows.map(([name, factor], number) => {
       const row = document.createElement('div');
       row.className = 'ticks';
-      row.append(...ticks.map((tick) => span(short(tick * factor))), span(name));
+      const numbers = ticks.map((tick, i) => (number && i % 2 ? '' : short(tick * factor)));
+      row.append(...numbers.map(span), span(name)); // long numbers have room for every other tick
       return row;
     }),
   );

@@ -191,7 +191,7 @@ function lineStyle(color: string, width: number): Style {
 }
 
 function dotStyle(color: string): Style {
-  const stroke = new Stroke({color: '#ffffff', width: 2});
+  const stroke = new Stroke({color: '#1c2330', width: 1.5});
   const image = new CircleStyle({radius: SITE_RADIUS_PX, fill: new Fill({color}), stroke});
   return new Style({image});
 }

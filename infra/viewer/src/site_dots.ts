@@ -5,11 +5,14 @@ import type {Scores, Site} from './sites';
 
 const UNKNOWN = '#6b7280';
 
+/** Of correlations; lower ones have the palest colour. */
+export const SCORE_RANGE: [number, number] = [0.5, 1];
+
 export function dotsOf(sites: Site[], arm: string): Dot[] {
   const scale = colours('score');
   return sites.map((site) => {
     const score = site.scores[arm]?.correlation;
-    const colour = score === undefined ? UNKNOWN : css(scale[step(score, [0, 1])]!);
+    const colour = score === undefined ? UNKNOWN : css(scale[step(score, SCORE_RANGE)]!);
     return {place: site.place, colour, label: site.name};
   });
 }
