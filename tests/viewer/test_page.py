@@ -378,7 +378,7 @@ def test_axe_finds_no_violation(viewed, width, opened, shots):
             for node in each["nodes"]
         ],
     }
-    (shots / f"axe-{width}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (shots / f"viewer-axe-{width}.json").write_text(json.dumps(found, indent=1) + "\n")
     assert found["violations"] == []
     assert found["passes"] > 20
 
