@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser demo test test-servers test-cluster test-runs lint units stages scores sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
+.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs lint units stages scores sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
 
 setup: .venv/ready
 
@@ -50,6 +50,24 @@ browser: .venv/browser/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[test,gpu]'
 	touch $@
 
+# The page of `soilweave view`, built anew from infra/viewer into pipeline/viewer/static. Needs Node 20.
+VIEWER := infra/viewer
+viewer: $(VIEWER)/node_modules/.ready
+	cd $(VIEWER) && npm run --silent build
+
+$(VIEWER)/node_modules/.ready: $(VIEWER)/package.json $(VIEWER)/package-lock.json
+	cd $(VIEWER) && npm ci --loglevel=error
+	touch $@
+
+# The viewer's own tests, then the page in Chromium, which is that of the system: apt install chromium.
+test-viewer: $(VIEWER)/node_modules/.ready .venv/viewer
+	cd $(VIEWER) && npm run --silent test
+	$(BIN)/pytest -m viewer -o faulthandler_timeout=900 $(ARGS)
+
+.venv/viewer: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[test,viewer]'
+	touch $@
+
 # Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs.
 test-servers: setup
 	$(BIN)/pytest -m servers $(ARGS)
@@ -92,7 +110,7 @@ bench: .venv/bench
 	PYTHONPATH=tests:tests/fixtures $(BIN)/python -m bench --folder $(WORKSPACE)/bench $(ARGS)
 
 .venv/bench: .venv/ready
-	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench,viewer]'
 	touch $@
 
 # Every promise under every fault that can break it: table into docs/reliability.md.

@@ -74,8 +74,8 @@ def _exists(url: str, filesystem: Any, path: str) -> bool:
         return False
 
 
-def read_bytes(url: str) -> bytes:
-    """Read a whole object.
+def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Read an object: all of it, or from one byte to before another.
 
     Raises:
       FileNotFoundError: If there is no such object.
@@ -83,7 +83,14 @@ def read_bytes(url: str) -> bytes:
     """
     filesystem, path = _open_filesystem(url)
     with accessing(url):
-        return bytes(filesystem.cat_file(path))
+        return bytes(filesystem.cat_file(path, start=start, end=stop))
+
+
+def size_of(url: str) -> int:
+    """Return the size of an object in bytes; it raises what `read_bytes` raises."""
+    filesystem, path = _open_filesystem(url)
+    with accessing(url):
+        return int(filesystem.info(path)["size"] or 0)
 
 
 def read_limited(url: str, max_bytes: int) -> bytes:
@@ -160,8 +167,8 @@ def read_receipt(url: str, *keys: str) -> Json | None:
     return None if receipt is None or set(keys) - receipt.keys() else receipt
 
 
-def write_bytes(url: str, data: bytes) -> None:
-    """Write an object atomically; local folders are created.
+def write_bytes(url: str, data: bytes, **options: Any) -> None:
+    """Write an object atomically; local folders are created. A store that is remote gets `options`.
 
     Raises:
       StoreError: If the object cannot be written.
@@ -169,7 +176,7 @@ def write_bytes(url: str, data: bytes) -> None:
     filesystem, path = _open_filesystem(url)
     with accessing(url, "written"):
         if "file" not in protocols(filesystem):
-            filesystem.pipe_file(path, data)
+            filesystem.pipe_file(path, data, **options)
             return
         with local_files.replacing(path) as part:
             filesystem.pipe_file(part, data)

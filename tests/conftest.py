@@ -63,8 +63,8 @@ NO_GPU = "marked cuda: torch sees no CUDA device here"
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test by what it needs: `units`, `stages`, `servers`, `cluster` or `runs`."""
-    marked = {"cluster", *KINDS.values()}
+    """Mark every test by what it needs: `units`, `stages`, `servers`, or what it is marked."""
+    marked = {"cluster", "viewer", *KINDS.values()}
     for item in items:
         if item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU))

@@ -23,6 +23,7 @@ from pipeline.cli import (
     run_stages,
     verbs,
     verify,
+    view,
 )
 from pipeline.cli.run_stages import (
     DebugOption,
@@ -372,6 +373,7 @@ publish.add_publish_verb(app)
 
 explain.add_explain_verb(app)
 export.add_export_verb(app)
+view.add_view_verb(app)
 
 
 def main() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli import manners, run_stages, verify
 from pipeline.cli.run_stages import DebugOption, NameOption, WorkspaceOption, out
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.progress import Progress
+
 
 MIN_KEEP = 2  # releases: readers may have opened the one before the latest a moment ago
 
@@ -40,6 +44,11 @@ RollbackOption = Annotated[
     bool, typer.Option("--rollback", help="Make the release before the latest the latest again.")
 ]
 
+ViewerOption = Annotated[
+    bool,
+    typer.Option("--viewer", help="Put a page beside the releases that shows the latest one."),
+]
+
 
 def add_publish_verb(app: typer.Typer) -> None:
     """Add `publish`."""
@@ -51,6 +60,7 @@ def publish(
     experiment: ExperimentOption = None,
     keep: KeepOption = None,
     rollback: RollbackOption = False,
+    viewer: ViewerOption = False,
     workspace: WorkspaceOption = "workspace",
     name: NameOption = None,
     debug: DebugOption = False,
@@ -66,7 +76,8 @@ def publish(
     Of two publishers at once, one is told that the other is at work.
 
     Licence, creator, DOI and references are the settings `product` of the experiment. Given a YAML
-    file, its own are stated, also if the experiment was run before they were known.
+    file, its own are stated, also if the experiment was run before they were known. With --viewer,
+    URL/index.html shows the latest release to whoever may read it over HTTP.
 
     `soilweave verify URL` reads the latest release and compares it with its manifest.
     `pipeline.api.open_maps(URL)` opens its maps; any reader of Zarr can open them at the path that
@@ -76,6 +87,7 @@ def publish(
     soilweave publish --to s3://bucket/demo --rollback
     """
     from pipeline import publish as publishing
+    from pipeline import viewer as viewing
     from pipeline.storage import publications
 
     if experiment is None and not rollback:
@@ -86,11 +98,22 @@ def publish(
         if experiment is None or rollback:
             release = publishing.roll_back(to, progress)
         else:
-            store = verify.find_store(experiment, workspace, name)
-            product = None
-            if experiment.endswith((".yaml", ".yml")):
-                product = run_stages.resolve_named(experiment, workspace, name, None)[0].product
-            release = publishing.publish(store, to, progress, keep, product)
+            release = _publish(experiment, workspace, name, to, keep, progress)
+        page = viewing.put_beside(to) if viewer else ""
     out.print(f"Release: {publications.release_url(to, release)}", soft_wrap=True, highlight=False)
     out.print(f'  maps: pipeline.api.open_maps("{to}")', soft_wrap=True, highlight=False)
+    if page:
+        out.print(f"  viewer: {page}", soft_wrap=True, highlight=False)
     manners.write_json({"release": release, "url": publications.release_url(to, release)})
+
+
+def _publish(
+    experiment: str, workspace: str, name: str | None, to: str, keep: int | None, progress: Progress
+) -> str:
+    """Publish an experiment that was run; return the id of the release."""
+    from pipeline import publish as publishing
+
+    store, product = verify.find_store(experiment, workspace, name), None
+    if experiment.endswith((".yaml", ".yml")):
+        product = run_stages.resolve_named(experiment, workspace, name, None)[0].product
+    return publishing.publish(store, to, progress, keep, product)

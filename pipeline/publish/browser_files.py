@@ -1,6 +1,6 @@
 """Series at sites and values of footprints as small JSON files, which a browser can read.
 
-  sites.geojson: the sites as points, with fold, block and the name of their file.
+  sites.geojson: the sites as points, with fold, block, the name of their file, and `scores` by arm.
   sites/{number}.json: one site, with `observation`, `satellite` (the footprint's value), and for
     each arm and baseline `mean`, `std`, `scores` and `status`, which says if the site was held out.
   footprints.json: the names of the following files, by row of the grid of footprints.
@@ -68,13 +68,15 @@ def site_files(
         about = {"site": site, "fold": place["fold"], "block": place["block"]}
         lon, lat = (round(float(place[axis]), DEGREE_DECIMALS) for axis in ("lon", "lat"))
         point = {"type": "Point", "coordinates": [lon, lat]}
-        features.append({"type": "Feature", "geometry": point, "properties": about | {"file": key}})
         content = about | {"lat": lat, "lon": lon} | _days(experiment)
         content["observation"] = number.list(observed[row])
         if satellite is not None:
             content["satellite"] = number.list(satellite[row])
         content["predictions"] = {name: of_site(row) for name, of_site in predictions.items()}
         yield key, _encode(content)
+        scores = {name: each["scores"] for name, each in content["predictions"].items()}
+        told = about | {"file": key, "scores": scores}
+        features.append({"type": "Feature", "geometry": point, "properties": told})
     yield "sites.geojson", _encode({"type": "FeatureCollection", "features": features})
 
 

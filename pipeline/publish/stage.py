@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LEASE = "lease.json"
 STAC_VERSION = "1.1.0"  # of latest.json
-OWN_NAMES = {LATEST, RELEASES, LEASE}  # what a publication consists of
+OWN_NAMES = {LATEST, RELEASES, LEASE, *publications.VIEWER}  # what a publication consists of
 
 
 def publish(

@@ -5,6 +5,7 @@ A publication is a folder or a bucket's prefix with `latest.json` and releases:
   latest.json: `experiment`; `release`, the id of the latest release; `path`, its folder here;
     `published` (UTC); `releases`, the ids that were latest one after the other, the latest first.
     It is a STAC catalog too, whose only child is the collection of the latest release.
+  index.html, viewer/: the viewer, where `publish --viewer` has put it.
   releases/{id}/: the objects of one release, which never change, and `manifest.json`, written last.
     The manifest has the key, size, SHA-256 and MD5 of every object, and describes the maps.
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 
 LATEST, RELEASES, MANIFEST = "latest.json", "releases", "manifest.json"
+VIEWER = ("index.html", "viewer")  # the page and the folder of its files
 COLLECTION = "collection.json"  # of a release, in STAC
 STORE = ".zarr"
 RELEASE = "release"  # stands for the name of an artefact in a release's manifest

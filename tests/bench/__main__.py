@@ -37,6 +37,8 @@ CPU = (
 )
 
 GPU = ("gpu", "gpu_prediction", "gpu_stages")
+# Sections that are measured alone, and what the files and the places of their tables are called.
+ALONE = {"gpu": GPU, "viewer": ("viewer",)}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -105,6 +107,7 @@ def main(
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: under 10 minutes.")] = False,
     gpu: Annotated[bool, typer.Option("--gpu", help="The sections that need CUDA, alone.")] = False,
+    viewer: Annotated[bool, typer.Option("--viewer", help="The page in Chromium, alone.")] = False,
     only: Annotated[
         list[str] | None, typer.Option(help=f"Of {', '.join(CPU)}; with --gpu of {', '.join(GPU)}.")
     ] = None,
@@ -117,7 +120,8 @@ def main(
     if gpu and not torch.cuda.is_available():
         typer.echo("bench --gpu: no CUDA device here; run it on a machine with a GPU", err=True)
         raise typer.Exit(2)
-    known = GPU if gpu else CPU
+    mark = "gpu" if gpu else "viewer" if viewer else "cpu"
+    known = ALONE.get(mark, CPU)
     if unknown := sorted({*(only or [])} - {*known}):
         typer.echo(
             f"bench --only {unknown[0]}: no such section; there are {', '.join(known)}", err=True
@@ -126,7 +130,7 @@ def main(
     malloc.keep_freed_memory()  # as the command line does
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if os.isatty(1) else 180)
-    kept = folder / ("bench-gpu.json" if gpu else "bench.json")
+    kept = folder / (f"bench-{mark}.json" if mark in ALONE else "bench.json")
     sections = json.loads(kept.read_text()) if only and kept.exists() else {}
     context = Context(folder.absolute(), console, quick, threads)
     for name in known:
@@ -137,7 +141,6 @@ def main(
     rows = [Row.from_dict(row) for section in sections.values() for row in section["rows"]]
     console.print(for_terminal(rows, "make bench"))
     told = docs / "benchmarks.md"
-    mark = "gpu" if gpu else "cpu"
     if lacking := [name for name in known if name not in sections]:
         console.print(f"{kept}; {told} is unchanged, as {', '.join(lacking)} are not measured here")
         return

@@ -122,6 +122,7 @@ def test_files_for_a_browser_have_the_numbers_of_the_tables(workspace, tmp_path)
     chosen = scores[(scores.id == table.ids[row]) & (scores.arm == "insitu")]
     rmse = float(chosen[(chosen.metric == "rmse") & (chosen.target == "site")].value.iloc[0])
     assert of_arm["scores"]["rmse"] == pytest.approx(rmse, abs=1e-5)
+    assert point["properties"]["scores"]["insitu"] == of_arm["scores"]
     cube = xr.open_zarr(workspace.url("cube.zarr"), group="footprints", consolidated=False)
     index = json.loads((folder / "footprints.json").read_text())["rows"]
     days = slice("2019-11-20", "2020-04-27")

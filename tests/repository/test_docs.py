@@ -18,6 +18,9 @@ PAGES = sorted(ROOT.glob("*.md"))
 PAGES += sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))
 
 
+PAGES = [page for page in PAGES if "node_modules" not in page.parts]
+
+
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

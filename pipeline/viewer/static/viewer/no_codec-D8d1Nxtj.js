@@ -1,0 +1,1 @@
+var e=class{static fromConfig(){throw Error(`the maps have a codec that the viewer does not read`)}};export{e as default};
