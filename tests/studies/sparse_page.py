@@ -156,10 +156,11 @@ def table(found, about):
     ]
     first = found[next(iter(found))]["multiscale"]["n_sites"]
     intro = (
-        f"{about['draws_of_sites']} random draws of each number of sites, ensembles of "
-        f"{about['members']} members; {first} sites are scored. Median over sites of the mean over "
+        f"Random draws of each number of sites: {about['draws_of_sites']}; members of an ensemble: "
+        f"{about['members']}; sites that are scored: {first}. Median over sites of the mean over "
         "draws ± the standard deviation between single members; differences with 95 % intervals, "
-        "for which blocks of sites, draws and members are resampled together."
+        "for which blocks of sites, draws and members are resampled together. With one draw, the "
+        "intervals do not show what the choice of sites does."
     )
     paired = text.rows(["sites", "", *(LABELS[m] for m in METRICS)], pairs)
     return "\n\n".join([intro, text.rows(header, lines), paired])
