@@ -127,6 +127,7 @@ def test_sections_are_kept_and_the_page_is_filled(tmp_path):
     assert not [*sizes.rows(__main__.Context(tmp_path, None, True))]
 
 
+@pytest.mark.runs  # it takes ten seconds
 def test_sections_for_a_gpu_on_tiny_sizes(monkeypatch):
     for section in (gpu, gpu_prediction):
         monkeypatch.setattr(section, "ROUNDS", 1)
