@@ -8,16 +8,17 @@ case "${1:-}" in
 dependencies)
     # What the package needs, what reads the providers' services and formats, and what the MLflow
     # server needs for logins, a bucket and PostgreSQL. In versions of constraints.txt.
-    python - > requirements.txt <<'END'
+    requirements=$(mktemp)
+    trap 'rm -f "$requirements"' EXIT
+    python - > "$requirements" <<'END'
 import tomllib
 
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 extras = project["optional-dependencies"]
 print(*project["dependencies"], *extras["sources"], *extras["export"], sep="\n")
 END
-    pip install --no-cache-dir --requirement requirements.txt --constraint infra/constraints.txt \
+    pip install --no-cache-dir --requirement "$requirements" --constraint infra/constraints.txt \
         'mlflow[auth]' psycopg2-binary boto3
-    rm requirements.txt
     ;;
 package)
     pip install --no-cache-dir --no-deps .
