@@ -140,9 +140,10 @@ def predict_at(
     variables = _variables(root)
     _check_inputs(root, members[0], forcing, static, variables)
     dims = [dim for dim in forcing[members[0].features.forcing[0]].dims if dim != "time"]
-    days = np.unique(forcing["time"].values.astype("datetime64[D]"))
-    days = np.arange(days[0], days[-1] + 1).astype("datetime64[ns]")
-    forcing = forcing.reindex(time=days)
+    given = forcing["time"].values.astype("datetime64[D]")
+    # As nanoseconds only at the end: a range of days has no other step than a day.
+    days = np.arange(given.min(), given.max() + 1).astype("datetime64[ns]")
+    forcing = forcing.assign_coords(time=given.astype("datetime64[ns]")).reindex(time=days)
     mean, std = _predict(root, arm, members, (forcing, static), dims)
     target = str(members[0].origin["target"])
     about = {"units": variables[target].units} if target in variables else {}
@@ -243,14 +244,28 @@ def _check_inputs(
             problems.append(f"{kind} lacks {name}" + (f" ({units})" if units else ""))
         elif units and given[name].attrs.get("units", units) != units:
             problems.append(f"{kind} {name} is in {given[name].attrs['units']!r}, not in {units!r}")
-    if "time" not in forcing.dims:
-        problems.append(f"forcing has the dimensions {[*forcing.dims]}, and no time")
+    problems += _time_problems(forcing)
     try:
         xr.align(forcing, static, join="exact", exclude=("time",), copy=False)
     except ValueError as error:
         problems.append(f"forcing and static are not at the same places: {error}")
     if problems:
         raise DataError("inputs", *problems, remedy=f"the models of {root} need all of these")
+
+
+def _time_problems(forcing: xr.Dataset) -> list[str]:
+    """Return what is wrong with the times of forcing; they must be days, each once."""
+    if "time" not in forcing.dims:
+        return [f"forcing has the dimensions {[*forcing.dims]}, and no time"]
+    times = forcing["time"].values
+    if not np.issubdtype(times.dtype, np.datetime64):
+        return [f"the times of forcing are of type {times.dtype}, not datetime64"]
+    days = np.unique(times.astype("datetime64[D]"))
+    if not len(days):
+        return ["forcing has no days"]
+    if len(days) < len(times):
+        return [f"forcing has {len(times)} times on {len(days)} days; give one value for each day"]
+    return []
 
 
 def _predict(

@@ -109,6 +109,22 @@ def test_inputs_that_do_not_fit_are_listed_at_once(world):
         api.predict_at(world.workspace.root, cells, cells, "best")
 
 
+def test_times_that_are_no_days_are_refused(world):
+    cells = api.open_cube(world.workspace.root).isel(y=8, x=8).load()
+    hours = cells.time.values[0] + np.arange(cells.time.size) * np.timedelta64(1, "h")
+    for times, match in (
+        (hours, r"forcing has 160 times on 7 days; give one value for each day"),
+        (np.arange(160), "the times of forcing are of type int64, not datetime64"),
+    ):
+        with pytest.raises(DataError, match=match):
+            api.predict_at(world.workspace.root, cells.assign_coords(time=times), cells)
+    with pytest.raises(DataError, match="forcing has no days"):
+        api.predict_at(world.workspace.root, cells.isel(time=[]), cells)
+    noon = cells.assign_coords(time=cells.time + np.timedelta64(12, "h"))
+    expected, found = (api.predict_at(world.workspace.root, c, c)[TARGET] for c in (cells, noon))
+    xr.testing.assert_allclose(expected, found)
+
+
 def test_scores_are_those_of_evaluate(world):
     root = world.workspace.root
     table = tables.read_table(f"{root}/sites.parquet")
