@@ -11,7 +11,7 @@ import pytest
 import world as world_module
 import xarray as xr
 
-from pipeline import cli, files
+from pipeline import files
 from pipeline.cli import run_stages
 from pipeline.experiment import load
 from pipeline.grid import lookup
@@ -45,19 +45,6 @@ except SystemExit as end:
     heavy = sorted({"ray", "mlflow"} & sys.modules.keys())
     print("\\n" + json.dumps({"code": end.code, "heavy": heavy}))
 """
-
-
-@pytest.fixture
-def soilweave(monkeypatch, capsys):
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def command(*args):
-        monkeypatch.setattr(sys, "argv", ["soilweave", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return command
 
 
 @pytest.fixture

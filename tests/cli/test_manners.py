@@ -24,19 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 REGION = ["--bbox=-104,39,-97,41", "--period", "2016-01-01..2019-12-31"]
 
 
-@pytest.fixture
-def soilweave(monkeypatch, capsys):
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def command(*args):
-        monkeypatch.setattr(sys, "argv", ["soilweave", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return command
-
-
 def test_the_version_is_told(soilweave):
     assert soilweave("--version") == (0, f"soilweave {__version__}\n", "")
 
