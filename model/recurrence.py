@@ -106,6 +106,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, wide: bool) -> Tensor:
+        """Return the product (model, day, sequence, row) of inputs and weights, plus the bias."""
         rounded = weight.to(x.dtype)
         ctx.save_for_backward(x, rounded)
         rows, columns = x.flatten(1, 2), rounded.mT
@@ -117,6 +118,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of inputs, weights and bias, and None for `wide`."""
         x, weight = ctx.saved_tensors
         gradient = gradients[0].to(x.dtype).contiguous()
         n_models, n_days = x.shape[:2]
@@ -154,6 +156,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the inputs' share of the gates, and of the weights."""
         w_hh, hidden, cell, gates = ctx.saved_tensors
         run = _triton().backward if _is_fused(gates) else backward
         of_gates = run(gradients[0].contiguous(), w_hh, cell, gates)
