@@ -4,12 +4,13 @@ The attributes of a place are its scaled static attributes and the time means of
 (its climate), each divided by its standard deviation over cells. The distance between two places is
 Euclidean, in units of the median distance between a training site and its nearest neighbour. Apart
 from that unit, this is the dissimilarity index of Meyer and Pebesma (2021,
-doi:10.1111/2041-210X.13650).
+doi:10.1111/2041-210X.13650). Their area of applicability are the places whose distance is no larger
+than those at which the models were tested.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,12 +73,15 @@ class AttributeSpace:
       std: (attribute,) standard deviation over the cells; 1 for an attribute that does not vary.
       sites: (site, attribute) scaled attributes of the sites.
       learnt: (site,) whether the models may be trained on a site.
+      limit: largest distance within the area of applicability; None if no site was held out, or in
+        models of versions that did not record it.
     """
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     sites: NDArray[np.float64]
     learnt: NDArray[np.bool_]
+    limit: float | None = None
 
     @classmethod
     def from_attributes(
@@ -149,15 +153,37 @@ class AttributeSpace:
             )
         return distance
 
+    def with_limit(
+        self, fold: NDArray[np.int64], place: NDArray[np.int64] | None = None
+    ) -> AttributeSpace:
+        """Return the space with the limit of the area of applicability.
+
+        It is the distance of training sites to those of other folds at the upper whisker of a box
+        plot: the third quartile and 1.5 times the interquartile range, but not more than the
+        largest of these distances (Meyer and Pebesma, 2021).
+
+        Args:
+          fold: (site,) fold of each site.
+          place: (site,) label of the location of each site, as for `held_out`.
+        """
+        distances = self.held_out(fold, place)[self.learnt]
+        distances = distances[np.isfinite(distances)]
+        if not len(distances):
+            return replace(self, limit=None)
+        first, third = np.quantile(distances, (0.25, 0.75))
+        return replace(self, limit=float(min(third + 1.5 * (third - first), distances.max())))
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as lists, for JSON."""
-        return {name: values.tolist() for name, values in vars(self).items()}
+        """Return the fields as lists and numbers, for JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in ("mean", "std", "sites", "learnt")}
+        return arrays | {"limit": self.limit}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AttributeSpace:
         """Build the space from the output of `as_dict`."""
         mean, std, sites = (np.array(values[name]) for name in ("mean", "std", "sites"))
-        return cls(mean, std, sites.reshape(-1, len(mean)), np.array(values["learnt"], bool))
+        learnt = np.array(values["learnt"], bool)
+        return cls(mean, std, sites.reshape(-1, len(mean)), learnt, values.get("limit"))
 
 
 def scale_attributes(

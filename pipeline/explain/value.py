@@ -96,6 +96,11 @@ def _read_layers(subject: Subject) -> Json:
         if name in root:
             value = _number(root[name].isel(y=subject.row, x=subject.col).values)
             layers[name] = {"value": value, "is": about["long_name"], "unit": about["comment"]}
+    limit = root["attribute_distance"].attrs.get("applicability_limit") if layers else None
+    distance = layers.get("attribute_distance", {}).get("value")
+    if limit is not None and distance is not None:
+        where = "within" if distance <= limit else "OUTSIDE"
+        layers["attribute_distance"]["is"] += f", {where} the area of applicability ({limit:.2f})"
     return layers
 
 

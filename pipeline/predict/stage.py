@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from model.attribute_space import AttributeSpace
     from model.checkpoint import TrainedModel
     from pipeline.files import Json
     from pipeline.progress import Progress
@@ -87,8 +88,8 @@ def run(
         arm for arm, ensemble in ensembles.items() if space and "site" in ensemble[0].heads
     ]
     for arm, ensemble in ensembles.items():
-        n_attributes = len(space.mean) if space and arm in site_arms else 0
-        _create_arrays(experiment, workspace, arm, ensemble, n_attributes, origin, forcing_state)
+        own = space if arm in site_arms else None
+        _create_arrays(experiment, workspace, arm, ensemble, own, origin, forcing_state)
     spec = tile_task.MapSpec(experiment.model_dump_json(), workspace.root, cube_url, models_root)
     receipts = list(map_tiles(spec, tiles, len(blocks), progress))
     shards = collect_shards(workspace.url("maps"), receipts)
@@ -117,15 +118,19 @@ def _create_arrays(
     workspace: Workspace,
     arm: str,
     ensemble: list[TrainedModel],
-    n_attributes: int,
+    space: AttributeSpace | None,
     origin: Json,
     forcing_state: Json,
 ) -> None:
     """Create the arrays and attributes of an arm's maps and state; existing arrays are kept."""
     window = config.experiment_window(experiment)
+    n_attributes = len(space.mean) if space else 0
     arrays, attrs = maps_schema.maps_template(
         experiment, window, arm, len(ensemble), n_attributes > 0, forcing_state["preliminary"]
     )
+    if space and space.limit is not None:
+        distance = next(each for each in arrays if each.path == "attribute_distance")
+        distance.attrs["applicability_limit"] = space.limit
     attrs[""] |= origin
     attrs["series"] |= origin
     zarr_arrays.create_group(workspace.url("maps", f"{arm}.zarr"), arrays, attrs)

@@ -7,7 +7,9 @@ maps/{arm}.zarr is in Zarr v3 format and follows the CF conventions:
   `{target}_percentile`, `{target}_anomaly`, also in both groups, if the reference period has at
     least three years; see `climatology.py`.
   `input_status` uint8 (time): whether the forcing of the day was preliminary.
-  `attribute_distance`, `probe_gain` float32 (y, x), in the root, if the arm is trained on sites.
+  `attribute_distance`, `probe_gain` float32 (y, x), in the root, if the arm is trained on sites;
+    the attribute `applicability_limit` of the former is the largest distance within the models'
+    area of applicability, if sites were held out.
   Coordinates time (with bounds), y, x, lat, lon, depth; grid mapping `crs`. In the root lat and lon
     are (y, x), as software that reprojects maps expects; in `series` they are (y) and (x), so that
     they can be indexes.
@@ -98,7 +100,8 @@ STANDARD_NAMES = "CF Standard Name Table v93"
 SITE_LAYERS = {
     "attribute_distance": {
         "long_name": "distance to the nearest site learnt from, in statics and climate",
-        "comment": "1 is the median distance of a site to the site next to it",
+        "comment": "1 is the median distance of a site to the site next to it; cells beyond "
+        "applicability_limit, if it is given, are unlike all sites that the models were tested at",
     },
     "probe_gain": {
         "long_name": "share of all error variance that a further probe here would explain",

@@ -133,9 +133,10 @@ def _attribute_space(packed: PackedData) -> AttributeSpace:
             (packed.site_static, packed.site_forcing),
         )
     )
-    return AttributeSpace.from_attributes(
+    space = AttributeSpace.from_attributes(
         cells, sites, np.asarray(np.isfinite(packed.learn_insitu).any(1))
     )
+    return space.with_limit(packed.fold, packed.place)
 
 
 def _calibrate_folds(

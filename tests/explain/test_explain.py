@@ -71,6 +71,10 @@ def test_value_and_interval_are_those_of_the_maps(home, answer):
     for name in ("attribute_distance", "probe_gain"):
         told = value["layers"][name]["value"]
         assert told == pytest.approx(float(maps[name]), abs=1e-5)
+    distance = maps.attribute_distance
+    within = float(distance) <= distance.attrs["applicability_limit"]
+    where = "within the area" if within else "OUTSIDE the area"
+    assert where in value["layers"]["attribute_distance"]["is"]
 
 
 def test_the_cell_contains_the_place_and_the_footprint_the_cell(home, answer):

@@ -53,6 +53,21 @@ def test_a_site_at_the_place_of_a_held_out_one_is_not_its_nearest(space):
         assert found * space.unit == pytest.approx(min(by_hand(sites[i], s) for s in others))
 
 
+def test_the_area_of_applicability_ends_at_the_upper_whisker_of_held_out_distances(space):
+    fold = np.arange(10) % 3
+    limited = space.with_limit(fold)
+    known = np.delete(space.held_out(fold), 4)  # site 4 is not trained on
+    first, third = np.quantile(known, (0.25, 0.75))
+    assert limited.limit == pytest.approx(min(third + 1.5 * (third - first), known.max()))
+    assert AttributeSpace.from_dict(limited.as_dict()).limit == limited.limit
+    assert space.with_limit(np.zeros(10, int)).limit is None
+    before = {k: v for k, v in limited.as_dict().items() if k != "limit"}
+    assert AttributeSpace.from_dict(before).limit is None
+    far = np.r_[CELLS, [[90.0, 900.0, 7.0]]]  # one site is unlike all others: an outlier
+    outlier = AttributeSpace.from_attributes(far, far[[*range(9), -1]], np.ones(10, bool))
+    assert outlier.with_limit(fold).limit < np.nanmax(outlier.held_out(fold)) / 2
+
+
 def test_what_is_missing_is_average_and_a_space_survives_json(space):
     odd = np.array([[np.nan, -20.0, 7.0], [3.0, np.nan, np.nan]])
     mean = CELLS.mean(0)

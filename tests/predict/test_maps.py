@@ -200,6 +200,8 @@ def test_cells_are_as_far_from_the_sites_as_their_attributes_say(world, cube, op
     assert np.isnan(found[~mask]).all()
     assert found[y, x].max() < 0.03
     assert found[mask].max() > 1
+    space = models.read_attribute_space(world.workspace.url("models"))
+    assert opened.attribute_distance.attrs["applicability_limit"] == space.limit > 0
 
 
 def test_the_first_of_the_next_probes_stands_where_the_gain_is_highest(world, opened):
