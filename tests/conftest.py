@@ -120,8 +120,9 @@ def world(tmp_path_factory, local_ray) -> World:
     path = world_module.write(folder)
     experiment = load.load_experiment(str(path))
     workspace = Workspace(str(tmp_path_factory.mktemp("workspace") / "snow"))
-    for stage in (prepare_stage, folds, train_stage, predict_stage):
-        stage.run(experiment, workspace, SilentProgress())
+    with in_process.training():  # the small demo is trained by Ray Train
+        for stage in (prepare_stage, folds, train_stage, predict_stage):
+            stage.run(experiment, workspace, SilentProgress())
     summary = evaluate.run(experiment, workspace, SilentProgress())
     report.run(experiment, workspace, SilentProgress())
     with pytest.MonkeyPatch.context() as clean:
