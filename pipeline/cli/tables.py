@@ -191,6 +191,8 @@ def comparison_tables(compared: Json) -> Iterator[Table]:
     """Yield tables of a comparison: the experiments, their medians, differences from the first."""
     yield _experiment_table(compared)
     yield _compared_medians_table(compared)
+    if compared["truth"]:
+        yield _compared_truth_table(compared["truth"])
     for metrics in (PAIRED_METRICS, tuple(OTHER_HEADINGS)):
         yield _difference_table(compared, metrics)
 
@@ -223,6 +225,27 @@ def _compared_medians_table(compared: Json) -> Table:
                 _format_interval(scores["median"][m], scores["ci95"][m]) for m in PAIRED_METRICS
             ]
             table.add_row(f"  {name}", str(scores["n_sites"]), *cells)
+        table.add_section()
+    return table
+
+
+def _compared_truth_table(truth: Json) -> Table:
+    """Return scores of each experiment's maps: medians by arm, and paired differences of arms."""
+    title = "Against the truth, median over cells away from sites [95 % interval]"
+    table = _new_table(title, "")
+    for metric in PAIRED_METRICS:
+        table.add_column(METRIC_HEADINGS[metric], justify="right", no_wrap=True)
+    for name, scores in truth.items():
+        table.add_row(f"[bold]{name}[/bold]")
+        for arm, d in scores["arms"].items():
+            cells = [_format_interval(d["median"][m], d["ci95"][m]) for m in PAIRED_METRICS]
+            table.add_row(f"  {arm}", str(d["n_sites"]), *cells)
+        for pair, d in scores["paired"].items():
+            cells = [
+                _format_interval(d[m]["median_difference"], d[m]["ci95"], sign="+")
+                for m in PAIRED_METRICS
+            ]
+            table.add_row(f"  {pair}", str(d["rmse"]["n_sites"]), *cells)
         table.add_section()
     return table
 

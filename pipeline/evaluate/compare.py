@@ -10,6 +10,8 @@ The predictions come from sites.parquet of each experiment. A comparison
   arms, by arm: experiments, by name: n_sites, median, ci95; and minus_first, by name and metric:
     median_difference (paired by site), ci95, n_sites
   baselines, by name, of the first experiment: n_sites, median, ci95
+  truth, by name, of the experiments that were scored against it: arms, by arm: n_sites (here the
+    number of cells), median, ci95; and paired, as in the summary of the experiment
 Intervals resample the spatial blocks of the first experiment.
 """
 
@@ -89,8 +91,18 @@ def compare_experiments(workspaces: Sequence[Workspace]) -> Json:
         "unit": first.experiment.table[first.experiment.target].units,
         "arms": by_arm,
         "baselines": _score_baselines(first, aligned[0], sites),
+        "truth": {o.name: truth for o in runs if (truth := _scores_against_truth(o))},
         "notes": _comparison_notes(runs, arms),
     }
+
+
+def _scores_against_truth(run: PastRun) -> Json | None:
+    """Return the scores of the maps of an experiment, or None if its truth is not known."""
+    summary = files.read_json(run.workspace.url("summary.json")) or {}
+    if not (truth := summary.get("truth")):
+        return None
+    arms = {arm: {key: d[key] for key in SCORE_KEYS} for arm, d in truth["arms"].items()}
+    return {"arms": arms, "paired": truth["paired"]}
 
 
 def _describe_run(run: PastRun, first: PastRun) -> Json:

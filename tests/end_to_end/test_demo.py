@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from small_demo import SETTINGS, run
+from typer.testing import CliRunner
 
 from pipeline import files
+from pipeline.cli import app
+from pipeline.evaluate import compare
 from pipeline.evaluate import stage as evaluate_stage
 from pipeline.experiment import load
 from pipeline.storage import tables, zarr_arrays
@@ -82,6 +86,28 @@ def test_scores_against_the_truth_are_those_of_plain_xarray(place):
     assert summary["paired"].keys() == {
         f"multiscale-{o}" for o in ("insitu", "satellite", "footprint")
     }
+
+
+def test_a_comparison_shows_the_scores_against_the_truth(place, tmp_path):
+    workspace, _ = place
+    (tmp_path / "demo").symlink_to(workspace.root)
+    few = tmp_path / "few"
+    (few / "models").mkdir(parents=True)
+    names = ("sites.parquet", "folds.parquet", "folds.manifest.json", "models/manifest.json")
+    for name in (*names, "experiment.yaml", "summary.json"):
+        shutil.copyfile(workspace.url(name), few / name)
+    summary = json.loads((few / "summary.json").read_text())
+    known = summary["truth"]
+    known["arms"]["insitu"]["median"]["rmse"] = 0.4321
+    (few / "summary.json").write_text(json.dumps(summary))
+    command = ["evaluate", "demo", "few", "--workspace", str(tmp_path)]
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 0, found.output
+    assert "Against the truth" in found.output
+    assert ".4321" in found.output
+    truth = compare.compare_experiments([workspace, Workspace(str(few))])["truth"]
+    assert truth["few"]["paired"] == known["paired"]
+    assert truth["few"]["arms"]["insitu"]["median"] == known["arms"]["insitu"]["median"]
 
 
 @pytest.mark.runs  # it takes a quarter of a minute
