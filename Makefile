@@ -14,9 +14,12 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-# A small planet whose truth is known: maps, scores, a report. A few minutes on 2 cores.
+# A small planet whose truth is known: maps, scores, a report; learnt with all of its 30 probes, and
+# with 5 of them. A few minutes on 2 cores.
 demo: setup
 	$(BIN)/soilweave run demo --workspace $(WORKSPACE)
+	$(BIN)/soilweave run demo-few --workspace $(WORKSPACE) --set cube=$(WORKSPACE)/demo/cube.zarr
+	$(BIN)/soilweave evaluate demo demo-few --workspace $(WORKSPACE)
 
 # Side by side, for two cores: the stages wait for processes much of the time.
 test: setup

@@ -165,8 +165,15 @@ def test_a_target_that_is_no_variable_is_refused_with_those_that_are():
 def test_an_unknown_name_is_refused_with_a_suggestion_and_the_presets():
     text = str(problems("scam"))
     assert "experiment 'scam': not found; did you mean 'scan'?" in text
-    assert "presets: conus, conus-nldas, demo, demo-full, global, load, load-globe, scan" in text
+    assert "presets: conus, conus-nldas, demo, demo-few, demo-full, global, load" in text
     assert "did you mean 'default'" in str(problems("scan", ["recipe=defualt"]))
+
+
+def test_few_probes_are_those_of_the_demo_and_nothing_else_differs():
+    many, few = (load.load_experiment(name).model_dump() for name in ("demo", "demo-few"))
+    few["folds"]["train_sites"] = many["folds"]["train_sites"]
+    different = {key for key in many if many[key] != few[key]}
+    assert different == {"name", "title", "arms"}
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path):
