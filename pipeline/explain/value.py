@@ -95,12 +95,12 @@ def _read_layers(subject: Subject) -> Json:
     for name, about in SITE_LAYERS.items():
         if name in root:
             value = _number(root[name].isel(y=subject.row, x=subject.col).values)
-            layers[name] = {"value": value, "is": about["long_name"], "unit": about["comment"]}
-    limit = root["attribute_distance"].attrs.get("applicability_limit") if layers else None
-    distance = layers.get("attribute_distance", {}).get("value")
-    if limit is not None and distance is not None:
-        where = "within" if distance <= limit else "OUTSIDE"
-        layers["attribute_distance"]["is"] += f", {where} the area of applicability ({limit:.2f})"
+            meaning = about["long_name"]
+            limit = root[name].attrs.get("applicability_limit")
+            if limit is not None and value is not None:
+                where = "within" if value <= limit else "OUTSIDE"
+                meaning += f", {where} the area of applicability ({limit:.2f})"
+            layers[name] = {"value": value, "is": meaning, "unit": about["comment"]}
     return layers
 
 
