@@ -31,7 +31,7 @@ from pipeline.catalog import entries as catalog_entries
 from pipeline.catalog import intake_catalog
 from pipeline.cluster import connect, malloc
 from pipeline.errors import ConfigError
-from pipeline.experiment import load
+from pipeline.experiment import load, shipped_models
 from pipeline.experiment.folds_config import REGIONS
 from pipeline.storage import artefacts, provenance
 
@@ -183,7 +183,8 @@ def collect_upload(spec: JobSpec, folder: Path) -> str:
         section[key] = _rename_entries(section[key], folder, copied)
     tree["baselines"] = _rename_entries(tree["baselines"], folder, copied)
     for section, key in ((tree, "cube"), (tree, "models"), (tree["planet"] or {}, "url")):
-        if section.get(key):  # nodes have another working directory
+        # Nodes have another working directory, and the models that come with soilweave.
+        if section.get(key) and section[key] not in shipped_models.list_names():
             section[key] = files.make_absolute(section[key])
     (folder / "experiment.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     ignored = shutil.ignore_patterns("__pycache__", ".*")

@@ -226,13 +226,13 @@ def to_markdown(card: Json) -> str:
     for name, entry in card["data"].items():
         columns = (entry.get(key, "") for key in ("license", "doi", "period"))
         lines.append(f"| {name} | {' | '.join(map(str, columns))} |")
-    lines += ["", "## Scores", "", *_score_lines(card["scores"])]
+    lines += ["", "## Scores", "", *score_lines(card["scores"])]
     lines += ["## Limits", "", *(f"- {sentence}" for sentence in card["limits"]), ""]
     return "\n".join(lines)
 
 
-def _score_lines(scores: Json) -> list[str]:
-    """Return the tables of scores."""
+def score_lines(scores: Json) -> list[str]:
+    """Return the tables of scores, as `describe` has them, in Markdown."""
     if not scores:
         return ["There are none.", ""]
     lines = []

@@ -185,4 +185,5 @@ def test_a_report_made_in_a_job_tells_the_version(tmp_path):
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(folder)},
     )
-    assert (done.stdout.strip(), done.stderr.strip().rpartition("\n")[2]) == (pipeline.__version__, "")
+    assert done.stdout.strip() == pipeline.__version__
+    assert done.stderr.strip().rpartition("\n")[2] == ""
