@@ -171,8 +171,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="NAME|URL",
-            help="Map with these models: a name of `soilweave ls`, or the models/ folder of an "
-            "experiment. Nothing is trained.",
+            help="Map with these models: a name of `soilweave ls`, or the URL of a models/ folder.",
         ),
     ] = None,
     bbox: Annotated[
@@ -200,23 +199,21 @@ def predict(
     """Map every arm, with uncertainty (maps/{arm}.zarr), and save its state for `update`.
 
     With --models, the experiment only says where forcing and attributes are; models that were
-    trained elsewhere map its region and period, or those of --bbox and --period. Of its arms, those
-    are mapped that there are models of.
+    trained elsewhere map its region and period, or those of --bbox and --period, for those of its
+    arms that they have.
 
     Example: soilweave predict demo --models workspace/demo/models --name north
     --bbox=-103.8,39,-97.9,40.85 --period 2017-01-01..2018-06-30
     --set planet.url=workspace/demo/planet
     """
     from pipeline.experiment import load, shipped_models
+    from pipeline.storage import models as stored_models
 
     settings = [*(set_ or []), *load.settings_for_mapping(models, bbox, period)]
     stages = ("planet", "prepare", "predict") if models else ("predict",)
     resolved, store = resolve_named(experiment, workspace, name, settings)
     if models and not any(setting.startswith("arms=") for setting in settings):
-        from pipeline.storage import models as stored_models
-
-        root = shipped_models.models_url(models)
-        resolved = stored_models.with_arms_of(root, resolved)
+        resolved = stored_models.with_arms_of(shipped_models.models_url(models), resolved)
     _run_stages(stages, resolved, store, overwrite)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.catalog import experiment_sources
 from pipeline.errors import DataError
+from pipeline.experiment import shipped_models
 from pipeline.grid import lookup, remap
 from pipeline.storage import schema
 
@@ -131,4 +132,6 @@ def _check_own_inputs(experiment: Experiment, raw: xr.Dataset, features: Feature
             "add them to the file and to its entry's mapping, or use an experiment that takes "
             "inputs from cells (inputs_from: cell)"
         )
+        if experiment.models in shipped_models.list_names():
+            hint += ", as: soilweave score FILE.csv"
         raise DataError(str(raw.attrs["entry"]), problem, remedy=hint)

@@ -271,13 +271,34 @@ def score_with_series(
     if experiment.models is not None:
         _check_any_inputs(experiment, probes, sites_url)
     priors = known_models.read_priors(known) if adjust else None
-    for note in probes.notes:
+    for note in (*probes.notes, *_describe_models(experiment, known)):
         progress.note(note)
-    if experiment.models is not None:
-        of = f"{known.trained.name}, {known.trained.n_seeds} members"
-        sources = experiment.sources
-        inputs = f"{', '.join(sources.forcing)} of catalog {sources.catalog}"
-        progress.note(f"models of {of}; inputs of {inputs}")
+    candidates = _predict_all(experiment, known, probes, trained, progress)
+    summary = _summarise(experiment, known, probes, candidates, priors)
+    summary |= {"sites": sites_url, "updates": known.updates, "models": experiment.models}
+    progress.finish(f"{probes.known.sum()} known sites, {(~probes.known).sum()} others")
+    return Scored(summary, probes, candidates)
+
+
+def _describe_models(experiment: Experiment, known: KnownModels) -> list[str]:
+    """Return a line on models that were trained elsewhere, and on their inputs."""
+    if experiment.models is None:
+        return []
+    sources, trained = experiment.sources, known.trained
+    inputs = f"{', '.join(sources.forcing)} of catalog {sources.catalog}"
+    if experiment.inputs_from == "own":
+        inputs = "each site's own"
+    return [f"models of {trained.name}, {trained.n_seeds} members; inputs: {inputs}"]
+
+
+def _predict_all(
+    experiment: Experiment,
+    known: KnownModels,
+    probes: Probes,
+    trained: TrainedModel,
+    progress: Progress,
+) -> list[Candidate]:
+    """Predict every site with every arm, and with the baselines that there are."""
     candidates = []
     for arm in known.trained.arms:
         candidates.append(_predict_arm(known, arm, probes, trained))
@@ -287,10 +308,7 @@ def score_with_series(
     if experiment.sources.satellite is not None:
         days = probes.sites.days
         candidates.append(scoring.satellite_at_places(experiment, (probes.lat, probes.lon), days))
-    summary = _summarise(experiment, known, probes, candidates, priors)
-    summary |= {"sites": sites_url, "updates": known.updates, "models": experiment.models}
-    progress.finish(f"{probes.known.sum()} known sites, {(~probes.known).sum()} others")
-    return Scored(summary, probes, candidates)
+    return candidates
 
 
 def _check_any_inputs(experiment: Experiment, probes: Probes, sites_url: str) -> None:

@@ -52,7 +52,7 @@ def models_url(models: str) -> str:
     if "/" in models or files.exists(url):
         return url
     close = difflib.get_close_matches(models, list_names(), 1)
-    problem = "is the name of no models that come with soilweave, and of no folder here"
+    problem = "no models of this name come with soilweave, and there is no such folder"
     hint = f"did you mean '{close[0]}'? " if close else ""
     hint += f"names: {', '.join(list_names())}; or give the URL of a models/ folder"
     raise ConfigError(f"models '{models}'", problem, remedy=hint)

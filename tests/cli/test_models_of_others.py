@@ -224,7 +224,7 @@ def test_a_word_is_a_name_and_a_path_a_folder(tmp_path, monkeypatch):
     assert shipped_models.models_url("./scan") == str(tmp_path / "scan")
     assert shipped_models.models_url("mine") == str(tmp_path / "mine")
     assert shipped_models.models_url("s3://bucket/models/") == "s3://bucket/models"
-    with pytest.raises(ConfigError, match="the name of no models that come with soilweave"):
+    with pytest.raises(ConfigError, match="no models of this name come with soilweave"):
         shipped_models.models_url("yours")
     other = "/elsewhere/pipeline/experiment/presets/models/scan/models"
     assert shipped_models.url_here("scan", other) == shipped

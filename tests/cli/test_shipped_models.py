@@ -106,7 +106,7 @@ def test_without_the_files_the_inputs_come_from_public_servers(soilweave, tmp_pa
         options = ["--set", f"sources.catalog={tmp_path}/catalog.yaml", "--json", tmp_path / "j"]
         code, out, err = soilweave("score", file, *options)
         assert code == 0, err
-        assert "models of scan, 6 members; inputs of cells36 of catalog" in err
+        assert "models of scan, 6 members; inputs: cells36 of catalog" in err
         rows = {row["id"]: row for row in files.read_json(str(tmp_path / "j"))["probes"]}
         assert (rows["in"]["cell_km"], rows["in"]["scores"]["multiscale"]["n"]) == (0, 150)
         assert rows["off"]["scores"]["multiscale"]["n"] == 0
