@@ -94,7 +94,7 @@ scores: setup
 	$(BIN)/soilweave run scan-coarse --workspace $(WORKSPACE) --set n_seeds=5
 
 # The models that come with soilweave, trained anew: pipeline/experiment/presets/models/scan. Needs
-# SOILWEAVE_DATA; an hour on 2 cores.
+# SOILWEAVE_DATA; half an hour on 2 cores.
 weights: setup
 	$(BIN)/soilweave run scan --workspace $(WORKSPACE)/weights --set n_seeds=6
 	PYTHONPATH=tests $(BIN)/python -m studies.weights $(WORKSPACE)/weights/scan --sites $(SOILWEAVE_DATA)/scan_sites.nc

@@ -92,7 +92,7 @@ def find(experiment: Experiment, workspace: Workspace) -> KnownModels:
             )
             hint = "copy the whole folder of the experiment, and name its models/"
             raise StoreError(home.root, problem, remedy=hint)
-        trained = models.with_arms_of(root, home.described())
+        trained = models.with_arms_of(root, models.trained_in(experiment, workspace) or experiment)
         if trained.target != experiment.target:
             problem = f"they predict {trained.target}, but the target is {experiment.target}"
             raise ConfigError(f"models {experiment.models}", problem, remedy="change target")

@@ -18,11 +18,12 @@ from pipeline.experiment import load
 DEFAULT = "scan"  # scores a table of probes if nothing else is named
 PUBLIC = {"scan": "scan-public"}  # presets of the same data, read from public servers
 FORCING = {"scan": ("2015-04-01", "2018-03-31")}  # first and last day of the forcing of the cells
+FOLDER = "pipeline/experiment/presets/models"  # from the top of the sources
 DATA_VARIABLE = "SOILWEAVE_DATA"
 
 
 def list_names() -> list[str]:
-    """List the names of the shipped models."""
+    """List the names of the shipped models; a job that uses none has none."""
     return load.list_presets("models")
 
 

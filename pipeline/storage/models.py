@@ -21,7 +21,7 @@ from pipeline import files
 from pipeline.errors import ConfigError, DamagedError, StoreError
 from pipeline.experiment import shipped_models
 from pipeline.storage import tables
-from pipeline.storage.artefacts import Artefact
+from pipeline.storage.artefacts import Artefact, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from model.checkpoint import TrainedModel
     from model.recipe import Arm
     from pipeline.experiment.config import Experiment
-    from pipeline.storage.artefacts import Workspace
 
 
 T = TypeVar("T")
@@ -144,6 +143,22 @@ def find_models(experiment: Experiment, workspace: Workspace) -> tuple[str, str]
         return workspace.url("models"), workspace.artefact("models").digest(experiment)
     root = shipped_models.models_url(experiment.models)
     return root, Artefact("models", f"{root}/").digest()
+
+
+def trained_in(experiment: Experiment, workspace: Workspace) -> Experiment | None:
+    """Return the experiment that an experiment's models were trained in, itself or another.
+
+    Returns:
+      The experiment; None if the models that `models` names have no experiment.yaml beside them.
+
+    Raises:
+      StoreError: If there are no complete models.
+    """
+    if experiment.models is None:
+        return experiment
+    root, _ = find_models(experiment, workspace)
+    home = Workspace(root.rpartition("/")[0])
+    return home.described() if files.exists(home.url("experiment.yaml")) else None
 
 
 def recorded_updates(experiment: Experiment, workspace: Workspace) -> int | None:

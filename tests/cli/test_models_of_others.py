@@ -13,8 +13,9 @@ from studies import weights
 from world import WINDOW
 
 from pipeline import api, files
+from pipeline.cluster import submit
 from pipeline.errors import ConfigError
-from pipeline.experiment import shipped_models
+from pipeline.experiment import load, shipped_models
 from pipeline.storage import records
 from pipeline.storage.artefacts import Artefact, Workspace
 
@@ -192,6 +193,15 @@ def test_maps_are_of_the_arms_that_the_models_have(soilweave, world, packed, tmp
         for url in (str(tmp_path / "lent"), world.workspace.root)
     ]
     np.testing.assert_array_equal(*series)
+    assert soilweave("publish", "lent", "--workspace", tmp_path, "--to", tmp_path / "there")[0] == 0
+    (release,) = (tmp_path / "there" / "releases").iterdir()
+    card = files.read_json(str(release / "card.json"))
+    trained = [str(day) for day in world.experiment.train_period]
+    assert (card["training_period"], card["recipe"]["updates"]) == (trained, 60)
+    assert card["arms"]["multiscale"]["learnt_from"] == [
+        "footprints: footprints",
+        "sites: sites (24)",
+    ]
     code, _, err = soilweave(*command, "--workspace", tmp_path / "b", "--set", "arms=[insitu]")
     assert (code, "no models of arm insitu here" in err) == (2, True)
 
@@ -234,3 +244,14 @@ def test_a_word_is_a_name_and_a_path_a_folder(tmp_path, monkeypatch):
     assert shipped_models.experiment_of_inputs("scan")[0] == "scan-public"
     monkeypatch.setenv("SOILWEAVE_DATA", str(tmp_path))
     assert shipped_models.experiment_of_inputs("scan")[0] == "scan"
+
+
+def test_a_job_names_them_as_its_nodes_have_them(tmp_path):
+    job = submit.JobSpec("scan", "predict", "s3://bucket/ws", settings=("models=scan",))
+    submit.collect_upload(job, tmp_path)
+    assert load.load_experiment(str(tmp_path / "experiment.yaml")).models == "scan"
+    packed = tmp_path / "pipeline" / "experiment" / "presets" / "models" / "scan" / "models"
+    assert (packed / "multiscale" / "fold=all" / "seed=5" / "checkpoint.safetensors").exists()
+    (tmp_path / "none").mkdir()
+    submit.collect_upload(submit.JobSpec("scan", "run", "s3://bucket/ws"), tmp_path / "none")
+    assert not (tmp_path / "none" / shipped_models.FOLDER).exists()
