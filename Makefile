@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs lint units stages scores sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
+.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs lint units stages scores weights sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
 
 setup: .venv/ready
 
@@ -95,6 +95,12 @@ scores: setup
 	$(BIN)/soilweave run scan-region --workspace $(WORKSPACE) $(CUBE) --set n_seeds=1
 	$(BIN)/soilweave score scan --workspace $(WORKSPACE) --sites $(SOILWEAVE_DATA)/scan_sites.nc --adjust --figure $(WORKSPACE)/adjustment.png
 	$(BIN)/soilweave run scan-coarse --workspace $(WORKSPACE) --set n_seeds=5
+
+# The models that come with soilweave, trained anew: pipeline/experiment/presets/models/scan. Needs
+# SOILWEAVE_DATA; half an hour on 2 cores.
+weights: setup
+	$(BIN)/soilweave run scan --workspace $(WORKSPACE)/weights --set n_seeds=6
+	PYTHONPATH=tests $(BIN)/python -m studies.weights $(WORKSPACE)/weights/scan --sites $(SOILWEAVE_DATA)/scan_sites.nc
 
 # Changes of the recipe, one at a time, each arm under each: tables into docs/experiments.md.
 trials: setup

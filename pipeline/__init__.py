@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"  # the build reads it here; so does a job, whose code is not installed
+__version__ = "0.2.0"  # the build reads it here; so does a job, whose code is not installed

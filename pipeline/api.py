@@ -24,6 +24,7 @@ from model.ensemble import combine_members, predict_series
 from pipeline import files
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.evaluate import scoring
+from pipeline.experiment import shipped_models
 from pipeline.experiment.config import JudgingConfig, reference_arm
 from pipeline.experiment.variables import VARIABLES
 from pipeline.storage import ensemble, publications
@@ -117,7 +118,8 @@ def predict_at(
     give a year or more.
 
     Args:
-      models: URL or path of an experiment's folder, or of its models/ folder.
+      models: URL or path of an experiment's folder, or of its models/ folder; or the name of models
+        that come with soilweave, such as "scan".
       forcing: The variables that the models need, each (time, ...) with the same other dimensions:
         none, one such as `site`, or two such as `y` and `x`. Times are days; days that are left out
         are missing. Values are in the units of soilweave; another attribute `units` is refused.
@@ -201,6 +203,8 @@ def _find_models(url: str, arm: str | None) -> tuple[str, str]:
       StoreError: If there are none.
       ConfigError: If there are none of the arm.
     """
+    if url in shipped_models.list_names():
+        url = shipped_models.home(url)
     url = files.make_absolute(url).rstrip("/")
     root = files.join(url, "models")
     if files.exists(files.join(url, "manifest.json")):

@@ -44,7 +44,6 @@ CREDENTIAL_HINTS = {
 # soilweave that has them. tests/repository/test_extras.py compares them with pyproject.toml.
 OPTIONAL_PACKAGES = {
     "adlfs": ("adlfs", "sources"),
-    "aiohttp_retry": ("aiohttp-retry", "sources"),
     "earthaccess": ("earthaccess", "sources"),
     "gcsfs": ("gcsfs", "sources"),
     "icechunk": ("icechunk", "sources"),

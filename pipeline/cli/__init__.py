@@ -6,7 +6,6 @@ the verbs, so that `--help` and mistakes in the arguments answer at once.
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,7 @@ from pipeline.cli import (
     manners,
     publish,
     run_stages,
+    score,
     verbs,
     verify,
     view,
@@ -71,23 +71,6 @@ def _soilweave(
     """Take the options that stand before a verb."""
 
 
-SitesOption = Annotated[
-    str,
-    typer.Option(
-        metavar="FILE",
-        help="Your probes: a CSV file (read as `doctor` reads it), a file in the format of the "
-        "experiment's in-situ source, or a catalog entry CATALOG.yaml:NAME.",
-    ),
-]
-
-CurveOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="With --adjust, draw RMSE against the number of days learned on.",
-    ),
-]
-
 AddressOption = Annotated[
     str | None,
     typer.Option(
@@ -135,8 +118,6 @@ def _run_stages(
     **options: Any,
 ) -> None:
     """Run stages in order, then print their scores and where the outputs are."""
-    from pipeline.cli import run_stages
-
     with run_stages.show_progress() as progress:
         summary = run_stages.run(stages, resolved, store, progress, overwrite, **options)
     if summary:
@@ -189,7 +170,8 @@ def predict(
     models: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Map with the models of this models/ folder; nothing is trained."
+            metavar="NAME|URL",
+            help="Map with these models: a name of `soilweave ls`, or the URL of a models/ folder.",
         ),
     ] = None,
     bbox: Annotated[
@@ -217,86 +199,22 @@ def predict(
     """Map every arm, with uncertainty (maps/{arm}.zarr), and save its state for `update`.
 
     With --models, the experiment only says where forcing and attributes are; models that were
-    trained elsewhere map its region and period, or those of --bbox and --period.
+    trained elsewhere map its region and period, or those of --bbox and --period, for those of its
+    arms that they have.
 
     Example: soilweave predict demo --models workspace/demo/models --name north
     --bbox=-103.8,39,-97.9,40.85 --period 2017-01-01..2018-06-30
     --set planet.url=workspace/demo/planet
     """
-    from pipeline.experiment import load
+    from pipeline.experiment import load, shipped_models
+    from pipeline.storage import models as stored_models
 
     settings = [*(set_ or []), *load.settings_for_mapping(models, bbox, period)]
     stages = ("planet", "prepare", "predict") if models else ("predict",)
-    _run_stages(stages, *resolve_named(experiment, workspace, name, settings), overwrite)
-
-
-@app.command()
-def score(
-    experiment: ExperimentArgument,
-    sites: SitesOption,
-    workspace: WorkspaceOption = "workspace",
-    name: NameOption = None,
-    adjust: Annotated[
-        bool,
-        typer.Option(
-            "--adjust",
-            help="Learn each site's offset on its first days, and score the later days.",
-        ),
-    ] = False,
-    figure: CurveOption = None,
-    set_: SetOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Test trained models on probes of your own; trains nothing.
-
-    A probe in the cell of a training site, or within 1 km of one, is scored with the models that
-    have not seen that site, and listed separately. --adjust also shows how much the first 7, 30
-    and 90 days of a probe improve the scores, and prints the offset of every site.
-
-    Example: soilweave score scan --sites my_probes.nc --adjust --figure curve.png
-    """
-    from pipeline import files
-    from pipeline.evaluate import probes
-
-    if figure and not adjust:
-        raise ConfigError("--figure", "shows the result of --adjust", remedy="add --adjust")
-    resolved, store = resolve_named(experiment, workspace, name, set_)
-    files.check_writable(figure)
-    if not re.search(r"\.ya?ml:[^/]+$", sites):
-        hint = f"give your probes: soilweave score {experiment} --sites FILE.csv"
-        run_stages.check_exists(sites, hint)
-    with run_stages.show_progress() as progress:
-        summary = probes.score_probes(resolved, store, progress, files.make_absolute(sites), adjust)
-    _print_scores(summary)
-    manners.write_json(summary)
-    if figure:
-        _draw_adjustment(figure, summary, resolved)
-
-
-def _draw_adjustment(figure: str, summary: Json, resolved: Experiment) -> None:
-    """Write the figure of `score --adjust`."""
-    from pipeline import files
-    from pipeline.evaluate.report import comparison
-
-    image = comparison.draw_adjustment_curve(summary, resolved.table[resolved.target].units)
-    files.write_bytes(files.make_absolute(figure), image)
-
-
-def _print_scores(summary: Json) -> None:
-    """Print the scores of `score`, one group of sites after the other."""
-    from pipeline.cli import tables
-
-    for group in ("unseen", "out_of_fold", "trained"):
-        if group in summary:
-            out.print(f"[bold]{group}[/bold]")
-            group_summary = summary | summary[group]
-            _print_summary(group_summary)
-            for table in (
-                tables.adjustment_tables(group_summary) if "adjustment" in group_summary else ()
-            ):
-                out.print(table)
-    for line in tables.not_scored_lines(summary["not_scored"]):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    resolved, store = resolve_named(experiment, workspace, name, settings)
+    if models and not any(setting.startswith("arms=") for setting in settings):
+        resolved = stored_models.with_arms_of(shipped_models.models_url(models), resolved)
+    _run_stages(stages, resolved, store, overwrite)
 
 
 @app.command()
@@ -369,6 +287,9 @@ verify.add_verify_verb(app)
 
 
 publish.add_publish_verb(app)
+
+
+score.add_score_verb(app)
 
 
 explain.add_explain_verb(app)

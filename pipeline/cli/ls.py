@@ -71,8 +71,8 @@ def ls(
 
 
 def _list_all(workspace: str) -> None:
-    """List the experiments of a workspace, and the presets."""
-    from pipeline.experiment import load
+    """List the experiments of a workspace, the presets, and the models that come with soilweave."""
+    from pipeline.experiment import load, shipped_models
     from pipeline.storage.artefacts import Workspace
 
     found: Json = {"workspace": workspace, "in_workspace": {}}
@@ -83,8 +83,10 @@ def _list_all(workspace: str) -> None:
     for kind in ("experiments", "recipes"):
         titles = {name: load.read_settings(kind, name)["title"] for name in load.list_presets(kind)}
         found[kind] = titles
+    found["models"] = {name: shipped_models.title(name) for name in shipped_models.list_names()}
     headings = {"in_workspace": f"in {workspace}"} if found["in_workspace"] else {}
-    for kind, heading in (headings | {"experiments": "experiments", "recipes": "recipes"}).items():
+    headings |= {"experiments": "experiments", "recipes": "recipes", "models": "models, trained"}
+    for kind, heading in headings.items():
         out.print(f"[bold]{heading}[/bold]", soft_wrap=True, highlight=False)
         for name, text in found[kind].items():
             out.print(f"  {name:12} {text}", soft_wrap=True, highlight=False, markup=False)

@@ -6,13 +6,14 @@ Each function takes a summary as summary.json has it and returns tables of the l
 from __future__ import annotations
 
 import re
+from math import ceil
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.experiment.config import SATELLITE_BASELINE
+from pipeline.experiment.config import FARTHEST_CELL_KM, SATELLITE_BASELINE, reference_arm
 from pipeline.experiment.folds_config import FoldsConfig
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 MAX_NAMED_SITES = 3  # sites that a line names; more are counted
+MAX_SHOWN_PROBES = 30  # probes that have a row each
 
 # Headings of metrics.
 METRIC_HEADINGS = {
@@ -47,6 +49,66 @@ def summary_tables(summary: Json) -> Iterator[Table]:
         yield _paired_table(summary["truth"], "against the truth")
     if summary.get("footprints"):
         yield _footprint_table(summary)
+
+
+def known_places_lines(probes: list[Json]) -> list[str]:
+    """Return a line that names the probes at places of training sites; none if there are none.
+
+    Args:
+      probes: Items of `probes` of a summary.
+    """
+    known = [f"{p['id']} at {p['known_as']}" for p in probes if p["known_as"]]
+    if not known:
+        return []
+    more = f" and {len(known) - MAX_NAMED_SITES} more" if len(known) > MAX_NAMED_SITES else ""
+    count = f"{len(known)} probes" if len(known) > 1 else "1 probe"
+    named = ", ".join(known[:MAX_NAMED_SITES])
+    return [f"{count} in the cell of a training site, or within 1 km: {named}{more}"]
+
+
+def nearest_cell_lines(probes: Iterable[Json]) -> list[str]:
+    """Return a line that says how to score the probes outside all cells; none if there are none.
+
+    Args:
+      probes: Items of `probes` of a summary.
+    """
+    unscored = [p for p in probes if not reference_scores(p)["n"]]
+    away = [p["cell_km"] for p in unscored if 0 < (p["cell_km"] or 0) <= FARTHEST_CELL_KM]
+    if not away:
+        return []
+    more = f"to score {len(away)} more with the inputs of the nearest cell"
+    return [f"{more}: --nearest {ceil(max(away))}"]
+
+
+def reference_scores(probe: Json) -> Json:
+    """Return the scores of a probe by the arm that others are compared with."""
+    scores: Json = probe["scores"]
+    return dict(scores[reference_arm([*scores])])
+
+
+def probe_tables(probes: list[Json], summary: Json) -> Iterator[Table]:
+    """Yield a table with the scores of each probe, if there are few.
+
+    Args:
+      probes: Items of `probes` of a summary.
+      summary: The summary of their group, which names the arms.
+    """
+    if not 0 < len(probes) <= MAX_SHOWN_PROBES or not summary["arms"]:
+        return
+    arm = reference_arm([*summary["arms"]])
+    table = _new_table(f"Each probe, by {arm}", "probe")
+    for heading in METRIC_HEADINGS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("inputs of", no_wrap=True)
+    for probe in probes:
+        scores, km = probe["scores"][arm], probe["cell_km"]
+        numbers = [
+            _format_number(scores[metric], "+" if metric == "bias" else "")
+            for metric in METRIC_HEADINGS
+        ]
+        place = "none" if km is None else f"a cell {km:.0f} km away" if km else "its place"
+        table.add_row(probe["id"], str(scores["n"]), *numbers, place)
+    yield table
 
 
 def adjustment_tables(summary: Json) -> Iterator[Table]:

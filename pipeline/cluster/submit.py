@@ -31,7 +31,7 @@ from pipeline.catalog import entries as catalog_entries
 from pipeline.catalog import intake_catalog
 from pipeline.cluster import connect, malloc
 from pipeline.errors import ConfigError
-from pipeline.experiment import load
+from pipeline.experiment import load, shipped_models
 from pipeline.experiment.folds_config import REGIONS
 from pipeline.storage import artefacts, provenance
 
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 JOB_VERBS = ("run", "prepare", "train", "predict", "evaluate", "update")  # that can run as jobs
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 PACKAGES = ("model", "pipeline", "catalogs")
-MAX_UPLOAD_MB = 4  # our upload is under 1 MB; Ray's own limit, 100 MiB, would let a data set pass
+# Our upload is 3 MB, 5 with models; Ray's own limit, 100 MiB, would let a data set pass.
+MAX_UPLOAD_MB = 8
 ROLES = ("forcing", "static", "satellite", "insitu", "truth")
 REQUEST_TIMEOUT_S = 30.0  # Ray's own client waits for a silent host for ever
 UPLOAD_TIMEOUT_S = 300.0
@@ -183,13 +184,16 @@ def collect_upload(spec: JobSpec, folder: Path) -> str:
         section[key] = _rename_entries(section[key], folder, copied)
     tree["baselines"] = _rename_entries(tree["baselines"], folder, copied)
     for section, key in ((tree, "cube"), (tree, "models"), (tree["planet"] or {}, "url")):
-        if section.get(key):  # nodes have another working directory
+        # Nodes have another working directory, and the models that come with soilweave.
+        if section.get(key) and section[key] not in shipped_models.list_names():
             section[key] = files.make_absolute(section[key])
     (folder / "experiment.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for package in PACKAGES:
         source = Path(__file__).resolve().parents[2] / package
         shutil.copytree(source, folder / package, ignore=ignored)
+    if tree["models"] not in shipped_models.list_names():
+        shutil.rmtree(folder / shipped_models.FOLDER)
     if commit := artefacts.git_commit():
         (folder / "pipeline" / provenance.COMMIT_FILE).write_text(f"{commit}\n")
     _check_size(folder)

@@ -7,23 +7,21 @@ the models have not seen, sites that a fold holds out, and sites that the models
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.recipe import ModelKey
 from pipeline import files
 from pipeline.catalog import experiment_sources, intake_catalog, quality_control
 from pipeline.errors import DataError
-from pipeline.evaluate import bias_adjustment, scoring
+from pipeline.evaluate import bias_adjustment, known_models, probe_inputs, scoring
 from pipeline.evaluate.scoring import Candidate, Sites
 from pipeline.experiment import config
-from pipeline.grid import collocated_sites, remap, spatial_blocks
+from pipeline.grid import collocated_sites, spatial_blocks
 from pipeline.probes import columns, examine
 from pipeline.probes.columns import TARGET
-from pipeline.storage import ensemble, models, schema, tables
-from pipeline.storage.cube import Cube
+from pipeline.storage import ensemble, models
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model.checkpoint import TrainedModel
-    from model.features import Features
     from pipeline.evaluate.bias_adjustment import Priors
+    from pipeline.evaluate.known_models import KnownModels
+    from pipeline.evaluate.probe_inputs import ProbeInputs
     from pipeline.experiment.config import Experiment
     from pipeline.files import Json
     from pipeline.progress import Progress
@@ -48,10 +47,9 @@ class Probes:
       lat: (site,) latitude, degrees.
       lon: (site,) longitude, degrees.
       fold: (site,) fold that holds the site out; ALL if no fold does.
-      known: (site,) whether the models know the site: whether one of their own sites is at the
-        same place (see pipeline.grid.collocated_sites), whatever the ids are.
-      forcing: (site, day, forcing) in physical units, NaN where missing.
-      static: (site, static) in physical units, NaN where missing.
+      known_as: (site,) id of the nearest of the models' own sites at the same place (see
+        pipeline.grid.collocated_sites), whatever the id of the site is; "" if there is none.
+      inputs: forcing and static attributes.
       excluded: ids in the file that qc.exclude_sites leaves out.
       notes: how the file was read, for the user.
     """
@@ -60,21 +58,29 @@ class Probes:
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     fold: NDArray[np.int64]
-    known: NDArray[np.bool_]
-    forcing: NDArray[np.float32]
-    static: NDArray[np.float32]
+    known_as: NDArray[np.str_]
+    inputs: ProbeInputs
     excluded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """(site,) whether the models have a site of their own at the place."""
+        return np.asarray(self.known_as != "")
+
+    @property
     def without_inputs(self) -> NDArray[np.bool_]:
         """(site, day) whether a site has no forcing at all on a day."""
-        present = np.asarray(np.isfinite(self.forcing).any(axis=2))
+        present = np.asarray(np.isfinite(self.inputs.forcing).any(axis=2))
         return ~present
 
 
 def read_probes(
-    experiment: Experiment, folds: pd.DataFrame, trained: TrainedModel, sites_url: str
+    experiment: Experiment,
+    folds: pd.DataFrame,
+    trained: TrainedModel,
+    sites_url: str,
+    nearest_km: float = 0.0,
 ) -> Probes:
     """Read the observations that pass quality control, and the inputs of every site.
 
@@ -83,6 +89,7 @@ def read_probes(
       folds: the table folds.parquet: the sites that the models know.
       trained: any of the models; all of them have the same inputs.
       sites_url: a file, or CATALOG.yaml:NAME.
+      nearest_km: how far the cell may be that gives a site in no cell with forcing its inputs.
 
     Raises:
       SoilweaveError: If the file cannot be read, or is not as its catalog entry says.
@@ -96,8 +103,8 @@ def read_probes(
     raw[experiment.target] = (("time", "place"), values)
     days = _needed_days(experiment, raw)
     lat, lon = raw.lat.values, raw.lon.values
-    fold, known = _match_known_sites(experiment, folds, lat, lon)
-    forcing, static = _read_inputs(experiment, raw, days, trained)
+    fold, known_as = _match_known_sites(experiment, folds, lat, lon)
+    inputs = probe_inputs.read_inputs(experiment, raw, days, trained.features, nearest_km)
     label = spatial_blocks.block_labels(
         lat, lon, experiment.folds.block_km, experiment.folds.block_offset_footprints
     )
@@ -105,7 +112,7 @@ def read_probes(
     observed = raw[experiment.target].reindex(time=days).values.T
     sites = Sites(tuple(map(str, raw.place.values)), label, days.astype("datetime64[D]"), observed)
     notes = tuple(raw.attrs.get("notes", ()))
-    return Probes(sites, lat, lon, fold, known, forcing, static, excluded, notes)
+    return Probes(sites, lat, lon, fold, known_as, inputs, excluded, notes)
 
 
 def _open_sites(experiment: Experiment, sites_url: str) -> xr.Dataset:
@@ -164,7 +171,7 @@ def _match_known_sites(
     folds: pd.DataFrame,
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
     """Match sites with the places of the sites that the models know.
 
     Args:
@@ -177,10 +184,10 @@ def _match_known_sites(
       (site,) fold whose models have learnt from no site at this place: that of the nearest known
       site for which this holds. It is ALL for unknown places, and for a site between two places of
       which every fold has learnt one.
-      (site,) whether the models know the place.
+      (site,) id of the nearest known site at the place; "" if there is none.
     """
     n, known_fold = len(lat), folds["fold"].to_numpy()
-    fold, known = np.full(n, models.ALL_SITES), np.zeros(n, bool)
+    fold, known_as = np.full(n, models.ALL_SITES), [""] * n
     all_coordinates = (np.concatenate(pair) for pair in ((lat, folds["lat"]), (lon, folds["lon"])))
     pairs = config.find_collocated_pairs(experiment, *all_coordinates).pair
     matches = pairs[(pairs[:, 0] < n) & (pairs[:, 1] >= n)]  # a new site with a known one
@@ -189,73 +196,29 @@ def _match_known_sites(
     )
     for site in np.unique(matches[:, 0]).tolist():
         known_sites = matches[matches[:, 0] == site, 1] - n  # nearest first
-        known[site] = True
+        known_as[site] = str(folds["site"].iloc[known_sites[0]])
         folds_without_place = (
             k
             for k in known_fold[known_sites]
             if not collocated_sites.select_elsewhere(place, known_fold, k)[known_sites].any()
         )
         fold[site] = next(folds_without_place, models.ALL_SITES)
-    return fold, known
+    return fold, np.array(known_as, str)
 
 
-def _read_inputs(
-    experiment: Experiment, raw: xr.Dataset, days: NDArray[np.datetime64], trained: TrainedModel
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return forcing (site, day, forcing) and statics (site, static), of the file or the cells.
+@dataclass(frozen=True)
+class Scored:
+    """Scores of probes, and what was scored.
 
-    Values are in physical units; those of sites outside the domain are NaN.
+    Attributes:
+      summary: scores in the form of summary.json, as `score_probes` returns them.
+      probes: the probes.
+      candidates: the predictions of every arm and baseline, on the days of the probes.
     """
-    features = trained.features
-    if experiment.inputs_from == "own":
-        _check_own_inputs(experiment, raw, features)
-        forcing = [raw[name].reindex(time=days).values.T for name in features.forcing]
-        static = [raw[name].values for name in features.static]
-    else:
-        sources = experiment_sources.open_sources(experiment)
-        y, x = sources.window.cells_of(raw.lat.values, raw.lon.values)
-        outside = y < 0
 
-        def at_sites(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-            at_cells = sources.on_cells(name, values)[..., y, x]
-            at_cells[..., outside] = np.nan
-            return at_cells
-
-        def series(name: str) -> NDArray[np.float32]:
-            # Read in blocks: all days of all cells of a large domain would not fit into memory.
-            blocks = np.array_split(days, -(-len(days) // schema.BLOCK_DAYS))
-            dataset = sources.forcing[name]
-            fields = (remap.read_days(dataset, name, block) for block in blocks)
-            return np.concatenate([at_sites(name, values) for values in fields]).T
-
-        forcing = [series(n) for n in features.forcing]
-        static = [at_sites(n, sources.static_values[n]) for n in features.static]
-    empty = np.zeros((raw.sizes["place"], 0), np.float32)
-    return np.stack(forcing, 2), np.stack(static, 1) if static else empty
-
-
-def _check_own_inputs(experiment: Experiment, raw: xr.Dataset, features: Features) -> None:
-    """Check that the file has the inputs of models that were trained on each site's own inputs.
-
-    Raises:
-      DataError: If inputs are missing, naming them.
-    """
-    missing = []
-    for kind, names in (("each day", features.forcing), ("once", features.static)):
-        absent = [f"{n} ({experiment.table[n].units})" for n in names if n not in raw]
-        if absent:
-            missing.append(f"{kind} {', '.join(absent)}")
-    if missing:
-        problem = (
-            f"own inputs missing: the models of {experiment.name} were trained on inputs of each "
-            f"site itself (inputs_from: own), not of its cell, so every site in the file must have "
-            f"{'; '.join(missing)}"
-        )
-        hint = (
-            "add them to the file and to its entry's mapping, or use an experiment that takes "
-            "inputs from cells (inputs_from: cell)"
-        )
-        raise DataError(str(raw.attrs["entry"]), problem, remedy=hint)
+    summary: Json
+    probes: Probes
+    candidates: list[Candidate]
 
 
 def score_probes(
@@ -265,57 +228,129 @@ def score_probes(
     sites_url: str,
     adjust: bool = False,
 ) -> Json:
+    """Return the scores of `score_with_series` alone."""
+    return score_with_series(experiment, workspace, progress, sites_url, adjust).summary
+
+
+def score_with_series(
+    experiment: Experiment,
+    workspace: Workspace,
+    progress: Progress,
+    sites_url: str,
+    adjust: bool = False,
+    nearest_km: float = 0.0,
+) -> Scored:
     """Score every arm and baseline at the sites of a file.
 
     Args:
-      experiment: the experiment that was trained.
-      workspace: has its models.
+      experiment: the experiment that was trained; or, with `models`, one that says where inputs
+        are for models that were trained elsewhere.
+      workspace: its folder, which has its models.
       progress: is updated after every arm.
       sites_url: a table, a file in the form of the experiment's in-situ source, or
         CATALOG.yaml:NAME.
       adjust: also estimate an offset for every site: adds `adjustment` to every group.
+      nearest_km: how far the cell may be that gives a site in no cell with forcing its inputs.
 
     Returns:
       Scores in the form of summary.json, for each group of sites: `unseen`, `out_of_fold` and
       `trained`; those of the first of these that has scored sites are also at the top level.
+      `probes` has those of every site.
 
     Raises:
-      SoilweaveError: If there are no complete models, or the file is not as its catalog entry says.
+      SoilweaveError: If there are no complete models, the file is not as its catalog entry says, or
+        models that were trained elsewhere find no inputs for any site.
     """
-    cube = Cube.of(experiment, workspace)
-    for name in ("folds", "models"):
-        workspace.artefact(name).digest(experiment)
-    root = workspace.url("models")
-    progress.start("score", len(experiment.arms) + 1, "arms")
-    folds = tables.read_table(workspace.url("folds.parquet"))
+    known = known_models.find(experiment, workspace)
+    progress.start("score", len(known.trained.arms) + 1, "arms")
     if adjust:
-        bias_adjustment.check_held_out_errors(experiment, cube)
-    trained = models.load_model(root, ModelKey(experiment.arms[0], models.ALL_SITES, 0))
-    probes = read_probes(experiment, folds, trained, sites_url)
-    priors = bias_adjustment.learn_priors(experiment, workspace, cube, folds) if adjust else None
-    for note in probes.notes:
+        known_models.check_priors(known)
+    trained = known.load_any()
+    probes = read_probes(experiment, known.folds, trained, sites_url, nearest_km)
+    probes = replace(probes, fold=known.folds_with_models(probes.fold))
+    if experiment.models is not None:
+        _check_any_inputs(experiment, probes, sites_url)
+    priors = known_models.read_priors(known) if adjust else None
+    for note in (*probes.notes, *_describe_models(experiment, known)):
         progress.note(note)
+    candidates = _predict_all(experiment, known, probes, trained, progress)
+    summary = _summarise(experiment, known, probes, candidates, priors)
+    summary |= {"sites": sites_url, "updates": known.updates, "models": experiment.models}
+    progress.finish(f"{probes.known.sum()} known sites, {(~probes.known).sum()} others")
+    return Scored(summary, probes, candidates)
+
+
+def _describe_models(experiment: Experiment, known: KnownModels) -> list[str]:
+    """Return a line on models that were trained elsewhere, and on their inputs."""
+    if experiment.models is None:
+        return []
+    sources, trained = experiment.sources, known.trained
+    inputs = f"{', '.join(sources.forcing)} of catalog {sources.catalog}"
+    if experiment.inputs_from == "own":
+        inputs = "each site's own"
+    return [f"models of {trained.name}, {trained.n_seeds} members; inputs: {inputs}"]
+
+
+def _predict_all(
+    experiment: Experiment,
+    known: KnownModels,
+    probes: Probes,
+    trained: TrainedModel,
+    progress: Progress,
+) -> list[Candidate]:
+    """Predict every site with every arm, and with the baselines that there are."""
     candidates = []
-    for arm in experiment.arms:
-        candidates.append(_predict_arm(experiment, root, arm, probes, trained))
+    for arm in known.trained.arms:
+        candidates.append(_predict_arm(known, arm, probes, trained))
         progress.advance()
-    if files.exists(models.ridge_url(root, models.ALL_SITES)):
-        candidates.append(_predict_ridge(root, probes, trained))
+    if files.exists(models.ridge_url(known.root, models.ALL_SITES)):
+        candidates.append(_predict_ridge(known.root, probes, trained))
     if experiment.sources.satellite is not None:
         days = probes.sites.days
         candidates.append(scoring.satellite_at_places(experiment, (probes.lat, probes.lon), days))
-    summary = _summarise(experiment, probes, candidates, priors)
-    summary |= {"sites": sites_url, "updates": models.recorded_updates(experiment, workspace)}
-    progress.finish(f"{probes.known.sum()} known sites, {(~probes.known).sum()} others")
-    return summary
+    return candidates
 
 
-def _predict_arm(
-    experiment: Experiment, root: str, arm: str, probes: Probes, trained: TrainedModel
-) -> Candidate:
+def _check_any_inputs(experiment: Experiment, probes: Probes, sites_url: str) -> None:
+    """Check that a site has inputs on a day with an observation.
+
+    Raises:
+      DataError: If none has; it says how far the cells with forcing are, and what to type.
+    """
+    observed = np.isfinite(probes.sites.observed)
+    if not observed.any() or (observed & ~probes.without_inputs).any():
+        return
+    km, ids = probes.inputs.cell_km, np.array(probes.sites.ids)
+    catalog, far = experiment.sources.catalog, np.isfinite(km) & (km > 0)
+    problems, hints = [], list[str]()
+    if far.any():
+        named = examine.join_names(ids[far].tolist())
+        nearest, furthest = (f"{value:.0f}" for value in (km[far].min(), km[far].max()))
+        away = nearest if nearest == furthest else f"{nearest} to {furthest}"
+        problems.append(
+            f"no inputs: {named} in no cell for which catalog {catalog} has forcing, but {away} km "
+            "from the nearest"
+        )
+        sensible = km[far & (km <= config.FARTHEST_CELL_KM)]
+        if len(sensible):
+            hints.append(f"take its inputs with --nearest {np.ceil(sensible.max()):.0f}")
+    if not far.all():
+        named = examine.join_names(ids[~far].tolist())
+        days = probes.sites.days[observed.any(0)]
+        problems.append(
+            f"no inputs: catalog {catalog} has no forcing for {named} on any of the days observed, "
+            f"{days[0]} to {days[-1]}"
+        )
+    command = f"soilweave score EXPERIMENT.yaml --models {experiment.models} --sites {sites_url}"
+    hints.append(f"name an experiment whose sources cover these places and days: {command}")
+    raise DataError(sites_url, *problems, remedy="; or ".join(hints))
+
+
+def _predict_arm(known: KnownModels, arm: str, probes: Probes, trained: TrainedModel) -> Candidate:
     """Predict every site with the ensemble of an arm, by the models of the site's fold."""
+    experiment, root = known.trained, known.root
     fold = ensemble.evaluation_folds(experiment, arm, probes.fold)
-    places = ensemble.scale_inputs(trained, probes.forcing, probes.static)
+    places = ensemble.scale_inputs(trained, probes.inputs.forcing, probes.inputs.static)
     members = ensemble.predict_members(experiment, root, arm, places, fold)
     calibrations = models.read_calibrations(root, arm)
     heads = models.trained_heads(experiment, arm)
@@ -327,7 +362,7 @@ def _predict_arm(
 
 def _predict_ridge(root: str, probes: Probes, trained: TrainedModel) -> Candidate:
     """Predict every site with the ridge regression of the site's fold."""
-    places = ensemble.scale_inputs(trained, probes.forcing, probes.static)
+    places = ensemble.scale_inputs(trained, probes.inputs.forcing, probes.inputs.static)
     series = np.empty(probes.sites.observed.shape, np.float32)
     for fold in np.unique(probes.fold).tolist():
         in_fold = probes.fold == fold
@@ -342,7 +377,11 @@ def _fold_names(fold: NDArray[np.int64]) -> NDArray[np.str_]:
 
 
 def _summarise(
-    experiment: Experiment, probes: Probes, candidates: list[Candidate], priors: Priors | None
+    experiment: Experiment,
+    known: KnownModels,
+    probes: Probes,
+    candidates: list[Candidate],
+    priors: Priors | None,
 ) -> Json:
     """Score each group of sites; the group of unseen sites, if any is scored, is the main one."""
     # If no fold holds a known site out, as without folds, every model was trained on it.
@@ -353,6 +392,7 @@ def _summarise(
         "trained": probes.known & ~held_out,
     }
     summaries: Json = {}
+    by_probe: list[Json] = []
     unscored, without_any_inputs = _days_without_inputs(probes)
     reason = "left out by qc.exclude_sites"
     unscored += [{"id": site, "arm": "every", "reason": reason} for site in probes.excluded]
@@ -361,6 +401,7 @@ def _summarise(
             sites = probes.sites.select(in_group)
             own = [c.select(in_group) for c in candidates]
             table, summaries[name] = scoring.score_candidates(sites, own, experiment.judging)
+            by_probe += _describe_probes(probes, name, in_group, table)
             if priors:
                 summaries[name]["adjustment"] = bias_adjustment.score_adjusted(
                     sites, own, probes.fold[in_group], priors, experiment.judging
@@ -368,13 +409,37 @@ def _summarise(
             unscored += [
                 i for i in scoring.list_unscored(table) if i["id"] not in without_any_inputs
             ]
-    default = "trained" if experiment.folds.kind == "none" else "out_of_fold"
+    default = "trained" if known.trained.folds.kind == "none" else "out_of_fold"
     main = next((name for name, group in summaries.items() if group["n_sites"]), default)
     place = {"place": "seen" if main == "trained" else "unseen"}
     days = probes.sites.days[np.isfinite(probes.sites.observed).any(axis=0)]
     period = (days[0].item(), days[-1].item()) if len(days) else experiment.test_period
-    header = scoring.summary_header(experiment, period)
-    return {**header, **place, **summaries.get(main, {}), **summaries, "not_scored": unscored}
+    trained = known.trained.model_copy(update={"judging": experiment.judging})
+    header = scoring.summary_header(trained, period)
+    listed = {"probes": by_probe, "not_scored": unscored}
+    return {**header, **place, **summaries.get(main, {}), **summaries, **listed}
+
+
+def _describe_probes(
+    probes: Probes, group: str, in_group: NDArray[np.bool_], table: pd.DataFrame
+) -> list[Json]:
+    """Return place and scores of each site of a group, by arm and baseline; None if not scored."""
+    scores: dict[str, dict[str, Json]] = {}
+    for row in table.to_dict("records"):
+        of_site = scores.setdefault(str(row["id"]), {}).setdefault(str(row["arm"]), {})
+        of_site |= {"n": int(row["n"]), str(row["metric"]): scoring.json_number(row["value"])}
+    return [
+        {
+            "id": probes.sites.ids[i],
+            "group": group,
+            "known_as": str(probes.known_as[i]) or None,
+            "lat": float(probes.lat[i]),
+            "lon": float(probes.lon[i]),
+            "cell_km": scoring.json_number(float(probes.inputs.cell_km[i])),
+            "scores": scores[probes.sites.ids[i]],
+        }
+        for i in np.flatnonzero(in_group).tolist()
+    ]
 
 
 def _days_without_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
@@ -382,12 +447,14 @@ def _days_without_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
     observed = np.isfinite(probes.sites.observed)
     n_observed = observed.sum(1)
     n_lost = (probes.without_inputs & observed).sum(1)
+    counts = zip(probes.sites.ids, n_lost.tolist(), n_observed.tolist(), strict=True)
     rows = [
         {"id": site, "arm": "every", "reason": f"{lost} of {n} observed days without inputs"}
-        for site, lost, n in zip(
-            probes.sites.ids, n_lost.tolist(), n_observed.tolist(), strict=True
-        )
+        for site, lost, n in counts
         if lost
     ]
+    for row, km in zip(rows, probes.inputs.cell_km[n_lost > 0].tolist(), strict=True):
+        if 0 < km < np.inf:
+            row["reason"] += f"; the nearest cell with forcing is {km:.0f} km away"
     all_lost = (n_lost == n_observed) & (n_observed > 0)
     return rows, {site for site, lost in zip(probes.sites.ids, all_lost, strict=True) if lost}

@@ -57,6 +57,10 @@ ErrorName = Literal[
 REFERENCE_ARM = "multiscale"  # compared with all other arms and baselines, and shown first
 SATELLITE_BASELINE = "footprint"  # name of the satellite's own values among the baselines
 
+# The farthest cell whose inputs `score` offers to a probe in none. The training sites of `scan`
+# take what their stations do not measure from cells at up to 177 km.
+FARTHEST_CELL_KM = 150.0
+
 # Settings that change nothing that MLflow has; a run there is the same whatever they are.
 NOT_OF_THE_RUN = ("compute", "product", "reference_period")
 
@@ -264,7 +268,8 @@ class Experiment(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     )
     models: str | None = Field(
         None,
-        description="URL of the models/ folder of another experiment, to use instead of training",
+        description="models to use instead of training: URL of the models/ folder of another "
+        "experiment, or the name of models that come with soilweave",
     )
     sources: SourcesConfig
     baselines: Names = Field(

@@ -137,9 +137,10 @@ def read_settings(kind: str, name: str) -> Settings:
 
 
 def list_presets(kind: str) -> list[str]:
-    """List the names of the presets of a kind, `experiments` or `recipes`."""
+    """List the names of the presets of a kind, `experiments`, `recipes` or `models`."""
     folder = importlib.resources.files("pipeline.experiment") / "presets" / kind
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
+    items = folder.iterdir() if folder.is_dir() else ()
+    return sorted(item.name.removesuffix(".yaml") for item in items)
 
 
 def settings_for_mapping(models: str | None, bbox: str | None, period: str | None) -> list[str]:

@@ -23,6 +23,7 @@ from model.streaming import StatefulPredictor, warm_up
 from pipeline import files
 from pipeline.cluster import ray_cluster
 from pipeline.errors import DamagedError
+from pipeline.experiment import shipped_models
 from pipeline.experiment.config import Experiment
 from pipeline.predict.tile_climatology import TileClimatology
 from pipeline.storage import climatology, maps_schema, models, schema, zarr_arrays
@@ -135,7 +136,7 @@ class MapSpec:
       experiment_json: The resolved experiment, as JSON.
       root: URL of the workspace that maps/ and state/ are written to.
       cube: URL of the cube.
-      models_root: URL of the models.
+      models_root: URL of the models, as the driver has them.
       run: Differs from run to run, so that no process keeps the models of an earlier one.
       queue: Receives the number of blocks done, for progress; None reports nothing.
     """
@@ -186,6 +187,7 @@ class MapTile:
         self._ensembles: dict[str, list[TrainedModel]] = {}
         self.experiment = Experiment.model_validate_json(spec.experiment_json)
         self.cube = Cube.open(spec.cube).within(self.experiment.period)
+        self.models_root = shipped_models.url_here(self.experiment.models, spec.models_root)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(self.experiment.compute.cpus_per_worker)
 
@@ -212,7 +214,7 @@ class MapTile:
     def _load_models(self, arm: str) -> list[TrainedModel]:
         """Return the models of an arm, which are kept for further tiles."""
         if arm not in self._ensembles:
-            ensemble = models.load_ensemble(self.spec.models_root, arm)  # type: ignore[arg-type]
+            ensemble = models.load_ensemble(self.models_root, arm)  # type: ignore[arg-type]
             self._ensembles[arm] = ensemble
         return self._ensembles[arm]
 
@@ -243,7 +245,7 @@ class TileWriter:
     ) -> None:
         """Prepare to write; nothing is read yet."""
         self.tile, self.heads = tile, members[0].heads
-        calibrations = models.read_calibrations(task.spec.models_root, arm)
+        calibrations = models.read_calibrations(task.models_root, arm)
         self.calibration = calibrations[models.fold_name(models.ALL_SITES)]
         self.variable = task.experiment.table[task.experiment.target]
         self.target, self.root = task.experiment.target, task.spec.root
@@ -262,9 +264,7 @@ class TileWriter:
         ]
         self.shards: list[Json] = []
         self.steps = 0  # of each member's LSTM in each cell
-        self.space = (
-            models.read_attribute_space(task.spec.models_root) if "site" in self.heads else None
-        )
+        self.space = models.read_attribute_space(task.models_root) if "site" in self.heads else None
         self.climate, self.variance = RunningSum(), RunningSum()
         self.first_period = task.experiment.period  # without the days that updates have added
         # Maps with the reference period, and the state that keeps values of it, "" for none yet.

@@ -52,6 +52,7 @@ def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json
     variable = experiment.table[experiment.target]
     maps = workspace.artefact("maps").manifest() or {}
     root, _ = models.find_models(experiment, workspace)
+    trained = models.trained_in(experiment, workspace)
     chain = origins.read_chain(experiment, workspace)
     manifests = (chain.get("cube", {}), workspace.artefact("scores").manifest() or {})
     summary = (files.read_json(workspace.url("summary.json")) or {}) if scored else {}
@@ -66,14 +67,14 @@ def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json
             "what": "daily means, with the standard deviation of the error and a quality flag",
         },
         "arms": {
-            arm: _describe_arm(experiment, root, arm)
+            arm: _describe_arm(experiment, trained, root, arm)
             | {"checkpoints": origins.list_members(chain, arm)}
             for arm in experiment.arms
         },
         "recipe": {
-            "name": experiment.recipe,
+            "name": trained and trained.recipe,
             "updates": models.recorded_updates(experiment, workspace),
-            "tuned_on": experiment.tuned_on,
+            "tuned_on": trained and trained.tuned_on,
         },
         "data": {
             name: {key: entry[key] for key in SHOWN_OF_ENTRIES if key in entry}
@@ -81,15 +82,15 @@ def describe(experiment: Experiment, workspace: Workspace, scored: bool) -> Json
             for name, entry in manifest.get("entries", {}).items()
         },
         "catalog": experiment.sources.catalog,
-        "training_period": [str(day) for day in experiment.train_period],
-        "test_period": [str(day) for day in experiment.test_period],
+        "training_period": trained and [str(day) for day in trained.train_period],
+        "test_period": trained and [str(day) for day in trained.test_period],
         "maps": [
             str(experiment.period[0]),
             maps.get("complete_through", str(experiment.period[1])),
         ],
         "days_with_preliminary_forcing": maps.get("preliminary", []),
         "domain": _describe_domain(experiment),
-        "held_out": experiment.folds.layout,
+        "held_out": trained and trained.folds.layout,
         "scores": _describe_scores(summary),
         "limits": _limits(experiment, summary),
         "code_commit": maps.get("git_commit"),
@@ -109,13 +110,20 @@ def _describe_domain(experiment: Experiment) -> Json:
     }
 
 
-def _describe_arm(experiment: Experiment, root: str, arm: Arm) -> Json:
-    """Return what the product of an arm was made from."""
-    facts = product_facts.read_facts(experiment, root, arm)
+def _describe_arm(experiment: Experiment, trained: Experiment | None, root: str, arm: Arm) -> Json:
+    """Return what the product of an arm was made from.
+
+    Args:
+      experiment: The experiment, which has the inputs of the maps.
+      trained: The one that the models were trained in; None if that is not known.
+      root: URL of the models.
+      arm: The arm.
+    """
+    facts = product_facts.read_facts(trained or experiment, root, arm)
     return {
         "members": len(facts.seeds),
-        "learnt_from": facts.learnt_from(),
-        "inputs": [*facts.inputs],
+        "learnt_from": facts.learnt_from() if trained else [],
+        "inputs": [*product_facts.read_facts(experiment, root, arm).inputs],
     }
 
 
@@ -208,9 +216,9 @@ def to_markdown(card: Json) -> str:
         "",
         f"- **Days**: {card['maps'][0]} to {card['maps'][1]}",
         f"- **Region**: {edges} degrees; {domain['grid']}",
-        f"- **Recipe**: {recipe['name']}{updates}",
+        f"- **Recipe**: {recipe['name'] or 'not known'}{updates}",
         f"- **Trained on** {_span(card['training_period'])}, **tested on** "
-        f"{_span(card['test_period'])}: {card['held_out']}",
+        f"{_span(card['test_period'])}: {card['held_out'] or 'not known'}",
         f"- **Code**: commit {card['code_commit'] or 'unknown'}",
         "",
         "## Arms",
@@ -226,13 +234,13 @@ def to_markdown(card: Json) -> str:
     for name, entry in card["data"].items():
         columns = (entry.get(key, "") for key in ("license", "doi", "period"))
         lines.append(f"| {name} | {' | '.join(map(str, columns))} |")
-    lines += ["", "## Scores", "", *_score_lines(card["scores"])]
+    lines += ["", "## Scores", "", *score_lines(card["scores"])]
     lines += ["## Limits", "", *(f"- {sentence}" for sentence in card["limits"]), ""]
     return "\n".join(lines)
 
 
-def _score_lines(scores: Json) -> list[str]:
-    """Return the tables of scores."""
+def score_lines(scores: Json) -> list[str]:
+    """Return the tables of scores, as `describe` has them, in Markdown."""
     if not scores:
         return ["There are none.", ""]
     lines = []
@@ -257,5 +265,5 @@ def _score_cell(found: Json | None, key: str) -> str:
     return f"{found[key]:.3g}{interval}"
 
 
-def _span(period: list[str]) -> str:
-    return f"{period[0]} to {period[1]}"
+def _span(period: list[str] | None) -> str:
+    return f"{period[0]} to {period[1]}" if period else "days that are not known"

@@ -19,8 +19,9 @@ from model.ridge import Ridge
 from model.sampling import steps_per_epoch
 from pipeline import files
 from pipeline.errors import ConfigError, DamagedError, StoreError
+from pipeline.experiment import shipped_models
 from pipeline.storage import tables
-from pipeline.storage.artefacts import Artefact
+from pipeline.storage.artefacts import Artefact, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from model.checkpoint import TrainedModel
     from model.recipe import Arm
     from pipeline.experiment.config import Experiment
-    from pipeline.storage.artefacts import Workspace
 
 
 T = TypeVar("T")
@@ -134,15 +134,31 @@ def _read_and_decode(url: str, decode: Callable[[bytes], T]) -> T:
 
 
 def find_models(experiment: Experiment, workspace: Workspace) -> tuple[str, str]:
-    """Return the URL and the digest of an experiment's models: its own ones, or `models: URL`.
+    """Return the URL and the digest of an experiment's models: its own ones, or those of `models`.
 
     Raises:
       StoreError: If there are no complete models, or they were trained with other settings.
     """
     if experiment.models is None:
         return workspace.url("models"), workspace.artefact("models").digest(experiment)
-    root = files.make_absolute(experiment.models).rstrip("/")
+    root = shipped_models.models_url(experiment.models)
     return root, Artefact("models", f"{root}/").digest()
+
+
+def trained_in(experiment: Experiment, workspace: Workspace) -> Experiment | None:
+    """Return the experiment that an experiment's models were trained in, itself or another.
+
+    Returns:
+      The experiment; None if the models that `models` names have no experiment.yaml beside them.
+
+    Raises:
+      StoreError: If there are no complete models.
+    """
+    if experiment.models is None:
+        return experiment
+    root, _ = find_models(experiment, workspace)
+    home = Workspace(root.rpartition("/")[0])
+    return home.described() if files.exists(home.url("experiment.yaml")) else None
 
 
 def recorded_updates(experiment: Experiment, workspace: Workspace) -> int | None:
@@ -300,6 +316,18 @@ def load_ensembles(
         hint = "use models of this target, or change target"
         raise ConfigError(f"models {root}", *problems, remedy=hint)
     return root, members
+
+
+def with_arms_of(root: str, experiment: Experiment) -> Experiment:
+    """Return an experiment with those of its arms that a folder has models of, if there are any.
+
+    Args:
+      root: URL of the models.
+      experiment: The experiment.
+    """
+    here = files.list_folder(root)
+    arms = tuple(arm for arm in experiment.arms if arm in here)
+    return experiment.model_copy(update={"arms": arms or experiment.arms})
 
 
 def check_inputs(

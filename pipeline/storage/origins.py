@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pipeline import files
+from pipeline.experiment import shipped_models
 from pipeline.storage import artefacts
 from pipeline.storage.artefacts import Artefact
 from pipeline.storage.cube import Cube
@@ -37,7 +37,7 @@ def read_chain(experiment: Experiment, workspace: Workspace) -> dict[str, Json]:
     holders = {name: workspace.artefact(name) for name in CHAIN}
     holders["cube"] = workspace.prepared(experiment).artefact("cube")
     if experiment.models is not None:
-        url = files.make_absolute(experiment.models).rstrip("/")
+        url = shipped_models.models_url(experiment.models)
         holders["models"] = Artefact("models", f"{url}/")
     manifests = {name: artefact.manifest() for name, artefact in holders.items()}
     found = {name: manifest for name, manifest in manifests.items() if manifest is not None}

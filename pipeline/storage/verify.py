@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import DamagedError, StoreError
+from pipeline.errors import ConfigError, DamagedError, StoreError
+from pipeline.experiment import shipped_models
 from pipeline.storage import artefacts, backup, exports, records
 from pipeline.storage.cube import Cube
 
@@ -309,9 +310,9 @@ class _Verification:
             if name == "cube":
                 cube = Cube.manifest(experiment, self.workspace)
                 return Cube.digest(cube, experiment) if cube else None
-            url = files.make_absolute(str(experiment.models)).rstrip("/")
+            url = shipped_models.models_url(str(experiment.models))
             manifest = artefacts.Artefact("models", f"{url}/").manifest()
-        except StoreError:
+        except (ConfigError, StoreError):
             return None
         return None if manifest is None else artefacts.digest_of(manifest)
 

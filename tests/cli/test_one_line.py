@@ -308,7 +308,6 @@ DRIVERS = {
         "https://data.earthdata.nasa.gov/SMAP_L3_SM_P_20191212_R19240_001.h5",
         {"login": "earthdata"},
     ),
-    "aiohttp_retry": ("points.PointsSource", "http://127.0.0.1:9/a.nc", {"place": "cell"}),
 }
 
 

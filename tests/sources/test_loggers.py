@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from model.features import Features
-from pipeline import cli
+from pipeline.cli import score
 from pipeline.doctor import probe_file
 from pipeline.errors import DataError
 from pipeline.evaluate import probes
@@ -287,7 +287,7 @@ def test_sites_without_satellite_values_are_counted(capsys, monkeypatch):
         for i in range(7, 19)  # 10 among them
     ]
     monkeypatch.setattr(sys, "argv", ["soilweave"])
-    cli._print_scores({"not_scored": [few, *none, *short]})
+    score.print_scores({"not_scored": [few, *none, *short]})
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines == [
         "not scored: far every: 3 of 20 observed days without inputs",

@@ -1,4 +1,4 @@
-"""What soilweave made in schema versions 2 and 3 is used as it is by that of today."""
+"""What soilweave made in each schema version is used as it is by that of today."""
 
 from __future__ import annotations
 
@@ -134,9 +134,29 @@ def old(tmp_path) -> Old:
     return unpacked(2, tmp_path / "old")
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(params=earlier_versions.COUNTS_FROM_1970)
 def earlier(request, tmp_path) -> Old:
+    """Of a version whose blocks are counted from 1970."""
     return unpacked(request.param, tmp_path / "old")
+
+
+VERSIONS = range(earlier_versions.VERSION2, schema.SCHEMA_VERSION + 1)
+
+
+@pytest.fixture(params=VERSIONS)
+def recorded(request, tmp_path) -> Old:
+    """Of any version, that of today included, as an earlier release wrote it."""
+    return unpacked(request.param, tmp_path / "old")
+
+
+def test_every_version_is_recorded(tmp_path):
+    """A new version needs a recording: docs/decisions/earlier-versions.md."""
+    found = {path.name for path in ARCHIVES.glob("*.tar.gz")}
+    assert found == {f"version{version}.tar.gz" for version in VERSIONS}
+    for version in VERSIONS:
+        old = unpacked(version, tmp_path / str(version))
+        made = {name: old.recorded(name)["schema"] for name in ("cube", "folds", "models", "maps")}
+        assert made == dict.fromkeys(made, version)
 
 
 @pytest.fixture
@@ -169,20 +189,19 @@ def test_the_archive_is_of_version_2_and_has_old_names_of_settings_and_drivers(o
     assert old.recorded()["source forcing"] == RECORDED["forcing"]
 
 
-def test_every_stage_is_complete_and_touches_nothing(earlier):
-    before = earlier.state()
-    assert {earlier.recorded(name)["schema"] for name in ("cube", "maps")} == {earlier.version}
-    assert {stage: earlier.run(stage) for stage in COMPLETE} == COMPLETE
-    assert {stage: earlier.run(stage, overwrite=True) for stage in COMPLETE} == COMPLETE
-    assert earlier.state() == before
+def test_every_stage_is_complete_and_touches_nothing(recorded):
+    before = recorded.state()
+    assert {stage: recorded.run(stage) for stage in COMPLETE} == COMPLETE
+    assert {stage: recorded.run(stage, overwrite=True) for stage in COMPLETE} == COMPLETE
+    assert recorded.state() == before
 
 
-def test_earlier_copies_are_complete_and_so_is_the_cube_read_from_them(earlier):
-    before, folder = earlier.state(), f"{earlier.folder}/copies"
+def test_earlier_copies_are_complete_and_so_is_the_cube_read_from_them(recorded):
+    before, folder = recorded.state(), f"{recorded.folder}/copies"
     staged = f"sources.staged={folder}"
-    assert earlier.run(copy_sources, staged) == f"all sources are already copied to {folder}"
-    assert {stage: earlier.run(stage, staged) for stage in COMPLETE} == COMPLETE
-    assert earlier.state() == before
+    assert recorded.run(copy_sources, staged) == f"all sources are already copied to {folder}"
+    assert {stage: recorded.run(stage, staged) for stage in COMPLETE} == COMPLETE
+    assert recorded.state() == before
 
 
 def test_a_cube_of_version_2_is_complete_where_it_is_read_from_new_copies(old, local_ray):
@@ -305,8 +324,8 @@ def test_recordings_of_an_entry_outlive_the_move_of_its_driver(moved):
     assert recordings.entry_digest({"driver": moved, "args": args}) == before
 
 
-def test_earlier_artefacts_open(earlier):
-    old = earlier
+def test_earlier_artefacts_open(recorded):
+    old = recorded
     url = old.workspace.url("cube.zarr")
     cube = Cube.open(url)
     assert cube.site_ids == tuple(f"sites-{i:02d}" for i in range(8))
@@ -326,8 +345,8 @@ def test_earlier_artefacts_open(earlier):
     assert old.workspace.described().qc.duplicate_sites == "longest"
 
 
-def test_earlier_models_predict_and_score_what_they_did(earlier, local_ray):
-    old = earlier
+def test_earlier_models_predict_and_score_what_they_did(recorded, local_ray):
+    old = recorded
     root = Path(old.workspace.root)
     for name in ("maps", "state"):
         shutil.move(root / name, old.folder / f"{name}-before")
@@ -468,8 +487,8 @@ def test_what_version_2_recorded_is_verified_and_the_rest_is_counted(old):
     assert ("folds.parquet", verify.DAMAGED) in {(p.key, p.kind) for p in found}
 
 
-def test_what_an_earlier_version_made_is_published(earlier, tmp_path):
-    old = earlier
+def test_what_an_earlier_version_made_is_published(recorded, tmp_path):
+    old = recorded
     before = old.state()
     publish.publish(old.workspace, str(tmp_path / "p"), SilentProgress())
     opened = publications.open_maps(str(tmp_path / "p"), group="series")
