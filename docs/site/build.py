@@ -68,7 +68,16 @@ def run_snippets(folder: Path, pages: list[str]) -> int:
     Buckets are those of an S3 server on this machine.
     """
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "-q"]
-    command += ["-p", "snippets", "-p", "no:cacheprovider", "--tb=short", "--show-capture=no"]
+    command += [
+        "-p",
+        "snippets",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:warnings",
+        "--tb=short",
+        "--show-capture=no",
+    ]
     with seaweed(folder, bucket="bucket") as store:
         environment = python_environment() | store.environment
         environment |= {"SNIPPETS_FOLDER": str(folder), "MPLBACKEND": "Agg"}

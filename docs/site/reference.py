@@ -108,14 +108,17 @@ def _accepted(described: Json, schema: Json) -> str:
 
 
 def _limits(branch: Json) -> str:
-    """Return the limits of a number in words."""
-    words = {
-        "minimum": "from",
-        "exclusiveMinimum": "above",
-        "maximum": "to",
-        "exclusiveMaximum": "below",
-    }
-    return "".join(f" {word} {branch[key]:.12g}" for key, word in words.items() if key in branch)
+    """Return the limits of a number in words; an exclusive one says more than the other."""
+    text = ""
+    for word, key, plain, plain_key in (
+        ("above", "exclusiveMinimum", "from", "minimum"),
+        ("below", "exclusiveMaximum", "to", "maximum"),
+    ):
+        if key in branch:
+            text += f" {word} {branch[key]:.12g}"
+        elif plain_key in branch:
+            text += f" {plain} {branch[plain_key]:.12g}"
+    return text
 
 
 def variables() -> str:

@@ -61,6 +61,7 @@ pytest_collect_file = Sybil(
         PythonCodeBlockParser(),
         SkipParser(),
     ],
+    path=str(Path(__file__).resolve().parents[1]),
     patterns=["*.md"],
 ).pytest()
 
