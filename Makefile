@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs lint units stages scores weights sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
+.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs docs lint units stages scores weights sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
 
 setup: .venv/ready
 
@@ -83,6 +83,15 @@ test-cluster: setup
 # Whole runs: interrupted, in bad stores, on S3, over many kinds of sources; and other long tests.
 test-runs: .venv/gpu $(if $(shell command -v npm),browser)
 	$(BIN)/pytest -m runs -o faulthandler_timeout=900 $(ARGS)
+
+# The site, in build/docs: the snippets of tutorials and how-tos are run, and warnings are errors. ARGS="--only
+# PAGE.md ..." runs the snippets of some pages, --no-snippets builds alone, --external asks other hosts too.
+docs: .venv/docs demo
+	PYTHONPATH=tests/fixtures $(BIN)/python docs/site/build.py --workspace $(WORKSPACE) $(ARGS)
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 # The results on real sites of docs/results.md; needs SOILWEAVE_DATA; an hour on 2 cores.
 CUBE := --set cube=$(WORKSPACE)/scan/cube.zarr
