@@ -48,10 +48,11 @@ def loaded_from_elsewhere(site: Path) -> list[str]:
     return problems
 
 
-def copy_workspace(demo: Path, folder: Path) -> None:
-    """Make the folder that snippets run in: a copy of the demo, and what a clone has beside it."""
+def copy_workspace(workspace: Path, folder: Path) -> None:
+    """Make the folder that snippets run in: the demo's experiments, and what a clone has."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(demo, folder / "workspace" / "demo")
+    for name in ("demo", "demo-few"):
+        shutil.copytree(workspace / name, folder / "workspace" / name)
     for name in (".venv", "catalogs", "infra", "pipeline", "tests"):
         (folder / name).symlink_to(ROOT / name)
 
@@ -103,7 +104,7 @@ def main() -> int:
     parser.add_argument("--no-snippets", action="store_true", help="build the pages alone")
     options = parser.parse_args()
     folder = ROOT / RUNS_IN
-    copy_workspace(Path(options.workspace) / "demo", folder)
+    copy_workspace(Path(options.workspace), folder)
     failed = 0 if options.no_snippets else run_snippets(folder, options.only or [*PAGES])
     if options.only:
         return failed
