@@ -72,9 +72,8 @@ def _fill_page(app: Sphinx, name: str, source: list[str]) -> None:
     if app.env.doc2path(name).suffix == ".ipynb":
         source[0] = notebooks.run(source[0], Path(app.config.workspace_folder))
     else:
-        source[0] = re.sub(
-            r"<!-- site: ([\w-]+) -->", lambda found: reference.PAGES[found[1]](), source[0]
-        )
+        marker = re.compile(r"^<!-- site: ([\w-]+) -->$", re.M)
+        source[0] = marker.sub(lambda found: reference.PAGES[found[1]](), source[0])
 
 
 def _draw_math(self: HTML5Translator, node: nodes.math | nodes.math_block) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ def run(text: str, folder: Path) -> str:
       CellExecutionError: If a cell fails.
     """
     notebook = nbformat.reads(text, as_version=4)
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # no port is opened
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, kernel, timeout=300, resources=resources).execute()
+    waits = {"timeout": 600, "startup_timeout": 600}
+    quiet = ["--log-level=40"]  # it warns of its port on the loopback interface
+    NotebookClient(notebook, resources=resources, extra_arguments=quiet, **waits).execute()
     return str(nbformat.writes(notebook))

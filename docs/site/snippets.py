@@ -9,11 +9,14 @@ run. At the end all of them are listed.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import SkipTest
 
 from sybil import Sybil
 from sybil.integration.pytest import SybilItem
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     import pytest
     from sybil import Example
 
-LONGEST = 600  # seconds that a block may take
+LONGEST = 1800  # seconds that a block may take, also on a busy machine
 RUN, FAILED, NOT_RUN = "run", "FAILED", "not run"
 
 _found: dict[str, list[tuple[str, str]]] = defaultdict(list)  # by page: what became of a block
@@ -35,10 +38,14 @@ def _run(command: list[str], text: str) -> None:
     Raises:
       AssertionError: If it fails, with what it has printed.
     """
-    done = subprocess.run(
-        [*command, text], capture_output=True, text=True, timeout=LONGEST, check=False
-    )
-    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*command, text], start_new_session=True, **pipes) as script:
+        try:
+            printed, _ = script.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            os.killpg(script.pid, signal.SIGTERM)  # what it has started, too
+            raise
+    assert script.returncode == 0, f"exit status {script.returncode}\n{text}\n{printed}"
 
 
 def _run_bash(example: Example) -> None:
@@ -47,11 +54,20 @@ def _run_bash(example: Example) -> None:
 
 
 def _run_r(example: Example) -> None:
-    """Run a block of R where R is installed; it begins with the blocks before it on its page."""
-    script = [*example.namespace.get("r_script", []), example.parsed]
-    example.namespace["r_script"] = script
-    if shutil.which("Rscript"):
-        _run(["Rscript", "-e"], "\n".join(script))
+    """Run a block of R, after the blocks before it on its page.
+
+    Raises:
+      SkipTest: If R, or a package that the page uses, is not installed.
+    """
+    script = "\n".join([*example.namespace.get("r_script", []), example.parsed])
+    example.namespace["r_script"] = [script]
+    if not shutil.which("Rscript"):
+        raise SkipTest("Rscript is not installed")
+    for package in re.findall(r"library\((\w+)\)", script):
+        query = f'quit(status = !requireNamespace("{package}", quietly = TRUE))'
+        if subprocess.run(["Rscript", "-e", query], check=False).returncode:
+            raise SkipTest(f"the package {package} of R is not installed")
+    _run(["Rscript", "-e"], script)
 
 
 pytest_collect_file = Sybil(
