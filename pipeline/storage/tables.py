@@ -1,6 +1,7 @@
 """Read and write Parquet tables, among them sites.parquet with the predictions at the sites.
 
-`read_site_predictions` returns all of sites.parquet as arrays (site, day). `read_past_run` returns
+`read_site_predictions` returns all of sites.parquet as arrays (site, day), `read_members` those of
+members.parquet, with the predictions of single members. `read_past_run` returns
 what is needed to compare a finished experiment with others, on the days of its test period.
 """
 
@@ -56,6 +57,7 @@ def read_table(url: str, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 KEY_COLUMNS = ("arm", "site", "time")  # columns of sites.parquet that are always read
+MEMBERS = "members.parquet"  # predictions of single members; absent where there is only one
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,34 @@ def read_site_predictions(workspace: Workspace, *columns: str) -> SitePrediction
     ids = first.site.to_numpy().reshape(n_sites, -1)[:, 0]
     days = first.time.to_numpy().reshape(n_sites, -1)[0].astype("datetime64[D]")
     return SitePredictions(tuple(map(str, ids)), days, rows)
+
+
+def member_column(seed: int) -> str:
+    """Return the column of members.parquet with the predictions of a member."""
+    return f"member_{seed}"
+
+
+def read_members(workspace: Workspace) -> dict[str, NDArray[np.float32]]:
+    """Read the predictions of single members at the sites of a workspace.
+
+    Returns:
+      By arm, (member, site, day) predictions in the target's unit, for sites and days in the order
+      of `read_site_predictions`; empty if the models have one member, or were trained before these
+      predictions were kept.
+
+    Raises:
+      StoreError: If the table does not exist or its store does not answer.
+      DamagedError: If the file is not a complete Parquet table.
+    """
+    manifest = workspace.artefact("models").manifest() or {}
+    if MEMBERS not in {record["key"] for record in manifest.get("tables", ())}:
+        return {}
+    table = read_table(workspace.url(MEMBERS))
+    columns = [name for name in table if name not in KEY_COLUMNS]
+    return {
+        str(arm): rows[columns].to_numpy().T.reshape(len(columns), rows.site.nunique(), -1)
+        for arm, rows in table.groupby("arm", sort=False)
+    }
 
 
 @dataclass(frozen=True)
