@@ -177,6 +177,26 @@ def test_every_stage_is_complete_and_touches_nothing(earlier):
     assert earlier.state() == before
 
 
+def test_earlier_predictions_are_scored_and_reported_as_those_of_today(earlier):
+    """They have no predictions of single members, so the spread over training is not known."""
+    before = files.read_json(earlier.workspace.url("summary.json"))
+    for name in ("scores", "report"):
+        files.remove(earlier.workspace.url(f"{name}.manifest.json"))
+    earlier.run(evaluate_stage)
+    summary = files.read_json(earlier.workspace.url("summary.json"))
+    for name, described in before["arms"].items():
+        assert summary["arms"][name]["median"] == described["median"]
+    assert summary["paired"] == before["paired"]
+    assert summary["training_spread"] == {}
+    table = files.read_bytes(earlier.workspace.url("site_scores.csv")).decode()
+    assert table.count("\n") == 1 + summary["n_sites"] * (
+        len(summary["arms"]) + len(summary["baselines"])
+    )
+    earlier.run(page)
+    html = files.read_bytes(earlier.workspace.url("report.html")).decode()
+    assert 'data-table="sites"' in html
+
+
 def test_earlier_copies_are_complete_and_so_is_the_cube_read_from_them(earlier):
     before, folder = earlier.state(), f"{earlier.folder}/copies"
     staged = f"sources.staged={folder}"
