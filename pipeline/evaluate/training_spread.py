@@ -64,37 +64,46 @@ def describe_spread(
     }
 
 
-def find_small_differences(summary: Json) -> list[Json]:
-    """Return the paired differences that are smaller than their spread over training.
+def list_small(differences: Json, sds: dict[str, float | None]) -> list[Json]:
+    """Return the differences that are smaller than their spread over training.
 
     Args:
-      summary: the summary of an evaluation.
+      differences: paired differences by metric, as in a summary.
+      sds: standard deviations over members, by metric.
 
     Returns:
-      The keys `pair`, `metric`, `difference` and `sd` of each.
+      The keys `metric`, `difference` and `sd` of each.
     """
-    spread = summary.get("training_spread") or {}
     small = []
-    for pair, by_metric in spread.get("paired_sd", {}).items():
-        for metric, sd in by_metric.items():
-            difference = summary["paired"].get(pair, {}).get(metric, {}).get("median_difference")
-            if difference is not None and sd is not None and abs(difference) < sd:
-                small.append({"pair": pair, "metric": metric, "difference": difference, "sd": sd})
+    for metric, sd in sds.items():
+        difference = differences.get(metric, {}).get("median_difference")
+        if difference is not None and sd is not None and abs(difference) < sd:
+            small.append({"metric": metric, "difference": difference, "sd": sd})
     return small
 
 
+def format_small(small: Json) -> str:
+    """Return a small difference and its spread in words."""
+    return f"{SHORT_NAMES[small['metric']]} {small['difference']:+.4f} (spread {small['sd']:.4f})"
+
+
 def spread_warnings(summary: Json) -> list[str]:
-    """Return a sentence for each pair with differences smaller than their spread over training."""
-    by_pair: dict[str, list[str]] = {}
-    for small in find_small_differences(summary):
-        name = SHORT_NAMES[small["metric"]]
-        text = f"{name} {small['difference']:+.4f} (spread {small['sd']:.4f})"
-        by_pair.setdefault(small["pair"], []).append(text)
-    n = (summary.get("training_spread") or {}).get("n_members")
+    """Return a sentence for each pair with differences smaller than their spread over training.
+
+    Args:
+      summary: the summary of an evaluation.
+    """
+    spread = summary.get("training_spread") or {}
+    found = {
+        pair: list_small(summary["paired"].get(pair, {}), sds)
+        for pair, sds in spread.get("paired_sd", {}).items()
+    }
     return [
         f"{pair.replace('-', ' minus ', 1)} is smaller than its spread over the training of single "
-        f"members, of {n}: {', '.join(texts)}; set n_seeds higher before you rely on it"
-        for pair, texts in by_pair.items()
+        f"members, of {spread['n_members']}: {', '.join(map(format_small, small))}; set n_seeds "
+        "higher before you rely on it"
+        for pair, small in found.items()
+        if small
     ]
 
 

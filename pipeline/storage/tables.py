@@ -8,7 +8,7 @@ what is needed to compare a finished experiment with others, on the days of its 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,6 +149,7 @@ class PastRun:
       observed: (site, day) observations in the target's unit, NaN where missing.
       predictions: (site, day) predictions of each arm and baseline, in the target's unit.
       status: For each arm and baseline, whether its sites were held out in training, as text.
+      members: (member, site, day) predictions of single members of each arm; empty if not kept.
     """
 
     workspace: Workspace
@@ -162,6 +163,7 @@ class PastRun:
     observed: NDArray[np.float32]
     predictions: dict[str, NDArray[np.float32]]
     status: dict[str, str]
+    members: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -181,6 +183,9 @@ class PastRun:
             days=days,
             observed=self.observed[selected],
             predictions={arm: series[selected] for arm, series in self.predictions.items()},
+            members={
+                arm: series[:, selected[0], selected[1]] for arm, series in self.members.items()
+            },
         )
 
 
@@ -212,4 +217,5 @@ def read_past_run(workspace: Workspace) -> PastRun:
         table.observed[:, test],
         {arm: table.values(arm, "prediction")[:, test] for arm in table.rows},
         {arm: "/".join(sorted(rows.status.unique())) for arm, rows in table.rows.items()},
+        {arm: series[:, :, test] for arm, series in read_members(workspace).items()},
     )

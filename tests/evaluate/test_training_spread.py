@@ -77,8 +77,8 @@ def test_differences_smaller_than_the_spread_are_named_and_no_others(scored):
     assert training_spread.spread_warnings(summary) == []  # .02 and .06 are far apart
     pair["rmse"]["median_difference"] = -0.4 * spread["paired_sd"]["multiscale-insitu"]["rmse"]
     pair["correlation"]["median_difference"] = None
-    (small,) = training_spread.find_small_differences(summary)
-    assert (small["pair"], small["metric"]) == ("multiscale-insitu", "rmse")
+    (small,) = training_spread.list_small(pair, spread["paired_sd"]["multiscale-insitu"])
+    assert small["metric"] == "rmse"
     (sentence,) = training_spread.spread_warnings(summary)
     assert sentence.startswith("multiscale minus insitu is smaller than its spread over the train")
     assert f"of {N_MEMBERS}: RMSE {small['difference']:+.4f} (spread {small['sd']:.4f})" in sentence
