@@ -335,7 +335,10 @@ def _print_outputs(resolved: Experiment, store: Workspace) -> Json:
 def _print_summary(summary: Json) -> None:
     """Print the tables of a summary and their caption."""
     from pipeline.cli import tables
+    from pipeline.evaluate import training_spread
 
     for table in tables.summary_tables(summary):
         out.print(table)
+    for sentence in training_spread.spread_warnings(summary):
+        out.print(f"warning: {sentence}", soft_wrap=True, highlight=False, markup=False)
     out.print(tables.summary_caption(summary), soft_wrap=True)

@@ -175,13 +175,18 @@ def summary_caption(summary: Json) -> str:
 
 def _median_table(summary: Json, title: str) -> Table:
     """Return median scores with intervals, one row per arm and baseline."""
-    table = _new_table(f"{title} [95 % interval]; share within 50/90 % intervals", "")
+    spread = (summary.get("training_spread") or {}).get("median_sd", {})
+    told = "[95 % interval]" + (" ± sd over single members" if spread else "")
+    table = _new_table(f"{title} {told}; share within 50/90 % intervals", "")
     for name in (*METRIC_HEADINGS.values(), "50/90"):
         table.add_column(name, justify="right", no_wrap=True)
     for kind in ("arms", "baselines"):
         for name, scores in summary[kind].items():
             median, bounds = scores["median"], scores["ci95"]
-            cells = [_format_interval(median[m], bounds[m]) for m in PAIRED_METRICS]
+            cells = [
+                _format_interval(median[m], bounds[m]) + _format_spread(spread.get(name, {}).get(m))
+                for m in PAIRED_METRICS
+            ]
             bias, within = _format_number(median["bias"], "+"), _format_coverage(scores)
             table.add_row(name, str(scores["n_sites"]), *cells, bias, within)
         table.add_section()
@@ -190,13 +195,16 @@ def _median_table(summary: Json, title: str) -> Table:
 
 def _paired_table(summary: Json, where: str) -> Table:
     """Return medians of paired differences, one row per pair of arms and baselines."""
-    title = f"Median of paired differences A minus B {where} [95 % interval]"
+    spread = (summary.get("training_spread") or {}).get("paired_sd", {})
+    told = "[95 % interval]" + (" ± sd over single members" if spread else "")
+    title = f"Median of paired differences A minus B {where} {told}"
     table = _new_table(title, "A-B")
     for metric in PAIRED_METRICS:
         table.add_column(METRIC_HEADINGS[metric], justify="right", no_wrap=True)
     for pair, scores in summary["paired"].items():
         cells = [
             _format_interval(scores[m]["median_difference"], scores[m]["ci95"], sign="+")
+            + _format_spread(spread.get(pair, {}).get(m))
             for m in PAIRED_METRICS
         ]
         table.add_row(pair, str(scores["rmse"]["n_sites"]), *cells)
@@ -365,6 +373,11 @@ def _format_interval(value: float | None, bounds: list[float | None], sign: str 
     return (
         f"{_format_number(value, sign)}\n[{_format_number(low, sign)} {_format_number(high, sign)}]"
     )
+
+
+def _format_spread(sd: float | None) -> str:
+    """Return the spread over training on a line of its own; empty if it is not known."""
+    return "" if sd is None else f"\n± {_format_number(sd)}"
 
 
 def _format_number(value: float | None, sign: str = "") -> str:

@@ -8,7 +8,9 @@ The predictions come from sites.parquet of each experiment. A comparison
   n_sites, n_site_days: those that all experiments observe and predict; only these are scored
   min_days, test_period, unit, notes (other differences that a reader should know)
   arms, by arm: experiments, by name: n_sites, median, ci95; and minus_first, by name and metric:
-    median_difference (paired by site), ci95, n_sites
+    median_difference (paired by site), ci95, n_sites; and training_spread, by name and metric the
+    standard deviation of that difference between members of one seed, for experiments that kept
+    the predictions of two or more members
   baselines, by name, of the first experiment: n_sites, median, ci95
   truth, by name, of the experiments that were scored against it: arms, by arm: n_sites (here the
     number of cells), median, ci95; and paired, as in the summary of the experiment
@@ -24,7 +26,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.errors import DataError, SoilweaveError
-from pipeline.evaluate import scoring
+from pipeline.evaluate import scoring, training_spread
 from pipeline.evaluate.scoring import PAIRED_METRICS, Candidate, Sites
 from pipeline.experiment.config import SATELLITE_BASELINE
 from pipeline.grid import collocated_sites, lookup
@@ -92,7 +94,8 @@ def compare_experiments(workspaces: Sequence[Workspace]) -> Json:
         "arms": by_arm,
         "baselines": _score_baselines(first, aligned[0], sites),
         "truth": {o.name: truth for o in runs if (truth := _scores_against_truth(o))},
-        "notes": _comparison_notes(runs, arms),
+        "notes": _comparison_notes(runs, arms)
+        + [note for arm in arms for note in _spread_notes(arm, by_arm[arm], first.name)],
     }
 
 
@@ -180,13 +183,33 @@ def _compare_arm(arm: str, aligned: list[PastRun], sites: Sites, judging: Judgin
     _, summary = scoring.score_candidates(sites, candidates, judging)
     described = {run.name: summary["arms"][str(k)] for k, run in enumerate(runs)}
     pairs = {run.name: summary["paired"][f"0-{k}"] for k, run in enumerate(runs) if k}
+    members = {str(k): run.members[arm] for k, run in enumerate(runs) if arm in run.members}
+    known = [c for c in candidates if c.name in members] if "0" in members else []
+    spread = training_spread.describe_spread(sites, known, members if known else {}, judging)
+    sds = spread.get("paired_sd", {})
     return {
         "experiments": {name: {key: d[key] for key in SCORE_KEYS} for name, d in described.items()},
         "minus_first": {
             name: {metric: _reverse_difference(pair[metric]) for metric in PAIRED_METRICS}
             for name, pair in pairs.items()
         },
+        "training_spread": {
+            run.name: sds[f"0-{k}"] for k, run in enumerate(runs) if f"0-{k}" in sds
+        },
     }
+
+
+def _spread_notes(arm: str, compared: Json, first: str) -> list[str]:
+    """Return a note for each experiment whose differences are smaller than their spread."""
+    notes = []
+    for name, sds in compared["training_spread"].items():
+        differences = compared["minus_first"][name]
+        if small := training_spread.list_small(differences, sds):
+            notes.append(
+                f"{name} minus {first}, arm {arm}, is smaller than its spread over the training of "
+                f"single members: {', '.join(map(training_spread.format_small, small))}"
+            )
+    return notes
 
 
 def _reverse_difference(difference: Json) -> Json:

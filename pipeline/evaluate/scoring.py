@@ -52,6 +52,8 @@ PAIRED_METRICS = (
 )  # paired differences
 STRATUM_METRICS = ("bias", "rmse", "ubrmse", "correlation")  # scores by stratum
 COVERAGE_LEVELS = (0.5, 0.9)  # prediction intervals whose coverage is reported
+# Nominal coverage of the intervals of a reliability curve.
+RELIABILITY_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SCORED_AT_ONCE = 4  # candidates, or pairs of them, which bounds the memory
 
 T = TypeVar("T")
@@ -161,7 +163,7 @@ def score_candidates(
         scored = _score_with_intervals(sites, c, judging)
         return scored, _describe(sites, c, scored, judging)
 
-    results = _map_in_threads(score, candidates)
+    results = map_in_threads(score, candidates)
     tables = [
         score_rows("site", sites.ids, c.name, c.fold, scored)
         for c, (scored, _) in zip(candidates, results, strict=True)
@@ -177,7 +179,7 @@ def score_medians(sites: Sites, candidates: list[Candidate], judging: JudgingCon
     """Return the summary of `judge`, but only medians, their intervals and paired differences."""
     described = {}
     for c in candidates:
-        scored = _score_sites(sites, c.prediction, judging)
+        scored = score_at_sites(sites, c.prediction, judging)
         medians_of_metrics = median_intervals(
             {m: scored[m] for m in STRATUM_METRICS}, sites.block, judging
         )
@@ -272,7 +274,10 @@ def json_number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _score_sites(sites: Sites, prediction: NDArray[Any], judging: JudgingConfig) -> metrics.Scores:
+def score_at_sites(
+    sites: Sites, prediction: NDArray[Any], judging: JudgingConfig
+) -> metrics.Scores:
+    """Score predictions (site, day) at sites, as `score_places` does."""
     return score_places(prediction, sites.observed, sites.days, judging.min_days)
 
 
@@ -280,7 +285,7 @@ def _score_with_intervals(
     sites: Sites, candidate: Candidate, judging: JudgingConfig
 ) -> metrics.Scores:
     """Return scores with `n_eff`, `low` and `high`, (metric, site) each; NaN without interval."""
-    scored = _score_sites(sites, candidate.prediction, judging)
+    scored = score_at_sites(sites, candidate.prediction, judging)
     intervals = score_intervals.analytic_intervals(
         candidate.prediction, sites.observed, sites.days, scored
     )
@@ -312,6 +317,11 @@ def _describe(
             }
             for level in COVERAGE_LEVELS
         }
+        described["reliability"] = {
+            "nominal": [*RELIABILITY_LEVELS],
+            "before": _reliability(error, candidate.std_raw),
+            "after": _reliability(error, candidate.std),
+        }
         described["width_ranks_errors"] = _width_error_correlation(
             error, candidate.std, sites.block, judging.bootstrap_draws
         )
@@ -326,6 +336,19 @@ def _mean_coverage(error: NDArray[Any], std: NDArray[Any], level: float) -> floa
     share = calibration.interval_coverage(error, std, level)
     finite = share[np.isfinite(share)]
     return float(finite.mean()) if finite.size else None
+
+
+def _reliability(error: NDArray[Any], std: NDArray[Any]) -> list[float | None]:
+    """Return the mean coverage over sites for each of RELIABILITY_LEVELS."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(error) / std
+    n = np.isfinite(ratio).sum(1)
+    has_value = n > 0
+    if not has_value.any():
+        return [None] * len(RELIABILITY_LEVELS)
+    widths = [calibration.interval_half_width(level) for level in RELIABILITY_LEVELS]
+    inside = (np.count_nonzero(ratio <= width, axis=1) for width in widths)
+    return [float((count[has_value] / n[has_value]).mean()) for count in inside]
 
 
 def _width_error_correlation(
@@ -360,16 +383,21 @@ def _paired_differences(
 
     The key A-B stands for A minus B, by site, on the days that both predict. `names` are metrics.
     """
-    arms = [c for c in candidates if c.is_arm]
-    references = [c for c in arms if c.name == REFERENCE_ARM] or arms[:1]
-    pairs = [(a, b) for a in references for b in candidates if a is not b]
-    differences = _map_in_threads(
+    pairs = compared_pairs(candidates)
+    differences = map_in_threads(
         lambda pair: _paired_difference(sites, *pair, judging, names), pairs
     )
     return {f"{a.name}-{b.name}": of for (a, b), of in zip(pairs, differences, strict=True)}
 
 
-def _map_in_threads(function: Callable[[T], U], items: list[T]) -> list[U]:
+def compared_pairs(candidates: list[Candidate]) -> list[tuple[Candidate, Candidate]]:
+    """Return the pairs to compare: the reference arm, else the first, with every other one."""
+    arms = [c for c in candidates if c.is_arm]
+    references = [c for c in arms if c.name == REFERENCE_ARM] or arms[:1]
+    return [(a, b) for a in references for b in candidates if a is not b]
+
+
+def map_in_threads(function: Callable[[T], U], items: list[T]) -> list[U]:
     """Apply a function to every item, some at once: NumPy releases the GIL most of the time."""
     with ThreadPoolExecutor(SCORED_AT_ONCE) as pool:
         return list(pool.map(function, items))
@@ -381,7 +409,7 @@ def _paired_difference(
     """Return the median of the paired differences a minus b with its 95 % interval, by metric."""
     common = np.isfinite(a.prediction) & np.isfinite(b.prediction)
     first, second = (
-        _score_sites(sites, np.where(common, c.prediction, np.nan), judging) for c in (a, b)
+        score_at_sites(sites, np.where(common, c.prediction, np.nan), judging) for c in (a, b)
     )
     draws = judging.bootstrap_draws
     differences = {

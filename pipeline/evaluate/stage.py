@@ -2,7 +2,8 @@
 
 Predictions at sites (sites.parquet), of footprints (footprints.parquet) and, where the truth of
 every cell is known, the maps go in. At sites, triple collocation also estimates the errors of
-site, satellite and each model without taking any of them as the truth.
+site, satellite and each model without taking any of them as the truth; what is known of every site
+is also written for other programs, as site_scores.csv and collocated.zip.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from model import triple_collocation
 from pipeline import files
 from pipeline.catalog import experiment_sources, intake_catalog, products
 from pipeline.errors import DataError
-from pipeline.evaluate import scoring, strata
+from pipeline.evaluate import scoring, site_files, strata, training_spread
 from pipeline.evaluate.scoring import Candidate, Sites
 from pipeline.experiment import config
 from pipeline.experiment.config import SATELLITE_BASELINE
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.storage.artefacts import Workspace
 
+
+ALWAYS_WRITTEN = ("scores.parquet", "summary.json")
 
 _TARGET_NAMES = {"site": "sites", "footprint": "footprints", "truth": "cells of known truth"}
 
@@ -70,6 +73,7 @@ def run(
     artefact.begin(inputs)
     workspace.describe(experiment)
     parts: list[pd.DataFrame] = []
+    written = list(ALWAYS_WRITTEN)
     summary = scoring.summary_header(experiment, experiment.test_period)
     summary |= {"updates": models.recorded_updates(experiment, workspace)}
     summary["statics_of_unknown_period"] = unknown
@@ -78,6 +82,7 @@ def run(
         rows, at_sites, dropped = _score_sites(experiment, workspace, cube, datasets)
         parts.append(rows)
         summary |= at_sites
+        written += [site_files.SITE_SCORES, site_files.COLLOCATED]
     if experiment.judging.footprints:
         rows, summary["footprints"] = _score_footprints(experiment, workspace)
         parts.append(rows)
@@ -86,9 +91,7 @@ def run(
         parts.append(rows)
     tables.write_table(workspace.url("scores.parquet"), pd.concat(parts, ignore_index=True))
     files.write_bytes(workspace.url("summary.json"), json.dumps(summary, indent=1).encode())
-    records = [
-        artefacts.shard_record(workspace.root, n) for n in ("scores.parquet", "summary.json")
-    ]
+    records = [artefacts.shard_record(workspace.root, name) for name in written]
     artefact.commit(inputs, records, dropped=dropped, entries=products.product_metadata(datasets))
     counts = pd.concat(parts).groupby("target").id.nunique().to_dict()
     places = ", ".join(f"{counts[t]} {name}" for t, name in _TARGET_NAMES.items() if t in counts)
@@ -136,11 +139,11 @@ def _check_has_reference(experiment: Experiment, cube: Cube) -> None:
 def _score_sites(
     experiment: Experiment, workspace: Workspace, cube: Cube, datasets: dict[str, xr.Dataset]
 ) -> tuple[pd.DataFrame, Json, dict[str, int]]:
-    """Score at the sites: all of them, by stratum, and by triple collocation.
+    """Score at the sites: all of them, by stratum, and by triple collocation; write their files.
 
     Args:
       experiment: the experiment.
-      workspace: has its predictions.
+      workspace: has its predictions, and gets the files of the sites.
       cube: a cube with sites.
       datasets: opened products, by name.
 
@@ -153,8 +156,13 @@ def _score_sites(
     candidates += product_candidates
     table, summary = scoring.score_candidates(sites, candidates, experiment.judging)
     summary["not_scored"] = scoring.list_unscored(table)
+    test = cube.day_index(experiment.test_period)
+    members = {arm: of[:, :, test] for arm, of in tables.read_members(workspace).items()}
+    spread = training_spread.describe_spread(sites, candidates, members, experiment.judging)
+    summary["training_spread"] = spread
+    site_files.write_site_files(experiment, workspace, cube, sites, candidates, table)
     folds = tables.read_table(workspace.url("folds.parquet")).set_index("site")
-    site_rows, test = folds.loc[list(sites.ids)], cube.day_index(experiment.test_period)
+    site_rows = folds.loc[list(sites.ids)]
     fold = site_rows.fold.to_numpy()
     by_name = strata.find_strata(experiment, cube, fold, test)
     if (space := models.read_attribute_space(workspace.url("models"))) is not None:

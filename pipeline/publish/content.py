@@ -1,8 +1,8 @@
 """Choose what a release contains: objects of the experiment, and files that are made from them.
 
   maps/{arm}.zarr, next_probes.csv: as `predict` and `update` have written them.
-  scores.parquet, summary.json, report.html, folds.parquet, folds.geojson: as `evaluate` and
-    `prepare` have written them.
+  scores.parquet, summary.json, site_scores.csv, collocated.zip, report.html, folds.parquet,
+    folds.geojson: as `evaluate` and `prepare` have written them.
   export/*: GeoTIFF and NetCDF that `export` has made in the experiment's folder, if they show
     the maps as they are.
   sites.geojson, sites/*.json, footprints.json, footprints/*.json: see browser_files.

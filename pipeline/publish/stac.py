@@ -44,6 +44,7 @@ PARQUET, CSV, MARKDOWN, YAML = (
     "text/markdown",
     "application/yaml",
 )
+ZIP = "application/zip"
 EXPORT_TYPES = {"cog": pystac.MediaType.COG, "netcdf": "application/netcdf"}  # by format
 QUALITY_FLAG = "quality_flag"
 GRID_EPSG = 6933
@@ -56,7 +57,9 @@ ASSETS = (
     ("card.md", "card", MARKDOWN, "metadata", "Model card: data, licences, scores, limits"),
     ("card.json", "card_json", pystac.MediaType.JSON, "metadata", "Model card as JSON"),
     ("scores.parquet", "scores", PARQUET, "metadata", "Scores of every site and place"),
+    ("site_scores.csv", "site_scores", CSV, "metadata", "Scores of every site, for spreadsheets"),
     ("summary.json", "summary", pystac.MediaType.JSON, "metadata", "Medians and intervals"),
+    ("collocated.zip", "collocated", ZIP, "data", "Observations and predictions at the sites"),
     ("folds.geojson", "folds", pystac.MediaType.GEOJSON, "metadata", "Sites held out together"),
     ("sites.geojson", "sites", pystac.MediaType.GEOJSON, "data", "Sites, and their series"),
     ("next_probes.csv", "next_probes", CSV, "data", "Where further probes would help most"),

@@ -34,9 +34,9 @@ FOLDERS = {name: (folder,) for name, folder in OWN_FOLDERS.items()} | {"maps": (
 # The objects of artefacts that are in the folder of the experiment itself.
 FILES = {
     "folds": ("folds.parquet", "folds.geojson"),
-    "models": ("sites.parquet", "footprints.parquet"),
+    "models": ("sites.parquet", "footprints.parquet", "members.parquet"),
     "maps": ("next_probes.csv",),
-    "scores": ("scores.parquet", "summary.json"),
+    "scores": ("scores.parquet", "summary.json", "site_scores.csv", "collocated.zip"),
     "report": ("report.html",),
 }
 

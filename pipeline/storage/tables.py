@@ -1,13 +1,14 @@
 """Read and write Parquet tables, among them sites.parquet with the predictions at the sites.
 
-`read_site_predictions` returns all of sites.parquet as arrays (site, day). `read_past_run` returns
+`read_site_predictions` returns all of sites.parquet as arrays (site, day), `read_members` those of
+members.parquet, with the predictions of single members. `read_past_run` returns
 what is needed to compare a finished experiment with others, on the days of its test period.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def read_table(url: str, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 KEY_COLUMNS = ("arm", "site", "time")  # columns of sites.parquet that are always read
+MEMBERS = "members.parquet"  # predictions of single members; absent where there is only one
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,34 @@ def read_site_predictions(workspace: Workspace, *columns: str) -> SitePrediction
     return SitePredictions(tuple(map(str, ids)), days, rows)
 
 
+def member_column(seed: int) -> str:
+    """Return the column of members.parquet with the predictions of a member."""
+    return f"member_{seed}"
+
+
+def read_members(workspace: Workspace) -> dict[str, NDArray[np.float32]]:
+    """Read the predictions of single members at the sites of a workspace.
+
+    Returns:
+      By arm, (member, site, day) predictions in the target's unit, for sites and days in the order
+      of `read_site_predictions`; empty if the models have one member, or were trained before these
+      predictions were kept.
+
+    Raises:
+      StoreError: If the table does not exist or its store does not answer.
+      DamagedError: If the file is not a complete Parquet table.
+    """
+    manifest = workspace.artefact("models").manifest() or {}
+    if MEMBERS not in {record["key"] for record in manifest.get("tables", ())}:
+        return {}
+    table = read_table(workspace.url(MEMBERS))
+    columns = [name for name in table if name not in KEY_COLUMNS]
+    return {
+        str(arm): rows[columns].to_numpy().T.reshape(len(columns), rows.site.nunique(), -1)
+        for arm, rows in table.groupby("arm", sort=False)
+    }
+
+
 @dataclass(frozen=True)
 class PastRun:
     """A finished experiment at its sites, on the days of its test period.
@@ -119,6 +149,7 @@ class PastRun:
       observed: (site, day) observations in the target's unit, NaN where missing.
       predictions: (site, day) predictions of each arm and baseline, in the target's unit.
       status: For each arm and baseline, whether its sites were held out in training, as text.
+      members: (member, site, day) predictions of single members of each arm; empty if not kept.
     """
 
     workspace: Workspace
@@ -132,6 +163,7 @@ class PastRun:
     observed: NDArray[np.float32]
     predictions: dict[str, NDArray[np.float32]]
     status: dict[str, str]
+    members: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -151,6 +183,9 @@ class PastRun:
             days=days,
             observed=self.observed[selected],
             predictions={arm: series[selected] for arm, series in self.predictions.items()},
+            members={
+                arm: series[:, selected[0], selected[1]] for arm, series in self.members.items()
+            },
         )
 
 
@@ -182,4 +217,5 @@ def read_past_run(workspace: Workspace) -> PastRun:
         table.observed[:, test],
         {arm: table.values(arm, "prediction")[:, test] for arm in table.rows},
         {arm: "/".join(sorted(rows.status.unique())) for arm, rows in table.rows.items()},
+        {arm: series[:, :, test] for arm, series in read_members(workspace).items()},
     )

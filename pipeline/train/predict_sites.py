@@ -10,6 +10,11 @@ sites.parquet has one row per arm, site and day; values are in the target's unit
   std: the standard deviation after calibration; std_raw before it.
   site_head, satellite_head: mean over seeds; NaN if the arm did not train that head.
 
+members.parquet, written if there are two or more seeds, has the predictions of single members:
+  arm, site, time: the rows of sites.parquet, without the linear baseline.
+  member_0, member_1 and so on: predictions by seed, calibrated as those of the ensemble are, in the
+    target's unit. Their spread is what training alone makes of the same data.
+
 footprints.parquet, written if `judging.footprints` is set, has the predictions of arm satellite:
   seed: text, a number or "ensemble".
   footprint: its row and column, as "fy,fx".
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
     from pipeline.train.training_data import PackedData
 
 
-PREDICTION_TABLES = ("sites.parquet", "footprints.parquet")
+PREDICTION_TABLES = ("sites.parquet", "footprints.parquet", tables.MEMBERS)
 
 
 def write_predictions(
@@ -69,7 +74,7 @@ def write_predictions(
     """
     root = workspace.url("models")
     files.write_json(models.attributes_url(root), _attribute_space(packed).as_dict())
-    frames, outliers = [], []
+    frames, of_members, outliers = [], [], []
     for arm in experiment.arms:
         calibrations = {models.fold_name(models.ALL_SITES): UNCALIBRATED}
         if packed.site_ids:
@@ -77,6 +82,7 @@ def write_predictions(
             members = predict_members(experiment, root, arm, packed.sites("cpu"), by)
             calibrations = _calibrate_folds(experiment, arm, members, packed)
             frames.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
+            of_members.append(_member_rows(experiment, arm, members, calibrations, cube, packed))
             if (by != models.ALL_SITES).any():
                 outliers += _find_outliers(experiment, arm, members, by, calibrations)
         outliers += _find_outliers(
@@ -88,6 +94,10 @@ def write_predictions(
         frames.append(_ridge_rows(experiment, root, cube, packed))
     if frames:
         tables.write_table(workspace.url("sites.parquet"), pd.concat(frames, ignore_index=True))
+    if of_members and experiment.n_seeds > 1:
+        tables.write_table(workspace.url(tables.MEMBERS), pd.concat(of_members, ignore_index=True))
+    else:
+        files.remove(workspace.url(tables.MEMBERS))
     if experiment.judging.footprints:
         rows = _footprint_rows(experiment, root, cube, packed)
         tables.write_table(workspace.url("footprints.parquet"), rows)
@@ -175,6 +185,33 @@ def _arm_rows(
         series = np.mean([getattr(member, head) for member in members], 0)
         columns[f"{head}_head"] = series if head in heads else np.full_like(mean, np.nan)
     return _rows(experiment, arm, by, status, cube, packed, columns)
+
+
+def _member_rows(
+    experiment: Experiment,
+    arm: str,
+    members: Ensemble,
+    calibrations: dict[str, Calibration],
+    cube: Cube,
+    packed: PackedData,
+) -> pd.DataFrame:
+    """Return the rows of one arm in members.parquet."""
+    heads = models.trained_heads(experiment, arm)
+    by = evaluation_folds(experiment, arm, packed.fold)
+    n_sites, n_days = packed.insitu.shape
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "site": np.repeat(packed.site_ids, n_days),
+            "time": np.tile(cube.days.astype("datetime64[ns]"), n_sites),
+        }
+        | {
+            tables.member_column(seed): combine_calibrated([member], heads, by, calibrations)[
+                0
+            ].ravel()
+            for seed, member in enumerate(members)
+        }
+    )
 
 
 def _ridge_rows(experiment: Experiment, root: str, cube: Cube, packed: PackedData) -> pd.DataFrame:

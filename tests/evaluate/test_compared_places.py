@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pytest
 import world
 
 from pipeline.evaluate import compare, probes
@@ -59,12 +60,27 @@ def test_experiments_are_compared_at_places_not_at_names(snow, tmp_path):
             "prediction": (observed + rng.normal(0, 0.1, observed.shape)).ravel(),
         }
         tables.write_table(workspace.url("sites.parquet"), pd.DataFrame(rows))
+        of_members = {k: rows[k] for k in ("arm", "site", "time")}
+        for k, level in enumerate((-0.2, 0.2) if name == "two" else (0.0, 0.0)):
+            of_members[tables.member_column(k)] = rows["prediction"] + level
+        tables.write_table(workspace.url(tables.MEMBERS), pd.DataFrame(of_members))
         artefact = workspace.artefact("models")
         assert artefact.claim({}, False, SilentProgress())
         artefact.begin({})
-        artefact.commit({}, [artefacts.shard_record(workspace.root, "sites.parquet")])
+        sites, members = (
+            artefacts.shard_record(workspace.root, key) for key in ("sites.parquet", tables.MEMBERS)
+        )
+        artefact.commit({}, [sites], tables=[members])
         workspace.lease.release()
         workspaces.append(workspace)
     made = compare.compare_experiments(workspaces)
     assert made["n_sites"] == 5
+    spread = made["arms"]["insitu"]["training_spread"]["two"]
+    assert spread["ubrmse"] == pytest.approx(0.0, abs=1e-6)  # its members differ by their level
+    assert spread["rmse"] > abs(made["arms"]["insitu"]["minus_first"]["two"]["rmse"]
+                                ["median_difference"])  # fmt: skip
+    told = [note for note in made["notes"] if note.startswith("two minus one, arm insitu, is sm")]
+    assert len(told) == 1
+    assert "RMSE " in told[0]
+    assert "ubRMSE" not in told[0]
     assert "left out, as the id stands for another place in two: snow-03" in made["notes"]

@@ -23,6 +23,7 @@ SECTIONS = [
     "spread",
     "strata",
     "triple",
+    "density",
     "sites",
     "series",
     "uncertainty",
@@ -30,7 +31,7 @@ SECTIONS = [
 ]
 
 ALWAYS = ["training", "data", "provenance"]
-METRICS = ("correlation", "rmse", "ubrmse", "bias")
+METRICS = ("correlation", "rmse", "ubrmse", "bias", "anomaly_correlation")
 
 
 class Page(HTMLParser):
@@ -39,12 +40,14 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.sections, self.loaded, self.links, self.alt = [], [], [], []
-        self.cells, self.scripts = {}, 0
-        self._table = self._row = self._metric = None
+        self.cells, self.scripts, self.ids, self.titles = {}, 0, set(), []
+        self._table = self._row = self._metric = self._tag = None
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
+        self.ids |= {found["id"]} if "id" in found else set()
+        self._tag = tag
         if tag == "section":
             self.sections.append(found["id"])
         if tag == "table":
@@ -62,11 +65,14 @@ class Page(HTMLParser):
         self.loaded += [found["href"]] if tag == "link" else []
 
     def handle_data(self, data):
+        if self._tag == "title":
+            self.titles.append(data)
         if self._metric and data.strip():
             key = (self._table, self._row, self._metric)
             self.cells.setdefault(key, []).append(data.strip())
 
     def handle_endtag(self, tag):
+        self._tag = None
         if tag == "td":
             self._metric = None
 
@@ -97,8 +103,9 @@ def test_has_every_section_and_loads_nothing(made):
     assert all(uri.startswith("data:image/") for uri in page.loaded)
     assert "Distances of held-out sites, and of cells, from sites" in page.alt
     assert all(link.startswith(("#", "https://doi.org/")) for link in page.links)
-    assert page.scripts == 0
+    assert page.scripts == 1  # it sorts the table of the sites
     assert all(page.alt)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
     html = files.read_bytes(workspace.url("report.html")).decode()
     assert not re.search(r"url\(|@import", html)
     record = workspace.artefact("report").manifest()["shards"]
@@ -123,6 +130,51 @@ def test_numbers_are_those_of_the_summary(made, world):
         value, *_ = page.cells["sites paired", pair, "rmse"]
         plain = float(value.replace("\N{MINUS SIGN}", "-"))
         assert plain == pytest.approx(made_of["rmse"]["median_difference"], abs=0.005)
+
+
+def test_every_site_is_in_the_table_and_told_where_the_pointer_is(made, world):
+    workspace, page = made
+    html = files.read_bytes(workspace.url("report.html")).decode()
+    table = html.partition('data-table="sites"')[2].partition("</table>")[0]
+    heads = re.findall(r'aria-sort="none"><button type="button">([^<]*)</button>', table)
+    assert heads == ["site", "network", "latitude", "longitude", "days", "effective days", "R",
+                     "RMSE", "ubRMSE", "bias", "anomaly R"]  # fmt: skip
+    rows = re.findall(r'<tr id="(site-\d+)"><td data-sort="([^"]*)">', table)
+    scores = pd.read_parquet(workspace.url("scores.parquet"))
+    sites = scores[(scores.target == "site") & (scores.arm == "multiscale")].id.unique()
+    assert sorted(site for _, site in rows) == sorted(sites)
+    for site in sites:  # on three maps and in the densities of the arms
+        assert sum(title.startswith(f"{site}: R ") for title in page.titles) >= 3
+
+
+def test_no_path_of_the_machine_is_in_the_page(made, world):
+    workspace, _ = made
+    html = files.read_bytes(workspace.url("report.html")).decode()
+    text = re.sub(r"data:image/[^\"]*", "", html)
+    folders = (workspace.root, world.workspace.root, str(world.folder), str(Path.home()))
+    assert [folder for folder in folders if folder in text] == []
+
+
+def test_a_report_of_earlier_scores_lacks_only_what_they_did_not_count(world, tmp_path):
+    """Scores from before there were curves, files of sites and spreads."""
+    workspace = copied(world, tmp_path)
+    shutil.rmtree(workspace.url("maps"), ignore_errors=True)
+    summary = json.loads(files.read_bytes(workspace.url("summary.json")))
+    del summary["training_spread"]
+    for described in summary["arms"].values():
+        del described["reliability"]
+    files.write_json(workspace.url("summary.json"), summary)
+    artefact = workspace.artefact("scores")
+    manifest = artefact.manifest()
+    old = {"scores.parquet", "summary.json"}
+    manifest["shards"] = [record for record in manifest["shards"] if record["key"] in old]
+    artefact._write_manifest(manifest)
+    rerecord(workspace, "scores")
+    report.run(world.experiment, workspace, SilentProgress())
+    page = page_of(workspace)
+    assert page.sections == SECTIONS[1:-1] + ALWAYS
+    assert not [alt for alt in page.alt if alt.startswith("Reliability")]
+    assert "site_scores.csv" not in files.read_bytes(workspace.url("report.html")).decode()
 
 
 def test_a_second_run_touches_nothing(made, world):
@@ -180,7 +232,8 @@ def test_what_an_experiment_says_is_escaped(world, tmp_path):
     shutil.rmtree(workspace.url("maps"), ignore_errors=True)
     odd = world.experiment.model_copy(update={"title": "<script>snow & ice</script>"})
     report.run(odd, workspace, SilentProgress())
-    assert page_of(workspace).scripts == 0
+    assert page_of(workspace).scripts == 1  # that of the page
+    assert "<script>snow" not in files.read_bytes(workspace.url("report.html")).decode()
 
 
 def test_needs_scores(world, tmp_path):

@@ -83,6 +83,7 @@ def test_a_release_has_everything_and_its_maps_open(workspace, url):
     keys = set(release.objects)
     assert {f"maps/{arm}.zarr/zarr.json" for arm in ARMS} < keys
     assert {"scores.parquet", "summary.json", "report.html", "folds.parquet", "folds.geojson",
+            "site_scores.csv", "collocated.zip",
             "next_probes.csv", "card.md", "card.json", "experiment.yaml", "sites.geojson",
             "footprints.json", "collection.json", "items/insitu.json", "intake.yaml", "README.txt",
             } < keys  # fmt: skip

@@ -196,6 +196,26 @@ def test_every_stage_is_complete_and_touches_nothing(recorded):
     assert recorded.state() == before
 
 
+def test_earlier_predictions_are_scored_and_reported_as_those_of_today(recorded):
+    """They have no predictions of single members, so the spread over training is not known."""
+    before = files.read_json(recorded.workspace.url("summary.json"))
+    for name in ("scores", "report"):
+        files.remove(recorded.workspace.url(f"{name}.manifest.json"))
+    recorded.run(evaluate_stage)
+    summary = files.read_json(recorded.workspace.url("summary.json"))
+    for name, described in before["arms"].items():
+        assert summary["arms"][name]["median"] == described["median"]
+    assert summary["paired"] == before["paired"]
+    assert summary["training_spread"] == {}
+    table = files.read_bytes(recorded.workspace.url("site_scores.csv")).decode()
+    assert table.count("\n") == 1 + summary["n_sites"] * (
+        len(summary["arms"]) + len(summary["baselines"])
+    )
+    recorded.run(page)
+    html = files.read_bytes(recorded.workspace.url("report.html")).decode()
+    assert 'data-table="sites"' in html
+
+
 def test_earlier_copies_are_complete_and_so_is_the_cube_read_from_them(recorded):
     before, folder = recorded.state(), f"{recorded.folder}/copies"
     staged = f"sources.staged={folder}"

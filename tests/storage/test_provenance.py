@@ -163,9 +163,9 @@ def of_nodes(name, inner=metadata.version):
 metadata.version = of_nodes  # the nodes of a cluster have Ray and torch; soilweave is uploaded
 import sys
 from pipeline.experiment import load
-from pipeline.evaluate.report import page
+from pipeline.evaluate.report import provenance
 from pipeline.storage.artefacts import Workspace
-found = page.provenance(load.load_experiment("experiment.yaml"), Workspace(sys.argv[1]))
+found = provenance.provenance(load.load_experiment("experiment.yaml"), Workspace(sys.argv[1]))
 print(found["versions"]["soilweave"])
 """
 

@@ -33,7 +33,7 @@ from pipeline.errors import SoilweaveError
 from pipeline.evaluate import report
 from pipeline.experiment import load
 from pipeline.progress import SilentProgress
-from pipeline.storage import artefacts, ensemble, models
+from pipeline.storage import artefacts, ensemble, models, tables
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 from pipeline.train import training_data, worker
@@ -383,9 +383,18 @@ def test_a_member_unlike_the_others_is_told_at_the_end_of_training(world, tmp_pa
     assert "its median absolute difference from their mean is more than 5 times theirs" in warned[0]
     told = [{"arm": "insitu", "fold": "all", "seed": 1}]
     assert workspace.artefact("models").manifest()["unlike_members"] == told
-    evaluate.run(experiment, workspace, SilentProgress())
+    alone = tables.read_members(workspace)["insitu"]
+    assert alone.shape == (3, 24, 160)
+    mean = tables.read_site_predictions(workspace, "prediction").values("insitu", "prediction")
+    np.testing.assert_allclose(alone.mean(0), mean, rtol=1e-4, atol=1e-6)
+    spread = evaluate.run(experiment, workspace, SilentProgress())["training_spread"]
+    assert spread["n_members"] == 3
+    assert spread["median_sd"]["insitu"]["rmse"] > 0
+    assert spread["paired_sd"].keys() == {"insitu-ridge", "insitu-footprint"}
     report.run(experiment, workspace, SilentProgress())
-    assert "arm insitu, fold all, seed 1" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "arm insitu, fold all, seed 1" in page
+    assert "Each arm is the mean of 3 members; ±" in page
 
 
 def test_maps_flag_what_the_models_did_not_predict(world, tmp_path, local_ray):

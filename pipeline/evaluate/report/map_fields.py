@@ -246,7 +246,13 @@ def draw_field(frame: Frame, values: NDArray[Any], scale: Scale, alt: str) -> Pi
 
 
 def draw_site_values(
-    frame: Frame, values: NDArray[Any], blocks: NDArray[Any], scale: Scale, alt: str
+    frame: Frame,
+    values: NDArray[Any],
+    blocks: NDArray[Any],
+    scale: Scale,
+    alt: str,
+    texts: list[str],
+    links: list[str],
 ) -> Picture:
     """Draw values at the sites (site,), over a background of blocks.
 
@@ -256,6 +262,8 @@ def draw_site_values(
       blocks: (fy, fx) 0 or 1, so that neighbouring blocks differ; -1 without a block.
       scale: the colour scale.
       alt: what the map shows, in words.
+      texts: what to show where the pointer is, by site.
+      links: id of the element of the page that each site links to.
     """
     from matplotlib.colors import ListedColormap
 
@@ -284,7 +292,8 @@ def draw_site_values(
             edgecolors="black",
             linewidths=0.6,
         )
-        return style.embed_figure(figure, alt, "png")
+        points = style.hover_points(axes, x, y, texts, links)
+        return style.embed_figure(figure, alt, "png", points)
 
 
 def draw_colour_bar(scale: Scale) -> Picture:
@@ -350,8 +359,10 @@ def _add_map_axes(figure: Figure, frame: Frame) -> Axes:
     axes.set_aspect("equal")
     for spine in axes.spines.values():
         spine.set_visible(True)
-    for line in frame.lines:
-        axes.plot(*line, color="#5b6472", linewidth=0.5, zorder=2)
+    if frame.lines:  # as one line with gaps, which is drawn much faster than many
+        gap = np.full((2, 1), np.nan)
+        joined = np.concatenate([part for line in frame.lines for part in (line, gap)], axis=1)
+        axes.plot(*joined, color="#5b6472", linewidth=0.5, zorder=2)
     lon, lat = _tick_degrees(frame.lon), _tick_degrees(frame.lat)
     axes.set_xticks(np.interp(lon, frame.lon, frame.x), [_format_degrees(v, "E", "W") for v in lon])
     northward = np.interp(lat, frame.lat[::-1], frame.y[::-1])

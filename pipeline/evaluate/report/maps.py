@@ -1,8 +1,9 @@
 """Make the sections of the report with maps.
 
 These are the maps of one day and of the mean (`maps_section`), scores at the sites
-(`sites_section`), and where further probes would gain most (`next_probes_section`). Borders of the
-United States are drawn on maps of the Earth; borders.json names their licence and origin.
+(`sites_section`), and where further probes would gain most (`next_probes_section`). Coasts, borders
+and the states of the United States are drawn on maps of the Earth; borders.json names their licence
+and origin.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pandas as pd
 from pipeline import files
 from pipeline.evaluate.report import map_fields, style
 from pipeline.evaluate.report.map_fields import Frame, Scale
+from pipeline.evaluate.report.site_table import site_anchor, site_texts
 from pipeline.experiment import config
 from pipeline.experiment.config import REFERENCE_ARM, reference_arm
 from pipeline.grid import distance_matching, ease, lookup, spatial_blocks
@@ -48,7 +50,7 @@ def main_arm(experiment: Experiment) -> str:
 
 
 def map_frame(experiment: Experiment, cube: Cube) -> Frame:
-    """Return the region of the experiment with its sites, and with borders unless on a planet."""
+    """Return the region of an experiment with its sites, and with coasts unless on a planet."""
     window = config.experiment_window(experiment)
     lat, lon = np.zeros(0), np.zeros(0)
     if cube.sites is not None:
@@ -66,7 +68,7 @@ def map_frame(experiment: Experiment, cube: Cube) -> Frame:
 
 
 def read_borders(bounds: tuple[float, float, float, float]) -> list[Line]:
-    """Return the borders that touch a region.
+    """Return the coasts and borders that touch a region.
 
     Args:
       bounds: left, bottom, right and top of the region, metres of the grid.
@@ -78,13 +80,16 @@ def read_borders(bounds: tuple[float, float, float, float]) -> list[Line]:
         importlib.resources.files("pipeline.evaluate.report").joinpath("borders.json").read_text()
     )
     left, bottom, right, top = bounds
-    lines = []
-    for steps in stored["arcs"]:
-        # An arc is its first point and the steps from point to point: longitude, latitude.
-        lon, lat = np.cumsum(np.reshape(steps, (-1, 2)), 0).T * stored["unit_degrees"]
-        x, y = ease.project(lat, lon)
-        if x.max() > left and x.min() < right and y.max() > bottom and y.min() < top:
-            lines.append((x, y))
+    # An arc is its first point and the steps from point to point: longitude, latitude.
+    arcs = [np.cumsum(np.reshape(steps, (-1, 2)), 0) for steps in stored["arcs"]]
+    lon, lat = np.concatenate(arcs).T * stored["unit_degrees"]
+    ends = np.cumsum([len(arc) for arc in arcs])[:-1]
+    x, y = (np.split(along, ends) for along in ease.project(lat, lon))
+    lines = [
+        (u, v)
+        for u, v in zip(x, y, strict=True)
+        if u.max() > left and u.min() < right and v.max() > bottom and v.min() < top
+    ]
     return lines
 
 
@@ -184,6 +189,9 @@ def sites_section(experiment: Experiment, scores: pd.DataFrame, cube: Cube, regi
     unit = style.format_units(experiment.table[experiment.target].units)
     rows = scores[(scores.target == "site") & (scores.arm == first)]
     blocks = _block_parity(experiment)
+    told = site_texts(scores, first, unit)
+    texts = [told.get(site, site) for site in cube.site_ids]
+    links = [site_anchor(row) for row in range(len(texts))]
     panels = []
     for metric, colour_map in (
         ("rmse", "viridis_r"),
@@ -196,7 +204,7 @@ def sites_section(experiment: Experiment, scores: pd.DataFrame, cube: Cube, regi
         metric_unit = "" if metric == "correlation" else unit
         scale = Scale.from_values(name, metric_unit, colour_map, [values], centred=metric == "bias")
         alt = f"Map of the sites coloured by {name} of {style.label(first)}"
-        picture = map_fields.draw_site_values(region, values, blocks, scale, alt)
+        picture = map_fields.draw_site_values(region, values, blocks, scale, alt, texts, links)
         panels.append({"title": name, "picture": picture, "bar": map_fields.draw_colour_bar(scale)})
     has_blocks = experiment.folds.kind == "block"
     fold = rows[rows.metric == "rmse"].set_index("id").fold.reindex(list(cube.site_ids))

@@ -1,36 +1,37 @@
 """Write the report of an experiment: one self-contained HTML page, report.html.
 
 Scores, maps and manifests go in. This module puts the sections of the page together, and writes
-those in words: the headline, what was evaluated, the data with their quality control, and the
-provenance of every artefact. The template of the page is page.html.
+those in words: what was evaluated, and the data with their quality control. The template of the
+page is page.html.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.resources
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-import yaml
-
-import pipeline
 from pipeline import files
 from pipeline.catalog.products import product_name
-from pipeline.errors import StoreError, redact_urls
+from pipeline.errors import StoreError
+from pipeline.evaluate import site_files, training_spread
+from pipeline.evaluate.report import (
+    headline,
+    missing,
+    provenance,
+    reliability,
+    series,
+    strata,
+    style,
+)
 from pipeline.evaluate.report import maps as report_maps
 from pipeline.evaluate.report import scores as report_scores
-from pipeline.evaluate.report import series, strata, style
 from pipeline.evaluate.report.map_fields import MapFields
-from pipeline.evaluate.report.style import ABSENT, format_count, format_number, format_period
-from pipeline.evaluate.report.style import metric_decimals as style_digits
-from pipeline.experiment.config import SATELLITE_BASELINE, reference_arm, shown_settings
+from pipeline.evaluate.report.site_table import site_table
+from pipeline.evaluate.report.style import ABSENT, format_count, format_period
 from pipeline.storage import artefacts, ensemble, missing_values, models, schema, tables
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
     from pipeline.evaluate.report.map_fields import Frame
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pipeline.storage.artefacts import Workspace
 
 
-PACKAGES = ("soilweave", "ray", "torch")
 PAGE = "report.html"
 
 
@@ -80,25 +80,31 @@ def _page_content(experiment: Experiment, workspace: Workspace, has_maps: bool) 
         raise StoreError(workspace.url("summary.json"), "not found", remedy=hint)
     cube = Cube.of(experiment, workspace)
     scores = tables.read_table(workspace.url("scores.parquet"))
-    unit = style.format_units(experiment.table[experiment.target].units)
+    units = experiment.table[experiment.target].units
+    unit, goal = style.format_units(units), style.UBRMSE_GOALS.get(units)
     region = report_maps.map_frame(experiment, cube)
     return {
         "title": experiment.title,
         "name": experiment.name,
         "unit": unit,
         "first": style.label(report_maps.main_arm(experiment)),
-        "headline": headline(summary, unit),
+        "headline": headline.headline(summary, unit),
+        "goal": None if goal is None else style.format_number(goal, 2),
+        "detail": headline.detail(summary, unit),
         "facts": facts(experiment, summary),
         "notes": notes(experiment, summary) + outlier_warnings(experiment, workspace),
         "maps": report_maps.maps_section(MapFields(experiment, workspace, cube), region)
         if has_maps
         else None,
         "tables": report_scores.score_tables(summary),
+        "members": members_sentence(summary),
         "paired": report_scores.paired_section(summary, unit),
-        "boxes": report_scores.box_plots(summary, scores, unit),
+        "small": training_spread.spread_warnings(summary),
+        "boxes": report_scores.box_plots(summary, scores, unit, goal),
         "strata": strata.strata_section(summary, unit),
         "triple": strata.triple_collocation_rows(summary),
         "trust": report_scores.coverage_section(summary),
+        "curves_of_trust": reliability.reliability_curves(summary),
         "siting": report_maps.next_probes_section(experiment, workspace, region)
         if has_maps
         else None,
@@ -106,21 +112,49 @@ def _page_content(experiment: Experiment, workspace: Workspace, has_maps: bool) 
         **_site_sections(experiment, workspace, cube, scores, region),
         "curves": series.loss_curves(experiment, workspace),
         "quality": data_quality(experiment, workspace),
-        "provenance": provenance(experiment, workspace),
-        "opened": opening_code(experiment, workspace, has_maps),
+        "missing": missing.missing_picture(cube, Cube.manifest(experiment, workspace)),
+        "provenance": provenance.provenance(experiment, workspace),
+        "opened": provenance.opening_code(experiment, workspace, has_maps),
     }
 
 
 def _site_sections(
     experiment: Experiment, workspace: Workspace, cube: Cube, scores: pd.DataFrame, region: Frame
 ) -> Json:
-    """Return the sections with a map and time series of sites; empty if no site was scored."""
+    """Return the sections with a map, a table and time series of sites.
+
+    They are empty if no site was scored.
+    """
     if not (scores.target == "site").any():
-        return {"sites": None, "series": []}
+        return {"sites": None, "series": [], "site_table": None, "density": []}
+    arm = report_maps.main_arm(experiment)
+    goal = style.UBRMSE_GOALS.get(experiment.table[experiment.target].units)
+    manifest = workspace.artefact("scores").manifest() or {}
+    has_csv = site_files.SITE_SCORES in {record["key"] for record in manifest.get("shards", ())}
+    table = tables.read_site_predictions(workspace, "observation", "prediction", "std")
     return {
         "sites": report_maps.sites_section(experiment, scores, cube, region),
-        "series": series.site_series(experiment, workspace, cube, scores),
+        "site_table": site_table(cube, scores, arm, goal, has_csv),
+        "density": reliability.density_pictures(experiment, cube, table, scores),
+        "series": series.site_series(experiment, cube, scores, table),
     }
+
+
+def members_sentence(summary: Json) -> str:
+    """Return how many members the medians are of, and what is known of their spread."""
+    n = summary["n_seeds"]
+    if n == 1:
+        return (
+            "Each arm is a single member: how much of a difference is due to training is not known;"
+            " n_seeds of 2 or more shows it."
+        )
+    if not summary.get("training_spread"):
+        return f"Each arm is the mean of {n} members, whose spread was not recorded."
+    return (
+        f"Each arm is the mean of {n} members; ± is the standard deviation of the median, or of "
+        f"the difference, between single members. The mean of {n} varies less, by about the "
+        f"square root of {n}. Against the truth it is not known, as maps are made of means."
+    )
 
 
 def _render(content: Json) -> str:
@@ -131,43 +165,11 @@ def _render(content: Json) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    css = folder.joinpath("page.css").read_text(encoding="utf-8")
-    template = environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(css=css, **content)
-
-
-def headline(summary: Json, unit: str) -> str:
-    """Return the main result in one sentence: scores of the reference arm and of the satellite.
-
-    The scores are those against the truth if it is known, else those at sites, else those of arm
-    satellite at footprints.
-    """
-    for key, judged in (("truth", summary.get("truth", {})), ("sites", summary)):
-        if not judged.get("arms"):
-            continue
-        arms, baselines = judged["arms"], judged["baselines"]
-        name = reference_arm([*arms])
-        if key == "truth":
-            where = f"At {format_count(judged['n_cells'])} cells away from every site"
-        elif summary["place"] == "seen":
-            where = f"At {format_count(judged['n_sites'])} sites"
-        else:
-            where = f"At {format_count(judged['n_sites'])} held-out sites"
-        against = " against the truth" if key == "truth" else ""
-        sentence = f"{where}, {style.label(name)} has {_format_scores(arms[name], unit)}{against}"
-        if SATELLITE_BASELINE in baselines:
-            sentence += (
-                f"; the satellite itself has {_format_scores(baselines[SATELLITE_BASELINE], unit)}"
-            )
-        return sentence + "."
-    seeds = summary.get("footprints", {}).get("all", {})
-    described = seeds.get("ensemble") or next(iter(seeds.values()), None)
-    if described is None:
-        return "There are no scores."
-    n = format_count(described["n_footprints"])
-    days = "unseen days" if summary["time"] == "unseen" else "days of the training period"
-    scores = _format_scores(described, unit)
-    return f"At {n} footprints, {style.label('satellite')} has {scores} on {days}."
+    css, script, page = (
+        folder.joinpath(f"page.{kind}").read_text(encoding="utf-8")
+        for kind in ("css", "js", "html")
+    )
+    return environment.from_string(page).render(css=css, script=script, **content)
 
 
 def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
@@ -177,7 +179,7 @@ def facts(experiment: Experiment, summary: Json) -> list[tuple[str, str]]:
     length = f"{epochs:,} epochs" if updates is None else f"{updates:,} updates"
     return [
         ("evaluated at", f"{summary['place']} places, {summary['time']} time"),
-        ("folds", experiment.folds.layout),
+        ("folds", provenance.hide_local_folder(experiment.folds.layout)),
         ("training period", format_period(experiment.train_period)),
         ("test period", format_period(experiment.test_period)),
         ("recipe", f"{summary['recipe']}, {length}, {seeds}"),
@@ -249,80 +251,3 @@ def _missing_values(manifest: Json) -> list[Json]:
         for where in ("cells", "footprints", "sites")
         for name, record in manifest.get("missing", {}).get(where, {}).items()
     ]
-
-
-def provenance(experiment: Experiment, workspace: Workspace) -> Json:
-    """Return the artefacts with digest, commit and duration; versions; and the experiment."""
-    described = yaml.safe_dump(shown_settings(experiment), sort_keys=False)
-    rows = list(_artefact_rows(experiment, workspace))
-    longest = max((row["seconds"] for row in rows), default=0)
-    for row in rows:
-        row["share"] = round(100 * row["seconds"] / longest, 1) if longest else 0
-    versions = {name: _version(name) for name in PACKAGES}
-    return {
-        "artefacts": rows,
-        "versions": versions,
-        "yaml": described,
-        "root": redact_urls(workspace.root),
-    }
-
-
-def _version(name: str) -> str:
-    """Return the version of a package; a dash if the package is not installed."""
-    if name == "soilweave":  # a job on a cluster runs it without installing it
-        return pipeline.__version__
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ABSENT
-
-
-def _artefact_rows(experiment: Experiment, workspace: Workspace) -> Iterator[Json]:
-    """Yield a row of the table of artefacts for each complete artefact but the report."""
-    for name in artefacts.ARTEFACTS:
-        owner = workspace.prepared(experiment) if name in ("planet", "cube") else workspace
-        manifest = owner.artefact(name).manifest()
-        if manifest is None or name == "report":
-            continue
-        begun, created = manifest.get("begun"), datetime.fromisoformat(manifest["created"])
-        seconds = (created - datetime.fromisoformat(begun)).total_seconds() if begun else 0.0
-        size = sum(shard["size"] for shard in manifest["shards"])
-        yield {
-            "name": name,
-            "digest": manifest["inputs_sha256"][:12],
-            "commit": (manifest["git_commit"] or ABSENT)[:10],
-            "finished": f"{created:%Y-%m-%d %H:%M} UTC",
-            "size": f"{size / 1e6:,.1f}",
-            "seconds": seconds,
-            "duration": _format_duration(seconds) if begun else ABSENT,
-        }
-
-
-def _format_duration(seconds: float) -> str:
-    """Format a duration in minutes and seconds."""
-    minutes, remainder = divmod(round(seconds), 60)
-    return f"{minutes} min {remainder} s" if minutes else f"{remainder} s"
-
-
-def _format_scores(described: Json, unit: str) -> str:
-    """Format the median R and RMSE, to two significant figures."""
-    r, rmse = described["median"]["correlation"], described["median"]["rmse"]
-    decimals = max(style_digits("rmse", [described]) - 1, 0)
-    error = " ".join(filter(None, (format_number(rmse, decimals), unit)))
-    parts = (f"R {format_number(r, 2)}", f"RMSE {error}")
-    return " and ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
-
-
-def opening_code(experiment: Experiment, workspace: Workspace, has_maps: bool) -> list[str]:
-    """Return lines of Python that open the outputs of the experiment."""
-    root, target = workspace.root, experiment.target
-    lines = ["import pandas as pd, xarray as xr"]
-    if has_maps:
-        arm = "multiscale" if "multiscale" in experiment.arms else experiment.arms[0]
-        lines.append(f'xr.open_zarr("{root}/maps/{arm}.zarr").{target}.isel(time=100).plot()')
-    else:
-        cube = workspace.prepared(experiment).url("cube.zarr")
-        lines.append(f'xr.open_zarr("{cube}", group="cells")  # inputs of the models')
-    if files.exists(workspace.url("scores.parquet")):
-        lines.append(f'pd.read_parquet("{root}/scores.parquet")  # scores of every place')
-    return lines

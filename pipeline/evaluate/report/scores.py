@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from pipeline.files import Json
 
 
-TABLE_METRICS = ("correlation", "rmse", "ubrmse", "bias")
-PAIRED_METRICS = ("correlation", "rmse", "ubrmse")
-BEST = {"correlation": max, "rmse": min, "ubrmse": min}
+TABLE_METRICS = ("correlation", "rmse", "ubrmse", "bias", "anomaly_correlation")
+PAIRED_METRICS = ("correlation", "rmse", "ubrmse", "anomaly_correlation")
+FIGURE_METRICS = ("correlation", "rmse", "ubrmse")
+BEST = {"correlation": max, "rmse": min, "ubrmse": min, "anomaly_correlation": max}
 _WIDTH = 3.5  # width of a figure, inches
 _MARKERS = {"sites": ("s", "white", 0.14), "truth": ("o", None, -0.14)}  # marker, face, shift up
 
@@ -58,7 +59,7 @@ def paired_section(summary: Json, unit: str) -> Json | None:
     first = differences[0][0]
     pictures = {
         metric: draw_differences([d for _, m, d in differences if m == metric], metric, unit, first)
-        for metric in PAIRED_METRICS
+        for metric in FIGURE_METRICS
         if any(m == metric for _, m, _ in differences)
     }
     return {
@@ -74,20 +75,30 @@ def paired_section(summary: Json, unit: str) -> Json | None:
     }
 
 
-def box_plots(summary: Json, scores: pd.DataFrame, unit: str) -> list[Json]:
-    """Return box plots of the scores over the places of each reference."""
+def box_plots(
+    summary: Json, scores: pd.DataFrame, unit: str, goal: float | None = None
+) -> list[Json]:
+    """Return box plots of the scores over the places of each reference.
+
+    Args:
+      summary: the summary of the evaluation.
+      scores: the scores table.
+      unit: unit of errors.
+      goal: ubRMSE to draw as a line; None for no line.
+    """
     groups = []
     for key, judged, where in references(summary):
         target = {"sites": "site", "truth": "truth"}[key]
         names = [*judged["arms"], *judged["baselines"]]
         rows = scores[(scores.target == target) & (scores.seed == "ensemble")]
         pictures = []
-        for metric in PAIRED_METRICS:
+        for metric in FIGURE_METRICS:
             of_metric = rows[rows.metric == metric]
             values = {name: finite_values(of_metric.value[of_metric.arm == name]) for name in names}
             values = {name: finite for name, finite in values.items() if finite.size}
             if values:
-                picture = draw_boxes(values, metric, unit, f"at {where}")
+                line = goal if metric == "ubrmse" else None
+                picture = draw_boxes(values, metric, unit, f"at {where}", line)
                 pictures.append({"title": style.METRICS[metric], "picture": picture})
         if pictures:
             groups.append({"key": key, "title": where, "pictures": pictures})
@@ -121,7 +132,7 @@ def footprint_rows(summary: Json) -> list[Json]:
             "seed": seed,
             "n": style.format_count(described["n_footprints"]),
             "cells": [
-                style.format_number(described["median"][m], _decimals(m, [described]))
+                style.format_number(described["median"].get(m), _decimals(m, [described]))
                 for m in TABLE_METRICS
             ],
         }
@@ -138,11 +149,16 @@ def _decimals(metric: str, judged: list[Json]) -> int:
 def _table_rows(judged: Json) -> list[Json]:
     """Return a row of the table of scores for each arm and baseline."""
     described = judged["arms"] | judged["baselines"]
+    spread = judged.get("training_spread", {}).get("median_sd", {})
     decimals = {m: style.metric_decimals(m, described.values()) for m in TABLE_METRICS}
     best = {m: _best_candidate(m, described) for m in BEST}
     rows = []
     for name, d in described.items():
-        cells = [_score_cell(m, d, decimals[m], best.get(m) == name) for m in TABLE_METRICS]
+        cells = [
+            _score_cell(m, d, decimals[m], best.get(m) == name)
+            | _spread(spread.get(name, {}).get(m), decimals[m])
+            for m in TABLE_METRICS
+        ]
         row = {"name": name, "label": style.label(name), "colour": style.colour(name)}
         row |= {
             "arm": name in judged["arms"],
@@ -156,7 +172,7 @@ def _table_rows(judged: Json) -> list[Json]:
 def _score_cell(metric: str, described: Json, decimals: int, best: bool) -> Json:
     """Return a cell of the table of scores: the median and its interval."""
     sign = "+" if metric == "bias" else ""
-    value, bounds = described["median"][metric], described["ci95"][metric]
+    value, bounds = described["median"].get(metric), described["ci95"].get(metric, (None, None))
     return {
         "metric": metric,
         "value": style.format_number(value, decimals, sign),
@@ -165,9 +181,14 @@ def _score_cell(metric: str, described: Json, decimals: int, best: bool) -> Json
     }
 
 
+def _spread(sd: float | None, decimals: int) -> Json:
+    """Return the part of a cell that has the spread over training; empty if it is not known."""
+    return {"spread": "" if sd is None else f"± {style.format_number(sd, decimals)}"}
+
+
 def _best_candidate(metric: str, described: Json) -> str | None:
     """Return the name of the candidate with the best median; None if no candidate has one."""
-    medians = {name: d["median"][metric] for name, d in described.items()}
+    medians = {name: d["median"].get(metric) for name, d in described.items()}
     medians = {name: value for name, value in medians.items() if value is not None}
     return str(BEST[metric](medians, key=lambda name: medians[name])) if medians else None
 
@@ -186,6 +207,7 @@ def _differences(summary: Json) -> Iterator[tuple[str, str, Difference]]:
 def _paired_rows(judged: Json) -> Iterator[Json]:
     """Yield a row of the table of paired differences for each pair."""
     decimals = {m: style.metric_decimals(m, judged["arms"].values()) for m in PAIRED_METRICS}
+    spread = judged.get("training_spread", {}).get("paired_sd", {})
     for pair, by_metric in judged["paired"].items():
         cells: list[dict[str, Any]] = [
             {
@@ -193,6 +215,7 @@ def _paired_rows(judged: Json) -> Iterator[Json]:
                 "value": style.format_number(by_metric[m]["median_difference"], decimals[m], "+"),
                 "interval": style.format_interval(by_metric[m]["ci95"], decimals[m], "+"),
             }
+            | _spread(spread.get(pair, {}).get(m), decimals[m])
             for m in PAIRED_METRICS
         ]
         other = pair.split("-", 1)[1]
@@ -253,7 +276,9 @@ class Difference:
     high: float
 
 
-def draw_boxes(values: dict[str, NDArray[Any]], metric: str, unit: str, where: str) -> Picture:
+def draw_boxes(
+    values: dict[str, NDArray[Any]], metric: str, unit: str, where: str, goal: float | None = None
+) -> Picture:
     """Draw box plots of one metric over places.
 
     Args:
@@ -261,6 +286,7 @@ def draw_boxes(values: dict[str, NDArray[Any]], metric: str, unit: str, where: s
       metric: the metric.
       unit: unit of errors.
       where: which places, for the text alternative.
+      goal: a value to draw as a line; None for no line.
     """
     names = list(values)
     name = style.METRICS[metric]
@@ -283,6 +309,8 @@ def draw_boxes(values: dict[str, NDArray[Any]], metric: str, unit: str, where: s
                 line.set_color(style.colour(names[k // 2]))
         axes.set_yticks(range(len(names)), [style.label(arm) for arm in names])
         axes.invert_yaxis()
+        if goal is not None:
+            axes.axvline(goal, color=style.INK, linewidth=1.0, linestyle=(0, (4, 3)), zorder=0)
         style.finish_rows(
             axes, style.label_with_unit(name, "" if metric == "correlation" else unit)
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.files import Json
     from pipeline.storage.artefacts import Workspace
     from pipeline.storage.cube import Cube
+    from pipeline.storage.tables import SitePredictions
 
 
 INTERVAL_LEVELS = (0.9, 0.5)  # of the prediction intervals that are shown, widest first
@@ -32,14 +33,13 @@ LOSS_COLUMNS = {"loss_insitu": "sites", "loss_satellite": "footprints"}
 
 
 def site_series(
-    experiment: Experiment, workspace: Workspace, cube: Cube, scores: pd.DataFrame
+    experiment: Experiment, cube: Cube, scores: pd.DataFrame, table: SitePredictions
 ) -> list[Json]:
     """Draw the sites with the lowest, the median and the highest RMSE of the reference arm."""
     arm = main_arm(experiment)
     chosen = _choose_sites(scores, arm)
     if not chosen:
         return []
-    table = tables.read_site_predictions(workspace, "observation", "prediction", "std")
     test = cube.day_index(experiment.test_period)
     satellite = None
     if cube.footprints is not None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import date
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from pipeline.files import Json
 
@@ -42,8 +44,16 @@ LABELS = {
     "footprint": "satellite itself",
 }
 
-METRICS = {"correlation": "R", "rmse": "RMSE", "ubrmse": "ubRMSE", "bias": "bias"}
+METRICS = {
+    "correlation": "R",
+    "rmse": "RMSE",
+    "ubrmse": "ubRMSE",
+    "bias": "bias",
+    "anomaly_correlation": "anomaly R",
+}
 UNITLESS = ("correlation", "anomaly_correlation", "kge")
+# By unit of the target, the ubRMSE that a mission promises, drawn in figures: that of SMAP.
+UBRMSE_GOALS = {"m3 m-3": 0.04}
 MINUS = "\N{MINUS SIGN}"
 ABSENT = "\N{EN DASH}"  # stands for a missing value
 INK, FAINT = "#1d2430", "#c9ced6"
@@ -71,6 +81,23 @@ _SETTINGS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Point:
+    """A place in a figure that shows a text where the pointer is.
+
+    Attributes:
+      x: distance from the left edge, CSS pixels.
+      y: distance from the upper edge, CSS pixels.
+      text: the text.
+      link: id of the element of the page that the place links to.
+    """
+
+    x: float
+    y: float
+    text: str
+    link: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure that is embedded in the page.
 
@@ -79,12 +106,14 @@ class Picture:
       width: width, CSS pixels.
       height: height, CSS pixels.
       alt: what the figure shows, in words.
+      points: places that show a text where the pointer is.
     """
 
     uri: str
     width: int
     height: int
     alt: str
+    points: tuple[Point, ...] = ()
 
 
 @contextmanager
@@ -109,13 +138,40 @@ def figure_bytes(figure: Figure, form: str = "png") -> bytes:
 
     Call it inside `canvas`.
     """
+    if (engine := figure.get_layout_engine()) is not None:
+        # Once is enough: matplotlib would lay the figure out twice, and draw it twice for that.
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
     figure.savefig(buffer, format=form, dpi=2 * PIXELS_PER_INCH, metadata=metadata)
     return buffer.getvalue()
 
 
-def embed_figure(figure: Figure, alt: str, form: str = "svg") -> Picture:
+def hover_points(
+    axes: Axes, x: NDArray[Any], y: NDArray[Any], texts: list[str], links: list[str]
+) -> tuple[Point, ...]:
+    """Return the places in a figure without a layout engine that show texts.
+
+    Args:
+      axes: the axes that the places are in.
+      x: (place,) horizontal positions in the units of the axes.
+      y: (place,) vertical positions.
+      texts: a text for each place.
+      links: id of the element that each place links to.
+    """
+    axes.apply_aspect()
+    height = axes.figure.bbox.height
+    pixels = axes.transData.transform(np.column_stack([x, y])).tolist()
+    return tuple(
+        Point(round(left, 1), round(height - up, 1), text, link)
+        for (left, up), text, link in zip(pixels, texts, links, strict=True)
+    )
+
+
+def embed_figure(
+    figure: Figure, alt: str, form: str = "svg", points: tuple[Point, ...] = ()
+) -> Picture:
     """Return the figure as part of the page; use `svg` for lines and `png` for fields.
 
     Call it inside `canvas`.
@@ -123,7 +179,7 @@ def embed_figure(figure: Figure, alt: str, form: str = "svg") -> Picture:
     kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
     uri = f"data:{kind};base64,{base64.b64encode(figure_bytes(figure, form)).decode()}"
     width, height = (round(size * PIXELS_PER_INCH) for size in figure.get_size_inches())
-    return Picture(uri, width, height, alt)
+    return Picture(uri, width, height, alt, points)
 
 
 def colour(name: str) -> str:
