@@ -63,8 +63,8 @@ def open_maps(
       chunks: The chunks of dask, as in `xarray.open_zarr`; by default dask is not used.
 
     Returns:
-      The maps: the mapped variable, its standard deviation and the quality flags, (time, y, x),
-      with the coordinates time (UTC days), y, x (metres of EPSG:6933), lat and lon (degrees).
+      The mapped variable, its standard deviation and the quality flags, (time, y, x), with the
+      coordinates time (UTC days), y, x (metres of EPSG:6933), lat and lon (degrees).
 
     Raises:
       SoilweaveError: If there are no maps at the URL, or none of the arm.

@@ -44,6 +44,8 @@ exclude_patterns = [
 ]
 external_toc_path = "docs/site/toc.yml"
 highlight_language = "text"
+smartquotes = False  # they would turn the hyphens of options into dashes
+default_role = "code"  # of docstrings
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]

@@ -152,7 +152,8 @@ def _facts(entry: Json) -> Iterator[str]:
         yield "- variables: " + ", ".join(f"`{name}`" for name in mapping)
     for key in ("support", "period", "native_grid", "license", "doi", "auth", "verified"):
         if key in about:
-            value = str(about[key]).replace("|", "/").replace("<", "&lt;")
+            known = {True: "yes", False: "no"}.get(about[key], about[key])
+            value = str(known).replace("<", "&lt;")
             yield f"- {key.replace('_', ' ')}: {value}"
 
 
