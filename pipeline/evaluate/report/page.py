@@ -98,6 +98,8 @@ def _page_content(experiment: Experiment, workspace: Workspace, has_maps: bool) 
         else None,
         "tables": report_scores.score_tables(summary),
         "members": members_sentence(summary),
+        "n_members": f"Each arm has {format_count(summary['n_seeds'])} "
+        + ("members." if summary["n_seeds"] > 1 else "member."),
         "paired": report_scores.paired_section(summary, unit),
         "small": training_spread.spread_warnings(summary),
         "boxes": report_scores.box_plots(summary, scores, unit, goal),
