@@ -302,20 +302,21 @@ def _compared_medians_table(compared: Json) -> Table:
 def _compared_truth_table(truth: Json) -> Table:
     """Return scores of each experiment's maps: medians by arm, and paired differences of arms."""
     title = "Against the truth, median over cells away from sites [95 % interval]"
-    table = _new_table(title, "")
+    table = _new_table(title, counts=False)
     for metric in PAIRED_METRICS:
         table.add_column(METRIC_HEADINGS[metric], justify="right", no_wrap=True)
     for name, scores in truth.items():
-        table.add_row(f"[bold]{name}[/bold]")
+        n_cells = max(d["n_sites"] for d in scores["arms"].values())
+        table.add_row(f"[bold]{name}[/bold], {n_cells} cells")
         for arm, d in scores["arms"].items():
             cells = [_format_interval(d["median"][m], d["ci95"][m]) for m in PAIRED_METRICS]
-            table.add_row(f"  {arm}", str(d["n_sites"]), *cells)
+            table.add_row(f"  {arm}", *cells)
         for pair, d in scores["paired"].items():
             cells = [
                 _format_interval(d[m]["median_difference"], d[m]["ci95"], sign="+")
                 for m in PAIRED_METRICS
             ]
-            table.add_row(f"  {pair}", str(d["rmse"]["n_sites"]), *cells)
+            table.add_row(f"  {pair}", *cells)
         table.add_section()
     return table
 
@@ -349,11 +350,12 @@ def _difference_style(metric: str, bounds: list[float | None]) -> str:
     return "green" if (low > 0) == (metric not in ("rmse", "ubrmse")) else "red"
 
 
-def _new_table(title: str, first: str) -> Table:
-    """Return a table with the columns `first` and `n`."""
+def _new_table(title: str, first: str = "", counts: bool = True) -> Table:
+    """Return a table with the column `first` and, if rows have counts, the column `n`."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
+    if counts:
+        table.add_column("n", justify="right", no_wrap=True)
     return table
 
 
