@@ -167,6 +167,8 @@ def _requested_calendar(
 ) -> tuple[DayCalendar, dict[str, Any]]:
     """Return the calendar of the requested days, and attributes with missing and partial days.
 
+    Days at the end that are missing may come later; the attribute `last_day` is the day before.
+
     Args:
       source: The request.
       labels: {stamp: (step,) day of each step}.
@@ -191,6 +193,9 @@ def _requested_calendar(
         for key, some_days in (("missing_days", cover.missing), ("partial_days", cover.partial))
         if some_days.size
     }
+    present = np.setdiff1d(cover.days, cover.missing)
+    if present.size and present[-1] < cover.days[-1]:
+        attributes["last_day"] = str(present[-1])
     calendar = DayCalendar.from_labels(cover.days, labels, min_steps, steps_per_day, intervals)
     return calendar, attributes
 
