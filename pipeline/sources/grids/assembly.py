@@ -52,6 +52,9 @@ def assemble(
 ) -> xr.Dataset:
     """Return the data of files in soilweave's names, units and days, as lazy arrays.
 
+    Where files are many and small, a file is opened once for all variables that are loaded at once;
+    `encoding["together"]` says so.
+
     Args:
       source: The request, and how to open the files.
       template: One of the files, open.
@@ -74,7 +77,11 @@ def assemble(
         source, parts, [name for name, has in timed.items() if has]
     )
     series = FileSeries(source, tuple(parts), window, calendar, source.day)
-    together = dates.pattern_unit(source.urlpath) == "h" and all(timed.values())
+    steps = len(series.times) / max(len(calendar.days), 1)
+    daily_bytes = estimate_daily_bytes(source.terms, template, window, steps)
+    unit = dates.pattern_unit(source.urlpath)
+    is_small = sum(daily_bytes.values()) * BLOCK_DAYS <= _MAX_BLOCK_BYTES
+    together = all(timed.values()) and (unit == "h" or (unit == "D" and is_small))
     arrays = series.variables(source.terms, template, together=together)
     coords: dict[str, Any] = dict(window.coords)
     if any(timed.values()):
@@ -85,9 +92,9 @@ def assemble(
         variables[name] = ((("time",) if timed[name] else ()) + window.axes, arrays[name], attrs)
     attributes |= {"crs": window.crs} if window.crs else {}
     dataset = xr.Dataset(variables, coords, attributes)
-    steps = len(series.times) / max(len(calendar.days), 1)
     dataset.encoding["files"] = len(parts)
-    dataset.encoding["bytes_a_day"] = estimate_daily_bytes(source.terms, template, window, steps)
+    dataset.encoding["bytes_a_day"] = daily_bytes
+    dataset.encoding["together"] = together
     return dataset
 
 
