@@ -148,7 +148,7 @@ class Operation:
             "number": number,
             "today": str(today),
             "came": [[str(day), version] for day, version in came],
-            "said": said,
+            "said": [text.replace(f"{self.folder}/", "") for text in said],
             **self._look(number, [day for day, _ in came], problems),
             **_counted(sent, release),
             "seconds": {
