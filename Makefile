@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs docs lint units stages scores weights sparse studies trials bench faults soak conus globe growth projection constraints image-venv clean
+.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs docs lint units stages scores weights sparse studies trials bench faults soak daily conus conus-full globe growth projection constraints image-venv clean
 
 setup: .venv/ready
 
@@ -142,11 +142,22 @@ faults: setup
 soak: setup
 	PYTHONPATH=$(FAULTS) $(BIN)/python -m faults.soak --folder $(WORKSPACE)/soak $(ARGS)
 
+# `update` and `publish` for 30 days in a row, with a provider that is late and revises: table into
+# docs/daily-operation.md; some minutes on 2 cores.
+daily: setup
+	PYTHONPATH=$(FAULTS) $(BIN)/python -m bench.daily --folder $(WORKSPACE)/daily --docs docs $(ARGS)
+
 # Large made-up planets through all verbs: time, memory, bytes and objects of every stage, into
 # workspace/bench/conus.json and docs/scaling.md. CONUS at 9 km, two years: about 15 minutes.
 GROWTH := PYTHONPATH=tests $(BIN)/python -m bench.growth --folder $(WORKSPACE) --docs docs
 conus: setup
 	$(GROWTH) conus $(ARGS)
+
+# CONUS at its own size, the recipe as shipped, on a cluster of this machine with S3 and MLflow: from a
+# job to verified maps in a bucket, scored against the truth. In pieces of 9 minutes: exit status 75
+# says to run it again. ARGS="--size small" takes minutes in all. Table into docs/scaling.md.
+conus-full: setup
+	PYTHONPATH=$(FAULTS):tests/cluster $(BIN)/python -m bench.conus_full --docs docs $(ARGS)
 
 # The whole M36 grid, one year.
 globe: setup

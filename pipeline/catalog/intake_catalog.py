@@ -18,6 +18,7 @@ from pipeline.catalog.entries import CatalogEntry, make_driver, read_entries
 from pipeline.errors import ConfigError, DataError, UnreachableError
 from pipeline.experiment import config
 from pipeline.sources import drivers
+from pipeline.sources.grids.driver import GridSource
 from pipeline.sources.shared.units import are_same_units, linear_conversion
 from pipeline.storage import schema, source_copies
 from pipeline.storage.earlier_versions import Digest
@@ -432,11 +433,20 @@ def _last_whole_day(experiment: Experiment, entry: str, period: tuple[date, date
     Raises:
       DataError: If the source refuses the period because it does not have all of its days.
     """
+    if not _is_staged(experiment, entry, None):
+        driver = driver_of_entry(experiment, entry, period=period)
+        found = driver.last_day_on_server() if isinstance(driver, GridSource) else None
+        if found is not None:
+            period = (period[0], min(found, period[1]))
+        if period[1] < period[0]:
+            return period[0] - DAY
     dataset = open_source(experiment, entry, period=period)
     times = dataset["time"].values.astype("datetime64[D]").tolist()
     partial = str(dataset.attrs.get("partial_days", ""))
     dataset.close()
-    days: list[date] = sorted(day for day in times if period[0] <= day <= period[1])
+    # Gaps that an entry allows have days too, but at the end they are days that have not come yet.
+    last = date.fromisoformat(str(dataset.attrs.get("last_day", period[1])))
+    days: list[date] = sorted(day for day in times if period[0] <= day <= min(last, period[1]))
     if days and partial.endswith(str(days[-1])):
         days.pop()
     return days[-1] if days else period[0] - DAY

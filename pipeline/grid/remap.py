@@ -28,9 +28,15 @@ def is_grid(dataset: xr.Dataset) -> bool:
 
 def read_days(dataset: xr.Dataset, name: str, days: NDArray[np.datetime64]) -> NDArray[np.float32]:
     """Read the (day, ...) values of a variable; NaN on days that the source does not have."""
-    part = dataset[name].sel(time=slice(days[0], days[-1]))
-    values: NDArray[np.float32] = part.reindex(time=days).values.astype("float32")
-    return values
+    return read_variables(dataset, [name], days)[name]
+
+
+def read_variables(
+    dataset: xr.Dataset, names: list[str], days: NDArray[np.datetime64]
+) -> dict[str, NDArray[np.float32]]:
+    """Read the (day, ...) values of variables at once, by name, as `read_days`."""
+    part = dataset[names].sel(time=slice(days[0], days[-1])).load()
+    return {name: part[name].reindex(time=days).values.astype("float32") for name in names}
 
 
 def is_projected(dataset: xr.Dataset) -> bool:

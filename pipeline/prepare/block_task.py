@@ -133,6 +133,7 @@ class BlockWriter:
         self.n_added = stop - self.time.stop
         self.writes_statics = not forcing_only and block == 0
         self.presence = ValuePresence()
+        self._read: dict[str, NDArray[np.float32]] = {}  # read with another variable
         self.sites = None
         if experiment.inputs_from == "cell" and not forcing_only:
             self.sites = _site_cells(url)
@@ -181,8 +182,13 @@ class BlockWriter:
 
     def _values(self, dataset: xr.Dataset, name: str) -> NDArray[np.float32]:
         """Read the block's values, (day, ...); NaN if missing or infinite."""
-        with _naming(dataset, name):
-            values = remap.read_days(dataset, name, self.days)
+        if name not in self._read:
+            forcing = self.sources.forcing
+            together = dataset.encoding.get("together", False)
+            names = [n for n in forcing if forcing[n] is dataset] if together else [name]
+            with _naming(dataset, name):
+                self._read |= remap.read_variables(dataset, names, self.days)
+        values = self._read.pop(name)
         self.presence.drop_infinite(name, values)
         return values
 

@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 import typer
@@ -25,6 +25,9 @@ from pipeline.doctor import plan
 from pipeline.experiment import load
 from pipeline.storage import artefacts as storage_artefacts
 from pipeline.storage.artefacts import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.experiment.config import Experiment
 
 YEARS = ("period", "train_period", "test_period")
 QUARTER = ["domain.east_degrees=-95.8", "domain.south_degrees=36.0"]
@@ -150,19 +153,32 @@ def _stages(
         edges = {"planet": (seen.begun, middle), "prepare": (middle, edges[verb][1])}
     found = {}
     for stage, names in parts.items():
-        manifests = [workspace.artefact(name).manifest() or {} for name in names]
-        shards = [shard for manifest in manifests for shard in manifest.get("shards", [])]
         since, until = edges[stage]
         found[stage] = {
             "seconds": round(until - since, 1),
             "driver": seen.peak("driver", since, until),
             "worker": seen.peak("worker", since, until),
             "all_mb": round(seen.total_mb),
-            "objects": len(shards),
-            "empty": sum(len(manifest.get("empty", [])) for manifest in manifests),
-            "megabytes": round(sum(shard["size"] for shard in shards) / 1e6, 1),
+            **written(workspace, names),
         }
     return found
+
+
+def written(workspace: Workspace, names: tuple[str, ...]) -> dict[str, Any]:
+    """Objects and megabytes of artefacts, as their manifests record them."""
+    manifests = [workspace.artefact(name).manifest() or {} for name in names]
+    shards = [shard for manifest in manifests for shard in manifest.get("shards", [])]
+    return {
+        "objects": len(shards),
+        "empty": sum(len(manifest.get("empty", [])) for manifest in manifests),
+        "megabytes": round(sum(shard["size"] for shard in shards) / 1e6, 1),
+    }
+
+
+def cells(experiment: Experiment) -> tuple[int, int]:
+    """Rows and columns of the map."""
+    sizes = plan.experiment_sizes(experiment)
+    return sizes.rows, sizes.cols
 
 
 def _held_against(found: dict[str, Any], promised: plan.StageWork | None) -> dict[str, Any]:

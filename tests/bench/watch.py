@@ -1,15 +1,21 @@
-"""A command and all processes it starts, watched: time, and the most memory each has held."""
+"""Processes that are watched: time, processor time, and the most memory each has held."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 EVERY_S = 0.25
 # In the names that Ray gives to processes of tasks and actors.
@@ -19,7 +25,17 @@ KINDS = ("RssAnon", "RssFile", "RssShmem")
 
 @dataclass
 class Watched:
-    """What was seen: samples by process, each (time, anonymous, file, shared) in MB."""
+    """What was seen: samples by process, each (time, anonymous, file, shared) in MB.
+
+    Attributes:
+      begun: When.
+      seconds: How long.
+      status: Exit status of a command.
+      names: By process, its role.
+      samples: By process, its memory.
+      total_mb: The most private memory that all held at once, and what they shared then.
+      cpu: (time, seconds of processor time that all had taken until then).
+    """
 
     begun: float
     seconds: float = 0.0
@@ -27,6 +43,7 @@ class Watched:
     names: dict[int, str] = field(default_factory=dict)
     samples: dict[int, list[tuple[float, float, float, float]]] = field(default_factory=dict)
     total_mb: float = 0.0
+    cpu: list[tuple[float, float]] = field(default_factory=list)
 
     def peak(self, role: str, since: float = 0.0, until: float = float("inf")) -> dict | None:
         """The largest of the processes of a role, in MB: its own memory, and what it shared then.
@@ -52,40 +69,85 @@ class Watched:
             "n": len({p for p, name in self.names.items() if name == role}),
         }
 
+    def cpu_seconds(self, since: float = 0.0, until: float = float("inf")) -> float:
+        """Processor time that all took between two times."""
+        times = [0.0, *(when for when, _ in self.cpu)]
+        taken = [0.0, *(seconds for _, seconds in self.cpu)]
+        return taken[bisect_right(times, until) - 1] - taken[bisect_right(times, since) - 1]
 
-def run(command: list[str], log: Path, environment: dict[str, str]) -> Watched:
-    """Run a command to its end, its output in a log."""
-    seen = Watched(time.time())
-    over = threading.Event()
+
+def run(
+    command: list[str], log: Path, environment: dict[str, str], limit_s: float | None = None
+) -> Watched:
+    """Run a command to its end, or for so long, its output in a log."""
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        watcher = threading.Thread(target=_watch, args=(process.pid, seen, over), daemon=True)
-        watcher.start()
-        seen.status = process.wait()
-        over.set()
-        watcher.join()
-    seen.seconds = time.time() - seen.begun
+        with watching(process.pid, lambda each: each.pid == process.pid) as seen:
+            try:
+                seen.status = process.wait(limit_s)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                seen.status = process.wait() or 1
     return seen
 
 
-def _watch(pid: int, seen: Watched, over: threading.Event) -> None:
+@contextlib.contextmanager
+def watching(
+    root: int, is_driver: Callable[[psutil.Process], bool], every_s: float = EVERY_S
+) -> Iterator[Watched]:
+    """Watch a process and all of its children while the block runs.
+
+    Args:
+      root: Its id; this process itself is not counted.
+      is_driver: Which of them is the driver of a verb.
+      every_s: Seconds between two looks.
+    """
+    seen, over = Watched(time.time()), threading.Event()
+    given = (root, is_driver, seen, over, every_s)
+    watcher = threading.Thread(target=_watch, args=given, daemon=True)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+        seen.seconds = time.time() - seen.begun
+
+
+def _watch(
+    pid: int,
+    is_driver: Callable[[psutil.Process], bool],
+    seen: Watched,
+    over: threading.Event,
+    every_s: float,
+) -> None:
     root = psutil.Process(pid)
-    while not over.wait(EVERY_S):
+    taken: dict[int, float] = {}
+    before: dict[int, float] = {}  # what ran already
+    while not over.wait(every_s):
         now, private, shared = time.time(), 0.0, 0.0
         with contextlib.suppress(psutil.NoSuchProcess):
             for each in [root, *root.children(recursive=True)]:
+                if each.pid == os.getpid():
+                    continue
                 with contextlib.suppress(
                     psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError
                 ):
-                    sample = _resident(each.pid)
-                    role = "driver" if each.pid == pid else _role(each)
                     # Ray names a process after what it does now, and IDLE when it is done.
-                    if seen.names.get(each.pid) not in ("driver", "worker"):
-                        seen.names[each.pid] = role
+                    if seen.names.get(each.pid) not in ("driver", "worker", "server"):
+                        seen.names[each.pid] = "driver" if is_driver(each) else _role(each)
+                    if seen.names[each.pid] == "server":
+                        continue
+                    sample = _resident(each.pid)
                     seen.samples.setdefault(each.pid, []).append((now, *sample))
                     private += sample[0]
                     shared = max(shared, sample[2])
+                    times = each.cpu_times()
+                    taken[each.pid] = times.user + times.system
+                    if each.create_time() < seen.begun:
+                        before.setdefault(each.pid, taken[each.pid])
         seen.total_mb = max(seen.total_mb, private + shared)
+        seen.cpu.append((now, sum(taken.values()) - sum(before.values())))
 
 
 def _resident(pid: int) -> tuple[float, float, float]:
@@ -95,6 +157,9 @@ def _resident(pid: int) -> tuple[float, float, float]:
 
 
 def _role(process: psutil.Process) -> str:
+    """Worker, or server if it is one of those that a cloud runs for its users, else Ray."""
     name = " ".join(process.cmdline())
+    if "/weed server" in name or "mlflow" in name:
+        return "server"
     work = name.startswith("ray::") and any(word in name for word in WORK)
     return "worker" if work else "ray"

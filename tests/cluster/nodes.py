@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 JOIN_S = 90
-STORE_BYTES = 200_000_000
+STORE_BYTES = 200_000_000  # of each node's object store
 OURS = ("RAY_", "AWS_", "MLFLOW_", "PYTEST_", "SOILWEAVE_")  # not handed down to nodes
 
 
@@ -38,6 +38,8 @@ class Nodes:
     worker_cpus: int
     token: str
     stack: contextlib.ExitStack
+    store_bytes: int = STORE_BYTES
+    gpus: int = 0
     servers: dict[str, Running] = field(default_factory=dict)
 
     @property
@@ -84,6 +86,7 @@ class Nodes:
         """Start a worker's node and wait until it has joined; returns how long that took."""
         machine = self.workers[worker]
         options = [f"--address={self.gcs}", f"--num-cpus={self.worker_cpus}"]
+        options += [f"--num-gpus={0 if worker else self.gpus}"]
         return self._start(machine, options)
 
     def wait_gone(self, worker: int, seconds: float = JOIN_S) -> float:
@@ -97,8 +100,11 @@ class Nodes:
 
     def _start(self, machine: Machine, options: list[str]) -> float:
         since, n = time.monotonic(), len(list(self.folder.glob(f"{machine.name}*.log")))
-        common = [f"--node-ip-address={machine.address}", f"--object-store-memory={STORE_BYTES}"]
-        common += ["--num-gpus=0", "--disable-usage-stats", "--block"]
+        common = [
+            f"--node-ip-address={machine.address}",
+            f"--object-store-memory={self.store_bytes}",
+        ]
+        common += ["--disable-usage-stats", "--block"]
         common += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
         # Each its own, as on machines of their own; short, since paths of sockets are limited.
         common += [f"--temp-dir={self.home / machine.name}"]
@@ -114,7 +120,12 @@ class Nodes:
 
 @contextlib.contextmanager
 def cluster(
-    folder: Path, environment: Mapping[str, str], worker_cpus: int = 1, net: Network | None = None
+    folder: Path,
+    environment: Mapping[str, str],
+    worker_cpus: int = 1,
+    net: Network | None = None,
+    store_bytes: int = STORE_BYTES,
+    gpus: int = 0,
 ) -> Iterator[Nodes]:
     """A head and two workers, joined one after the other; logs in `folder`.
 
@@ -123,14 +134,17 @@ def cluster(
       environment: of every process on every node.
       worker_cpus: CPUs of a worker.
       net: where they run, made with `machines()`; a network of its own without it.
+      store_bytes: of each node's object store.
+      gpus: GPUs of the first worker.
     """
     with contextlib.ExitStack() as stack:
         net = net or stack.enter_context(machines())
         home = stack.enter_context(temporary("sw-n-"))
         given = {"RAY_USAGE_STATS_ENABLED": "0", **environment}
         token = secrets.token_hex(32)
-        nodes = Nodes(net, folder, home, given, worker_cpus, token, stack)
+        nodes = Nodes(net, folder, home, given, worker_cpus, token, stack, store_bytes, gpus)
         options = ["--head", f"--port={GCS_PORT}", "--num-cpus=0", "--include-dashboard=true"]
+        options += ["--num-gpus=0"]
         options += [f"--dashboard-host={nodes.head.address}", f"--dashboard-port={DASHBOARD_PORT}"]
         nodes._start(nodes.head, options)
         for worker in range(len(nodes.workers)):

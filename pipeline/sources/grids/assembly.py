@@ -52,6 +52,9 @@ def assemble(
 ) -> xr.Dataset:
     """Return the data of files in soilweave's names, units and days, as lazy arrays.
 
+    Where files are many and small, a file is opened once for all variables that are loaded at once;
+    `encoding["together"]` says so.
+
     Args:
       source: The request, and how to open the files.
       template: One of the files, open.
@@ -74,7 +77,11 @@ def assemble(
         source, parts, [name for name, has in timed.items() if has]
     )
     series = FileSeries(source, tuple(parts), window, calendar, source.day)
-    together = dates.pattern_unit(source.urlpath) == "h" and all(timed.values())
+    steps = len(series.times) / max(len(calendar.days), 1)
+    daily_bytes = estimate_daily_bytes(source.terms, template, window, steps)
+    unit = dates.pattern_unit(source.urlpath)
+    is_small = sum(daily_bytes.values()) * BLOCK_DAYS <= _MAX_BLOCK_BYTES
+    together = all(timed.values()) and (unit == "h" or (unit == "D" and is_small))
     arrays = series.variables(source.terms, template, together=together)
     coords: dict[str, Any] = dict(window.coords)
     if any(timed.values()):
@@ -85,9 +92,9 @@ def assemble(
         variables[name] = ((("time",) if timed[name] else ()) + window.axes, arrays[name], attrs)
     attributes |= {"crs": window.crs} if window.crs else {}
     dataset = xr.Dataset(variables, coords, attributes)
-    steps = len(series.times) / max(len(calendar.days), 1)
     dataset.encoding["files"] = len(parts)
-    dataset.encoding["bytes_a_day"] = estimate_daily_bytes(source.terms, template, window, steps)
+    dataset.encoding["bytes_a_day"] = daily_bytes
+    dataset.encoding["together"] = together
     return dataset
 
 
@@ -167,6 +174,8 @@ def _requested_calendar(
 ) -> tuple[DayCalendar, dict[str, Any]]:
     """Return the calendar of the requested days, and attributes with missing and partial days.
 
+    Days at the end that are missing may come later; the attribute `last_day` is the day before.
+
     Args:
       source: The request.
       labels: {stamp: (step,) day of each step}.
@@ -191,6 +200,9 @@ def _requested_calendar(
         for key, some_days in (("missing_days", cover.missing), ("partial_days", cover.partial))
         if some_days.size
     }
+    present = np.setdiff1d(cover.days, cover.missing)
+    if present.size and present[-1] < cover.days[-1]:
+        attributes["last_day"] = str(present[-1])
     calendar = DayCalendar.from_labels(cover.days, labels, min_steps, steps_per_day, intervals)
     return calendar, attributes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class GridSource(Source):
       day: {stamp, offset_hours, min_steps}, the definition of a day in
         `pipeline.sources.grids.days`.
       gaps: Days that may be missing and are NaN then: `allowed` for all, or a list of MM-DD.
+        Files of days and hours on these days may be absent.
       period: first..last, to use instead of the entry's period.
       login: `earthdata` if the provider requires an Earthdata Login.
       storage_options: Options for fsspec.
@@ -209,8 +211,7 @@ class GridSource(Source):
         tagged = list(zip(requested, tags, strict=True))
         missing = [span[0] for (_, span, optional), tag in tagged if tag is None and not optional]
         if missing:
-            problem = f"missing: {dates.format_days(np.array(missing))}"
-            raise DataError(http_errors.format_url(self.urlpath), problem, remedy=self.gaps_hint())
+            raise self._missing_error(missing)
         named_tags = [
             (http_errors.file_name(url), tag) for (url, _, _), tag in tagged if tag is not None
         ]
@@ -219,6 +220,46 @@ class GridSource(Source):
                 http_errors.format_url(self.urlpath), "not found: none of its files"
             )
         return files.sha256_of_json([list(column) for column in zip(*named_tags, strict=True)])
+
+    def last_day_on_server(self) -> date | None:
+        """Return the last requested day whose files a server has; None if it need not be asked.
+
+        An HTTP server cannot list its files, so `to_dask` only finds out when it reads them. Of all
+        others the dataset itself says how far it reaches.
+
+        Raises:
+          DataError: If a file before that day is missing that may not be, or the server refuses.
+        """
+        has_days = dates.pattern_unit(self.urlpath) in ("D", "h")
+        if not has_days or not self.urlpath.startswith(files.HTTP_PREFIXES):
+            return None
+        requested, days_after = self._dated_files(), self._days_around()[1]
+        there = fingerprints.find_existing(
+            [url for url, _, _ in requested], self.storage_options, self.login
+        )
+        last = max((i for i, exists in enumerate(there) if exists), default=-1)
+        missing = [
+            span[0]
+            for (_, span, optional), exists in zip(requested[:last], there[:last], strict=True)
+            if not (exists or optional)
+        ]
+        if missing:
+            raise self._missing_error(missing)
+        end = requested[last][1][1] if last >= 0 else requested[0][1][0]
+        # The last steps of a day can be in files of the next.
+        day: date = end.astype("datetime64[D]").item()
+        return day - timedelta(1 + days_after)
+
+    def _missing_error(self, missing: list[np.datetime64]) -> DataError:
+        """Return the error about days whose files are missing but may not be."""
+        problem = f"missing: {dates.format_days(np.array(missing))}"
+        return DataError(http_errors.format_url(self.urlpath), problem, remedy=self.gaps_hint())
+
+    def _days_around(self) -> tuple[int, int]:
+        """Return how many days before and after a period have files with steps of its days."""
+        stamps = {term.stamp or self.day.stamp for term in self.terms.values() if term.daily}
+        before = int(bool(self.day.offset_hours))
+        return before, int(bool(self.day.offset_hours or stamps & {"end", "middle"}))
 
     def _dated_files(self) -> list[tuple[str, days.Times, bool]]:
         """Return the files of the requested period, if they are named by date.
@@ -231,12 +272,16 @@ class GridSource(Source):
         requested = self.requested_days()
         assert requested is not None
         first, last = requested
-        stamps = {term.stamp or self.day.stamp for term in self.terms.values() if term.daily}
-        before = int(bool(self.day.offset_hours))
-        after = int(bool(self.day.offset_hours or stamps & {"end", "middle"}))
+        before, after = self._days_around()
         begin, end = first - before * days.DAY, last + after * days.DAY
-        allows_gaps = self.gaps == "allowed"
+        by_day = dates.pattern_unit(self.urlpath) in ("D", "h")
+
+        def may_be_absent(span: days.Times) -> bool:
+            outside = bool(span[1] <= first or span[0] >= last + days.DAY)
+            is_gap = by_day and not self.disallowed_gaps(span[:1].astype("datetime64[D]")).size
+            return outside or self.gaps == "allowed" or is_gap
+
         return [
-            (url, span, allows_gaps or bool(span[1] <= first or span[0] >= last + days.DAY))
+            (url, span, may_be_absent(span))
             for url, span in dates.dated_urls(self.urlpath, begin, end)
         ]

@@ -73,6 +73,13 @@ def tag_files(
     return tags
 
 
+def find_existing(
+    urls: Sequence[str], storage_options: dict[str, Any], login: str | None = None
+) -> list[bool]:
+    """Return whether each file exists; the arguments and errors are those of `tag_files`."""
+    return [info is not None for info in _file_infos(urls, storage_options, login)]
+
+
 def _file_infos(
     urls: Sequence[str], storage_options: dict[str, Any], login: str | None
 ) -> list[FileInfo | None]:
