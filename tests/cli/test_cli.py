@@ -214,7 +214,7 @@ def test_known_sites_are_judged_by_models_that_have_not_seen_them(world, at, sco
     assert medians(summary["out_of_fold"]) == medians(summary)
     assert summary["n_sites"] == world.summary["n_sites"]
     assert summary["paired"].keys() == world.summary["paired"].keys()
-    of_cubes = {"strata", "triple_collocation", "statics_of_unknown_period"}
+    of_cubes = {"strata", "triple_collocation", "statics_of_unknown_period", "training_spread"}
     assert summary.keys() >= world.summary.keys() - of_cubes
     assert "out_of_fold" in out
 

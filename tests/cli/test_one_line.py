@@ -396,7 +396,7 @@ def test_a_source_that_fails_in_a_worker_is_named(snow, tmp_path, monkeypatch, s
         info = aiohttp.RequestInfo(None, "GET", None, None)
         raise aiohttp.ClientResponseError(info, (), status=status)
 
-    monkeypatch.setattr("pipeline.grid.remap.read_days", fail)
+    monkeypatch.setattr("pipeline.grid.remap.read_variables", fail)
     monkeypatch.setattr(block_task, "empty_receipt", lambda: {"unread": [], "outage": False})
     monkeypatch.setattr(block_task, "_site_cells", lambda url: None)
     block = schema.block_range(experiment.period).start

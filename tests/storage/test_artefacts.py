@@ -219,7 +219,7 @@ def test_attributes_of_sites(world):
     found = files.read_json(world.workspace.url("models", "attributes.json"))
     sizes = {name: np.shape(values) for name, values in found.items()}
     n = len(STATIC + FORCING)
-    assert sizes == {"mean": (n,), "std": (n,), "sites": (24, n), "learnt": (24,)}
+    assert sizes == {"mean": (n,), "std": (n,), "sites": (24, n), "learnt": (24,), "limit": ()}
     shards = world.workspace.artefact("models").manifest()["shards"]
     assert "attributes.json" in {record["key"] for record in shards}
 

@@ -29,6 +29,7 @@ from pipeline.sources.grids.parts import (
     read_values,
     with_actual_steps,
 )
+from pipeline.sources.grids.variables import estimate_daily_bytes
 from pipeline.sources.shared import dates, http_errors, time_steps
 
 if TYPE_CHECKING:
@@ -475,37 +476,3 @@ def _read_dask_block(
     """Read a block that dask identifies by its number along each dimension."""
     where = tuple(slice(edge[i], edge[i + 1]) for edge, i in zip(edges, block_id[1:], strict=True))
     return series.read_block(terms, where)
-
-
-def estimate_daily_bytes(
-    terms: dict[str, MappedVariable], template: xr.Dataset, window: Grid, steps: float
-) -> dict[str, float]:
-    """Estimate the memory in bytes for reading one day of each variable.
-
-    Files are read in whole chunks, so that the memory is that of all chunks that overlap the
-    window.
-
-    Args:
-      terms: {soilweave's name: variable of the mapping}.
-      template: One of the files.
-      window: Rows and columns to read.
-      steps: Number of steps in a day.
-
-    Returns:
-      {soilweave's name: bytes}.
-    """
-    return {
-        name: steps * sum(_bytes_per_step(template[native], window) for native, _ in term.inputs)
-        for name, term in terms.items()
-    }
-
-
-def _bytes_per_step(stored: xr.DataArray, window: Grid) -> float:
-    """Return the bytes of one step of a stored variable in whole chunks that overlap a window."""
-    native: dict[Any, int] = stored.encoding.get("preferred_chunks") or {}
-    size = float(np.dtype(stored.encoding.get("dtype") or stored.dtype).itemsize)
-    for dim, taken, n in zip(window.dims, window.slices, window.shape, strict=True):
-        chunk, start = int(native.get(dim, 1)), taken.start or 0
-        length = -(-(start + n) // chunk) * chunk - start // chunk * chunk
-        size *= min(length, int(stored.sizes[dim]))
-    return size

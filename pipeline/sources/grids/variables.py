@@ -20,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.errors import DataError
 from pipeline.sources.grids.days import AGGREGATIONS, SINCE_00, STAMPS
 from pipeline.sources.shared.units import (
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import xarray as xr
+
+    from pipeline.sources.grids.axes import Grid
 
     Arrays = list[Any]
 
@@ -194,3 +198,37 @@ def _variable_problems(spec: dict[str, Any]) -> list[str]:
 def _as_list(value: Any) -> list[str]:
     """Return one or several values as a list of texts."""
     return [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def estimate_daily_bytes(
+    terms: dict[str, MappedVariable], template: xr.Dataset, window: Grid, steps: float
+) -> dict[str, float]:
+    """Estimate the memory in bytes for reading one day of each variable.
+
+    Files are read in whole chunks, so that the memory is that of all chunks that overlap the
+    window.
+
+    Args:
+      terms: {soilweave's name: variable of the mapping}.
+      template: One of the files.
+      window: Rows and columns to read.
+      steps: Number of steps in a day.
+
+    Returns:
+      {soilweave's name: bytes}.
+    """
+    return {
+        name: steps * sum(_bytes_per_step(template[native], window) for native, _ in term.inputs)
+        for name, term in terms.items()
+    }
+
+
+def _bytes_per_step(stored: xr.DataArray, window: Grid) -> float:
+    """Return the bytes of one step of a stored variable in whole chunks that overlap a window."""
+    native: dict[Any, int] = stored.encoding.get("preferred_chunks") or {}
+    size = float(np.dtype(stored.encoding.get("dtype") or stored.dtype).itemsize)
+    for dim, taken, n in zip(window.dims, window.slices, window.shape, strict=True):
+        chunk, start = int(native.get(dim, 1)), taken.start or 0
+        length = -(-(start + n) // chunk) * chunk - start // chunk * chunk
+        size *= min(length, int(stored.sizes[dim]))
+    return size
