@@ -37,9 +37,10 @@ extensions = [
 include_patterns = [
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("catalogs/README.md", "infra/README.md", "docs/**"),
+    "pipeline/experiment/presets/models/*/card.md",
 ]
 exclude_patterns = [
-    *(".*", "build", "mlruns", "workspace", "model", "pipeline", "tests", "docs/site"),
+    *(".*", "build", "mlruns", "workspace", "model", "tests", "docs/site"),
     *("infra/viewer", "**/node_modules"),
 ]
 external_toc_path = "docs/site/toc.yml"
