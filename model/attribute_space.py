@@ -4,7 +4,7 @@ The attributes of a place are its scaled static attributes and the time means of
 (its climate), each divided by its standard deviation over cells. The distance between two places is
 Euclidean, in units of the median distance between a training site and its nearest neighbour. Apart
 from that unit, this is the dissimilarity index of Meyer and Pebesma (2021,
-doi:10.1111/2041-210X.13650). Their area of applicability are the places whose distance is no larger
+doi:10.1111/2041-210X.13650). A place is in their area of applicability if its distance is no larger
 than those at which the models were tested.
 """
 
@@ -169,7 +169,7 @@ class AttributeSpace:
         distances = self.held_out(fold, place)[self.learnt]
         distances = distances[np.isfinite(distances)]
         if not len(distances):
-            return replace(self, limit=None)
+            return self
         first, third = np.quantile(distances, (0.25, 0.75))
         return replace(self, limit=float(min(third + 1.5 * (third - first), distances.max())))
 

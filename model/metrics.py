@@ -18,6 +18,14 @@ Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 Scores: TypeAlias = dict[str, NDArray[Any]]
 METRICS = ("bias", "rmse", "ubrmse", "correlation", "anomaly_correlation", "kge")
+LABELS = {  # in figures, tables and sentences
+    "correlation": "R",
+    "rmse": "RMSE",
+    "ubrmse": "ubRMSE",
+    "bias": "bias",
+    "anomaly_correlation": "anomaly R",
+    "kge": "KGE",
+}
 ANOMALY_WINDOW = 35  # days, centred: 17 on either side; one value is enough, as in pytesmo
 SCORED_PLACES = 1024  # places scored at once, which bounds the memory
 FEWEST = 30  # values that a site needs for calibration and for local adjustment

@@ -18,7 +18,6 @@ from pipeline.catalog.entries import CatalogEntry, make_driver, read_entries
 from pipeline.errors import ConfigError, DataError, UnreachableError
 from pipeline.experiment import config
 from pipeline.sources import drivers
-from pipeline.sources.grids.driver import GridSource
 from pipeline.sources.shared.units import are_same_units, linear_conversion
 from pipeline.storage import schema, source_copies
 from pipeline.storage.earlier_versions import Digest
@@ -434,8 +433,7 @@ def _last_whole_day(experiment: Experiment, entry: str, period: tuple[date, date
       DataError: If the source refuses the period because it does not have all of its days.
     """
     if not _is_staged(experiment, entry, None):
-        driver = driver_of_entry(experiment, entry, period=period)
-        found = driver.last_day_on_server() if isinstance(driver, GridSource) else None
+        found = driver_of_entry(experiment, entry, period=period).last_day_on_server()
         if found is not None:
             period = (period[0], min(found, period[1]))
         if period[1] < period[0]:

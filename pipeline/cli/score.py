@@ -123,7 +123,7 @@ def score(
         run_stages.check_exists(sites, "correct the path" if sites == target else hint)
     with run_stages.show_progress() as progress:
         url = sites if ENTRY.search(sites) else files.make_absolute(sites)
-        scored = probes.score_with_series(resolved, store, progress, url, adjust, nearest)
+        scored = probes.score_probes(resolved, store, progress, url, adjust, nearest)
     print_scores(scored.summary)
     if figure:
         files.write_bytes(files.make_absolute(figure), _draw(scored, resolved, adjust))

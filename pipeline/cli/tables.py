@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from model.metrics import LABELS as METRIC_LABELS
 from pipeline.experiment.config import FARTHEST_CELL_KM, SATELLITE_BASELINE, reference_arm
 from pipeline.experiment.folds_config import FoldsConfig
 
@@ -26,14 +27,8 @@ MAX_NAMED_SITES = 3  # sites that a line names; more are counted
 MAX_SHOWN_PROBES = 30  # probes that have a row each
 
 # Headings of metrics.
-METRIC_HEADINGS = {
-    "correlation": "R",
-    "rmse": "RMSE",
-    "ubrmse": "ubRMSE",
-    "bias": "bias",
-}
-
-OTHER_HEADINGS = {"anomaly_correlation": "anomaly R", "kge": "KGE"}
+METRIC_HEADINGS = {m: METRIC_LABELS[m] for m in ("correlation", "rmse", "ubrmse", "bias")}
+OTHER_HEADINGS = {m: METRIC_LABELS[m] for m in ("anomaly_correlation", "kge")}
 PAIRED_METRICS = ("correlation", "rmse", "ubrmse")  # metrics of which paired differences are shown
 
 
@@ -182,12 +177,8 @@ def _median_table(summary: Json, title: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for kind in ("arms", "baselines"):
         for name, scores in summary[kind].items():
-            median, bounds = scores["median"], scores["ci95"]
-            cells = [
-                _format_interval(median[m], bounds[m]) + _format_spread(spread.get(name, {}).get(m))
-                for m in PAIRED_METRICS
-            ]
-            bias, within = _format_number(median["bias"], "+"), _format_coverage(scores)
+            cells = _median_cells(scores, spread.get(name, {}))
+            bias, within = _format_number(scores["median"]["bias"], "+"), _format_coverage(scores)
             table.add_row(name, str(scores["n_sites"]), *cells, bias, within)
         table.add_section()
     return table
@@ -202,13 +193,27 @@ def _paired_table(summary: Json, where: str) -> Table:
     for metric in PAIRED_METRICS:
         table.add_column(METRIC_HEADINGS[metric], justify="right", no_wrap=True)
     for pair, scores in summary["paired"].items():
-        cells = [
-            _format_interval(scores[m]["median_difference"], scores[m]["ci95"], sign="+")
-            + _format_spread(spread.get(pair, {}).get(m))
-            for m in PAIRED_METRICS
-        ]
+        cells = _difference_cells(scores, spread.get(pair, {}))
         table.add_row(pair, str(scores["rmse"]["n_sites"]), *cells)
     return table
+
+
+def _median_cells(scores: Json, spread: Json | None = None) -> list[str]:
+    """Return a cell for each paired metric: a median, its interval, its spread over training."""
+    median, bounds = scores["median"], scores["ci95"]
+    return [
+        _format_interval(median[m], bounds[m]) + _format_spread((spread or {}).get(m))
+        for m in PAIRED_METRICS
+    ]
+
+
+def _difference_cells(differences: Json, spread: Json | None = None) -> list[str]:
+    """Return a cell for each paired metric: a difference, its interval, its spread."""
+    return [
+        _format_interval(differences[m]["median_difference"], differences[m]["ci95"], sign="+")
+        + _format_spread((spread or {}).get(m))
+        for m in PAIRED_METRICS
+    ]
 
 
 def _footprint_table(summary: Json) -> Table:
@@ -291,10 +296,7 @@ def _compared_medians_table(compared: Json) -> Table:
     for group, members in groups.items():
         table.add_row(f"[bold]{group}[/bold]")
         for name, scores in members.items():
-            cells = [
-                _format_interval(scores["median"][m], scores["ci95"][m]) for m in PAIRED_METRICS
-            ]
-            table.add_row(f"  {name}", str(scores["n_sites"]), *cells)
+            table.add_row(f"  {name}", str(scores["n_sites"]), *_median_cells(scores))
         table.add_section()
     return table
 
@@ -309,14 +311,9 @@ def _compared_truth_table(truth: Json) -> Table:
         n_cells = max(d["n_sites"] for d in scores["arms"].values())
         table.add_row(f"[bold]{name}[/bold], {n_cells} cells")
         for arm, d in scores["arms"].items():
-            cells = [_format_interval(d["median"][m], d["ci95"][m]) for m in PAIRED_METRICS]
-            table.add_row(f"  {arm}", *cells)
+            table.add_row(f"  {arm}", *_median_cells(d))
         for pair, d in scores["paired"].items():
-            cells = [
-                _format_interval(d[m]["median_difference"], d[m]["ci95"], sign="+")
-                for m in PAIRED_METRICS
-            ]
-            table.add_row(f"  {pair}", *cells)
+            table.add_row(f"  {pair}", *_difference_cells(d))
         table.add_section()
     return table
 

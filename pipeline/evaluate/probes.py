@@ -211,7 +211,7 @@ class Scored:
     """Scores of probes, and what was scored.
 
     Attributes:
-      summary: scores in the form of summary.json, as `score_probes` returns them.
+      summary: scores in the form of summary.json; `score_probes` says which.
       probes: the probes.
       candidates: the predictions of every arm and baseline, on the days of the probes.
     """
@@ -222,17 +222,6 @@ class Scored:
 
 
 def score_probes(
-    experiment: Experiment,
-    workspace: Workspace,
-    progress: Progress,
-    sites_url: str,
-    adjust: bool = False,
-) -> Json:
-    """Return the scores of `score_with_series` alone."""
-    return score_with_series(experiment, workspace, progress, sites_url, adjust).summary
-
-
-def score_with_series(
     experiment: Experiment,
     workspace: Workspace,
     progress: Progress,

@@ -13,27 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from model import metrics
 from pipeline.evaluate import scoring
 from pipeline.evaluate.scoring import PAIRED_METRICS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from model import metrics
     from pipeline.evaluate.scoring import Candidate, Sites
     from pipeline.experiment.config import JudgingConfig
     from pipeline.files import Json
 
     Members = dict[str, NDArray[np.float32]]  # by arm, (member, site, day)
-
-
-SHORT_NAMES = {
-    "correlation": "R",
-    "anomaly_correlation": "anomaly R",
-    "rmse": "RMSE",
-    "ubrmse": "ubRMSE",
-    "kge": "KGE",
-}
 
 
 def describe_spread(
@@ -84,7 +75,9 @@ def list_small(differences: Json, sds: dict[str, float | None]) -> list[Json]:
 
 def format_small(small: Json) -> str:
     """Return a small difference and its spread in words."""
-    return f"{SHORT_NAMES[small['metric']]} {small['difference']:+.4f} (spread {small['sd']:.4f})"
+    return (
+        f"{metrics.LABELS[small['metric']]} {small['difference']:+.4f} (spread {small['sd']:.4f})"
+    )
 
 
 def spread_warnings(summary: Json) -> list[str]:

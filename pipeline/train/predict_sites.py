@@ -82,7 +82,10 @@ def write_predictions(
             members = predict_members(experiment, root, arm, packed.sites("cpu"), by)
             calibrations = _calibrate_folds(experiment, arm, members, packed)
             frames.append(_arm_rows(experiment, arm, members, calibrations, cube, packed))
-            of_members.append(_member_rows(experiment, arm, members, calibrations, cube, packed))
+            if experiment.n_seeds > 1:
+                of_members.append(
+                    _member_rows(experiment, arm, members, calibrations, cube, packed)
+                )
             if (by != models.ALL_SITES).any():
                 outliers += _find_outliers(experiment, arm, members, by, calibrations)
         outliers += _find_outliers(
@@ -94,7 +97,7 @@ def write_predictions(
         frames.append(_ridge_rows(experiment, root, cube, packed))
     if frames:
         tables.write_table(workspace.url("sites.parquet"), pd.concat(frames, ignore_index=True))
-    if of_members and experiment.n_seeds > 1:
+    if of_members:
         tables.write_table(workspace.url(tables.MEMBERS), pd.concat(of_members, ignore_index=True))
     else:
         files.remove(workspace.url(tables.MEMBERS))

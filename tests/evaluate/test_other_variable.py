@@ -75,7 +75,8 @@ def test_held_out_sites_are_in_no_training(world):
 
 def test_score_needs_no_sites_of_its_own(world):
     url = str(world.folder / "sites.nc")
-    summary = probes.score_probes(world.experiment, world.workspace, SilentProgress(), url)
+    scored = probes.score_probes(world.experiment, world.workspace, SilentProgress(), url)
+    summary = scored.summary
     for arm, described in world.summary["arms"].items():
         for metric, value in described["median"].items():
             assert summary["arms"][arm]["median"][metric] == pytest.approx(value, abs=1e-4)
@@ -98,7 +99,7 @@ def test_without_folds_known_sites_are_said_to_be_trained_on(snow, tmp_path):
         stage.run(experiment, workspace, SilentProgress())
     summary = probes.score_probes(
         experiment, workspace, SilentProgress(), str(snow.parent / "sites.nc")
-    )
+    ).summary
     assert (summary["place"], summary["trained"]["n_sites"]) == ("seen", 24)
     assert "out_of_fold" not in summary
     status = tables.read_table(workspace.url("sites.parquet")).status

@@ -192,7 +192,7 @@ def test_probes_are_scored_from_the_grid_as_sites_are_from_the_cube(gridded, tmp
     from_cube = evaluate.run(experiment, workspace, SilentProgress())
     found = probes.score_probes(
         experiment, workspace, SilentProgress(), str(gridded.parent / "sites.nc")
-    )
+    ).summary
     assert found["n_sites"] == world.N_SITES - len(experiment.qc.exclude_sites)
     kept = from_cube["baselines"]["footprint"]["distance_km"]
     assert found["baselines"]["footprint"]["distance_km"] == pytest.approx(kept)

@@ -385,7 +385,7 @@ def test_earlier_models_predict_and_score_what_they_did(recorded, local_ray):
         assert made[name].attrs["units"] == before[name].attrs["units"]
         assert int(abs(steps).max()) <= 1
     sites = str(old.folder / "sources" / "sites.nc")
-    judged = probes.score_probes(old.experiment(), old.workspace, SilentProgress(), sites)
+    judged = probes.score_probes(old.experiment(), old.workspace, SilentProgress(), sites).summary
     summary = files.read_json(old.workspace.url("summary.json"))
     assert (judged["n_sites"], judged["place"]) == (8, "unseen")
     assert judged["arms"].keys() == summary["arms"].keys() == {"multiscale"}

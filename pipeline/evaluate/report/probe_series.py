@@ -29,7 +29,7 @@ def draw_probes(scored: Scored, name: str, variable: Variable) -> bytes:
     """Draw a panel for each probe: observed, predicted with its interval, and the satellite.
 
     Args:
-      scored: what `pipeline.evaluate.probes.score_with_series` returned.
+      scored: what `pipeline.evaluate.probes.score_probes` returned.
       name: the target, in words.
       variable: the target.
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from model.metrics import LABELS as METRIC_LABELS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import date
@@ -44,13 +46,7 @@ LABELS = {
     "footprint": "satellite itself",
 }
 
-METRICS = {
-    "correlation": "R",
-    "rmse": "RMSE",
-    "ubrmse": "ubRMSE",
-    "bias": "bias",
-    "anomaly_correlation": "anomaly R",
-}
+METRICS = {name: label for name, label in METRIC_LABELS.items() if name != "kge"}
 UNITLESS = ("correlation", "anomaly_correlation", "kge")
 # By unit of the target, the ubRMSE that a mission promises, drawn in figures: that of SMAP.
 UBRMSE_GOALS = {"m3 m-3": 0.04}

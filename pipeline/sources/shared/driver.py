@@ -99,6 +99,13 @@ class Source(DataSource):  # type: ignore[misc]
             raise ValueError(msg)
         self.fills = missing_values.declared_fills(self.mapping)
 
+    def last_day_on_server(self) -> date | None:
+        """Return the last requested day whose files a server has.
+
+        None says that `to_dask` finds out by itself how far the source reaches, as most do.
+        """
+        return None
+
     def digest(self) -> str:
         """Return a digest of the content without reading large files.
 
