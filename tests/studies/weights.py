@@ -104,7 +104,7 @@ def score_with_cells(source, sites) -> dict:
     """Scores at the sites of an experiment, held out, with the inputs of the nearest cells."""
     settings = {"inputs_from": "cell", "models": source.url("models")}
     experiment = source.described().model_copy(update=settings)
-    found = probes.score_with_series(
+    found = probes.score_probes(
         experiment, source, SilentProgress(), sites, nearest_km=FARTHEST_CELL_KM
     ).summary
     scores = found["out_of_fold"]["arms"][ARM]
