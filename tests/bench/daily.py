@@ -179,7 +179,8 @@ class Operation:
             problems.append(f"revised: {told}, expected {revised}")
         for group, maps in self.maps.items():
             where = group or "root"
-            old, new = (each.sel(time=slice(None, changed - DAY)) for each in (before[group], maps))
+            kept = slice(None, str(changed - DAY))
+            old, new = (each.sel(time=kept) for each in (before[group], maps))
             problems += [
                 f"{where}: old days of {n} differ" for n in MAPPED if not same(old, new, n)
             ]
