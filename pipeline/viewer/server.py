@@ -81,14 +81,17 @@ class _Answers:
         self._lasting_size = functools.lru_cache(KNOWN_SIZES)(_size_of)
 
     def find(self, key: str) -> Served | None:
+        """Return what the server has under a key; None if nothing."""
         return self._shown.find(key)
 
     def size(self, found: Served) -> int:
+        """Return its size in bytes."""
         if not found.url:
             return len(found.data)
         return self._lasting_size(found.url) if found.immutable else _size_of(found.url)
 
     def read(self, found: Served, part: range | None = None) -> bytes:
+        """Return its content, or a range of its bytes."""
         if not found.url:
             return found.data if part is None else found.data[part.start : part.stop]
         return files.read_bytes(found.url, *((part.start, part.stop) if part else ()))

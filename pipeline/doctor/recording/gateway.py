@@ -303,10 +303,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
+        """Limit what the system sends ahead of the reader, then prepare as usual."""
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         super().setup()
 
     def do_GET(self) -> None:
+        """Answer a request."""
         with self.gateway.working():
             self._answer()
 
