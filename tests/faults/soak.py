@@ -36,7 +36,8 @@ from faults.plan import draw
 from pipeline import files
 
 ENDS_S = 1200  # for one run
-FINISHES = 3  # runs until one must have finished, in a bad store
+# Runs, or repairs, until one must have finished: in a bad store, or when Ray did not start.
+FINISHES = 3
 POLL_S = 0.1
 # A model that is trained again may differ in rounding; of the others, repair makes the same.
 NOT_DAMAGED = ("checkpoint.safetensors", "history.parquet", "lease.json", "mlflow.json")
@@ -196,6 +197,15 @@ def finished(soak, place):
     return False
 
 
+def repaired(soak, place):
+    """Repair until a repair has finished; whether one has."""
+    for _ in range(FINISHES):
+        if place.verify("--repair") == 0:
+            return True
+        soak.ended[place.last_line()] += 1
+    return False
+
+
 def judged(soak, plan, place, wanted, n_objects):
     """Run the loop of a plan; what is wrong, or an empty text."""
     rng = random.Random(plan.seed)
@@ -212,8 +222,8 @@ def judged(soak, plan, place, wanted, n_objects):
     if spoilt := damage(place.root, plan):
         if (status := place.verify()) != 1:
             return f"verify ended with {status} although {spoilt} are damaged"
-        if (status := place.verify("--repair")) != 0:
-            return f"verify --repair of {spoilt} ended with {status}: {place.last_line()}"
+        if not repaired(soak, place):
+            return f"{FINISHES} repairs of {spoilt} did not finish: {place.last_line()}"
         if different := differences(results(place.root), wanted):
             return f"{len(different)} results differ after repair of {spoilt}: {different[:5]}"
     if "Traceback" in place.log.read_text(errors="replace"):
