@@ -1,4 +1,4 @@
-"""`python -m pipeline VERB …`: the command line, where there is no script `soilweave`.
+"""`soilweave VERB …` and `python -m pipeline VERB …`: starts the command line.
 
 Jobs on a cluster run it in the Python of the cluster, which may lack what soilweave needs.
 """
@@ -11,7 +11,7 @@ OWN_PACKAGES = ("pipeline", "model", "catalogs")
 
 
 def run() -> None:
-    """Run the command line; a missing package of another project is one line."""
+    """Run the command line; a missing package of another project, or Ctrl-C, is one line."""
     try:
         from pipeline.cli import main
 
@@ -22,6 +22,10 @@ def run() -> None:
             raise
         hint = "install soilweave there (`pip install .` in its folder), or use its image"
         sys.exit(f"soilweave: {sys.executable} has no package {package}; {hint}")
+    except KeyboardInterrupt:  # while modules are imported; the verbs handle it later
+        sys.stderr.write("soilweave: interrupted\n")
+        sys.exit(130)
 
 
-run()
+if __name__ == "__main__":
+    run()

@@ -11,7 +11,7 @@ import pytest
 import world as world_module
 import xarray as xr
 
-from pipeline import files
+from pipeline import __main__, files
 from pipeline.cli import run_stages
 from pipeline.experiment import load
 from pipeline.grid import lookup
@@ -61,6 +61,24 @@ def mtimes(world):
 def child(*args):
     command = [sys.executable, "-c", SCRIPT, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+class Interrupted:
+    """A finder of modules during whose work somebody presses Ctrl-C."""
+
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "pipeline.cli":
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "pipeline.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted, *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        __main__.run()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "soilweave: interrupted\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
