@@ -3,7 +3,7 @@
 Manifests, metadata of Zarr stores and `experiment.yaml` are written back from their backup. Shards
 of the cube and of the maps are computed again, a block or a tile at a time. A model that is damaged
 is trained again, and tables, scores and the report are written again, by their stages. Artefacts
-that are stale are made anew.
+that are stale, or whose metadata is damaged as well as its backup, are made anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import files, local_files
 from pipeline.cli.run_stages import stage_modules
 from pipeline.cluster import ray_cluster
+from pipeline.errors import StoreError
 from pipeline.experiment import load
 from pipeline.storage import artefacts, backup, records, verify
 from pipeline.storage.verify import EXPORT, STALE, UNLISTED
@@ -149,7 +150,18 @@ def _remake(
     urls.discard(workspace.url(backup.backup_key(name)))
     if not urls:
         return
-    if urls & records_of_it:  # stale, or without a manifest
+    manifest = artefact.manifest() or {}
+    metadata = {workspace.url(record["key"]) for record in manifest.get("metadata", ())}
+    if urls & metadata and manifest.get("updated"):
+        again = f"soilweave {MAKERS[name]} {experiment.name} --overwrite"
+        days = f"soilweave update {experiment.name} --through {manifest['complete_through']}"
+        raise StoreError(
+            min(urls & metadata),
+            f"it and the backup of {name} are damaged; made again, {name} would lose the days that "
+            "were appended",
+            remedy=f"{again}, then {days}",
+        )
+    if urls & (records_of_it | metadata):  # stale, or without a manifest or backup
         maker.run(experiment, workspace, progress, overwrite=True)
         return
     keys = sorted(url.removeprefix(workspace.root).lstrip("/") for url in urls)

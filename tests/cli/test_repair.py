@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import results
 import world as world_module
 
 from pipeline.cli import repair
@@ -133,6 +134,31 @@ def test_a_model_that_is_trained_again_otherwise_makes_what_follows_anew(copy):
     assert (found == digest) == (path.read_bytes() == lost)
     assert copy.artefact("maps").manifest()["inputs"]["models"] == found
     assert copy.artefact("scores").manifest()["inputs"]["models"] == found
+
+
+@pytest.mark.usefixtures("prepared_here", "local_ray")
+@pytest.mark.parametrize(
+    ("name", "key"), [("cube", "cube.zarr/sites/lat/c/0"), ("maps", "maps/insitu.zarr/zarr.json")]
+)
+def test_metadata_that_is_damaged_as_well_as_its_backup_is_made_anew(copy, name, key):
+    before = results.results(copy.root)
+    shard = {"cube": SHARDS, "maps": MAPS}[name][0]
+    spoil(copy, [(key, truncate), (f"backup/{name}.json", truncate), shard])
+    assert mend(copy).problems == []
+    assert results.differences(results.results(copy.root), before) == []
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_updated_artefact_with_damaged_metadata_and_backup_is_not_removed(copy):
+    copy.lease.take(print)
+    copy.artefact("maps").amend((), updated=[{"through": "2017-01-01"}])
+    copy.lease.release()
+    before = contents(copy)
+    key = "maps/insitu.zarr/zarr.json"
+    spoil(copy, [(key, truncate), ("backup/maps.json", Path.unlink)])
+    with pytest.raises(SoilweaveError, match=r"were appended.*snow --overwrite.*--through"):
+        mend(copy)
+    assert {**contents(copy), key: b""} == {**before, key: b""}
 
 
 @pytest.mark.usefixtures("prepared_here", "local_ray")
