@@ -11,6 +11,7 @@ import contextlib
 import http.server
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -39,6 +40,11 @@ ENDS_S = 1200  # for one run
 # Runs, or repairs, until one must have finished: in a bad store, or when Ray did not start.
 FINISHES = 3
 POLL_S = 0.1
+# What Python itself says if SIGINT comes before it has read a module of soilweave.
+PYTHON_STARTS = re.compile(
+    r"(Could not import runpy module\n)?Traceback \(most recent call last\):\n"
+    r"(  File \"<frozen [\w. ]+>\".*\n)+KeyboardInterrupt\n"
+)
 # A model that is trained again may differ in rounding; of the others, repair makes the same.
 NOT_DAMAGED = ("checkpoint.safetensors", "history.parquet", "lease.json", "mlflow.json")
 
@@ -226,7 +232,7 @@ def judged(soak, plan, place, wanted, n_objects):
             return f"{FINISHES} repairs of {spoilt} did not finish: {place.last_line()}"
         if different := differences(results(place.root), wanted):
             return f"{len(different)} results differ after repair of {spoilt}: {different[:5]}"
-    if "Traceback" in place.log.read_text(errors="replace"):
+    if "Traceback" in PYTHON_STARTS.sub("", place.log.read_text(errors="replace")):
         return "a run said a traceback"
     return ""
 
