@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKSPACE ?= workspace
 
-.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs docs lint units stages scores weights sparse studies trials bench faults soak daily conus conus-full globe growth projection constraints image-venv clean
+.PHONY: setup browser viewer demo test test-viewer test-servers test-cluster test-runs docs lint units stages scores weights widths sparse studies trials bench faults soak daily conus conus-full globe growth projection constraints image-venv clean
 
 setup: .venv/ready
 
@@ -110,6 +110,12 @@ scores: setup
 weights: setup
 	$(BIN)/soilweave run scan --workspace $(WORKSPACE)/weights --set n_seeds=6
 	PYTHONPATH=tests $(BIN)/python -m studies.weights $(WORKSPACE)/weights/scan --sites $(SOILWEAVE_DATA)/scan_sites.nc
+
+# Whether intervals would rank better if their factor knew more of a place: table into docs/results. Needs
+# SOILWEAVE_DATA; half an hour on 2 cores, and seconds after `make weights`.
+widths: setup
+	$(BIN)/soilweave run scan --workspace $(WORKSPACE)/weights --set n_seeds=6
+	PYTHONPATH=tests $(BIN)/python -m studies.widths $(WORKSPACE)/weights/scan
 
 # Changes of the recipe, one at a time, each arm under each: tables into docs/experiments.md.
 trials: setup
