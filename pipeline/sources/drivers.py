@@ -19,6 +19,7 @@ ENTRY_POINTS = "intake.drivers"  # the group in which packages, such as intake-x
 # the catalogs of soilweave also publish under its new path.
 PUBLISHED_PATHS = {
     "awdb.AwdbSource": "pipeline.sources.awdb.AwdbSource",
+    "core_sites.CoreSitesSource": "pipeline.sources.core_sites.CoreSitesSource",
     "filled.FilledSource": "pipeline.sources.points.FilledSource",
     "geolearn.GeolearnSource": "pipeline.sources.geolearn.GeolearnSource",
     "gridded.GriddedSource": "pipeline.sources.gridded.GriddedSource",

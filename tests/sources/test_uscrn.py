@@ -15,7 +15,7 @@ from miniatures_insitu import Row, uscrn_year
 
 from pipeline.catalog import intake_catalog
 from pipeline.errors import DataError
-from pipeline.sources import uscrn
+from pipeline.sources.shared import folders
 from pipeline.sources.uscrn import UscrnSource
 
 SOCORRO, MARY = "NM_Socorro_20_N", "MT_St._Mary_1_SSW"
@@ -53,7 +53,7 @@ def daily01(tmp_path):
 @pytest.fixture
 def site(daily01):
     """The same, as the provider serves it, with pages that list the folders."""
-    uscrn._download.cache_clear()  # the port may be that of an earlier server
+    folders._download.cache_clear()  # the port may be that of an earlier server
     with web.serve(daily01.parent) as site:
         site.made.append((r"/$", miniatures_insitu.index(daily01.parent)))
         yield site
