@@ -135,7 +135,7 @@ def snow(world):
 def test_strata_of_the_small_world(world, snow):
     cube, fold = snow
     found = strata.find_strata(world.experiment, cube, fold, slice(10, 160))
-    assert found.keys() == {"network", "season", "frozen", "nearest training site"}
+    assert found.keys() == {"network", "continent", "season", "frozen", "nearest training site"}
     days = cube.days[10:].astype("datetime64[M]").astype(int) % 12 + 1
     season = {1: "DJF", 2: "DJF", 12: "DJF", 3: "MAM", 4: "MAM", 11: "SON"}
     for which in found["season"].indices:
