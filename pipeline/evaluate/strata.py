@@ -2,6 +2,7 @@
 
 The strata and what they are based on:
   network: network of the provider, else the catalog entry of the site
+  continent: the polygons of `folds.by: continent`, whatever is held out
   land cover: IGBP class of the static `land_cover`, else the largest `cover_*` fraction
   climate: precipitation over Makkink's potential evaporation (see model.aridity), from the means
     of the site's own forcing over all days of the cube
@@ -27,7 +28,7 @@ from model import aridity
 from pipeline.catalog import site_records
 from pipeline.errors import ConfigError
 from pipeline.evaluate import scoring
-from pipeline.experiment import config
+from pipeline.experiment import config, regions
 from pipeline.grid import lookup, spatial_blocks
 from pipeline.storage import zarr_arrays
 
@@ -144,13 +145,24 @@ def find_strata(
     network = zarr_arrays.read_attributes(cube.url, "sites").get(
         "network", [""] * len(cube.site_ids)
     )
-    by_name = {"network": Stratum.from_labels(network)} | _static_strata(cube, cube.sites)
+    by_name = {
+        "network": Stratum.from_labels(network),
+        "continent": _continent_stratum(cube.sites),
+    } | _static_strata(cube, cube.sites)
     by_name["season"] = _season_stratum(cube.days[test], len(cube.site_ids))
     if "air_temperature" in cube.sites:
         by_name["frozen"] = _frozen_stratum(cube.series(cube.sites, "air_temperature").T, test)
     if (fold >= 0).any():
         by_name["nearest training site"] = _distance_stratum(experiment, cube, cube.sites, fold)
     return by_name | _group_strata(experiment, cube)
+
+
+def _continent_stratum(sites: xr.Dataset) -> Stratum:
+    """Divide sites by the continent that they are on."""
+    names = regions.regions_from_polygons(
+        sites["lat"].values, sites["lon"].values, regions.continents_path()
+    )
+    return Stratum.from_labels(["" if name == regions.ELSEWHERE else name for name in names])
 
 
 def _static_strata(cube: Cube, sites: xr.Dataset) -> dict[str, Stratum]:

@@ -124,6 +124,17 @@ VARIABLES: dict[str, Variable] = {
     "eastward_wind": _forcing("eastward wind at 10 m", "eastward_wind", "m s-1", -100, 100),
     "northward_wind": _forcing("northward wind at 10 m", "northward_wind", "m s-1", -100, 100),
     "wind_speed": _forcing("wind speed at 10 m", "wind_speed", "m s-1", 0, 100),
+    # Daily states of the land surface. `lai` and `albedo` are constants, so these have other names.
+    "surface_temperature": _forcing(
+        "temperature of the land surface", "surface_temperature", "K", 150, 360
+    ),
+    "surface_albedo": _forcing("albedo of the day", "surface_albedo", "1", 0, 1),
+    "high_vegetation_lai": _forcing(
+        "leaf area index of trees, where there are any", "leaf_area_index", "1", 0, 10
+    ),
+    "low_vegetation_lai": _forcing(
+        "leaf area index of low vegetation, where there is any", "leaf_area_index", "1", 0, 10
+    ),
     "sand": _static("sand", "percent", 0, 100),
     "silt": _static("silt", "percent", 0, 100),
     "clay": _static("clay", "percent", 0, 100),

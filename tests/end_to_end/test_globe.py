@@ -1,4 +1,4 @@
-"""Round the Earth: a strip of the M36 grid with oceans goes through every stage."""
+"""Round the Earth: a strip of the M36 grid with oceans, continents held out, in every stage."""
 
 import json
 from pathlib import Path
@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.recipe import ModelKey
 from pipeline.evaluate import stage as evaluate_stage
 from pipeline.evaluate.report import page
-from pipeline.experiment import load
+from pipeline.experiment import load, regions
 from pipeline.grid import ease
 from pipeline.planet import stage as planet_stage
 from pipeline.predict import stage as predict_stage
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import SilentProgress
-from pipeline.storage import zarr_arrays
+from pipeline.storage import models, tables, zarr_arrays
 from pipeline.storage.artefacts import Workspace
 from pipeline.storage.cube import Cube
 from pipeline.train import stage as train_stage
@@ -29,7 +30,8 @@ SETTINGS = (
     *(f"{key}={PERIOD}" for key in ("period", "train_period", "test_period")),
     "planet.n_sites=40",
     "planet.forcing_degrees=1.0",
-    "folds.kind=none",
+    "folds.kind=region",
+    "folds.by=continent",
     "network.hidden_size=4",
     "train.updates=2",
     "train.window_days=20",
@@ -112,3 +114,30 @@ def test_sites_and_footprints_lie_on_land(globe):
     summary = json.loads(Path(workspace.url("summary.json")).read_text())
     assert summary["truth"]["cells_away_from_sites"] < mask.sum()
     assert "Map of" in Path(workspace.url("report.html")).read_text()
+
+
+def test_a_continent_is_judged_by_models_without_its_sites_and_mapped_by_one_with_all(globe):
+    _, workspace, _ = globe
+    table = tables.read_table(workspace.url("folds.parquet"))
+    names = workspace.artefact("folds").manifest()["regions"]
+    where = regions.regions_from_polygons(
+        table.lat.to_numpy(), table.lon.to_numpy(), regions.continents_path()
+    )
+    assert [names[fold] for fold in table.fold] == where
+    assert {"Asia", "Europe", "North America"} <= {*names}
+    judged = tables.read_table(workspace.url("sites.parquet")).query("arm == 'multiscale'")
+    root = workspace.url("models")
+    learnable = table.site.isin(judged.dropna(subset="observation").site)
+    assert learnable.sum() > 30
+    for fold in range(len(names)):
+        model = models.load_model(root, ModelKey("multiscale", fold, 0))
+        others = table.site[learnable & (table.fold != fold)].tolist()
+        assert model.origin["training_sites"] == others
+        held = judged[judged.site.isin(table.site[table.fold == fold])]
+        assert (held.status == "out_of_fold").all()
+        assert held.prediction.notna().any()
+    whole = models.load_model(root, ModelKey("multiscale", -1, 0))
+    assert whole.origin["training_sites"] == table.site[learnable].tolist()
+    strata = json.loads(Path(workspace.url("summary.json")).read_text())["strata"]
+    assert {*strata["continent"]} <= {*names}
+    assert len(strata["continent"]) > 1

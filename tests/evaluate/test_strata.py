@@ -82,6 +82,13 @@ def test_what_does_not_part_the_sites_is_left_out(judged):
     assert strata.score_strata(sites, candidates, {"one": alike, "no": unknown}, RULES) == {}
 
 
+def test_sites_are_divided_by_continent_and_those_at_sea_are_in_none():
+    lat, lon = np.array([[-26.2, 31.6], [40.0, -105.0], [-12.5, 130.8], [-49.3, 69.2]]).T
+    found = strata._continent_stratum(xr.Dataset({"lat": ("site", lat), "lon": ("site", lon)}))
+    assert found.names == ("Africa", "North America", "Oceania")
+    assert found.indices.tolist() == [0, 1, 2, -1]
+
+
 def test_triple_collocation_at_sites_tells_the_errors(judged):
     sites, candidates = judged
     found = stage.score_triple_collocation(sites, candidates, RULES)
@@ -128,7 +135,7 @@ def snow(world):
 def test_strata_of_the_small_world(world, snow):
     cube, fold = snow
     found = strata.find_strata(world.experiment, cube, fold, slice(10, 160))
-    assert found.keys() == {"network", "season", "frozen", "nearest training site"}
+    assert found.keys() == {"network", "continent", "season", "frozen", "nearest training site"}
     days = cube.days[10:].astype("datetime64[M]").astype(int) % 12 + 1
     season = {1: "DJF", 2: "DJF", 12: "DJF", 3: "MAM", 4: "MAM", 11: "SON"}
     for which in found["season"].indices:

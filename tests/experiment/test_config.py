@@ -165,7 +165,7 @@ def test_a_target_that_is_no_variable_is_refused_with_those_that_are():
 def test_an_unknown_name_is_refused_with_a_suggestion_and_the_presets():
     text = str(problems("scam"))
     assert "experiment 'scam': not found; did you mean 'scan'?" in text
-    assert "presets: conus, conus-nldas, demo, demo-few, demo-full, global, load" in text
+    assert "presets: conus, conus-nldas, demo, demo-few, demo-full, global, gsm3, gsm3-" in text
     assert "did you mean 'default'" in str(problems("scan", ["recipe=defualt"]))
 
 

@@ -15,6 +15,7 @@ from miniatures_forcing import (
     conus404,
     daymet,
     era5,
+    era5_land_surface,
     gridmet,
     nldas2,
     nldas3,
@@ -145,6 +146,25 @@ def test_era5_land_over_https_accumulates_from_00_utc(tmp_path):
         "2020-03-01",
     ]
     check_era5(found, held.isel(valid_time=slice(1, None)))
+
+
+def test_the_land_surface_of_era5_land_is_in_the_store_of_its_forcing(tmp_path):
+    forcing = era5("2020-02-28", "2020-03-02")
+    held = era5_land_surface(forcing)
+    to_zarr(since_00(forcing).merge(held), tmp_path / "land.zarr", version=3)
+    found = opened("era5_land_surface", tmp_path / "land.zarr", login=None)
+    found.period = (datetime.date(2020, 2, 28), datetime.date(2020, 3, 1))
+    found = found.to_dask().load()
+    names = {
+        "surface_temperature": "skt",
+        "surface_albedo": "fal",
+        "high_vegetation_lai": "lai_hv",
+        "low_vegetation_lai": "lai_lv",
+    }
+    assert {*found.data_vars} >= {*names}
+    for ours, theirs in names.items():
+        close(found[ours], per_day(held[theirs].values))
+        assert found[ours].attrs["units"] == VARIABLES[ours].units
 
 
 def test_daymet_lacks_the_last_day_of_a_leap_year(tmp_path):

@@ -93,20 +93,12 @@ def test_no_class_of_land_cover_is_counted_twice_or_left_out():
 
 
 def test_soilgrids_vrt_of_tiles_over_http(web, entry):
-    import rasterio
-
     _, folder = web
     stored = {"sand": 412, "silt": 355, "clay": 233, "bdod": 137, "soc": 254}
     for name, value in stored.items():
-        path = folder / "soilgrids/latest/data" / name / "tile.tif"
         values = np.full((40, 40), value, "int16")
         values[:, 30:] = -32768
-        miniatures_raster.write(
-            path, values, miniatures_raster.HOMOLOSINE, (-9e6, 4.2e6), 250.0, nodata=-32768
-        )
-        with rasterio.open(path) as tile:
-            vrt = VRT.format(wkt=tile.crs.to_wkt().replace('"', "&quot;"))
-        (path.parent / f"{name}_0-5cm_mean.vrt").write_text(vrt)
+        miniatures_raster.soilgrids(folder, name, values, (-9e6, 4.2e6), columns=80)
     found = entry("soilgrids").compute()
     expected = {"sand": 41.2, "silt": 35.5, "clay": 23.3, "bulk_density": 1.37}
     expected["organic_carbon"] = 25.4
@@ -115,15 +107,6 @@ def test_soilgrids_vrt_of_tiles_over_http(web, entry):
         np.testing.assert_array_equal(np.isnan(found[name][0]), [False] * 8 + [True] * 12)
         assert found[name].attrs["units"] == VARIABLES[name].units
     assert found.sand.shape == (10, 20)
-
-
-VRT = """<VRTDataset rasterXSize="80" rasterYSize="40"><SRS>{wkt}</SRS>
-<GeoTransform>-9000000.0, 250.0, 0.0, 4200000.0, 0.0, -250.0</GeoTransform>
-<VRTRasterBand dataType="Int16" band="1"><NoDataValue>-32768</NoDataValue>
-<ComplexSource><SourceFilename relativeToVRT="1">tile.tif</SourceFilename>
-<SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" xSize="40" ySize="40"/>
-<DstRect xOff="0" yOff="0" xSize="40" ySize="40"/><NODATA>-32768</NODATA></ComplexSource>
-</VRTRasterBand></VRTDataset>"""
 
 
 def test_polaris_tiles(web, entry):
