@@ -492,7 +492,7 @@ def test_every_published_path_leads_to_a_driver_and_each_has_a_name_of_its_own()
         assert intake.source.get_plugin_class(f"pipeline.sources.{old_path}") is kind
         assert kind.__name__ == old_path.rpartition(".")[2]
         found[kind.__name__] = vars(kind)["name"]
-    assert len(set(found.values())) == len(found) == 13
+    assert len(set(found.values())) == len(found) == 14
     assert found["GriddedSource"] == GriddedSource.name == "soilweave_gridded"
     assert all(name.startswith("soilweave_") for name in found.values())
 
