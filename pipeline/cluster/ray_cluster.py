@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 RETRIES = 3  # how often a task runs again after its worker or its store has failed
 RETRY_WAIT_S = 10.0  # seconds before a task runs again after its store has failed
 PROBE_TIMEOUT_S = 60.0  # seconds after which a node that has not answered counts as unreachable
+REPORTS_END_S = 60.0  # seconds to wait at the end for reports that are still on their way
 REPORTS_EVERY_S = 0.25  # seconds after which the driver looks for reports of progress again
 _session: ContextVar[contextlib.ExitStack | None] = ContextVar("_session", default=None)
 
@@ -163,7 +164,7 @@ class ProgressQueue:
 def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
     """Start a queue on the driver's node; what workers report to it is passed to the progress.
 
-    After the end of the block, reports that are still on their way are waited for.
+    At the end of the block, reports that are still on their way are waited for, at most a minute.
     """
     import ray
     import ray.exceptions
@@ -203,7 +204,7 @@ def progress_queue(progress: Progress) -> Iterator[ProgressQueue]:
         yield reported
     finally:
         stopped.set()
-        listener.join()
+        listener.join(REPORTS_END_S)  # Ray may never answer if it has lost the node of the queue
         reported.queue.shutdown(force=True)
 
 

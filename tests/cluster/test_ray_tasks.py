@@ -1,5 +1,6 @@
 """Tasks: what an interrupted run has done is not done again, and what fails runs again."""
 
+import contextlib
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cluster import ray_cluster
 from pipeline.cluster.ray_cluster import run_tasks, split_by_receipt
 from pipeline.errors import ClusterError, DamagedError, StoreError
 from pipeline.progress import SilentProgress
@@ -57,8 +59,6 @@ def test_a_task_is_given_what_it_declares(local_ray):
 
 
 def test_tasks_that_report_progress_do_not_give_their_cpus_to_others(local_ray):
-    from pipeline.cluster import ray_cluster
-
     class Counted(SilentProgress):
         units = 0
 
@@ -79,6 +79,17 @@ def test_tasks_that_report_progress_do_not_give_their_cpus_to_others(local_ray):
     running = [sum(begun <= at < ended for begun, ended in spans) for at, _ in spans]
     assert max(running) <= 2  # the CPUs of this Ray
     assert progress.units == 80
+
+
+def test_a_queue_that_does_not_answer_any_more_does_not_hold_up_the_end(local_ray, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray_cluster, "REPORTS_END_S", 0.5)
+    with ray_cluster.progress_queue(SilentProgress()) as reported:
+        pid = ray.get(reported.queue.actor.__ray_call__.remote(lambda _: os.getpid()))
+        os.kill(pid, signal.SIGSTOP)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def counter(folder: Path):
