@@ -33,7 +33,7 @@ lint: setup
 
 # Tests that need neither Ray nor a server.
 units: setup
-	$(BIN)/pytest -m units $(ARGS)
+	$(BIN)/pytest -m units --numprocesses=2 --dist=loadfile $(ARGS)
 
 # Tests that run stages on a local Ray.
 stages: setup

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Pytest imports readline, which sets these for the processes that it starts; tests set their own.
+for variable in ("COLUMNS", "LINES"):
+    os.environ.pop(variable, None)
+
 import in_process
 import pytest
 import ray
