@@ -91,8 +91,8 @@ def _start_local() -> None:
     if not os.environ.get("RAY_AUTH_TOKEN"):
         # Otherwise Ray writes a token to ~/.ray, where it would stay, and needs a writable HOME.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
-    # Ray ends a node that misses five checks of its health, and with it the run. The only node misses
-    # them when the machine is busy or was suspended, so it may miss them for an hour.
+    # Ray ends a node that misses five checks of its health, and with it the run. The only node
+    # misses them when the machine is busy or was suspended, so it may miss them for an hour.
     os.environ.setdefault("RAY_health_check_failure_threshold", "360")
     # Never join a cluster by chance: Ray would look for one if the address were left out.
     try:
