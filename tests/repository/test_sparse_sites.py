@@ -25,6 +25,11 @@ def test_late_fusion_has_the_dynamics_of_one_model_and_the_level_of_the_other():
         np.testing.assert_allclose(series, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("n_sites", "expected"), [(0, 0.5), (15, 0.75), (10_000, 1.0)])
+def test_few_sites_hardly_move_the_level_weight_from_its_prior(n_sites, expected):
+    assert sparse.shrunk(1.0, n_sites) == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.mark.parametrize(("n_members", "n_resampled"), [(1, 1), (2, 4), (3, sparse.RESAMPLES)])
 def test_ensembles_are_all_members_each_alone_and_resampled_ones(n_members, n_resampled):
     every, alone, resampled = sparse.ensembles(n_members)

@@ -11,6 +11,8 @@ Controls, beside the arms `multiscale` and `insitu` and the baseline `ridge`:
   one_head: `multiscale` with one head for both kinds of observation, as published.
   ridge_level: the ridge regression, its level moved in the same way.
   multiscale_half, late_fusion_half: with the level weight 0.5 instead of the chosen one.
+  multiscale_shrunk, late_fusion_shrunk: with the chosen level weight moved towards 0.5, by the
+    weighted mean in which the choice counts as its number of sites and 0.5 as 15 sites.
 
 Usage: PYTHONPATH=tests python -m studies.sparse --help
 """
@@ -48,6 +50,9 @@ METRICS = ("correlation", "anomaly_correlation", "rmse", "ubrmse")
 ARMS = ("insitu", "multiscale", "one_head")  # those that are trained for every draw of sites
 SETTINGS = {"one_head": ("network.heads=one",)}
 BOTH = ("site", "satellite")
+CHOSEN, SHRUNK = "chosen", "shrunk"  # rules of the level weight
+# Sites that the prior of the level weight counts as; it was chosen on the first draw of sites.
+PRIOR_SITES = 15
 RESAMPLES = 8  # ensembles drawn from the members, if these are too many to list all
 
 
@@ -123,18 +128,20 @@ def fused(own, satellite):
 
 
 def candidates(found, satellite):
-    """{name: (members, heads, fixed level weight or None)}."""
+    """{name: (members, heads, the rule of the level weight: CHOSEN, SHRUNK, or a number)}."""
     late = [fused(*pair) for pair in zip(found["insitu"], satellite, strict=True)]
     level = [fused(found["ridge"][0], each) for each in satellite]
     return {
-        "multiscale": (found["multiscale"], BOTH, None),
-        "insitu": (found["insitu"], ("site",), None),
-        "late_fusion": (late, BOTH, None),
-        "one_head": (found["one_head"], ("site",), None),
-        "ridge": (found["ridge"] * len(satellite), ("site",), None),
-        "ridge_level": (level, BOTH, None),
+        "multiscale": (found["multiscale"], BOTH, CHOSEN),
+        "insitu": (found["insitu"], ("site",), CHOSEN),
+        "late_fusion": (late, BOTH, CHOSEN),
+        "one_head": (found["one_head"], ("site",), CHOSEN),
+        "ridge": (found["ridge"] * len(satellite), ("site",), CHOSEN),
+        "ridge_level": (level, BOTH, CHOSEN),
         "multiscale_half": (found["multiscale"], BOTH, 0.5),
         "late_fusion_half": (late, BOTH, 0.5),
+        "multiscale_shrunk": (found["multiscale"], BOTH, SHRUNK),
+        "late_fusion_shrunk": (late, BOTH, SHRUNK),
     }
 
 
@@ -159,11 +166,11 @@ def case(folder, sites, draw, members, more):
     experiment, cube, block, packed = loaded(folder, sites, draw, more=more)
     every, alone, resampled = ensembles(members)
     made = {"block": block.tolist(), "scores": {}, "level_weight": {}}
-    for name, (all_members, heads, weight) in candidates(found, satellite).items():
+    for name, (all_members, heads, rule) in candidates(found, satellite).items():
         of = {}
         for chosen in dict.fromkeys([every, *alone, *resampled]):
             some = [all_members[i] for i in chosen]
-            series, weights = calibrated(some, heads, packed, weight)
+            series, weights = calibrated(some, heads, packed, rule)
             scored = metrics.scores(series, packed.insitu, cube.days)
             few = scored["n"] < experiment.judging.min_days
             of[chosen] = [np.where(few, np.nan, scored[m]).tolist() for m in METRICS]
@@ -177,18 +184,25 @@ def case(folder, sites, draw, members, more):
     path.write_text(json.dumps(made))
 
 
-def calibrated(members, heads, packed, weight):
+def calibrated(members, heads, packed, rule):
     """The product at held-out sites (site, day), and the level weight of each fold."""
     series = np.full(packed.insitu.shape, np.nan, np.float32)
     weights = []
     for k in np.unique(packed.fold).tolist():
-        here = packed.fold == k
-        level = weight
-        if level is None:
-            level = calibrate(members, heads, packed.learn_insitu, packed.elsewhere(k)).level_weight
+        here, others = packed.fold == k, packed.elsewhere(k)
+        level = rule
+        if rule in (CHOSEN, SHRUNK):
+            level = calibrate(members, heads, packed.learn_insitu, others).level_weight
+        if rule == SHRUNK:
+            level = shrunk(level, int((np.isfinite(packed.learn_insitu[others]).sum(1) > 0).sum()))
         series[here] = combine_members(members, heads, level)[0][here]
         weights.append(level)
     return series, weights
+
+
+def shrunk(weight, n_sites):
+    """A level weight that so many sites have chosen, moved towards a half, the more the fewer."""
+    return (n_sites * weight + PRIOR_SITES * 0.5) / (n_sites + PRIOR_SITES)
 
 
 def write(path, named):

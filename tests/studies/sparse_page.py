@@ -22,6 +22,9 @@ PAIRS = (
     ("late_fusion", "insitu"),
     ("multiscale_half", "late_fusion_half"),
     ("multiscale_half", "multiscale"),
+    ("multiscale_shrunk", "multiscale"),
+    ("late_fusion_shrunk", "late_fusion"),
+    ("multiscale_shrunk", "late_fusion_shrunk"),
 )
 SHOWN = ("multiscale", "late_fusion", "insitu", "one_head", "ridge_level", "ridge")
 DRAWS = 2000  # of the bootstrap
