@@ -63,7 +63,7 @@ def verify(
     Example: soilweave verify demo; soilweave verify s3://bucket/workspace/demo --json found.json
     """
     store = find_store(experiment, workspace, name)
-    with run_stages.show_progress() as progress:
+    with run_stages.signals_as_exit(), run_stages.show_progress() as progress:
         result = _verify(store, repair, progress)
         _print_result(result)
         if repair:

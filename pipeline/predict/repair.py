@@ -50,6 +50,7 @@ def repair(
     earlier_versions.check_same_blocks(workspace.url("maps"), manifest, what, hint)
     cube_url, _ = Cube.source(experiment, workspace)
     models_root, members = models.load_ensembles(experiment, workspace)
+    keys = list(keys)
     tiles = damaged_tiles(keys)
     through = date.fromisoformat(manifest["complete_through"])
     n_blocks = len(schema.block_range((experiment.period[0], through)))
@@ -63,6 +64,8 @@ def repair(
         slots=tuple((arm, tuple(blocks)) for arm, blocks in stored.items()),
     )
     progress.start("predict", len(tiles) * n_blocks, "blocks")
+    for key in keys:  # only now, since parts of a damaged shard can still be read
+        files.remove(workspace.url(key))
     files.remove(workspace.url("maps", "receipts"))
     receipts = list(stage.map_tiles(spec, tiles, n_blocks, progress, RepairTile))
     stage.collect_shards(workspace.url("maps"), receipts)

@@ -54,8 +54,11 @@ def repair(
         raise StoreError(url, problem, remedy=hint)
     hint = "make another cube with: soilweave prepare --overwrite"
     earlier_versions.check_same_blocks(url, manifest, "its shards cannot be made again", hint)
-    arrays = [_array_and_index(key) for key in keys if "/c/" in key]
     sources = experiment_sources.open_sources(experiment)
+    keys = list(keys)
+    for key in keys:  # only now, since parts of a damaged shard can still be read
+        files.remove(workspace.url(key))
+    arrays = [_array_and_index(key) for key in keys if "/c/" in key]
     statics = {*sources.static}
     sites = [name for group, name, _ in arrays if group == "sites"]
     own = {experiment.target} if experiment.inputs_from == "cell" else {*sites}

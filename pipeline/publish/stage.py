@@ -285,7 +285,7 @@ def _switch(
     Raises:
       StoreError: If another publisher has taken the lease, or has switched latest.json.
     """
-    before: list[str] = found[0]["releases"] if found is not None else []
+    before: list[str] = found[0]["releases"] if found is not None else _complete_releases(url)
     if forwards:
         before = [release.name, *(name for name in before if name != release.name)]
     else:
@@ -306,6 +306,16 @@ def _switch(
             f"another publisher has switched it meanwhile, so {release.name} is not the latest"
         )
         raise StoreError(where, problem, remedy="look at what it has published, then publish again")
+
+
+def _complete_releases(url: str) -> list[str]:
+    """Return the ids of all complete releases, the newest first.
+
+    They were the latest before, if latest.json was damaged and had to be removed.
+    """
+    names = files.list_folder(files.join(url, RELEASES))
+    complete = (name for name in names if _read_release(publications.release_url(url, name)))
+    return sorted(complete, reverse=True)
 
 
 def _catalog_fields(release: Release) -> Json:

@@ -327,7 +327,9 @@ class Artefact:
           Whether it was already begun from the same inputs, so that finished parts can be kept.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        if begun := files.read_receipt(f"{self.prefix}begun.json", *IDENTITY_KEYS):
+        begun = files.read_receipt(f"{self.prefix}begun.json", *IDENTITY_KEYS)
+        # Beside a manifest it was left by a run that was killed; the artefact is made anew.
+        if begun and not files.exists(f"{self.prefix}manifest.json"):
             current = schema.as_recorded(inputs, begun["inputs"])
             other = earlier_versions.has_other_blocks(self.name, begun)
             if begun["inputs_sha256"] == files.sha256_of_json(current) and not other:

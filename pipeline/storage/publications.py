@@ -43,6 +43,7 @@ RELEASE = "release"  # stands for the name of an artefact in a release's manifes
 LATEST_KEYS = ("experiment", "release", "path", "releases")
 NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}")  # when it was begun, and a digest of its content
 MANIFEST_KEYS = ("release", "experiment", "arms", "content_sha256", "objects")
+OBJECT_KEYS = {"key", "size", "sha256"}  # of each object in a release's manifest
 HINT = "publish again, which writes it anew"
 LATEST_HINT = "remove it and publish again; releases stay as they are"
 MAX_BYTES = 256 * 2**20  # of a manifest
@@ -90,7 +91,16 @@ def read_release(url: str) -> Release | None:
     if missing or records.seal_is_broken(manifest):
         problem = f"it has no {', '.join(missing)}" if missing else "its content was changed"
         raise DamagedError(where, f"is damaged: {problem}", remedy=HINT)
+    if not (_is_list_of(manifest["arms"], str) and _is_list_of(manifest["objects"], dict)) or any(
+        OBJECT_KEYS - record.keys() for record in manifest["objects"]
+    ):
+        problem = "is damaged: its arms or objects have another form than those of a release"
+        raise DamagedError(where, problem, remedy=HINT)
     return Release(url, manifest)
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
 
 
 def read_latest(root: str) -> tuple[Json, bytes] | None:
@@ -111,8 +121,13 @@ def read_latest(root: str) -> tuple[Json, bytes] | None:
     if not (isinstance(latest, dict) and latest.keys() >= {*LATEST_KEYS}):
         problem = f"is damaged: expected a JSON object with {', '.join(LATEST_KEYS)}"
         raise DamagedError(url, problem, remedy=LATEST_HINT)
-    if not all(NAME.fullmatch(str(name)) for name in (latest["release"], *latest["releases"])):
+    names = latest["releases"] if isinstance(latest["releases"], list) else [None]
+    if not all(NAME.fullmatch(str(name)) for name in (latest["release"], *names)):
         raise DamagedError(url, "is damaged: it has an id that no release has", remedy=LATEST_HINT)
+    if latest["path"] != f"{RELEASES}/{latest['release']}":
+        raise DamagedError(
+            url, "is damaged: its path is not that of its release", remedy=LATEST_HINT
+        )
     return latest, content
 
 

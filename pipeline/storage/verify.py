@@ -326,7 +326,8 @@ class _Verification:
         accepted = {*self._not_recorded(unknown)}
         self.result.unchecked += sorted(accepted)
         settled = {problem.artefact for problem in self.result.problems
-                   if problem.key.endswith("manifest.json") and problem.kind != STALE}  # fmt: skip
+                   if problem.key.endswith(("manifest.json", "begun.json"))
+                   and problem.kind != STALE}  # fmt: skip
         for key in sorted({*unknown} - accepted):
             name = records.artefact_of(key)
             if (name in self.begun and name not in self.manifests) or name in settled:

@@ -35,7 +35,7 @@ def create_group(
 
     Attributes of existing groups are updated; existing arrays and their shards are kept. The values
     of existing coordinates are written if they differ, because a run that was killed may have
-    created the array and not written them.
+    created the array and not written them, or cannot be decoded.
     Chunks are compressed and have a CRC-32C, so that readers notice if one is damaged.
 
     Args:
@@ -44,21 +44,33 @@ def create_group(
       attrs: Attributes by group; "" is the root.
       like: URL of a store to which shards of the new one will be copied. Arrays that exist there
         get the same codecs, chunks and shards here, because earlier stores may have others.
+
+    Raises:
+      DamagedError: If metadata that a run that was killed has left cannot be decoded.
     """
     import zarr
 
-    root = zarr.open_group(_open_store(url), mode="a", attributes=attrs.get("", {}))
-    for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
-        root.require_group(group).attrs.update(attrs.get(group, {}))
+    with _decodable(url, "", f"remove {url} and run again"):
+        root = zarr.open_group(
+            _open_store(url), mode="a", attributes=attrs.get("", {}), use_consolidated=False
+        )
+        for group in sorted({a.path.split("/")[0] for a in arrays if "/" in a.path}):
+            root.require_group(group).attrs.update(attrs.get(group, {}))
+        existing: dict[str, Any] = {a.path: root[a.path] for a in arrays if a.path in root}
     others = None if like is None else zarr.open_group(_open_store(like, False), mode="r")
     for array in arrays:
-        if array.path not in root:
+        if array.path not in existing:
             _create_array(root, array, None if others is None else others.get(array.path))
             continue
-        stored: Any = root[array.path]
+        stored = existing[array.path]
         if array.values is None or stored.shape != array.shape:
             continue
-        if not np.array_equal(stored[...], array.values):  # a run was killed before it wrote them
+        try:
+            with intact_chunks(url):
+                written = np.array_equal(stored[...], array.values)
+        except DamagedError:
+            written = False
+        if not written:  # a run was killed before it wrote them, or they are damaged
             stored[...] = array.values
 
 
@@ -272,14 +284,21 @@ def read_attributes(url: str, group: str = "") -> Json:
 
 
 @contextlib.contextmanager
-def _decodable(url: str, group: str) -> Iterator[None]:
+def _decodable(url: str, group: str, remedy: str = files.DAMAGED_HINT) -> Iterator[None]:
     """Raise DamagedError for metadata that cannot be decoded in the block."""
+    from zarr.errors import BaseZarrError
+
+    where = files.join(url, group) if group else url
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        where = files.join(url, group) if group else url
         problem = f"is damaged: a zarr.json in it is not valid JSON ({error})"
-        raise DamagedError(where, problem, remedy=files.DAMAGED_HINT) from error
+        raise DamagedError(where, problem, remedy=remedy) from error
+    except FileNotFoundError:
+        raise
+    except (BaseZarrError, TypeError, KeyError, AttributeError) as error:  # JSON of another form
+        problem = f"is damaged: a zarr.json in it is not that of a Zarr store ({error})"
+        raise DamagedError(where, problem, remedy=remedy) from error
 
 
 def _open_store(url: str, writable: bool = True) -> Any:

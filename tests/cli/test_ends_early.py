@@ -315,6 +315,34 @@ def test_a_driver_that_is_told_to_end_leaves_no_run_running(kept, tmp_path, how)
     assert not Path(workspace.url("lease.json")).exists()
 
 
+REPAIRED = """
+import sys, time
+from pathlib import Path
+from pipeline import cli
+from pipeline.cli import repair
+
+root, begun = sys.argv[1:]
+def run(workspace, *_):
+    with workspace.lease.given_back():
+        workspace.lease.take(print)
+        Path(begun).touch()
+        time.sleep(60)
+repair.repair = run
+sys.argv = ["soilweave", "verify", root, "--repair"]
+cli.main()
+"""
+
+
+@pytest.mark.runs  # it waits for a process of its own
+def test_a_repair_that_is_told_to_end_gives_the_lease_back(kept, tmp_path):
+    root, begun = kept[1].root, tmp_path / "begun"
+    with running([sys.executable, "-c", REPAIRED, root, str(begun)], tmp_path / "log") as driver:
+        driver.wait_for(begun.exists)
+        driver.process.send_signal(signal.SIGTERM)
+        assert driver.process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not Path(root, "lease.json").exists()
+
+
 WAITING = """
 import sys
 from pipeline.cli import run_stages

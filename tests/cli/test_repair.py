@@ -1,5 +1,6 @@
 """`verify --repair` mends every kind of object that `verify` finds damaged."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import pytest
 import results
 import world as world_module
 
+from pipeline import files
 from pipeline.cli import repair
-from pipeline.errors import SoilweaveError
+from pipeline.errors import SoilweaveError, StoreError
+from pipeline.evaluate import stage as evaluate
+from pipeline.experiment.config import PlanetConfig
 from pipeline.progress import SilentProgress
-from pipeline.storage import verify
+from pipeline.storage import artefacts, records, verify
 from pipeline.storage.artefacts import Workspace
 
 
@@ -170,6 +174,115 @@ def test_an_artefact_without_any_manifest_is_made_anew(copy):
     assert contents(copy) == before
 
 
+@pytest.mark.parametrize("name", ["folds.manifest.json", "scores.manifest.json"])
+def test_an_artefact_whose_manifest_and_backup_are_damaged_is_made_anew(copy, name, local_ray):
+    before = contents(copy)
+    Path(copy.url(name)).write_text("[1]")
+    Path(copy.url("backup", name.replace(".manifest", ""))).write_text("[1]")
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+
+
+def test_begun_json_that_is_damaged_during_a_repair_costs_no_models(copy, local_ray):
+    before = contents(copy)
+    copy.artefact("models").reopen([])
+    truncate(Path(copy.url("models/begun.json")))
+    checkpoint = Path(copy.url("models/insitu/fold=0/seed=0/checkpoint.safetensors"))
+    written = checkpoint.stat().st_mtime_ns
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+    assert checkpoint.stat().st_mtime_ns == written
+
+
+@pytest.mark.usefixtures("prepared_here", "local_ray")
+def test_begun_json_that_was_left_beside_a_manifest_does_not_keep_what_is_damaged(copy):
+    before = contents(copy)
+    manifest = copy.artefact("cube").manifest()  # killed before it wrote the backup
+    begun = {key: manifest[key] for key in artefacts.IDENTITY_KEYS}
+    files.write_json(copy.url("cube.zarr/begun.json"), records.seal(begun, "cube"))
+    spoil(copy, [("backup/cube.json", Path.unlink), ("cube.zarr/sites/lat/c/0", truncate)])
+    spoil(copy, [("cube.zarr/cells/lat/zarr.json", truncate)])
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+
+
+def test_the_experiment_yaml_of_another_run_is_replaced_and_nothing_made_with_it(
+    copy, world, local_ray
+):
+    before = contents(copy)
+    other = world.experiment.train.model_copy(update={"updates": 3})
+    copy.describe(world.experiment.model_copy(update={"train": other}))
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+
+
+def test_settings_that_an_artefact_was_made_with_last_are_kept(copy, world, local_ray):
+    judging = world.experiment.judging.model_copy(update={"min_days": 31})
+    other = world.experiment.model_copy(update={"judging": judging})
+    evaluate.run(other, copy, SilentProgress(), overwrite=True)
+    described = Path(copy.url("experiment.yaml")).read_bytes()
+    truncate(Path(copy.url("report.html")))
+    assert mend(copy).problems == []
+    assert Path(copy.url("experiment.yaml")).read_bytes() == described
+
+
+@pytest.mark.parametrize("lost", ["yaml", "list"])
+def test_an_experiment_yaml_that_no_backup_has_is_one_line(copy, lost, local_ray):
+    Path(copy.url("experiment.yaml")).write_text({"yaml": "{", "list": "[1]"}[lost])
+    for path in Path(copy.url("backup")).iterdir():
+        truncate(path)
+    with pytest.raises(StoreError, match=r"experiment.yaml: .*no backup.*snow --overwrite, with"):
+        mend(copy)
+
+
+def test_a_manifest_of_before_an_update_is_not_the_right_one(copy, local_ray):
+    path = Path(copy.url("maps/manifest.json"))
+    earlier = path.read_bytes()
+    copy.lease.take(print)
+    shard = Path(copy.url("maps/insitu.zarr/snow_depth/c/9/0/0"))
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"of an appended day")
+    record = artefacts.shard_record(copy.root, "maps/insitu.zarr/snow_depth/c/9/0/0")
+    copy.artefact("maps").amend([record], updated=[{"through": "2020-05-01"}])
+    copy.lease.release()
+    before, manifest = contents(copy), path.read_bytes()
+    path.write_bytes(earlier)
+    assert mend(copy).problems == []
+    assert (contents(copy), path.read_bytes()) == (before, manifest)
+
+
+def test_the_manifest_of_another_run_is_not_that_which_others_were_made_from(copy, local_ray):
+    before, path = contents(copy), Path(copy.url("folds.manifest.json"))
+    manifest = path.read_bytes()
+    other = copy.artefact("folds").manifest()
+    other["inputs"] |= {"source": "elsewhere"}
+    other["inputs_sha256"] = files.sha256_of_json(other["inputs"])
+    files.write_json(str(path), records.seal(other, "folds"))
+    flip(Path(copy.url("folds.geojson")))
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+    assert json.loads(path.read_bytes())["inputs"] == json.loads(manifest)["inputs"]
+
+
+def test_stores_that_were_exchanged_are_told_apart(copy, local_ray):
+    before = contents(copy)
+    insitu, satellite = (Path(copy.url(f"maps/{arm}.zarr")) for arm in ("insitu", "satellite"))
+    insitu.rename(copy.url("maps/other"))
+    satellite.rename(insitu)
+    Path(copy.url("maps/other")).rename(satellite)
+    assert mend(copy).problems == []
+    assert contents(copy) == before
+
+
+def test_the_planet_of_a_folder_that_was_moved_is_its_own(copy, world, tmp_path):
+    planet = PlanetConfig(url=str(tmp_path / "before" / "planet"))
+    copy.describe(world.experiment.model_copy(update={"planet": planet}))
+    assert repair._experiment(copy).planet.url == planet.url
+    Path(copy.url("planet")).mkdir()
+    Path(copy.url("planet/manifest.json")).write_text("{}")
+    assert repair._experiment(copy).planet.url == copy.url("planet")
+
+
 def test_a_repair_that_was_killed_is_finished_by_the_next(copy):
     wanted = contents(copy)
     copy.artefact("scores").reopen(["summary.json"])  # killed before the stage wrote it again
@@ -199,9 +312,12 @@ def test_files_that_soilweave_does_not_write_are_left(copy, local_ray):
 def test_a_cube_whose_sources_have_changed_is_not_mended_with_other_values(copy, world, local_ray):
     world_module.write(world.folder, seed=1)
     try:
-        Path(copy.url("cube.zarr/cells/snowfall/c/0/0/0")).unlink()
+        shard = Path(copy.url("cube.zarr/cells/snowfall/c/0/0/0"))
+        flip(shard)
+        left = shard.read_bytes()
         with pytest.raises(SoilweaveError, match="have changed since"):
             mend(copy)
+        assert shard.read_bytes() == left  # most of its chunks can still be read
     finally:
         world_module.write(world.folder)
     copy.lease.release()

@@ -242,6 +242,18 @@ def test_old_releases_are_removed_but_never_the_latest(workspace, url):
     assert (name, value(url)) == (names[4], 500)
 
 
+def test_a_lost_latest_does_not_cost_the_releases_that_are_kept(workspace, url):
+    names = []
+    for count in (100, 200, 300):
+        publishing.fill_maps(workspace, count, ["insitu"])
+        names.append(published(workspace, url)[0])
+    files.remove(f"{url}/latest.json")  # as its message says if it is damaged
+    publishing.fill_maps(workspace, 400, ["insitu"])
+    names.append(published(workspace, url, keep=3)[0])
+    assert releases(url) == {*names[1:]}
+    assert publish.roll_back(url, SilentProgress()) == names[2]
+
+
 def test_a_publisher_that_is_killed_changes_nothing_and_is_continued(workspace, url):
     first, _ = published(workspace, url)
     publishing.fill_maps(workspace, 100)

@@ -135,6 +135,31 @@ def test_latest_cannot_lead_out_of_the_publication(workspace, tmp_path):
         open_maps(url)
 
 
+@pytest.mark.parametrize("other", [{"releases": None}, {"releases": 5}, {"path": "../ws/snow"}])
+def test_latest_whose_values_have_another_form(workspace, tmp_path, other):
+    url, path = str(tmp_path / "p"), tmp_path / "p" / "latest.json"
+    publish.publish(workspace, url, SilentProgress())
+    path.write_text(json.dumps(json.loads(path.read_text()) | other))
+    for use in (open_maps, lambda url: publish.roll_back(url, SilentProgress())):
+        with pytest.raises(StoreError, match=r"latest.json: is damaged: .*; remove it and publish"):
+            use(url)
+    refused(workspace, url, r"latest.json: is damaged: .*; remove it and publish again")
+
+
+@pytest.mark.parametrize("other", [{"objects": 5}, {"objects": [1]}, {"arms": 3}])
+def test_a_manifest_of_a_release_whose_values_have_another_form(workspace, tmp_path, other):
+    url = str(tmp_path / "p")
+    publish.publish(workspace, url, SilentProgress())
+    path = Path(publications.find_release(url).url) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["record_sha256"], manifest["artefact"]  # as if nobody had sealed it
+    path.write_text(json.dumps(manifest | other))
+    with pytest.raises(StoreError, match=r"manifest.json: is damaged: .*; publish again"):
+        open_maps(url)
+    publish.publish(workspace, url, SilentProgress())
+    assert open_maps(url).attrs["arm"] == "multiscale"
+
+
 def test_a_place_that_cannot_be_written(workspace, tmp_path):
     (tmp_path / "file").write_text("here")
     said = refused(workspace, tmp_path / "file" / "p", "cannot be written: Not a directory")

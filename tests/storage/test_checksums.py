@@ -45,6 +45,22 @@ def store(tmp_path):
     return url
 
 
+def test_a_store_is_continued_although_a_coordinate_is_damaged(store):
+    (Path(store) / "time/c/0").write_bytes(b"cut short")
+    zarr_arrays.create_group(store, [FIELD, DAYS], {})
+    np.testing.assert_array_equal(zarr.open_array(store, path="time", mode="r")[:], DAYS.values)
+    found = zarr_arrays.read_packed(store, "depth", BLOCK)
+    np.testing.assert_array_equal(found, values())
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "time/zarr.json"])
+@pytest.mark.parametrize("text", ["", "[1]", '{"zarr_format": 3'])
+def test_a_store_whose_metadata_are_damaged_is_not_continued(store, key, text):
+    (Path(store) / key).write_text(text)
+    with pytest.raises(DamagedError, match=r"a\.zarr: is damaged: .*; remove .*a\.zarr and run"):
+        zarr_arrays.create_group(store, [FIELD, DAYS], {})
+
+
 def test_chunks_and_coordinates_have_checksums(store):
     assert codecs(store) == codecs(store, "time") == ["bytes", "zstd", "crc32c"]
 
