@@ -1,10 +1,10 @@
 """Make what `verify` found damaged again, for `verify --repair`.
 
 Manifests, metadata of Zarr stores and `experiment.yaml` are written back from their backup, also
-where others were put in their place. Shards
-of the cube and of the maps are computed again, a block or a tile at a time. A model that is damaged
-is trained again, and tables, scores and the report are written again, by their stages. Artefacts
-that are stale, or whose metadata is damaged as well as its backup, are made anew.
+where others were put in their place. Shards of the cube and of the maps are computed again, a block
+or a tile at a time. A model that is damaged is trained again, and tables, scores and the report are
+written again, by their stages. Artefacts that are stale, or whose metadata is damaged as well as
+its backup, are made anew.
 """
 
 from __future__ import annotations

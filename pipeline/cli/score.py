@@ -37,9 +37,9 @@ ENTRY = re.compile(r"\.ya?ml:[^/]+$")  # the end of CATALOG.yaml:NAME
 TargetArgument = Annotated[
     str,
     typer.Argument(
-        metavar="FILE.csv|EXPERIMENT",
-        help="Your probes, which the models that come with soilweave are tested on; or an "
-        "experiment (a preset, a YAML file or a URL), with --sites.",
+        metavar="FILE.csv|CATALOG.yaml:NAME|EXPERIMENT",
+        help="Your probes, a table or a catalog entry, which the models that come with soilweave "
+        "are tested on; or an experiment (a preset, a YAML file or a URL), with --sites.",
     ),
 ]
 
@@ -108,7 +108,7 @@ def score(
 
     A probe in the cell of a training site, or within 1 km of one, is scored with the models that
     have not seen that site, if there are such, and listed separately. --adjust also shows how much
-    the first 7, 30 and 90 days of a probe improve the scores, and prints the offset of every site.
+    the first 7, 30 and 90 days of a probe change the scores; --json has the offset of every site.
 
     Example: soilweave score my_probes.csv --nearest 50 --figure series.png; soilweave score scan
     --sites my_probes.nc --adjust --figure curve.png
@@ -149,14 +149,16 @@ def _resolve(
     from pipeline.experiment import shipped_models
     from pipeline.probes import columns
 
-    if not columns.is_table(target):
+    if not columns.is_table(target) and not (sites is None and ENTRY.search(target)):
         if sites is None:
             hint = f"name your probes: soilweave score {target} --sites FILE.csv"
             raise ConfigError("--sites", "not given", remedy=hint)
         given = [f"models={models}"] if models else []
         return *resolve_named(target, workspace, name, [*given, *(settings or [])]), sites
     if sites is not None:
-        hint = f"one file is enough: soilweave score {target}"
+        one = sites if ENTRY.search(sites) else target
+        hint = f"name one of them: soilweave score {one}; or an experiment: soilweave score "
+        hint += f"EXPERIMENT --sites {one}"
         raise ConfigError("--sites", f"{target} is a table of probes, too", remedy=hint)
     models = models or shipped_models.DEFAULT
     if models not in shipped_models.list_names():

@@ -149,7 +149,10 @@ def _read_table(experiment: Experiment, url: str) -> xr.Dataset:
     examined = examine.read_probes(url, {})
     if examined.problems or examined.data is None:
         command = f"soilweave doctor {url} --set KEY=VALUE --write my.yaml:mine"
-        hint = f"correct the file; or describe it with `{command}`, and use --sites my.yaml:mine"
+        hint = (
+            f"correct the file; or describe it with `{command}`, where KEY=VALUE is as above, and "
+        )
+        hint += "give my.yaml:mine instead of the file"
         raise DataError(url, *examined.problems, remedy=hint)
     return examined.data.assign_attrs(entry=url, notes=examined.guess.notes)
 
@@ -270,7 +273,12 @@ def score_probes(
 
 
 def _describe_models(experiment: Experiment, known: KnownModels) -> list[str]:
-    """Return a line on models that were trained elsewhere, and on their inputs."""
+    """Return lines on models that were trained elsewhere, their inputs, and simulated planets."""
+    if experiment.planet is not None:
+        return [
+            f"{experiment.name} is a simulated planet: scores of probes on the Earth mean nothing "
+            "here; soilweave score FILE.csv tests the models that come with soilweave on them"
+        ]
     if experiment.models is None:
         return []
     sources, trained = experiment.sources, known.trained
@@ -384,7 +392,7 @@ def _summarise(
     by_probe: list[Json] = []
     unscored, without_any_inputs = _days_without_inputs(probes)
     reason = "left out by qc.exclude_sites"
-    unscored += [{"id": site, "arm": "every", "reason": reason} for site in probes.excluded]
+    unscored += [{"id": site, "arm": "all arms", "reason": reason} for site in probes.excluded]
     for name, in_group in groups.items():
         if in_group.any():
             sites = probes.sites.select(in_group)
@@ -438,7 +446,7 @@ def _days_without_inputs(probes: Probes) -> tuple[list[Json], set[str]]:
     n_lost = (probes.without_inputs & observed).sum(1)
     counts = zip(probes.sites.ids, n_lost.tolist(), n_observed.tolist(), strict=True)
     rows = [
-        {"id": site, "arm": "every", "reason": f"{lost} of {n} observed days without inputs"}
+        {"id": site, "arm": "all arms", "reason": f"{lost} of {n} observed days without inputs"}
         for site, lost, n in counts
         if lost
     ]

@@ -210,7 +210,12 @@ def test_maps_are_of_the_arms_that_the_models_have(soilweave, world, packed, tmp
     ("arguments", "says"),
     [
         (["scan"], "--sites: not given; name your probes: soilweave score scan --sites FILE.csv"),
-        (["a.csv", "--sites", "b.csv"], "one file is enough: soilweave score a.csv"),
+        (["a.csv", "--sites", "b.csv"], "name one of them: soilweave score a.csv"),
+        (
+            ["a.csv", "--sites", "my.yaml:mine"],
+            "name one of them: soilweave score my.yaml:mine; or an experiment: soilweave score "
+            "EXPERIMENT --sites my.yaml:mine",
+        ),
         (
             ["a.csv", "--models", "../models"],
             "name it: soilweave score EXPERIMENT.yaml --models ../models --sites a.csv",

@@ -112,7 +112,7 @@ def test_without_the_files_the_inputs_come_from_public_servers(soilweave, tmp_pa
         assert rows["off"]["scores"]["multiscale"]["n"] == 0
         km = rows["off"]["cell_km"]
         assert (
-            f"not scored: off every: 150 of 150 observed days without inputs; the nearest "
+            f"not scored: off all arms: 150 of 150 observed days without inputs; the nearest "
             f"cell with forcing is {km:.0f} km away" in out
         )
         assert (
@@ -123,6 +123,20 @@ def test_without_the_files_the_inputs_come_from_public_servers(soilweave, tmp_pa
         assert code == 0, err
         rows = {row["id"]: row for row in files.read_json(str(tmp_path / "j"))["probes"]}
         assert rows["off"]["scores"]["multiscale"]["n"] == 150, out
+
+
+@pytest.mark.data
+def test_a_table_without_depths_is_described_and_then_scored(soilweave, tmp_path, real_data):
+    file, entry = tmp_path / "my.csv", f"{tmp_path}/my.yaml:mine"
+    rows = table(tmp_path, {"a": (40.2677, -93.5977, "2016-05-01")}).read_text().splitlines()
+    file.write_text("\n".join(",".join(row.split(",")[:3] + row.split(",")[4:]) for row in rows))
+    code, _, err = soilweave("score", file)
+    assert code == 2
+    assert f"doctor {file} --set KEY=VALUE --write my.yaml:mine" in err
+    assert soilweave("doctor", file, "--set", "depth=0.05", "--write", entry)[0] == 0
+    code, out, err = soilweave("score", entry)
+    assert code == 0, err
+    assert "a at 2047" in out
 
 
 @pytest.mark.data

@@ -278,7 +278,7 @@ def test_a_table_that_needs_to_be_told_more_names_doctor(tmp_path):
 
 
 def test_sites_without_satellite_values_are_counted(capsys, monkeypatch):
-    few = {"id": "far", "arm": "every", "reason": "3 of 20 observed days without inputs"}
+    few = {"id": "far", "arm": "all arms", "reason": "3 of 20 observed days without inputs"}
     none = [
         {"id": f"s{i}", "arm": "footprint", "reason": "0 pairs, fewer than 90"} for i in range(124)
     ]
@@ -290,7 +290,7 @@ def test_sites_without_satellite_values_are_counted(capsys, monkeypatch):
     score.print_scores({"not_scored": [few, *none, *short]})
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines == [
-        "not scored: far every: 3 of 20 observed days without inputs",
+        "not scored: far all arms: 3 of 20 observed days without inputs",
         "not scored: 124 sites, footprint: no satellite values on their observed days "
         "(s0, s1, s2 and 121 more)",
         "not scored: 12 sites, multiscale: 7 to 18 pairs, fewer than 90 (t7, t8, t9 and 9 more)",
