@@ -74,7 +74,7 @@ test-viewer: $(VIEWER)/node_modules/.ready .venv/viewer
 
 # Tests with real servers: SeaweedFS, MLflow, PostgreSQL, a Ray head that takes jobs.
 test-servers: setup
-	$(BIN)/pytest -m servers $(ARGS)
+	$(BIN)/pytest -m servers --numprocesses=2 --dist=loadfile $(ARGS)
 
 # Jobs on a head and two workers with addresses of their own, and nodes killed on the way.
 test-cluster: setup

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import in_process
@@ -247,6 +248,7 @@ def test_a_lost_latest_does_not_cost_the_releases_that_are_kept(workspace, url):
     for count in (100, 200, 300):
         publishing.fill_maps(workspace, count, ["insitu"])
         names.append(published(workspace, url)[0])
+        time.sleep(1.0)  # ids begin with the second, by which they are ordered
     files.remove(f"{url}/latest.json")  # as its message says if it is damaged
     publishing.fill_maps(workspace, 400, ["insitu"])
     names.append(published(workspace, url, keep=3)[0])
