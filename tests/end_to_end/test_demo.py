@@ -131,14 +131,15 @@ def test_a_planet_made_elsewhere_is_used_as_it_is(place, tmp_path, local_ray):
         planet.run(lost, other, SilentProgress())
 
 
-def test_the_readme_reads_a_value_and_plots_a_series(demo, capsys, monkeypatch):
+def test_the_readme_reads_a_value_and_plots_a_series(demo, capsys, monkeypatch, tmp_path):
     readme = Path(__file__).resolve().parents[2] / "README.md"
     (code,) = re.findall(r"```python\n(.*?)```", readme.read_text(), re.S)
-    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    monkeypatch.chdir(tmp_path)
     figure = plt.figure()
     exec(code.replace('"workspace/', f'"{demo[0]}/'))
     (line,) = figure.axes[0].lines
     plt.close(figure)
+    assert (tmp_path / "series.png").stat().st_size > 0
 
     maps = xr.open_zarr(demo[0] / "demo" / "maps" / "multiscale.zarr")
     y = int(abs(maps.lat.values[:, 0] - 39.12).argmin())
