@@ -76,7 +76,7 @@ class MatchUpFile(NamedTuple):
     @property
     def order(self) -> tuple[str, str, str]:
         """Sort key by which the file with the latest last day comes last."""
-        return self.last, self.first, _last_part(self.url)
+        return self.last, self.first, http_errors.file_name(self.url)
 
 
 class MatchUps(NamedTuple):
@@ -205,17 +205,12 @@ def daily_means(
     Returns:
       (day, column) NaN where a day has no value.
     """
-    _, first = np.unique(times, return_index=True)
-    day = (times[first].astype("datetime64[D]") - days[0]).astype(np.int64)
-    inside = (day >= 0) & (day < len(days))
-    day, values = day[inside], values[first][inside]
-    means = np.full((len(days), values.shape[1]), np.nan, np.float32)
-    for i, column in enumerate(values.T):
-        present = np.isfinite(column)
-        n = np.bincount(day[present], minlength=len(days))
-        total = np.bincount(day[present], column[present], minlength=len(days))
-        means[n > 0, i] = total[n > 0] / n[n > 0]
-    return means
+    import pandas as pd
+
+    index = pd.DatetimeIndex(times.astype("datetime64[s]"))
+    frame = pd.DataFrame(values, index=index)[~index.duplicated()]
+    daily = frame.groupby(pd.DatetimeIndex(frame.index).normalize()).mean()
+    return daily.reindex(pd.DatetimeIndex(days.astype("datetime64[s]"))).to_numpy(np.float32)
 
 
 class CoreSitesSource(Source):
@@ -270,7 +265,7 @@ class CoreSitesSource(Source):
         """
         positions, found, _ = self._find_files()
         contents = folders.fetch_files([file.url for file in found], self._access())
-        rows = [(_last_part(url), sha256(data)) for url, data in contents.items()]
+        rows = [(http_errors.file_name(url), sha256(data)) for url, data in contents.items()]
         return sha256_of_json([sorted(rows), sorted(positions.items())])
 
     def to_dask(self) -> xr.Dataset:
@@ -354,7 +349,8 @@ class CoreSitesSource(Source):
     def _list_files(self, root: str) -> Iterable[MatchUpFile]:
         """Yield the files in the folder, and in its folders that are named by a day."""
         for url in folders.list_files(root, self._access()):
-            within = folders.list_files(url, self._access()) if _is_day_folder(url) else [url]
+            is_day_folder = DAY_FOLDER_PATTERN.search(url)
+            within = folders.list_files(url, self._access()) if is_day_folder else [url]
             for name in within:
                 if match := FILE_PATTERN.search(name):
                     site, grid, number, first, last = match.groups()
@@ -393,7 +389,7 @@ class CoreSitesSource(Source):
             part = parse_match_ups(contents[file.url], columns)
             parts.setdefault(file.pixel, []).append(part)
             for what, where in part.problems.items():
-                name = _last_part(file.url)
+                name = http_errors.file_name(file.url)
                 problems.setdefault(what, []).extend(f"{name} {text}".strip() for text in where)
         if problems:
             told = [_join_places(what, places) for what, places in sorted(problems.items())]
@@ -417,18 +413,8 @@ class CoreSitesSource(Source):
         return np.arange(first, last + 1)
 
 
-def _is_day_folder(url: str) -> bool:
-    """Return whether a URL is that of a folder named YYYY.MM.DD."""
-    return DAY_FOLDER_PATTERN.search(url) is not None
-
-
 def _join_places(what: str, places: Sequence[str]) -> str:
     """Return a problem with the first places that have it, and the number of others."""
     more = len(places) - MAX_NAMED
     named = "; ".join(places[:MAX_NAMED])
     return f"{what}: {named}{f'; and {more} more' if more > 0 else ''}"
-
-
-def _last_part(url: str) -> str:
-    """Return the last part of a URL."""
-    return url.rsplit("/", 1)[-1]
