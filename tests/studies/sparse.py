@@ -194,7 +194,7 @@ def calibrated(members, heads, packed, rule):
         if rule in (CHOSEN, SHRUNK):
             level = calibrate(members, heads, packed.learn_insitu, others).level_weight
         if rule == SHRUNK:
-            level = shrunk(level, int((np.isfinite(packed.learn_insitu[others]).sum(1) > 0).sum()))
+            level = shrunk(level, int(np.isfinite(packed.learn_insitu[others]).any(1).sum()))
         series[here] = combine_members(members, heads, level)[0][here]
         weights.append(level)
     return series, weights

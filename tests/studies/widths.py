@@ -17,7 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from model import calibration, metrics
 from pipeline import files
@@ -62,13 +62,6 @@ def crps(error, std):
     return scale * (z - 2 * special.log_expit(z) - 1)
 
 
-def surprise(error, std):
-    """Negative logarithm of the density of logistic distributions; arguments as of `crps`."""
-    scale = std / LOGISTIC
-    z = np.abs(error) / scale
-    return np.log(scale) + z - 2 * special.log_expit(z)
-
-
 def properties(workspace, folds, series):
     """{name: (site,) property}, in logarithms, of the sites of an experiment."""
     space = models.read_attribute_space(workspace.url("models"))
@@ -107,8 +100,8 @@ def fitted_factors(error, spread, known, fold):
 
         def cost(weights, design=design[others], seen=seen):
             width = seen[1] * np.exp(design @ weights)[:, None]
-            by_site = np.nanmean(surprise(seen[0], width), axis=1)
-            return np.nansum(by_site) + np.square(weights[1:] / PRIOR).sum() / 2
+            by_site = np.nanmean(stats.logistic.logpdf(seen[0], scale=width / LOGISTIC), axis=1)
+            return -np.nansum(by_site) + np.square(weights[1:] / PRIOR).sum() / 2
 
         start = np.zeros(design.shape[1])
         factors[fold == k] = np.exp(design[fold == k] @ optimize.minimize(cost, start).x)
