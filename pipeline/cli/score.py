@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,8 +30,6 @@ GROUPS = {
     "out_of_fold": "places of training sites, scored by the models that have not seen them",
     "trained": "places of training sites, which these models have seen: not a test",
 }
-
-ENTRY = re.compile(r"\.ya?ml:[^/]+$")  # the end of CATALOG.yaml:NAME
 
 TargetArgument = Annotated[
     str,
@@ -115,15 +112,16 @@ def score(
     """
     from pipeline import files
     from pipeline.evaluate import probes
+    from pipeline.probes import columns
 
     resolved, store, sites = _resolve(target, sites, models, workspace, name, set_)
     files.check_writable(figure)
-    if not ENTRY.search(sites):
+    if not columns.is_catalog_entry(sites):
         hint = f"give your probes: soilweave score {target} --sites FILE.csv"
         run_stages.check_exists(sites, "correct the path" if sites == target else hint)
+        sites = files.make_absolute(sites)
     with run_stages.show_progress() as progress:
-        url = sites if ENTRY.search(sites) else files.make_absolute(sites)
-        scored = probes.score_probes(resolved, store, progress, url, adjust, nearest)
+        scored = probes.score_probes(resolved, store, progress, sites, adjust, nearest)
     print_scores(scored.summary)
     if figure:
         files.write_bytes(files.make_absolute(figure), _draw(scored, resolved, adjust))
@@ -149,14 +147,14 @@ def _resolve(
     from pipeline.experiment import shipped_models
     from pipeline.probes import columns
 
-    if not columns.is_table(target) and not (sites is None and ENTRY.search(target)):
+    if not columns.is_table(target) and not (sites is None and columns.is_catalog_entry(target)):
         if sites is None:
             hint = f"name your probes: soilweave score {target} --sites FILE.csv"
             raise ConfigError("--sites", "not given", remedy=hint)
         given = [f"models={models}"] if models else []
         return *resolve_named(target, workspace, name, [*given, *(settings or [])]), sites
     if sites is not None:
-        one = sites if ENTRY.search(sites) else target
+        one = sites if columns.is_catalog_entry(sites) else target
         hint = f"name one of them: soilweave score {one}; or an experiment: soilweave score "
         hint += f"EXPERIMENT --sites {one}"
         raise ConfigError("--sites", f"{target} is a table of probes, too", remedy=hint)

@@ -6,7 +6,6 @@ the models have not seen, sites that a fold holds out, and sites that the models
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -117,7 +116,7 @@ def read_probes(
 
 def _open_sites(experiment: Experiment, sites_url: str) -> xr.Dataset:
     """Open a catalog entry (`CATALOG.yaml:NAME`), a table, or a file like the in-situ source."""
-    if re.search(r"\.ya?ml:[^/]+$", sites_url):
+    if columns.is_catalog_entry(sites_url):
         return intake_catalog.open_source(experiment, sites_url)
     if columns.is_table(sites_url) and not _source_reads_tables(experiment):
         return _read_table(experiment, sites_url)
@@ -149,10 +148,8 @@ def _read_table(experiment: Experiment, url: str) -> xr.Dataset:
     examined = examine.read_probes(url, {})
     if examined.problems or examined.data is None:
         command = f"soilweave doctor {url} --set KEY=VALUE --write my.yaml:mine"
-        hint = (
-            f"correct the file; or describe it with `{command}`, where KEY=VALUE is as above, and "
-        )
-        hint += "give my.yaml:mine instead of the file"
+        hint = f"correct the file; or describe it with `{command}`, where KEY=VALUE is as above, "
+        hint += "and give my.yaml:mine instead of the file"
         raise DataError(url, *examined.problems, remedy=hint)
     return examined.data.assign_attrs(entry=url, notes=examined.guess.notes)
 
@@ -273,19 +270,20 @@ def score_probes(
 
 
 def _describe_models(experiment: Experiment, known: KnownModels) -> list[str]:
-    """Return lines on models that were trained elsewhere, their inputs, and simulated planets."""
+    """Return lines on a simulated planet, and on models that were trained elsewhere."""
+    lines = []
     if experiment.planet is not None:
-        return [
+        lines.append(
             f"{experiment.name} is a simulated planet: scores of probes on the Earth mean nothing "
             "here; soilweave score FILE.csv tests the models that come with soilweave on them"
-        ]
+        )
     if experiment.models is None:
-        return []
+        return lines
     sources, trained = experiment.sources, known.trained
     inputs = f"{', '.join(sources.forcing)} of catalog {sources.catalog}"
     if experiment.inputs_from == "own":
         inputs = "each site's own"
-    return [f"models of {trained.name}, {trained.n_seeds} members; inputs: {inputs}"]
+    return [*lines, f"models of {trained.name}, {trained.n_seeds} members; inputs: {inputs}"]
 
 
 def _predict_all(

@@ -308,6 +308,11 @@ def _normalise(name: str) -> str:
 TABLES = (".csv", ".tsv", ".txt", ".dat")  # loggers write the last two
 
 
+def is_catalog_entry(text: str) -> bool:
+    """Return whether a text names an entry of a catalog, as CATALOG.yaml:NAME."""
+    return re.search(r"\.ya?ml:[^/]+$", text) is not None
+
+
 def is_table(url: str) -> bool:
     """Return whether the name of a file or a URL is that of a table of text."""
     return url.partition("?")[0].lower().endswith(TABLES)
