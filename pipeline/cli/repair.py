@@ -93,9 +93,8 @@ def _experiment(workspace: Workspace) -> Experiment:
     try:
         experiment = workspace.place(load.load_experiment(url, [], None))
     except ConfigError as error:
-        name = workspace.root.rpartition("/")[2]
-        hint = f"no backup has it; write it again with: soilweave evaluate {name} --overwrite, "
-        hint += "with the preset or file and the settings that it was run from"
+        hint = "no backup has it; remove report.html, then run `soilweave evaluate` with the "
+        hint += "preset or file and the settings that were used before, which writes both again"
         raise StoreError(url, *error.problems, remedy=hint) from error
     own = workspace.url("planet")
     if experiment.planet is None or experiment.cube is not None or not files.list_folder(own):
@@ -142,7 +141,7 @@ def _restore_manifest(workspace: Workspace, name: str, keys: Collection[str]) ->
 
     A backup is removed before its artefact is made anew, and written after the manifest. So the
     manifest is right if the two differ, unless that of the backup is the later one, or others were
-    made from it: then somebody has put an older manifest, or another artefact, in its place.
+    made from it. In those cases an older manifest, or that of another artefact, is in its place.
 
     Args:
       workspace: The experiment's folder.
@@ -190,9 +189,9 @@ def _is_used(workspace: Workspace, name: str, digest: str) -> bool:
 def _experiment_to_restore(workspace: Workspace, result: Result) -> bytes | None:
     """Return the experiment.yaml to write back; None to keep the one that is there.
 
-    It is written back if it is damaged or missing. Also if artefacts are stale because it is
-    another one than the newest artefact was made with, where all backups tell so: it is written
-    with an artefact that is begun.
+    It is written back if it is damaged or missing. It is also written back if artefacts are stale
+    because it differs from the one that the newest artefact was made with, provided that all
+    manifests and backups are intact.
     """
     newest = ("", b"")
     for name in artefacts.ARTEFACTS:

@@ -18,7 +18,7 @@ from pipeline.storage import earlier_versions, maps_schema, models, schema
 from pipeline.storage.cube import Cube
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from model.checkpoint import TrainedModel
     from pipeline.experiment.config import Experiment
@@ -31,7 +31,7 @@ WALKED = ("hidden", "cell")  # arrays of the state with dimensions (block, membe
 
 
 def repair(
-    experiment: Experiment, workspace: Workspace, progress: Progress, keys: Iterable[str]
+    experiment: Experiment, workspace: Workspace, progress: Progress, keys: Sequence[str]
 ) -> None:
     """Make shards of complete maps again.
 
@@ -50,7 +50,6 @@ def repair(
     earlier_versions.check_same_blocks(workspace.url("maps"), manifest, what, hint)
     cube_url, _ = Cube.source(experiment, workspace)
     models_root, members = models.load_ensembles(experiment, workspace)
-    keys = list(keys)
     tiles = damaged_tiles(keys)
     through = date.fromisoformat(manifest["complete_through"])
     n_blocks = len(schema.block_range((experiment.period[0], through)))

@@ -21,7 +21,7 @@ from pipeline.prepare.run_blocks import check_receipts, run_blocks
 from pipeline.storage import earlier_versions, schema, zarr_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def repair(
-    experiment: Experiment, workspace: Workspace, progress: Progress, keys: Iterable[str]
+    experiment: Experiment, workspace: Workspace, progress: Progress, keys: Sequence[str]
 ) -> None:
     """Make shards of a complete cube again.
 
@@ -55,7 +55,6 @@ def repair(
     hint = "make another cube with: soilweave prepare --overwrite"
     earlier_versions.check_same_blocks(url, manifest, "its shards cannot be made again", hint)
     sources = experiment_sources.open_sources(experiment)
-    keys = list(keys)
     for key in keys:  # only now, since parts of a damaged shard can still be read
         files.remove(workspace.url(key))
     arrays = [_array_and_index(key) for key in keys if "/c/" in key]

@@ -11,6 +11,7 @@ import world as world_module
 from pipeline import files
 from pipeline.cli import repair
 from pipeline.errors import SoilweaveError, StoreError
+from pipeline.evaluate import report
 from pipeline.evaluate import stage as evaluate
 from pipeline.experiment.config import PlanetConfig
 from pipeline.progress import SilentProgress
@@ -227,12 +228,16 @@ def test_settings_that_an_artefact_was_made_with_last_are_kept(copy, world, loca
 
 
 @pytest.mark.parametrize("lost", ["yaml", "list"])
-def test_an_experiment_yaml_that_no_backup_has_is_one_line(copy, lost, local_ray):
+def test_an_experiment_yaml_that_no_backup_has_is_one_line(copy, world, lost, local_ray):
     Path(copy.url("experiment.yaml")).write_text({"yaml": "{", "list": "[1]"}[lost])
     for path in Path(copy.url("backup")).iterdir():
         truncate(path)
-    with pytest.raises(StoreError, match=r"experiment.yaml: .*no backup.*snow --overwrite, with"):
+    with pytest.raises(StoreError, match=r"experiment.yaml: .*no backup.*remove report.html, then"):
         mend(copy)
+    Path(copy.url("report.html")).unlink()
+    report.run(world.experiment, copy, SilentProgress())
+    copy.lease.release()
+    assert mend(copy).problems == []
 
 
 def test_a_manifest_of_before_an_update_is_not_the_right_one(copy, local_ray):
