@@ -26,7 +26,7 @@ from pipeline.experiment import load, shipped_models
 from pipeline.prepare import folds
 from pipeline.prepare import stage as prepare_stage
 from pipeline.progress import SilentProgress
-from pipeline.storage import artefacts, tables
+from pipeline.storage import artefacts, provenance, tables
 
 if TYPE_CHECKING:
     import subprocess
@@ -384,7 +384,7 @@ def test_what_is_uploaded_is_little(staged):
     code = {name for name in code if not name.startswith(shipped_models.FOLDER)}
     assert found.keys() == given | code
     assert sum(found.values()) < 4e6  # the code, before it is compressed
-    assert (staged / "pipeline" / "COMMIT").read_text().strip() == artefacts.git_commit()
+    assert (staged / "pipeline" / "COMMIT").read_text().strip() == provenance.code_commit()
 
 
 def test_what_is_named_by_a_relative_path_comes_along(staged, snow, monkeypatch, tmp_path):

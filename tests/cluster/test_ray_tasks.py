@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -85,11 +86,21 @@ def test_a_queue_that_does_not_answer_any_more_does_not_hold_up_the_end(local_ra
     import ray
 
     monkeypatch.setattr(ray_cluster, "REPORTS_END_S", 0.5)
-    with ray_cluster.progress_queue(SilentProgress()) as reported:
-        pid = ray.get(reported.queue.actor.__ray_call__.remote(lambda _: os.getpid()))
-        os.kill(pid, signal.SIGSTOP)
+    stopped = []
+
+    def use_a_queue_that_stops():
+        with ray_cluster.progress_queue(SilentProgress()) as reported:
+            actor = reported.queue.actor
+            stopped.append(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    user = threading.Thread(target=use_a_queue_that_stops, daemon=True)
+    user.start()
+    user.join(60)
+    waits = user.is_alive()
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(stopped[0], signal.SIGKILL)
+    assert not waits
 
 
 def counter(folder: Path):

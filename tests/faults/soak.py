@@ -107,6 +107,11 @@ class Place:
         command = [sys.executable, "-m", "pipeline", verb, "demo", "--workspace", self.workspace]
         return processes.running([*command, *options], self.log, self.environment)
 
+    def run(self):
+        """Run the small demo; its exit status."""
+        with self.started() as run:
+            return run.process.wait(ENDS_S)
+
     def started(self):
         """A driver of the small demo."""
         return self.running("run", *small_demo.OPTIONS)
@@ -193,20 +198,10 @@ def damage(root, plan):
     return spoilt
 
 
-def finished(soak, place):
-    """Run until a run has finished; whether one has."""
+def finished(soak, place, command):
+    """Start a command until it has finished, with exit status 0; whether it has."""
     for _ in range(FINISHES):
-        with place.started() as run:
-            if run.process.wait(ENDS_S) == 0:
-                return True
-        soak.ended[place.last_line()] += 1
-    return False
-
-
-def repaired(soak, place):
-    """Repair until a repair has finished; whether one has."""
-    for _ in range(FINISHES):
-        if place.verify("--repair") == 0:
+        if command() == 0:
             return True
         soak.ended[place.last_line()] += 1
     return False
@@ -221,14 +216,14 @@ def judged(soak, plan, place, wanted, n_objects):
         status = disturb(place, what, share * n_objects, rng)
         if status not in (0, *asked.get(what, ())):
             soak.ended[place.last_line()] += 1
-    if not finished(soak, place):
+    if not finished(soak, place, place.run):
         return f"{FINISHES} runs did not finish: {place.last_line()}"
     if different := differences(results(place.root), wanted):
         return f"{len(different)} results differ: {', '.join(different[:5])}"
     if spoilt := damage(place.root, plan):
         if (status := place.verify()) != 1:
             return f"verify ended with {status} although {spoilt} are damaged"
-        if not repaired(soak, place):
+        if not finished(soak, place, lambda: place.verify("--repair")):
             return f"{FINISHES} repairs of {spoilt} did not finish: {place.last_line()}"
         if different := differences(results(place.root), wanted):
             return f"{len(different)} results differ after repair of {spoilt}: {different[:5]}"
@@ -304,7 +299,7 @@ def main(
     with servers.seaweed(folder / "quiet") as s3:
         os.environ.update(s3.environment)
         quiet = Place(str(folder / "quiet" / "workspace"), folder / "quiet" / "log", {})
-        if not finished(soak, quiet):
+        if not finished(soak, quiet, quiet.run):
             raise RuntimeError(f"the undisturbed run did not finish: {quiet.last_line()}")
         wanted, n_objects = results(quiet.root), quiet.objects()
         typer.echo(f"undisturbed: {len(wanted)} results, {n_objects} objects")
