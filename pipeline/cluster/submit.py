@@ -33,7 +33,7 @@ from pipeline.cluster import connect, malloc
 from pipeline.errors import ConfigError
 from pipeline.experiment import load, shipped_models
 from pipeline.experiment.folds_config import REGIONS
-from pipeline.storage import artefacts, provenance
+from pipeline.storage import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,7 +194,7 @@ def collect_upload(spec: JobSpec, folder: Path) -> str:
         shutil.copytree(source, folder / package, ignore=ignored)
     if tree["models"] not in shipped_models.list_names():
         shutil.rmtree(folder / shipped_models.FOLDER)
-    if commit := artefacts.git_commit():
+    if commit := provenance.code_commit():
         (folder / "pipeline" / provenance.COMMIT_FILE).write_text(f"{commit}\n")
     _check_size(folder)
     return str(tree["name"])

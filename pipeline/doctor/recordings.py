@@ -35,7 +35,7 @@ from pipeline.doctor.recording import gateway
 from pipeline.doctor.recording.exchanges import Exchanges
 from pipeline.errors import SECRET_NAMES, ConfigError, DataError, SoilweaveError
 from pipeline.sources import drivers
-from pipeline.storage import artefacts
+from pipeline.storage import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -360,7 +360,7 @@ def _record_entry(case: Case, folder: Path) -> RecordingResult:
         "entry_sha256": entry_digest(case.entry.spec),
         "date": str(datetime.now(UTC).date()),
         "soilweave": pipeline.__version__,
-        "commit": artefacts.git_commit(),
+        "commit": provenance.code_commit(),
         "period": None if period is None else [str(day) for day in period],
         "region": region,
         "environment": _replay_environment(case.entry.spec),

@@ -19,7 +19,7 @@ from pipeline.cluster import ray_cluster
 from pipeline.experiment import config
 from pipeline.predict import stage
 from pipeline.predict.tile_task import BlockInputs, MapSpec, MapTile, TileWriter
-from pipeline.storage import artefacts, climatology, maps_schema, models, schema, zarr_arrays
+from pipeline.storage import climatology, maps_schema, models, provenance, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import stored_state_blocks
 from pipeline.storage.pending_change import PendingChange
@@ -74,7 +74,7 @@ def run(
     shards = stage.collect_shards(workspace.url("maps"), receipts)
     change["steps"] = max((receipt["steps"] for receipt in receipts), default=0)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    pending.seal(change | {"shards": shards, "made": now, "git_commit": artefacts.git_commit()})
+    pending.seal(change | {"shards": shards, "made": now, "git_commit": provenance.code_commit()})
     _apply_change(experiment, workspace, urls[1], pending)
     return _describe_change(manifest, change)
 

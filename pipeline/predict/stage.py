@@ -32,7 +32,15 @@ from pipeline.errors import StoreError
 from pipeline.experiment import config
 from pipeline.experiment.config import Experiment, reference_arm
 from pipeline.predict import tile_task
-from pipeline.storage import artefacts, climatology, maps_schema, models, schema, zarr_arrays
+from pipeline.storage import (
+    artefacts,
+    climatology,
+    maps_schema,
+    models,
+    provenance,
+    schema,
+    zarr_arrays,
+)
 from pipeline.storage.cube import Cube
 from pipeline.storage.maps_schema import NEXT_PROBES
 
@@ -155,7 +163,7 @@ def _describe_origin(experiment: Experiment, workspace: Workspace) -> Json:
         "date_created": now,
         "history": f"{now}: soilweave {__version__}, predict",
         "soilweave_version": __version__,
-        "code_commit": artefacts.git_commit(),
+        "code_commit": provenance.code_commit(),
         "sources_sha256": files.sha256_of_json(sources),
         "mlflow_run": run or "not recorded",
     }

@@ -21,7 +21,7 @@ from pipeline.experiment.config import Experiment
 from pipeline.prepare import block_task
 from pipeline.prepare.block_task import empty_receipt, write_block
 from pipeline.prepare.run_blocks import check_receipts, run_blocks
-from pipeline.storage import artefacts, maps_schema, schema, zarr_arrays
+from pipeline.storage import maps_schema, provenance, schema, zarr_arrays
 from pipeline.storage.cube import Cube
 from pipeline.storage.pending_change import PendingChange
 
@@ -241,7 +241,7 @@ def _describe_change(manifest: Json, receipts: list[Json], metadata: Json) -> Js
     update: dict[str, Any] = {
         **metadata,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": artefacts.git_commit(),
+        "git_commit": provenance.code_commit(),
         "revised": sorted(day for receipt in receipts for day in receipt["revised"]),
     }
     return {

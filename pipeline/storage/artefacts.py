@@ -331,8 +331,8 @@ class Artefact:
         # Beside a manifest it was left by a run that was killed; the artefact is made anew.
         if begun and not files.exists(f"{self.prefix}manifest.json"):
             current = schema.as_recorded(inputs, begun["inputs"])
-            other = earlier_versions.has_other_blocks(self.name, begun)
-            if begun["inputs_sha256"] == files.sha256_of_json(current) and not other:
+            same = begun["inputs_sha256"] == files.sha256_of_json(current)
+            if same and not earlier_versions.has_other_blocks(self.name, begun):
                 return True
         self.remove()
         record = {"inputs_sha256": files.sha256_of_json(inputs), "inputs": inputs, "begun": now}
@@ -357,7 +357,7 @@ class Artefact:
         manifest = {
             "inputs_sha256": files.sha256_of_json(inputs),
             "inputs": inputs,
-            "git_commit": git_commit(),
+            "git_commit": provenance.code_commit(),
             "begun": begun.get("begun"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **extra,
@@ -478,11 +478,6 @@ def _repaired_identity(manifest: Json, begun: Json) -> Json:
     if before is None or before == digests:
         return kept
     return {"identity": files.sha256_of_json([manifest["inputs_sha256"], digests])}
-
-
-def git_commit() -> str | None:
-    """Return the commit of the running code; None if it is unknown."""
-    return provenance.code_commit()
 
 
 def _describe_changes(before: Json, after: Json, ignore: Collection[str] = ()) -> str:

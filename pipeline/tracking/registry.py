@@ -14,7 +14,7 @@ from model.pyfunc import CALIBRATION_FILE, ProductModel
 from model.recipe import ModelKey
 from pipeline import files
 from pipeline.errors import redact_urls
-from pipeline.storage import artefacts, models, product_facts
+from pipeline.storage import models, product_facts, provenance
 from pipeline.tracking.runs import KEY_TAG
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def register_product(runs: Runs, arm: Any, digest: str, scored: bool) -> None:
             _create_registered_model(runs, name)
         tags = {
             KEY_TAG: digest,
-            "git_commit": artefacts.git_commit() or "unknown",
+            "git_commit": provenance.code_commit() or "unknown",
             "workspace": redact_urls(files.make_absolute(runs.workspace.root)),
         }
         registered = client.create_model_version(

@@ -22,7 +22,7 @@ from model import checkpoint
 from pipeline import files
 from pipeline.errors import StoreError, redact_urls
 from pipeline.experiment import config
-from pipeline.storage import artefacts, models, schema, tables
+from pipeline.storage import models, provenance, schema, tables
 from pipeline.tracking import server
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Runs:
         previous, self.record["experiment"] = self.record.get("parent"), experiment_id
         root = redact_urls(files.make_absolute(self.workspace.root))
         tags |= {
-            "git_commit": artefacts.git_commit() or "unknown",
+            "git_commit": provenance.code_commit() or "unknown",
             "workspace": root,
             "recipe": self.experiment.recipe,
             "catalog": self.experiment.sources.catalog,

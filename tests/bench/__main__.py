@@ -20,7 +20,7 @@ from bench import machine
 from bench.rows import Row
 from bench.table import for_page, for_terminal
 from pipeline.cluster import malloc
-from pipeline.storage import artefacts
+from pipeline.storage import provenance
 
 CPU = (
     "training",
@@ -78,7 +78,7 @@ def measured(context, names):
         seconds = time.perf_counter() - begun
         context.console.print(f"{name}: {len(made)} rows in {seconds:.0f} s")
         found[name] = {
-            "commit": artefacts.git_commit(),
+            "commit": provenance.code_commit(),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 1),
             "quick": context.quick,

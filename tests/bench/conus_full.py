@@ -32,7 +32,7 @@ from studies.page import placed
 from bench import conus_full_page, growth, machine, projection, watch
 from pipeline import files
 from pipeline.experiment import load
-from pipeline.storage import artefacts
+from pipeline.storage import provenance
 from pipeline.storage.artefacts import Workspace
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _when(seen: Watched) -> dict[str, Any]:
         "at": at,
         "seconds": round(seen.seconds, 1),
         "all_mb": round(seen.total_mb),
-        "commit": (artefacts.git_commit() or "")[:12],
+        "commit": (provenance.code_commit() or "")[:12],
     }
 
 

@@ -36,7 +36,7 @@ from pipeline.cli import run_stages
 from pipeline.cluster import malloc, ray_cluster
 from pipeline.experiment import load
 from pipeline.progress import SilentProgress
-from pipeline.storage import artefacts, maps_schema, publications
+from pipeline.storage import maps_schema, provenance, publications
 from pipeline.storage.artefacts import Workspace
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ def main(
         stack.enter_context(ray_cluster.connected())
         script = Script(FIRST, n_days=days)
         found = operate(folder, script, proxy, s3.url("daily"), print)
-    found |= {"machine": machine.described(), "commit": artefacts.git_commit()}
+    found |= {"machine": machine.described(), "commit": provenance.code_commit()}
     found["at"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     (folder / "daily.json").write_text(json.dumps(found, indent=1))
     written = daily_page.page(found)

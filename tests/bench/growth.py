@@ -23,7 +23,7 @@ from studies.page import placed
 from bench import growth_page, watch
 from pipeline.doctor import plan
 from pipeline.experiment import load
-from pipeline.storage import artefacts as storage_artefacts
+from pipeline.storage import provenance
 from pipeline.storage.artefacts import Workspace
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def measured(preset: str, settings: list[str], folder: Path, name: str) -> dict[
     made: dict[str, Any] = {
         "preset": preset,
         "settings": settings,
-        "commit": (storage_artefacts.git_commit() or "")[:12],
+        "commit": (provenance.code_commit() or "")[:12],
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
         "cells": [sizes.rows, sizes.cols],

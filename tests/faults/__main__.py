@@ -16,7 +16,7 @@ from rich.console import Console
 from studies.page import placed
 
 from faults import page, registry, trial
-from pipeline.storage import artefacts
+from pipeline.storage import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def here(seconds):
     """When, at which commit and on what something was tried, and how long it took."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": (artefacts.git_commit() or "?")[:12],
+        "commit": (provenance.code_commit() or "?")[:12],
         "machine": machine.in_words(machine.described() | {"load_at_start": 0}).replace(
             "load 0 at the start; ", ""
         ),
