@@ -93,8 +93,9 @@ def _experiment(workspace: Workspace) -> Experiment:
     try:
         experiment = workspace.place(load.load_experiment(url, [], None))
     except ConfigError as error:
-        hint = "no backup has it; remove report.html, then run `soilweave evaluate` with the "
-        hint += "preset or file and the settings that were used before, which writes both again"
+        hint = "no backup has it; remove report.html and report.manifest.json, then run `soilweave "
+        hint += "evaluate` with the preset or file and the settings that were used before, which "
+        hint += "writes all three again"
         raise StoreError(url, *error.problems, remedy=hint) from error
     own = workspace.url("planet")
     if experiment.planet is None or experiment.cube is not None or not files.list_folder(own):

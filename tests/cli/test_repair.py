@@ -232,9 +232,10 @@ def test_an_experiment_yaml_that_no_backup_has_is_one_line(copy, world, lost, lo
     Path(copy.url("experiment.yaml")).write_text({"yaml": "{", "list": "[1]"}[lost])
     for path in Path(copy.url("backup")).iterdir():
         truncate(path)
-    with pytest.raises(StoreError, match=r"experiment.yaml: .*no backup.*remove report.html, then"):
+    with pytest.raises(StoreError, match=r"experiment.yaml: .*no backup.*remove report.html and"):
         mend(copy)
-    Path(copy.url("report.html")).unlink()
+    for name in ("report.html", "report.manifest.json"):
+        Path(copy.url(name)).unlink()
     report.run(world.experiment, copy, SilentProgress())
     copy.lease.release()
     assert mend(copy).problems == []
