@@ -21,9 +21,10 @@ demo: setup
 	$(BIN)/soilweave run demo-few --workspace $(WORKSPACE) --set cube=$(WORKSPACE)/demo/cube.zarr
 	$(BIN)/soilweave evaluate demo demo-few --workspace $(WORKSPACE)
 
-# Side by side, for two cores: the stages wait for processes much of the time.
+# Two processes of tests at a time, for two cores and 8 GB.
 test: setup
-	$(MAKE) --jobs=3 --output-sync=target stages units lint
+	$(MAKE) --jobs=2 --output-sync=target units lint
+	$(MAKE) stages
 
 lint: setup
 	$(BIN)/ruff check .
@@ -37,7 +38,7 @@ units: setup
 
 # Tests that run stages on a local Ray.
 stages: setup
-	$(BIN)/pytest -m stages $(ARGS)
+	$(BIN)/pytest -m stages --numprocesses=2 --dist=loadgroup $(ARGS)
 
 # What tests in a browser need: packages of npm. Chromium is that of the system: apt install chromium.
 browser: .venv/browser/.ready

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 # Pytest imports readline, which sets these for the processes that it starts; tests set their own.
 for variable in ("COLUMNS", "LINES"):
     os.environ.pop(variable, None)
+# Tests run in several processes, whose threads would wait for each other on the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import in_process
 import pytest
@@ -66,8 +68,13 @@ KINDS = {
 NO_GPU = "marked cuda: torch sees no CUDA device here"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Mark every test by what it needs: `units`, `stages`, `servers`, or what it is marked."""
+    """Mark every test by what it needs: `units`, `stages`, `servers`, or what it is marked.
+
+    Where tests run in several processes, those of a file run in one of them. So do all that use the
+    small demo, which takes a minute to make.
+    """
     marked = {"cluster", "viewer", *KINDS.values()}
     for item in items:
         if item.get_closest_marker("cuda"):
@@ -75,6 +82,8 @@ def pytest_collection_modifyitems(items):
         if not any(mark.name in marked for mark in item.iter_markers()):
             kinds = [kind for name, kind in KINDS.items() if name in item.fixturenames]
             item.add_marker([*kinds, "units"][0])
+        together = "demo" if "demo" in item.fixturenames else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(together))
 
 
 def pytest_collection_finish():
