@@ -11,7 +11,6 @@ import world as world_module
 from pipeline import files
 from pipeline.cli import repair
 from pipeline.errors import SoilweaveError, StoreError
-from pipeline.evaluate import report
 from pipeline.evaluate import stage as evaluate
 from pipeline.experiment.config import PlanetConfig
 from pipeline.progress import SilentProgress
@@ -228,7 +227,9 @@ def test_settings_that_an_artefact_was_made_with_last_are_kept(copy, world, loca
 
 
 @pytest.mark.parametrize("lost", ["yaml", "list"])
-def test_an_experiment_yaml_that_no_backup_has_is_one_line(copy, world, lost, local_ray):
+def test_an_experiment_yaml_that_no_backup_has_is_written_again_by_the_remedy(
+    copy, world, lost, soilweave, local_ray
+):
     Path(copy.url("experiment.yaml")).write_text({"yaml": "{", "list": "[1]"}[lost])
     for path in Path(copy.url("backup")).iterdir():
         truncate(path)
@@ -236,8 +237,8 @@ def test_an_experiment_yaml_that_no_backup_has_is_one_line(copy, world, lost, lo
         mend(copy)
     for name in ("report.html", "report.manifest.json"):
         Path(copy.url(name)).unlink()
-    report.run(world.experiment, copy, SilentProgress())
-    copy.lease.release()
+    status, _, message = soilweave("evaluate", world.path, "--workspace", Path(copy.root).parent)
+    assert status == 0, message
     assert mend(copy).problems == []
 
 

@@ -436,3 +436,27 @@ def test_damage_after_an_update_is_repaired_to_the_last_bit(mine, through):
     assert len(result.problems) == 9
     assert repair.repair(mine.workspace, result, SilentProgress()).problems == []
     assert content(mine) == before
+
+
+@pytest.mark.runs  # it takes some seconds
+@pytest.mark.parametrize(
+    ("name", "key", "stage"),
+    [
+        ("cube", "cube.zarr/zarr.json", prepare_stage),
+        ("maps", "maps/insitu.zarr/zarr.json", predict_stage),
+    ],
+)
+def test_metadata_and_backup_damaged_after_an_update_are_made_again_as_told(mine, name, key, stage):
+    mine.update(NEXT)
+    before = content(mine)
+    for damaged in (key, f"backup/{name}.json"):
+        path = Path(mine.workspace.url(damaged))
+        path.write_bytes(path.read_bytes()[:-7])
+    result = verify.verify_workspace(mine.workspace, SilentProgress())
+    remedy = f"--overwrite, then soilweave update snow --through {NEXT}"
+    with pytest.raises(StoreError, match=remedy):
+        repair.repair(mine.workspace, result, SilentProgress())
+    stage.run(mine.experiment, mine.workspace, SilentProgress(), overwrite=True)
+    mine.update(NEXT)
+    assert verify.verify_workspace(mine.workspace, SilentProgress()).problems == []
+    assert content(mine) == before
