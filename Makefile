@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/soilweave run demo-few --workspace $(WORKSPACE) --set cube=$(WORKSPACE)/demo/cube.zarr
 	$(BIN)/soilweave evaluate demo demo-few --workspace $(WORKSPACE)
 
-# Two processes of tests at a time, for two cores and 8 GB.
+# Two test processes run at a time, which suits two cores and 8 GB.
 test: setup
 	$(MAKE) --jobs=2 --output-sync=target units lint
 	$(MAKE) stages

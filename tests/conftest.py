@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 # Pytest imports readline, which sets these for the processes that it starts; tests set their own.
 for variable in ("COLUMNS", "LINES"):
     os.environ.pop(variable, None)
-# Tests run in several processes, whose threads would wait for each other on the same cores.
+# One thread for each test process: those of several processes would wait for the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import in_process
