@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+
+from model import recurrence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,25 @@ def tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@cache
+def lstm_runs_in_bf16(device: str) -> bool:
+    """Return whether this machine can run an LSTM in bf16 on a kind of device, "cpu" or "cuda".
+
+    Where it cannot, training runs in float32, whatever the recipe says. On CPUs without AVX-512,
+    oneDNN has no LSTM in bf16 and torch raises a RuntimeError; torch's own LSTM in bf16 took six
+    times as long as oneDNN's in float32. GPUs compute in bf16 from the generation of the A100 on.
+    """
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    x, weight, bias = torch.zeros(1, 1, 8), torch.zeros(32, 8), torch.zeros(32)
+    try:
+        with torch.autocast(device, torch.bfloat16):
+            recurrence.lstm(x, (x, x), [weight, weight, bias, bias], training=True)
+    except RuntimeError:
+        return False
+    return True
 
 
 def places_per_pass(device: str) -> int:

@@ -70,7 +70,9 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     footprint_operator: Literal["outputs", "inputs"] = Field(
         description="outputs: mean of the cells' outputs; inputs: one run on their mean inputs"
     )
-    precision: Literal["bf16", "fp32"] = Field(description="precision of the forward pass")
+    precision: Literal["bf16", "fp32"] = Field(
+        description="precision of the forward pass; fp32 on devices that have no LSTM in bf16"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

@@ -175,6 +175,7 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
     """
     import torch
 
+    from model.device import lstm_runs_in_bf16
     from model.network import seeded_network
 
     train = experiment.train
@@ -189,19 +190,21 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
         days = train.window_days + train.warmup_days
         x = torch.randn(TIMED_PLACES, days, n_features, device=device)
         generator = torch.Generator(device).manual_seed(0)
-        train_s = _median_seconds(
-            lambda: _train_step(network, x, generator, train.precision == "bf16"), gpu
-        )
+        bf16 = train.precision == "bf16" and lstm_runs_in_bf16(device)
+        train_s = _median_seconds(lambda: _train_step(network, x, generator, bf16), gpu)
         with torch.no_grad():
             predict_s = _median_seconds(lambda: network(x), gpu)
     finally:
         torch.set_num_threads(threads_before)
+    measured = torch.cuda.get_device_name() if gpu else f"{threads} thread(s) a worker"
+    if train.precision == "bf16" and not bf16:
+        measured += " (in fp32, as it has no LSTM in bf16)"
     cells = 1 if train.footprint_operator == "inputs" else experiment.domain.refinement**2
     places = train.footprints_per_step * cells + train.sites_per_step
     n_weights = sum(p.numel() for p in network.parameters())
     hidden = experiment.network.hidden_size
     return Pace(
-        device=torch.cuda.get_device_name() if gpu else f"{threads} thread(s) a worker",
+        device=measured,
         step_s=train_s * places / TIMED_PLACES,
         cell_days_per_s=TIMED_PLACES * days / predict_s,
         side_by_side=_count_workers(experiment.compute, torch.cuda.device_count() if gpu else 0),
