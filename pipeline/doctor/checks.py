@@ -21,6 +21,7 @@ from pipeline.doctor.one_year import NOTE
 from pipeline.errors import SoilweaveError
 from pipeline.experiment import config
 from pipeline.grid import collocated_sites
+from pipeline.sources.shared import open_files
 from pipeline.storage import schema
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def examine_entry(case: Case, progress: Progress) -> Examination:
     if obstacles:
         progress.advance(len(years))
         return Examination(case, findings | {finding: [] for finding in obstacles}, "", "")
-    findings_of_years, sample = _check_each_year(years, case, driver, progress)
+    with open_files.keep_open():
+        findings_of_years, sample = _check_each_year(years, case, driver, progress)
     labels = [str(year[0].year) for year in years if year]
     return Examination(case, findings | findings_of_years, years_text(labels), sample)
 

@@ -21,7 +21,7 @@ from pipeline.cluster import ray_cluster
 from pipeline.errors import DataError, SoilweaveError, StoreError, UnreachableError
 from pipeline.experiment.config import Experiment
 from pipeline.grid import remap
-from pipeline.sources.shared import access
+from pipeline.sources.shared import access, open_files
 from pipeline.storage import missing_values, schema, zarr_arrays
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def write_block(
         receipt = empty_receipt()
         sources = experiment_sources.open_sources(experiment, block, forcing_only)
         writer = BlockWriter(experiment, sources, block, url, receipt, forcing_only, extended_days)
-        writer.write()
+        with open_files.keep_open():
+            writer.write()
         writer.presence.save(url, block)
         return receipt
 

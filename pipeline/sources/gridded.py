@@ -21,7 +21,7 @@ import io
 from typing import TYPE_CHECKING
 
 from pipeline.sources.grids.driver import GridSource
-from pipeline.sources.shared import access, dates
+from pipeline.sources.shared import access, dates, open_files
 from pipeline.sources.shared.driver import NetcdfSource
 
 if TYPE_CHECKING:
@@ -39,8 +39,11 @@ class GriddedSource(GridSource, NetcdfSource):
         Raises:
           DataError: If the file does not exist, is refused, or is not NetCDF.
         """
-        # Hourly files are small and many; each is read with one request.
+        # Hourly files are small and many; each is read with one request, and none is kept.
         if "://" in url and dates.pattern_unit(self.urlpath) == "h":
             content = io.BytesIO(access.read_file(url, self.storage_options, self.login))
             return self.rename_coordinates(self.open_netcdf(url, chunks=None, content=content))
+        return open_files.open_once(self, url, self._open_and_rename)
+
+    def _open_and_rename(self, url: str) -> xr.Dataset:
         return self.rename_coordinates(self.open_netcdf(url, chunks=None))
