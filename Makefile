@@ -150,7 +150,7 @@ soak: setup
 	PYTHONPATH=$(FAULTS) $(BIN)/python -m faults.soak --folder $(WORKSPACE)/soak $(ARGS)
 
 # `update` and `publish` for 30 days in a row, with a provider that is late and revises: table into
-# docs/daily-operation.md; some minutes on 2 cores.
+# docs/daily-operation.md; nine minutes on 2 cores.
 daily: setup
 	PYTHONPATH=$(FAULTS) $(BIN)/python -m bench.daily --folder $(WORKSPACE)/daily --docs docs $(ARGS)
 
