@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,7 +112,7 @@ class AttributeSpace:
         known = np.unique(self.sites[self.learnt], axis=0)
         if len(known) < 2:
             return 1.0
-        apart = pairwise_distances(known, known)
+        apart = cdist(known, known)
         np.fill_diagonal(apart, np.inf)
         return float(max(np.median(apart.min(1)), 1e-9))
 
@@ -193,12 +194,6 @@ def scale_attributes(
     return np.asarray(np.nan_to_num((values - mean) / std, nan=0.0, posinf=0.0, neginf=0.0))
 
 
-def pairwise_distances(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the (m, n) Euclidean distances between rows of (m, attribute) and (n, attribute)."""
-    square = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
-    return np.asarray(np.sqrt(np.maximum(square, 0.0)))
-
-
 def nearest_distances(places: NDArray[Any], among: NDArray[Any]) -> NDArray[np.float64]:
     """Return the distance of each place to the nearest of some other places.
 
@@ -212,4 +207,4 @@ def nearest_distances(places: NDArray[Any], among: NDArray[Any]) -> NDArray[np.f
     if not len(among):
         return np.full(len(places), np.nan)
     chunks = np.array_split(places, -(-len(places) // PLACES_PER_CHUNK) or 1)
-    return np.concatenate([pairwise_distances(chunk, among).min(1) for chunk in chunks])
+    return np.concatenate([cdist(chunk, among).min(1) for chunk in chunks])

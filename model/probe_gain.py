@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
-from model.attribute_space import PLACES_PER_CHUNK, pairwise_distances
+from model.attribute_space import PLACES_PER_CHUNK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,7 @@ def probe_gains(
     now, gain = explained_share(distance), np.empty(len(probes))
     for start in range(0, len(probes), PLACES_PER_CHUNK):
         chunk = slice(start, start + PLACES_PER_CHUNK)
-        added = explained_share(pairwise_distances(probes[chunk], places) / unit) - now
+        added = explained_share(cdist(probes[chunk], places) / unit) - now
         gain[chunk] = np.maximum(added, 0.0) @ weight
     return gain
 
@@ -78,7 +79,7 @@ def rank_probes(
     Returns:
       (n,) indexes of places and (n,) gains.
     """
-    share = explained_share(pairwise_distances(places, places) / unit)
+    share = explained_share(cdist(places, places) / unit)
     now, index, gain = explained_share(distance), [], []
     for _ in range(min(n, len(places))):
         candidate_gain = np.maximum(share - now, 0.0) @ weight

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from model import probe_gain
 from model.attribute_space import AttributeSpace, RunningSum, nearest_distances
@@ -141,3 +142,18 @@ def test_a_wide_and_unfamiliar_group_of_cells_is_where_the_next_probe_belongs():
     assert gain[2] < gain[1] / 20 < gain[0] / 20
     alike = probe_gain.variance_shares(np.full(4, np.nan))  # no width is known
     np.testing.assert_array_equal(alike, 0.25)
+
+
+def test_gains_and_distances_do_not_depend_on_the_number_of_threads():
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(15, 3072)).astype("float32").T  # as stored
+    weight = probe_gain.variance_shares(rng.random(len(places)))
+    distance = rng.random(len(places)).astype("float32")
+    found = []
+    for n_threads in (1, 2, 3):
+        with threadpoolctl.threadpool_limits(n_threads):
+            gain = probe_gain.probe_gains(places, places, weight, distance, 1.3)
+            index, ranked = probe_gain.rank_probes(places, weight, distance, 1.3, 3)
+            nearest = nearest_distances(places[500:], places[:500])
+        found.append([array.tobytes() for array in (gain, index, ranked, nearest)])
+    assert found[0] == found[1] == found[2]
