@@ -34,18 +34,26 @@ def tf32(allowed: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-@cache
-def lstm_runs_in_bf16(device: str) -> bool:
-    """Return whether this machine can run an LSTM in bf16 on a kind of device, "cpu" or "cuda".
+def trains_in_bf16(precision: str, device: str) -> bool:
+    """Return whether models are trained in bf16: if the recipe asks for it and the device can.
 
-    Where it cannot, training runs in float32, whatever the recipe says. On CPUs without AVX-512,
-    oneDNN has no LSTM in bf16 and torch raises a RuntimeError; torch's own LSTM in bf16 took six
-    times as long as oneDNN's in float32. GPUs compute in bf16 from the generation of the A100 on.
+    Otherwise they are trained in float32. On CPUs without AVX-512, oneDNN has no LSTM in bf16, and
+    torch's own took six times as long as oneDNN's in float32. GPUs compute in bf16 from the
+    generation of the A100 on.
+
+    Args:
+      precision: `train.precision` of the recipe.
+      device: "cpu" or "cuda".
     """
+    return precision == "bf16" and _lstm_runs_in_bf16(device)
+
+
+@cache
+def _lstm_runs_in_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     x, weight, bias = torch.zeros(1, 1, 8), torch.zeros(32, 8), torch.zeros(32)
-    try:
+    try:  # torch has no public function that answers it
         with torch.autocast(device, torch.bfloat16):
             recurrence.lstm(x, (x, x), [weight, weight, bias, bias], training=True)
     except RuntimeError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from model.device import lstm_runs_in_bf16, tf32
+from model.device import tf32, trains_in_bf16
 from model.loss import source_loss
 from model.network import StackedNetwork
 from model.recorded_step import RecordedStep
@@ -69,7 +69,7 @@ class StackedTrainer:
         weights = {n: tensors[f"network.{n}"] for n, _ in first.network.named_parameters()}
         # The gain relates the satellite head to the site head.
         trained = [name for name in weights if name != "gain" or self.weight < 1]
-        bf16 = self.recipe.train.precision == "bf16" and lstm_runs_in_bf16(self.device)
+        bf16 = trains_in_bf16(self.recipe.train.precision, self.device)
         precision = torch.bfloat16 if bf16 else torch.float32
         self.network = StackedNetwork(first.network, weights, trained, precision)
         self.optimiser = StackedOptimiser(

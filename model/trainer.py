@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from model.device import lstm_runs_in_bf16, tf32
+from model.device import tf32, trains_in_bf16
 from model.loss import footprint_mean, source_loss
 from model.network import Heads, seeded_network
 from model.sampling import (
@@ -252,7 +252,7 @@ class Trainer:
 
     def _update(self) -> None:
         batch = draw_batch(self.recipe, self.job, self.data, self.step)
-        bf16 = self.recipe.train.precision == "bf16" and lstm_runs_in_bf16(self.device)
+        bf16 = trains_in_bf16(self.recipe.train.precision, self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
             mask = seeded_generator(self.job, self.step, DROPOUT_STREAM, self.device)
             heads, _ = self.network(batch.x, generator=mask)

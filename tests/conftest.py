@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 # Pytest imports readline, which sets these for the processes that it starts; tests set their own.
 for variable in ("COLUMNS", "LINES"):
     os.environ.pop(variable, None)
-# One thread for each test process: those of several processes would wait for the same cores.
+# Each test process uses one thread, because several processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import in_process

@@ -175,7 +175,7 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
     """
     import torch
 
-    from model.device import lstm_runs_in_bf16
+    from model.device import trains_in_bf16
     from model.network import seeded_network
 
     train = experiment.train
@@ -190,7 +190,7 @@ def measure_pace(experiment: Experiment, n_features: int) -> Pace:
         days = train.window_days + train.warmup_days
         x = torch.randn(TIMED_PLACES, days, n_features, device=device)
         generator = torch.Generator(device).manual_seed(0)
-        bf16 = train.precision == "bf16" and lstm_runs_in_bf16(device)
+        bf16 = trains_in_bf16(train.precision, device)
         train_s = _median_seconds(lambda: _train_step(network, x, generator, bf16), gpu)
         with torch.no_grad():
             predict_s = _median_seconds(lambda: network(x), gpu)

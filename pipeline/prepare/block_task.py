@@ -71,9 +71,11 @@ def write_block(
 
     def write() -> Json:
         receipt = empty_receipt()
-        sources = experiment_sources.open_sources(experiment, block, forcing_only)
-        writer = BlockWriter(experiment, sources, block, url, receipt, forcing_only, extended_days)
         with open_files.keep_open():
+            sources = experiment_sources.open_sources(experiment, block, forcing_only)
+            writer = BlockWriter(
+                experiment, sources, block, url, receipt, forcing_only, extended_days
+            )
             writer.write()
         writer.presence.save(url, block)
         return receipt

@@ -12,6 +12,8 @@ import numpy as np
 import psutil
 import torch
 
+from model.device import trains_in_bf16
+
 PACKAGES = ("torch", "numpy", "ray", "zarr", "xarray", "neuralhydrology")
 MEGABYTE = 1e6
 
@@ -22,6 +24,7 @@ def described():
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "bf16": trains_in_bf16("bf16", "cuda" if torch.cuda.is_available() else "cpu"),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_at_start": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
@@ -32,10 +35,11 @@ def described():
 def in_words(machine):
     """One line of it."""
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    precision = "" if machine.get("bf16", True) else ", no LSTM in bf16 (fp32 instead)"
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items() if v)
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:g} GB{gpu}; "
-        f"load {machine['load_at_start']:g} at the start; {versions}"
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:g} GB{gpu}"
+        f"{precision}; load {machine['load_at_start']:g} at the start; {versions}"
     )
 
 

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from model import device
 from pipeline.cluster import ray_cluster
 from pipeline.doctor import plan
 from pipeline.doctor.plan import Pace
@@ -155,3 +156,12 @@ def test_declared_resources_are_planned_with():
         assert f"compute.memory reserves 0.7 GB for a worker, but one of {stage} may take" in told
     enough = load.load_experiment("load", ["compute.memory=1000"])
     assert plan._advise_on_declared(enough, on_cpu, stages) == ""
+
+
+def test_a_device_without_an_lstm_in_bf16_is_said_to_be_timed_in_fp32(snow, monkeypatch):
+    monkeypatch.setattr(device, "_lstm_runs_in_bf16", lambda _: False)
+    said = [
+        plan.measure_pace(load.load_experiment(str(snow), [f"train.precision={kind}"]), 5).device
+        for kind in ("bf16", "fp32")
+    ]
+    assert ["in fp32, as it has no LSTM in bf16" in text for text in said] == [True, False]

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 
-from model import stacked_trainer
+from model import device
 from model.recipe import ModelKey
 from model.scaling import Scale
 from model.stacked_trainer import StackedTrainer
@@ -112,7 +112,7 @@ def test_a_finished_group_is_freed_at_once():
 
 def test_in_two_bytes_it_differs_by_their_rounding_alone(monkeypatch):
     # On a CPU, a stack has no LSTM of oneDNN, so that every CPU can run it in bf16.
-    monkeypatch.setattr(stacked_trainer, "lstm_runs_in_bf16", lambda device: True)
+    monkeypatch.setattr(device, "_lstm_runs_in_bf16", lambda _: True)
     precise, rough = fittings(), fittings(precision="bf16")
     for of in (precise, rough):
         StackedTrainer(of).advance(1)

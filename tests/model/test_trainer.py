@@ -9,9 +9,8 @@ import pytest
 import tiny
 import torch
 
-from model import recurrence
+from model import device, recurrence
 from model.checkpoint import pack_safetensors, unpack_safetensors
-from model.device import lstm_runs_in_bf16
 from model.network import seeded_network
 from model.recipe import ModelKey
 from model.sampling import DROPOUT_STREAM, WEIGHT_STREAM, draw_batch, seeded_generator
@@ -192,20 +191,18 @@ def test_both_precisions_train(arm, input_layer):
     for one, other in zip(full.network.parameters(), half.network.parameters(), strict=True):
         assert one.dtype == other.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=0.1, atol=0.05)
-    assert (weights(full) == weights(half)) == (not lstm_runs_in_bf16("cpu"))
+    assert (weights(full) == weights(half)) == (not device.trains_in_bf16("bf16", "cpu"))
 
 
 def test_a_cpu_without_an_lstm_in_bf16_trains_in_fp32(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("could not create a primitive descriptor for the LSTM")
 
-    full = fitted(precision="fp32")
-    lstm_runs_in_bf16.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(recurrence, "lstm", refuse)
-        assert not lstm_runs_in_bf16("cpu")
-    assert weights(fitted(precision="bf16")) == weights(full)
-    lstm_runs_in_bf16.cache_clear()
+        assert not device._lstm_runs_in_bf16.__wrapped__("cpu")
+    monkeypatch.setattr(device, "_lstm_runs_in_bf16", lambda _: False)
+    assert weights(fitted(precision="bf16")) == weights(fitted(precision="fp32"))
 
 
 def test_the_loss_falls_where_there_is_something_to_learn():

@@ -438,7 +438,7 @@ def test_damage_after_an_update_is_repaired_to_the_last_bit(mine, through):
     assert content(mine) == before
 
 
-@pytest.mark.runs  # it takes some seconds
+@pytest.mark.runs  # half a minute each
 @pytest.mark.parametrize(
     ("name", "key", "stage"),
     [
@@ -446,7 +446,7 @@ def test_damage_after_an_update_is_repaired_to_the_last_bit(mine, through):
         ("maps", "maps/insitu.zarr/zarr.json", predict_stage),
     ],
 )
-def test_metadata_and_backup_damaged_after_an_update_are_made_again_as_told(mine, name, key, stage):
+def test_the_remedy_for_metadata_damaged_with_its_backup_after_an_update(mine, name, key, stage):
     mine.update(NEXT)
     before = content(mine)
     for damaged in (key, f"backup/{name}.json"):

@@ -1,7 +1,7 @@
 """Files that stay open while a block or a catalog entry is read.
 
-Each variable of a block is read by itself. Opening and decoding a NetCDF file takes longer than
-reading a block of it.
+Variables are read one by one, and opening and decoding a NetCDF file for each of them would take
+longer than reading their values.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ _open_files: ContextVar[OrderedDict[tuple[int, str], _OpenFile] | None] = Contex
 @contextlib.contextmanager
 def keep_open() -> Iterator[None]:
     """Keep the files that `open_once` opens in this context open until its end."""
-    if _open_files.get() is not None:
-        yield
-        return
     kept: OrderedDict[tuple[int, str], _OpenFile] = OrderedDict()
     token = _open_files.set(kept)
     try:
