@@ -63,7 +63,8 @@ def copied(world, folder: Path) -> Workspace:
 def mirrored(experiment, workspace: Workspace, status: str = "FINISHED") -> list[str]:
     told = Told()
     mirror.Mirror(experiment, workspace, told).end(status)
-    return told.lines
+    # A server that is slow is waited for, which is said in a line of its own.
+    return [line for line in told.lines if not line.startswith("waiting for ")]
 
 
 def record_of(workspace: Workspace) -> dict:
